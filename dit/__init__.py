@@ -1,0 +1,1 @@
+"""The backbone: position, attention, blocks and the model `DiT`."""

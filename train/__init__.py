@@ -1,0 +1,1 @@
+"""The trainer: data, objectives, checkpoints and evaluation."""

@@ -1,0 +1,1 @@
+"""The sticker world: procedural pictures with captions in Chinese and English."""
