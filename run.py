@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""One command on a fresh machine: set up .venv beside this file, then run Dianjing in it.
+
+    python3 run.py image "草地上的一只小猫"    any `dianjing` command
+    python3 run.py test                        lint, types and tests
+
+The environment is made once and made anew when setup.cfg changes. pip's own settings
+(PIP_INDEX_URL, PIP_FIND_LINKS, a proxy ...) decide where packages come from.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+TORCH = "2.13.0"  # the newest version the tests have passed with
+
+CHECKS = [
+    ["ruff", "check", "."],
+    ["ruff", "format", "--check", "."],
+    ["mypy"],
+    ["pytest"],
+]
+
+
+def say(text):
+    print(f"run.py: {text}", file=sys.stderr, flush=True)
+
+
+def stop(text):
+    say(text)
+    raise SystemExit(1)
+
+
+def pip_install(*what):
+    """Run pip; its report goes to stderr, so that stdout stays the command's own."""
+    command = [BIN / "python", "-m", "pip", "install", "--disable-pip-version-check", *what]
+    return subprocess.call([str(part) for part in command], cwd=ROOT, stdout=sys.stderr) == 0
+
+
+def make_venv():
+    made = subprocess.call([sys.executable, "-m", "venv", str(VENV)], stdout=sys.stderr) == 0
+    if not made:
+        stop(
+            "python3 could not make a virtual environment (see above). "
+            "On Debian and Ubuntu, `apt install python3-venv` brings the missing part."
+        )
+
+
+def install_torch():
+    """Take a CPU build where there is no NVIDIA GPU and pip can find one."""
+    if shutil.which("nvidia-smi"):
+        return  # PyTorch's default build, which comes with the package, has CUDA
+    if sys.platform == "linux":
+        if pip_install(f"torch=={TORCH}+cpu"):
+            return
+        say(
+            "pip finds no CPU build of PyTorch; PyTorch's default build for Linux follows, "
+            "which brings several GB of CUDA libraries. To avoid that, stop here and set "
+            "PIP_EXTRA_INDEX_URL to the CPU index named on PyTorch's installation page."
+        )
+    if not pip_install(f"torch=={TORCH}"):
+        stop(f"PyTorch {TORCH} could not be installed (see above).")
+
+
+def set_up(extras):
+    """Make .venv and install the package there, unless that has been done for this setup.cfg."""
+    wanted = hashlib.sha256((ROOT / "setup.cfg").read_bytes()).hexdigest()
+    stamp = VENV / f"dianjing-{extras or 'plain'}.sha256"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    say(f"setting up {VENV} (once; a few minutes)")
+    make_venv()
+    install_torch()
+    if not pip_install("--editable", f".[{extras}]" if extras else "."):
+        stop("the package could not be installed (see above).")
+    stamp.write_text(wanted)
+
+
+def run_checks(arguments):
+    """Lint, types and tests; further arguments go to pytest."""
+    for check in CHECKS:
+        command = [str(BIN / check[0]), *check[1:], *(arguments if check == ["pytest"] else [])]
+        say(" ".join(check))
+        code = subprocess.call(command, cwd=ROOT)
+        if code:
+            raise SystemExit(code)
+
+
+def main():
+    if sys.version_info < (3, 10):  # noqa: UP036 (this file runs before pip can refuse)
+        stop(f"Python 3.10 or newer is needed; this is {sys.version.split()[0]}.")
+    command, arguments = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
+    if command == "test":
+        set_up("dev")
+        run_checks(arguments)
+        return
+    set_up("")
+    dianjing = str(BIN / "dianjing")
+    if os.name == "posix":
+        os.execv(dianjing, [dianjing, command, *arguments])
+    raise SystemExit(subprocess.call([dianjing, command, *arguments]))
+
+
+if __name__ == "__main__":
+    main()
