@@ -1,1 +1,5 @@
-"""The sticker world: procedural pictures with captions in Chinese and English."""
+"""The procedural, bilingual sticker world: the data the embedded model is trained on and measured against."""
+
+from dianjing.train.stickers.world import Sample, Stage, World
+
+__all__ = ["Sample", "Stage", "World"]

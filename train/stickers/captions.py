@@ -1,0 +1,179 @@
+"""What people would say for a scene, in Chinese and in English, in varied words."""
+
+import random
+
+from dianjing.train.stickers.backgrounds import BACKGROUNDS, Background
+from dianjing.train.stickers.objects import COLOURS, Thing, things
+from dianjing.train.stickers.scenes import Mention, Scene
+
+# names that stand without an article, and do not count: "some grapes", "some rice"
+UNCOUNTED = frozenset(
+    "cherries,grapes,peanuts,french fries,fries,noodles,glasses,sunglasses,jeans,trousers,gloves,socks,headphones,"
+    "scissors,crossed swords,swords,fireworks,bowling pins,bowling,fallen leaves,autumn leaves,eyes,dice,rice,cheese,"
+    "popcorn,sushi,chocolate,honey,milk,coffee,tea,wine,beer,bubble tea,corn,broccoli,bread,luggage,fire,yarn,thread,"
+    "soap,dango,fried shrimp,headphones".split(",")
+)
+IRREGULAR = {
+    "mouse": "mice", "sheep": "sheep", "deer": "deer", "fish": "fish", "ox": "oxen", "wolf": "wolves", "leaf": "leaves",
+    "loaf": "loaves", "tooth": "teeth", "shrimp": "shrimp", "squid": "squid", "scarf": "scarves",
+    "christmas tree": "christmas trees", "spacecraft": "spacecraft", "thumbs up": "thumbs up",
+    "merry-go-round": "merry-go-rounds",
+}  # fmt: skip
+
+NUMBERS_EN = {1: "one", 2: "two", 3: "three", 4: "four"}
+NUMBERS_ZH = {1: "一", 2: "两", 3: "三", 4: "四"}
+SIZES_EN = {"big": ("big", "large", "huge"), "small": ("small", "little", "tiny")}
+SIZES_ZH = {"big": ("大大的", "很大的", "巨大的"), "small": ("小小的", "很小的", "迷你的")}
+CELLS_EN = (
+    ("at the top left", "in the top left corner", "in the upper left"), ("at the top", "on top"),
+    ("at the top right", "in the top right corner", "in the upper right"), ("on the left", "on the left side"),
+    ("in the middle", "in the center", "in the centre"), ("on the right", "on the right side"),
+    ("at the bottom left", "in the bottom left corner", "in the lower left"), ("at the bottom", "down at the bottom"),
+    ("at the bottom right", "in the bottom right corner", "in the lower right"),
+)  # fmt: skip
+CELLS_ZH = (
+    ("左上角", "左上方"), ("上方", "上面", "顶部"), ("右上角", "右上方"), ("左边", "左侧"), ("中间", "正中间", "中央"),
+    ("右边", "右侧"), ("左下角", "左下方"), ("下方", "下面", "底部"), ("右下角", "右下方"),
+)  # fmt: skip
+RELATIONS_EN = {
+    "left": ("{a} to the left of {b}", "{a} left of {b}", "{a} on the left side of {b}", "{a} on the left and {b} on the right"),
+    "right": ("{a} to the right of {b}", "{a} right of {b}", "{a} on the right side of {b}", "{a} on the right and {b} on the left"),
+    "above": ("{a} above {b}", "{a} over {b}", "{a} on top of {b}", "{a} at the top and {b} at the bottom"),
+    "below": ("{a} below {b}", "{a} under {b}", "{a} beneath {b}", "{a} at the bottom and {b} at the top"),
+}  # fmt: skip
+RELATIONS_ZH = {
+    "left": ("{a}在{b}的左边", "{a}在{b}左侧", "{b}的左边有{a}", "左边是{a}，右边是{b}"),
+    "right": ("{a}在{b}的右边", "{a}在{b}右侧", "{b}的右边有{a}", "右边是{a}，左边是{b}"),
+    "above": ("{a}在{b}的上面", "{a}在{b}上方", "{b}的上面有{a}", "上面是{a}，下面是{b}"),
+    "below": ("{a}在{b}的下面", "{a}在{b}下方", "{b}的下面有{a}", "下面是{a}，上面是{b}"),
+}
+OPENINGS_EN = ("", "", "", "", "a sticker of ", "a picture of ", "draw ", "please draw ", "i want ")
+OPENINGS_ZH = ("", "", "", "", "画", "请画", "画一张贴纸：", "帮我画", "我想要")
+
+
+def plural(noun: str) -> str:
+    """The plural of an English noun phrase: "cup of coffee" -> "cups of coffee", "mouse" -> "mice"."""
+    head, of, rest = noun.partition(" of ")
+    if of:
+        return plural(head) + of + rest
+    if noun in IRREGULAR:
+        return IRREGULAR[noun]
+    first, space, last = noun.rpartition(" ")
+    if last in IRREGULAR:
+        return first + space + IRREGULAR[last]
+    if noun.endswith(("s", "x", "ch", "sh")) or noun in ("potato", "tomato", "mango"):
+        return noun + "es"
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return noun[:-1] + "ies"
+    return noun + "s"
+
+
+def countable_names(thing: Thing) -> list[str]:
+    """The English names that take "a" and a number."""
+    return [name for name in thing.names_en if name not in UNCOUNTED]
+
+
+def _name(rng: random.Random, names: tuple[str, ...] | list[str]) -> str:
+    return names[0] if rng.random() < 0.6 else rng.choice(names)
+
+
+def phrase_en(mention: Mention, rng: random.Random) -> str:
+    """The noun phrase: "three red balloons", "a small cat", "some grapes"."""
+    thing = things()[mention.thing]
+    names = countable_names(thing)
+    name = _name(rng, thing.names_en if mention.count == 1 or not names else names)
+    words = [] if mention.size is None else [rng.choice(SIZES_EN[mention.size])]
+    words += [] if mention.colour is None else [COLOURS[mention.colour].name_en]
+    if mention.count > 1:
+        return " ".join([NUMBERS_EN[mention.count], *words, plural(name) if names else name])
+    words.append(name)
+    if name in UNCOUNTED:
+        return " ".join(["some", *words])
+    article = "one" if rng.random() < 0.08 else "an" if words[0][0] in "aeiou" else "a"
+    return " ".join([article, *words])
+
+
+def phrase_zh(mention: Mention, rng: random.Random) -> str:
+    """The noun phrase: 三个红色的气球, 一只小小的猫."""
+    thing = things()[mention.thing]
+    size = "" if mention.size is None else rng.choice(SIZES_ZH[mention.size])
+    colour = "" if mention.colour is None else COLOURS[mention.colour].name_zh
+    if colour:
+        colour = colour + "的" if rng.random() < 0.75 else colour[:-1]
+    number = "1234"[mention.count - 1] if rng.random() < 0.05 else NUMBERS_ZH[mention.count]
+    return number + thing.measure_zh + size + colour + _name(rng, thing.names_zh)
+
+
+def _listed(phrases: list[str], last: str, comma: str) -> str:
+    return phrases[0] if len(phrases) == 1 else comma.join(phrases[:-1]) + last + phrases[-1]
+
+
+def _body_en(scene: Scene, rng: random.Random) -> str:
+    phrases = [phrase_en(mention, rng) for mention in scene.mentions]
+    if scene.relation == "row":
+        return _listed(phrases, " and ", ", ") + rng.choice(
+            (" from left to right", ", from left to right", " in a row from left to right")
+        )
+    if scene.relation is not None:
+        return rng.choice(RELATIONS_EN[scene.relation]).format(a=phrases[0], b=phrases[1])
+    if (cell := scene.mentions[0].cell) is not None:
+        return f"{phrases[0]} {rng.choice(CELLS_EN[cell])}"
+    return _listed(phrases, " and ", ", ")
+
+
+def _where(background: Background, rng: random.Random, names: tuple[str, ...]) -> str | None:
+    is_default = background is BACKGROUNDS[0]
+    return None if is_default and rng.random() < 0.6 else _name(rng, names)
+
+
+def caption_en(scene: Scene, rng: random.Random) -> str:
+    """An English sentence for the scene."""
+    background = BACKGROUNDS[scene.background]
+    body, where = _body_en(scene, rng), _where(background, rng, background.where_en)
+    end = "." if rng.random() < 0.1 else ""
+    style = rng.random()
+    if where is None:
+        return rng.choice(OPENINGS_EN) + body + end
+    if style < 0.65:
+        return f"{rng.choice(OPENINGS_EN)}{body}{rng.choice((' ', ' ', ', '))}{where}{end}"
+    if style < 0.85:
+        return f"{where}, {body}{end}"
+    name = background.name_en
+    return f"{body}, {name if name.endswith('background') else name + ' background'}{end}"
+
+
+def _body_zh(scene: Scene, rng: random.Random) -> tuple[str, bool]:
+    """The sentence without its background, and whether it is a bare noun phrase."""
+    phrases = [phrase_zh(mention, rng) for mention in scene.mentions]
+    if scene.relation == "row":
+        return rng.choice(("从左到右是", "从左到右依次是")) + _listed(phrases, "和", "、"), False
+    if scene.relation is not None:
+        return rng.choice(RELATIONS_ZH[scene.relation]).format(a=phrases[0], b=phrases[1]), False
+    if (cell := scene.mentions[0].cell) is not None:
+        place = rng.choice(CELLS_ZH[cell])
+        return rng.choice(
+            (f"{phrases[0]}在{place}", f"{place}有{phrases[0]}", f"{place}是{phrases[0]}")
+        ), False
+    return _listed(phrases, rng.choice(("和", "和", "还有")), "、"), True
+
+
+def caption_zh(scene: Scene, rng: random.Random) -> str:
+    """A Chinese sentence for the scene."""
+    background = BACKGROUNDS[scene.background]
+    (body, is_phrase), where = _body_zh(scene, rng), _where(background, rng, background.where_zh)
+    end = "。" if rng.random() < 0.1 else ""
+    opening = rng.choice(OPENINGS_ZH)
+    style = rng.random()
+    if where is None:
+        return opening + body + end
+    if style < 0.2:
+        name = background.name_zh
+        return f"{opening}{body}，{name if name.endswith('背景') else '背景是' + name}{end}"
+    if is_phrase and style < 0.9:
+        return (
+            rng.choice(
+                (f"{opening}{where}的{body}", f"{where}有{body}", f"{opening}{body}在{where}")
+            )
+            + end
+        )
+    return f"{where}，{body}{end}" if style < 0.85 else f"{body}，在{where}{end}"
