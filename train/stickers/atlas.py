@@ -27,9 +27,7 @@ def render_emoji(emoji: str, *, font: ImageFont.FreeTypeFont) -> Image.Image:
     canvas = Image.new("RGBA", (2 * STRIKE_PX, 2 * STRIKE_PX))
     ImageDraw.Draw(canvas).text((30, 30), emoji, font=font, embedded_color=True)
     if (box := canvas.getbbox()) is None:
-        raise ValueError(
-            f"the font draws nothing for {emoji!r}; use a colour emoji font that has it"
-        )
+        raise ValueError(f"the font draws nothing for {emoji!r}; use a colour emoji font that has it")
     glyph = canvas.crop(box)
     side = max(glyph.size)
     square = Image.new("RGBA", (side, side))
@@ -74,9 +72,7 @@ def tint(rgba: np.ndarray, rgb: tuple[int, int, int]) -> np.ndarray:
     usual = np.median(high[solid]) if solid.any() else 255.0
     shade = (high / usual)[..., None]
     target = np.asarray(rgb, np.float32)
-    turned = np.where(
-        shade <= 1, target * shade, target + (255 - target) * np.clip((shade - 1) * 1.5, 0, 1)
-    )
+    turned = np.where(shade <= 1, target * shade, target + (255 - target) * np.clip((shade - 1) * 1.5, 0, 1))
     mixed = colour + (turned - colour) * vivid[..., None]
     return np.concatenate([mixed.clip(0, 255).astype(np.uint8), rgba[..., 3:]], -1)
 
@@ -91,12 +87,9 @@ def sprite(thing: int, *, size_px: int, colour: int | None = None) -> np.ndarray
     if colour is not None:
         rgba = tint(rgba, COLOURS[colour].rgb)
     # "RGBa" is Pillow's premultiplied mode: resizing in it leaves no dark seam around the outline
-    picture = (
-        Image.fromarray(rgba, "RGBA")
-        .convert("RGBa")
-        .resize((size_px, size_px), Image.Resampling.LANCZOS)
-    )
+    picture = Image.fromarray(rgba, "RGBA").convert("RGBa").resize((size_px, size_px), Image.Resampling.LANCZOS)
     pixels = np.asarray(picture).copy()
+    pixels[..., :3] = np.minimum(pixels[..., :3], pixels[..., 3:])  # the filter overshoots at edges
     pixels.flags.writeable = False
     return pixels
 

@@ -47,9 +47,7 @@ class Brush:
     def box(self, x0: float, y0: float, x1: float, y1: float, colour: RGB) -> None:
         self.draw.rectangle([v * self.side for v in (x0, y0, x1, y1)], fill=colour)
 
-    def stroke(
-        self, x0: float, y0: float, x1: float, y1: float, colour: RGB, *, width: float = 0.008
-    ) -> None:
+    def stroke(self, x0: float, y0: float, x1: float, y1: float, colour: RGB, *, width: float = 0.008) -> None:
         ends = [x0 * self.side, y0 * self.side, x1 * self.side, y1 * self.side]
         self.draw.line(ends, fill=colour, width=max(1, round(width * self.side)))
 
@@ -216,9 +214,7 @@ class Background:
 def _scene(name: str, where: str, *, paint: Callable[[Brush], None]) -> Background:
     name_en, name_zh = name.split("|")
     where_en, where_zh = (tuple(part.split(",")) for part in where.split("|"))
-    return Background(
-        name_en=name_en, name_zh=name_zh, where_en=where_en, where_zh=where_zh, paint=paint
-    )
+    return Background(name_en=name_en, name_zh=name_zh, where_en=where_en, where_zh=where_zh, paint=paint)
 
 
 def _colour(name_en: str, name_zh: str, rgb: RGB) -> Background:

@@ -151,9 +151,7 @@ def _body_zh(scene: Scene, rng: random.Random) -> tuple[str, bool]:
         return rng.choice(RELATIONS_ZH[scene.relation]).format(a=phrases[0], b=phrases[1]), False
     if (cell := scene.mentions[0].cell) is not None:
         place = rng.choice(CELLS_ZH[cell])
-        return rng.choice(
-            (f"{phrases[0]}在{place}", f"{place}有{phrases[0]}", f"{place}是{phrases[0]}")
-        ), False
+        return rng.choice((f"{phrases[0]}在{place}", f"{place}有{phrases[0]}", f"{place}是{phrases[0]}")), False
     return _listed(phrases, rng.choice(("和", "和", "还有")), "、"), True
 
 
@@ -170,10 +168,5 @@ def caption_zh(scene: Scene, rng: random.Random) -> str:
         name = background.name_zh
         return f"{opening}{body}，{name if name.endswith('背景') else '背景是' + name}{end}"
     if is_phrase and style < 0.9:
-        return (
-            rng.choice(
-                (f"{opening}{where}的{body}", f"{where}有{body}", f"{opening}{body}在{where}")
-            )
-            + end
-        )
+        return rng.choice((f"{opening}{where}的{body}", f"{where}有{body}", f"{opening}{body}在{where}")) + end
     return f"{where}，{body}{end}" if style < 0.85 else f"{body}，在{where}{end}"

@@ -90,14 +90,10 @@ def _jitter(rng: random.Random, centre: float, spread: float) -> float:
     return centre + rng.uniform(-spread, spread)
 
 
-def _ask(
-    rng: random.Random, *, count: int = 1, colour_share: float = 0.6, among: list[int]
-) -> Mention:
+def _ask(rng: random.Random, *, count: int = 1, colour_share: float = 0.6, among: list[int]) -> Mention:
     thing = rng.choice(among)
     coloured = things()[thing].takes_colour and rng.random() < colour_share
-    return Mention(
-        thing=thing, count=count, colour=rng.randrange(len(COLOURS)) if coloured else None
-    )
+    return Mention(thing=thing, count=count, colour=rng.randrange(len(COLOURS)) if coloured else None)
 
 
 def _single(rng: random.Random, snap_px: int, among: list[int], countable: list[int]) -> Drawn:
@@ -126,11 +122,7 @@ def _count(rng: random.Random, snap_px: int, among: list[int], countable: list[i
     asked = _ask(rng, count=rng.choice((2, 3, 4)), among=countable)
     layout = rng.choice(_COUNT_LAYOUTS[asked.count])
     is_row = len({y for _, y in layout}) == 1 and asked.count == 3
-    size_px = (
-        rng.choice((32, 40))
-        if is_row
-        else rng.choice((40, 48) if asked.count > 2 else (40, 48, 56))
-    )
+    size_px = rng.choice((32, 40)) if is_row else rng.choice((40, 48) if asked.count > 2 else (40, 48, 56))
     items = [
         place(
             asked,
@@ -167,9 +159,7 @@ def _trio(rng: random.Random, snap_px: int, among: list[int], countable: list[in
     spots = list(layout) if relation else rng.sample(layout, 3)
     is_row = layout is _COUNT_LAYOUTS[3][0]
     items = [
-        place(
-            each, x=_jitter(rng, x, 0.02), y=_jitter(rng, y, 0.04), size_px=size_px, snap_px=snap_px
-        )
+        place(each, x=_jitter(rng, x, 0.02), y=_jitter(rng, y, 0.04), size_px=size_px, snap_px=snap_px)
         for each, (x, y) in zip(asked, spots, strict=True)
         for size_px in [rng.choice((32, 40)) if is_row else rng.choice((40, 48))]
     ]
@@ -199,10 +189,7 @@ def draw_scene(
             continue  # "a cat left of a cat" says nothing
         background = rng.randrange(len(BACKGROUNDS))
         behind = BACKGROUNDS[background].name_en
-        if any(
-            each.colour is not None and behind == f"{COLOURS[each.colour].name_en} background"
-            for each in mentions
-        ):
+        if any(each.colour is not None and behind == f"{COLOURS[each.colour].name_en} background" for each in mentions):
             continue  # a white egg on white cannot be seen
         scene = Scene(
             kind=kind,

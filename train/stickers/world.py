@@ -26,9 +26,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         if unknown := set(self.kinds) - set(KINDS):
-            raise ValueError(
-                f"unknown kind of scene {sorted(unknown)}; the kinds are {', '.join(KINDS)}"
-            )
+            raise ValueError(f"unknown kind of scene {sorted(unknown)}; the kinds are {', '.join(KINDS)}")
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,7 @@ def paste(canvas: np.ndarray, pixels: np.ndarray, *, x: int, y: int) -> None:
     side = pixels.shape[0]
     under = canvas[y : y + side, x : x + side]
     left = under.astype(np.uint16) * (255 - pixels[..., 3:].astype(np.uint16)) + 128
-    under[:] = pixels[..., :3] + ((left + (left >> 8)) >> 8).astype(
-        np.uint8
-    )  # a rounded division by 255
+    under[:] = pixels[..., :3] + ((left + (left >> 8)) >> 8).astype(np.uint8)  # a rounded division by 255
 
 
 def render(scene: Scene, *, size_px: int) -> np.ndarray:
