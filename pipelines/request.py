@@ -59,10 +59,7 @@ def check_prompt(value: object, name: str = "prompt") -> str:
                 "it is not valid Unicode: check how the text was decoded (UTF-8 is expected)"
             )
         if kind == "Cc" and char not in "\t\n\r":
-            raise ValueError(
-                f"{name} holds the control character U+{ord(char):04X} at character {place}; "
-                "remove it"
-            )
+            raise ValueError(f"{name} holds the control character U+{ord(char):04X} at character {place}; remove it")
     return value
 
 
@@ -81,8 +78,7 @@ def check_side(value: object, name: str, *, multiple_px: int = DEFAULT_SIZE_MULT
         above = below + multiple_px
         nearest = f"{below} or {above}" if below else f"{above}"
         raise ValueError(
-            f"{name} {side_px} px is not a multiple of {multiple_px}, the grid of this model; "
-            f"try {nearest}"
+            f"{name} {side_px} px is not a multiple of {multiple_px}, the grid of this model; try {nearest}"
         )
     return side_px
 
@@ -128,17 +124,19 @@ class ImageRequest:
     size_multiple_px: int = DEFAULT_SIZE_MULTIPLE_PX
 
     def __post_init__(self) -> None:
-        check_prompt(self.prompt)
         check_negative_prompt(self.negative_prompt)
+        checked: dict[str, object] = {"prompt": check_prompt(self.prompt), "seed": check_seed(self.seed)}
+        checked["num_images_per_prompt"] = check_count(self.num_images_per_prompt)
         for name in ("width", "height"):
             if getattr(self, name) is not None:
-                check_side(getattr(self, name), name, multiple_px=self.size_multiple_px)
+                side = check_side(getattr(self, name), name, multiple_px=self.size_multiple_px)
+                checked[name] = side
         if self.num_inference_steps is not None:
-            check_steps(self.num_inference_steps)
+            checked["num_inference_steps"] = check_steps(self.num_inference_steps)
         if self.guidance_scale is not None:
-            check_guidance(self.guidance_scale)
-        check_count(self.num_images_per_prompt)
-        check_seed(self.seed)
+            checked["guidance_scale"] = check_guidance(self.guidance_scale)
+        for name, value in checked.items():  # plain numbers, also where NumPy's were given
+            object.__setattr__(self, name, value)
         if self.seed + self.num_images_per_prompt - 1 > MAX_SEED:
             raise ValueError(
                 f"seed {self.seed} leaves no room for {self.num_images_per_prompt} pictures, "
