@@ -8,10 +8,10 @@ from dianjing.train.stickers.scenes import Mention, Scene
 
 # names that stand without an article, and do not count: "some grapes", "some rice"
 UNCOUNTED = frozenset(
-    "cherries,grapes,peanuts,french fries,fries,noodles,glasses,sunglasses,jeans,trousers,gloves,socks,headphones,"
-    "scissors,crossed swords,swords,fireworks,bowling pins,bowling,fallen leaves,autumn leaves,eyes,dice,rice,cheese,"
-    "popcorn,sushi,chocolate,honey,milk,coffee,tea,wine,beer,bubble tea,corn,broccoli,bread,luggage,fire,yarn,thread,"
-    "soap,dango,fried shrimp,headphones".split(",")
+    """cherries/grapes/peanuts/french fries/fries/noodles/glasses/sunglasses/jeans/trousers/gloves/socks/headphones/
+    scissors/crossed swords/swords/fireworks/bowling pins/bowling/fallen leaves/autumn leaves/eyes/dice/rice/cheese/
+    popcorn/sushi/chocolate/honey/milk/coffee/tea/wine/beer/bubble tea/corn/broccoli/bread/luggage/fire/yarn/thread/
+    soap/dango/fried shrimp""".replace("\n    ", "").split("/")
 )
 IRREGULAR = {
     "mouse": "mice", "sheep": "sheep", "deer": "deer", "fish": "fish", "ox": "oxen", "wolf": "wolves", "leaf": "leaves",
@@ -36,8 +36,10 @@ CELLS_ZH = (
     ("右边", "右侧"), ("左下角", "左下方"), ("下方", "下面", "底部"), ("右下角", "右下方"),
 )  # fmt: skip
 RELATIONS_EN = {
-    "left": ("{a} to the left of {b}", "{a} left of {b}", "{a} on the left side of {b}", "{a} on the left and {b} on the right"),
-    "right": ("{a} to the right of {b}", "{a} right of {b}", "{a} on the right side of {b}", "{a} on the right and {b} on the left"),
+    "left": ("{a} to the left of {b}", "{a} left of {b}", "{a} on the left side of {b}",
+             "{a} on the left and {b} on the right"),
+    "right": ("{a} to the right of {b}", "{a} right of {b}", "{a} on the right side of {b}",
+              "{a} on the right and {b} on the left"),
     "above": ("{a} above {b}", "{a} over {b}", "{a} on top of {b}", "{a} at the top and {b} at the bottom"),
     "below": ("{a} below {b}", "{a} under {b}", "{a} beneath {b}", "{a} at the bottom and {b} at the top"),
 }  # fmt: skip
