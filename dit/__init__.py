@@ -1,1 +1,6 @@
 """The backbone: position, attention, blocks and the model `DiT`."""
+
+from dianjing.dit.condition import Condition
+from dianjing.dit.model import DiT
+
+__all__ = ["Condition", "DiT"]

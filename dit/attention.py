@@ -1,0 +1,116 @@
+"""Normalisation and attention, with the kernel chosen by name through diffusers' dispatcher.
+
+B batch, N image tokens, L text tokens, D width, H heads, E head width.
+"""
+
+import torch.nn.functional as F
+from diffusers.models.attention import AttentionModuleMixin
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from torch import Tensor, nn
+
+from dianjing.dit.rope import rotate
+
+EPS = 1e-6
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm whose sums run in float32 whatever the dtype of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight is None or self.weight.dtype == x.dtype:
+            return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
+        # float32 weights and a half-precision input, as under autocast
+        return F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps).to(
+            x.dtype
+        )
+
+
+class DiTAttnProcessor:
+    """Attention with normalised queries and keys, both turned by RoPE where they are image tokens."""
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __call__(
+        self,
+        attn: "Attention",
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        rotation: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        key_value: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        if attn.is_cross_attention:
+            query = attn.query(hidden_states, rotation)
+            if key_value is None:
+                assert encoder_hidden_states is not None
+                key_value = attn.key_value(encoder_hidden_states)
+            key, value = key_value
+        else:
+            query, key, value = attn.query_key_value(hidden_states, rotation)
+        states = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            backend=self._attention_backend,
+            # text is on every rank, so only the image tokens' own attention is split
+            parallel_config=None if attn.is_cross_attention else self._parallel_config,
+        )
+        return attn.to_out[1](attn.to_out[0](states.flatten(2)))
+
+
+class Attention(nn.Module, AttentionModuleMixin):
+    """Self-attention, or attention to a text of width `text_dim`."""
+
+    _default_processor_cls = DiTAttnProcessor
+    _available_processors = (DiTAttnProcessor,)
+
+    def __init__(self, width: int, *, heads: int, head_dim: int, text_dim: int | None = None):
+        super().__init__()
+        self.heads = heads
+        self.is_cross_attention = text_dim is not None
+        self.use_bias = True
+        source_dim = width if text_dim is None else text_dim
+        self.to_q = nn.Linear(width, heads * head_dim)
+        self.to_k = nn.Linear(source_dim, heads * head_dim)
+        self.to_v = nn.Linear(source_dim, heads * head_dim)
+        self.norm_q = LayerNorm(head_dim, eps=EPS)
+        self.norm_k = LayerNorm(head_dim, eps=EPS)
+        self.to_out = nn.ModuleList([nn.Linear(heads * head_dim, width), nn.Identity()])
+        self.set_processor(self._default_processor_cls())
+
+    def _finish(self, states: Tensor, norm: nn.Module, rotation: Tensor | None) -> Tensor:
+        states = norm(states.unflatten(-1, (self.heads, -1)))  # (B, N, H, E)
+        return states if rotation is None else rotate(states, rotation)
+
+    def query(self, hidden_states: Tensor, rotation: Tensor | None) -> Tensor:
+        """Queries (B, N, H, E) of image tokens (B, N, D)."""
+        return self._finish(self.to_q(hidden_states), self.norm_q, rotation)
+
+    def key_value(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, L, H, E) of text tokens (B, L, T)."""
+        key, value = self.to_kv(text).chunk(2, -1) if self.fused_projections else (self.to_k(text), self.to_v(text))
+        return self._finish(key, self.norm_k, None), value.unflatten(-1, (self.heads, -1))
+
+    def query_key_value(self, hidden_states: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, N, H, E) of image tokens (B, N, D)."""
+        if self.fused_projections:
+            query, key, value = self.to_qkv(hidden_states).chunk(3, -1)
+        else:
+            query, key, value = (layer(hidden_states) for layer in (self.to_q, self.to_k, self.to_v))
+        return (
+            self._finish(query, self.norm_q, rotation),
+            self._finish(key, self.norm_k, rotation),
+            value.unflatten(-1, (self.heads, -1)),
+        )
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        rotation: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        key_value: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        return self.processor(self, hidden_states, encoder_hidden_states, rotation, attention_mask, key_value)

@@ -1,0 +1,94 @@
+"""What enters the blocks: image patches, and time, text and size as one vector.
+
+B batch, N image tokens, L text tokens, D width; latents are B C Y X.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SINUSOID_DIM = 256
+NUM_SIZES = 6  # original height and width, crop top and left, target height and width
+POOL_HEADS = 8
+
+
+def sinusoid(t: Tensor, dim: int = SINUSOID_DIM) -> Tensor:
+    """Cosines, then sines, of t (...,) at `dim`/2 frequencies from 1 down to 1e-4: (..., dim), float32."""
+    ladder = torch.arange(dim // 2, dtype=torch.float32, device=t.device) / (dim // 2)
+    angles = t.float().unsqueeze(-1) * torch.exp(-math.log(10_000.0) * ladder)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class Projection(nn.Module):
+    """Two linear layers with a SiLU between: (..., in) -> (..., out)."""
+
+    def __init__(self, in_features: int, hidden_features: int, out_features: int):
+        super().__init__()
+        self.linear_1 = nn.Linear(in_features, hidden_features)
+        self.linear_2 = nn.Linear(hidden_features, out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear_2(F.silu(self.linear_1(x)))
+
+
+class AttentionPool(nn.Module):
+    """One vector for a text: the mean token attends to all tokens. (B, L, T) -> (B, out)."""
+
+    def __init__(self, num_tokens: int, width: int, out_features: int):
+        super().__init__()
+        self.positional_embedding = nn.Parameter(torch.randn(num_tokens + 1, width) / width**0.5)
+        self.k_proj = nn.Linear(width, width)
+        self.q_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.c_proj = nn.Linear(width, out_features)
+
+    def forward(self, text: Tensor) -> Tensor:
+        tokens = torch.cat([text.mean(dim=1, keepdim=True), text], dim=1)
+        tokens = tokens + self.positional_embedding.to(tokens.dtype)  # (B, 1 + L, T)
+        query, key, value = (
+            states.unflatten(-1, (POOL_HEADS, -1)).transpose(1, 2)
+            for states in (self.q_proj(tokens[:, :1]), self.k_proj(tokens), self.v_proj(tokens))
+        )
+        pooled = F.scaled_dot_product_attention(query, key, value)  # (B, heads, 1, T / heads)
+        return self.c_proj(pooled.transpose(1, 2).flatten(1))
+
+
+class TimeExtraEmbedding(nn.Module):
+    """The vector that steers every block: the time, plus the pooled text, plus size and style where used."""
+
+    def __init__(self, width: int, *, pooled_dim: int, num_text_tokens: int, text_dim: int, with_size: bool):
+        super().__init__()
+        self.timestep_embedder = Projection(SINUSOID_DIM, width, width)
+        self.pooler = AttentionPool(num_text_tokens, text_dim, pooled_dim)
+        self.style_embedder = nn.Embedding(1, width) if with_size else None
+        extra_dim = pooled_dim + (NUM_SIZES * SINUSOID_DIM + width if with_size else 0)
+        self.extra_embedder = Projection(extra_dim, 4 * width, width)
+
+    def forward(
+        self, timesteps: Tensor, text: Tensor, sizes: Tensor | None = None, style: Tensor | None = None
+    ) -> Tensor:
+        """timesteps (..., B or 1), text (B, L, T), sizes (B, 6) in px, style (B,) -> (..., B, D)."""
+        extra = self.pooler(text)
+        if self.style_embedder is not None:
+            if sizes is None or style is None:
+                raise ValueError(
+                    "this model was trained with size and style conditions;"
+                    " give image_meta_size (B, 6) in px and style (B,)"
+                )
+            size_vector = sinusoid(sizes).flatten(-2).to(text.dtype)  # (B, 6 * 256)
+            extra = torch.cat([extra, size_vector, self.style_embedder(style)], dim=-1)
+        return self.timestep_embedder(sinusoid(timesteps).to(text.dtype)) + self.extra_embedder(extra)
+
+
+class PatchEmbed(nn.Module):
+    """Latents (B, C, Y, X) to tokens (B, N, D), one for each patch, row by row."""
+
+    def __init__(self, in_channels: int, width: int, patch_size: int):
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(in_channels, width, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.proj(latents).flatten(2).transpose(1, 2)
