@@ -1,0 +1,122 @@
+"""Checkpoints that are whole or absent: tensors in safetensors, the rest in JSON, never a pickle.
+
+step-00001000/ holds *.safetensors, state.json and manifest.json (the SHA-256 of every other file).
+It is written under a temporary name, synced to disk and renamed; older ones go only after that.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"step-(\d{8,})")
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    path: Path
+    step: int
+
+    def tensors(self, name: str) -> Tensors:
+        return load_file(self.path / f"{name}.safetensors")
+
+    def state(self) -> dict[str, Any]:
+        return json.loads((self.path / "state.json").read_text(encoding="utf-8"))
+
+
+def save_checkpoint(
+    folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping[str, Any], *, keep: int
+) -> Checkpoint:
+    """Write step-<step> atomically, then remove all but the newest `keep`."""
+    target = folder / f"step-{step:08d}"
+    partial = folder / f"partial-{step:08d}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, group in tensors.items():
+        save_file(group, partial / f"{name}.safetensors")
+    _write_json(partial / "state.json", {"step": step, **state})
+    hashes = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
+    _write_json(partial / MANIFEST, {"step": step, "sha256": hashes})
+    for path in (*partial.iterdir(), partial):
+        _sync(path)
+    if target.exists():  # only a rejected one can stand here
+        shutil.rmtree(target)
+    partial.rename(target)
+    _sync(folder)
+    _prune(folder, keep=keep)
+    return Checkpoint(path=target, step=step)
+
+
+def newest_valid(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint whose files match its manifest, and why newer ones were skipped."""
+    skipped = []
+    for path in _by_age(folder):
+        try:
+            return read_checkpoint(path), skipped
+        except ValueError as error:
+            skipped.append(str(error))
+    return None, skipped
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Raises ValueError, naming the file, when the checkpoint is not what its manifest says."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        step, hashes = int(manifest["step"]), dict(manifest["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: no readable {MANIFEST} ({error})") from None
+    if "state.json" not in hashes:
+        raise ValueError(f"{path}: {MANIFEST} lists no state.json")
+    for name, expected in hashes.items():
+        file = path / Path(name).name
+        if not file.is_file():
+            raise ValueError(f"{path}: {name} is missing")
+        if _sha256(file) != expected:
+            raise ValueError(f"{path}: {name} does not match its hash")
+    return Checkpoint(path=path, step=step)
+
+
+def _prune(folder: Path, *, keep: int) -> None:
+    for path in _by_age(folder)[keep:]:
+        shutil.rmtree(path)
+    for path in folder.glob("partial-*"):
+        shutil.rmtree(path)
+
+
+def _by_age(folder: Path) -> list[Path]:
+    """Checkpoint folders, newest step first."""
+    if not folder.is_dir():
+        return []
+    found = [(int(m[1]), path) for path in folder.iterdir() if (m := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,229 @@
+"""The run file: strict, typed TOML. An unknown key fails and names the nearest known one."""
+
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Section(BaseModel):
+    """A frozen part of the run file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class RunSection(Section):
+    folder: Path  # metrics, samples, checkpoints and the export land here
+    seed: int = 0
+    total_steps: int = Field(gt=0)
+    max_minutes: float | None = Field(default=None, gt=0)  # save, export and leave when over
+    batch_size: int = Field(gt=0)  # the global batch: all processes and accumulations together
+    accumulation: int = Field(default=1, gt=0)
+    mixed_precision: Literal["no", "bf16"] = "no"
+    tf32: bool = True
+    compile: Literal["none", "default", "max-autotune-no-cudagraphs"] = "none"
+    log_every: int = Field(default=20, gt=0)
+    sample_every: int = Field(default=1000, gt=0)
+    checkpoint_every: int = Field(default=1000, gt=0)
+    keep_checkpoints: int = Field(default=2, gt=0)
+    export_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+
+
+class StageSection(Section):
+    """A stretch of the curriculum: kinds of scene with their shares, up to a fraction of the run."""
+
+    kinds: dict[str, float]
+    snap_px: int = Field(default=1, gt=0)
+    until: float | None = Field(default=None, gt=0, lt=1)  # None: to the end
+
+
+class DataSection(Section):
+    size_px: int = Field(default=128, gt=0)
+    stages: tuple[StageSection, ...] = Field(min_length=1)
+    workers: int = Field(default=0, ge=0)
+    prefetch: int = Field(default=2, gt=0)  # micro-batches in flight per worker
+
+
+class OptimizerSection(Section):
+    learning_rate: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
+    weight_decay: float = 0.01  # matrices and kernels only; never biases, norms, embeddings
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    warmup_steps: int = Field(default=500, ge=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    final_fraction: float = Field(default=0.05, ge=0, le=1)  # of the learning rate, at the end
+    ema_decay: float = Field(default=0.9995, ge=0, lt=1)
+
+
+class AutoencoderModel(Section):
+    """Shape of diffusers' AutoencoderKL; one level per entry of block_out_channels."""
+
+    latent_channels: int = 8
+    block_out_channels: tuple[int, ...] = (32, 64, 128, 128)
+    layers_per_block: int = 1
+    norm_num_groups: int = 16
+
+
+class AutoencoderObjective(Section):
+    l1: float = 1.0
+    edges: float = 1.0
+    edge_scales: int = Field(default=3, ge=1)
+    kl: float = 3e-4  # per latent number
+    latent_noise: float = Field(default=0.0, ge=0)  # extra noise the decoder learns to bear
+
+
+class AutoencoderSamples(Section):
+    pictures: int = Field(default=16, gt=0)
+    measured_pictures: int = Field(default=512, gt=0)  # for the scaling factor, at export
+
+
+class BertSection(Section):
+    hidden_size: int = 192
+    num_hidden_layers: int = 3
+    num_attention_heads: int = 4
+    intermediate_size: int = 512
+
+
+class T5Section(Section):
+    d_model: int = 192
+    num_layers: int = 3
+    num_heads: int = 4
+    d_kv: int = 48
+    d_ff: int = 384
+
+
+class TransformerSection(Section):
+    num_layers: int = 8
+    num_attention_heads: int = 4
+    attention_head_dim: int = 64
+    mlp_ratio: float = 4.0
+    patch_size: int = 2
+    pooled_projection_dim: int = 256
+
+
+class TextToImageModel(Section):
+    vae: Path  # a diffusers AutoencoderKL folder; frozen
+    tokenizers: Path | None = None  # holds tokenizer/ and tokenizer_2/; None trains them
+    tokenizer_captions: int = Field(default=40_000, gt=0)
+    text_len: int = 64
+    text_len_t5: int = 64
+    bert: BertSection = BertSection()
+    t5: T5Section = T5Section()
+    transformer: TransformerSection = TransformerSection()
+
+
+class TextToImageObjective(Section):
+    beta_start: float = Field(default=0.00085, gt=0)
+    beta_end: float = Field(default=0.03, gt=0, lt=1)
+    timesteps: Literal["uniform", "stratified", "logit_normal"] = "stratified"
+    logit_mean: float = 0.0
+    logit_std: float = Field(default=1.0, gt=0)
+    min_snr_gamma: float | None = Field(default=5.0, gt=0)
+    chinese: float = Field(default=0.5, ge=0, le=1)  # share of Chinese captions
+    caption_dropout: float = Field(default=0.1, ge=0, le=1)  # both encoders together
+
+
+class TextToImageSamples(Section):
+    prompts: tuple[str, ...]
+    seed: int = 0
+    steps: int = Field(default=20, gt=0)
+    guidance_scale: float = 5.0
+
+
+class AutoencoderRun(Section):
+    task: Literal["autoencoder"]
+    run: RunSection
+    data: DataSection
+    optimizer: OptimizerSection
+    model: AutoencoderModel = AutoencoderModel()
+    objective: AutoencoderObjective = AutoencoderObjective()
+    samples: AutoencoderSamples = AutoencoderSamples()
+
+
+class TextToImageRun(Section):
+    task: Literal["text_to_image"]
+    run: RunSection
+    data: DataSection
+    optimizer: OptimizerSection
+    model: TextToImageModel
+    objective: TextToImageObjective = TextToImageObjective()
+    samples: TextToImageSamples
+
+
+Run = AutoencoderRun | TextToImageRun
+RUNS: dict[str, type[AutoencoderRun] | type[TextToImageRun]] = {
+    "autoencoder": AutoencoderRun,
+    "text_to_image": TextToImageRun,
+}
+
+
+def read_config(path: Path, overrides: Sequence[str] = ()) -> Run:
+    """The run described by a TOML file and `a.b=c` overrides.
+
+    Raises ValueError with one line per mistake: where it is, what was given, what is allowed.
+    """
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    for override in overrides:
+        _set(tree, override)
+    return parse_config(tree, name=str(path))
+
+
+def parse_config(tree: Mapping[str, Any], *, name: str = "config") -> Run:
+    task = tree.get("task")
+    if task not in RUNS:
+        raise ValueError(f"{name}: task is {task!r}; allowed: {', '.join(RUNS)}")
+    try:
+        return RUNS[task].model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(RUNS[task], mistake) for mistake in error.errors()]
+        raise ValueError("\n".join(f"{name}: {line}" for line in lines)) from None
+
+
+def _set(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ValueError(f"--set {override!r} is not of the form section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *path, last = key.split(".")
+    for part in path:
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise ValueError(f"--set {override!r}: {part!r} is a value, not a section")
+    tree[last] = value
+
+
+def _explain(model: type[BaseModel], mistake: Any) -> str:
+    *path, last = mistake["loc"] or ("config",)
+    where = ".".join(map(str, mistake["loc"]))
+    if mistake["type"] == "extra_forbidden":
+        known = list(_fields(model, path))
+        near = difflib.get_close_matches(str(last), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key {where!r}; {hint}"
+    if mistake["type"] == "missing":
+        return f"{where!r} is missing"
+    return f"{where!r} is {mistake['input']!r}: {mistake['msg']}"
+
+
+def _fields(model: type[BaseModel], path: Sequence[str | int]) -> Mapping[str, Any]:
+    for part in path:
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            inner = [annotation, *getattr(annotation, "__args__", ())]
+            model = next(t for t in inner if isinstance(t, type) and issubclass(t, BaseModel))
+    return model.model_fields

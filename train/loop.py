@@ -1,0 +1,330 @@
+"""One training loop for every task, on one process or many.
+
+The training position is the only state besides weights and optimizer moments: data, noise and
+learning rate are functions of (seed, step), so a resumed run continues bit for bit and two
+processes compute what one would (after Karras et al.'s edm2 loop).
+"""
+
+import hashlib
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from enum import Enum
+from math import cos, pi
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+from dianjing.train.checkpoints import Checkpoint, Tensors, save_checkpoint
+from dianjing.train.config import OptimizerSection, RunSection
+from dianjing.train.data import Batch, Layout
+
+FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+class Outcome(Enum):
+    FINISHED = "finished"
+    TIME_OVER = "time over"
+    INTERRUPTED = "interrupted"
+
+
+class Diverged(RuntimeError):  # noqa: N818 (it says what happened)
+    """A gradient was not finite; no weights were changed by it and nothing was saved after it."""
+
+
+class Task(nn.Module, ABC):
+    """What is trained. Registered submodules train; frozen helpers are held unregistered.
+
+    A task takes its randomness from `draw` alone.
+    """
+
+    @abstractmethod
+    def place(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Move the frozen helpers."""
+
+    @abstractmethod
+    def compile_parts(self, mode: str) -> None:
+        """Compile the heavy functions."""
+
+    @abstractmethod
+    def draw(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """The noise of a whole global batch; the first axis is the row."""
+
+    @abstractmethod
+    def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
+        """Scalars, each a mean over the rows; the one named "loss" is minimised."""
+
+    @abstractmethod
+    def grid(self) -> np.ndarray:
+        """A fixed-seed picture of what the task can do now, uint8 (H, W, 3)."""
+
+    @abstractmethod
+    def export(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+        """Write diffusers / transformers folders; return figures measured on the way."""
+
+
+def step_seed(seed: int, step: int) -> int:
+    """63 well-mixed bits of (seed, step)."""
+    digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def learning_rate(config: OptimizerSection, step: int, total_steps: int) -> float:
+    """Linear warm-up, then constant or cosine decay to final_fraction at total_steps."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    share = config.final_fraction + (1 - config.final_fraction) * (1 + cos(pi * done)) / 2
+    return config.learning_rate * share
+
+
+def make_optimizer(model: nn.Module, config: OptimizerSection) -> torch.optim.AdamW:
+    """AdamW that decays kernels and matrices, never biases, norms or embeddings."""
+    embeddings = {p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim >= 2 and p not in embeddings]
+    kept = set(trained) - set(decayed)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p in kept], "weight_decay": 0.0},
+    ]
+    # fused: one kernel, and the only kind that can refuse a step without asking the host
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]],
+        lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True,
+    )  # fmt: skip
+
+
+class MovingAverage:
+    """Exponential moving average of the trained weights, with a warm-up of the decay."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.weights = [p for p in model.parameters() if p.requires_grad]
+        self.averages = [p.detach().clone() for p in self.weights]
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        get_ema_multi_avg_fn(decay)(self.averages, self.weights, None)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, the model holds the averages; changes made to it there become the averages."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for weight, average in zip(self.weights, self.averages, strict=True):
+            kept = weight.clone()
+            weight.copy_(average)
+            average.copy_(kept)
+
+
+class Trainer:
+    """Drives a task from a step to the last one, saving and showing on the way."""
+
+    def __init__(
+        self, task: Task, run: RunSection, optimizer: OptimizerSection, accelerator: Accelerator,
+        layout: Layout,
+    ) -> None:  # fmt: skip
+        self.run, self.settings, self.accelerator, self.layout = run, optimizer, accelerator, layout
+        device = accelerator.device
+        half = torch.bfloat16 if run.mixed_precision == "bf16" else torch.float32
+        task.to(device)
+        task.place(device, half)
+        if run.compile != "none":
+            task.compile_parts(run.compile)
+        self.task = task
+        self.model, self.optimizer = accelerator.prepare(task, make_optimizer(task, optimizer))
+        self.average = MovingAverage(self.model, optimizer.ema_decay)
+        self.generator = torch.Generator(device)
+        self.first_bad = torch.tensor(-1, device=device)
+        self.sums: dict[str, Tensor] = {}
+        self.step = 0
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Weights, averages and optimizer moments of a checkpoint; the next step follows from it."""
+        set_model_state_dict(self.model, checkpoint.tensors("model"), options=FULL)
+        with self.average.applied():
+            set_model_state_dict(self.model, checkpoint.tensors("ema"), options=FULL)
+        groups = get_optimizer_state_dict(self.model, self.optimizer, options=FULL)["param_groups"]
+        moments: dict[str, Tensors] = {}
+        for key, value in checkpoint.tensors("optimizer").items():
+            name, _, kind = key.rpartition("/")
+            moments.setdefault(name, {})[kind] = value
+        state: Any = {"state": moments, "param_groups": groups}
+        set_optimizer_state_dict(self.model, self.optimizer, state, options=FULL)
+        self.step = checkpoint.step
+
+    def save(self) -> None:
+        """A checkpoint of this step; every process takes part, the main one writes."""
+        self._refuse_divergence()
+        optimizer = get_optimizer_state_dict(self.model, self.optimizer, options=FULL)
+        groups: dict[str, Tensors] = {"model": self._weights()}
+        groups["optimizer"] = {
+            f"{name}/{kind}": value.detach().cpu().clone().contiguous()
+            for name, moments in optimizer["state"].items()
+            for kind, value in moments.items()
+        }
+        with self.average.applied():
+            groups["ema"] = self._weights()
+        if self.accelerator.is_main_process:
+            state = {"run": json.loads(self.run.model_dump_json())}
+            folder = self.run.folder / "checkpoints"
+            save_checkpoint(folder, self.step, groups, state, keep=self.run.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
+
+    def train(self, batches: Iterator[Batch], *, wants_stop: Callable[[], bool]) -> Outcome:
+        """Run to total_steps, to the end of max_minutes, or until wants_stop()."""
+        run, started = self.run, time.perf_counter()
+        bar = tqdm(
+            total=run.total_steps, initial=self.step, unit="step",
+            disable=not self.accelerator.is_main_process,
+        )  # fmt: skip
+        if self.step == 0:
+            self.show()
+        outcome, clock, waited = Outcome.FINISHED, time.perf_counter(), 0.0
+        while self.step < run.total_steps and outcome is Outcome.FINISHED:
+            waited += self._advance(batches)
+            if (logs := self.step % run.log_every == 0) or self.step == run.total_steps:
+                figures = self._log(clock, waited)
+                bar.update(self.step - bar.n)
+                bar.set_postfix({k: f"{figures[k]:.4g}" for k in ("loss", "samples_per_s")})
+                clock, waited = time.perf_counter(), 0.0
+            if self.step % run.sample_every == 0 or self.step == run.total_steps:
+                self.show()
+            # many processes must agree to stop, which costs a sync: they do so when they log
+            if logs or self.accelerator.num_processes == 1:
+                minutes = (time.perf_counter() - started) / 60
+                over = run.max_minutes is not None and minutes >= run.max_minutes
+                outcome = self._agree(interrupted=wants_stop(), over=over)
+            ended = self.step == run.total_steps or outcome is not Outcome.FINISHED
+            if ended or self.step % run.checkpoint_every == 0:
+                self.save()
+        bar.close()
+        return outcome
+
+    def show(self) -> None:
+        """The sample grid of the averaged weights, as samples/step-<step>.png."""
+        training = self.task.training
+        self.task.eval()
+        with (
+            self.average.applied(), torch.no_grad(), self.accelerator.autocast(),
+            torch.compiler.set_stance("force_eager"),  # other shapes; no second compilation
+        ):  # fmt: skip
+            grid = self.task.grid()
+        self.task.train(training)
+        if self.accelerator.is_main_process:
+            path = self.run.folder / "samples" / f"step-{self.step:08d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(grid).save(path)
+
+    def export(self) -> dict[str, Any]:
+        """The averaged weights as diffusers / transformers folders under export/."""
+        figures: dict[str, Any] = {}
+        self.task.eval()
+        with self.average.applied(), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            if self.accelerator.is_main_process:
+                dtype = getattr(torch, self.run.export_dtype)
+                figures = self.task.export(self.run.folder / "export", dtype)
+        self.accelerator.wait_for_everyone()
+        return figures
+
+    def _advance(self, batches: Iterator[Batch]) -> float:
+        """One optimizer step; nothing here waits for the device. Returns seconds without data."""
+        rate = learning_rate(self.settings, self.step, self.run.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.generator.manual_seed(step_seed(self.run.seed, self.step))
+        noise = self.task.draw(self.layout.global_batch, self.generator)
+        waited, accumulation = 0.0, self.layout.accumulation
+        for micro in range(accumulation):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            batch = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
+            rows = self.layout.rows(micro)
+            last = micro == accumulation - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                metrics = self.model(batch, {k: v[rows] for k, v in noise.items()})
+                self.accelerator.backward(metrics["loss"] / accumulation)
+            self._add({k: v.detach() / accumulation for k, v in metrics.items()})
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        bad = ~torch.isfinite(norm)
+        self.first_bad = torch.where(bad & (self.first_bad < 0), self.step, self.first_bad)
+        self.optimizer.optimizer.found_inf = bad.float()  # the fused kernel then leaves all as it is
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update(self.step)
+        self._add({"grad_norm": norm, "steps": torch.ones_like(norm)})
+        self.step += 1
+        return waited
+
+    def _add(self, metrics: dict[str, Tensor]) -> None:
+        for name, value in metrics.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def _log(self, clock: float, waited: float) -> dict[str, float]:
+        """Means since the last log, over all processes, as one line of metrics.jsonl."""
+        self._refuse_divergence()
+        values = torch.stack([value.float() for value in self.sums.values()])
+        values = self.accelerator.reduce(values, reduction="mean")
+        means = dict(zip(self.sums, values.tolist(), strict=True))
+        steps, seconds = means.pop("steps"), time.perf_counter() - clock
+        figures = {"step": self.step, **{name: value / steps for name, value in means.items()}}
+        figures["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        figures["samples_per_s"] = steps * self.layout.global_batch / seconds
+        figures["data_wait"] = waited / seconds
+        if self.accelerator.device.type == "cuda":
+            figures["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        if self.accelerator.is_main_process:
+            with (self.run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(figures) + "\n")
+        self.sums = {}
+        return figures
+
+    def _refuse_divergence(self) -> None:
+        step = int(self.first_bad)
+        if step >= 0:
+            first = step * self.layout.global_batch
+            raise Diverged(
+                f"the gradient of step {step} is not finite (seed {self.run.seed}, samples {first} "
+                f"to {first + self.layout.global_batch - 1}); its update was not applied and nothing "
+                "was saved since: resume with a lower learning rate or look at these samples"
+            )
+
+    def _agree(self, *, interrupted: bool, over: bool) -> Outcome:
+        flags = torch.tensor([interrupted, over], dtype=torch.float32)
+        if self.accelerator.num_processes > 1:
+            flags = self.accelerator.reduce(flags.to(self.accelerator.device), reduction="sum")
+        interrupted, over = (flags > 0).tolist()
+        if interrupted:
+            return Outcome.INTERRUPTED
+        return Outcome.TIME_OVER if over else Outcome.FINISHED
+
+    def _weights(self) -> Tensors:
+        state = get_model_state_dict(self.model, options=FULL)
+        return {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}

@@ -1,0 +1,89 @@
+"""The two tokenizers of a Hunyuan-DiT folder, built from captions; the same captions, the same files.
+
+Built, not trained: the trainers of the tokenizers library break ties by hash order, so two runs of
+them differ. BERT gets every word and every Chinese character; T5 gets every English word and the
+Chinese names as whole pieces, so that an object's name is one or two tokens in either.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from math import log
+from pathlib import Path
+from string import ascii_lowercase, digits, punctuation
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import BertTokenizer, PreTrainedTokenizerFast
+
+SPACE = "▁"
+RARE = 10.0  # how much less likely a character is than the rarest word, in nats
+
+
+def make_bert_tokenizer(captions: Iterable[str], *, model_max_length: int) -> BertTokenizer:
+    """WordPiece: whole words, single Chinese characters, and letters for what is unknown."""
+    core = BertTokenizer().backend_tokenizer
+    words = _count_words(core, captions)
+    letters = _letters(words)
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]
+    pieces += [f"##{letter}" for letter in letters if letter.isascii() and letter.isalnum()]
+    pieces += _by_count(words)
+    vocab = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    return BertTokenizer(vocab=vocab, model_max_length=model_max_length)
+
+
+def make_t5_tokenizer(
+    captions: Iterable[str], *, names: Iterable[str] = (), model_max_length: int
+) -> PreTrainedTokenizerFast:
+    """Unigram: whole English words, whole names inside Chinese, and characters for the rest.
+
+    The class is the plain fast tokenizer: T5Tokenizer rebuilds itself on loading and would drop
+    the lower-casing.
+    """
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    core = Tokenizer(models.Unigram(special, unk_id=2))
+    core.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(SPACE)]
+    )
+    captions = list(captions)
+    words = _count_words(core, captions)
+    text = "\n".join(captions)
+    counts = {word: words[word] for word in _by_count(words) if word.isascii() or word[1:].isascii()}
+    counts |= {name: text.count(name) + 1 for name in sorted(set(names)) if len(name) > 1}
+    total = sum(counts.values())
+    scores = {piece: log(count / total) for piece, count in counts.items()}
+    rare = min(scores.values(), default=0.0) - RARE
+    scores |= {letter: rare for letter in [SPACE, *_letters(words)] if letter not in scores}
+    core.model = models.Unigram([*special, *scores.items()], unk_id=2)
+    core.decoder = decoders.Metaspace(SPACE)
+    core.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+        model_max_length=model_max_length,
+    )  # fmt: skip
+
+
+def save_tokenizers(
+    folder: Path, captions: Iterable[str], *, names: Iterable[str], text_len: int, text_len_t5: int
+) -> None:
+    """Write tokenizer/ (BERT) and tokenizer_2/ (T5)."""
+    captions = list(captions)
+    make_bert_tokenizer(captions, model_max_length=text_len).save_pretrained(folder / "tokenizer")
+    make_t5_tokenizer(captions, names=names, model_max_length=text_len_t5).save_pretrained(
+        folder / "tokenizer_2"
+    )
+
+
+def _count_words(core: Tokenizer, captions: Iterable[str]) -> Counter[str]:
+    normalize, split = core.normalizer.normalize_str, core.pre_tokenizer.pre_tokenize_str
+    return Counter(word for text in captions for word, _ in split(normalize(text)))
+
+
+def _by_count(words: Counter[str]) -> list[str]:
+    return sorted(words, key=lambda word: (-words[word], word))
+
+
+def _letters(words: Iterable[str]) -> list[str]:
+    seen = {letter for word in words for letter in word}
+    return sorted({*ascii_lowercase, *digits, *punctuation, *seen} - {SPACE})
