@@ -3,7 +3,7 @@
 import pytest
 
 from dianjing.weights import registry
-from dianjing.weights.fetching import check_name, find_folder
+from dianjing.weights.fetching import find_folder, local_folder
 from dianjing.weights.folder import WeightsError
 from dianjing.weights.sums import check_sums, write_sums
 
@@ -34,9 +34,9 @@ def test_a_file_is_no_model(tmp_path):
         find_folder(tmp_path / "weights.safetensors")
 
 
-def test_checking_a_name_touches_no_network():
-    assert check_name("someone/some-model") == "someone/some-model"
-    assert check_name("hunyuan-dit-v1.2") == "hunyuan-dit-v1.2"
+def test_a_model_on_the_hub_has_no_local_folder_and_no_network_is_touched():
+    assert local_folder("someone/some-model") is None
+    assert local_folder("hunyuan-dit-v1.2") is None
 
 
 def test_a_model_that_is_not_here_is_an_error_with_ways_out(tmp_path):

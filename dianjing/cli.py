@@ -1,0 +1,214 @@
+"""The command `dianjing`. Nothing heavy is imported before a command needs it.
+
+Exit codes: 0 done, 1 something failed, 2 what was given is wrong, 130 stopped by Ctrl-C.
+Results go to stdout (as JSON with --json), everything else to stderr.
+"""
+
+import json
+import secrets
+import subprocess
+import sys
+import traceback
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import dianjing
+
+app = typer.Typer(
+    name="dianjing",
+    help="Dianjing 点睛: words in Chinese or English become a picture.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Dtype(str, Enum):
+    """The number format of the weights; auto lets the device decide."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Run:
+    """What is known of one run of the command outside its own options."""
+
+    debug = False
+
+
+def _remember_debug(ctx: typer.Context, value: bool) -> bool:
+    ctx.obj.debug = ctx.obj.debug or value
+    return value
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"dianjing {dianjing.__version__}")
+        raise typer.Exit
+
+
+Debug = Annotated[bool, typer.Option("--debug", callback=_remember_debug, help="Show the traceback of an error.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")]
+
+
+def print_json(value: object) -> None:
+    # JSON is UTF-8; a file name that is not comes out escaped
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+@app.callback()
+def root(version: Version = False) -> None:
+    pass
+
+
+@app.command(short_help="Draw pictures from words.")
+def image(
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="What to draw; quote each prompt.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="A .png file, or a folder; several pictures are numbered."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Start of the noise; drawn by lot and reported if left out.")] = None,
+    size: Annotated[str | None, typer.Option(help="Width x height in pixels: 128x96, or 128 for a square.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt; 1 switches it off.")] = None,
+    negative: Annotated[str | None, typer.Option(help="What to keep out of the picture.")] = None,
+    count: Annotated[int, typer.Option(help="Pictures per prompt; each takes the next seed.")] = 1,
+    model: Annotated[str, typer.Option(help="A name from `dianjing models`, a folder or a Hub id.")] = "sticker",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="Number format of the weights.")] = Dtype.auto,
+    label: Annotated[bool, typer.Option("--label/--no-label", help="Write the implicit AIGC label (GB 45438).")] = True,
+    producer: Annotated[str | None, typer.Option(help="Who the label names as producer; Dianjing if left out.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Draw a picture for each PROMPT and write it as PNG with its settings inside."""
+    from dianjing import drawing
+
+    width, height = drawing.parse_size(size) if size is not None else (None, None)
+    job = drawing.plan(
+        prompts,
+        out=out,
+        seed=secrets.randbelow(2**32) if seed is None else seed,
+        model=model,
+        device=device,
+        dtype=dtype.value,
+        producer=(producer or drawing.PRODUCER) if label else None,
+        negative_prompt=negative,
+        width=width,
+        height=height,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        num_images_per_prompt=count,
+    )
+    pictures = []
+    for picture in drawing.draw(job):
+        pictures.append(picture)
+        if not as_json:
+            print(picture["path"], flush=True)
+    if as_json:
+        print_json({"version": dianjing.__version__, "pictures": pictures})
+
+
+@app.command()
+def models(as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the models known by name."""
+    from dianjing.doctor import model_rows
+
+    rows = model_rows()
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        print(f"{row['name']:28}{row['where']:12}{row['licence']:28}{row['summary']}")
+    print("\nA folder of your own or a Hub id (owner/name) can stand in place of a name.")
+
+
+@app.command(short_help="Check this installation.")
+def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Check this installation: libraries, devices, weights, places to write."""
+    from dianjing.doctor import examine
+
+    findings = examine()
+    if as_json:
+        print_json([vars(finding) for finding in findings])
+    else:
+        for finding in findings:
+            print(f"{finding.state:8}{finding.what:20}{finding.detail}")
+    if any(finding.state == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command(
+    short_help="Compare speed with diffusers.",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def bench(ctx: typer.Context, debug: Debug = False) -> None:
+    """Compare speed with diffusers, same weights; options as in benchmarks/README.md."""
+    folder = Path(dianjing.__file__).resolve().parents[1] / "benchmarks"
+    if not (folder / "__main__.py").is_file():
+        raise ValueError(
+            "the benchmarks are not part of an installed package; "
+            "run `dianjing bench` from a checkout of the repository"
+        )
+    raise typer.Exit(subprocess.call([sys.executable, str(folder), *ctx.args]))
+
+
+@app.command(short_help="Train from a recipe.")
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A recipe (TOML).")],
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value.")] = None,
+    resume: Annotated[str, typer.Option(help="auto, none, or a checkpoint's folder.")] = "auto",
+    debug: Debug = False,
+) -> None:
+    """Train from a recipe; on several devices: accelerate launch -m dianjing.train CONFIG."""
+    from dianjing.train.__main__ import main as train_main
+
+    settings = [part for override in overrides or [] for part in ("--set", override)]
+    raise typer.Exit(train_main([str(config), *settings, "--resume", resume]))
+
+
+def report(error: Exception, *, debug: bool) -> int:
+    """Say on stderr what went wrong, and return the exit code."""
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, ValueError):
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which may not be imported
+        print(
+            "error: the device is out of memory; try a smaller --size, --count 1, --dtype bfloat16 or --device cpu",
+            file=sys.stderr,
+        )
+        return 1
+    kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+    more = "" if debug else " (--debug shows the traceback)"
+    print(f"error: {kind}{error}{more}", file=sys.stderr)
+    return 1
+
+
+def main() -> None:
+    run = Run()
+    try:
+        code = app(standalone_mode=False, obj=run)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of the parser
+            error.show()
+            code = error.exit_code
+        else:
+            code = report(error, debug=run.debug)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""`dianjing image`: checked and planned without torch, then drawn, then written one by one."""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import dianjing
+from dianjing.pipelines.media import (
+    PRODUCER,
+    Record,
+    check_folder_is_writable,
+    check_output,
+    label_of,
+    save_picture,
+)
+from dianjing.pipelines.request import ImageRequest, check_whole
+from dianjing.weights.fetching import local_folder
+from dianjing.weights.folder import read_components
+
+__all__ = ["PRODUCER", "Job", "draw", "parse_size", "plan"]
+
+BATCH = 8  # pictures at once; a seed gives the same picture in any batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run of `dianjing image`: a request per prompt, and a path per picture of each.
+
+    `producer` None writes no label.
+    """
+
+    requests: list[ImageRequest]
+    paths: list[list[Path]]
+    model: str
+    device: str
+    dtype: str
+    producer: str | None
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read "128" or "128x96" as (width, height) in pixels."""
+    match = re.fullmatch(r"\s*(-?\d{1,12})\s*(?:[xX×*]\s*(-?\d{1,12}))?\s*", text)
+    if match is None:
+        raise ValueError(f"--size is {text!r}; give WIDTHxHEIGHT in pixels such as 128x96, or 128")
+    width = int(match[1])
+    return width, width if match[2] is None else int(match[2])
+
+
+def plan(
+    prompts: list[str],
+    *,
+    out: Path | None,
+    seed: int,
+    model: str,
+    device: str,
+    dtype: str,
+    producer: str | None,
+    **settings: Any,
+) -> Job:
+    """Check everything that can be checked before weights load.
+
+    Raises: ValueError that says what was given, what is allowed and what to do.
+    """
+    check_whole(len(prompts), "the number of prompts", low=1, high=1000)
+    requests = [ImageRequest(prompt=prompt, seed=seed, **settings) for prompt in prompts]
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise ValueError(f"--device is {device!r}; give auto, cpu, cuda, cuda:1 or mps")
+    folder = local_folder(model)
+    if folder is not None:
+        read_components(folder)
+    each = requests[0].num_images_per_prompt
+    flat = _paths(out, seed, len(requests) * each)
+    paths = [flat[i : i + each] for i in range(0, len(flat), each)]
+    return Job(requests=requests, paths=paths, model=model, device=device, dtype=dtype, producer=producer)
+
+
+def _paths(out: Path | None, seed: int, count: int) -> list[Path]:
+    """Numbered when there are several; a name we choose never hits an existing file."""
+    if out is not None and not out.is_dir():
+        names = [out] if count == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(count)]
+        return [check_output(name) for name in names]
+    folder = out if out is not None else Path()
+    check_folder_is_writable(folder)
+    paths: list[Path] = []
+    number = 0 if count == 1 else 1
+    while len(paths) < count:
+        suffix = f"-{number}" if number else ""
+        path = folder / f"dianjing-{seed}{suffix}.png"
+        if not os.path.lexists(path):
+            paths.append(path)
+        number += 1
+    return paths
+
+
+def draw(job: Job) -> Iterator[dict[str, Any]]:
+    """Draw and write; yield the id, path and settings of each picture once it is on disk."""
+    pipe = load(job)
+    for request, paths in zip(job.requests, job.paths, strict=True):
+        for start in range(0, len(paths), BATCH):
+            seeds = request.seeds[start : start + BATCH]
+            began = time.monotonic()
+            images = call(pipe, request, seeds)
+            seconds = (time.monotonic() - began) / len(images)
+            for image, seed, path in zip(images, seeds, paths[start:], strict=False):
+                record = record_of(pipe, image, request, seed=seed, model=job.model)
+                label = label_of(image, record, producer=job.producer or PRODUCER)
+                save_picture(image, path, record, label=label if job.producer else None)
+                yield {
+                    "id": label["ProduceID"],
+                    "path": str(path),
+                    **asdict(record),
+                    "seconds": round(seconds, 3),
+                }
+
+
+def load(job: Job) -> Any:
+    import torch
+
+    from dianjing.pipelines.text_to_image import TextToImagePipeline
+
+    device = _device(torch, job.device)
+    dtype = _dtype(torch, job.dtype, device)
+    pipe = TextToImagePipeline.from_pretrained(job.model, torch_dtype=dtype)
+    pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
+    return pipe.to(device)
+
+
+def _device(torch: Any, name: str) -> str:
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return "cuda" if has_cuda else "mps" if has_mps else "cpu"
+    if (name.startswith("cuda") and not has_cuda) or (name == "mps" and not has_mps):
+        raise ValueError(
+            f"--device {name} is not available with this PyTorch ({torch.__version__}); `dianjing doctor` shows what is"
+        )
+    index = name.partition(":")[2]
+    if index and int(index) >= torch.cuda.device_count():
+        raise ValueError(f"--device {name} does not exist; there are {torch.cuda.device_count()} GPUs")
+    return name
+
+
+def _dtype(torch: Any, name: str, device: str) -> Any:
+    if name == "auto":
+        return torch.float32 if device == "cpu" else torch.bfloat16
+    return getattr(torch, name)
+
+
+def call(pipe: Any, request: ImageRequest, seeds: list[int]) -> list[Any]:
+    import torch
+
+    wanted = {
+        "negative_prompt": request.negative_prompt,
+        "width": request.width,
+        "height": request.height,
+        "num_inference_steps": request.num_inference_steps,
+        "guidance_scale": request.guidance_scale,
+    }
+    given = {name: value for name, value in wanted.items() if value is not None}
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return pipe(request.prompt, num_images_per_prompt=len(seeds), generator=generators, **given).images
+
+
+def record_of(pipe: Any, image: Any, request: ImageRequest, *, seed: int, model: str) -> Record:
+    """What was done, as the pipeline tells it: the defaults are the model's own."""
+    settings = {
+        "width": image.width,
+        "height": image.height,
+        "num_inference_steps": pipe.num_timesteps,
+        "guidance_scale": pipe.guidance_scale,
+        "negative_prompt": request.negative_prompt,
+        "scheduler": type(pipe.scheduler).__name__,
+        "device": str(pipe.device.type),
+        "dtype": str(pipe.dtype).removeprefix("torch."),
+    }
+    return Record(
+        prompt=request.prompt,
+        seed=seed,
+        settings=settings,
+        model=model,
+        version=dianjing.__version__,
+    )
