@@ -71,17 +71,13 @@ def tokenizer_folder(config: TextToImageRun, world: World, accelerator: Accelera
     return folder
 
 
-def make_task(
-    config: Run, world: World, accelerator: Accelerator
-) -> tuple[Task, CaptionEncoder | None]:
+def make_task(config: Run, world: World, accelerator: Accelerator) -> tuple[Task, CaptionEncoder | None]:
     torch.manual_seed(config.run.seed)  # the first weights; the loop has a generator of its own
     if isinstance(config, AutoencoderRun):
         count = max(config.samples.pictures, config.samples.measured_pictures)
         probe = pictures(world, seed=config.run.seed, count=count)
         return AutoencoderTask(config.model, config.objective, config.samples, probe=probe), None
-    model = config.model.model_copy(
-        update={"tokenizers": tokenizer_folder(config, world, accelerator)}
-    )
+    model = config.model.model_copy(update={"tokenizers": tokenizer_folder(config, world, accelerator)})
     captions = BilingualCaptions(model, config.objective)
     size_px = config.data.size_px
     task = TextToImageTask(model, config.objective, config.samples, captions, size_px=size_px)
@@ -163,9 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signum, stop)
     try:
         config = read_config(given.config, given.overrides)
-        outcome = train(
-            config, sticker_world(config), resume=given.resume, wants_stop=lambda: stopping
-        )
+        outcome = train(config, sticker_world(config), resume=given.resume, wants_stop=lambda: stopping)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dianjing.train.config import AutoencoderModel, AutoencoderObjective, AutoencoderSamples
 from dianjing.train.data import Batch
-from dianjing.train.loop import Task
+from dianjing.train.loop import Task, save_module
 from dianjing.train.pictures import tile, to_pixels, to_uint8
 
 
@@ -122,8 +122,6 @@ class AutoencoderTask(Task):
             "pictures": len(self.probe),
         }
         self.vae.register_to_config(scaling_factor=figures["scaling_factor"])
-        copy = AutoencoderKL.from_config(self.vae.config)
-        copy.load_state_dict(self.vae.state_dict())
-        copy.to(dtype).save_pretrained(folder / "vae")
+        save_module(self.vae, folder / "vae", dtype)
         (folder / "vae" / "measured.json").write_text(json.dumps(figures, indent=1))
         return figures

@@ -60,7 +60,7 @@ def save_checkpoint(
 
 def newest_valid(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint whose files match its manifest, and why newer ones were skipped."""
-    skipped = []
+    skipped: list[str] = []
     for path in _by_age(folder):
         try:
             return read_checkpoint(path), skipped

@@ -67,9 +67,7 @@ class Layout:
 class MicroBatches(Dataset[Batch]):
     """Item i is micro-batch i % accumulation of step i // accumulation, built whole by one worker."""
 
-    def __init__(
-        self, world: World, layout: Layout, *, seed: int, captions: CaptionEncoder | None = None
-    ) -> None:
+    def __init__(self, world: World, layout: Layout, *, seed: int, captions: CaptionEncoder | None = None) -> None:
         self.world, self.layout, self.seed, self.captions = world, layout, seed, captions
 
     def __getitem__(self, index: int) -> Batch:

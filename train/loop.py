@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from enum import Enum
 from math import cos, pi
 from pathlib import Path
@@ -77,6 +78,11 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def export(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
         """Write diffusers / transformers folders; return figures measured on the way."""
+
+
+def save_module(module: Any, folder: Path, dtype: torch.dtype) -> None:
+    """A diffusers or transformers model as a folder in the given precision; itself it stays."""
+    nn.Module.to(deepcopy(module), dtype).save_pretrained(folder)
 
 
 def step_seed(seed: int, step: int) -> int:

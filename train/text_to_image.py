@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import (
     AutoTokenizer,
@@ -25,7 +26,7 @@ from dianjing.dit import DiT
 from dianjing.train import objectives
 from dianjing.train.config import TextToImageModel, TextToImageObjective, TextToImageSamples
 from dianjing.train.data import Batch, Sample
-from dianjing.train.loop import Task
+from dianjing.train.loop import Task, save_module
 from dianjing.train.pictures import tile, to_pixels, to_uint8
 
 TEXT_KEYS = ("ids", "mask", "ids_t5", "mask_t5")
@@ -38,7 +39,10 @@ class BilingualCaptions:
         assert model.tokenizers is not None, "the tokenizers are made before the task"
         self.tokenizer = AutoTokenizer.from_pretrained(model.tokenizers / "tokenizer")
         self.tokenizer_2 = AutoTokenizer.from_pretrained(model.tokenizers / "tokenizer_2")
-        self.lengths = (model.text_len, model.text_len_t5)
+        self.cores = (
+            _fixed_length(self.tokenizer, model.text_len),
+            _fixed_length(self.tokenizer_2, model.text_len_t5),
+        )
         self.chinese, self.dropout = objective.chinese, objective.caption_dropout
 
     def __call__(self, samples: Sequence[Sample], draws: np.ndarray) -> Batch:
@@ -53,18 +57,21 @@ class BilingualCaptions:
 
     def encode(self, texts: Sequence[str]) -> Batch:
         """ids and masks (B, L) of both encoders, padded to their fixed lengths."""
-        pairs = zip((self.tokenizer, self.tokenizer_2), self.lengths, strict=True)
-        (ids, mask), (ids_t5, mask_t5) = [_tokens(t, texts, length) for t, length in pairs]
+        (ids, mask), (ids_t5, mask_t5) = [_tokens(core, texts) for core in self.cores]
         return {"ids": ids, "mask": mask, "ids_t5": ids_t5, "mask_t5": mask_t5}
 
 
-def _tokens(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], length: int
-) -> tuple[Tensor, Tensor]:
-    tokens = tokenizer(
-        list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-    )
-    return tokens["input_ids"], tokens["attention_mask"]
+def _fixed_length(tokenizer: PreTrainedTokenizerBase, length: int) -> Tokenizer:
+    """Its own core, which takes half the time of tokenizer(texts, return_tensors="pt")."""
+    core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    core.enable_truncation(length)
+    core.enable_padding(length=length, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
+    return core
+
+
+def _tokens(core: Tokenizer, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    ids = torch.tensor([tokens.ids for tokens in core.encode_batch_fast(list(texts))])
+    return ids, (ids != core.padding["pad_id"]).long()
 
 
 def make_scheduler(objective: TextToImageObjective) -> DPMSolverMultistepScheduler:
@@ -115,9 +122,7 @@ class TextToImageTask(Task):
         vae = AutoencoderKL.from_pretrained(model.vae).requires_grad_(False).eval()
         side = size_px // 2 ** (len(vae.config.block_out_channels) - 1)
         self.latent_shape = (vae.config.latent_channels, side, side)
-        self.transformer = make_transformer(
-            model, channels=vae.config.latent_channels, sample_size=side
-        )
+        self.transformer = make_transformer(model, channels=vae.config.latent_channels, sample_size=side)
         initialise(self.transformer)
         self.text_encoder = BertModel(
             BertConfig(
@@ -221,15 +226,9 @@ class TextToImageTask(Task):
     def export(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
         """A Hunyuan-DiT folder that diffusers and TextToImagePipeline load."""
         (vae,) = self.frozen
-        for name, module in (
-            ("transformer", self.transformer), ("text_encoder", self.text_encoder),
-            ("text_encoder_2", self.text_encoder_2), ("vae", vae),
-        ):  # fmt: skip
-            copy = type(module).from_config(module.config) if hasattr(module, "from_config") else (
-                type(module)(module.config)
-            )
-            copy.load_state_dict(module.state_dict())
-            copy.to(dtype).save_pretrained(folder / name)
+        for name in ("transformer", "text_encoder", "text_encoder_2"):
+            save_module(getattr(self, name), folder / name, dtype)
+        save_module(vae, folder / "vae", dtype)
         self.captions.tokenizer.save_pretrained(folder / "tokenizer")
         self.captions.tokenizer_2.save_pretrained(folder / "tokenizer_2")
         make_scheduler(self.objective).save_pretrained(folder / "scheduler")

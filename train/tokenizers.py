@@ -41,9 +41,7 @@ def make_t5_tokenizer(
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     core = Tokenizer(models.Unigram(special, unk_id=2))
     core.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(SPACE)]
-    )
+    core.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(SPACE)])
     captions = list(captions)
     words = _count_words(core, captions)
     text = "\n".join(captions)
@@ -70,9 +68,7 @@ def save_tokenizers(
     """Write tokenizer/ (BERT) and tokenizer_2/ (T5)."""
     captions = list(captions)
     make_bert_tokenizer(captions, model_max_length=text_len).save_pretrained(folder / "tokenizer")
-    make_t5_tokenizer(captions, names=names, model_max_length=text_len_t5).save_pretrained(
-        folder / "tokenizer_2"
-    )
+    make_t5_tokenizer(captions, names=names, model_max_length=text_len_t5).save_pretrained(folder / "tokenizer_2")
 
 
 def _count_words(core: Tokenizer, captions: Iterable[str]) -> Counter[str]:
