@@ -1,5 +1,6 @@
 """`dianjing image`: checked and planned without torch, then drawn, then written one by one."""
 
+import gc
 import os
 import re
 import sys
@@ -119,15 +120,29 @@ def draw(job: Job) -> Iterator[dict[str, Any]]:
 
 
 def load(job: Job) -> Any:
+    """The pipeline on its device."""
+    gc.disable()  # the imports make a million objects that stay: collecting among them costs 0.9 s
     import torch
 
     from dianjing.pipelines.text_to_image import TextToImagePipeline
 
+    gc.enable()
     device = _device(torch, job.device)
     dtype = _dtype(torch, job.dtype, device)
-    pipe = TextToImagePipeline.from_pretrained(job.model, torch_dtype=dtype)
+    _quieten(show_progress=sys.stderr.isatty())
+    pipe = TextToImagePipeline.from_pretrained(job.model, dtype=dtype)
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     return pipe.to(device)
+
+
+def _quieten(*, show_progress: bool) -> None:
+    """Progress bars belong to a terminal; in a log file they are rubbish."""
+    import diffusers
+    import transformers
+
+    if not show_progress:
+        diffusers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
 
 
 def _device(torch: Any, name: str) -> str:
