@@ -19,10 +19,8 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         if self.weight is None or self.weight.dtype == x.dtype:
             return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
-        # float32 weights and a half-precision input, as under autocast
-        return F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps).to(
-            x.dtype
-        )
+        weight, bias = self.weight.float(), self.bias.float()
+        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
 
 
 class DiTAttnProcessor:
@@ -81,8 +79,11 @@ class Attention(nn.Module, AttentionModuleMixin):
         self.set_processor(self._default_processor_cls())
 
     def _finish(self, states: Tensor, norm: nn.Module, rotation: Tensor | None) -> Tensor:
-        states = norm(states.unflatten(-1, (self.heads, -1)))  # (B, N, H, E)
-        return states if rotation is None else rotate(states, rotation)
+        # float32 from the norm to the end of the rotation: one rounding instead of three
+        turned = norm(states.unflatten(-1, (self.heads, -1)).float())  # (B, N, H, E)
+        if rotation is not None:
+            turned = rotate(turned, rotation)
+        return turned.to(states.dtype)
 
     def query(self, hidden_states: Tensor, rotation: Tensor | None) -> Tensor:
         """Queries (B, N, H, E) of image tokens (B, N, D)."""

@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention import FeedForward
+from diffusers.models.activations import GELU
+from diffusers.models.attention import FeedForward as PlainFeedForward
 from torch import Tensor, nn
 
 from dianjing.dit.attention import EPS, Attention, LayerNorm
+from dianjing.dit.fused import linear_add, linear_gelu
 
 
 class ShiftNorm(nn.Module):
@@ -44,6 +46,15 @@ class ScaleShiftNorm(nn.Module):
     def forward(self, x: Tensor, scale_shift: Tensor) -> Tensor:
         scale, shift = scale_shift.unsqueeze(1).chunk(2, dim=-1)
         return self.norm(x) * (1 + scale) + shift
+
+
+class FeedForward(PlainFeedForward):
+    """Two linear layers with an activation between, added to the residual."""
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        up, _, down = self.net
+        hidden = linear_gelu(up.proj, x, approximate=up.approximate) if isinstance(up, GELU) else up(x)
+        return linear_add(down, hidden, residual)
 
 
 class Prepared(NamedTuple):
@@ -108,4 +119,4 @@ class DiTBlock(nn.Module):
             attention_mask=attention_mask,
             key_value=(prepared.key, prepared.value),
         )
-        return x + self.ff(self.norm3(x))
+        return self.ff(self.norm3(x), residual=x)

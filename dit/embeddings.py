@@ -91,4 +91,4 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_channels, width, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.proj(latents).flatten(2).transpose(1, 2)
+        return self.proj(latents).flatten(2).transpose(1, 2).contiguous()  # or every layer would copy

@@ -48,11 +48,15 @@ def rotation_from_pairs(cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn neighbouring pairs of x (B, N, H, E) by rotation (N, E/2, 2), in float32.
+    """Turn neighbouring pairs of x (B, N, H, E), float32, by rotation (N, E/2, 2).
 
     Source: RoFormer (arXiv 2104.09864), Eq. 34.
     """
-    cosine, sine = rotation.unsqueeze(-3).unbind(-1)  # (N, 1, E/2)
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # (B, N, H, E/2)
-    turned = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+    pairs, rotation = x.unflatten(-1, (-1, 2)), rotation.unsqueeze(-3)  # (B, N, H, E/2, 2), (N, 1, E/2, 2)
+    if torch.compiler.is_compiling():  # the compiler has no complex numbers; the rest has one kernel for them
+        even, odd = pairs.unbind(-1)
+        cosine, sine = rotation.unbind(-1)
+        turned = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
+    else:
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rotation))
+    return turned.flatten(-2)
