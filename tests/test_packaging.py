@@ -1,8 +1,11 @@
 """What the repository holds is what a wheel ships; unlisted packages only work editable."""
 
+import ast
 import configparser
 import fnmatch
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,9 +47,7 @@ def shipped_files(root: Path = ROOT) -> set[str]:
     """Every tracked or new file under the package folders, under its name in the wheel."""
     listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     try:
-        output = subprocess.run(
-            [*listing, *FLOORS, "dianjing"], cwd=root, capture_output=True, check=True
-        )
+        output = subprocess.run([*listing, *FLOORS, "dianjing"], cwd=root, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("needs a git checkout")
     files = set()
@@ -82,12 +83,17 @@ def build_wheel(source: Path, out: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel_names(tmp_path_factory) -> set[str]:
+def wheel(tmp_path_factory) -> Path:
     pytest.importorskip("setuptools", minversion="77")
     source = copy_of_the_tree(tmp_path_factory.mktemp("source"))
     out = tmp_path_factory.mktemp("wheel")
-    with zipfile.ZipFile(build_wheel(source, out)) as wheel:
-        return set(wheel.namelist())
+    return build_wheel(source, out)
+
+
+@pytest.fixture(scope="module")
+def wheel_names(wheel) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
 
 
 def test_the_package_list_equals_the_tree():
@@ -122,6 +128,40 @@ def test_the_wheel_holds_nothing_else(wheel_names):
 def test_the_wheel_carries_licence_and_notice(wheel_names):
     names = {Path(name).name for name in wheel_names if ".dist-info/" in name}
     assert {"LICENSE", "NOTICE", "entry_points.txt"} <= names
+
+
+def test_the_command_runs_from_an_unpacked_wheel(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    code = (
+        "import dianjing, dianjing.train.stickers; from dianjing import cli, doctor; "
+        "print(dianjing.__file__); cli.print_json(doctor.model_rows())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    home, rows = done.stdout.split("\n", 1)
+    assert Path(home).is_relative_to(tmp_path)
+    assert json.loads(rows)[0]["where"] == "embedded"
+
+
+def test_every_library_that_is_imported_is_declared():
+    declared = {
+        re.match(r"[\w-]+", line)[0] for line in setup_cfg()["options"]["install_requires"].strip().splitlines()
+    }
+    imported = {}
+    for name in shipped_files():
+        if name.endswith(".py"):
+            path = ROOT / name if (ROOT / name).is_file() else ROOT / name.removeprefix("dianjing/")
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    names = [node.module]
+                imported |= {module.split(".")[0]: name for module in names}
+    foreign = set(imported) - set(sys.stdlib_module_names) - {"dianjing"}
+    undeclared = {n: imported[n] for n in foreign if {"PIL": "pillow"}.get(n, n.replace("_", "-")) not in declared}
+    assert not undeclared
 
 
 def test_a_stale_build_folder_is_ignored_by_git():
