@@ -176,7 +176,7 @@ class Trainer:
         set_model_state_dict(self.model, checkpoint.tensors("model"), options=FULL)
         with self.average.applied():
             set_model_state_dict(self.model, checkpoint.tensors("ema"), options=FULL)
-        groups = get_optimizer_state_dict(self.model, self.optimizer, options=FULL)["param_groups"]
+        groups = get_optimizer_state_dict(self.model, self.optimizer)["param_groups"]
         moments: dict[str, Tensors] = {}
         for key, value in checkpoint.tensors("optimizer").items():
             name, _, kind = key.rpartition("/")
@@ -188,11 +188,11 @@ class Trainer:
     def save(self) -> None:
         """A checkpoint of this step; every process takes part, the main one writes."""
         self._refuse_divergence()
-        optimizer = get_optimizer_state_dict(self.model, self.optimizer, options=FULL)
+        optimizer = get_optimizer_state_dict(self.model, self.optimizer, options=FULL)  # {} off main
         groups: dict[str, Tensors] = {"model": self._weights()}
         groups["optimizer"] = {
             f"{name}/{kind}": value.detach().cpu().clone().contiguous()
-            for name, moments in optimizer["state"].items()
+            for name, moments in optimizer.get("state", {}).items()
             for kind, value in moments.items()
         }
         with self.average.applied():

@@ -70,6 +70,7 @@ def _fixed_length(tokenizer: PreTrainedTokenizerBase, length: int) -> Tokenizer:
 
 
 def _tokens(core: Tokenizer, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    assert core.padding is not None, "made by _fixed_length"
     ids = torch.tensor([tokens.ids for tokens in core.encode_batch_fast(list(texts))])
     return ids, (ids != core.padding["pad_id"]).long()
 

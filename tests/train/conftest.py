@@ -1,0 +1,139 @@
+"""A world, a task and a run small enough for a test."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from dianjing.train.config import AutoencoderRun, Run, TextToImageRun, parse_config
+from dianjing.train.data import Batch, Layout, MicroBatches, loader
+from dianjing.train.loop import Task, Trainer
+from dianjing.train.tokenizers import save_tokenizers
+
+CAPTIONS = ("草地上的一只小猫", "海上的红色气球", "a small cat on the grass", "a Red balloon at sea")
+
+
+@dataclass(frozen=True)
+class TinySample:
+    image: np.ndarray
+    text_zh: str
+    text_en: str
+
+
+class TinyWorld:
+    """Flat coloured squares, named by position."""
+
+    def __init__(self, size_px: int = 16) -> None:
+        self.size_px = size_px
+
+    def picture(self, seed: int, position: int) -> TinySample:
+        draws = np.random.default_rng((seed, position)).integers(0, 256, (4, 3), dtype=np.uint8)
+        image = np.broadcast_to(draws[0], (self.size_px, self.size_px, 3)).copy()
+        image[: self.size_px // 2] = draws[1]
+        return TinySample(image, CAPTIONS[position % 2], CAPTIONS[2 + position % 2])
+
+
+class TinyTask(Task):
+    """Denoises mean colours: a few hundred parameters with every moving part of the loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 32), nn.SiLU(), nn.LayerNorm(32), nn.Linear(32, 3))
+        self.poison_step: int | None = None
+        self.calls = 0
+
+    def place(self, device: torch.device, dtype: torch.dtype) -> None:
+        pass
+
+    def compile_parts(self, mode: str) -> None:
+        pass
+
+    def draw(self, batch_size: int, generator: torch.Generator) -> Batch:
+        return {"colours": torch.randn(batch_size, 3, generator=generator)}
+
+    def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
+        colours = batch["images"].float().mean(dim=(1, 2)) / 255
+        loss = (self.net(colours + 0.1 * noise["colours"]) - colours).square().mean()
+        if self.calls == self.poison_step:
+            loss = loss * torch.nan
+        self.calls += 1
+        return {"loss": loss}
+
+    def grid(self) -> np.ndarray:
+        return np.zeros((4, 4, 3), np.uint8)
+
+    def export(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+        return {}
+
+
+def run_tree(folder: Path, **run: Any) -> dict[str, Any]:
+    """The sections that every run has, as they stand in a file."""
+    settings = {"total_steps": 6, "batch_size": 4, "checkpoint_every": 3, "log_every": 1, "seed": 7}
+    return {
+        "run": {"folder": str(folder), **settings, **run},
+        "data": {"size_px": 16, "stages": [{"kinds": {"single": 1.0}}]},
+        "optimizer": {"learning_rate": 1e-2, "warmup_steps": 2},
+    }
+
+
+def autoencoder_run(folder: Path, **run: Any) -> AutoencoderRun:
+    tree = run_tree(folder, **run)
+    tree |= {
+        "task": "autoencoder",
+        "model": {"block_out_channels": [8, 8], "norm_num_groups": 4, "latent_channels": 2},
+        "samples": {"pictures": 4, "measured_pictures": 8},
+    }
+    config = parse_config(tree)
+    assert isinstance(config, AutoencoderRun)
+    return config
+
+
+def text_to_image_run(folder: Path, *, vae: Path, tokenizers: Path, **run: Any) -> TextToImageRun:
+    tree = run_tree(folder, **run)
+    tree |= {
+        "task": "text_to_image",
+        "model": {
+            "vae": str(vae), "tokenizers": str(tokenizers), "text_len": 16, "text_len_t5": 16,
+            "bert": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+                     "intermediate_size": 16},
+            "t5": {"d_model": 16, "num_layers": 1, "num_heads": 2, "d_kv": 8, "d_ff": 16},
+            "transformer": {"num_layers": 3, "num_attention_heads": 2, "attention_head_dim": 8,
+                            "pooled_projection_dim": 16},
+        },
+        "samples": {"prompts": ["小猫", "a balloon"], "steps": 2},
+    }  # fmt: skip
+    config = parse_config(tree)
+    assert isinstance(config, TextToImageRun)
+    return config
+
+
+def make_trainer(config: Run, task: Task | None = None) -> tuple[Trainer, Any]:
+    """A trainer of the tiny task, and its batches as a function of where it stands."""
+    torch.manual_seed(config.run.seed)
+    accelerator = Accelerator(cpu=True)
+    layout = Layout(
+        global_batch=config.run.batch_size,
+        accumulation=config.run.accumulation,
+        processes=accelerator.num_processes,
+        rank=accelerator.process_index,
+    )
+    config.run.folder.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(task or TinyTask(), config.run, config.optimizer, accelerator, layout)
+
+    def batches() -> Any:
+        data = MicroBatches(TinyWorld(), layout, seed=config.run.seed)
+        steps = {"first_step": trainer.step, "total_steps": config.run.total_steps}
+        return iter(loader(data, **steps, workers=0, prefetch=2, pin=False))
+
+    return trainer, batches
+
+
+@pytest.fixture
+def tokenizers(tmp_path: Path) -> Path:
+    save_tokenizers(tmp_path / "tokenizers", CAPTIONS, names=["小猫", "气球"], text_len=16, text_len_t5=16)
+    return tmp_path / "tokenizers"

@@ -1,0 +1,197 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from math import isclose
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dianjing.train.checkpoints import newest_valid
+from dianjing.train.config import OptimizerSection
+from dianjing.train.data import Layout, MicroBatches
+from dianjing.train.loop import Diverged, Outcome, learning_rate, make_optimizer
+from tests.train.conftest import TinyTask, TinyWorld, autoencoder_run, make_trainer
+
+
+def never() -> bool:
+    return False
+
+
+def files(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of the newest checkpoint."""
+    checkpoint, _ = newest_valid(folder / "checkpoints")
+    groups = {name: checkpoint.tensors(name) for name in ("model", "ema", "optimizer")}
+    return {f"{group}:{key}": t for group, tensors in groups.items() for key, t in tensors.items()}
+
+
+def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [key for key in a if not torch.equal(a[key], b[key])] == []
+
+
+def test_stopped_and_resumed_run_equals_the_whole_one_bit_for_bit(tmp_path):
+    whole, batches = make_trainer(autoencoder_run(tmp_path / "whole"))
+    assert whole.train(batches(), wants_stop=never) is Outcome.FINISHED
+
+    config = autoencoder_run(tmp_path / "stopped")
+    first, batches = make_trainer(config)
+    stop_after_two = iter([False, True])
+    assert first.train(batches(), wants_stop=lambda: next(stop_after_two)) is Outcome.INTERRUPTED
+    second, batches = make_trainer(config)
+    second.load(newest_valid(tmp_path / "stopped" / "checkpoints")[0])
+    assert second.step == 2
+    assert second.train(batches(), wants_stop=never) is Outcome.FINISHED
+    assert_same_bits(files(tmp_path / "whole"), files(tmp_path / "stopped"))
+
+
+def test_training_moves_weights_averages_and_loss(tmp_path):
+    trainer, batches = make_trainer(autoencoder_run(tmp_path, total_steps=60))
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    trainer.train(batches(), wants_stop=never)
+    moved = [not torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True)]
+    assert all(moved)
+    weights, averages = trainer.average.weights, trainer.average.averages
+    assert not any(torch.equal(a, b) for a, b in zip(weights, averages, strict=True))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 61))
+    assert lines[-1]["loss"] < lines[0]["loss"] / 2
+
+
+def test_accumulation_changes_nothing_but_rounding(tmp_path):
+    for name, accumulation in (("one", 1), ("four", 4)):
+        run = autoencoder_run(tmp_path / name, accumulation=accumulation)
+        trainer, batches = make_trainer(run)
+        trainer.train(batches(), wants_stop=never)
+    one, four = files(tmp_path / "one"), files(tmp_path / "four")
+    for key in one:
+        torch.testing.assert_close(one[key], four[key], rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_equal_one_and_go_on_as_one_and_as_two(tmp_path):
+    trainer, batches = make_trainer(autoencoder_run(tmp_path / "one"))
+    trainer.train(batches(), wants_stop=never)
+    two_processes(tmp_path / "two", total_steps=4)
+    two_processes(tmp_path / "two", total_steps=5)
+    trainer, batches = make_trainer(autoencoder_run(tmp_path / "two"))
+    trainer.load(newest_valid(tmp_path / "two" / "checkpoints")[0])
+    assert trainer.step == 5
+    trainer.train(batches(), wants_stop=never)
+    one, two = files(tmp_path / "one"), files(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], rtol=1e-4, atol=1e-5)
+
+
+def two_processes(folder: Path, *, total_steps: int) -> None:
+    """Two gloo processes go on from what the folder holds to total_steps, of a run of 6."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    code = (
+        "import sys, pathlib\n"
+        "from tests.train.conftest import autoencoder_run, make_trainer\n"
+        "from dianjing.train.checkpoints import newest_valid\n"
+        "folder, last = pathlib.Path(sys.argv[1]), int(sys.argv[2])\n"
+        "trainer, batches = make_trainer(autoencoder_run(folder))\n"
+        "found, _ = newest_valid(folder / 'checkpoints')\n"
+        "if found: trainer.load(found)\n"
+        "assert trainer.accelerator.num_processes == 2\n"
+        "trainer.train(batches(), wants_stop=lambda: trainer.step == last)\n"
+        "trainer.accelerator.end_training()\n"
+    )
+    root = Path(__file__).parents[2]
+    shared = {
+        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root),
+    }  # fmt: skip
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder), str(total_steps)],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=root,
+        )
+        for rank in range(2)
+    ]
+    assert [rank.wait(timeout=100) for rank in ranks] == [0, 0]
+
+
+def test_checkpoint_of_two_processes_has_the_names_of_one(tmp_path):
+    trainer, _ = make_trainer(autoencoder_run(tmp_path))
+    trainer.save()
+    saved = load_file(tmp_path / "checkpoints" / "step-00000000" / "model.safetensors")
+    assert set(saved) == set(TinyTask().state_dict())
+
+
+def test_non_finite_gradient_changes_nothing_and_saves_nothing(tmp_path):
+    task = TinyTask()
+    task.poison_step = 4
+    trainer, batches = make_trainer(autoencoder_run(tmp_path, log_every=100), task)
+    with pytest.raises(Diverged, match=r"step 4 .*seed 7, samples 16 to 19"):
+        trainer.train(batches(), wants_stop=never)
+    assert newest_valid(tmp_path / "checkpoints")[0].step == 3
+    assert all(p.isfinite().all() for p in trainer.model.parameters())
+    assert all(average.isfinite().all() for average in trainer.average.averages)
+
+
+def test_poisoned_step_leaves_weights_and_moments_as_they_were(tmp_path):
+    task = TinyTask()
+    trainer, batches = make_trainer(autoencoder_run(tmp_path), task)
+    stream = batches()
+    trainer._advance(stream)
+    before = [p.detach().clone() for p in task.parameters()]
+    task.poison_step = task.calls
+    trainer._advance(stream)
+    assert all(torch.equal(a, b) for a, b in zip(before, task.parameters(), strict=True))
+    states = trainer.optimizer.state_dict()["state"].values()
+    assert all(int(state["step"]) == 1 and state["exp_avg"].isfinite().all() for state in states)
+
+
+def test_time_limit_saves_and_ends(tmp_path):
+    trainer, batches = make_trainer(autoencoder_run(tmp_path, max_minutes=1e-6))
+    assert trainer.train(batches(), wants_stop=never) is Outcome.TIME_OVER
+    assert newest_valid(tmp_path / "checkpoints")[0].step == 1
+
+
+def test_learning_rate_warms_up_and_decays():
+    config = OptimizerSection(learning_rate=1.0, warmup_steps=10, final_fraction=0.1)
+    rates = [learning_rate(config, step, 110) for step in range(111)]
+    assert rates[0] == 0.1
+    assert rates[9] == rates[10] == 1.0
+    assert isclose(rates[60], 0.55)
+    assert isclose(rates[110], 0.1)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_norms_biases_and_embeddings_do_not_decay():
+    model = torch.nn.ModuleDict({"e": torch.nn.Embedding(3, 4), "l": torch.nn.Linear(4, 4), "n": torch.nn.LayerNorm(4)})
+    decayed, kept = make_optimizer(model, OptimizerSection(learning_rate=1.0)).param_groups
+    assert [id(p) for p in decayed["params"]] == [id(model["l"].weight)]
+    assert len(kept["params"]) == 4
+    assert kept["weight_decay"] == 0.0
+
+
+def test_rows_of_all_processes_make_up_the_global_batch():
+    dealt = []
+    for rank in range(3):
+        layout = Layout(global_batch=12, accumulation=2, processes=3, rank=rank)
+        dealt += [row for m in range(2) for row in range(12)[layout.rows(m)]]
+    assert dealt == list(range(12))
+
+
+def test_batch_that_cannot_be_dealt_out_is_refused():
+    with pytest.raises(ValueError, match="try 12"):
+        Layout(global_batch=13, accumulation=2, processes=3, rank=0)
+
+
+def test_data_depend_on_seed_and_position_only():
+    def images(seed: int, accumulation: int) -> torch.Tensor:
+        layout = Layout(global_batch=4, accumulation=accumulation, processes=1, rank=0)
+        data = MicroBatches(TinyWorld(), layout, seed=seed)
+        return torch.cat([data[2 * accumulation + m]["images"] for m in range(accumulation)])
+
+    assert torch.equal(images(1, 1), images(1, 4))
+    assert not torch.equal(images(1, 1), images(2, 1))

@@ -1,0 +1,169 @@
+"""The two real tasks, tiny."""
+
+import warnings
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, HunyuanDiTPipeline
+
+from dianjing.train.__main__ import main, train
+from dianjing.train.autoencoder import AutoencoderTask, edge_distance, kl_per_number, psnr
+from dianjing.train.data import Layout, MicroBatches
+from dianjing.train.loop import Outcome
+from dianjing.train.text_to_image import BilingualCaptions, TextToImageTask
+from dianjing.train.tokenizers import make_bert_tokenizer, make_t5_tokenizer
+from tests.train.conftest import CAPTIONS, TinyWorld, autoencoder_run, text_to_image_run
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.fixture
+def vae(tmp_path):
+    config = autoencoder_run(tmp_path / "vae", total_steps=2)
+    train(config, TinyWorld(), resume="auto", wants_stop=never)
+    return tmp_path / "vae" / "export" / "vae"
+
+
+def batch_of(task_batch: int, captions=None):
+    layout = Layout(global_batch=task_batch, accumulation=1, processes=1, rank=0)
+    return MicroBatches(TinyWorld(), layout, seed=0, captions=captions)[0]
+
+
+def overfit(task, batch, *, steps: int, learning_rate: float) -> tuple[float, float]:
+    optimizer = torch.optim.Adam((p for p in task.parameters() if p.requires_grad), learning_rate)
+    noise = task.draw(len(batch["images"]), torch.Generator().manual_seed(0))
+    losses = []
+    for _ in range(steps):
+        loss = task(batch, noise)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses[0], losses[-1]
+
+
+def test_autoencoder_learns_one_batch_by_heart(tmp_path):
+    config = autoencoder_run(tmp_path)
+    batch = batch_of(4)
+    task = AutoencoderTask(config.model, config.objective, config.samples, probe=batch["images"])
+    first, last = overfit(task, batch, steps=60, learning_rate=1e-2)
+    assert last < first / 3
+
+
+def test_text_to_image_learns_one_batch_by_heart(tmp_path, vae, tokenizers):
+    torch.manual_seed(0)
+    config = text_to_image_run(tmp_path / "dit", vae=vae, tokenizers=tokenizers)
+    captions = BilingualCaptions(config.model, config.objective)
+    task = TextToImageTask(config.model, config.objective, config.samples, captions, size_px=16)
+    first, last = overfit(task, batch_of(4, captions), steps=150, learning_rate=3e-3)
+    assert last < first / 2
+
+
+def test_exported_autoencoder_makes_unit_latents(tmp_path):
+    config = autoencoder_run(tmp_path, export_dtype="float32")
+    assert train(config, TinyWorld(), resume="auto", wants_stop=never) is Outcome.FINISHED
+    vae = AutoencoderKL.from_pretrained(tmp_path / "export" / "vae")
+    images = batch_of(64)["images"].permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        latents = vae.encode(images).latent_dist.mode() * vae.config.scaling_factor
+    assert 0.8 < latents.std() < 1.25
+
+
+def test_finished_run_resumes_to_the_same_export(tmp_path):
+    config = autoencoder_run(tmp_path)
+    train(config, TinyWorld(), resume="auto", wants_stop=never)
+    weights = tmp_path / "export" / "vae" / "diffusion_pytorch_model.safetensors"
+    before, lines = weights.read_bytes(), (tmp_path / "metrics.jsonl").read_text()
+    train(config, TinyWorld(), resume="auto", wants_stop=never)
+    assert weights.read_bytes() == before
+    assert (tmp_path / "metrics.jsonl").read_text() == lines
+
+
+def test_fresh_start_over_checkpoints_is_refused(tmp_path):
+    config = autoencoder_run(tmp_path)
+    train(config, TinyWorld(), resume="auto", wants_stop=never)
+    with pytest.raises(ValueError, match="--resume auto"):
+        train(config, TinyWorld(), resume="none", wants_stop=never)
+
+
+def test_text_to_image_export_draws_in_diffusers(tmp_path, vae, tokenizers):
+    config = text_to_image_run(tmp_path / "dit", vae=vae, tokenizers=tokenizers, export_dtype="float32")
+    assert train(config, TinyWorld(), resume="auto", wants_stop=never) is Outcome.FINISHED
+    assert (tmp_path / "dit" / "samples" / "step-00000006.png").exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipe = HunyuanDiTPipeline.from_pretrained(tmp_path / "dit" / "export")
+    assert pipe.tokenizer_2.tokenize("A Red balloon") == ["▁a", "▁red", "▁balloon"]
+    assert pipe.transformer.config.text_len == 16
+    assert pipe.vae.config.scaling_factor != 0.18215
+
+
+def test_text_to_image_resumes_bit_for_bit(tmp_path, vae, tokenizers):
+    runs = {}
+    for name, stops in (("whole", []), ("stopped", [False, True])):
+        config = text_to_image_run(tmp_path / name, vae=vae, tokenizers=tokenizers, total_steps=4)
+        answers = iter([*stops, *[False] * 9])
+        while train(config, TinyWorld(), resume="auto", wants_stop=lambda a=answers: next(a)) is Outcome.INTERRUPTED:
+            pass
+        export = tmp_path / name / "export"
+        runs[name] = {p.name: p.read_bytes() for p in sorted(export.rglob("*.safetensors"))}
+    assert runs["whole"] == runs["stopped"]
+
+
+def test_caption_language_and_dropout_follow_the_draws(tmp_path, tokenizers):
+    config = text_to_image_run(tmp_path, vae=tmp_path, tokenizers=tokenizers)
+    captions = BilingualCaptions(config.model, config.objective)
+    samples = [TinyWorld().picture(0, 0)] * 3
+    import numpy as np
+
+    batch = captions(samples, np.array([[0.05, 0.0], [0.5, 0.1], [0.5, 0.9]]))
+    shown = captions.tokenizer.batch_decode(batch["ids"], skip_special_tokens=True)
+    assert [text.replace(" ", "") for text in shown] == ["", CAPTIONS[0], "asmallcatonthegrass"]
+    assert batch["mask_t5"].sum(dim=1).tolist()[0] == 1  # the end token alone
+    assert {tuple(batch[key].shape) for key in batch} == {(3, 16)}
+
+
+def test_tokenizers_are_the_same_whatever_the_order_of_hashing():
+    def dumps(captions):
+        bert = make_bert_tokenizer(captions, model_max_length=16)
+        t5 = make_t5_tokenizer(captions, names=["气球", "小猫"], model_max_length=16)
+        return bert.backend_tokenizer.to_str(), t5.backend_tokenizer.to_str()
+
+    assert dumps(CAPTIONS) == dumps(CAPTIONS[::-1])
+
+
+def test_names_are_one_token_and_unknown_words_are_spelt():
+    t5 = make_t5_tokenizer(CAPTIONS, names=["气球", "小猫"], model_max_length=16)
+    assert "小猫" in t5.tokenize("草地上的一只小猫")
+    assert t5.tokenize("Cat") == ["▁cat"]
+    assert "<unk>" not in t5.tokenize("zebra") and t5.unk_token_id not in t5("zebra")["input_ids"]
+    bert = make_bert_tokenizer(CAPTIONS, model_max_length=16)
+    assert bert.tokenize("一只小猫 Cat") == ["一", "只", "小", "猫", "cat"]
+    assert bert.unk_token not in bert.tokenize("zebra")
+
+
+def test_equal_pictures_have_no_edges_between_them():
+    a = torch.rand(2, 3, 16, 16)
+    assert edge_distance(a, a, scales=3) == 0
+    assert edge_distance(a, a + 0.5, scales=3) < 1e-6  # a flat difference is no edge
+    assert edge_distance(a, a.flip(-1), scales=3) > 0.1
+
+
+def test_kl_is_zero_at_the_prior_and_equals_torchs():
+    mean, log_variance = torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(0))
+    prior = torch.distributions.Normal(0.0, 1.0)
+    posterior = torch.distributions.Normal(mean, (log_variance / 2).exp())
+    expected = torch.distributions.kl_divergence(posterior, prior).mean()
+    torch.testing.assert_close(kl_per_number(mean, log_variance), expected)
+
+
+def test_psnr_of_one_grey_level_is_that_of_eight_bits():
+    a = torch.zeros(1, 3, 4, 4)
+    assert psnr(a, a + 2 / 255).item() == pytest.approx(48.13, abs=0.01)
+
+
+def test_command_line_refuses_a_missing_config_with_code_2(tmp_path, capsys):
+    assert main([str(tmp_path / "none.toml")]) == 2
+    assert "none.toml" in capsys.readouterr().err
