@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,7 +41,7 @@ class StageSection(Section):
     """A stretch of the curriculum: kinds of scene with their shares, up to a fraction of the run."""
 
     kinds: dict[str, float]
-    snap_px: int = Field(default=1, gt=0)
+    snap_px: tuple[PositiveInt, ...] = (1,)  # grids for places and sizes; each scene takes one
     until: float | None = Field(default=None, gt=0, lt=1)  # None: to the end
 
 
@@ -187,7 +187,14 @@ def parse_config(tree: Mapping[str, Any], *, name: str = "config") -> Run:
     try:
         return RUNS[task].model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(RUNS[task], mistake) for mistake in error.errors()]
+        mistakes = error.errors()
+        places = [m["loc"] for m in mistakes]
+        lines = [
+            _explain(RUNS[task], m)
+            for m in mistakes
+            # a list with a bad item is not also a mistake of its own
+            if not any(p != m["loc"] and p[: len(m["loc"])] == m["loc"] for p in places)
+        ]
         raise ValueError("\n".join(f"{name}: {line}" for line in lines)) from None
 
 

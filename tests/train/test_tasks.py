@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, HunyuanDiTPipeline
@@ -116,8 +117,6 @@ def test_caption_language_and_dropout_follow_the_draws(tmp_path, tokenizers):
     config = text_to_image_run(tmp_path, vae=tmp_path, tokenizers=tokenizers)
     captions = BilingualCaptions(config.model, config.objective)
     samples = [TinyWorld().picture(0, 0)] * 3
-    import numpy as np
-
     batch = captions(samples, np.array([[0.05, 0.0], [0.5, 0.1], [0.5, 0.9]]))
     shown = captions.tokenizer.batch_decode(batch["ids"], skip_special_tokens=True)
     assert [text.replace(" ", "") for text in shown] == ["", CAPTIONS[0], "asmallcatonthegrass"]
@@ -138,7 +137,7 @@ def test_names_are_one_token_and_unknown_words_are_spelt():
     t5 = make_t5_tokenizer(CAPTIONS, names=["气球", "小猫"], model_max_length=16)
     assert "小猫" in t5.tokenize("草地上的一只小猫")
     assert t5.tokenize("Cat") == ["▁cat"]
-    assert "<unk>" not in t5.tokenize("zebra") and t5.unk_token_id not in t5("zebra")["input_ids"]
+    assert t5.unk_token_id not in t5("zebra")["input_ids"]
     bert = make_bert_tokenizer(CAPTIONS, model_max_length=16)
     assert bert.tokenize("一只小猫 Cat") == ["一", "只", "小", "猫", "cat"]
     assert bert.unk_token not in bert.tokenize("zebra")
