@@ -45,7 +45,7 @@ def packages_on_disk() -> list[str]:
 
 def shipped_files(root: Path = ROOT) -> set[str]:
     """Every tracked or new file under the package folders, under its name in the wheel."""
-    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listing = ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     try:
         output = subprocess.run([*listing, *FLOORS, "dianjing"], cwd=root, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):

@@ -1,26 +1,23 @@
 """The command draws with a real pipeline, end to end: a tiny one with random weights."""
 
 import json
+import pickle
+import shutil
 import subprocess
 import sys
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from dianjing import cli
 from dianjing.pipelines.media import XMP_KEY, read_settings
 
 
-@pytest.fixture
-def draw(tiny_folder, tmp_path):
-    def run(*arguments):
-        command = [sys.executable, "-m", "dianjing.cli", "image", *arguments, "--model", str(tiny_folder)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
-
-    return run
-
-
-def test_one_command_draws_and_json_holds_nothing_else(draw, tiny_folder, tmp_path):
-    done = draw("小猫", "cat", "--count", "2", "--seed", "3", "--size", "48x32", "--out", "a.png", "--json")
+def test_one_command_draws_and_json_holds_nothing_else(tiny_folder, tmp_path):
+    arguments = ["小猫", "cat", "--count", "2", "--seed", "3", "--size", "48x32", "--out", "a.png", "--json"]
+    command = [sys.executable, "-m", "dianjing.cli", "image", *arguments, "--model", str(tiny_folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
     assert done.returncode == 0, done.stderr
     pictures = json.loads(done.stdout)["pictures"]
     assert [picture["path"] for picture in pictures] == [f"a-{i}.png" for i in range(1, 5)]
@@ -35,17 +32,57 @@ def test_one_command_draws_and_json_holds_nothing_else(draw, tiny_folder, tmp_pa
         assert XMP_KEY in picture.text
 
 
-def test_a_picture_can_be_made_again_from_what_its_file_says(draw, tmp_path):
-    assert draw("cat", "--seed", "5", "--count", "2", "--guidance", "2", "--out", "a.png").returncode == 0
-    record = read_settings(tmp_path / "a-2.png")
+def draw(monkeypatch, model, *arguments):
+    monkeypatch.setattr(sys, "argv", ["dianjing", "image", *arguments, "--model", str(model)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 0
+
+
+def test_a_picture_can_be_made_again_from_what_its_file_says(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw(monkeypatch, tiny_folder, "cat", "--seed", "5", "--count", "2", "--guidance", "2", "--out", "a.png")
+    record = read_settings("a-2.png")
     settings = record.settings
-    again = draw(
-        record.prompt, "--seed", str(record.seed), "--out", "b.png",
+    draw(
+        monkeypatch, record.model, record.prompt, "--seed", str(record.seed), "--out", "b.png",
         "--size", f"{settings['width']}x{settings['height']}",
         "--steps", str(settings["num_inference_steps"]),
         "--guidance", str(settings["guidance_scale"]),
     )  # fmt: skip
-    assert again.returncode == 0, again.stderr
-    with Image.open(tmp_path / "a-2.png") as first, Image.open(tmp_path / "b.png") as second:
-        differences = [abs(x - y) for x, y in zip(first.tobytes(), second.tobytes(), strict=True)]
-    assert max(differences) <= 1  # a batch of two and a batch of one may round differently
+    with Image.open("a-2.png") as first, Image.open("b.png") as second, Image.open("a-1.png") as other:
+        assert distance(first, second) <= 1  # a batch of two and a batch of one may round differently
+        assert distance(first, other) > 1
+
+
+def distance(first, second):
+    return max(abs(x - y) for x, y in zip(first.tobytes(), second.tobytes(), strict=True))
+
+
+def test_a_device_that_is_not_there_is_refused(tiny_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    command = ["dianjing", "image", "cat", "--device", "cuda", "--model", str(tiny_folder)]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    assert "--device cuda is not available" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spoil", ["a pickle by another name", "hold NaN"])
+def test_spoilt_weights_end_with_2_and_nothing_written(spoil, tiny_folder, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    if spoil == "hold NaN":
+        tensors = load_file(weights)
+        next(iter(tensors.values())).flatten()[0] = float("nan")
+        save_file(tensors, weights)
+    else:
+        weights.write_bytes(pickle.dumps({}))
+    monkeypatch.setattr(sys, "argv", ["dianjing", "image", "cat", "--model", str(folder), "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    assert spoil in capsys.readouterr().err
+    assert list(tmp_path.glob("*.png")) == []
