@@ -112,10 +112,6 @@ def _listed(phrases: list[str], last: str, comma: str) -> str:
 
 def _body_en(scene: Scene, rng: random.Random) -> str:
     phrases = [phrase_en(mention, rng) for mention in scene.mentions]
-    if scene.relation == "row":
-        return _listed(phrases, " and ", ", ") + rng.choice(
-            (" from left to right", ", from left to right", " in a row from left to right")
-        )
     if scene.relation is not None:
         return rng.choice(RELATIONS_EN[scene.relation]).format(a=phrases[0], b=phrases[1])
     if (cell := scene.mentions[0].cell) is not None:
@@ -147,8 +143,6 @@ def caption_en(scene: Scene, rng: random.Random) -> str:
 def _body_zh(scene: Scene, rng: random.Random) -> tuple[str, bool]:
     """The sentence without its background, and whether it is a bare noun phrase."""
     phrases = [phrase_zh(mention, rng) for mention in scene.mentions]
-    if scene.relation == "row":
-        return rng.choice(("从左到右是", "从左到右依次是")) + _listed(phrases, "和", "、"), False
     if scene.relation is not None:
         return rng.choice(RELATIONS_ZH[scene.relation]).format(a=phrases[0], b=phrases[1]), False
     if (cell := scene.mentions[0].cell) is not None:

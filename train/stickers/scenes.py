@@ -96,55 +96,53 @@ def _ask(rng: random.Random, *, count: int = 1, colour_share: float = 0.6, among
     return Mention(thing=thing, count=count, colour=rng.randrange(len(COLOURS)) if coloured else None)
 
 
+_SIZES_PX: dict[str | None, tuple[int, ...]] = {"big": (96, 112), "small": (48,), None: (64, 72, 80)}
+
+
 def _single(rng: random.Random, snap_px: int, among: list[int], countable: list[int]) -> Drawn:
     asked = _ask(rng, among=among)
-    size = rng.choices(("big", "small", None), (1, 1, 3))[0]
+    # on a coarse grid small and usual objects would look the same
+    size = rng.choices(("big", "small", None), (1, 1 if snap_px <= 16 else 0, 3))[0]
     cell = rng.randrange(9) if size != "big" and rng.random() < 0.55 else None
     asked = Mention(thing=asked.thing, colour=asked.colour, size=size, cell=cell)
-    sizes = {
-        "big": (88, 96),
-        "small": (32, 40),
-        None: (48, 56) if cell is not None else (56, 64, 72),
-    }[size]
+    size_px = 64 if cell is not None and size is None else rng.choice(_SIZES_PX[size])
     row, column = divmod(CENTRE if cell is None else cell, 3)
-    x, y = (_jitter(rng, 0.26 + 0.24 * index, 0.04) for index in (column, row))
-    return (asked,), None, [place(asked, x=x, y=y, size_px=rng.choice(sizes), snap_px=snap_px)]
+    x, y = (_jitter(rng, 0.25 * (index + 1), 0.04) for index in (column, row))
+    return (asked,), None, [place(asked, x=x, y=y, size_px=size_px, snap_px=snap_px)]
 
 
-_COUNT_LAYOUTS = {
-    2: (((0.27, 0.5), (0.73, 0.5)), ((0.27, 0.5), (0.73, 0.5)), ((0.5, 0.27), (0.5, 0.73))),
-    3: (((0.19, 0.5), (0.5, 0.5), (0.81, 0.5)), ((0.5, 0.28), (0.25, 0.7), (0.75, 0.7))),
-    4: (((0.27, 0.27), (0.73, 0.27), (0.27, 0.73), (0.73, 0.73)),),
+_LAYOUTS = {
+    2: (((0.25, 0.5), (0.75, 0.5)), ((0.25, 0.5), (0.75, 0.5)), ((0.5, 0.25), (0.5, 0.75))),
+    3: (((0.5, 0.25), (0.25, 0.75), (0.75, 0.75)), ((0.25, 0.25), (0.75, 0.25), (0.5, 0.75))),
+    4: (((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)),),
 }
+
+
+def _lay_out(rng: random.Random, mentions: list[Mention], snap_px: int) -> list[Item]:
+    """Put all that is mentioned side by side, in any order, none over another."""
+    asked = [mention for mention in mentions for _ in range(mention.count)]
+    spots = rng.sample(rng.choice(_LAYOUTS[len(asked)]), len(asked))
+    size_px = rng.choice((48, 56, 64, 64))
+    return [
+        place(each, x=_jitter(rng, x, 0.03), y=_jitter(rng, y, 0.03), size_px=size_px, snap_px=snap_px)
+        for each, (x, y) in zip(asked, spots, strict=True)
+    ]
 
 
 def _count(rng: random.Random, snap_px: int, among: list[int], countable: list[int]) -> Drawn:
     asked = _ask(rng, count=rng.choice((2, 3, 4)), among=countable)
-    layout = rng.choice(_COUNT_LAYOUTS[asked.count])
-    is_row = len({y for _, y in layout}) == 1 and asked.count == 3
-    size_px = rng.choice((32, 40)) if is_row else rng.choice((40, 48) if asked.count > 2 else (40, 48, 56))
-    items = [
-        place(
-            asked,
-            x=_jitter(rng, x, 0.02),
-            y=_jitter(rng, y, 0.04),
-            size_px=size_px,
-            snap_px=snap_px,
-        )
-        for x, y in layout
-    ]
-    return (asked,), None, items
+    return (asked,), None, _lay_out(rng, [asked], snap_px)
 
 
 def _pair(rng: random.Random, snap_px: int, among: list[int], countable: list[int]) -> Drawn:
     first, second = _ask(rng, among=among), _ask(rng, among=among)
     relation = rng.choice(RELATIONS)
-    near, far = (0.27, 0.73) if relation in ("left", "above") else (0.73, 0.27)
+    near, far = (0.25, 0.75) if relation in ("left", "above") else (0.75, 0.25)
     items = []
     for asked, along in ((first, near), (second, far)):
-        along, across = _jitter(rng, along, 0.02), _jitter(rng, 0.5, 0.1)
+        along, across = _jitter(rng, along, 0.03), _jitter(rng, 0.5, 0.1)
         x, y = (along, across) if relation in ("left", "right") else (across, along)
-        items.append(place(asked, x=x, y=y, size_px=rng.choice((40, 48, 56)), snap_px=snap_px))
+        items.append(place(asked, x=x, y=y, size_px=rng.choice((48, 56, 64, 64)), snap_px=snap_px))
     return (first, second), relation if rng.random() < 0.75 else None, items
 
 
@@ -153,17 +151,7 @@ def _trio(rng: random.Random, snap_px: int, among: list[int], countable: list[in
         mentions = [_ask(rng, count=2, among=countable), _ask(rng, among=among)]
     else:
         mentions = [_ask(rng, among=among) for _ in range(3)]
-    asked = [mention for mention in mentions for _ in range(mention.count)]
-    relation = "row" if len(mentions) == 3 and rng.random() < 0.6 else None
-    layout = _COUNT_LAYOUTS[3][0] if relation else rng.choice(_COUNT_LAYOUTS[3])
-    spots = list(layout) if relation else rng.sample(layout, 3)
-    is_row = layout is _COUNT_LAYOUTS[3][0]
-    items = [
-        place(each, x=_jitter(rng, x, 0.02), y=_jitter(rng, y, 0.04), size_px=size_px, snap_px=snap_px)
-        for each, (x, y) in zip(asked, spots, strict=True)
-        for size_px in [rng.choice((32, 40)) if is_row else rng.choice((40, 48))]
-    ]
-    return tuple(mentions), relation, items
+    return tuple(mentions), None, _lay_out(rng, mentions, snap_px)
 
 
 _DRAW = {"single": _single, "count": _count, "pair": _pair, "trio": _trio}
@@ -175,8 +163,8 @@ def draw_scene(
     kinds: dict[str, float],
     objects: list[int],
     countable: list[int],
-    snap_px: int = 1,
-    split: str = "train",
+    snap_px: int,
+    split: str,
 ) -> Scene:
     """Draw a scene of one of `kinds` (name -> weight) that belongs to `split`.
 

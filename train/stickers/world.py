@@ -18,10 +18,14 @@ DEFAULT_KINDS = {"single": 0.4, "count": 0.2, "pair": 0.28, "trio": 0.12}
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A stretch of the curriculum: the kinds of scene and the grid objects snap to, before sample `until`."""
+    """A stretch of the curriculum, before sample `until`.
+
+    kinds: kind of scene -> weight. snap_px: pixels of the grid that places and sizes keep to; of several, each scene
+    takes one.
+    """
 
     kinds: dict[str, float]
-    snap_px: int = 1
+    snap_px: tuple[int, ...] = (1,)
     until: int | None = None
 
     def __post_init__(self) -> None:
@@ -125,7 +129,7 @@ class World:
         scene = draw_scene(
             rng,
             kinds=stage.kinds,
-            snap_px=stage.snap_px,
+            snap_px=rng.choice(stage.snap_px),
             split=self.split,
             objects=self.objects,
             countable=self.countable,
