@@ -198,9 +198,7 @@ def report(error: Exception, *, debug: bool) -> int:
 def main() -> None:
     run = Run()
     try:
-        code = app(standalone_mode=False, obj=run)
-    except (KeyboardInterrupt, typer.Abort):
-        code = 130
+        code = app(standalone_mode=False, obj=run)  # Typer turns Ctrl-C into 130
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of the parser
             error.show()
