@@ -206,7 +206,3 @@ def main() -> None:
         else:
             code = report(error, debug=run.debug)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-if __name__ == "__main__":
-    main()

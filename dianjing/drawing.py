@@ -115,6 +115,7 @@ def draw(job: Job) -> Iterator[dict[str, Any]]:
                     "id": label["ProduceID"],
                     "path": str(path),
                     **asdict(record),
+                    "unknown_words": pipe.unknown_words(request.prompt),
                     "seconds": round(seconds, 3),
                 }
 

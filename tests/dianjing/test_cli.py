@@ -16,7 +16,7 @@ from dianjing.pipelines.media import XMP_KEY, read_settings
 
 
 def run(*arguments, cwd=None):
-    command = [sys.executable, "-m", "dianjing.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "dianjing", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60)
 
 
@@ -31,6 +31,9 @@ class StubPipeline:
 
     def __init__(self):
         self.calls = []
+
+    def unknown_words(self, prompt):
+        return [word for word in prompt.split() if word == "zyzzyva"]
 
     def __call__(self, prompt, *, num_images_per_prompt, generator, width=32, height=32, **settings):
         import torch
@@ -110,6 +113,12 @@ def test_json_on_stdout_tells_ids_paths_and_settings(stub, monkeypatch, capsys):
     assert picture["path"] == "dianjing-3.png"
     assert len(picture["id"]) == 32
     assert picture["settings"]["num_inference_steps"] == 20
+    assert picture["unknown_words"] == []
+
+
+def test_json_names_the_words_that_the_model_does_not_know(stub, monkeypatch, capsys):
+    _, out, _ = call(monkeypatch, capsys, "image", "a zyzzyva", "--json")
+    assert json.loads(out)["pictures"][0]["unknown_words"] == ["zyzzyva"]
 
 
 def test_each_picture_of_a_count_is_drawn_from_its_own_seed(stub, monkeypatch, capsys):

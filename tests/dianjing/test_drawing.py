@@ -16,7 +16,7 @@ from dianjing.pipelines.media import XMP_KEY, read_settings
 
 def test_one_command_draws_and_json_holds_nothing_else(tiny_folder, tmp_path):
     arguments = ["小猫", "cat", "--count", "2", "--seed", "3", "--size", "48x32", "--out", "a.png", "--json"]
-    command = [sys.executable, "-m", "dianjing.cli", "image", *arguments, "--model", str(tiny_folder)]
+    command = [sys.executable, "-m", "dianjing", "image", *arguments, "--model", str(tiny_folder)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
     assert done.returncode == 0, done.stderr
     pictures = json.loads(done.stdout)["pictures"]

@@ -1,0 +1,6 @@
+"""`python -m dianjing` is the command `dianjing`."""
+
+from dianjing.cli import main
+
+if __name__ == "__main__":
+    main()
