@@ -9,6 +9,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import logging
 
 from dianjing.pipelines.lexicon import FILE_NAME, Lexicon
+from dianjing.pipelines.lora import LoRAMixin
 from dianjing.weights import registry
 from dianjing.weights.fetching import find_folder
 from dianjing.weights.loading import check_folder
@@ -21,7 +22,7 @@ OUR_CLASS = ("dianjing.dit.model", "DiT")
 REFUSED_OPTIONS = ("custom_pipeline", "custom_revision", "trust_remote_code", "use_onnx", "use_flashpack")
 
 
-class Pipeline(DiffusionPipeline):
+class Pipeline(LoRAMixin, DiffusionPipeline):
     """A `DiffusionPipeline` that knows the registry, checks a folder before it loads it, and keeps a lexicon."""
 
     _exclude_from_cpu_offload: ClassVar[list[str]] = ["safety_checker"]
@@ -61,8 +62,11 @@ class Pipeline(DiffusionPipeline):
     def load_config(cls, *args: Any, **options: Any) -> Any:
         config = super().load_config(*args, **options)
         index = config[0] if isinstance(config, tuple) else config
-        if index.get("transformer", [None])[0] is not None:
+        class_name = index.get("transformer", [None, None])[1]
+        if class_name in (PUBLISHED_CLASS[1], OUR_CLASS[1]):
             index["transformer"] = list(OUR_CLASS)
+        elif class_name is not None:
+            raise ValueError(f"the folder's transformer is a {class_name}; {cls.__name__} takes a Hunyuan-DiT")
         return config
 
     def register_to_config(self, **entries: Any) -> None:
@@ -71,9 +75,9 @@ class Pipeline(DiffusionPipeline):
         super().register_to_config(**entries)
 
     def save_pretrained(self, save_directory: str | PathLike, safe_serialization: bool = True, **options: Any) -> None:
-        """As diffusers, always as safetensors; the lexicon goes along."""
+        """As diffusers, but always as safetensors, whatever is asked for; the lexicon goes along."""
         if not safe_serialization:
-            raise ValueError("safe_serialization=False is refused: a pickle could never be loaded again")
+            logger.warning("safe_serialization=False is ignored: safetensors are written, for a pickle is never loaded")
         super().save_pretrained(save_directory, **options)
         if self.lexicon is not None:
             self.lexicon.save(Path(save_directory) / FILE_NAME)

@@ -11,19 +11,15 @@ import torch
 from torch import Tensor
 
 from dianjing.pipelines import inputs
+from dianjing.pipelines.base import Pipeline
 from dianjing.pipelines.text import States, Text, encode, encode_missing
 
 TEXT_LENGTHS = (77, 256)  # of Hunyuan-DiT, where there is no transformer to ask
 SUFFIXES = ("", "_2")  # of the names that belong to BERT and to T5
 
 
-class TextEncodingMixin:
+class PromptPipeline(Pipeline):
     """For pipelines over text_encoder and tokenizer (BERT), text_encoder_2 and tokenizer_2 (T5), transformer."""
-
-    text_encoder: Any
-    text_encoder_2: Any
-    transformer: Any
-    _execution_device: torch.device
 
     def encode_prompt(
         self,
@@ -44,20 +40,13 @@ class TextEncodingMixin:
 
         text_encoder_index: 0 for BERT, 1 for T5. All that is still text goes through it in one batch.
         """
-        device = device or self._execution_device
-        dtype = dtype or self._text_dtype
-        positive: Any
-        if prompt_embeds is None:
-            positive = inputs.check_prompts(prompt)
-            count = len(positive)
-        else:
-            positive, count = States(prompt_embeds, prompt_attention_mask), len(prompt_embeds)
-        negative: Any = None
-        if do_classifier_free_guidance and negative_prompt_embeds is not None:
-            negative = States(negative_prompt_embeds, negative_prompt_attention_mask)
-        elif do_classifier_free_guidance:
-            negative = inputs.check_negative_prompts(negative_prompt, count)
         suffix = SUFFIXES[text_encoder_index]
+        device = device or self._execution_device
+        positive = States.of(prompt_embeds, prompt_attention_mask) or inputs.check_prompts(prompt)
+        negative: States | list[str] | None = None
+        if do_classifier_free_guidance:
+            negative = States.of(negative_prompt_embeds, negative_prompt_attention_mask)
+            negative = negative or inputs.check_negative_prompts(negative_prompt, len(positive))
         encode_texts = partial(
             encode,
             getattr(self, f"text_encoder{suffix}"),
@@ -65,41 +54,42 @@ class TextEncodingMixin:
             length=max_sequence_length or self._text_lengths[text_encoder_index],
             device=device,
         )
-        positive, negative = (
-            States(None, None) if states is None else states.per_picture(num_images_per_prompt).to(device, dtype)
+        yes, no = (
+            None if states is None else states.per_picture(num_images_per_prompt).to(device, dtype or self._text_dtype)
             for states in encode_missing(positive, negative, encode_texts)
         )
-        return positive.embeds, negative.embeds, positive.mask, negative.mask
+        assert yes is not None
+        return yes.embeds, None if no is None else no.embeds, yes.mask, None if no is None else no.mask
 
     def _encode(
         self, prompt: Any, negative_prompt: Any, given: Mapping[str, Tensor | None], *, num_images_per_prompt: int
     ) -> Text:
         """`given` holds what is encoded already, under the names of a `Text`."""
-        fields: dict[str, Tensor | None] = {}
+        fields: dict[str, Any] = {}
         for index, suffix in enumerate(SUFFIXES):
-            names = [
-                f"{side}{name}{suffix}"
-                for name in ("prompt_embeds", "prompt_attention_mask")
-                for side in ("", "negative_")
-            ]
             encoded = self.encode_prompt(
                 prompt,
                 num_images_per_prompt=num_images_per_prompt,
                 do_classifier_free_guidance=self.do_classifier_free_guidance,
                 negative_prompt=negative_prompt,
+                prompt_embeds=given[f"prompt_embeds{suffix}"],
+                prompt_attention_mask=given[f"prompt_attention_mask{suffix}"],
+                negative_prompt_embeds=given[f"negative_prompt_embeds{suffix}"],
+                negative_prompt_attention_mask=given[f"negative_prompt_attention_mask{suffix}"],
                 text_encoder_index=index,
-                **{name.removesuffix("_2"): given[name] for name in names},
             )
-            fields |= zip(names, encoded, strict=True)
+            names = (
+                "prompt_embeds", "negative_prompt_embeds", "prompt_attention_mask", "negative_prompt_attention_mask",
+            )  # fmt: skip
+            fields |= {f"{name}{suffix}": tensor for name, tensor in zip(names, encoded, strict=True)}
         return Text(**fields)
 
     def _check_text(self, prompt: Any, negative_prompt: Any, given: Mapping[str, Tensor | None]) -> int:
         """Check all that is said, and return the number of prompts."""
         count = None if prompt is None else len(inputs.check_prompts(prompt))
-        if prompt is not None and given["prompt_embeds"] is not None:
-            raise ValueError("prompt and prompt_embeds are both given; give one of them")
-        if negative_prompt is not None and given["negative_prompt_embeds"] is not None:
-            raise ValueError("negative_prompt and negative_prompt_embeds are both given; give one of them")
+        for text, name in ((prompt, "prompt"), (negative_prompt, "negative_prompt")):
+            if text is not None and given[f"{name}_embeds"] is not None:
+                raise ValueError(f"{name} and {name}_embeds are both given; give one of them")
         for side in ("", "negative_"):
             for suffix, length, width in zip(SUFFIXES, self._text_lengths, self._text_widths, strict=True):
                 name = f"{side}prompt_embeds{suffix}"
@@ -107,8 +97,8 @@ class TextEncodingMixin:
                 found = inputs.check_embeds(given[name], mask, name, length=length, width=width, count=count)
                 if found is None and not side and prompt is None:
                     raise ValueError(f"neither prompt nor {name} is given; say what to draw")
-                encoded_here = found is None and (not side or self.do_classifier_free_guidance)
-                if encoded_here and getattr(self, f"text_encoder{suffix}") is None:
+                needed = not side or self.do_classifier_free_guidance
+                if found is None and needed and getattr(self, f"text_encoder{suffix}") is None:
                     raise ValueError(f"this pipeline has no text_encoder{suffix}; give {name}")
                 count = count or found
         assert count is not None
@@ -127,5 +117,6 @@ class TextEncodingMixin:
 
     @property
     def _text_dtype(self) -> torch.dtype:
-        model = next(m for m in (self.transformer, self.text_encoder_2, self.text_encoder) if m is not None)
-        return model.dtype
+        """Of the transformer, or of the first encoder there is."""
+        models = (self.transformer, self.text_encoder_2, self.text_encoder)
+        return next(model.dtype for model in models if model is not None)

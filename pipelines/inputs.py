@@ -88,6 +88,6 @@ def check_pair(value: object, name: str) -> tuple[int, int]:
 
 
 def check_rescale(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
         raise ValueError(f"guidance_rescale is {value!r}; give a number from 0 (off) to 1")
     return float(value)

@@ -5,7 +5,6 @@ B batch of pictures, L text tokens, T width of an encoder's states.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from diffusers.utils import logging
@@ -71,18 +70,29 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, length
     return tokens.input_ids, tokens.attention_mask
 
 
-class States(NamedTuple):
-    """What one encoder made of the prompts."""
+@dataclass(frozen=True, kw_only=True)
+class States:
+    """What one encoder made of the prompts: as many rows as it has length."""
 
     embeds: Tensor  # (B, L, T)
     mask: Tensor  # (B, L), 1 for text
 
+    @classmethod
+    def of(cls, embeds: Tensor | None, mask: Tensor | None) -> "States | None":
+        return None if embeds is None or mask is None else cls(embeds=embeds, mask=mask)
+
+    def __len__(self) -> int:
+        return len(self.embeds)
+
+    def rows(self, index: list[int]) -> "States":
+        return States(embeds=self.embeds[index], mask=self.mask[index])
+
     def per_picture(self, num_images_per_prompt: int) -> "States":
         """Each prompt repeated for its pictures: a b -> a a b b."""
-        return States(*(tensor.repeat_interleave(num_images_per_prompt, dim=0) for tensor in self))
+        return self.rows([row for row in range(len(self)) for _ in range(num_images_per_prompt)])
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "States":
-        return States(self.embeds.to(device, dtype), self.mask.to(device))
+        return States(embeds=self.embeds.to(device, dtype), mask=self.mask.to(device))
 
 
 def encode(
@@ -93,9 +103,11 @@ def encode(
     length: int,
     device: torch.device,
 ) -> States:
-    """The last hidden states of all texts, in one batch."""
-    ids, mask = (tensor.to(device) for tensor in tokenize(tokenizer, texts, length=length))
-    return States(text_encoder(ids, attention_mask=mask)[0], mask)
+    """The last hidden states of all texts, in one batch; a text that comes up again is not read again."""
+    different = list(dict.fromkeys(texts))
+    ids, mask = (tensor.to(device) for tensor in tokenize(tokenizer, different, length=length))
+    states = States(embeds=text_encoder(ids, attention_mask=mask)[0], mask=mask)
+    return states.rows([different.index(text) for text in texts])
 
 
 def encode_missing(
@@ -104,11 +116,16 @@ def encode_missing(
     encode_texts: Callable[[Sequence[str]], States],
 ) -> tuple[States, States | None]:
     """Encode what is still text, in one batch; pass on what is encoded already, or absent."""
-    texts = [side for side in (positive, negative) if side is not None and not isinstance(side, States)]
-    if not texts:
-        return positive, negative  # type: ignore[return-value]  # both are states, or the second is None
-    states = encode_texts([text for side in texts for text in side])
-    encoded = iter(zip(*(tensor.split([len(side) for side in texts]) for tensor in states), strict=True))
-    return tuple(  # type: ignore[return-value]
-        side if side is None or isinstance(side, States) else States(*next(encoded)) for side in (positive, negative)
-    )
+    texts = [] if isinstance(positive, States) else list(positive)
+    count = len(texts)
+    if negative is not None and not isinstance(negative, States):
+        texts += negative
+    if texts:
+        encoded = encode_texts(texts)
+        if count:
+            positive = encoded.rows(list(range(count)))
+        if len(texts) > count:
+            negative = encoded.rows(list(range(count, len(texts))))
+    assert isinstance(positive, States)
+    assert negative is None or isinstance(negative, States)
+    return positive, negative

@@ -21,8 +21,7 @@ from transformers import BertModel, PreTrainedTokenizerBase, T5EncoderModel
 
 from dianjing.dit import DiT
 from dianjing.pipelines import inputs, request
-from dianjing.pipelines.base import Pipeline
-from dianjing.pipelines.encoding import TextEncodingMixin
+from dianjing.pipelines.encoding import PromptPipeline
 from dianjing.pipelines.latents import Generators, decode_latents, draw_noise
 from dianjing.pipelines.prediction import combine, look_ahead, predict
 from dianjing.pipelines.schedule import set_schedule, step_options
@@ -38,7 +37,7 @@ class TextToImageOutput(BaseOutput):
     nsfw_content_detected: list[bool] | None
 
 
-class TextToImagePipeline(TextEncodingMixin, Pipeline):
+class TextToImagePipeline(PromptPipeline):
     """A prompt in Chinese or English to pictures, by a `DiT` and its two text encoders.
 
     Takes what a folder saved by diffusers' `HunyuanDiTPipeline` holds. The defaults are the number
@@ -195,7 +194,7 @@ class TextToImagePipeline(TextEncodingMixin, Pipeline):
                 if ahead is None or ahead.guided != guided or step - first == ahead.num_steps:
                     ahead, first = look_ahead(
                         self.transformer, timesteps[step:], text,
-                        guided=guided, size=latents.shape[-2:], image_meta_size=image_meta_size,
+                        guided=guided, size=(latents.shape[-2], latents.shape[-1]), image_meta_size=image_meta_size,
                     ), step  # fmt: skip
                 scaled = self.scheduler.scale_model_input(latents, timestep)
                 predictions = predict(self.transformer, scaled, timestep, ahead, step - first)
