@@ -18,6 +18,8 @@ from dianjing.train.data import Batch
 from dianjing.train.loop import Task, save_module
 from dianjing.train.pictures import tile, to_pixels, to_uint8
 
+FIRST_LOG_VARIANCE = -6.0
+
 
 def make_autoencoder(model: AutoencoderModel, *, size_px: int) -> AutoencoderKL:
     levels = len(model.block_out_channels)
@@ -63,6 +65,8 @@ class AutoencoderTask(Task):
         """probe: uint8 (N, H, W, 3), shown in the grid and measured for the scaling factor."""
         super().__init__()
         self.vae = make_autoencoder(model, size_px=probe.shape[1])
+        with torch.no_grad():  # at a deviation of 1 the first pictures drown in noise and nothing is learned
+            self.vae.quant_conv.bias[model.latent_channels :] = FIRST_LOG_VARIANCE
         self.objective, self.samples, self.probe = objective, samples, probe
         with torch.no_grad():
             self.latent_shape = self._moments(to_pixels(probe[:1]))[0].shape[1:]

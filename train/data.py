@@ -4,6 +4,7 @@ A step takes `global_batch` consecutive positions. Its rows are dealt out to mic
 process r, accumulation m holds rows [(r * accumulation + m) * micro, ... + micro).
 """
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -83,6 +84,12 @@ class MicroBatches(Dataset[Batch]):
         return batch
 
 
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Ctrl-C and SIGTERM reach the whole process group; a worker must live until the last step is done."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
+
+
 def loader(
     data: MicroBatches, *, first_step: int, total_steps: int, workers: int, prefetch: int, pin: bool
 ) -> DataLoader[Batch]:
@@ -95,4 +102,5 @@ def loader(
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         pin_memory=pin,
+        worker_init_fn=_leave_signals_to_the_trainer,
     )
