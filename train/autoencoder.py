@@ -65,7 +65,7 @@ class AutoencoderTask(Task):
         """probe: uint8 (N, H, W, 3), shown in the grid and measured for the scaling factor."""
         super().__init__()
         self.vae = make_autoencoder(model, size_px=probe.shape[1])
-        with torch.no_grad():  # at a deviation of 1 the first pictures drown in noise and nothing is learned
+        with torch.no_grad():  # start nearly deterministic
             self.vae.quant_conv.bias[model.latent_channels :] = FIRST_LOG_VARIANCE
         self.objective, self.samples, self.probe = objective, samples, probe
         with torch.no_grad():

@@ -67,9 +67,14 @@ def is_held_out(thing: int, background: int, cell: int) -> bool:
 
 
 def belongs_to(scene: Scene, split: str) -> bool:
-    """Training scenes hold no kept-out combination; held-out scenes hold nothing else."""
-    held_out = [is_held_out(item.thing, scene.background, item.cell) for item in scene.items]
-    return all(held_out) if split == "held_out" else not any(held_out)
+    """Whether a scene may be drawn for a split.
+
+    Training scenes hold no kept-out combination; in held-out ones every mention has an object in one.
+    """
+    kept_out = [item.thing for item in scene.items if is_held_out(item.thing, scene.background, item.cell)]
+    if split == "train":
+        return not kept_out
+    return all(mention.thing in kept_out for mention in scene.mentions)
 
 
 def place(asked: Mention, *, x: float, y: float, size_px: int, snap_px: int) -> Item:
