@@ -1,6 +1,7 @@
 """What people would say for a scene, in Chinese and in English, in varied words."""
 
 import random
+from string import ascii_letters
 
 from dianjing.train.stickers.backgrounds import BACKGROUNDS, Background
 from dianjing.train.stickers.objects import COLOURS, Thing, things
@@ -169,39 +170,22 @@ def caption_zh(scene: Scene, rng: random.Random) -> str:
 
 
 # words of the templates above that stand between the names
-GRAMMAR_ZH = (
-    "在",
-    "的",
-    "有",
-    "是",
-    "和",
-    "还有",
-    "画",
-    "请",
-    "帮我画",
-    "我想要",
-    "一张",
-    "贴纸",
-    "背景",
-    "1",
-    "2",
-    "3",
-    "4",
-)
+GRAMMAR_ZH = ("在", "的", "有", "是", "和", "还有", "画", "请", "帮我画", "我想要", "一张", "贴纸", "背景")
 GRAMMAR_EN = ("a", "an", "one", "two", "three", "four", "some", "and", "of", "background", *OPENINGS_EN[4:])
 
 
 def vocabulary() -> dict[str, list[str]]:
     """Every word a caption can hold: {"zh": words, "en": words or phrases}."""
-    zh = {*GRAMMAR_ZH, *NUMBERS_ZH.values(), *(w for words in (*SIZES_ZH.values(), *CELLS_ZH) for w in words)}
+    zh = {*GRAMMAR_ZH, *"1234", *NUMBERS_ZH.values(), *(w for words in (*SIZES_ZH.values(), *CELLS_ZH) for w in words)}
     en = {*GRAMMAR_EN, *(w for words in (*SIZES_EN.values(), *CELLS_EN) for w in words)}
     for templates, words in ((RELATIONS_ZH, zh), (RELATIONS_EN, en)):
         words |= {
             part.strip("，的") for t in templates.values() for x in t for part in x.format(a="|", b="|").split("|")
         }
     for thing in things():
-        zh |= {thing.measure_zh, *thing.names_zh}
-        en |= {*thing.names_en, *(plural(name) for name in countable_names(thing))}
+        zh |= {thing.measure_zh, *thing.names_zh, *(name.lstrip(ascii_letters) for name in thing.names_zh)}
+        latin = (name[: -len(name.lstrip(ascii_letters))] for name in thing.names_zh)  # the T of T恤
+        en |= {*latin, *thing.names_en, *(plural(name) for name in countable_names(thing))}
     for colour in COLOURS:
         zh |= {colour.name_zh, colour.name_zh[:-1]}
         en.add(colour.name_en)
