@@ -111,14 +111,16 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--bundle", type=Path, default=Path("weights/sticker"))
     parser.add_argument("--count", type=int, default=200, help="evaluation prompts a category and language")
+    parser.add_argument("--on", choices=("cpu", "gpu"), default="cpu", help="which pair of recipes (64 or 128 px)")
     given = parser.parse_args()
+    suffix = "" if given.on == "cpu" else "_gpu"
     for step in STEPS if given.only is None else (given.only,):
         if step == "autoencoder":
-            run_training("sticker_vae.toml", ["--set", f"run.folder={given.runs / 'sticker-vae'}"])
+            run_training(f"sticker_vae{suffix}.toml", ["--set", f"run.folder={given.runs / 'sticker-vae'}"])
         elif step == "text_to_image":
             vae = given.runs / "sticker-vae" / "export" / "vae"
             folder = given.runs / "sticker-dit"
-            run_training("sticker_dit.toml", ["--set", f"run.folder={folder}", "--set", f"model.vae={vae}"])
+            run_training(f"sticker_dit{suffix}.toml", ["--set", f"run.folder={folder}", "--set", f"model.vae={vae}"])
         elif step == "bundle":
             build_bundle(given.runs / "sticker-dit" / "export", given.bundle)
         else:
