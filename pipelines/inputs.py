@@ -80,11 +80,17 @@ def check_callback_inputs(names: object, allowed: Collection[str]) -> list[str]:
     return list(names)
 
 
-def check_pair(value: object, name: str) -> tuple[int, int]:
-    """(height, width) or (top, left) in pixels."""
-    if not isinstance(value, Sequence) or len(value) != 2 or any(not isinstance(number, int) for number in value):
-        raise ValueError(f"{name} is {value!r}; give two whole numbers of pixels")
-    return value[0], value[1]
+def check_image_meta_size(original_size: object, target_size: object, crops_coords_top_left: object) -> tuple[int, ...]:
+    """Three pairs of px, (height, width) or (top, left), as the six numbers that the model takes."""
+    pairs = {
+        "original_size": original_size,
+        "target_size": target_size,
+        "crops_coords_top_left": crops_coords_top_left,
+    }
+    for name, pair in pairs.items():
+        if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(number, int) for number in pair):
+            raise ValueError(f"{name} is {pair!r}; give two whole numbers of pixels")
+    return tuple(number for pair in pairs.values() for number in pair)  # type: ignore[attr-defined]
 
 
 def check_rescale(value: object) -> float:

@@ -48,8 +48,8 @@ class Lexicon:
         return list(dict.fromkeys(self._unknown(text)))
 
     @cached_property
-    def _known_words(self) -> frozenset[str]:
-        return frozenset(match["word"] for entry in self.en for match in _pieces(entry) if match["word"])
+    def _known(self) -> frozenset[str]:
+        return self.zh | {match[0] for entry in self.en for match in _pieces(entry)}
 
     @cached_property
     def _longest(self) -> int:
@@ -59,7 +59,7 @@ class Lexicon:
         for match in _pieces(text):
             if match["zh"]:
                 yield from self._unknown_chinese(match["zh"])
-            elif match[0] not in self._known_words | self.zh | self.en:
+            elif match[0] not in self._known:
                 yield match[0]
 
     def _unknown_chinese(self, run: str) -> Iterator[str]:

@@ -27,6 +27,7 @@ class Ahead:
     inputs: dict[str, Tensor]  # of `DiT.forward`, but for latents and timestep
     condition: Condition | None  # None where the model's hooks need one whole call
     num_steps: int
+    dtype: torch.dtype  # of the model: asked once, for diffusers looks through all parameters to answer
 
 
 def look_ahead(
@@ -51,7 +52,7 @@ def look_ahead(
     condition = None
     if not _is_group_offload_enabled(transformer):  # its hooks bring a block back only for the block's own forward
         condition = compute_condition(transformer, timesteps, size=size, **inputs)
-    return Ahead(guided=guided, inputs=inputs, condition=condition, num_steps=len(timesteps))
+    return Ahead(guided=guided, inputs=inputs, condition=condition, num_steps=len(timesteps), dtype=transformer.dtype)
 
 
 def predict(transformer: DiT, latents: Tensor, timestep: Tensor, ahead: Ahead, step: int) -> tuple[Tensor, ...]:
@@ -60,7 +61,7 @@ def predict(transformer: DiT, latents: Tensor, timestep: Tensor, ahead: Ahead, s
     `step` counts within `ahead`. A learned variance is left out: no scheduler here uses it.
     """
     batch = torch.cat([latents, latents]) if ahead.guided else latents
-    batch = batch.to(transformer.dtype)
+    batch = batch.to(ahead.dtype)
     if ahead.condition is None:
         output = transformer(batch, timestep.expand(len(batch)), **ahead.inputs, return_dict=False)[0]
     else:

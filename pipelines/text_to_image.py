@@ -31,10 +31,14 @@ from dianjing.pipelines.text import Text
 
 @dataclass
 class TextToImageOutput(BaseOutput):
-    """Pictures in the form that `output_type` asked for; None where no safety checker looked at them."""
+    """Pictures in the form that `output_type` asked for; no flags where no safety checker looked at them."""
 
     images: list[Image.Image] | np.ndarray | Tensor
     nsfw_content_detected: list[bool] | None
+
+
+def _or_default(value: Any, default: Any) -> Any:
+    return default if value is None else value
 
 
 class TextToImagePipeline(PromptPipeline):
@@ -128,31 +132,24 @@ class TextToImagePipeline(PromptPipeline):
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         height, width = self._check_size(height, width, use_resolution_binning)
-        steps = self.config.default_num_inference_steps if num_inference_steps is None else num_inference_steps
-        steps = request.check_steps(steps)
-        scale = self.config.default_guidance_scale if guidance_scale is None else guidance_scale
-        self._guidance_scale = request.check_guidance(scale)
+        steps = request.check_steps(_or_default(num_inference_steps, self.config.default_num_inference_steps))
+        scale = request.check_guidance(_or_default(guidance_scale, self.config.default_guidance_scale))
+        self._guidance_scale, self._interrupt = scale, False
         self._guidance_rescale = inputs.check_rescale(guidance_rescale)
-        self._interrupt = False
         given = {
-            "prompt_embeds": prompt_embeds,
-            "prompt_attention_mask": prompt_attention_mask,
+            "prompt_embeds": prompt_embeds, "prompt_attention_mask": prompt_attention_mask,
+            "prompt_embeds_2": prompt_embeds_2, "prompt_attention_mask_2": prompt_attention_mask_2,
             "negative_prompt_embeds": negative_prompt_embeds,
             "negative_prompt_attention_mask": negative_prompt_attention_mask,
-            "prompt_embeds_2": prompt_embeds_2,
-            "prompt_attention_mask_2": prompt_attention_mask_2,
             "negative_prompt_embeds_2": negative_prompt_embeds_2,
             "negative_prompt_attention_mask_2": negative_prompt_attention_mask_2,
-        }
+        }  # fmt: skip
         batch_size = self._check_text(prompt, negative_prompt, given) * request.check_count(num_images_per_prompt)
         shape = self._check_latents(latents, generator, batch_size, height=height, width=width)
         inputs.check_output_type(output_type)
         names = inputs.check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
-        image_meta_size = (
-            *inputs.check_pair(original_size or (height, width), "original_size"),
-            *inputs.check_pair(target_size or (height, width), "target_size"),
-            *inputs.check_pair(crops_coords_top_left, "crops_coords_top_left"),
-        )
+        meta = (original_size or (height, width)), (target_size or (height, width)), crops_coords_top_left
+        image_meta_size = inputs.check_image_meta_size(*meta)
 
         self.warn_of_unknown_words(prompt)
         device = self._execution_device
@@ -244,7 +241,7 @@ class TextToImagePipeline(PromptPipeline):
     def _check_size(self, height: int | None, width: int | None, use_resolution_binning: bool) -> tuple[int, int]:
         multiple_px = self.vae_scale_factor * self.transformer.config.patch_size
         own_px = self.transformer.config.sample_size * self.vae_scale_factor
-        height, width = (own_px if side is None else side for side in (height, width))
+        height, width = _or_default(height, own_px), _or_default(width, own_px)
         if use_resolution_binning:
             height, width = (
                 request.check_side(side, name, multiple_px=1) for side, name in ((height, "height"), (width, "width"))

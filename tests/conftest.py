@@ -2,6 +2,69 @@
 
 import os
 
+import pytest
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+
+@pytest.fixture(scope="session")
+def make_hunyuan():
+    """Build diffusers' HunyuanDiTPipeline with tiny random weights; with_size as the versions before 1.2."""
+
+    def make(*, with_size=True):
+        import torch
+        from diffusers import AutoencoderKL, DDIMScheduler, HunyuanDiT2DModel, HunyuanDiTPipeline
+        from transformers import BertConfig, BertModel, T5Config, T5EncoderModel
+
+        from dianjing.train.tokenizers import make_bert_tokenizer, make_t5_tokenizer
+
+        captions = ["草地上的一只小猫", "a cat on the grass", "two red hearts to the left of a dog", "夜空下的鲸鱼"]
+        tokenizer = make_bert_tokenizer(captions, model_max_length=77)
+        tokenizer_2 = make_t5_tokenizer(captions, names=["小猫", "鲸鱼"], model_max_length=256)
+        bert = BertConfig(
+            vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+        )
+        t5 = T5Config(vocab_size=len(tokenizer_2), d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+        torch.manual_seed(0)
+        return HunyuanDiTPipeline(
+            vae=AutoencoderKL(
+                block_out_channels=(8, 8, 8, 8),
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                latent_channels=4,
+                norm_num_groups=4,
+            ).eval(),
+            text_encoder=BertModel(bert).eval(),
+            tokenizer=tokenizer,
+            transformer=HunyuanDiT2DModel(
+                num_attention_heads=2,
+                attention_head_dim=8,
+                hidden_size=16,
+                in_channels=4,
+                patch_size=2,
+                num_layers=4,
+                sample_size=8,
+                activation_fn="gelu-approximate",
+                cross_attention_dim=32,
+                cross_attention_dim_t5=32,
+                pooled_projection_dim=16,
+                use_style_cond_and_image_meta_size=with_size,
+            ).eval(),
+            scheduler=DDIMScheduler(
+                beta_start=0.00085,
+                beta_end=0.03,
+                beta_schedule="scaled_linear",
+                prediction_type="v_prediction",
+                clip_sample=False,
+                steps_offset=1,
+            ),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+            text_encoder_2=T5EncoderModel(t5).eval(),
+            tokenizer_2=tokenizer_2,
+        )
+
+    return make
