@@ -1,13 +1,16 @@
-"""Normalisation and attention, with the kernel chosen by name through diffusers' dispatcher.
+"""Normalisation and attention, with the attention kernel chosen by name through diffusers' dispatcher.
 
 B batch, N image tokens, L text tokens, D width, H heads, E head width.
 """
+
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
+from dianjing.dit.kernels import linear
 from dianjing.dit.rope import rotate
 
 EPS = 1e-6
@@ -17,10 +20,17 @@ class LayerNorm(nn.LayerNorm):
     """LayerNorm whose sums run in float32 whatever the dtype of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.weight is None or self.weight.dtype == x.dtype:
-            return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
-        weight, bias = self.weight.float(), self.bias.float()
-        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+        weight, bias = self.weight, self.bias
+        if weight is None or weight.dtype == x.dtype:
+            return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+        return F.layer_norm(x.float(), self.normalized_shape, weight.float(), bias.float(), self.eps).to(x.dtype)
+
+
+class KeyValue(NamedTuple):
+    """Normalised keys, and values, both (B, L, H, E)."""
+
+    key: Tensor
+    value: Tensor
 
 
 class DiTAttnProcessor:
@@ -33,19 +43,19 @@ class DiTAttnProcessor:
         self,
         attn: "Attention",
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        rotation: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        key_value: tuple[Tensor, Tensor] | None = None,
+        encoder_hidden_states: Tensor | None,
+        turns: Tensor | None,
+        attention_mask: Tensor | None,
+        key_value: KeyValue | None,
     ) -> Tensor:
         if attn.is_cross_attention:
-            query = attn.query(hidden_states, rotation)
+            query = attn.query(hidden_states, turns)
             if key_value is None:
                 assert encoder_hidden_states is not None
                 key_value = attn.key_value(encoder_hidden_states)
             key, value = key_value
         else:
-            query, key, value = attn.query_key_value(hidden_states, rotation)
+            query, key, value = attn.query_key_value(hidden_states, turns)
         states = dispatch_attention_fn(
             query,
             key,
@@ -55,11 +65,11 @@ class DiTAttnProcessor:
             # text is on every rank, so only the image tokens' own attention is split
             parallel_config=None if attn.is_cross_attention else self._parallel_config,
         )
-        return attn.to_out[1](attn.to_out[0](states.flatten(2)))
+        return attn.to_out[1](linear(attn.to_out[0], states.flatten(2)))
 
 
 class Attention(nn.Module, AttentionModuleMixin):
-    """Self-attention, or attention to a text of width `text_dim`."""
+    """Self-attention, or attention to a text of width `text_dim`: (B, N, D) -> (B, N, D)."""
 
     _default_processor_cls = DiTAttnProcessor
     _available_processors = (DiTAttnProcessor,)
@@ -78,40 +88,39 @@ class Attention(nn.Module, AttentionModuleMixin):
         self.to_out = nn.ModuleList([nn.Linear(heads * head_dim, width), nn.Identity()])
         self.set_processor(self._default_processor_cls())
 
-    def _finish(self, states: Tensor, norm: nn.Module, rotation: Tensor | None) -> Tensor:
-        # float32 from the norm to the end of the rotation: one rounding instead of three
-        turned = norm(states.unflatten(-1, (self.heads, -1)).float())  # (B, N, H, E)
-        if rotation is not None:
-            turned = rotate(turned, rotation)
-        return turned.to(states.dtype)
+    def _split(self, states: Tensor) -> Tensor:
+        return states.unflatten(-1, (self.heads, -1))  # (B, N, H, E)
 
-    def query(self, hidden_states: Tensor, rotation: Tensor | None) -> Tensor:
+    def _finish(self, states: Tensor, norm: nn.Module, turns: Tensor | None) -> Tensor:
+        # float32 from the norm to the end of the turn: one rounding instead of three
+        finished = norm(self._split(states).float())
+        return (finished if turns is None else rotate(finished, turns)).to(states.dtype)
+
+    def query(self, hidden_states: Tensor, turns: Tensor | None) -> Tensor:
         """Queries (B, N, H, E) of image tokens (B, N, D)."""
-        return self._finish(self.to_q(hidden_states), self.norm_q, rotation)
+        return self._finish(linear(self.to_q, hidden_states), self.norm_q, turns)
 
-    def key_value(self, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, L, H, E) of text tokens (B, L, T)."""
+    def key_value(self, text: Tensor) -> KeyValue:
+        """Of text tokens (B, L, T)."""
         key, value = self.to_kv(text).chunk(2, -1) if self.fused_projections else (self.to_k(text), self.to_v(text))
-        return self._finish(key, self.norm_k, None), value.unflatten(-1, (self.heads, -1))
+        return KeyValue(self._finish(key, self.norm_k, None), self._split(value))
 
-    def query_key_value(self, hidden_states: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def query_key_value(self, hidden_states: Tensor, turns: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, N, H, E) of image tokens (B, N, D)."""
         if self.fused_projections:
-            query, key, value = self.to_qkv(hidden_states).chunk(3, -1)
+            query, key, value = linear(self.to_qkv, hidden_states).chunk(3, -1)
         else:
-            query, key, value = (layer(hidden_states) for layer in (self.to_q, self.to_k, self.to_v))
-        return (
-            self._finish(query, self.norm_q, rotation),
-            self._finish(key, self.norm_k, rotation),
-            value.unflatten(-1, (self.heads, -1)),
-        )
+            query, key = linear(self.to_q, hidden_states), linear(self.to_k, hidden_states)
+            value = linear(self.to_v, hidden_states)
+        query, key = self._finish(query, self.norm_q, turns), self._finish(key, self.norm_k, turns)
+        return query, key, self._split(value)
 
     def forward(
         self,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
-        rotation: Tensor | None = None,
+        turns: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        key_value: tuple[Tensor, Tensor] | None = None,
+        key_value: KeyValue | None = None,
     ) -> Tensor:
-        return self.processor(self, hidden_states, encoder_hidden_states, rotation, attention_mask, key_value)
+        return self.processor(self, hidden_states, encoder_hidden_states, turns, attention_mask, key_value)

@@ -11,8 +11,8 @@ from diffusers.models.activations import GELU
 from diffusers.models.attention import FeedForward as PlainFeedForward
 from torch import Tensor, nn
 
-from dianjing.dit.attention import EPS, Attention, LayerNorm
-from dianjing.dit.fused import linear_add, linear_gelu
+from dianjing.dit.attention import EPS, Attention, KeyValue, LayerNorm
+from dianjing.dit.kernels import linear, linear_add, linear_gelu
 
 
 class ShiftNorm(nn.Module):
@@ -28,7 +28,7 @@ class ShiftNorm(nn.Module):
         return self.linear(F.silu(temb))
 
     def forward(self, x: Tensor, shift: Tensor) -> Tensor:
-        return self.norm(x) + shift.unsqueeze(1)
+        return self.norm(x).add_(shift.unsqueeze(1))
 
 
 class ScaleShiftNorm(nn.Module):
@@ -45,7 +45,7 @@ class ScaleShiftNorm(nn.Module):
 
     def forward(self, x: Tensor, scale_shift: Tensor) -> Tensor:
         scale, shift = scale_shift.unsqueeze(1).chunk(2, dim=-1)
-        return self.norm(x) * (1 + scale) + shift
+        return torch.addcmul(shift, self.norm(x), 1 + scale)
 
 
 class FeedForward(PlainFeedForward):
@@ -61,8 +61,7 @@ class Prepared(NamedTuple):
     """What a block needs and the latents do not change."""
 
     shift: Tensor  # (..., B, D)
-    key: Tensor  # (B, L, H, E)
-    value: Tensor  # (B, L, H, E)
+    key_value: KeyValue
 
 
 class DiTBlock(nn.Module):
@@ -92,14 +91,14 @@ class DiTBlock(nn.Module):
 
     def prepare(self, temb: Tensor, text: Tensor) -> Prepared:
         """temb (..., B, D), text (B, L, T)"""
-        return Prepared(self.norm1.shift(temb), *self.attn2.key_value(text))
+        return Prepared(self.norm1.shift(temb), self.attn2.key_value(text))
 
     def forward(
         self,
         hidden_states: Tensor,
         temb: Tensor | None,
         encoder_hidden_states: Tensor | None,
-        rotation: Tensor,
+        turns: Tensor,
         attention_mask: Tensor | None = None,
         skip: Tensor | None = None,
         prepared: Prepared | None = None,
@@ -111,12 +110,12 @@ class DiTBlock(nn.Module):
             prepared = self.prepare(temb, encoder_hidden_states)
         x = hidden_states
         if skip is not None:
-            x = self.skip_linear(self.skip_norm(torch.cat([x, skip], dim=-1)))
-        x = x + self.attn1(self.norm1(x, prepared.shift), rotation=rotation)
+            x = linear(self.skip_linear, self.skip_norm(torch.cat([x, skip], dim=-1)))
+        x = x + self.attn1(self.norm1(x, prepared.shift), turns=turns)
         x = x + self.attn2(
             self.norm2(x),
-            rotation=rotation,
+            turns=turns,
             attention_mask=attention_mask,
-            key_value=(prepared.key, prepared.value),
+            key_value=prepared.key_value,
         )
-        return self.ff(self.norm3(x), residual=x)
+        return self.ff(self.norm3(x), x)

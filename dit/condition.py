@@ -61,5 +61,5 @@ class Condition:
             mask=None if self.mask is None else move(self.mask),
             shifts=move(self.shifts),
             scale_shift=move(self.scale_shift),
-            rotation=move(self.rotation).float(),
+            rotation=move(self.rotation).to(self.rotation.dtype),
         )

@@ -5,6 +5,7 @@ latents are B C F Y X or B C Y X.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -19,13 +20,36 @@ from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
 from torch import Tensor, nn
 
+from dianjing.dit.attention import KeyValue
 from dianjing.dit.block import DiTBlock, Prepared, ScaleShiftNorm
 from dianjing.dit.condition import Condition
 from dianjing.dit.embeddings import PatchEmbed, Projection, TimeExtraEmbedding
+from dianjing.dit.offload import onloaded
 from dianjing.dit.rope import rotation_from_pairs, rotation_table
 
 ROPE_SIDE = 64  # latents along a side of the 512 px picture whose grid defines the positions
 KEY_MULTIPLE = 16  # CPU attention in bfloat16 is several times slower over other numbers of keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guide:
+    """What the blocks take besides the tokens, either as it comes or prepared."""
+
+    temb: Tensor | None  # (B, D)
+    text: Tensor | None  # (B, L, T)
+    prepared: Sequence[Prepared | None]
+    mask: Tensor | None  # (1, 1, 1, L)
+    rotation: Tensor  # (N, E/2, 2)
+    scale_shift: Tensor  # (B, 2D)
+
+
+def one_frame(latents: Tensor) -> Tensor:
+    """Latents (B, C, Y, X) of latents (B, C, Y, X) or (B, C, 1, Y, X)."""
+    if latents.ndim == 4:
+        return latents
+    if latents.ndim != 5 or latents.shape[2] != 1:
+        raise ValueError(f"latents of shape {tuple(latents.shape)}; this model takes (B, C, Y, X) or (B, C, 1, Y, X)")
+    return latents.squeeze(2)
 
 
 class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin):
@@ -44,7 +68,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
     _skip_layerwise_casting_patterns: ClassVar[list[str]] = ["pos_embed", "norm", "pooler"]
     _cp_plan: ClassVar[dict] = {
         "blocks.0": {"hidden_states": ContextParallelInput(split_dim=1, expected_dims=3)},
-        "blocks.*": {"rotation": ContextParallelInput(split_dim=0, expected_dims=3)},
+        "blocks.*": {"turns": ContextParallelInput(split_dim=0)},
         "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
     }
 
@@ -122,27 +146,31 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         image_meta_size: Tensor | None = None,
         style: Tensor | None = None,
     ) -> Condition:
-        """Compute once what the latents do not change.
+        """Compute once what the latents do not change; good until the weights change.
 
         timesteps (S,) of the whole schedule; text states (B, L, T) of both encoders with masks
         (B, L), 1 for text; size (height, width) in latents; image_meta_size (B, 6) in px and
         style (B,) where the model was trained with them.
+
+        Raises: ValueError for a size the patches do not fill, or an image size or style left out.
         """
-        text, mask = self._text(
-            encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5
-        )
-        temb = self.time_extra_emb(
-            timesteps.unsqueeze(-1), encoder_hidden_states_t5, image_meta_size, style
-        )  # (S, B, D)
-        shifts, keys, values = zip(*(block.prepare(temb, text) for block in self.blocks), strict=True)
-        return Condition(
-            keys=keys,
-            values=values,
-            mask=mask,
-            shifts=torch.stack(shifts, dim=1),
-            scale_shift=self.norm_out.scale_shift(temb),
-            rotation=self._rotation(*size, device=text.device),
-        )
+        rows, columns = self._grid(*size)
+        text_t5 = encoder_hidden_states_t5
+        prepared = []
+        with onloaded(self):
+            text, mask = self._text(encoder_hidden_states, text_embedding_mask, text_t5, text_embedding_mask_t5)
+            temb = self.time_extra_emb(timesteps.unsqueeze(-1), text_t5, image_meta_size, style)  # (S, B, D)
+            for block in self.blocks:
+                with onloaded(block):
+                    prepared.append(block.prepare(temb, text))
+            return Condition(
+                keys=tuple(each.key_value.key for each in prepared),
+                values=tuple(each.key_value.value for each in prepared),
+                mask=mask,
+                shifts=torch.stack([each.shift for each in prepared], dim=1),
+                scale_shift=self.norm_out.scale_shift(temb),
+                rotation=self._rotation(rows, columns, device=text.device),
+            )
 
     def forward(
         self,
@@ -159,52 +187,64 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         return_dict: bool = True,
         condition: Condition | None = None,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """Predict from the latents `hidden_states`, (B, C, Y, X) or (B, C, 1, Y, X).
+        """Predict from the latents `hidden_states`, (B, C, Y, X) or (B, C, 1, Y, X), in their shape.
 
         Either with what diffusers' `HunyuanDiT2DModel` takes: timestep (B,), text states (B, L, T)
         and their masks (B, L); `image_rotary_emb` (cosine, sine), each (N, E), replaces our own
-        positions. Or with the one step `condition.at(step)` of what `condition` computed.
+        positions. Or with one step of what `condition` computed: `condition.at(step)`.
+
+        Raises: ValueError for latents, residuals or a condition that do not fit.
         """
-        latents = hidden_states
-        if latents.ndim == 5:
-            if latents.shape[2] != 1:
-                raise ValueError(f"latents of {latents.shape[2]} frames; this model takes one")
-            latents = latents.squeeze(2)
-        height, width = latents.shape[-2:]
-        if condition is None:
-            if timestep is None or encoder_hidden_states is None or encoder_hidden_states_t5 is None:
-                raise ValueError("give either `condition`, or `timestep` and the text states of both encoders")
+        latents = one_frame(hidden_states)
+        rows, columns = self._grid(*latents.shape[-2:])
+        if condition is not None:
+            guide = self._guide_from_condition(condition, latents)
+        elif timestep is None or encoder_hidden_states is None or encoder_hidden_states_t5 is None:
+            raise ValueError("give either `condition`, or `timestep` and the text states of both encoders")
+        else:
             text, mask = self._text(
                 encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5
             )
-            temb = self.time_extra_emb(
-                timestep.expand(latents.shape[0]), encoder_hidden_states_t5, image_meta_size, style
+            temb = self.time_extra_emb(timestep.expand(len(latents)), encoder_hidden_states_t5, image_meta_size, style)
+            guide = Guide(
+                temb=temb,
+                text=text,
+                prepared=[None] * len(self.blocks),
+                mask=mask,
+                rotation=self._rotation(rows, columns, device=latents.device)
+                if image_rotary_emb is None
+                else rotation_from_pairs(*image_rotary_emb).to(latents.device),
+                scale_shift=self.norm_out.scale_shift(temb),
             )
-            scale_shift = self.norm_out.scale_shift(temb)
-            prepared: Sequence[Prepared | None] = [None] * len(self.blocks)
-            if image_rotary_emb is None:
-                rotation = self._rotation(height, width, device=latents.device)
-            else:
-                rotation = rotation_from_pairs(*image_rotary_emb).to(latents.device)
-        else:
-            text, temb = None, None
-            mask, rotation = condition.mask, condition.rotation
-            scale_shift = condition.scale_shift[0]
-            prepared = [
-                Prepared(*parts) for parts in zip(condition.shifts[0], condition.keys, condition.values, strict=True)
-            ]
-        tokens = self.pos_embed(latents)  # (B, N, D)
-        tokens = self._run_blocks(tokens, temb, text, rotation, mask, prepared, controlnet_block_samples)
-        tokens = self.proj_out(self.norm_out(tokens, scale_shift))
+        tokens = self._run_blocks(self.pos_embed(latents), guide, controlnet_block_samples)  # (B, N, D)
+        tokens = self.proj_out(self.norm_out(tokens, guide.scale_shift))
         patch = self.config.patch_size
-        sample = rearrange(tokens, "b (y x) (p q c) -> b c (y p) (x q)", y=height // patch, p=patch, q=patch)
-        sample = sample.reshape(hidden_states.shape[0], self.out_channels, *hidden_states.shape[2:])
+        sample = rearrange(tokens, "b (y x) (p q c) -> b c (y p) (x q)", y=rows, p=patch, q=patch)
+        sample = sample.reshape(len(latents), self.out_channels, *hidden_states.shape[2:])
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 
-    def _run_blocks(self, tokens, temb, text, rotation, mask, prepared, residuals):
+    def _guide_from_condition(self, condition: Condition, latents: Tensor) -> Guide:
+        if condition.num_steps != 1:
+            raise ValueError(f"a condition of {condition.num_steps} steps; pick one with condition.at(step)")
+        if condition.batch_size != len(latents):
+            raise ValueError(f"{len(latents)} latents for a condition of {condition.batch_size} prompts")
+        parts = zip(condition.shifts[0], condition.keys, condition.values, strict=True)
+        return Guide(
+            temb=None,
+            text=None,
+            prepared=[Prepared(shift, KeyValue(key, value)) for shift, key, value in parts],
+            mask=condition.mask,
+            rotation=condition.rotation,
+            scale_shift=condition.scale_shift[0],
+        )
+
+    def _run_blocks(self, tokens: Tensor, guide: Guide, residuals: Sequence[Tensor] | None) -> Tensor:
         num_skips = (len(self.blocks) - 1) // 2
         if residuals is not None and len(residuals) != num_skips:
             raise ValueError(f"{len(residuals)} ControlNet residuals for {num_skips} skip connections")
+        turns = guide.rotation.unsqueeze(1)  # (N, 1, E/2, 2)
+        if self._eager:
+            turns = torch.view_as_complex(turns)  # (N, 1, E/2)
         skips: list[Tensor] = []
         for layer, block in enumerate(self.blocks):
             skip = None
@@ -212,7 +252,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
                 skip = skips.pop()
                 if residuals is not None:
                     skip = skip + residuals[len(skips)]
-            inputs = (tokens, temb, text, rotation, mask, skip, prepared[layer])
+            inputs = (tokens, guide.temb, guide.text, turns, guide.mask, skip, guide.prepared[layer])
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 tokens = self._gradient_checkpointing_func(block, *inputs)
             else:
@@ -221,17 +261,24 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
                 skips.append(tokens)
         return tokens
 
-    def _rotation(self, height: int, width: int, *, device: torch.device) -> Tensor:
-        patch = self.config.patch_size
-        return rotation_table(
-            height // patch,
-            width // patch,
-            head_dim=self.config.attention_head_dim,
-            base=ROPE_SIDE // patch,
-            device=device,
-        )
+    @property
+    def _eager(self) -> bool:
+        return not torch.compiler.is_compiling() and self.blocks[0]._compiled_call_impl is None
 
-    def _text(self, text, mask, text_t5, mask_t5):
+    def _grid(self, height: int, width: int) -> tuple[int, int]:
+        patch = self.config.patch_size
+        if height % patch or width % patch:
+            raise ValueError(f"latents of {height} x {width} are not multiples of the patch size {patch}")
+        return height // patch, width // patch
+
+    def _rotation(self, rows: int, columns: int, *, device: torch.device) -> Tensor:
+        head_dim, base = self.config.attention_head_dim, ROPE_SIDE // self.config.patch_size
+        return rotation_table(rows, columns, head_dim=head_dim, base=base, device=device)
+
+    def _text(
+        self, text: Tensor, mask: Tensor | None, text_t5: Tensor, mask_t5: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Both texts in one row (B, L, T), absent tokens learned, and the mask of what fills it up."""
         states = torch.cat([text, self.text_embedder(text_t5)], dim=1)
         if mask is not None and mask_t5 is not None:
             present = torch.cat([mask, mask_t5], dim=1).bool().unsqueeze(-1)

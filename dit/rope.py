@@ -47,16 +47,16 @@ def rotation_from_pairs(cosine: Tensor, sine: Tensor) -> Tensor:
     return torch.stack([cosine[..., ::2], sine[..., ::2]], dim=-1).float()
 
 
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn neighbouring pairs of x (B, N, H, E), float32, by rotation (N, E/2, 2).
+def rotate(x: Tensor, turns: Tensor) -> Tensor:
+    """Turn neighbouring pairs of x (B, N, H, E), float32, which may be overwritten.
 
+    `turns` is the rotation for every head: (N, 1, E/2, 2), or (N, 1, E/2) as complex numbers, which
+    have one kernel for the whole turn, but none in `torch.compile`.
     Source: RoFormer (arXiv 2104.09864), Eq. 34.
     """
-    pairs, rotation = x.unflatten(-1, (-1, 2)), rotation.unsqueeze(-3)  # (B, N, H, E/2, 2), (N, 1, E/2, 2)
-    if torch.compiler.is_compiling():  # the compiler has no complex numbers; the rest has one kernel for them
-        even, odd = pairs.unbind(-1)
-        cosine, sine = rotation.unbind(-1)
-        turned = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
-    else:
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rotation))
-    return turned.flatten(-2)
+    pairs = x.view(*x.shape[:-1], -1, 2)  # (B, N, H, E/2, 2)
+    if turns.is_complex():
+        torch.view_as_complex(pairs).mul_(turns)
+        return x
+    (even, odd), (cosine, sine) = pairs.unbind(-1), turns.unbind(-1)
+    return torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1).flatten(-2)

@@ -1,0 +1,24 @@
+"""Weights that wait elsewhere until they are needed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def onloaded(module: nn.Module) -> Iterator[None]:
+    """With the weights of `module` where it computes, for work outside its forward.
+
+    accelerate and diffusers bring offloaded weights back around `forward` only.
+    """
+    registry = getattr(module, "_diffusers_hook", None)
+    candidates = (getattr(module, "_hf_hook", None), registry and registry.get_hook("group_offloading"))
+    hooks = [hook for hook in candidates if hook is not None]
+    for hook in hooks:
+        hook.pre_forward(module)
+    try:
+        yield
+    finally:
+        for hook in reversed(hooks):
+            hook.post_forward(module, None)
