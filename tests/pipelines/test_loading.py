@@ -1,0 +1,162 @@
+"""Folders, names and options that a pipeline loads from, and how it is moved about."""
+
+import json
+
+import accelerate.hooks
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig, get_peft_model_state_dict
+
+from dianjing import DiT, TextToImagePipeline
+from dianjing.pipelines.lexicon import Lexicon
+from dianjing.weights.folder import WeightsError
+
+
+def close(a, b, tolerance=1e-4):
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def test_a_saved_pipeline_loads_and_draws_the_same(pipe, draw, tmp_path):
+    pipe.lexicon = Lexicon(zh=frozenset({"猫"}), en=frozenset({"cat"}))
+    pipe.save_pretrained(tmp_path)
+    again = TextToImagePipeline.from_pretrained(tmp_path)
+    assert isinstance(again.transformer, DiT)
+    assert again.lexicon == pipe.lexicon
+    close(draw(again), draw(pipe))
+
+
+def test_a_saved_folder_names_classes_that_diffusers_has(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path, safe_serialization=False)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    assert index["transformer"] == ["diffusers", "HunyuanDiT2DModel"]
+    assert index["vae"] == ["diffusers", "AutoencoderKL"]
+    assert not list(tmp_path.rglob("*.bin")), "a pickle was written"
+
+
+def test_a_component_given_takes_the_place_of_the_folder(hunyuan_folder):
+    other = TextToImagePipeline.from_pretrained(hunyuan_folder, text_encoder_2=None, tokenizer_2=None)
+    assert other.text_encoder_2 is None
+
+
+def test_a_dtype_may_be_given_for_each_component(hunyuan_folder, draw):
+    dtypes = {"transformer": torch.bfloat16, "default": torch.float32}
+    mixed = TextToImagePipeline.from_pretrained(hunyuan_folder, dtype=dtypes)
+    assert (mixed.transformer.dtype, mixed.text_encoder.dtype) == (torch.bfloat16, torch.float32)
+    assert draw(mixed, output_type="pt").isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"custom_pipeline": "x"}, {"trust_remote_code": True}, {"use_safetensors": False}, {"use_onnx": True}],
+    ids=str,
+)
+def test_an_option_that_could_run_code_is_refused(hunyuan_folder, options):
+    with pytest.raises(ValueError, match="refused"):
+        TextToImagePipeline.from_pretrained(hunyuan_folder, **options)
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(WeightsError, match="sticker"):
+        TextToImagePipeline.from_pretrained("stiker")
+
+
+def test_a_folder_of_another_architecture_is_refused(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    unet = UNet2DConditionModel(block_out_channels=(8, 8), norm_num_groups=4, sample_size=8, cross_attention_dim=8,
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, layers_per_block=1)  # fmt: skip
+    unet.save_pretrained(tmp_path / "transformer")
+    index["transformer"] = ["diffusers", "UNet2DConditionModel"]
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="UNet2DConditionModel; TextToImagePipeline takes a Hunyuan-DiT"):
+        TextToImagePipeline.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["block_level", "leaf_level"])
+def test_group_offload_draws_the_same(own_pipe, draw, kind):
+    expected = draw(own_pipe)
+    cpu = torch.device("cpu")
+    options = {"num_blocks_per_group": 1} if kind == "block_level" else {}
+    own_pipe.transformer.enable_group_offload(onload_device=cpu, offload_device=cpu, offload_type=kind, **options)
+    close(draw(own_pipe), expected)
+
+
+def test_model_offload_brings_the_transformer_back_before_it_is_asked(own_pipe, draw):
+    expected = draw(own_pipe)
+    own_pipe.enable_model_cpu_offload(device="cpu")
+    order = []
+    hook = own_pipe.transformer._hf_hook
+    bring_back = hook.pre_forward
+    hook.pre_forward = lambda *args, **kwargs: (order.append("back"), bring_back(*args, **kwargs))[1]
+    condition = own_pipe.transformer.text_embedder.register_forward_pre_hook(lambda *_: order.append("condition"))
+    close(draw(own_pipe), expected)
+    condition.remove()
+    assert order[:2] == ["back", "condition"]
+
+
+def test_sequential_offload_draws_the_same_twice(own_pipe, draw, monkeypatch):
+    """accelerate replaces no parameter on the CPU by itself, so the swap is done for it here."""
+
+    def swap(module, name, device, value=None, **_):
+        *path, leaf = name.split(".")
+        for part in path:
+            module = getattr(module, part)
+        is_parameter = leaf in module._parameters
+        store = module._parameters if is_parameter else module._buffers
+        new = torch.empty_like(store[leaf], device="meta") if str(device) == "meta" else value
+        new = store[leaf] if new is None else new
+        store[leaf] = torch.nn.Parameter(new, requires_grad=False) if is_parameter else new
+
+    expected = draw(own_pipe, output_type="pt")
+    monkeypatch.setattr(accelerate.hooks, "set_module_tensor_to_device", swap)
+    own_pipe.enable_sequential_cpu_offload(device="cpu")
+    for _ in range(2):
+        close(draw(own_pipe, output_type="pt"), expected)
+    assert all(parameter.is_meta for parameter in own_pipe.transformer.parameters())
+
+
+def test_a_lora_is_loaded_scaled_fused_and_taken_out(own_pipe, draw, tmp_path):
+    plain = draw(own_pipe)
+    config = LoraConfig(r=2, lora_alpha=6, target_modules=["to_q", "to_v", "to_out.0"], init_lora_weights=False)
+    own_pipe.transformer.add_adapter(config)
+    adapted = draw(own_pipe)
+    own_pipe.save_lora_weights(
+        tmp_path,
+        get_peft_model_state_dict(own_pipe.transformer),
+        transformer_lora_adapter_metadata=own_pipe.transformer.peft_config["default"].to_dict(),
+    )
+    own_pipe.unload_lora_weights()
+    close(draw(own_pipe), plain)
+    own_pipe.load_lora_weights(tmp_path / "pytorch_lora_weights.safetensors", adapter_name="mine")
+    close(draw(own_pipe), adapted)
+    own_pipe.set_adapters("mine", 0.0)
+    close(draw(own_pipe), plain)
+    own_pipe.set_adapters("mine", 1.0)
+    own_pipe.fuse_lora()
+    close(draw(own_pipe), adapted, 1e-3)
+    assert own_pipe.num_fused_loras == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"blocks.99.attn1.to_q.lora_A.weight": torch.zeros(2, 16)}, "another model.*blocks.99"),
+        ({"blocks.0.attn1.to_q.weight": torch.zeros(16, 16)}, "no LoRA weights"),
+        ({}, "no LoRA weights"),
+        ("adapter.bin", "pickle"),
+    ],
+    ids=["another model", "no lora", "empty", "pickle"],
+)
+def test_a_lora_that_does_not_fit_is_refused(pipe, source, message):
+    with pytest.raises(ValueError, match=message):
+        pipe.load_lora_weights(source)
+
+
+def test_vae_slicing_and_attention_slicing_draw_the_same(own_pipe, draw):
+    expected = draw(own_pipe, num_images_per_prompt=2, output_type="pt")
+    own_pipe.enable_vae_slicing()
+    own_pipe.enable_attention_slicing()
+    close(draw(own_pipe, num_images_per_prompt=2, output_type="pt"), expected)
+    own_pipe.enable_vae_tiling()
+    assert draw(own_pipe, output_type="pt").shape == (1, 3, 64, 64)
