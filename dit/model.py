@@ -1,16 +1,17 @@
 """DiT: the Hunyuan-DiT backbone.
 
-S steps, B batch, F frames, N image tokens, L text tokens, D width, H heads, E head width;
+S steps, B batch, F frames, N image tokens, L text tokens, D width, H heads, E head width, T text width;
 latents are B C F Y X or B C Y X.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.hooks import TaylorSeerCacheConfig
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention import AttentionMixin
@@ -20,27 +21,27 @@ from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
 from torch import Tensor, nn
 
-from dianjing.dit.attention import KeyValue
-from dianjing.dit.block import DiTBlock, Prepared, ScaleShiftNorm
+from dianjing.dit.block import DiTBlock, ScaleShiftNorm
 from dianjing.dit.condition import Condition
-from dianjing.dit.embeddings import PatchEmbed, Projection, TimeExtraEmbedding
+from dianjing.dit.embeddings import POOL_HEADS, PatchEmbed, Projection, TimeExtraEmbedding
+from dianjing.dit.guide import Guide, fill_up, guide_from_condition
 from dianjing.dit.offload import onloaded
 from dianjing.dit.rope import rotation_from_pairs, rotation_table
 
 ROPE_SIDE = 64  # latents along a side of the 512 px picture whose grid defines the positions
-KEY_MULTIPLE = 16  # CPU attention in bfloat16 is several times slower over other numbers of keys
 
 
-@dataclass(frozen=True, kw_only=True)
-class Guide:
-    """What the blocks take besides the tokens, either as it comes or prepared."""
-
-    temb: Tensor | None  # (B, D)
-    text: Tensor | None  # (B, L, T)
-    prepared: Sequence[Prepared | None]
-    mask: Tensor | None  # (1, 1, 1, L)
-    rotation: Tensor  # (N, E/2, 2)
-    scale_shift: Tensor  # (B, 2D)
+def check_sizes(*, heads: int, head_dim: int, hidden_size: int | None, text_dim_t5: int) -> None:
+    """Raise ValueError for widths that do not go together."""
+    if hidden_size not in (None, heads * head_dim):
+        raise ValueError(
+            f"hidden_size {hidden_size} is not num_attention_heads {heads} x attention_head_dim {head_dim};"
+            f" leave it out or give {heads * head_dim}"
+        )
+    if head_dim % 4:
+        raise ValueError(f"attention_head_dim {head_dim} is not a multiple of 4; RoPE turns pairs on two axes")
+    if text_dim_t5 % POOL_HEADS:
+        raise ValueError(f"cross_attention_dim_t5 {text_dim_t5} is not a multiple of the {POOL_HEADS} pooling heads")
 
 
 def one_frame(latents: Tensor) -> Tensor:
@@ -53,10 +54,10 @@ def one_frame(latents: Tensor) -> Tensor:
 
 
 class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin):
-    """Latents, time and text to the prediction: noise or velocity, (B, C, Y, X) or (B, C, F, Y, X).
+    """Latents, time and text to the prediction, noise or velocity: (B, C, Y, X) or (B, C, F, Y, X).
 
     Parameter names and configuration keys are those of diffusers' `HunyuanDiT2DModel`, so
-    published weights load as they are. `hidden_size` None means heads x head width.
+    published weights load as they are. `hidden_size` may be left out: it is heads x head width.
 
     Raises: ValueError for a configuration that cannot work.
     Source: Hunyuan-DiT (arXiv 2405.08748).
@@ -94,35 +95,30 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         use_style_cond_and_image_meta_size: bool = True,
     ):
         super().__init__()
-        width = num_attention_heads * attention_head_dim
-        if hidden_size not in (None, width):
-            raise ValueError(
-                f"hidden_size {hidden_size} is not num_attention_heads {num_attention_heads} x "
-                f"attention_head_dim {attention_head_dim}; leave it out or give {width}"
-            )
-        if attention_head_dim % 4:
-            raise ValueError(
-                f"attention_head_dim {attention_head_dim} is not a multiple of 4; RoPE turns pairs on two axes"
-            )
+        heads, head_dim, text_dim_t5 = num_attention_heads, attention_head_dim, cross_attention_dim_t5
+        check_sizes(heads=heads, head_dim=head_dim, hidden_size=hidden_size, text_dim_t5=text_dim_t5)
         if norm_type != "layer_norm":
             raise ValueError(f"norm_type {norm_type!r} is unknown; only 'layer_norm' is")
+        width = heads * head_dim
         self.register_to_config(hidden_size=width)
         self.out_channels = 2 * in_channels if learn_sigma else in_channels
-        self.text_embedder = Projection(cross_attention_dim_t5, 4 * cross_attention_dim_t5, cross_attention_dim)
+        self.gradient_checkpointing = False
+
+        self.text_embedder = Projection(text_dim_t5, 4 * text_dim_t5, cross_attention_dim)
         self.text_embedding_padding = nn.Parameter(torch.randn(text_len + text_len_t5, cross_attention_dim))
         self.pos_embed = PatchEmbed(in_channels, width, patch_size)
         self.time_extra_emb = TimeExtraEmbedding(
             width,
             pooled_dim=pooled_projection_dim,
             num_text_tokens=text_len_t5,
-            text_dim=cross_attention_dim_t5,
+            text_dim=text_dim_t5,
             with_size=use_style_cond_and_image_meta_size,
         )
         self.blocks = nn.ModuleList(
             DiTBlock(
                 width,
-                heads=num_attention_heads,
-                head_dim=attention_head_dim,
+                heads=heads,
+                head_dim=head_dim,
                 text_dim=cross_attention_dim,
                 hidden_dim=int(width * mlp_ratio),
                 activation=activation_fn,
@@ -132,7 +128,6 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         )
         self.norm_out = ScaleShiftNorm(width)
         self.proj_out = nn.Linear(width, patch_size**2 * self.out_channels)
-        self.gradient_checkpointing = False
 
     def condition(
         self,
@@ -155,22 +150,22 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         Raises: ValueError for a size the patches do not fill, or an image size or style left out.
         """
         rows, columns = self._grid(*size)
-        text_t5 = encoder_hidden_states_t5
+        texts = (encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5)
         prepared = []
         with onloaded(self):
-            text, mask = self._text(encoder_hidden_states, text_embedding_mask, text_t5, text_embedding_mask_t5)
-            temb = self.time_extra_emb(timesteps.unsqueeze(-1), text_t5, image_meta_size, style)  # (S, B, D)
+            text, mask, temb = self._encode(timesteps.unsqueeze(-1), *texts, image_meta_size, style)  # temb (S, B, D)
             for block in self.blocks:
                 with onloaded(block):
                     prepared.append(block.prepare(temb, text))
-            return Condition(
-                keys=tuple(each.key_value.key for each in prepared),
-                values=tuple(each.key_value.value for each in prepared),
-                mask=mask,
-                shifts=torch.stack([each.shift for each in prepared], dim=1),
-                scale_shift=self.norm_out.scale_shift(temb),
-                rotation=self._rotation(rows, columns, device=text.device),
-            )
+            scale_shift = self.norm_out.scale_shift(temb)
+        return Condition(
+            keys=tuple(each.key_value.key for each in prepared),
+            values=tuple(each.key_value.value for each in prepared),
+            mask=mask,
+            shifts=torch.stack([each.shift for each in prepared], dim=1),
+            scale_shift=scale_shift,
+            rotation=self._rotation(rows, columns, device=text.device),
+        )
 
     def forward(
         self,
@@ -198,22 +193,20 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         latents = one_frame(hidden_states)
         rows, columns = self._grid(*latents.shape[-2:])
         if condition is not None:
-            guide = self._guide_from_condition(condition, latents)
-        elif timestep is None or encoder_hidden_states is None or encoder_hidden_states_t5 is None:
+            guide = guide_from_condition(condition, batch_size=len(latents))
+        elif timestep is None:
             raise ValueError("give either `condition`, or `timestep` and the text states of both encoders")
         else:
-            text, mask = self._text(
-                encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5
-            )
-            temb = self.time_extra_emb(timestep.expand(len(latents)), encoder_hidden_states_t5, image_meta_size, style)
+            texts = (encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5)
+            text, mask, temb = self._encode(timestep.expand(len(latents)), *texts, image_meta_size, style)
             guide = Guide(
                 temb=temb,
                 text=text,
                 prepared=[None] * len(self.blocks),
                 mask=mask,
-                rotation=self._rotation(rows, columns, device=latents.device)
-                if image_rotary_emb is None
-                else rotation_from_pairs(*image_rotary_emb).to(latents.device),
+                rotation=rotation_from_pairs(*image_rotary_emb, device=latents.device)
+                if image_rotary_emb is not None
+                else self._rotation(rows, columns, device=latents.device),
                 scale_shift=self.norm_out.scale_shift(temb),
             )
         tokens = self._run_blocks(self.pos_embed(latents), guide, controlnet_block_samples)  # (B, N, D)
@@ -223,27 +216,42 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         sample = sample.reshape(len(latents), self.out_channels, *hidden_states.shape[2:])
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 
-    def _guide_from_condition(self, condition: Condition, latents: Tensor) -> Guide:
-        if condition.num_steps != 1:
-            raise ValueError(f"a condition of {condition.num_steps} steps; pick one with condition.at(step)")
-        if condition.batch_size != len(latents):
-            raise ValueError(f"{len(latents)} latents for a condition of {condition.batch_size} prompts")
-        parts = zip(condition.shifts[0], condition.keys, condition.values, strict=True)
-        return Guide(
-            temb=None,
-            text=None,
-            prepared=[Prepared(shift, KeyValue(key, value)) for shift, key, value in parts],
-            mask=condition.mask,
-            rotation=condition.rotation,
-            scale_shift=condition.scale_shift[0],
-        )
+    def enable_cache(self, config) -> None:
+        """As diffusers' `CacheMixin`: a cache over the steps, which trades a little quality for speed."""
+        TransformerBlockRegistry.register(DiTBlock, TransformerBlockMetadata(return_hidden_states_index=0))
+        if isinstance(config, TaylorSeerCacheConfig) and config.cache_identifiers is None:
+            # its own default does not match the names attn1 and attn2, and would cache nothing
+            config = replace(config, cache_identifiers=[r"blocks\.\d+\.attn[12]"])
+        super().enable_cache(config)
+
+    def _encode(
+        self,
+        timesteps: Tensor,
+        text: Tensor | None,
+        mask: Tensor | None,
+        text_t5: Tensor | None,
+        mask_t5: Tensor | None,
+        sizes: Tensor | None,
+        style: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Both texts in one row (B, L, T) with absent tokens learned, its key mask, and the time (..., B, D)."""
+        if text is None or text_t5 is None:
+            raise ValueError("give the text states of both encoders")
+        limits = (self.config.text_len, self.config.text_len_t5)
+        if (text.shape[1], text_t5.shape[1]) != limits:
+            raise ValueError(f"texts of {text.shape[1]} and {text_t5.shape[1]} tokens; this model takes {limits}")
+        states = torch.cat([text, self.text_embedder(text_t5)], dim=1)
+        if mask is not None and mask_t5 is not None:
+            present = torch.cat([mask, mask_t5], dim=1).bool().unsqueeze(-1)
+            states = torch.where(present, states, self.text_embedding_padding.to(states.dtype))
+        return *fill_up(states), self.time_extra_emb(timesteps, text_t5, sizes, style)
 
     def _run_blocks(self, tokens: Tensor, guide: Guide, residuals: Sequence[Tensor] | None) -> Tensor:
         num_skips = (len(self.blocks) - 1) // 2
         if residuals is not None and len(residuals) != num_skips:
             raise ValueError(f"{len(residuals)} ControlNet residuals for {num_skips} skip connections")
         turns = guide.rotation.unsqueeze(1)  # (N, 1, E/2, 2)
-        if self._eager:
+        if not torch.compiler.is_compiling() and self.blocks[0]._compiled_call_impl is None:
             turns = torch.view_as_complex(turns)  # (N, 1, E/2)
         skips: list[Tensor] = []
         for layer, block in enumerate(self.blocks):
@@ -261,10 +269,6 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
                 skips.append(tokens)
         return tokens
 
-    @property
-    def _eager(self) -> bool:
-        return not torch.compiler.is_compiling() and self.blocks[0]._compiled_call_impl is None
-
     def _grid(self, height: int, width: int) -> tuple[int, int]:
         patch = self.config.patch_size
         if height % patch or width % patch:
@@ -274,18 +278,3 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
     def _rotation(self, rows: int, columns: int, *, device: torch.device) -> Tensor:
         head_dim, base = self.config.attention_head_dim, ROPE_SIDE // self.config.patch_size
         return rotation_table(rows, columns, head_dim=head_dim, base=base, device=device)
-
-    def _text(
-        self, text: Tensor, mask: Tensor | None, text_t5: Tensor, mask_t5: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Both texts in one row (B, L, T), absent tokens learned, and the mask of what fills it up."""
-        states = torch.cat([text, self.text_embedder(text_t5)], dim=1)
-        if mask is not None and mask_t5 is not None:
-            present = torch.cat([mask, mask_t5], dim=1).bool().unsqueeze(-1)
-            states = torch.where(present, states, self.text_embedding_padding.to(states.dtype))
-        filling = -states.shape[1] % KEY_MULTIPLE
-        if states.device.type != "cpu" or not filling:
-            return states, None
-        key_mask = states.new_zeros(1, 1, 1, states.shape[1] + filling)
-        key_mask[..., -filling:] = -torch.inf
-        return F.pad(states, (0, 0, 0, filling)), key_mask

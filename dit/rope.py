@@ -42,9 +42,9 @@ def rotation_table(rows: int, columns: int, *, head_dim: int, base: int, device:
     return torch.stack([angles.cos(), angles.sin()], dim=-1)  # (N, E/2, 2)
 
 
-def rotation_from_pairs(cosine: Tensor, sine: Tensor) -> Tensor:
+def rotation_from_pairs(cosine: Tensor, sine: Tensor, *, device: torch.device) -> Tensor:
     """Rotation (N, E/2, 2) from diffusers' cosine and sine (N, E), which hold each value twice."""
-    return torch.stack([cosine[..., ::2], sine[..., ::2]], dim=-1).float()
+    return torch.stack([cosine[..., ::2], sine[..., ::2]], dim=-1).to(device, torch.float32)
 
 
 def rotate(x: Tensor, turns: Tensor) -> Tensor:

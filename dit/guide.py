@@ -1,0 +1,56 @@
+"""What the blocks take besides the tokens, and how it is read from a `Condition`.
+
+B batch, N image tokens, L text tokens, D width, H heads, E head width, T text width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dianjing.dit.attention import KeyValue
+from dianjing.dit.block import Prepared
+from dianjing.dit.condition import Condition
+
+KEY_MULTIPLE = 16  # CPU attention in bfloat16 is several times slower over other numbers of keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guide:
+    """Time and text, either as they come or prepared for each block; positions; the last norm's part."""
+
+    temb: Tensor | None  # (B, D)
+    text: Tensor | None  # (B, L, T)
+    prepared: Sequence[Prepared | None]
+    mask: Tensor | None  # (1, 1, 1, L)
+    rotation: Tensor  # (N, E/2, 2)
+    scale_shift: Tensor  # (B, 2D)
+
+
+def guide_from_condition(condition: Condition, *, batch_size: int) -> Guide:
+    """The guide of a condition of one step."""
+    if condition.num_steps != 1:
+        raise ValueError(f"a condition of {condition.num_steps} steps; pick one with condition.at(step)")
+    if condition.batch_size != batch_size:
+        raise ValueError(f"{batch_size} latents for a condition of {condition.batch_size} prompts")
+    parts = zip(condition.shifts[0], condition.keys, condition.values, strict=True)
+    return Guide(
+        temb=None,
+        text=None,
+        prepared=[Prepared(shift, KeyValue(key, value)) for shift, key, value in parts],
+        mask=condition.mask,
+        rotation=condition.rotation,
+        scale_shift=condition.scale_shift[0],
+    )
+
+
+def fill_up(text: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Text (B, L, T) with as many keys as CPU attention likes, and the mask (1, 1, 1, L) of those that are text."""
+    filling = -text.shape[1] % KEY_MULTIPLE
+    if text.device.type != "cpu" or not filling:
+        return text, None
+    mask = text.new_zeros(1, 1, 1, text.shape[1] + filling)
+    mask[..., -filling:] = -torch.inf
+    return F.pad(text, (0, 0, 0, filling)), mask
