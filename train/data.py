@@ -4,7 +4,7 @@ A step takes `global_batch` consecutive positions. Its rows are dealt out to mic
 process r, accumulation m holds rows [(r * accumulation + m) * micro, ... + micro).
 """
 
-import signal
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -84,10 +84,12 @@ class MicroBatches(Dataset[Batch]):
         return batch
 
 
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Ctrl-C and SIGTERM reach the whole process group; a worker must live until the last step is done."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, signal.SIG_IGN)
+def _leave_group(worker: int) -> None:
+    """Ctrl-C or SIGTERM for the whole group must not kill the data of the step being finished.
+
+    The loader itself ends workers by name, so they may not simply ignore the signal.
+    """
+    os.setpgrp()
 
 
 def loader(
@@ -102,5 +104,5 @@ def loader(
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         pin_memory=pin,
-        worker_init_fn=_leave_signals_to_the_trainer,
+        worker_init_fn=_leave_group,
     )

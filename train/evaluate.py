@@ -141,18 +141,17 @@ def judge(samples: Sequence[Sample], pictures: Sequence[np.ndarray], category: C
 
 
 def evaluate(
-    draw: Drawer, *, count: int, seed: int, size_px: int, device: str = "cpu"
+    draw: Drawer, matcher: Matcher, *, count: int, seed: int, categories: Sequence[Category] = CATEGORIES
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Figures of every category and language, and one picture of each prompt kept for a grid.
 
     The rates named "ceiling" are those of the truth itself, read by the same matcher: what a perfect model would reach.
     """
-    matcher = Matcher(size_px=size_px, device=device)
     results: dict[str, Any] = {}
     shown: list[np.ndarray] = []
-    bar = tqdm(total=len(CATEGORIES) * len(LANGUAGES) * count, unit="picture")
-    for category in CATEGORIES:
-        samples = held_out_samples(category, count_=count, seed=seed, size_px=size_px)
+    bar = tqdm(total=len(categories) * len(LANGUAGES) * count, unit="picture")
+    for category in categories:
+        samples = held_out_samples(category, count_=count, seed=seed, size_px=matcher.size_px)
         results[category.name] = {"ceiling": judge(samples, [s.image for s in samples], category, matcher)}
         for language in LANGUAGES:
             prompts = [getattr(sample, f"text_{language}") for sample in samples]
@@ -202,7 +201,8 @@ def _main() -> None:
     size_px = pipeline.transformer.config.sample_size * pipeline.vae_scale_factor
     settings = {"num_inference_steps": given.steps, "guidance_scale": given.guidance}
     draw = pipeline_drawer(pipeline, size_px=size_px, **settings)
-    report, shown = evaluate(draw, count=given.count, seed=given.seed, size_px=size_px, device=given.device)
+    matcher = Matcher(size_px=size_px, device=given.device)
+    report, shown = evaluate(draw, matcher, count=given.count, seed=given.seed)
     report |= {"model": given.model, "seed": given.seed, **settings}
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -27,8 +27,7 @@ from dianjing.train.stickers.objects import COLOURS, things
 
 SIZES_PX = (48, 56, 64, 72, 80, 96, 112)  # of a 128 px picture
 COARSE_PX = 32  # side of the coarse picture
-CANDIDATES = 48  # templates looked at closely
-REACH_PX = 4  # how far around a coarse place they are tried
+CANDIDATES = 32  # templates looked at closely
 LEAST_SCORE = 3.0  # what an object must reach to count as seen; a pale 32 px sprite has about 10
 
 
@@ -95,11 +94,11 @@ class Matcher:
 
     def _coarse_templates(self) -> tuple[Tensor, Tensor]:
         side = COARSE_PX
-        spectra = torch.empty((len(self.keys), 8, side, side // 2 + 1), dtype=torch.complex64, device=self.device)
+        spectra = torch.empty((8, len(self.keys), side, side // 2 + 1), dtype=torch.complex64, device=self.device)
         energy = torch.empty(len(self.keys), device=self.device)
         for index, ((thing, colour), size_px) in enumerate(self.keys):
             coarse = F.avg_pool2d(_template(thing, colour, size_px), self.coarse).to(self.device)
-            spectra[index] = torch.fft.rfft2(coarse, s=(side, side)).conj()
+            spectra[:, index] = torch.fft.rfft2(coarse, s=(side, side)).conj()
             energy[index] = 2 * coarse[:3].square().sum()
         return spectra, energy
 
@@ -115,8 +114,10 @@ class Matcher:
         fields = F.avg_pool2d(_fields(picture, background), self.coarse)
         side = fields.shape[-1]
         spectrum = torch.fft.rfft2(fields)
-        score = torch.fft.irfft2(torch.einsum("tcyx,cyx->tyx", self.spectra, spectrum), s=(side, side))
-        score -= self.energy[:, None, None]
+        product = self.spectra[0] * spectrum[0]
+        for channel in range(1, 8):
+            product.addcmul_(self.spectra[channel], spectrum[channel])
+        score = torch.fft.irfft2(product, s=(side, side)) - self.energy[:, None, None]
         for index, size_px in enumerate(self.sizes_px):
             block = score[index * len(self.looks) : (index + 1) * len(self.looks)]
             room = side - size_px // self.coarse + 1
@@ -127,12 +128,14 @@ class Matcher:
         """The exact score of one template around (x, y), at its size and the two beside it."""
         (thing, colour), coarse_px = self.keys[index]
         best: tuple[float, Seen] | None = None
-        step = self.size_px // 32
+        step, reach = self.size_px // 32, self.coarse + 1
         for size_px in (coarse_px - step, coarse_px, coarse_px + step):
-            y0, x0 = (max(0, min(v - REACH_PX + (coarse_px - size_px) // 2, self.size_px - size_px)) for v in (y, x))
-            window = fields[:, y0 : y0 + size_px + 2 * REACH_PX, x0 : x0 + size_px + 2 * REACH_PX]
+            y0, x0 = (max(0, min(v - reach + (coarse_px - size_px) // 2, self.size_px - size_px)) for v in (y, x))
+            window = fields[:, y0 : y0 + size_px + 2 * reach, x0 : x0 + size_px + 2 * reach]
             template = _template(thing, colour, size_px).to(self.device)
-            score = F.conv2d(window[None], template[None])[0, 0] - 2 * template[:3].square().sum()
+            # a plain product over all offsets: a convolution this large would be planned anew for every size
+            shifted = window.unfold(1, size_px, 1).unfold(2, size_px, 1)  # (8, dy, dx, size_px, size_px)
+            score = torch.tensordot(shifted, template, ([0, 3, 4], [0, 1, 2])) - 2 * template[:3].square().sum()
             top = int(score.argmax())
             dy, dx = divmod(top, score.shape[1])
             found = float(score.flatten()[top])
