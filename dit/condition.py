@@ -22,6 +22,7 @@ class Condition:
     shifts: Tensor  # of the blocks: (S, depth, B, D)
     scale_shift: Tensor  # of the last norm: (S, B, 2D)
     rotation: Tensor  # (N, E/2, 2)
+    size: tuple[int, int]  # height and width in latents
 
     @property
     def num_steps(self) -> int:
@@ -62,4 +63,5 @@ class Condition:
             shifts=move(self.shifts),
             scale_shift=move(self.scale_shift),
             rotation=move(self.rotation).to(self.rotation.dtype),
+            size=self.size,
         )

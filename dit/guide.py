@@ -29,12 +29,13 @@ class Guide:
     scale_shift: Tensor  # (B, 2D)
 
 
-def guide_from_condition(condition: Condition, *, batch_size: int) -> Guide:
-    """The guide of a condition of one step."""
+def guide_from_condition(condition: Condition, latents: Tensor) -> Guide:
+    """The guide of a condition of one step, made for latents (B, C, Y, X) like these."""
     if condition.num_steps != 1:
         raise ValueError(f"a condition of {condition.num_steps} steps; pick one with condition.at(step)")
-    if condition.batch_size != batch_size:
-        raise ValueError(f"{batch_size} latents for a condition of {condition.batch_size} prompts")
+    made_for, given = (condition.batch_size, *condition.size), (len(latents), *latents.shape[-2:])
+    if made_for != given:
+        raise ValueError(f"a condition for (batch, height, width) {made_for}, but latents of {given}")
     parts = zip(condition.shifts[0], condition.keys, condition.values, strict=True)
     return Guide(
         temb=None,

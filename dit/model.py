@@ -165,6 +165,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             shifts=torch.stack([each.shift for each in prepared], dim=1),
             scale_shift=scale_shift,
             rotation=self._rotation(rows, columns, device=text.device),
+            size=size,
         )
 
     def forward(
@@ -193,7 +194,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         latents = one_frame(hidden_states)
         rows, columns = self._grid(*latents.shape[-2:])
         if condition is not None:
-            guide = guide_from_condition(condition, batch_size=len(latents))
+            guide = guide_from_condition(condition, latents)
         elif timestep is None:
             raise ValueError("give either `condition`, or `timestep` and the text states of both encoders")
         else:
