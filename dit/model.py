@@ -101,6 +101,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             raise ValueError(f"norm_type {norm_type!r} is unknown; only 'layer_norm' is")
         width = heads * head_dim
         self.register_to_config(hidden_size=width)
+        self.inner_dim, self.num_heads = width, heads  # read by diffusers' pipelines
         self.out_channels = 2 * in_channels if learn_sigma else in_channels
         self.gradient_checkpointing = False
 
