@@ -110,7 +110,7 @@ def held_out_samples(category: Category, *, count_: int, seed: int, size_px: int
 
 def to_tensor(picture: np.ndarray) -> Tensor:
     """uint8 (H, W, 3) -> (3, H, W) on [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1) / 255
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
 
 
 Drawer = Callable[[Sequence[str], Sequence[int]], list[np.ndarray]]  # prompts and seeds to uint8 pictures

@@ -67,7 +67,8 @@ def local_folder(name_or_path: str | PathLike) -> Path | None:
     if entry is not None:
         if entry.folder is not None and not (entry.folder / "model_index.json").is_file():
             raise WeightsError(
-                f"the embedded bundle {name!r} is missing from {entry.folder}; install the package again"
+                f"the embedded bundle {name!r} is missing from {entry.folder}; install the package again, or train it "
+                "in a checkout: python -m dianjing.train.recipes.sticker"
             )
         return entry.folder
     if Path(name).is_dir():
