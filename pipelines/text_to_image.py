@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import BertModel, PreTrainedTokenizerBase, T5EncoderModel
 
-from dianjing.dit import DiT
+from dianjing.dit import Condition, DiT
 from dianjing.pipelines import inputs, request
 from dianjing.pipelines.encoding import PromptPipeline
 from dianjing.pipelines.latents import Generators, decode_latents, draw_noise
@@ -181,20 +181,22 @@ class TextToImagePipeline(PromptPipeline):
     ) -> Tensor:
         """From noise to latents, (B, C, Y, X) in float32 between the steps."""
         self._num_timesteps = len(timesteps)
-        ahead, first = None, 0  # what is known of the steps from `first` on
+        ahead: Condition | None = None
+        first = 0  # the step that `ahead` begins with
         with self.progress_bar(total=len(timesteps)) as progress_bar:
             for step, timestep in enumerate(timesteps):
                 if self._interrupt:
                     break
                 self._current_timestep = timestep
                 guided = self.do_classifier_free_guidance and text.negative_prompt_embeds is not None
-                if ahead is None or ahead.guided != guided or step - first == ahead.num_steps:
+                rows = text.batch_size * (2 if guided else 1)
+                if ahead is None or ahead.batch_size != rows or step - first == ahead.num_steps:
                     ahead, first = look_ahead(
                         self.transformer, timesteps[step:], text,
                         guided=guided, size=(latents.shape[-2], latents.shape[-1]), image_meta_size=image_meta_size,
                     ), step  # fmt: skip
                 scaled = self.scheduler.scale_model_input(latents, timestep)
-                predictions = predict(self.transformer, scaled, timestep, ahead, step - first)
+                predictions = predict(self.transformer, scaled, ahead.at(step - first))
                 prediction = combine(predictions, scale=self.guidance_scale, rescale=self.guidance_rescale)
                 latents = self.scheduler.step(prediction, timestep, latents, **options, return_dict=False)[0]
                 if call_back is not None:

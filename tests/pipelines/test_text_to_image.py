@@ -161,11 +161,9 @@ class TestCallbacks:
         assert (changed - draw(pipe)).abs().max() > 1e-4
 
     def test_a_callback_that_looks_only_changes_nothing(self, pipe, draw, monkeypatch):
-        counted = []
+        counted, condition = [], pipe.transformer.condition
         monkeypatch.setattr(
-            prediction,
-            "compute_condition",
-            lambda *a, f=prediction.compute_condition, **k: counted.append(1) or f(*a, **k),
+            pipe.transformer, "condition", lambda *args, **inputs: counted.append(1) or condition(*args, **inputs)
         )
         names = ["latents", "prompt_embeds", "negative_prompt_embeds_2"]
         seen = draw(pipe, callback_on_step_end=lambda p, s, t, k: k, callback_on_step_end_tensor_inputs=names)
