@@ -13,7 +13,7 @@ from pathlib import Path
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
 PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
-LIBRARIES = ("diffusers", "transformers", "dianjing")
+LIBRARIES = ("diffusers", "transformers", "dianjing", "stable_diffusion")  # the last: diffusers' safety checker
 
 
 class WeightsError(ValueError):

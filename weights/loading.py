@@ -94,8 +94,12 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 def _network_class(component: Component) -> Any:
     if component.class_name in OUR_CLASSES:
         return OUR_CLASSES[component.class_name]
-    library = {"diffusers": diffusers, "transformers": transformers}.get(component.library)
-    cls = getattr(library, component.class_name, None)
+    libraries = {
+        "diffusers": diffusers,
+        "transformers": transformers,
+        "stable_diffusion": diffusers.pipelines.stable_diffusion,  # its name for its safety checker's home
+    }
+    cls = getattr(libraries.get(component.library), component.class_name, None)
     if inspect.isclass(cls) and issubclass(cls, nn.Module):
         return cls
     raise WeightsError(

@@ -5,8 +5,10 @@ import json
 import accelerate.hooks
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import HunyuanDiTPipeline, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from peft import LoraConfig, get_peft_model_state_dict
+from transformers import CLIPConfig, CLIPImageProcessor
 
 from dianjing import DiT, TextToImagePipeline
 from dianjing.pipelines.lexicon import Lexicon
@@ -71,6 +73,20 @@ def test_a_folder_of_another_architecture_is_refused(pipe, tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match="UNet2DConditionModel; TextToImagePipeline takes a Hunyuan-DiT"):
         TextToImagePipeline.from_pretrained(tmp_path)
+
+
+def test_a_published_folder_with_a_safety_checker_loads_and_is_checked(make_hunyuan, draw, tmp_path):
+    side = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = CLIPConfig(
+        vision_config={**side, "image_size": 32, "patch_size": 16}, text_config={**side, "vocab_size": 9},
+        projection_dim=8,
+    )  # fmt: skip
+    extractor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32)
+    checker = StableDiffusionSafetyChecker(config)
+    parts = {**make_hunyuan().components, "safety_checker": checker.eval(), "feature_extractor": extractor}
+    HunyuanDiTPipeline(**parts).save_pretrained(tmp_path)
+    pipe = TextToImagePipeline.from_pretrained(tmp_path)
+    assert pipe("a cat", num_inference_steps=1).nsfw_content_detected in ([True], [False])
 
 
 @pytest.mark.parametrize("kind", ["block_level", "leaf_level"])
