@@ -11,6 +11,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def judge(samples: Sequence[Sample], pictures: Sequence[np.ndarray], category: C
     for sample, picture in zip(samples, pictures, strict=True):
         pixels = to_tensor(picture)
         reading = matcher.read(pixels)
-        right += category.is_right(sample.scene, reading, lambda seen, p=pixels: matcher.colour_of(p, seen))
+        right += category.is_right(sample.scene, reading, partial(matcher.colour_of, pixels))
         backgrounds += reading.background == sample.scene.background
     return {"right": right, "background": backgrounds, "count": len(samples)}
 
