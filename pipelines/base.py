@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging
+from typing_extensions import Self
 
 from dianjing.pipelines.lexicon import FILE_NAME, Lexicon
 from dianjing.pipelines.lora import LoRAMixin
@@ -35,7 +36,7 @@ class Pipeline(LoRAMixin, DiffusionPipeline):
     _interrupt = False
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, **options: Any) -> "Pipeline":
+    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, **options: Any) -> Self:
         """Load a registry name ("sticker"), a local folder or a Hub id; options as diffusers takes them.
 
         Only safetensors are loaded, and no code that comes with weights.

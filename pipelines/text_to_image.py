@@ -72,6 +72,8 @@ class TextToImagePipeline(PromptPipeline):
         default_guidance_scale: float = 5.0,
     ):
         super().__init__()
+        if transformer is not None and not hasattr(transformer, "condition"):
+            raise ValueError(f"transformer is a {type(transformer).__name__}; load its folder with DiT.from_pretrained")
         self.register_modules(
             vae=vae,
             text_encoder=text_encoder,

@@ -75,6 +75,11 @@ def test_a_folder_of_another_architecture_is_refused(pipe, tmp_path):
         TextToImagePipeline.from_pretrained(tmp_path)
 
 
+def test_a_transformer_of_diffusers_itself_is_refused(make_hunyuan, pipe):
+    with pytest.raises(ValueError, match=r"HunyuanDiT2DModel; load its folder with DiT\.from_pretrained"):
+        TextToImagePipeline(**{**pipe.components, "transformer": make_hunyuan().transformer})
+
+
 def test_a_published_folder_with_a_safety_checker_loads_and_is_checked(make_hunyuan, draw, tmp_path):
     side = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     config = CLIPConfig(

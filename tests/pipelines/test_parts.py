@@ -10,6 +10,8 @@ from dianjing.pipelines.latents import draw_noise
 from dianjing.pipelines.lexicon import Lexicon
 from dianjing.pipelines.sizes import TRAINED_SIZES, nearest_trained_size
 from dianjing.pipelines.text import States, encode_missing
+from dianjing.train.stickers.captions import vocabulary
+from dianjing.train.stickers.world import World
 
 LEXICON = Lexicon(
     zh=frozenset({"小猫", "猫", "草地", "上", "的", "一只", "在"}),
@@ -49,6 +51,15 @@ def warnings(monkeypatch):
 )
 def test_words_that_the_lexicon_lacks_are_found(prompt, unknown):
     assert LEXICON.unknown(prompt) == unknown
+
+
+def test_no_caption_of_the_sticker_world_is_hinted_at():
+    lexicon = Lexicon(**{language: frozenset(words) for language, words in vocabulary().items()})
+    world = World()
+    samples = [world.picture(0, position) for position in range(200)]
+    captions = [text for sample in samples for text in (sample.text_zh, sample.text_en)]
+    assert {text: words for text in captions if (words := lexicon.unknown(text))} == {}
+    assert lexicon.unknown("a cat riding a 独角鲸") == ["riding", "独角鲸"]
 
 
 def test_a_lexicon_without_chinese_knows_no_chinese_word():
