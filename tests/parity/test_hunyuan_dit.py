@@ -149,7 +149,7 @@ def test_a_folder_saved_here_loads_in_diffusers(tmp_path):
     assert largest_error(call(ours, inputs), call(theirs, inputs)) <= TOLERANCE
 
 
-def test_gradients_agree():
+def test_gradients_agree_with_theirs():
     config = random_config(3)
     pair = make_pair(config)
     inputs = make_inputs(config, batch_size=2, rows=4, columns=4)
