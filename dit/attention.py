@@ -10,7 +10,6 @@ from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
-from dianjing.dit.kernels import linear
 from dianjing.dit.rope import rotate
 
 EPS = 1e-6
@@ -65,7 +64,7 @@ class DiTAttnProcessor:
             # text is on every rank, so only the image tokens' own attention is split
             parallel_config=None if attn.is_cross_attention else self._parallel_config,
         )
-        return attn.to_out[1](linear(attn.to_out[0], states.flatten(2)))
+        return attn.to_out[1](attn.to_out[0](states.flatten(2)))
 
 
 class Attention(nn.Module, AttentionModuleMixin):
@@ -98,7 +97,7 @@ class Attention(nn.Module, AttentionModuleMixin):
 
     def query(self, hidden_states: Tensor, turns: Tensor | None) -> Tensor:
         """Queries (B, N, H, E) of image tokens (B, N, D)."""
-        return self._finish(linear(self.to_q, hidden_states), self.norm_q, turns)
+        return self._finish(self.to_q(hidden_states), self.norm_q, turns)
 
     def key_value(self, text: Tensor) -> KeyValue:
         """Of text tokens (B, L, T)."""
@@ -108,10 +107,9 @@ class Attention(nn.Module, AttentionModuleMixin):
     def query_key_value(self, hidden_states: Tensor, turns: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, N, H, E) of image tokens (B, N, D)."""
         if self.fused_projections:
-            query, key, value = linear(self.to_qkv, hidden_states).chunk(3, -1)
+            query, key, value = self.to_qkv(hidden_states).chunk(3, -1)
         else:
-            query, key = linear(self.to_q, hidden_states), linear(self.to_k, hidden_states)
-            value = linear(self.to_v, hidden_states)
+            query, key, value = self.to_q(hidden_states), self.to_k(hidden_states), self.to_v(hidden_states)
         query, key = self._finish(query, self.norm_q, turns), self._finish(key, self.norm_k, turns)
         return query, key, self._split(value)
 

@@ -7,12 +7,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.activations import GELU
-from diffusers.models.attention import FeedForward as PlainFeedForward
+from diffusers.models.attention import FeedForward
 from torch import Tensor, nn
 
 from dianjing.dit.attention import EPS, Attention, KeyValue, LayerNorm
-from dianjing.dit.kernels import linear, linear_add, linear_gelu
 
 
 class ShiftNorm(nn.Module):
@@ -46,15 +44,6 @@ class ScaleShiftNorm(nn.Module):
     def forward(self, x: Tensor, scale_shift: Tensor) -> Tensor:
         scale, shift = scale_shift.unsqueeze(1).chunk(2, dim=-1)
         return torch.addcmul(shift, self.norm(x), 1 + scale)
-
-
-class FeedForward(PlainFeedForward):
-    """Two linear layers with an activation between, added to the residual."""
-
-    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        up, _, down = self.net
-        hidden = linear_gelu(up.proj, x, approximate=up.approximate) if isinstance(up, GELU) else up(x)
-        return linear_add(down, hidden, residual)
 
 
 class Prepared(NamedTuple):
@@ -110,7 +99,7 @@ class DiTBlock(nn.Module):
             prepared = self.prepare(temb, encoder_hidden_states)
         x = hidden_states
         if skip is not None:
-            x = linear(self.skip_linear, self.skip_norm(torch.cat([x, skip], dim=-1)))
+            x = self.skip_linear(self.skip_norm(torch.cat([x, skip], dim=-1)))
         x = x + self.attn1(self.norm1(x, prepared.shift), turns=turns)
         x = x + self.attn2(
             self.norm2(x),
@@ -118,4 +107,4 @@ class DiTBlock(nn.Module):
             attention_mask=attention_mask,
             key_value=prepared.key_value,
         )
-        return self.ff(self.norm3(x), x)
+        return x + self.ff(self.norm3(x))

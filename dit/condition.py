@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dianjing.dit.frozen import FrozenBlock
+
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
@@ -23,6 +25,7 @@ class Condition:
     scale_shift: Tensor  # of the last norm: (S, B, 2D)
     rotation: Tensor  # (N, E/2, 2)
     size: tuple[int, int]  # height and width in latents
+    frozen: tuple[FrozenBlock, ...] | None = None  # the blocks for a CPU in bfloat16, where that holds
 
     @property
     def num_steps(self) -> int:
@@ -51,7 +54,7 @@ class Condition:
         )
 
     def to(self, *args, **kwargs) -> "Condition":
-        """As `torch.Tensor.to`; the rotation stays in float32."""
+        """As `torch.Tensor.to`; the rotation stays in float32, and frozen blocks stay behind."""
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(*args, **kwargs)

@@ -13,6 +13,7 @@ from torch import Tensor
 from dianjing.dit.attention import KeyValue
 from dianjing.dit.block import Prepared
 from dianjing.dit.condition import Condition
+from dianjing.dit.frozen import FrozenBlock
 
 KEY_MULTIPLE = 16  # CPU attention in bfloat16 is several times slower over other numbers of keys
 
@@ -24,6 +25,7 @@ class Guide:
     temb: Tensor | None  # (B, D)
     text: Tensor | None  # (B, L, T)
     prepared: Sequence[Prepared | None]
+    frozen: Sequence[FrozenBlock] | None
     mask: Tensor | None  # (1, 1, 1, L)
     rotation: Tensor  # (N, E/2, 2)
     scale_shift: Tensor  # (B, 2D)
@@ -41,6 +43,7 @@ def guide_from_condition(condition: Condition, latents: Tensor) -> Guide:
         temb=None,
         text=None,
         prepared=[Prepared(shift, KeyValue(key, value)) for shift, key, value in parts],
+        frozen=condition.frozen,
         mask=condition.mask,
         rotation=condition.rotation,
         scale_shift=condition.scale_shift[0],

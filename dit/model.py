@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from dianjing.dit.block import DiTBlock, ScaleShiftNorm
 from dianjing.dit.condition import Condition
 from dianjing.dit.embeddings import POOL_HEADS, PatchEmbed, Projection, TimeExtraEmbedding
+from dianjing.dit.frozen import FrozenBlock, can_run_frozen, freeze, run_frozen
 from dianjing.dit.guide import Guide, fill_up, guide_from_condition
 from dianjing.dit.offload import onloaded
 from dianjing.dit.rope import rotation_from_pairs, rotation_table
@@ -167,6 +168,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             scale_shift=scale_shift,
             rotation=self._rotation(rows, columns, device=text.device),
             size=size,
+            frozen=self._freeze(text),
         )
 
     def forward(
@@ -201,10 +203,12 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         else:
             texts = (encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5)
             text, mask, temb = self._encode(timestep.expand(len(latents)), *texts, image_meta_size, style)
+            frozen = self._freeze(latents)
             guide = Guide(
                 temb=temb,
                 text=text,
-                prepared=[None] * len(self.blocks),
+                prepared=[block.prepare(temb, text) if frozen else None for block in self.blocks],
+                frozen=frozen,
                 mask=mask,
                 rotation=rotation_from_pairs(*image_rotary_emb, device=latents.device)
                 if image_rotary_emb is not None
@@ -252,6 +256,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         num_skips = (len(self.blocks) - 1) // 2
         if residuals is not None and len(residuals) != num_skips:
             raise ValueError(f"{len(residuals)} ControlNet residuals for {num_skips} skip connections")
+        frozen = guide.frozen if can_run_frozen(tokens) and not self.is_cache_enabled else None
         turns = guide.rotation.unsqueeze(1)  # (N, 1, E/2, 2)
         if not torch.compiler.is_compiling() and self.blocks[0]._compiled_call_impl is None:
             turns = torch.view_as_complex(turns)  # (N, 1, E/2)
@@ -262,14 +267,20 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
                 skip = skips.pop()
                 if residuals is not None:
                     skip = skip + residuals[len(skips)]
-            inputs = (tokens, guide.temb, guide.text, turns, guide.mask, skip, guide.prepared[layer])
-            if torch.is_grad_enabled() and self.gradient_checkpointing:
+            prepared = guide.prepared[layer]
+            inputs = (tokens, guide.temb, guide.text, turns, guide.mask, skip, prepared)
+            if frozen is not None and prepared is not None:
+                tokens = run_frozen(frozen[layer], tokens, prepared, turns, guide.mask, skip)
+            elif torch.is_grad_enabled() and self.gradient_checkpointing:
                 tokens = self._gradient_checkpointing_func(block, *inputs)
             else:
                 tokens = block(*inputs)
             if layer < num_skips:
                 skips.append(tokens)
         return tokens
+
+    def _freeze(self, x: Tensor) -> tuple[FrozenBlock, ...] | None:
+        return freeze(self.blocks) if can_run_frozen(x) and not self.is_cache_enabled else None
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
         patch = self.config.patch_size
