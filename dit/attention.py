@@ -42,19 +42,14 @@ class DiTAttnProcessor:
         self,
         attn: "Attention",
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None,
-        turns: Tensor | None,
-        attention_mask: Tensor | None,
-        key_value: KeyValue | None,
+        turns: Tensor,
+        attention_mask: Tensor | None = None,
+        key_value: KeyValue | None = None,
     ) -> Tensor:
-        if attn.is_cross_attention:
-            query = attn.query(hidden_states, turns)
-            if key_value is None:
-                assert encoder_hidden_states is not None
-                key_value = attn.key_value(encoder_hidden_states)
-            key, value = key_value
-        else:
+        if key_value is None:
             query, key, value = attn.query_key_value(hidden_states, turns)
+        else:
+            query, (key, value) = attn.query(hidden_states, turns), key_value
         states = dispatch_attention_fn(
             query,
             key,
@@ -68,7 +63,7 @@ class DiTAttnProcessor:
 
 
 class Attention(nn.Module, AttentionModuleMixin):
-    """Self-attention, or attention to a text of width `text_dim`: (B, N, D) -> (B, N, D)."""
+    """Self-attention, or attention to the keys and values of a text of width `text_dim`."""
 
     _default_processor_cls = DiTAttnProcessor
     _available_processors = (DiTAttnProcessor,)
@@ -95,7 +90,7 @@ class Attention(nn.Module, AttentionModuleMixin):
         finished = norm(self._split(states).float())
         return (finished if turns is None else rotate(finished, turns)).to(states.dtype)
 
-    def query(self, hidden_states: Tensor, turns: Tensor | None) -> Tensor:
+    def query(self, hidden_states: Tensor, turns: Tensor) -> Tensor:
         """Queries (B, N, H, E) of image tokens (B, N, D)."""
         return self._finish(self.to_q(hidden_states), self.norm_q, turns)
 
@@ -104,7 +99,7 @@ class Attention(nn.Module, AttentionModuleMixin):
         key, value = self.to_kv(text).chunk(2, -1) if self.fused_projections else (self.to_k(text), self.to_v(text))
         return KeyValue(self._finish(key, self.norm_k, None), self._split(value))
 
-    def query_key_value(self, hidden_states: Tensor, turns: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def query_key_value(self, hidden_states: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, N, H, E) of image tokens (B, N, D)."""
         if self.fused_projections:
             query, key, value = self.to_qkv(hidden_states).chunk(3, -1)
@@ -116,9 +111,9 @@ class Attention(nn.Module, AttentionModuleMixin):
     def forward(
         self,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        turns: Tensor | None = None,
+        turns: Tensor,
         attention_mask: Tensor | None = None,
         key_value: KeyValue | None = None,
     ) -> Tensor:
-        return self.processor(self, hidden_states, encoder_hidden_states, turns, attention_mask, key_value)
+        """(B, N, D) -> (B, N, D)"""
+        return self.processor(self, hidden_states, turns, attention_mask, key_value)

@@ -100,11 +100,6 @@ class DiTBlock(nn.Module):
         x = hidden_states
         if skip is not None:
             x = self.skip_linear(self.skip_norm(torch.cat([x, skip], dim=-1)))
-        x = x + self.attn1(self.norm1(x, prepared.shift), turns=turns)
-        x = x + self.attn2(
-            self.norm2(x),
-            turns=turns,
-            attention_mask=attention_mask,
-            key_value=prepared.key_value,
-        )
+        x = x + self.attn1(self.norm1(x, prepared.shift), turns)
+        x = x + self.attn2(self.norm2(x), turns, attention_mask, prepared.key_value)
         return x + self.ff(self.norm3(x))

@@ -22,10 +22,10 @@ KEY_MULTIPLE = 16  # CPU attention in bfloat16 is several times slower over othe
 class Guide:
     """Time and text, either as they come or prepared for each block; positions; the last norm's part."""
 
-    temb: Tensor | None  # (B, D)
-    text: Tensor | None  # (B, L, T)
-    prepared: Sequence[Prepared | None]
-    frozen: Sequence[FrozenBlock] | None
+    temb: Tensor | None = None  # (B, D)
+    text: Tensor | None = None  # (B, L, T)
+    prepared: Sequence[Prepared] | None = None
+    frozen: Sequence[FrozenBlock] | None = None
     mask: Tensor | None  # (1, 1, 1, L)
     rotation: Tensor  # (N, E/2, 2)
     scale_shift: Tensor  # (B, 2D)
@@ -40,8 +40,6 @@ def guide_from_condition(condition: Condition, latents: Tensor) -> Guide:
         raise ValueError(f"a condition for (batch, height, width) {made_for}, but latents of {given}")
     parts = zip(condition.shifts[0], condition.keys, condition.values, strict=True)
     return Guide(
-        temb=None,
-        text=None,
         prepared=[Prepared(shift, KeyValue(key, value)) for shift, key, value in parts],
         frozen=condition.frozen,
         mask=condition.mask,

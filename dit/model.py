@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from dianjing.dit.block import DiTBlock, ScaleShiftNorm
 from dianjing.dit.condition import Condition
 from dianjing.dit.embeddings import POOL_HEADS, PatchEmbed, Projection, TimeExtraEmbedding
-from dianjing.dit.frozen import FrozenBlock, can_run_frozen, freeze, run_frozen
+from dianjing.dit.frozen import can_run_frozen, freeze, run_frozen
 from dianjing.dit.guide import Guide, fill_up, guide_from_condition
 from dianjing.dit.offload import onloaded
 from dianjing.dit.rope import rotation_from_pairs, rotation_table
@@ -168,7 +168,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             scale_shift=scale_shift,
             rotation=self._rotation(rows, columns, device=text.device),
             size=size,
-            frozen=self._freeze(text),
+            frozen=freeze(self.blocks) if can_run_frozen(text) else None,
         )
 
     def forward(
@@ -203,18 +203,12 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         else:
             texts = (encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5)
             text, mask, temb = self._encode(timestep.expand(len(latents)), *texts, image_meta_size, style)
-            frozen = self._freeze(latents)
-            guide = Guide(
-                temb=temb,
-                text=text,
-                prepared=[block.prepare(temb, text) if frozen else None for block in self.blocks],
-                frozen=frozen,
-                mask=mask,
-                rotation=rotation_from_pairs(*image_rotary_emb, device=latents.device)
-                if image_rotary_emb is not None
-                else self._rotation(rows, columns, device=latents.device),
-                scale_shift=self.norm_out.scale_shift(temb),
-            )
+            if image_rotary_emb is None:
+                rotation = self._rotation(rows, columns, device=latents.device)
+            else:
+                rotation = rotation_from_pairs(*image_rotary_emb, device=latents.device)
+            scale_shift = self.norm_out.scale_shift(temb)
+            guide = Guide(temb=temb, text=text, mask=mask, rotation=rotation, scale_shift=scale_shift)
         tokens = self._run_blocks(self.pos_embed(latents), guide, controlnet_block_samples)  # (B, N, D)
         tokens = self.proj_out(self.norm_out(tokens, guide.scale_shift))
         patch = self.config.patch_size
@@ -267,9 +261,9 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
                 skip = skips.pop()
                 if residuals is not None:
                     skip = skip + residuals[len(skips)]
-            prepared = guide.prepared[layer]
+            prepared = guide.prepared and guide.prepared[layer]
             inputs = (tokens, guide.temb, guide.text, turns, guide.mask, skip, prepared)
-            if frozen is not None and prepared is not None:
+            if frozen and prepared:
                 tokens = run_frozen(frozen[layer], tokens, prepared, turns, guide.mask, skip)
             elif torch.is_grad_enabled() and self.gradient_checkpointing:
                 tokens = self._gradient_checkpointing_func(block, *inputs)
@@ -278,9 +272,6 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             if layer < num_skips:
                 skips.append(tokens)
         return tokens
-
-    def _freeze(self, x: Tensor) -> tuple[FrozenBlock, ...] | None:
-        return freeze(self.blocks) if can_run_frozen(x) and not self.is_cache_enabled else None
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
         patch = self.config.patch_size
