@@ -93,8 +93,9 @@ def test_an_absent_attention_backend_is_refused_with_the_package_to_install(make
 
 
 def test_an_unknown_attention_backend_is_refused_with_the_known_ones(make_model):
-    with pytest.raises(ValueError, match=r"must be one of the following: .*native.*xformers"):
+    with pytest.raises(ValueError, match="must be one of the following") as refusal:
         make_model().set_attention_backend("fastest")
+    assert all(f" {name}," in f"{refusal.value}," for name in ("native", "xformers"))  # listed in any order
 
 
 @pytest.mark.parametrize(
