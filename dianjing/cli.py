@@ -6,7 +6,6 @@ Results go to stdout (as JSON with --json), everything else to stderr.
 
 import json
 import secrets
-import subprocess
 import sys
 import traceback
 from enum import Enum
@@ -147,19 +146,40 @@ def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command(
-    short_help="Compare speed with diffusers.",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
-def bench(ctx: typer.Context, debug: Debug = False) -> None:
-    """Compare speed with diffusers, same weights; options as in benchmarks/README.md."""
-    folder = Path(dianjing.__file__).resolve().parents[1] / "benchmarks"
-    if not (folder / "__main__.py").is_file():
+@app.command(short_help="Compare speed with diffusers.")
+def bench(
+    models: Annotated[str, typer.Option(help="Sizes to measure, with commas between.")] = "sticker,middle,wide",
+    pairs: Annotated[int, typer.Option(help="Interleaved pairs, at least; small models take more.")] = 5,
+    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
+    with_compile: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Both sides with torch.compile too: takes minutes more.")
+    ] = False,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="PATH", help="Write every number to this file.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Compare speed and deviation with diffusers, same weights, from a checkout."""
+    root = Path(dianjing.__file__).resolve().parents[1]
+    if not (root / "benchmarks" / "__main__.py").is_file():
         raise ValueError(
             "the benchmarks are not part of an installed package; "
             "run `dianjing bench` from a checkout of the repository"
         )
-    raise typer.Exit(subprocess.call([sys.executable, str(folder), *ctx.args]))
+    sys.path.insert(0, str(root))
+    from benchmarks import command
+
+    command.bench(
+        models=models,
+        pairs=pairs,
+        dtype=dtype,
+        device=device,
+        with_compile=with_compile,
+        json_path=json_path,
+        markdown=markdown,
+    )
 
 
 @app.command(short_help="Train from a recipe.")

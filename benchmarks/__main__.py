@@ -1,0 +1,9 @@
+"""`python -m benchmarks`: `dianjing bench` under another name."""
+
+import sys
+
+from dianjing.cli import main
+
+if __name__ == "__main__":
+    sys.argv[1:1] = ["bench"]
+    main()
