@@ -15,7 +15,8 @@ from torch import Tensor
 
 from dianjing.train.config import AutoencoderModel, AutoencoderObjective, AutoencoderSamples
 from dianjing.train.data import Batch
-from dianjing.train.loop import Task, save_module
+from dianjing.train.loop import Task, load_weights, save_module
+from dianjing.train.principal import make_principal
 from dianjing.train.pictures import tile, to_pixels, to_uint8
 
 FIRST_LOG_VARIANCE = -6.0
@@ -56,7 +57,7 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 
 class AutoencoderTask(Task):
-    """AutoencoderKL on L1 + edges + KL."""
+    """AutoencoderKL on L1 + MSE + edges + KL."""
 
     def __init__(
         self, model: AutoencoderModel, objective: AutoencoderObjective, samples: AutoencoderSamples,
@@ -65,8 +66,13 @@ class AutoencoderTask(Task):
         """probe: uint8 (N, H, W, 3), shown in the grid and measured for the scaling factor."""
         super().__init__()
         self.vae = make_autoencoder(model, size_px=probe.shape[1])
-        with torch.no_grad():  # start nearly deterministic
-            self.vae.quant_conv.bias[model.latent_channels :] = FIRST_LOG_VARIANCE
+        if model.encoder == "principal":
+            make_principal(self.vae, to_pixels(probe), whitening=model.whitening, log_variance=FIRST_LOG_VARIANCE)
+        else:
+            with torch.no_grad():  # start nearly deterministic
+                self.vae.quant_conv.bias[model.latent_channels :] = FIRST_LOG_VARIANCE
+        if model.start_from is not None:
+            load_weights(self.vae, model.start_from)
         self.objective, self.samples, self.probe = objective, samples, probe
         with torch.no_grad():
             self.latent_shape = self._moments(to_pixels(probe[:1]))[0].shape[1:]
@@ -98,13 +104,13 @@ class AutoencoderTask(Task):
         mean, log_variance = self._moments(pixels)
         spread = (log_variance.exp() + weights.latent_noise**2).sqrt()
         decoded = self._decode(mean + spread * noise)
-        l1 = (decoded - pixels).abs().mean()
+        l1, mse = F.l1_loss(decoded, pixels), F.mse_loss(decoded, pixels)
         edges = edge_distance(decoded, pixels, scales=weights.edge_scales)
         kl = kl_per_number(mean, log_variance)
-        loss = weights.l1 * l1 + weights.edges * edges + weights.kl * kl
+        loss = weights.l1 * l1 + weights.mse * mse + weights.edges * edges + weights.kl * kl
         with torch.no_grad():
             quality = psnr(decoded.clamp(-1, 1), pixels)
-        return {"loss": loss, "l1": l1, "edges": edges, "kl": kl, "psnr_db": quality}
+        return {"loss": loss, "l1": l1, "mse": mse, "edges": edges, "kl": kl, "psnr_db": quality}
 
     def grid(self) -> np.ndarray:
         """Each row: pictures, and below them what comes back."""

@@ -71,10 +71,14 @@ class AutoencoderModel(Section):
     block_out_channels: tuple[int, ...] = (32, 64, 128, 128)
     layers_per_block: int = 1
     norm_num_groups: int = 16
+    encoder: Literal["learned", "principal"] = "learned"  # principal: fixed, the decoder alone is trained
+    whitening: float = Field(default=0.5, ge=0, le=1)  # of principal components; 1 makes all as strong
+    start_from: Path | None = None  # a diffusers AutoencoderKL folder of the same shape; None: from scratch
 
 
 class AutoencoderObjective(Section):
     l1: float = 1.0
+    mse: float = 0.0  # flat colours are learnt sooner with it
     edges: float = 1.0
     edge_scales: int = Field(default=3, ge=1)
     kl: float = 3e-4  # per latent number
@@ -112,7 +116,8 @@ class TransformerSection(Section):
 
 class TextToImageModel(Section):
     vae: Path  # a diffusers AutoencoderKL folder; frozen
-    tokenizers: Path | None = None  # holds tokenizer/ and tokenizer_2/; None trains them
+    start_from: Path | None = None  # an export of the same shape, tokenizers included; None: from scratch
+    tokenizers: Path | None = None  # holds tokenizer/ and tokenizer_2/; None: start_from's, or new ones
     tokenizer_captions: int = Field(default=40_000, gt=0)
     text_len: int = 64
     text_len_t5: int = 64
@@ -127,7 +132,7 @@ class TextToImageObjective(Section):
     timesteps: Literal["uniform", "stratified", "logit_normal"] = "stratified"
     logit_mean: float = 0.0
     logit_std: float = Field(default=1.0, gt=0)
-    min_snr_gamma: float | None = Field(default=5.0, gt=0)
+    min_snr_gamma: float | None = Field(default=None, gt=0)
     chinese: float = Field(default=0.5, ge=0, le=1)  # share of Chinese captions
     caption_dropout: float = Field(default=0.1, ge=0, le=1)  # both encoders together
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from PIL import Image
+from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -83,6 +84,20 @@ class Task(nn.Module, ABC):
 def save_module(module: Any, folder: Path, dtype: torch.dtype) -> None:
     """A diffusers or transformers model as a folder in the given precision; itself it stays."""
     nn.Module.to(deepcopy(module), dtype).save_pretrained(folder)
+
+
+def load_weights(module: nn.Module, folder: Path) -> None:
+    """Exported weights into a model of the same shape, whatever their precision.
+
+    Raises ValueError where there are none, or names and shapes differ.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) != 1:
+        raise ValueError(f"{folder} holds {len(files)} .safetensors files; start_from takes an export, with one a part")
+    try:
+        load_model(module, files[0])  # knows of tied weights
+    except RuntimeError as error:
+        raise ValueError(f"{files[0]} does not fit this run's model: {error}") from None
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -26,10 +26,11 @@ from dianjing.dit import DiT
 from dianjing.train import objectives
 from dianjing.train.config import TextToImageModel, TextToImageObjective, TextToImageSamples
 from dianjing.train.data import Batch, Sample
-from dianjing.train.loop import Task, save_module
+from dianjing.train.loop import Task, load_weights, save_module
 from dianjing.train.pictures import tile, to_pixels, to_uint8
 
 TEXT_KEYS = ("ids", "mask", "ids_t5", "mask_t5")
+TRAINED_PARTS = ("transformer", "text_encoder", "text_encoder_2")
 
 
 class BilingualCaptions:
@@ -140,6 +141,9 @@ class TextToImageTask(Task):
                 feed_forward_proj="gated-gelu", dropout_rate=0.0,
             )
         )  # fmt: skip
+        if model.start_from is not None:
+            for part in TRAINED_PARTS:
+                load_weights(getattr(self, part), model.start_from / part)
         self.objective, self.samples, self.captions = objective, samples, captions
         self.frozen = (vae,)  # in a tuple, so that it is not registered
         alphas = objectives.scaled_linear_alphas_cumprod(objective.beta_start, objective.beta_end)
@@ -227,7 +231,7 @@ class TextToImageTask(Task):
     def export(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
         """A Hunyuan-DiT folder that diffusers and TextToImagePipeline load."""
         (vae,) = self.frozen
-        for name in ("transformer", "text_encoder", "text_encoder_2"):
+        for name in TRAINED_PARTS:
             save_module(getattr(self, name), folder / name, dtype)
         save_module(vae, folder / "vae", dtype)
         self.captions.tokenizer.save_pretrained(folder / "tokenizer")

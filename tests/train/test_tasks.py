@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, HunyuanDiTPipeline
+from safetensors.torch import load_file
 
 from dianjing.train.__main__ import main, train
 from dianjing.train.autoencoder import AutoencoderTask, edge_distance, kl_per_number, psnr
@@ -70,6 +71,33 @@ def test_exported_autoencoder_makes_unit_latents(tmp_path):
     with torch.no_grad():
         latents = vae.encode(images).latent_dist.mode() * vae.config.scaling_factor
     assert 0.8 < latents.std() < 1.25
+
+
+def test_run_starts_from_exported_weights(tmp_path, vae, tokenizers):
+    first = text_to_image_run(tmp_path / "first", vae=vae, tokenizers=tokenizers, export_dtype="float32")
+    train(first, TinyWorld(), resume="auto", wants_stop=never)
+    export = tmp_path / "first" / "export"
+    model = first.model.model_copy(update={"tokenizers": None, "start_from": export})
+    # a rate this low leaves the weights as they came
+    second = first.model_copy(
+        update={
+            "model": model,
+            "run": first.run.model_copy(update={"folder": tmp_path / "second"}),
+            "optimizer": first.optimizer.model_copy(update={"learning_rate": 1e-12}),
+        }
+    )
+    train(second, TinyWorld(), resume="auto", wants_stop=never)
+    for part in ("transformer", "text_encoder", "text_encoder_2"):
+        (a,), (b,) = ((tmp_path / run / "export" / part).glob("*.safetensors") for run in ("first", "second"))
+        before, after = load_file(a), load_file(b)
+        assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+
+
+def test_start_from_weights_of_another_shape_is_refused(tmp_path, vae):
+    config = autoencoder_run(tmp_path / "other")
+    model = config.model.model_copy(update={"start_from": vae, "latent_channels": 3})
+    with pytest.raises(ValueError, match="does not fit"):
+        train(config.model_copy(update={"model": model}), TinyWorld(), resume="auto", wants_stop=never)
 
 
 def test_finished_run_resumes_to_the_same_export(tmp_path):
