@@ -110,7 +110,8 @@ def train(config: Run, world: World, *, resume: str, wants_stop: Callable[[], bo
     """One run from its config to its export."""
     run = config.run
     checkpoint = find_checkpoint(run.folder / "checkpoints", resume)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = run.tf32
+    torch.set_float32_matmul_precision(run.matmul_precision)
+    torch.backends.cudnn.allow_tf32 = run.matmul_precision != "highest"
     torch.backends.cudnn.benchmark = True
     torch.set_flush_denormal(True)  # a quarter of the autoencoder's time on a CPU
     accelerator = Accelerator(mixed_precision=run.mixed_precision)

@@ -28,7 +28,8 @@ class RunSection(Section):
     batch_size: int = Field(gt=0)  # the global batch: all processes and accumulations together
     accumulation: int = Field(default=1, gt=0)
     mixed_precision: Literal["no", "bf16"] = "no"
-    tf32: bool = True
+    # of float32 products, as torch.set_float32_matmul_precision has it: "medium" is bfloat16 on a CPU
+    matmul_precision: Literal["highest", "high", "medium"] = "high"
     compile: Literal["none", "default", "max-autotune-no-cudagraphs"] = "none"
     log_every: int = Field(default=20, gt=0)
     sample_every: int = Field(default=1000, gt=0)
@@ -121,6 +122,7 @@ class TextToImageModel(Section):
     tokenizer_captions: int = Field(default=40_000, gt=0)
     text_len: int = 64
     text_len_t5: int = 64
+    attention_backend: str | None = None  # a name diffusers' dispatcher knows; None: its default
     bert: BertSection = BertSection()
     t5: T5Section = T5Section()
     transformer: TransformerSection = TransformerSection()

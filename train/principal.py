@@ -47,8 +47,8 @@ def make_principal(vae: AutoencoderKL, pixels: Tensor, *, whitening: float, log_
         elif isinstance(module, Attention):
             _zero(module.to_out[0])
     pairs, constants = _places(count, width=widths[-1], groups=vae.config.norm_num_groups)
-    pixels_of = _gather(encoder, widths)
-    _project(encoder, pixels_of, (components, (mean * components).sum(dim=(1, 2, 3)), deviations), pairs, constants)
+    _gather(encoder, widths)
+    _project(encoder, (components, (mean * components).sum(dim=(1, 2, 3)), deviations), pairs, constants)
     norm, out = encoder.conv_norm_out, encoder.conv_out
     size = widths[-1] // vae.config.norm_num_groups
     nn.init.zeros_(norm.bias)
@@ -63,6 +63,34 @@ def make_principal(vae: AutoencoderKL, pixels: Tensor, *, whitening: float, log_
     nn.init.dirac_(vae.quant_conv.weight)
     encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
+
+
+@torch.no_grad()
+def as_convolution(vae: AutoencoderKL) -> nn.Conv2d | None:
+    """The latents' mean of an encoder made by `make_principal`, as the one layer that it is; None for any other."""
+    encoder = vae.encoder
+    residuals = [module.conv2 for module in encoder.modules() if isinstance(module, ResnetBlock2D)]
+    if any(layer.weight.any() or layer.bias.any() for layer in residuals):
+        return None
+    count, factor = vae.config.latent_channels, 2 ** (len(encoder.down_blocks) - 1)
+    down = encoder.down_blocks[-2].downsamplers[0].conv
+    scale, plus = encoder.conv_out.weight[:count, :, 1, 1].float().max(dim=1)
+    scale = scale / AMPLITUDE
+    layer = nn.Conv2d(3, count, kernel_size=factor, stride=factor).requires_grad_(False)
+    step = factor // 2
+    for source, (colour, y, x) in enumerate(_pixels_of(levels=len(encoder.down_blocks) - 2)):
+        taps = down.weight[plus, source, :2, :2].float() * scale[:, None, None]
+        layer.weight[:, colour, y : y + step + 1 : step, x : x + step + 1 : step] = taps
+    layer.bias.copy_(down.bias[plus].float() * scale)
+    return layer
+
+
+def _pixels_of(*, levels: int) -> list[tuple[int, int, int]]:
+    """(colour, y, x) of each channel after `levels` downsamplings that gather."""
+    places = [(0, 0)]
+    for level in range(levels):
+        places = [(y + dy * 2**level, x + dx * 2**level) for dy in (0, 1) for dx in (0, 1) for y, x in places]
+    return [(colour, y, x) for y, x in places for colour in range(3)]
 
 
 def _zero(layer: nn.Module) -> None:
@@ -88,29 +116,23 @@ def _places(count: int, *, width: int, groups: int) -> tuple[list[tuple[int, int
     return pairs[:count], [(group * size, group * size + 1) for group in range(used)]
 
 
-def _gather(encoder: nn.Module, widths: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """Pixels to channels, up to the last downsampling. Returns (colour, y, x) of each channel there."""
+def _gather(encoder: nn.Module, widths: tuple[int, ...]) -> None:
+    """Pixels to channels, up to the last downsampling."""
     _zero(encoder.conv_in)
     nn.init.dirac_(encoder.conv_in.weight[:3])
-    pixels_of = [(colour, 0, 0) for colour in range(3)]
     for level, width in enumerate(widths[:-2]):
-        if width < 4 * len(pixels_of):
-            raise ValueError(f"block_out_channels[{level}] is {width}; principal components need {4 * len(pixels_of)}")
-        down, step = encoder.down_blocks[level].downsamplers[0].conv, 2**level
+        channels = 3 * 4**level
+        if width < 4 * channels:
+            raise ValueError(f"block_out_channels[{level}] is {width}; principal components need {4 * channels}")
+        down = encoder.down_blocks[level].downsamplers[0].conv
         _zero(down)
-        gathered = []
-        for dy in (0, 1):
-            for dx in (0, 1):
-                for channel, (colour, y, x) in enumerate(pixels_of):
-                    down.weight[len(gathered), channel, dy, dx] = 1
-                    gathered.append((colour, y + dy * step, x + dx * step))
-        pixels_of = gathered
-    return pixels_of
+        for tap, (dy, dx) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+            for channel in range(channels):
+                down.weight[tap * channels + channel, channel, dy, dx] = 1
 
 
 def _project(
     encoder: nn.Module,
-    pixels_of: list[tuple[int, int, int]],
     found: tuple[Tensor, Tensor, Tensor],
     pairs: list[tuple[int, int]],
     constants: list[tuple[int, int]],
@@ -121,7 +143,7 @@ def _project(
     _zero(down)
     for component, offset, deviation, places in zip(*found, pairs, strict=True):
         for channel, sign in zip(places, (AMPLITUDE, -AMPLITUDE), strict=True):
-            for source, (colour, y, x) in enumerate(pixels_of):
+            for source, (colour, y, x) in enumerate(_pixels_of(levels=last)):
                 taps = component[colour, y : y + step + 1 : step, x : x + step + 1 : step]
                 down.weight[channel, source, :2, :2] = sign * taps / deviation
             down.bias[channel] = -sign * offset / deviation

@@ -28,6 +28,7 @@ from dianjing.train.config import TextToImageModel, TextToImageObjective, TextTo
 from dianjing.train.data import Batch, Sample
 from dianjing.train.loop import Task, load_weights, save_module
 from dianjing.train.pictures import tile, to_pixels, to_uint8
+from dianjing.train.principal import as_convolution
 
 TEXT_KEYS = ("ids", "mask", "ids_t5", "mask_t5")
 TRAINED_PARTS = ("transformer", "text_encoder", "text_encoder_2")
@@ -126,11 +127,14 @@ class TextToImageTask(Task):
         self.latent_shape = (vae.config.latent_channels, side, side)
         self.transformer = make_transformer(model, channels=vae.config.latent_channels, sample_size=side)
         initialise(self.transformer)
+        if model.attention_backend is not None:
+            self.transformer.set_attention_backend(model.attention_backend)
         self.text_encoder = BertModel(
             BertConfig(
                 **model.bert.model_dump(), vocab_size=len(captions.tokenizer),
                 max_position_embeddings=model.text_len,
                 hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+                attn_implementation="eager" if model.attention_backend == "_native_math" else None,
             )
         )  # fmt: skip
         # nothing reads the pooler; it stays so that the folder loads as a whole BertModel
@@ -145,14 +149,16 @@ class TextToImageTask(Task):
             for part in TRAINED_PARTS:
                 load_weights(getattr(self, part), model.start_from / part)
         self.objective, self.samples, self.captions = objective, samples, captions
-        self.frozen = (vae,)  # in a tuple, so that it is not registered
+        self.frozen = (vae, as_convolution(vae))  # in a tuple, so that they are not registered
         alphas = objectives.scaled_linear_alphas_cumprod(objective.beta_start, objective.beta_end)
         self.register_buffer("alphas_cumprod", alphas, persistent=False)
         self.encode_pictures, self.predict = self._encode_pictures, self._predict
 
     def place(self, device: torch.device, dtype: torch.dtype) -> None:
-        (vae,) = self.frozen
+        vae, convolution = self.frozen
         vae.to(device, dtype, memory_format=torch.channels_last)
+        if convolution is not None:
+            convolution.to(device)
 
     def compile_parts(self, mode: str) -> None:
         self.encode_pictures = torch.compile(self._encode_pictures, mode=mode)
@@ -189,8 +195,10 @@ class TextToImageTask(Task):
 
     @torch.no_grad()
     def _encode_pictures(self, images: Tensor) -> Tensor:
-        (vae,) = self.frozen
+        vae, convolution = self.frozen
         with torch.autocast(images.device.type, enabled=False):  # its weights are in their dtype
+            if convolution is not None:
+                return convolution(to_pixels(images)) * vae.config.scaling_factor
             pixels = to_pixels(images).to(vae.dtype)
             mean, _ = vae.quant_conv(vae.encoder(pixels)).float().chunk(2, dim=1)
         return mean.contiguous() * vae.config.scaling_factor
@@ -211,7 +219,7 @@ class TextToImageTask(Task):
     def grid(self) -> np.ndarray:
         """One picture for each prompt, always from the same noise."""
         samples, device = self.samples, self.alphas_cumprod.device
-        (vae,) = self.frozen
+        vae, _ = self.frozen
         tokens = self.captions.encode([*samples.prompts, *[""] * len(samples.prompts)])
         text = [tokens[key].to(device) for key in TEXT_KEYS]
         scheduler = make_scheduler(self.objective)
@@ -230,7 +238,7 @@ class TextToImageTask(Task):
 
     def export(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
         """A Hunyuan-DiT folder that diffusers and TextToImagePipeline load."""
-        (vae,) = self.frozen
+        vae, _ = self.frozen
         for name in TRAINED_PARTS:
             save_module(getattr(self, name), folder / name, dtype)
         save_module(vae, folder / "vae", dtype)

@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL
 
 from dianjing.train.autoencoder import make_autoencoder
 from dianjing.train.config import AutoencoderModel
-from dianjing.train.principal import make_principal
+from dianjing.train.principal import as_convolution, make_principal
 from dianjing.train.stickers import Stage, World
 
 
@@ -42,6 +42,20 @@ def test_latents_are_the_principal_components_of_new_pictures():
     signs = np.sign((latents * expected).sum(axis=0))
     error = np.linalg.norm(latents - signs * expected) / np.linalg.norm(expected)
     assert error < 2e-3
+
+
+def test_one_convolution_gives_the_same_latents():
+    vae, new = make(whitening=0.5), sticker_pixels(16, seed=1)
+    layer = as_convolution(vae)
+    assert layer is not None
+    with torch.no_grad():
+        expected, latents = vae.encode(new).latent_dist.mode(), layer(new)
+    assert (latents - expected).norm() / expected.norm() < 2e-3
+
+
+def test_an_encoder_that_was_trained_is_no_convolution():
+    model = AutoencoderModel(latent_channels=8, block_out_channels=(16, 32, 48), norm_num_groups=8)
+    assert as_convolution(make_autoencoder(model, size_px=32)) is None
 
 
 def test_whitening_makes_components_as_strong():
