@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 from dianjing.train.stickers.captions import vocabulary
 from dianjing.weights.sums import write_sums
 
@@ -58,12 +60,13 @@ the names follow Unicode CLDR. See NOTICE.
 
 
 def run_training(recipe: str, extra: list[str], *, processes: int) -> None:
-    """On a CPU, processes of one thread each scale where the threads of one do not."""
+    """One process, or several: on a CPU each then has one thread, and they scale where threads do not."""
     command = [sys.executable, "-m", "dianjing.train", str(RECIPES / recipe), *extra]
     environment = dict(os.environ)
     if processes > 1:
         command[1:2] = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "-m"]
-        environment.setdefault("OMP_NUM_THREADS", "1")
+        if not torch.cuda.is_available():
+            environment |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     subprocess.run(command, check=True, env=environment)
 
 
