@@ -1,6 +1,7 @@
 """One picture on two processes, by diffusers' context parallelism."""
 
 import socket
+from pathlib import Path
 
 import torch
 import torch.multiprocessing as mp
@@ -34,7 +35,8 @@ def draw_on_two(rank, port, config, folder):
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_draw_what_one_draws(make_model, tmp_path):
+def test_two_processes_draw_what_one_draws(make_model, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # the processes import this module
     config = dict(make_model(num_attention_heads=4, use_style_cond_and_image_meta_size=False).config)
     config = {name: value for name, value in config.items() if not name.startswith("_")}
     with socket.socket() as free:
