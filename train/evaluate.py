@@ -10,9 +10,11 @@ matching it against all sprites (dianjing.train.stickers.matching) and judged un
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import count
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -141,30 +143,42 @@ def judge(samples: Sequence[Sample], pictures: Sequence[np.ndarray], category: C
     return {"right": right, "background": backgrounds, "count": len(samples)}
 
 
+Judged = tuple[dict[str, dict], list[np.ndarray]]  # counts of each column, and pictures for the grid
+
+
+def judge_category(category: Category, draw: Drawer, matcher: Matcher, *, count: int, seed: int) -> Judged:
+    """One category in both languages. "ceiling" is the truth itself, read by the same matcher."""
+    samples = held_out_samples(category, count_=count, seed=seed, size_px=matcher.size_px)
+    counts = {"ceiling": judge(samples, [s.image for s in samples], category, matcher)}
+    shown: list[np.ndarray] = []
+    bar = tqdm(total=len(LANGUAGES) * count, desc=category.name, unit="picture")
+    for language in LANGUAGES:
+        prompts = [getattr(sample, f"text_{language}") for sample in samples]
+        pictures: list[np.ndarray] = []
+        for first in range(0, len(prompts), BATCH):
+            part = slice(first, first + BATCH)
+            pictures += draw(prompts[part], range(seed + first, seed + first + len(prompts[part])))
+            bar.update(len(prompts[part]))
+        counts[language] = judge(samples, pictures, category, matcher)
+        shown += pictures[:8]
+    bar.close()
+    return counts, shown
+
+
 def evaluate(
     draw: Drawer, matcher: Matcher, *, count: int, seed: int, categories: Sequence[Category] = CATEGORIES
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Figures of every category and language, and one picture of each prompt kept for a grid.
+    """Figures of every category and language, and eight pictures of each for a grid.
 
     The rates named "ceiling" are those of the truth itself, read by the same matcher: what a perfect model would reach.
     """
-    results: dict[str, Any] = {}
-    shown: list[np.ndarray] = []
-    bar = tqdm(total=len(categories) * len(LANGUAGES) * count, unit="picture")
-    for category in categories:
-        samples = held_out_samples(category, count_=count, seed=seed, size_px=matcher.size_px)
-        results[category.name] = {"ceiling": judge(samples, [s.image for s in samples], category, matcher)}
-        for language in LANGUAGES:
-            prompts = [getattr(sample, f"text_{language}") for sample in samples]
-            pictures: list[np.ndarray] = []
-            for first in range(0, len(prompts), BATCH):
-                part = slice(first, first + BATCH)
-                pictures += draw(prompts[part], range(seed + first, seed + first + len(prompts[part])))
-                bar.update(len(prompts[part]))
-            results[category.name][language] = judge(samples, pictures, category, matcher)
-            shown += pictures[:8]
-    bar.close()
-    return summary(results), shown
+    judged = [judge_category(category, draw, matcher, count=count, seed=seed) for category in categories]
+    return report_of([category.name for category in categories], judged)
+
+
+def report_of(names: Sequence[str], judged: Sequence[Judged]) -> tuple[dict[str, Any], list[np.ndarray]]:
+    results = {name: counts for name, (counts, _) in zip(names, judged, strict=True)}
+    return summary(results), [picture for _, shown in judged for picture in shown]
 
 
 def summary(results: dict[str, Any]) -> dict[str, Any]:
@@ -184,6 +198,25 @@ def summary(results: dict[str, Any]) -> dict[str, Any]:
     return report
 
 
+@cache
+def _tools(model: str, device: str, steps: int | None, guidance: float | None) -> tuple[Drawer, Matcher]:
+    """Loaded once a process."""
+    from dianjing.pipelines.text_to_image import TextToImagePipeline
+
+    pipeline = TextToImagePipeline.from_pretrained(model).to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    size_px = pipeline.transformer.config.sample_size * pipeline.vae_scale_factor
+    draw = pipeline_drawer(pipeline, size_px=size_px, num_inference_steps=steps, guidance_scale=guidance)
+    return draw, Matcher(size_px=size_px, device=device)
+
+
+def _judge_alone(index: int, given: argparse.Namespace) -> Judged:
+    if given.processes > 1:
+        torch.set_num_threads(1)
+    draw, matcher = _tools(given.model, given.device, given.steps, given.guidance)
+    return judge_category(CATEGORIES[index], draw, matcher, count=given.count, seed=given.seed)
+
+
 def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dianjing.train.evaluate", description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="sticker", help="registry name, folder or Hub id")
@@ -192,19 +225,19 @@ def _main() -> None:
     parser.add_argument("--steps", type=int, default=None, help="denoising steps (default: the model's)")
     parser.add_argument("--guidance", type=float, default=None, help="guidance scale (default: the model's)")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--processes", type=int, default=1, help="of one thread each, a category at a time")
     parser.add_argument("--out", type=Path, default=Path("report"))
     given = parser.parse_args()
 
-    from dianjing.pipelines.text_to_image import TextToImagePipeline
-
-    pipeline = TextToImagePipeline.from_pretrained(given.model).to(given.device)
-    pipeline.set_progress_bar_config(disable=True)
-    size_px = pipeline.transformer.config.sample_size * pipeline.vae_scale_factor
-    settings = {"num_inference_steps": given.steps, "guidance_scale": given.guidance}
-    draw = pipeline_drawer(pipeline, size_px=size_px, **settings)
-    matcher = Matcher(size_px=size_px, device=given.device)
-    report, shown = evaluate(draw, matcher, count=given.count, seed=given.seed)
-    report |= {"model": given.model, "seed": given.seed, **settings}
+    work = partial(_judge_alone, given=given)
+    if given.processes > 1:
+        with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+            judged = list(pool.map(work, range(len(CATEGORIES))))
+    else:
+        judged = list(map(work, range(len(CATEGORIES))))
+    report, shown = report_of([category.name for category in CATEGORIES], judged)
+    report |= {"model": given.model, "seed": given.seed, "num_inference_steps": given.steps}
+    report["guidance_scale"] = given.guidance
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     Image.fromarray(tile(torch.from_numpy(np.stack(shown)), columns=16)).save(given.out / "grid.png")

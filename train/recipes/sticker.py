@@ -139,6 +139,7 @@ def main() -> None:
         else:
             command = [sys.executable, "-m", "dianjing.train.evaluate", "--model", str(given.bundle)]
             command += ["--count", str(given.count), "--out", str(given.bundle)]
+            command += ["--processes", str(given.processes)]
             subprocess.run(command, check=True)
             write_card(given.bundle, given.runs)
             write_sums(given.bundle)

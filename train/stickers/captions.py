@@ -1,9 +1,11 @@
 """What people would say for a scene, in Chinese and in English, in varied words."""
 
 import random
+from collections.abc import Sequence
 from string import ascii_letters
 
 from dianjing.train.stickers.backgrounds import BACKGROUNDS, Background
+from dianjing.train.stickers.motions import Motion
 from dianjing.train.stickers.objects import COLOURS, Thing, things
 from dianjing.train.stickers.scenes import Mention, Scene
 
@@ -167,6 +169,31 @@ def caption_zh(scene: Scene, rng: random.Random) -> str:
     if is_phrase and style < 0.9:
         return rng.choice((f"{opening}{where}的{body}", f"{where}有{body}", f"{opening}{body}在{where}")) + end
     return f"{where}，{body}{end}" if style < 0.85 else f"{body}，在{where}{end}"
+
+
+def moving_caption_en(scene: Scene, motions: Sequence[Motion | None], rng: random.Random) -> str:
+    """An English sentence for a scene whose mentions move: "a cat jumping and a dog spinning on the grass"."""
+    parts = []
+    for mention, motion in zip(scene.mentions, motions, strict=True):
+        noun = phrase_en(mention, rng)
+        parts.append(noun if motion is None else f"{noun} {rng.choice(motion.verbs_en)}")
+    background = BACKGROUNDS[scene.background]
+    body, where = _listed(parts, " and ", ", "), _where(background, rng, background.where_en)
+    if where is None:
+        return body
+    return f"{body} {where}" if rng.random() < 0.8 else f"{where}, {body}"
+
+
+def moving_caption_zh(scene: Scene, motions: Sequence[Motion | None], rng: random.Random) -> str:
+    """A Chinese sentence for a scene whose mentions move: 草地上，一只小猫在跳，一只小狗在旋转."""
+    nouns = [phrase_zh(mention, rng) for mention in scene.mentions]
+    verbs = [None if motion is None else rng.choice(motion.verbs_zh) for motion in motions]
+    background = BACKGROUNDS[scene.background]
+    where = _where(background, rng, background.where_zh)
+    if where is not None and len(nouns) == 1 and rng.random() < 0.6:
+        return f"{nouns[0]}在{where}{verbs[0]}"
+    parts = [noun if verb is None else f"{noun}在{verb}" for noun, verb in zip(nouns, verbs, strict=True)]
+    return "，".join(parts if where is None else [where, *parts])
 
 
 # words of the templates above that stand between the names

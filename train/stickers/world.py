@@ -8,10 +8,18 @@ from functools import cached_property
 import numpy as np
 
 from dianjing.train.stickers.atlas import sprite
-from dianjing.train.stickers.backgrounds import paint
-from dianjing.train.stickers.captions import caption_en, caption_zh, countable_names
+from dianjing.train.stickers.captions import (
+    caption_en,
+    caption_zh,
+    countable_names,
+    moving_caption_en,
+    moving_caption_zh,
+)
+from dianjing.train.stickers.clips import Clip, draw_moves
+from dianjing.train.stickers.motions import MOTIONS
 from dianjing.train.stickers.objects import things
-from dianjing.train.stickers.scenes import CANVAS_PX, KINDS, Item, Scene, draw_scene
+from dianjing.train.stickers.rendering import item_box, render
+from dianjing.train.stickers.scenes import CANVAS_PX, KINDS, Scene, draw_scene
 
 DEFAULT_KINDS = {"single": 0.4, "count": 0.2, "pair": 0.28, "trio": 0.12}
 
@@ -50,40 +58,18 @@ class Sample:
     @property
     def boxes(self) -> list[tuple[int, int, int, int]]:
         """x, y, width, height of every object, in pixels."""
-        return [_box(item, self.size_px) for item in self.scene.items]
+        return [item_box(item, self.size_px) for item in self.scene.items]
 
     @property
     def masks(self) -> np.ndarray:
         """Where each object is visible: bool (objects, size_px, size_px)."""
         masks = np.zeros((len(self.scene.items), self.size_px, self.size_px), bool)
         for index, item in enumerate(self.scene.items):
-            x, y, side, _ = _box(item, self.size_px)
+            x, y, side, _ = item_box(item, self.size_px)
             shown = sprite(item.thing, size_px=side, colour=item.colour)[..., 3] > 127
             masks[:index, y : y + side, x : x + side] &= ~shown  # later objects stand in front
             masks[index, y : y + side, x : x + side] = shown
         return masks
-
-
-def _box(item: Item, size_px: int) -> tuple[int, int, int, int]:
-    x, y, side = (value * size_px // CANVAS_PX for value in (item.x_px, item.y_px, item.size_px))
-    return x, y, side, side
-
-
-def paste(canvas: np.ndarray, pixels: np.ndarray, *, x: int, y: int) -> None:
-    """Lay a premultiplied sprite (S, S, 4) over the canvas (H, W, 3), in place."""
-    side = pixels.shape[0]
-    under = canvas[y : y + side, x : x + side]
-    left = under.astype(np.uint16) * (255 - pixels[..., 3:].astype(np.uint16)) + 128
-    under[:] = pixels[..., :3] + ((left + (left >> 8)) >> 8).astype(np.uint8)  # a rounded division by 255
-
-
-def render(scene: Scene, *, size_px: int) -> np.ndarray:
-    """Draw the scene: uint8 (size_px, size_px, 3)."""
-    canvas = paint(scene.background, scene.variant, size_px=size_px).copy()
-    for item in scene.items:
-        x, y, side, _ = _box(item, size_px)
-        paste(canvas, sprite(item.thing, size_px=side, colour=item.colour), x=x, y=y)
-    return canvas
 
 
 def countable_things() -> list[int]:
@@ -122,17 +108,33 @@ class World:
             self.stages[-1],
         )
 
-    def picture(self, seed: int, position: int) -> Sample:
-        """The sample at `position`; its picture is rendered when `.image` is first read."""
-        rng = random.Random((seed << 48) | position)
-        stage = self.stage_at(position)
-        scene = draw_scene(
+    def _scene(self, rng: random.Random, stage: Stage, snap_px: int) -> Scene:
+        return draw_scene(
             rng,
             kinds=stage.kinds,
-            snap_px=rng.choice(stage.snap_px),
+            snap_px=snap_px,
             split=self.split,
             objects=self.objects,
             countable=self.countable,
         )
+
+    def picture(self, seed: int, position: int) -> Sample:
+        """The sample at `position`; its picture is rendered when `.image` is first read."""
+        rng = random.Random((seed << 48) | position)
+        stage = self.stage_at(position)
+        scene = self._scene(rng, stage, rng.choice(stage.snap_px))
         text_zh, text_en = caption_zh(scene, rng), caption_en(scene, rng)
         return Sample(scene=scene, text_zh=text_zh, text_en=text_en, size_px=self.size_px)
+
+    def clip(self, seed: int, position: int, *, num_frames: int, fps: float) -> Clip:
+        """The clip at `position`; its frames and truth are rendered when first read."""
+        rng = random.Random((seed << 48) | (1 << 47) | position)  # apart from the picture at `position`
+        stage = self.stage_at(position)
+        snap_px, moves = rng.choice(stage.snap_px), None
+        while moves is None:
+            scene = self._scene(rng, stage, snap_px)
+            moves = draw_moves(rng, scene, duration_s=(num_frames - 1) / fps)
+        firsts = [moves[sum(m.count for m in scene.mentions[:index])] for index in range(len(scene.mentions))]
+        motions = [None if move is None else MOTIONS[move.motion] for move in firsts]
+        text_zh, text_en = moving_caption_zh(scene, motions, rng), moving_caption_en(scene, motions, rng)
+        return Clip(scene, moves, text_zh, text_en, self.size_px, num_frames, fps)

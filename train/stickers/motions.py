@@ -1,0 +1,154 @@
+"""How the objects of a sticker move: where each of their points is at any time, there and back.
+
+(u, v) are coordinates on a sprite, -1 to 1, v downwards; (x, y) are pixels of the canvas. Time is in seconds; at 0
+every object is where the still picture has it.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+WING = 0.2  # the body of what flaps: |u| up to here stays
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pose:
+    """What a motion has done to an object by some time: first its parts, then its whole, then its place.
+
+    dx, dy: pixels of the canvas. angle: radians, clockwise on the screen. flap: how far the tips of the wings are
+    down, nod: how much the upper half is pressed down, lean: how far the top is to the right; all in half sides.
+    """
+
+    dx: float = 0.0
+    dy: float = 0.0
+    angle: float = 0.0
+    scale: float = 1.0
+    flap: float = 0.0
+    nod: float = 0.0
+    lean: float = 0.0
+
+    def forward(self, u: np.ndarray, v: np.ndarray, *, side: float) -> tuple[np.ndarray, np.ndarray]:
+        """Points of the sprite to pixels from the centre of the box at rest."""
+        v = v + self.flap * _wing(u)
+        v = np.where(v < 0, v * (1 - self.nod), v)
+        u = u + self.lean * (1 - v) / 2
+        half, c, s = self.scale * side / 2, math.cos(self.angle), math.sin(self.angle)
+        return self.dx + half * (c * u - s * v), self.dy + half * (s * u + c * v)
+
+    def backward(self, x: np.ndarray, y: np.ndarray, *, side: float) -> tuple[np.ndarray, np.ndarray]:
+        """The inverse of `forward`."""
+        half, c, s = self.scale * side / 2, math.cos(self.angle), math.sin(self.angle)
+        x, y = (x - self.dx) / half, (y - self.dy) / half
+        u, v = c * x + s * y, c * y - s * x
+        u = u - self.lean * (1 - v) / 2
+        v = np.where(v < 0, v / (1 - self.nod), v)
+        return u, v - self.flap * _wing(u)
+
+
+def _wing(u: np.ndarray) -> np.ndarray:
+    """0 on the body, 1 at both tips."""
+    return np.maximum(np.abs(u) - WING, 0) / (1 - WING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Motion:
+    """A way to move and what people call it.
+
+    pose(t, a): the pose at t seconds with amplitude a in (0, 1]. The names: a phrase that asks for it ("flap the
+    wings"), and a verb for a caption ("flapping its wings").
+    """
+
+    name: str
+    pose: Callable[[float, float], Pose]
+    phrases_en: tuple[str, ...]
+    phrases_zh: tuple[str, ...]
+    verbs_en: tuple[str, ...]
+    verbs_zh: tuple[str, ...]
+
+
+TRAVEL_PX = 48.0  # a second, at full amplitude
+HOP_PX = 32.0
+
+
+def _wave(t: float, *, per_second: float = 1.0) -> float:
+    return math.sin(2 * math.pi * per_second * t)
+
+
+def _hop(t: float) -> float:
+    """A ball that bounces once a second: 0 on the ground, 1 at the top."""
+    phase = t % 1.0
+    return 4 * phase * (1 - phase)
+
+
+MOTIONS = (
+    Motion(
+        name="left", pose=lambda t, a: Pose(dx=-TRAVEL_PX * a * t),
+        phrases_en=("move left", "go left", "slide to the left", "move to the left"),
+        phrases_zh=("向左移动", "往左走", "向左走", "左移"),
+        verbs_en=("moving left", "going left", "moving to the left"), verbs_zh=("向左移动", "往左走", "向左走"),
+    ),
+    Motion(
+        name="right", pose=lambda t, a: Pose(dx=TRAVEL_PX * a * t),
+        phrases_en=("move right", "go right", "slide to the right", "move to the right"),
+        phrases_zh=("向右移动", "往右走", "向右走", "右移"),
+        verbs_en=("moving right", "going right", "moving to the right"), verbs_zh=("向右移动", "往右走", "向右走"),
+    ),
+    Motion(
+        name="up", pose=lambda t, a: Pose(dy=-TRAVEL_PX * a * t),
+        phrases_en=("move up", "go up", "rise", "float up"), phrases_zh=("向上移动", "往上走", "上升", "升起来"),
+        verbs_en=("moving up", "going up", "rising"), verbs_zh=("向上移动", "往上走", "上升"),
+    ),
+    Motion(
+        name="down", pose=lambda t, a: Pose(dy=TRAVEL_PX * a * t),
+        phrases_en=("move down", "go down", "fall", "sink"), phrases_zh=("向下移动", "往下走", "下降", "落下"),
+        verbs_en=("moving down", "going down", "falling"), verbs_zh=("向下移动", "往下走", "下降"),
+    ),
+    Motion(
+        name="jump", pose=lambda t, a: Pose(dy=-HOP_PX * a * _hop(t)),
+        phrases_en=("jump", "hop", "jump up and down", "make it jump"), phrases_zh=("跳", "跳起来", "跳跃", "蹦跳"),
+        verbs_en=("jumping", "hopping", "jumping up and down"), verbs_zh=("跳", "跳跃", "蹦跳"),
+    ),
+    Motion(
+        name="arc", pose=lambda t, a: Pose(dx=TRAVEL_PX * a * t, dy=-HOP_PX * a * _hop(t)),
+        phrases_en=("fly in an arc", "fly over", "leap to the right"), phrases_zh=("划弧线飞", "飞过去", "向右跃起"),
+        verbs_en=("flying in an arc", "leaping to the right"), verbs_zh=("划着弧线飞", "向右跃起"),
+    ),
+    Motion(
+        name="spin", pose=lambda t, a: Pose(angle=2 * math.pi * a * t),
+        phrases_en=("spin", "rotate", "turn around", "spin around"), phrases_zh=("旋转", "转圈", "转动", "转起来"),
+        verbs_en=("spinning", "rotating", "spinning around"), verbs_zh=("旋转", "转圈", "转动"),
+    ),
+    Motion(
+        name="shake", pose=lambda t, a: Pose(dx=12 * a * _wave(t, per_second=2)),
+        phrases_en=("shake", "tremble", "shake quickly"), phrases_zh=("摇晃", "抖动", "颤抖"),
+        verbs_en=("shaking", "trembling"), verbs_zh=("摇晃", "抖动", "颤抖"),
+    ),
+    Motion(
+        name="sway", pose=lambda t, a: Pose(lean=0.6 * a * _wave(t)),
+        phrases_en=("sway", "swing", "sway from side to side"), phrases_zh=("摇摆", "左右摇摆", "摆动"),
+        verbs_en=("swaying", "swinging", "swaying from side to side"), verbs_zh=("摇摆", "左右摇摆", "摆动"),
+    ),
+    Motion(
+        name="nod", pose=lambda t, a: Pose(nod=0.5 * a * _hop(t)),
+        phrases_en=("nod", "nod the head", "lower the head", "bow"), phrases_zh=("点头", "头部调整", "低头", "点点头"),
+        verbs_en=("nodding", "nodding its head", "bowing"), verbs_zh=("点头", "低头", "点点头"),
+    ),
+    Motion(
+        name="flap", pose=lambda t, a: Pose(flap=0.5 * a * _wave(t, per_second=2)),
+        phrases_en=("flap", "flap the wings", "flutter", "beat its wings"),
+        phrases_zh=("翅膀拍动", "拍翅膀", "扇翅膀", "扑腾"),
+        verbs_en=("flapping", "flapping its wings", "fluttering"), verbs_zh=("拍翅膀", "扇翅膀", "扑腾"),
+    ),
+    Motion(
+        name="grow", pose=lambda t, a: Pose(scale=1 + 0.6 * a * t),
+        phrases_en=("grow", "get bigger", "become larger"), phrases_zh=("变大", "长大", "放大"),
+        verbs_en=("growing", "getting bigger"), verbs_zh=("变大", "长大"),
+    ),
+    Motion(
+        name="shrink", pose=lambda t, a: Pose(scale=1 / (1 + 0.8 * a * t)),
+        phrases_en=("shrink", "get smaller", "become smaller"), phrases_zh=("变小", "缩小", "缩起来"),
+        verbs_en=("shrinking", "getting smaller"), verbs_zh=("变小", "缩小"),
+    ),
+)  # fmt: skip
