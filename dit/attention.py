@@ -50,6 +50,7 @@ class DiTAttnProcessor:
             query, key, value = attn.query_key_value(hidden_states, turns)
         else:
             query, (key, value) = attn.query(hidden_states, turns), key_value
+            query = query.reshape(len(key), -1, *query.shape[2:])  # the frames of a clip share its text
         states = dispatch_attention_fn(
             query,
             key,
@@ -59,7 +60,7 @@ class DiTAttnProcessor:
             # text is on every rank, so only the image tokens' own attention is split
             parallel_config=None if attn.is_cross_attention else self._parallel_config,
         )
-        return attn.to_out[1](attn.to_out[0](states.flatten(2)))
+        return attn.to_out[1](attn.to_out[0](states.reshape(*hidden_states.shape[:2], -1)))
 
 
 class Attention(nn.Module, AttentionModuleMixin):

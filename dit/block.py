@@ -13,6 +13,11 @@ from torch import Tensor, nn
 from dianjing.dit.attention import EPS, Attention, KeyValue, LayerNorm
 
 
+def by_row(x: Tensor, rows: int) -> Tensor:
+    """(B, ...) -> (rows, ...): the frames of a clip are rows, and share what is the clip's."""
+    return x if len(x) == rows else x.repeat_interleave(rows // len(x), dim=0)
+
+
 class ShiftNorm(nn.Module):
     """LayerNorm moved by a shift that the time embedding decides."""
 
@@ -26,7 +31,7 @@ class ShiftNorm(nn.Module):
         return self.linear(F.silu(temb))
 
     def forward(self, x: Tensor, shift: Tensor) -> Tensor:
-        return self.norm(x).add_(shift.unsqueeze(1))
+        return self.norm(x).add_(by_row(shift, len(x)).unsqueeze(1))
 
 
 class ScaleShiftNorm(nn.Module):
@@ -42,7 +47,7 @@ class ScaleShiftNorm(nn.Module):
         return self.linear(F.silu(temb))
 
     def forward(self, x: Tensor, scale_shift: Tensor) -> Tensor:
-        scale, shift = scale_shift.unsqueeze(1).chunk(2, dim=-1)
+        scale, shift = by_row(scale_shift, len(x)).unsqueeze(1).chunk(2, dim=-1)
         return torch.addcmul(shift, self.norm(x), 1 + scale)
 
 
@@ -92,7 +97,10 @@ class DiTBlock(nn.Module):
         skip: Tensor | None = None,
         prepared: Prepared | None = None,
     ) -> Tensor:
-        """(B, N, D) -> (B, N, D), given either temb (B, D) and text (B, L, T), or both `prepared`."""
+        """(B, N, D) -> (B, N, D), given either temb (B, D) and text (B, L, T), or both `prepared`.
+
+        Of film, each frame is a row: (B F, N, D).
+        """
         if prepared is None:
             assert temb is not None
             assert encoder_hidden_states is not None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dianjing.dit.film import Film
 from dianjing.dit.frozen import FrozenBlock
 
 
@@ -26,6 +27,7 @@ class Condition:
     rotation: Tensor  # (N, E/2, 2)
     size: tuple[int, int]  # height and width in latents
     frozen: tuple[FrozenBlock, ...] | None = None  # the blocks for a CPU in bfloat16, where that holds
+    film: Film | None = None  # None for a picture
 
     @property
     def num_steps(self) -> int:
@@ -51,6 +53,7 @@ class Condition:
             values=tuple(value[index] for value in self.values),
             shifts=self.shifts[:, :, index],
             scale_shift=self.scale_shift[:, index],
+            film=self.film and self.film.apply(lambda tensor: tensor[index]),
         )
 
     def to(self, *args, **kwargs) -> "Condition":
@@ -67,4 +70,5 @@ class Condition:
             scale_shift=move(self.scale_shift),
             rotation=move(self.rotation).to(self.rotation.dtype),
             size=self.size,
+            film=self.film and replace(self.film.apply(move), rotation=self.film.rotation.to(self.shifts.device)),
         )

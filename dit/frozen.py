@@ -20,7 +20,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from torch import Tensor, nn
 
 from dianjing.dit.attention import EPS, Attention, DiTAttnProcessor, LayerNorm
-from dianjing.dit.block import DiTBlock, Prepared, ShiftNorm
+from dianjing.dit.block import DiTBlock, Prepared, ShiftNorm, by_row
 from dianjing.dit.rope import rotate
 
 PLAIN = {
@@ -166,7 +166,7 @@ def run_frozen(
     if block.skip is not None:
         assert skip is not None
         x = _linear(_norm(torch.cat([x, skip], dim=-1), block.skip[0]), block.skip[1])
-    states = _norm(x, block.norm1).add_(prepared.shift.unsqueeze(1))
+    states = _norm(x, block.norm1).add_(by_row(prepared.shift, len(x)).unsqueeze(1))
     shape = (*x.shape[:2], block.heads, -1)
     if len(block.qkv) == 1:
         joined = _linear(states, block.qkv[0]).view(*x.shape[:2], 3, block.heads, -1)
@@ -178,7 +178,10 @@ def run_frozen(
     x = _linear_add(dispatch_attention_fn(query, key, value).flatten(2), block.out1, x)
 
     query = _norm_turn(_linear(_norm(x, block.norm2), block.query).view(shape), block.norm_query, turns)
-    x = _linear_add(dispatch_attention_fn(query, *prepared.key_value, attn_mask=mask).flatten(2), block.out2, x)
+    key, value = prepared.key_value
+    query = query.reshape(len(key), -1, *query.shape[2:])  # the frames of a clip share its text
+    states = dispatch_attention_fn(query, key, value, attn_mask=mask).reshape(*x.shape[:2], -1)
+    x = _linear_add(states, block.out2, x)
 
     hidden = torch.ops.mkldnn._linear_pointwise(_norm(x, block.norm3), *block.up, "gelu", [], block.approximate)
     return _linear_add(hidden, block.down, x)

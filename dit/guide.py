@@ -13,6 +13,7 @@ from torch import Tensor
 from dianjing.dit.attention import KeyValue
 from dianjing.dit.block import Prepared
 from dianjing.dit.condition import Condition
+from dianjing.dit.film import Film
 from dianjing.dit.frozen import FrozenBlock
 
 KEY_MULTIPLE = 16  # CPU attention in bfloat16 is several times slower over other numbers of keys
@@ -29,15 +30,17 @@ class Guide:
     mask: Tensor | None  # (1, 1, 1, L)
     rotation: Tensor  # (N, E/2, 2)
     scale_shift: Tensor  # (B, 2D)
+    film: Film | None = None
 
 
 def guide_from_condition(condition: Condition, latents: Tensor) -> Guide:
-    """The guide of a condition of one step, made for latents (B, C, Y, X) like these."""
+    """The guide of a condition of one step, made for latents (B, C, F, Y, X) like these."""
     if condition.num_steps != 1:
         raise ValueError(f"a condition of {condition.num_steps} steps; pick one with condition.at(step)")
-    made_for, given = (condition.batch_size, *condition.size), (len(latents), *latents.shape[-2:])
+    num_frames = 1 if condition.film is None else condition.film.num_frames
+    made_for, given = (condition.batch_size, num_frames, *condition.size), (len(latents), *latents.shape[2:])
     if made_for != given:
-        raise ValueError(f"a condition for (batch, height, width) {made_for}, but latents of {given}")
+        raise ValueError(f"a condition for (batch, frames, height, width) {made_for}, but latents of {given}")
     parts = zip(condition.shifts[0], condition.keys, condition.values, strict=True)
     return Guide(
         prepared=[Prepared(shift, KeyValue(key, value)) for shift, key, value in parts],
@@ -45,6 +48,7 @@ def guide_from_condition(condition: Condition, latents: Tensor) -> Guide:
         mask=condition.mask,
         rotation=condition.rotation,
         scale_shift=condition.scale_shift[0],
+        film=condition.film,
     )
 
 

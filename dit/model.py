@@ -22,8 +22,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dianjing.dit.block import DiTBlock, ScaleShiftNorm
+from dianjing.dit.checks import as_frames, check_click, check_sizes
 from dianjing.dit.condition import Condition
-from dianjing.dit.embeddings import POOL_HEADS, PatchEmbed, Projection, TimeExtraEmbedding
+from dianjing.dit.embeddings import PatchEmbed, Projection, TimeExtraEmbedding
+from dianjing.dit.film import Click, ClickConditioner, Film, MotionBlock, frame_rotation, make_film
 from dianjing.dit.frozen import can_run_frozen, freeze, run_frozen
 from dianjing.dit.guide import Guide, fill_up, guide_from_condition
 from dianjing.dit.offload import onloaded
@@ -32,33 +34,12 @@ from dianjing.dit.rope import rotation_from_pairs, rotation_table
 ROPE_SIDE = 64  # latents along a side of the 512 px picture whose grid defines the positions
 
 
-def check_sizes(*, heads: int, head_dim: int, hidden_size: int | None, text_dim_t5: int) -> None:
-    """Raise ValueError for widths that do not go together."""
-    if hidden_size not in (None, heads * head_dim):
-        raise ValueError(
-            f"hidden_size {hidden_size} is not num_attention_heads {heads} x attention_head_dim {head_dim};"
-            f" leave it out or give {heads * head_dim}"
-        )
-    if head_dim % 4:
-        raise ValueError(f"attention_head_dim {head_dim} is not a multiple of 4; RoPE turns pairs on two axes")
-    if text_dim_t5 % POOL_HEADS:
-        raise ValueError(f"cross_attention_dim_t5 {text_dim_t5} is not a multiple of the {POOL_HEADS} pooling heads")
-
-
-def one_frame(latents: Tensor) -> Tensor:
-    """Latents (B, C, Y, X) of latents (B, C, Y, X) or (B, C, 1, Y, X)."""
-    if latents.ndim == 4:
-        return latents
-    if latents.ndim != 5 or latents.shape[2] != 1:
-        raise ValueError(f"latents of shape {tuple(latents.shape)}; this model takes (B, C, Y, X) or (B, C, 1, Y, X)")
-    return latents.squeeze(2)
-
-
 class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin):
     """Latents, time and text to the prediction, noise or velocity: (B, C, Y, X) or (B, C, F, Y, X).
 
     Parameter names and configuration keys are those of diffusers' `HunyuanDiT2DModel`, so
     published weights load as they are. `hidden_size` may be left out: it is heads x head width.
+    `use_motion_blocks` adds time, `max_regions` clicks; a picture is drawn as without them.
 
     Raises: ValueError for a configuration that cannot work.
     Source: Hunyuan-DiT (arXiv 2405.08748).
@@ -94,10 +75,19 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         text_len: int = 77,
         text_len_t5: int = 256,
         use_style_cond_and_image_meta_size: bool = True,
+        use_motion_blocks: bool = False,
+        max_regions: int = 0,
     ):
         super().__init__()
         heads, head_dim, text_dim_t5 = num_attention_heads, attention_head_dim, cross_attention_dim_t5
-        check_sizes(heads=heads, head_dim=head_dim, hidden_size=hidden_size, text_dim_t5=text_dim_t5)
+        check_sizes(
+            heads=heads,
+            head_dim=head_dim,
+            hidden_size=hidden_size,
+            text_dim_t5=text_dim_t5,
+            max_regions=max_regions,
+            has_motion=use_motion_blocks,
+        )
         if norm_type != "layer_norm":
             raise ValueError(f"norm_type {norm_type!r} is unknown; only 'layer_norm' is")
         width = heads * head_dim
@@ -109,13 +99,9 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         self.text_embedder = Projection(text_dim_t5, 4 * text_dim_t5, cross_attention_dim)
         self.text_embedding_padding = nn.Parameter(torch.randn(text_len + text_len_t5, cross_attention_dim))
         self.pos_embed = PatchEmbed(in_channels, width, patch_size)
-        self.time_extra_emb = TimeExtraEmbedding(
-            width,
-            pooled_dim=pooled_projection_dim,
-            num_text_tokens=text_len_t5,
-            text_dim=text_dim_t5,
-            with_size=use_style_cond_and_image_meta_size,
-        )
+        pool = {"pooled_dim": pooled_projection_dim, "num_text_tokens": text_len_t5, "text_dim": text_dim_t5}
+        with_size = use_style_cond_and_image_meta_size
+        self.time_extra_emb = TimeExtraEmbedding(width, **pool, with_size=with_size)
         self.blocks = nn.ModuleList(
             DiTBlock(
                 width,
@@ -128,8 +114,32 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             )
             for layer in range(num_layers)
         )
+        self.motion_blocks: nn.ModuleList | None = None
+        self.click: ClickConditioner | None = None
+        if use_motion_blocks:
+            phrase_dim = cross_attention_dim if max_regions else None
+            self.motion_blocks = nn.ModuleList(
+                MotionBlock(width, heads=heads, head_dim=head_dim, text_dim=phrase_dim) for _ in range(num_layers)
+            )
+        if max_regions:
+            sizes = {"width": width, "text_dim": cross_attention_dim, "patch_size": patch_size}
+            self.click = ClickConditioner(channels=in_channels, max_regions=max_regions, **sizes)
         self.norm_out = ScaleShiftNorm(width)
         self.proj_out = nn.Linear(width, patch_size**2 * self.out_channels)
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As diffusers'; a picture model becomes one for film with `use_motion_blocks=True`, its new parts at zero."""
+        if not kwargs.get("use_motion_blocks"):
+            return super().from_pretrained(*args, **kwargs)
+        # diffusers names what the checkpoint lacks, and leaves it without values
+        wants_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(*args, **{"low_cpu_mem_usage": False, **kwargs}, output_loading_info=True)
+        for name, part in model.named_modules():
+            is_new = any(key.startswith(f"{name}.") for key in info["missing_keys"])
+            if is_new and isinstance(part, MotionBlock | ClickConditioner):
+                part.start_at_nothing()
+        return (model, info) if wants_info else model
 
     def condition(
         self,
@@ -142,6 +152,8 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         size: tuple[int, int],
         image_meta_size: Tensor | None = None,
         style: Tensor | None = None,
+        num_frames: int = 1,
+        click: Click | None = None,
     ) -> Condition:
         """Compute once what the latents do not change; good until the weights change.
 
@@ -155,11 +167,12 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         texts = (encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5)
         prepared = []
         with onloaded(self):
-            text, mask, temb = self._encode(timesteps.unsqueeze(-1), *texts, image_meta_size, style)  # temb (S, B, D)
+            film = self._film(num_frames, click, batch_size=len(encoder_hidden_states))
+            text, mask, temb = self._encode(timesteps.unsqueeze(-1), *texts, image_meta_size, style, click)
             for block in self.blocks:
                 with onloaded(block):
                     prepared.append(block.prepare(temb, text))
-            scale_shift = self.norm_out.scale_shift(temb)
+            scale_shift = self.norm_out.scale_shift(temb)  # (S, B, 2D)
         return Condition(
             keys=tuple(each.key_value.key for each in prepared),
             values=tuple(each.key_value.value for each in prepared),
@@ -169,6 +182,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             rotation=self._rotation(rows, columns, device=text.device),
             size=size,
             frozen=freeze(self.blocks) if can_run_frozen(text) else None,
+            film=film,
         )
 
     def forward(
@@ -185,16 +199,19 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         controlnet_block_samples: Sequence[Tensor] | None = None,
         return_dict: bool = True,
         condition: Condition | None = None,
+        click: Click | None = None,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """Predict from the latents `hidden_states`, (B, C, Y, X) or (B, C, 1, Y, X), in their shape.
+        """Predict from the latents `hidden_states`, (B, C, Y, X) or (B, C, F, Y, X), in their shape.
 
         Either with what diffusers' `HunyuanDiT2DModel` takes: timestep (B,), text states (B, L, T)
         and their masks (B, L); `image_rotary_emb` (cosine, sine), each (N, E), replaces our own
-        positions. Or with one step of what `condition` computed: `condition.at(step)`.
+        positions; and for film, with `click`. Or with one step of what `condition` computed:
+        `condition.at(step)`.
 
         Raises: ValueError for latents, residuals or a condition that do not fit.
         """
-        latents = one_frame(hidden_states)
+        latents = as_frames(hidden_states)
+        batch_size, num_frames = len(latents), latents.shape[2]
         rows, columns = self._grid(*latents.shape[-2:])
         if condition is not None:
             guide = guide_from_condition(condition, latents)
@@ -202,18 +219,23 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             raise ValueError("give either `condition`, or `timestep` and the text states of both encoders")
         else:
             texts = (encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5)
-            text, mask, temb = self._encode(timestep.expand(len(latents)), *texts, image_meta_size, style)
+            film = self._film(num_frames, click, batch_size=batch_size)
+            text, mask, temb = self._encode(timestep.expand(batch_size), *texts, image_meta_size, style, click)
             if image_rotary_emb is None:
                 rotation = self._rotation(rows, columns, device=latents.device)
             else:
                 rotation = rotation_from_pairs(*image_rotary_emb, device=latents.device)
             scale_shift = self.norm_out.scale_shift(temb)
-            guide = Guide(temb=temb, text=text, mask=mask, rotation=rotation, scale_shift=scale_shift)
-        tokens = self._run_blocks(self.pos_embed(latents), guide, controlnet_block_samples)  # (B, N, D)
+            guide = Guide(temb=temb, text=text, mask=mask, rotation=rotation, scale_shift=scale_shift, film=film)
+        tokens = self.pos_embed(rearrange(latents, "b c f y x -> (b f) c y x"))  # (B F, N, D)
+        if guide.film is not None and guide.film.start is not None:
+            tokens = tokens + guide.film.start.flatten(0, 1)
+        tokens = self._run_blocks(tokens, guide, controlnet_block_samples)
         tokens = self.proj_out(self.norm_out(tokens, guide.scale_shift))
         patch = self.config.patch_size
-        sample = rearrange(tokens, "b (y x) (p q c) -> b c (y p) (x q)", y=rows, p=patch, q=patch)
-        sample = sample.reshape(len(latents), self.out_channels, *hidden_states.shape[2:])
+        axes = {"y": rows, "p": patch, "q": patch, "f": num_frames}
+        sample = rearrange(tokens, "(b f) (y x) (p q c) -> b c f (y p) (x q)", **axes)
+        sample = sample.reshape(batch_size, self.out_channels, *hidden_states.shape[2:])
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 
     def enable_cache(self, config) -> None:
@@ -233,6 +255,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         mask_t5: Tensor | None,
         sizes: Tensor | None,
         style: Tensor | None,
+        click: Click | None,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Both texts in one row (B, L, T) with absent tokens learned, its key mask, and the time (..., B, D)."""
         if text is None or text_t5 is None:
@@ -244,16 +267,28 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         if mask is not None and mask_t5 is not None:
             present = torch.cat([mask, mask_t5], dim=1).bool().unsqueeze(-1)
             states = torch.where(present, states, self.text_embedding_padding.to(states.dtype))
-        return *fill_up(states), self.time_extra_emb(timesteps, text_t5, sizes, style)
+        temb = self.time_extra_emb(timesteps, text_t5, sizes, style)
+        return *fill_up(states), temb if click is None or self.click is None else temb + self.click.time(click)
+
+    def _film(self, num_frames: int, click: Click | None, *, batch_size: int) -> Film | None:
+        """What the frames share; None for a picture."""
+        if click is not None:
+            check_click(click, batch_size=batch_size, num_frames=num_frames, max_regions=self.config.max_regions)
+        if num_frames == 1:
+            return None
+        if self.motion_blocks is None:
+            raise ValueError(f"{num_frames} frames; this model draws pictures, use one with use_motion_blocks")
+        head_dim, device = self.config.attention_head_dim, self.proj_out.weight.device
+        rotation = frame_rotation(num_frames, head_dim=head_dim, device=device)
+        return make_film(rotation, self.motion_blocks, self.click, click)
 
     def _run_blocks(self, tokens: Tensor, guide: Guide, residuals: Sequence[Tensor] | None) -> Tensor:
         num_skips = (len(self.blocks) - 1) // 2
         if residuals is not None and len(residuals) != num_skips:
             raise ValueError(f"{len(residuals)} ControlNet residuals for {num_skips} skip connections")
         frozen = guide.frozen if can_run_frozen(tokens) and not self.is_cache_enabled else None
-        turns = guide.rotation.unsqueeze(1)  # (N, 1, E/2, 2)
-        if not torch.compiler.is_compiling() and self.blocks[0]._compiled_call_impl is None:
-            turns = torch.view_as_complex(turns)  # (N, 1, E/2)
+        turns, film = self._turns(guide.rotation), guide.film
+        frame_turns = None if film is None else self._turns(film.rotation)
         skips: list[Tensor] = []
         for layer, block in enumerate(self.blocks):
             skip = None
@@ -265,13 +300,25 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             inputs = (tokens, guide.temb, guide.text, turns, guide.mask, skip, prepared)
             if frozen and prepared:
                 tokens = run_frozen(frozen[layer], tokens, prepared, turns, guide.mask, skip)
-            elif torch.is_grad_enabled() and self.gradient_checkpointing:
-                tokens = self._gradient_checkpointing_func(block, *inputs)
             else:
-                tokens = block(*inputs)
+                tokens = self._run(block, *inputs)
+            if film is not None and self.motion_blocks is not None:
+                phrases = film.phrases and film.phrases[layer]
+                tokens = self._run(self.motion_blocks[layer], tokens, film.num_frames, frame_turns, film.mask, phrases)
             if layer < num_skips:
                 skips.append(tokens)
         return tokens
+
+    def _run(self, block: nn.Module, *inputs) -> Tensor:
+        if torch.is_grad_enabled() and self.gradient_checkpointing:
+            return self._gradient_checkpointing_func(block, *inputs)
+        return block(*inputs)
+
+    def _turns(self, rotation: Tensor) -> Tensor:
+        """(N, E/2, 2) for every head: (N, 1, E/2, 2), or (N, 1, E/2) as complex numbers."""
+        turns = rotation.unsqueeze(1)
+        compiled = torch.compiler.is_compiling() or self.blocks[0]._compiled_call_impl is not None
+        return turns if compiled else torch.view_as_complex(turns)
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
         patch = self.config.patch_size

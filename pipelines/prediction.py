@@ -4,6 +4,7 @@ B batch of pictures, S steps; latents are B C Y X.
 """
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ def look_ahead(
     Where guided, the negative prompts come first: 2B rows. size is (height, width) in latents;
     image_meta_size holds six numbers in px.
     """
-    inputs = text.inputs(guided=guided)
+    inputs: dict[str, Any] = dict(text.inputs(guided=guided))
     device, rows = timesteps.device, len(inputs["encoder_hidden_states"])
     if transformer.config.use_style_cond_and_image_meta_size:
         inputs["image_meta_size"] = torch.tensor([image_meta_size], dtype=torch.float32, device=device).expand(rows, -1)

@@ -80,9 +80,9 @@ def test_what_does_not_fit_is_refused(make_model, make_text, latents):
         model(latents, condition=condition)
     with pytest.raises(IndexError, match="step 3 is outside the schedule of 3 steps"):
         condition.at(3)
-    with pytest.raises(ValueError, match=r"\(2, 8, 12\), but latents of \(1, 8, 12\)"):
+    with pytest.raises(ValueError, match=r"\(2, 1, 8, 12\), but latents of \(1, 1, 8, 12\)"):
         model(latents[:1], condition=condition.at(0))
-    with pytest.raises(ValueError, match=r"\(2, 8, 12\), but latents of \(2, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"\(2, 1, 8, 12\), but latents of \(2, 1, 8, 8\)"):
         model(latents[..., :8], condition=condition.at(0))
     with pytest.raises(ValueError, match="9 x 12 are not multiples of the patch size 2"):
         model.condition(TIMESTEPS, **make_text(model), size=(9, 12))

@@ -51,8 +51,10 @@ def test_a_picture_may_come_as_a_film_of_one_frame(make_model, make_text, latent
     film = model(latents.unsqueeze(2), TIMESTEP, **text).sample
     assert film.shape == (2, 4, 1, 8, 8)
     assert torch.equal(film[:, :, 0], model(latents, TIMESTEP, **text).sample)
-    with pytest.raises(ValueError, match=r"\(2, 4, 2, 8, 8\)"):
+    with pytest.raises(ValueError, match="2 frames; this model draws pictures"):
         model(latents.unsqueeze(2).expand(2, 4, 2, 8, 8), TIMESTEP, **text)
+    with pytest.raises(ValueError, match=r"\(2, 4, 64\)"):
+        model(latents.flatten(2), TIMESTEP, **text)
 
 
 @pytest.mark.parametrize("patch_size", [1, 2, 4])

@@ -1,0 +1,44 @@
+"""Configurations and inputs that cannot work, refused by name."""
+
+from torch import Tensor
+
+from dianjing.dit.embeddings import POOL_HEADS
+from dianjing.dit.film import Click
+
+
+def check_sizes(
+    *, heads: int, head_dim: int, hidden_size: int | None, text_dim_t5: int, max_regions: int, has_motion: bool
+) -> None:
+    """Raise ValueError for widths that do not go together."""
+    if hidden_size not in (None, heads * head_dim):
+        raise ValueError(
+            f"hidden_size {hidden_size} is not num_attention_heads {heads} x attention_head_dim {head_dim};"
+            f" leave it out or give {heads * head_dim}"
+        )
+    if max_regions and not has_motion:
+        raise ValueError(f"max_regions {max_regions} needs use_motion_blocks: a click moves something")
+    if head_dim % 4:
+        raise ValueError(f"attention_head_dim {head_dim} is not a multiple of 4; RoPE turns pairs on two axes")
+    if text_dim_t5 % POOL_HEADS:
+        raise ValueError(f"cross_attention_dim_t5 {text_dim_t5} is not a multiple of the {POOL_HEADS} pooling heads")
+
+
+def as_frames(latents: Tensor) -> Tensor:
+    """Latents (B, C, F, Y, X) of these, or of a picture's (B, C, Y, X)."""
+    if latents.ndim not in (4, 5):
+        raise ValueError(f"latents of shape {tuple(latents.shape)}; this model takes (B, C, Y, X) or (B, C, F, Y, X)")
+    return latents.unsqueeze(2) if latents.ndim == 4 else latents
+
+
+def check_click(click: Click, *, batch_size: int, num_frames: int, max_regions: int) -> None:
+    """Raise ValueError for a click that this model was not trained for."""
+    if not max_regions:
+        raise ValueError("this model was trained without clicks; use one whose configuration has max_regions")
+    if click.masks.shape[1] != max_regions:
+        raise ValueError(
+            f"a click with {click.masks.shape[1]} regions; this model takes {max_regions}, empty ones without a phrase"
+        )
+    if len(click.masks) != batch_size:
+        raise ValueError(f"clicks for {len(click.masks)} clips, but latents of {batch_size}")
+    if num_frames < 2:
+        raise ValueError("a click moves something, which takes at least 2 frames")

@@ -1,0 +1,170 @@
+"""Time and clicks on the picture model."""
+
+import logging
+
+import pytest
+import torch
+
+from dianjing import DiT
+from dianjing.dit.film import Click
+
+FILM = {"use_motion_blocks": True, "max_regions": 2, "use_style_cond_and_image_meta_size": False}
+TIMESTEPS = torch.tensor([900.0, 300.0])
+NUM_FRAMES = 3
+
+
+@pytest.fixture
+def latents():
+    return torch.randn(2, 4, NUM_FRAMES, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def make_click(model, *, batch_size=2, regions=2):
+    generator = torch.Generator().manual_seed(2)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    mask = torch.ones(batch_size, regions, 5)
+    mask[0, 1] = 0  # the first clip asks for one region only
+    return Click(
+        first_frame=draw(batch_size, 4, 8, 8),
+        masks=(draw(batch_size, regions, 8, 8) > 0).float(),
+        phrases=draw(batch_size, regions, 5, model.config.cross_attention_dim),
+        phrases_mask=mask,
+        strengths=draw(batch_size, regions).abs(),
+    )
+
+
+def wake(model):
+    """Random weights where training starts from zero."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for part in (model.motion_blocks, model.click):
+            for parameter in part.parameters():
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+@torch.no_grad()
+def test_one_frame_is_the_picture_to_the_bit(make_model, make_text, latents):
+    picture, film = make_model(use_style_cond_and_image_meta_size=False), wake(make_model(**FILM))
+    film.load_state_dict(picture.state_dict(), strict=False)
+    text, frame = make_text(picture), latents[:, :, 0]
+    expected = picture(frame, TIMESTEPS, **text).sample
+    assert torch.equal(film(frame, TIMESTEPS, **text).sample, expected)
+    assert torch.equal(film(latents[:, :, :1], TIMESTEPS, **text).sample[:, :, 0], expected)
+
+
+@torch.no_grad()
+def test_before_training_every_frame_is_the_picture_of_its_latents(make_model, make_text, latents):
+    picture, film = make_model(use_style_cond_and_image_meta_size=False), make_model(**FILM)
+    film.load_state_dict(picture.state_dict(), strict=False)
+    text = make_text(picture)
+    frames = film(latents, TIMESTEPS, **text, click=make_click(film)).sample
+    for index in range(NUM_FRAMES):
+        expected = picture(latents[:, :, index], TIMESTEPS, **text).sample
+        assert torch.allclose(frames[:, :, index], expected, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_picture_checkpoint_becomes_a_film_model_with_new_parts_at_zero(
+    make_model, make_text, latents, tmp_path, caplog
+):
+    picture = make_model(use_style_cond_and_image_meta_size=False)
+    picture.save_pretrained(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        film = DiT.from_pretrained(tmp_path, use_motion_blocks=True, max_regions=2)
+    assert all(name in caplog.text for name in ("motion_blocks.0.attn1.to_out.0.weight", "click.patch.weight"))
+    text = make_text(picture)
+    expected = picture(latents[:, :, 1], TIMESTEPS, **text).sample
+    frames = film(latents, TIMESTEPS, **text, click=make_click(film)).sample
+    assert torch.allclose(frames[:, :, 1], expected, atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_two_phases_of_film_equal_one_call(make_model, make_text, latents):
+    model = wake(make_model(**FILM))
+    text, click = make_text(model), make_click(model)
+    for asked in (None, click):
+        condition = model.condition(TIMESTEPS, **text, size=(8, 8), num_frames=NUM_FRAMES, click=asked)
+        for step, timestep in enumerate(TIMESTEPS):
+            once = model(latents, timestep.expand(2), **text, click=asked).sample
+            twice = model(latents, condition=condition.at(step)).sample
+            assert torch.allclose(twice, once, atol=1e-5)
+    second = model(latents[1:], condition=condition.at(1).rows([1])).sample
+    assert torch.allclose(second, twice[1:], atol=1e-5)
+
+
+@torch.no_grad()
+def test_frames_see_each_other_and_their_order(make_model, make_text, latents):
+    model = wake(make_model(**FILM))
+    text = make_text(model)
+    whole = model(latents, TIMESTEPS, **text).sample
+    changed = latents.clone()
+    changed[:, :, 2] += 1
+    assert not torch.allclose(model(changed, TIMESTEPS, **text).sample[:, :, 0], whole[:, :, 0], atol=1e-3)
+    backwards = model(latents.flip(2), TIMESTEPS, **text).sample.flip(2)
+    assert not torch.allclose(backwards, whole, atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("part", ["first_frame", "masks", "phrases", "strengths"])
+def test_every_part_of_a_click_counts(make_model, make_text, latents, part):
+    model = wake(make_model(**FILM))
+    text, click = make_text(model), make_click(model)
+    whole = model(latents, TIMESTEPS, **text, click=click).sample
+    other = Click(**{**vars(click), part: 1 - getattr(click, part)})
+    assert not torch.allclose(model(latents, TIMESTEPS, **text, click=other).sample, whole, atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_region_without_a_phrase_asks_for_nothing(make_model, make_text, latents):
+    model = wake(make_model(**FILM))
+    text, click = make_text(model), make_click(model)
+    whole = model(latents, TIMESTEPS, **text, click=click).sample
+    phrases, strengths = click.phrases.clone(), click.strengths.clone()
+    phrases[0, 1], strengths[0, 1] = 7.0, 7.0  # of the region that has no phrase
+    other = Click(**{**vars(click), "phrases": phrases, "strengths": strengths})
+    assert torch.allclose(model(latents, TIMESTEPS, **text, click=other).sample, whole, atol=1e-5)
+
+
+def test_gradients_reach_every_part_also_with_checkpointing(make_model, make_text, latents):
+    model = wake(make_model(**FILM)).train()
+    text, click = make_text(model), make_click(model)
+    found = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.enable_gradient_checkpointing()
+        model.zero_grad()
+        model(latents, TIMESTEPS, **text, click=click).sample.square().mean().backward()
+        found.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
+    for name, gradient in found[0].items():
+        assert gradient.abs().sum() > 0 or name.endswith("pooler.k_proj.bias"), name
+        assert torch.allclose(gradient, found[1][name], atol=1e-5), name
+
+
+@torch.no_grad()
+def test_film_in_bfloat16_follows_float32(make_model, make_text, latents):
+    model = wake(make_model(**FILM, num_attention_heads=4, attention_head_dim=16)).bfloat16()
+    text, click = make_text(model), make_click(model)
+    half = {name: value.bfloat16() if value.is_floating_point() else value for name, value in text.items()}
+    asked = Click(**{name: value if name == "strengths" else value.bfloat16() for name, value in vars(click).items()})
+    condition = model.condition(TIMESTEPS[:1], **half, size=(8, 8), num_frames=NUM_FRAMES, click=asked).at(0)
+    fast = model(latents.bfloat16(), condition=condition).sample.float()
+    exact = model.float()(latents, TIMESTEPS[:1], **text, click=click).sample
+    assert (fast - exact).norm() / exact.norm() < 0.05
+
+
+def test_clicks_that_do_not_fit_are_refused(make_model, make_text, latents):
+    model, picture = make_model(**FILM), make_model(use_style_cond_and_image_meta_size=False)
+    text, click = make_text(model), make_click(model)
+    with pytest.raises(ValueError, match="trained without clicks"):
+        picture(latents, TIMESTEPS, **text, click=click)
+    with pytest.raises(ValueError, match="3 regions; this model takes 2"):
+        model(latents, TIMESTEPS, **text, click=make_click(model, regions=3))
+    with pytest.raises(ValueError, match="clicks for 1 clips, but latents of 2"):
+        model(latents, TIMESTEPS, **text, click=make_click(model, batch_size=1))
+    with pytest.raises(ValueError, match="at least 2 frames"):
+        model(latents[:, :, :1], TIMESTEPS, **text, click=click)
+    with pytest.raises(ValueError, match="max_regions 2 needs use_motion_blocks"):
+        make_model(max_regions=2)
