@@ -81,6 +81,7 @@ def image(
     guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt; 1 switches it off.")] = None,
     negative: Annotated[str | None, typer.Option(help="What to keep out of the picture.")] = None,
     count: Annotated[int, typer.Option(help="Pictures per prompt; each takes the next seed.")] = 1,
+    grid: Annotated[Path | None, typer.Option(help="Also lay all pictures out in this .png file.")] = None,
     model: Annotated[str, typer.Option(help="A name from `dianjing models`, a folder or a Hub id.")] = "sticker",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     dtype: Annotated[Dtype, typer.Option(help="Number format of the weights.")] = Dtype.auto,
@@ -107,14 +108,20 @@ def image(
         num_inference_steps=steps,
         guidance_scale=guidance,
         num_images_per_prompt=count,
+        grid=grid,
     )
     pictures = []
     for picture in drawing.draw(job):
         pictures.append(picture)
         if not as_json:
             print(picture["path"], flush=True)
+    if job.grid is not None:
+        drawing.write_grid(job)
+        if not as_json:
+            print(job.grid, flush=True)
     if as_json:
-        print_json({"version": dianjing.__version__, "pictures": pictures})
+        grid_path = None if job.grid is None else str(job.grid)
+        print_json({"version": dianjing.__version__, "pictures": pictures, "grid": grid_path})
 
 
 @app.command()

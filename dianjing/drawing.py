@@ -6,9 +6,11 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 import dianjing
 from dianjing.pipelines.media import (
@@ -17,22 +19,24 @@ from dianjing.pipelines.media import (
     check_folder_is_writable,
     check_output,
     label_of,
+    read_settings,
     save_picture,
 )
 from dianjing.pipelines.request import ImageRequest, check_whole
 from dianjing.weights.fetching import local_folder
 from dianjing.weights.folder import read_components
 
-__all__ = ["PRODUCER", "Job", "draw", "parse_size", "plan"]
+__all__ = ["PRODUCER", "Job", "draw", "parse_size", "plan", "write_grid"]
 
 BATCH = 8  # pictures at once; a seed gives the same picture in any batch
+GRID_COLUMNS, GRID_CELL_PX, GRID_GAP_PX = 8, 128, 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One run of `dianjing image`: a request per prompt, and a path per picture of each.
 
-    `producer` None writes no label.
+    `producer` None writes no label, `grid` None no picture of all pictures.
     """
 
     requests: list[ImageRequest]
@@ -41,6 +45,7 @@ class Job:
     device: str
     dtype: str
     producer: str | None
+    grid: Path | None
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -61,6 +66,7 @@ def plan(
     device: str,
     dtype: str,
     producer: str | None,
+    grid: Path | None = None,
     **settings: Any,
 ) -> Job:
     """Check everything that can be checked before weights load.
@@ -77,7 +83,9 @@ def plan(
     each = requests[0].num_images_per_prompt
     flat = _paths(out, seed, len(requests) * each)
     paths = [flat[i : i + each] for i in range(0, len(flat), each)]
-    return Job(requests=requests, paths=paths, model=model, device=device, dtype=dtype, producer=producer)
+    if grid is not None and check_output(grid) in flat:
+        raise ValueError(f"--grid {grid} is also the file of a picture; name another")
+    return Job(requests=requests, paths=paths, model=model, device=device, dtype=dtype, producer=producer, grid=grid)
 
 
 def _paths(out: Path | None, seed: int, count: int) -> list[Path]:
@@ -118,6 +126,29 @@ def draw(job: Job) -> Iterator[dict[str, Any]]:
                     "unknown_words": pipe.unknown_words(request.prompt),
                     "seconds": round(seconds, 3),
                 }
+
+
+def write_grid(job: Job) -> None:
+    """All pictures of a job in one file, a row for each prompt or of GRID_COLUMNS; small ones enlarged."""
+    assert job.grid is not None
+    pictures = []
+    for path in (path for paths in job.paths for path in paths):
+        with Image.open(path, formats=("PNG",)) as picture:
+            pictures.append(picture.convert("RGB"))
+    each, (width, height) = len(job.paths[0]), pictures[0].size
+    columns = each if each > 1 else min(GRID_COLUMNS, len(pictures))
+    scale = max(1, -(-GRID_CELL_PX // width))
+    size = (width * scale, height * scale)
+    step_x, step_y = (side + GRID_GAP_PX for side in size)
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * step_x - GRID_GAP_PX, rows * step_y - GRID_GAP_PX), "white")
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        sheet.paste(picture.resize(size, Image.Resampling.BICUBIC), (column * step_x, row * step_y))
+    first = read_settings(job.paths[0][0])
+    record = replace(first, prompt="\n".join(request.prompt for request in job.requests))
+    label = label_of(sheet, record, producer=job.producer or PRODUCER)
+    save_picture(sheet, job.grid, record, label=label if job.producer else None)
 
 
 def load(job: Job) -> Any:

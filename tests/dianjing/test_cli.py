@@ -129,6 +129,22 @@ def test_each_picture_of_a_count_is_drawn_from_its_own_seed(stub, monkeypatch, c
     assert Image.open("a-2.png").tobytes() != Image.open("b.png").tobytes()
 
 
+def test_a_grid_shows_every_picture_in_its_place(stub, monkeypatch, capsys):
+    prompts = ("cat", "dog", "bird")
+    code, out, _ = call(monkeypatch, capsys, "image", *prompts, "--count", "2", "--seed", "1", "--out", "a.png",
+                        "--grid", "all.png")  # fmt: skip
+    assert code == 0
+    assert out.splitlines()[-1] == "all.png"
+    record = read_settings("all.png")
+    assert record.prompt.splitlines() == list(prompts)
+    grid, third = Image.open("all.png"), Image.open("a-3.png")
+    scale = -(-128 // third.width)
+    size = (third.width * scale, third.height * scale)
+    assert grid.size == (2 * size[0] + 4, 3 * size[1] + 8)  # a row for each prompt
+    second_row = grid.crop((0, size[1] + 4, size[0], 2 * size[1] + 4))
+    assert second_row.tobytes() == third.resize(size, Image.Resampling.BICUBIC).tobytes()
+
+
 def test_more_pictures_than_a_batch_are_all_written(stub, monkeypatch, capsys):
     call(monkeypatch, capsys, "image", "cat", "dog", "--seed", "0", "--count", "11", "--out", "a.png")
     records = [read_settings(f"a-{i}.png") for i in range(1, 23)]
@@ -195,6 +211,8 @@ BAD_INPUT = [
     (["image", "cat", "--dtype", "int4"], "--dtype"),
     (["image", "cat", "--out", "none/cat.png"], "does not exist"),
     (["image", "cat", "--out", "cat.jpg"], r"does not end in .png"),
+    (["image", "cat", "--grid", "all.jpg"], r"does not end in .png"),
+    (["image", "cat", "--out", "cat.png", "--grid", "cat.png"], "also the file of a picture"),
     (["paint"], "paint"),
     (["image", "cat", "--colour", "red"], "--colour"),
 ]
