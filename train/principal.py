@@ -7,6 +7,8 @@ channels and then projects them. A last GroupNorm and SiLU stand in the way; con
 deviation still, and every component x passes the SiLU twice: silu(x) - silu(-x) = x.
 """
 
+from typing import NamedTuple
+
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import Attention
@@ -16,14 +18,23 @@ from torch import Tensor, nn
 AMPLITUDE = 0.01  # of a component beside the constants: the norm is then linear to one part in thousands
 
 
-def principal_components(pixels: Tensor, *, patch_px: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (3, p, p), components (count, 3, p, p) and their deviations (count,) of pictures (N, 3, H, W)."""
+class Components(NamedTuple):
+    """Of patches: their mean (3, p, p), strongest axes (C, 3, p, p) and the deviations along these (C,)."""
+
+    mean: Tensor
+    axes: Tensor
+    deviations: Tensor
+
+
+def principal_components(pixels: Tensor, *, patch_px: int, count: int) -> Components:
+    """The `count` strongest principal components of the patches of pictures (N, 3, H, W)."""
     patches = nn.functional.unfold(pixels.double(), patch_px, stride=patch_px)
     patches = patches.transpose(1, 2).flatten(0, 1)  # (M, 3 p p)
     mean = patches.mean(dim=0)
     variances, vectors = torch.linalg.eigh((patches - mean).T.cov(correction=0))
-    strongest = vectors.flip(1)[:, :count].T.reshape(count, 3, patch_px, patch_px)
-    return mean.view(3, patch_px, patch_px), strongest, variances.flip(0)[:count].clamp_min(1e-12).sqrt()
+    axes = vectors.flip(1)[:, :count].T.reshape(count, 3, patch_px, patch_px)
+    deviations = variances.flip(0)[:count].clamp_min(1e-12).sqrt()
+    return Components(mean.view(3, patch_px, patch_px), axes, deviations)
 
 
 @torch.no_grad()
@@ -34,31 +45,18 @@ def make_principal(vae: AutoencoderKL, pixels: Tensor, *, whitening: float, log_
 
     Raises ValueError where the channels are too few.
     """
-    encoder, count = vae.encoder, vae.config.latent_channels
-    widths = vae.config.block_out_channels
-    mean, components, deviations = principal_components(pixels, patch_px=2 ** (len(widths) - 1), count=count)
-    for module in vae.modules():  # the decoder too learns sooner so
+    widths, encoder = vae.config.block_out_channels, vae.encoder
+    patch_px = 2 ** (len(widths) - 1)
+    found = principal_components(pixels, patch_px=patch_px, count=vae.config.latent_channels)
+    places = _places(vae.config.latent_channels, widths=widths, groups=vae.config.norm_num_groups)
+    for module in vae.modules():
         if isinstance(module, ResnetBlock2D):
-            _zero(module.conv2)
-    for module in encoder.modules():
-        if isinstance(module, ResnetBlock2D) and module.conv_shortcut is not None:
-            _zero(module.conv_shortcut)
-            nn.init.dirac_(module.conv_shortcut.weight)
-        elif isinstance(module, Attention):
-            _zero(module.to_out[0])
-    pairs, constants = _places(count, width=widths[-1], groups=vae.config.norm_num_groups)
+            _zero(module.conv2)  # the decoder too learns sooner so
+    _straighten(encoder)
     _gather(encoder, widths)
-    _project(encoder, (components, (mean * components).sum(dim=(1, 2, 3)), deviations), pairs, constants)
-    norm, out = encoder.conv_norm_out, encoder.conv_out
-    size = widths[-1] // vae.config.norm_num_groups
-    nn.init.zeros_(norm.bias)
-    nn.init.zeros_(norm.weight)
-    norm.weight[[channel for pair in pairs for channel in pair]] = (2 / size) ** 0.5 / AMPLITUDE
-    _zero(out)
-    for k, (plus, minus) in enumerate(pairs):
-        scale = deviations[k] ** (1 - whitening)
-        out.weight[k, plus, 1, 1], out.weight[k, minus, 1, 1] = scale, -scale
-    out.bias[count:] = log_variance
+    _project(encoder, found, places)
+    _read_out(encoder, found.deviations ** (1 - whitening), places, size=widths[-1] // vae.config.norm_num_groups)
+    encoder.conv_out.bias[vae.config.latent_channels :] = log_variance
     _zero(vae.quant_conv)
     nn.init.dirac_(vae.quant_conv.weight)
     encoder.requires_grad_(False)
@@ -98,22 +96,35 @@ def _zero(layer: nn.Module) -> None:
     nn.init.zeros_(layer.bias)
 
 
-def _places(count: int, *, width: int, groups: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Channels (plus, minus) of each component, and of the constants: every group that is used has two of these."""
-    size = width // groups
-    in_group = (size - 2) // 2
-    used = -(-count // in_group) if in_group else groups + 1
-    if used > groups:
+class Places(NamedTuple):
+    """Channels before the last norm: (plus, minus) of each component, and of the constants of each group in use."""
+
+    pairs: list[tuple[int, int]]
+    constants: list[tuple[int, int]]
+
+
+def _places(count: int, *, widths: tuple[int, ...], groups: int) -> Places:
+    size = widths[-1] // groups
+    in_group = max(0, (size - 2) // 2)
+    room = in_group * (min(widths[-2:]) // size)
+    if count > room:
         raise ValueError(
-            f"{count} principal components do not fit {width} channels in {groups} groups: the last norm holds "
-            f"{max(0, in_group) * groups}; widen block_out_channels or lower norm_num_groups"
+            f"{count} principal components do not fit block_out_channels {widths[-2:]} in groups of {size}, which hold "
+            f"{room}; widen the last two or lower norm_num_groups"
         )
-    pairs = [
-        (group * size + 2 + 2 * place, group * size + 3 + 2 * place)
-        for group in range(used)
-        for place in range(in_group)
-    ]
-    return pairs[:count], [(group * size, group * size + 1) for group in range(used)]
+    used = range(-(-count // in_group))
+    firsts = [group * size + 2 + 2 * place for group in used for place in range(in_group)]
+    return Places([(first, first + 1) for first in firsts[:count]], [(g * size, g * size + 1) for g in used])
+
+
+def _straighten(encoder: nn.Module) -> None:
+    """Shortcuts that hand the channels on, attention that adds nothing."""
+    for module in encoder.modules():
+        if isinstance(module, ResnetBlock2D) and module.conv_shortcut is not None:
+            _zero(module.conv_shortcut)
+            nn.init.dirac_(module.conv_shortcut.weight)
+        elif isinstance(module, Attention):
+            _zero(module.to_out[0])
 
 
 def _gather(encoder: nn.Module, widths: tuple[int, ...]) -> None:
@@ -131,21 +142,29 @@ def _gather(encoder: nn.Module, widths: tuple[int, ...]) -> None:
                 down.weight[tap * channels + channel, channel, dy, dx] = 1
 
 
-def _project(
-    encoder: nn.Module,
-    found: tuple[Tensor, Tensor, Tensor],
-    pairs: list[tuple[int, int]],
-    constants: list[tuple[int, int]],
-) -> None:
+def _project(encoder: nn.Module, found: Components, places: Places) -> None:
     """The last downsampling: each component to its two channels, and the constants."""
     last = len(encoder.down_blocks) - 2
     down, step = encoder.down_blocks[last].downsamplers[0].conv, 2**last
     _zero(down)
-    for component, offset, deviation, places in zip(*found, pairs, strict=True):
-        for channel, sign in zip(places, (AMPLITUDE, -AMPLITUDE), strict=True):
+    offsets = (found.mean * found.axes).sum(dim=(1, 2, 3))
+    for axis, offset, deviation, pair in zip(found.axes, offsets, found.deviations, places.pairs, strict=True):
+        for channel, sign in zip(pair, (AMPLITUDE, -AMPLITUDE), strict=True):
             for source, (colour, y, x) in enumerate(_pixels_of(levels=last)):
-                taps = component[colour, y : y + step + 1 : step, x : x + step + 1 : step]
+                taps = axis[colour, y : y + step + 1 : step, x : x + step + 1 : step]
                 down.weight[channel, source, :2, :2] = sign * taps / deviation
             down.bias[channel] = -sign * offset / deviation
-    for plus, minus in constants:
+    for plus, minus in places.constants:
         down.bias[plus], down.bias[minus] = 1, -1
+
+
+def _read_out(encoder: nn.Module, scales: Tensor, places: Places, *, size: int) -> None:
+    """The last norm and convolution: silu(x) - silu(-x) of each component, times its scale."""
+    norm, out = encoder.conv_norm_out, encoder.conv_out
+    nn.init.zeros_(norm.bias)
+    nn.init.zeros_(norm.weight)
+    # the constants make the deviation of a group sqrt(2 / size); here components get a deviation of 1
+    norm.weight[[channel for pair in places.pairs for channel in pair]] = (2 / size) ** 0.5 / AMPLITUDE
+    _zero(out)
+    for k, (plus, minus) in enumerate(places.pairs):
+        out.weight[k, plus, 1, 1], out.weight[k, minus, 1, 1] = scales[k], -scales[k]
