@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -40,6 +41,28 @@ class Record:
     version: str
 
 
+def to_texts(record: Record) -> dict[str, str]:
+    """What a file holds of a record, key by key."""
+    return {
+        "prompt": record.prompt,
+        "seed": str(record.seed),
+        "settings": json.dumps(record.settings, ensure_ascii=False, sort_keys=True),
+        "model": record.model,
+        "version": record.version,
+    }
+
+
+def from_texts(texts: Mapping[str, str]) -> Record:
+    """The inverse of `to_texts`. Raises KeyError, ValueError or TypeError."""
+    return Record(
+        prompt=texts["prompt"],
+        seed=int(texts["seed"]),
+        settings=dict(json.loads(texts["settings"])),
+        model=texts["model"],
+        version=texts["version"],
+    )
+
+
 def check_output(path: str | Path) -> Path:
     """Return the path if a PNG can be written there; raise before anything is generated."""
     path = Path(path)
@@ -65,32 +88,49 @@ def check_folder_is_writable(folder: Path) -> None:
         raise ValueError(f"the folder {folder} is read-only for you; choose another place")
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write through a temporary file beside `path`: a reader sees the old file or the whole new one."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary file that takes the place of `path` at the end: a reader sees the old file or the whole new one."""
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with open(temporary, "xb") as file:
-            write(file)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def label_of(image: Image.Image, record: Record, *, producer: str) -> dict[str, str]:
-    """The fields of GB 45438-2025; the number of the product follows from what is in it."""
-    content = repr((image.size, image.mode, record)).encode() + image.tobytes()
-    number = hashlib.sha256(content).hexdigest()[:32]
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write through `whole_file`."""
+    with whole_file(path) as temporary, open(temporary, "xb") as file:
+        write(file)
+
+
+def make_label(content: bytes, *, producer: str) -> dict[str, str]:
+    """The fields of GB 45438-2025; the number of the product follows from its content."""
     return {
         "Label": "1",  # 1: made by AI
         "ContentProducer": producer,
-        "ProduceID": number,
+        "ProduceID": hashlib.sha256(content).hexdigest()[:32],
         "ReservedCode1": "",
         "ContentPropagator": "",
         "PropagateID": "",
         "ReservedCode2": "",
     }
+
+
+def label_of(image: Image.Image, record: Record, *, producer: str) -> dict[str, str]:
+    """The label of a picture."""
+    return make_label(repr((image.size, image.mode, record)).encode() + image.tobytes(), producer=producer)
+
+
+def label_text(label: dict[str, str]) -> str:
+    return json.dumps(label, ensure_ascii=False, separators=(",", ":"))
+
+
+def xmp_packet(label: dict[str, str]) -> str:
+    return XMP.format(namespace=AIGC_NAMESPACE, label=escape(label_text(label)))
 
 
 def save_picture(
@@ -102,18 +142,10 @@ def save_picture(
 ) -> None:
     """Write a PNG with its record, and with its implicit label unless `label` is None."""
     info = PngInfo()
-    texts = {
-        "prompt": record.prompt,
-        "seed": str(record.seed),
-        "settings": json.dumps(record.settings, ensure_ascii=False, sort_keys=True),
-        "model": record.model,
-        "version": record.version,
-    }
-    for key, text in texts.items():
+    for key, text in to_texts(record).items():
         info.add_itxt(key, text)
     if label is not None:
-        fields = json.dumps(label, ensure_ascii=False, separators=(",", ":"))
-        info.add_itxt(XMP_KEY, XMP.format(namespace=AIGC_NAMESPACE, label=escape(fields)))
+        info.add_itxt(XMP_KEY, xmp_packet(label))
     write_whole(path, lambda file: image.save(file, format="PNG", pnginfo=info))
 
 
@@ -126,13 +158,7 @@ def read_settings(path: str | Path) -> Record:
         with Image.open(path, formats=("PNG",)) as image:
             image.load()  # text may also stand behind the pixels
             texts = getattr(image, "text", {})
-        return Record(
-            prompt=texts["prompt"],
-            seed=int(texts["seed"]),
-            settings=dict(json.loads(texts["settings"])),
-            model=texts["model"],
-            version=texts["version"],
-        )
+        return from_texts(texts)
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
     except KeyError as key:

@@ -1,0 +1,107 @@
+"""A film's file plays, is whole, says what made it, and bears its label."""
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from dianjing.pipelines.film_media import check_film_output, check_fps, read_film_settings, save_film
+from dianjing.pipelines.media import Record, read_settings
+
+RECORD = Record(prompt='小猫跳 <&> "🐱"', seed=7, settings={"fps": 8.0}, model="sticker", version="0.1.0")
+FPS = 8.0
+
+
+def film(num_frames=6, *, height=48, width=64):
+    """A white square that moves over a green ground."""
+    frames = np.full((num_frames, height, width, 3), (40, 160, 60), np.uint8)
+    for index, frame in enumerate(frames):
+        frame[10:26, 4 + 6 * index : 20 + 6 * index] = 255
+    return frames
+
+
+def decoded(path):
+    if path.suffix == ".mp4":
+        with av.open(str(path)) as container:
+            return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    with Image.open(path) as image:
+        return np.stack([np.asarray((image.seek(i), image.convert("RGB"))[1]) for i in range(image.n_frames)])
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".webp", ".gif"])
+def test_frames_come_back_nearly_as_they_were(tmp_path, ending):
+    (path,) = save_film(iter(film()), tmp_path / f"film{ending}", RECORD, fps=FPS, producer="我们")
+    shown = decoded(path)
+    assert shown.shape == film().shape
+    assert np.abs(shown.astype(int) - film()).mean() < 4
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".webp", ".gif"])
+@pytest.mark.parametrize("producer", [None, "我们 <&>"])
+def test_settings_and_label_come_back_as_they_were(tmp_path, ending, producer):
+    (path,) = save_film(film(), tmp_path / f"film{ending}", RECORD, fps=FPS, producer=producer)
+    record, label = read_film_settings(path)
+    assert record == RECORD
+    assert (label and label["ContentProducer"]) == producer
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".webp", ".gif"])
+def test_a_film_lasts_as_long_as_its_frames(tmp_path, ending):
+    (path,) = save_film(film(), tmp_path / f"film{ending}", RECORD, fps=FPS, producer=None)
+    if ending == ".mp4":
+        with av.open(str(path)) as container:
+            assert container.streams.video[0].average_rate == FPS
+            assert container.streams.video[0].codec_context.name == "h264"
+    else:
+        with Image.open(path) as image:
+            durations = [(image.seek(i), image.load(), image.info["duration"])[2] for i in range(image.n_frames)]
+        assert abs(sum(durations) - 1000 * 6 / FPS) <= 60  # GIF counts in hundredths of a second
+
+
+def test_an_odd_size_is_filled_up_for_h264(tmp_path):
+    (path,) = save_film(film(height=47, width=63), tmp_path / "film.mp4", RECORD, fps=FPS, producer=None)
+    assert decoded(path).shape[1:3] == (48, 64)
+
+
+def test_png_writes_every_frame_exactly(tmp_path):
+    paths = save_film(film(), tmp_path / "film.png", RECORD, fps=FPS, producer=None)
+    assert [path.name for path in paths] == [f"film-{i:04d}.png" for i in range(1, 7)]
+    for path, frame in zip(paths, film(), strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), frame)
+    assert read_settings(paths[3]) == RECORD
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".webp", ".gif"])
+def test_a_film_that_breaks_off_leaves_the_old_file(tmp_path, ending):
+    def broken():
+        yield from film()[:3]
+        raise RuntimeError("out of power")
+
+    path = tmp_path / f"film{ending}"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError, match="out of power"):
+        save_film(broken(), path, RECORD, fps=FPS, producer=None)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_cannot_be_written_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match=r"does not end in .mp4, .webp, .gif, .png"):
+        check_film_output(tmp_path / "film.avi")
+    with pytest.raises(ValueError, match="does not exist"):
+        check_film_output(tmp_path / "none" / "film.mp4")
+    with pytest.raises(ValueError, match="fps is 0"):
+        check_fps(0)
+    with pytest.raises(ValueError, match="fps is nan"):
+        check_fps(float("nan"))
+    with pytest.raises(ValueError, match="without frames"):
+        save_film([], tmp_path / "film.mp4", RECORD, fps=FPS, producer=None)
+
+
+def test_a_file_of_another_maker_is_no_record(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "other.webp")
+    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    for name in ("other.webp", "broken.mp4", "none.gif"):
+        with pytest.raises(ValueError, match=name):
+            read_film_settings(tmp_path / name)
