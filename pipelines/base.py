@@ -63,6 +63,8 @@ class Pipeline(LoRAMixin, DiffusionPipeline):
     def load_config(cls, *args: Any, **options: Any) -> Any:
         config = super().load_config(*args, **options)
         index = config[0] if isinstance(config, tuple) else config
+        index["_class_name"] = cls.__name__  # for another name diffusers would import that pipeline too
+        index.pop("requires_safety_checker", None)  # HunyuanDiTPipeline's; here a checker is there or is not
         class_name = index.get("transformer", [None, None])[1]
         if class_name in (PUBLISHED_CLASS[1], OUR_CLASS[1]):
             index["transformer"] = list(OUR_CLASS)

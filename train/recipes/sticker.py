@@ -19,7 +19,7 @@ from dianjing.weights.sums import write_sums
 
 RECIPES = Path(__file__).parent
 STEPS = ("autoencoder", "text_to_image", "bundle", "evaluate")
-INFERENCE_STEPS, GUIDANCE_SCALE = 20, 4.0
+INFERENCE_STEPS, GUIDANCE_SCALE = 20, 3.0
 
 CARD = """# sticker: the embedded model of Dianjing
 
