@@ -100,7 +100,7 @@ def write_card(bundle: Path, runs: Path) -> None:
     )
     steps = json.loads((runs / "sticker-dit" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     vae_steps = json.loads((runs / "sticker-vae" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
-    measured = json.loads((bundle / "vae" / "measured.json").read_text())
+    measured = json.loads((runs / "sticker-vae" / "export" / "vae" / "measured.json").read_text())
     sample_size = json.loads((bundle / "transformer" / "config.json").read_text())["sample_size"]
     weights = sum(path.stat().st_size for path in bundle.glob("*/*.safetensors"))
     card = CARD.format(
