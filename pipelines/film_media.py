@@ -16,7 +16,7 @@ from PIL import Image
 
 from dianjing.pipelines.media import (
     Record,
-    check_folder_is_writable,
+    check_output,
     from_texts,
     label_text,
     make_label,
@@ -31,16 +31,8 @@ MAX_FPS = 120.0
 
 
 def check_film_output(path: str | Path) -> Path:
-    """Return the path if a film can be written there; raise ValueError before anything is generated."""
-    path = Path(path)
-    if path.suffix.lower() not in ENDINGS:
-        raise ValueError(f"{path} does not end in {', '.join(ENDINGS)}; with .png every frame becomes a numbered file")
-    if path.is_symlink():
-        raise ValueError(f"{path} is a symbolic link; name the file it points to")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name a file in it")
-    check_folder_is_writable(path.parent)
-    return path
+    """`check_output` for a film; with .png every frame becomes a numbered file."""
+    return check_output(path, endings=ENDINGS)
 
 
 def check_fps(fps: float) -> float:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,12 +63,12 @@ def from_texts(texts: Mapping[str, str]) -> Record:
     )
 
 
-def check_output(path: str | Path) -> Path:
-    """Return the path if a PNG can be written there; raise before anything is generated."""
+def check_output(path: str | Path, *, endings: Sequence[str] = (".png",)) -> Path:
+    """Return the path if a file of one of the endings can be written there; raise before anything is generated."""
     path = Path(path)
     try:
-        if path.suffix.lower() != ".png":
-            raise ValueError(f"{path} does not end in .png, the format pictures are written in")
+        if path.suffix.lower() not in endings:
+            raise ValueError(f"{path} does not end in {', '.join(endings)}; choose a name that does")
         if path.is_symlink():
             raise ValueError(f"{path} is a symbolic link; name the file it points to")
         if path.is_dir():
