@@ -34,7 +34,7 @@ def sticker_world(config: Run) -> World:
 
     samples = config.run.total_steps * config.run.batch_size
     stages = [
-        Stage(kinds=s.kinds, snap_px=s.snap_px, until=None if s.until is None else int(s.until * samples))
+        Stage(**s.model_dump(exclude={"until"}), until=None if s.until is None else int(s.until * samples))
         for s in config.data.stages
     ]  # fmt: skip
     return StickerWorld(size_px=config.data.size_px, stages=stages, split="train")

@@ -4,6 +4,7 @@ F frames, K objects, S picture side; the canvas of a scene is CANVAS_PX wide, pi
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -170,16 +171,21 @@ def stays_in_picture(item: Item, move: Move, *, duration_s: float) -> bool:
     return True
 
 
-def draw_moves(rng: random.Random, scene: Scene, *, duration_s: float) -> tuple[Move | None, ...] | None:
-    """A move for each object, the same for all of one mention; some stand still, never all. None: found no room."""
-    still = {rng.randrange(len(scene.mentions))} if len(scene.mentions) > 1 and rng.random() < 0.4 else set()
-    moves: list[Move | None] = []
-    for index, mention in enumerate(scene.mentions):
-        items = scene.items[len(moves) : len(moves) + mention.count]
+def draw_moves(
+    rng: random.Random, scene: Scene, groups: Sequence[Sequence[int]], *, duration_s: float
+) -> tuple[Move | None, ...] | None:
+    """A move for each item of a scene: some groups of items move, each as one; the others stand still.
+
+    At least one moves; as many as are chosen, each number as likely. None: one found no room.
+    """
+    moves: list[Move | None] = [None] * len(scene.items)
+    for group in rng.sample(groups, rng.randint(1, len(groups))):
         drawn = (Move(motion=rng.randrange(len(MOTIONS)), amplitude=rng.uniform(0.3, 1)) for _ in range(TRIES))
+        items = [scene.items[index] for index in group]
         fits = (m for m in drawn if all(stays_in_picture(item, m, duration_s=duration_s) for item in items))
-        move = None if index in still else next(fits, None)
-        if move is None and index not in still:
+        move = next(fits, None)
+        if move is None:
             return None
-        moves += [move] * mention.count
+        for index in group:
+            moves[index] = move
     return tuple(moves)

@@ -6,6 +6,7 @@ the truth). Positions and sizes are pixels of a CANVAS_PX canvas; cells are the 
 
 import random
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dianjing.train.stickers.backgrounds import BACKGROUNDS, VARIANTS
@@ -95,19 +96,41 @@ def _jitter(rng: random.Random, centre: float, spread: float) -> float:
     return centre + rng.uniform(-spread, spread)
 
 
-def _ask(rng: random.Random, *, count: int = 1, colour_share: float = 0.6, among: list[int]) -> Mention:
-    thing = rng.choice(among)
-    coloured = things()[thing].takes_colour and rng.random() < colour_share
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """What scenes are drawn from.
+
+    objects: ids; countable: those that can be asked for in numbers. coloured: the share of mentions with a colour of
+    their own, None for what falls out when every object is as likely. sized: the share of single objects that are
+    asked for big or small.
+    """
+
+    objects: Sequence[int]
+    countable: Sequence[int]
+    coloured: float | None = None
+    sized: float = 0.4
+
+
+def _ask(rng: random.Random, pool: Pool, *, count: int = 1, countable: bool = False) -> Mention:
+    among = pool.countable if countable else pool.objects
+    if pool.coloured is None:
+        thing = rng.choice(among)
+        coloured = things()[thing].takes_colour and rng.random() < 0.6
+    else:
+        paints = [each for each in among if things()[each].takes_colour]
+        coloured = bool(paints) and rng.random() < pool.coloured
+        thing = rng.choice(paints if coloured else among)
     return Mention(thing=thing, count=count, colour=rng.randrange(len(COLOURS)) if coloured else None)
 
 
 _SIZES_PX: dict[str | None, tuple[int, ...]] = {"big": (96, 112), "small": (48,), None: (64, 72, 80)}
 
 
-def _single(rng: random.Random, snap_px: int, among: list[int], countable: list[int]) -> Drawn:
-    asked = _ask(rng, among=among)
+def _single(rng: random.Random, snap_px: int, pool: Pool) -> Drawn:
+    asked = _ask(rng, pool)
     # on a coarse grid small and usual objects would look the same
-    size = rng.choices(("big", "small", None), (1, 1 if snap_px <= 16 else 0, 3))[0]
+    small = pool.sized / 2 if snap_px <= 16 else 0
+    size = rng.choices(("big", "small", None), (pool.sized / 2, small, 1 - pool.sized))[0]
     cell = rng.randrange(9) if size != "big" and rng.random() < 0.55 else None
     asked = Mention(thing=asked.thing, colour=asked.colour, size=size, cell=cell)
     size_px = 64 if cell is not None and size is None else rng.choice(_SIZES_PX[size])
@@ -134,13 +157,13 @@ def _lay_out(rng: random.Random, mentions: list[Mention], snap_px: int) -> list[
     ]
 
 
-def _count(rng: random.Random, snap_px: int, among: list[int], countable: list[int]) -> Drawn:
-    asked = _ask(rng, count=rng.choice((2, 3, 4)), among=countable)
+def _count(rng: random.Random, snap_px: int, pool: Pool) -> Drawn:
+    asked = _ask(rng, pool, count=rng.choice((2, 3, 4)), countable=True)
     return (asked,), None, _lay_out(rng, [asked], snap_px)
 
 
-def _pair(rng: random.Random, snap_px: int, among: list[int], countable: list[int]) -> Drawn:
-    first, second = _ask(rng, among=among), _ask(rng, among=among)
+def _pair(rng: random.Random, snap_px: int, pool: Pool) -> Drawn:
+    first, second = _ask(rng, pool), _ask(rng, pool)
     relation = rng.choice(RELATIONS)
     near, far = (0.25, 0.75) if relation in ("left", "above") else (0.75, 0.25)
     items = []
@@ -151,33 +174,22 @@ def _pair(rng: random.Random, snap_px: int, among: list[int], countable: list[in
     return (first, second), relation if rng.random() < 0.75 else None, items
 
 
-def _trio(rng: random.Random, snap_px: int, among: list[int], countable: list[int]) -> Drawn:
+def _trio(rng: random.Random, snap_px: int, pool: Pool) -> Drawn:
     if rng.random() < 0.4:  # two of one, one of another
-        mentions = [_ask(rng, count=2, among=countable), _ask(rng, among=among)]
+        mentions = [_ask(rng, pool, count=2, countable=True), _ask(rng, pool)]
     else:
-        mentions = [_ask(rng, among=among) for _ in range(3)]
+        mentions = [_ask(rng, pool) for _ in range(3)]
     return tuple(mentions), None, _lay_out(rng, mentions, snap_px)
 
 
 _DRAW = {"single": _single, "count": _count, "pair": _pair, "trio": _trio}
 
 
-def draw_scene(
-    rng: random.Random,
-    *,
-    kinds: dict[str, float],
-    objects: list[int],
-    countable: list[int],
-    snap_px: int,
-    split: str,
-) -> Scene:
-    """Draw a scene of one of `kinds` (name -> weight) that belongs to `split`.
-
-    objects: ids to draw from; countable: those of them that can be asked for in numbers.
-    """
+def draw_scene(rng: random.Random, pool: Pool, *, kinds: dict[str, float], snap_px: int, split: str) -> Scene:
+    """Draw a scene of one of `kinds` (name -> weight) that belongs to `split`."""
     kind = rng.choices(list(kinds), list(kinds.values()))[0]
     while True:
-        mentions, relation, items = _DRAW[kind](rng, snap_px, objects, countable)
+        mentions, relation, items = _DRAW[kind](rng, snap_px, pool)
         if len({(each.thing, each.colour) for each in mentions}) < len(mentions):
             continue  # "a cat left of a cat" says nothing
         background = rng.randrange(len(BACKGROUNDS))

@@ -1,7 +1,7 @@
 """The sticker world: endless pictures with captions in two languages and the exact truth, by seed and position."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,11 +15,11 @@ from dianjing.train.stickers.captions import (
     moving_caption_en,
     moving_caption_zh,
 )
-from dianjing.train.stickers.clips import Clip, draw_moves
+from dianjing.train.stickers.clips import Clip, Move, draw_moves
 from dianjing.train.stickers.motions import MOTIONS
 from dianjing.train.stickers.objects import things
 from dianjing.train.stickers.rendering import item_box, render
-from dianjing.train.stickers.scenes import CANVAS_PX, KINDS, Scene, draw_scene
+from dianjing.train.stickers.scenes import CANVAS_PX, KINDS, Pool, Scene, draw_scene
 
 DEFAULT_KINDS = {"single": 0.4, "count": 0.2, "pair": 0.28, "trio": 0.12}
 
@@ -29,11 +29,13 @@ class Stage:
     """A stretch of the curriculum, before sample `until`.
 
     kinds: kind of scene -> weight. snap_px: pixels of the grid that places and sizes keep to; of several, each scene
-    takes one.
+    takes one. coloured and sized: shares of mentions with a colour and of single objects with a size, as Pool has them.
     """
 
     kinds: dict[str, float]
     snap_px: tuple[int, ...] = (1,)
+    coloured: float | None = None
+    sized: float = 0.4
     until: int | None = None
 
     def __post_init__(self) -> None:
@@ -109,14 +111,8 @@ class World:
         )
 
     def _scene(self, rng: random.Random, stage: Stage, snap_px: int) -> Scene:
-        return draw_scene(
-            rng,
-            kinds=stage.kinds,
-            snap_px=snap_px,
-            split=self.split,
-            objects=self.objects,
-            countable=self.countable,
-        )
+        pool = Pool(objects=self.objects, countable=self.countable, coloured=stage.coloured, sized=stage.sized)
+        return draw_scene(rng, pool, kinds=stage.kinds, snap_px=snap_px, split=self.split)
 
     def picture(self, seed: int, position: int) -> Sample:
         """The sample at `position`; its picture is rendered when `.image` is first read."""
@@ -127,14 +123,35 @@ class World:
         return Sample(scene=scene, text_zh=text_zh, text_en=text_en, size_px=self.size_px)
 
     def clip(self, seed: int, position: int, *, num_frames: int, fps: float) -> Clip:
-        """The clip at `position`; its frames and truth are rendered when first read."""
+        """The clip at `position`, its captions say what moves; frames and truth are rendered when first read."""
         rng = random.Random((seed << 48) | (1 << 47) | position)  # apart from the picture at `position`
-        stage = self.stage_at(position)
-        snap_px, moves = rng.choice(stage.snap_px), None
-        while moves is None:
-            scene = self._scene(rng, stage, snap_px)
-            moves = draw_moves(rng, scene, duration_s=(num_frames - 1) / fps)
-        firsts = [moves[sum(m.count for m in scene.mentions[:index])] for index in range(len(scene.mentions))]
+        scene, moves = self._moving(rng, position, _by_mention, duration_s=(num_frames - 1) / fps)
+        firsts = [moves[group[0]] for group in _by_mention(scene)]
         motions = [None if move is None else MOTIONS[move.motion] for move in firsts]
         text_zh, text_en = moving_caption_zh(scene, motions, rng), moving_caption_en(scene, motions, rng)
         return Clip(scene, moves, text_zh, text_en, self.size_px, num_frames, fps)
+
+    def click(self, seed: int, position: int, *, num_frames: int, fps: float) -> Clip:
+        """A clip whose objects move one by one, also those counted together; its captions are the still picture's."""
+        rng = random.Random((seed << 48) | (3 << 46) | position)
+        duration_s = (num_frames - 1) / fps
+        scene, moves = self._moving(rng, position, lambda s: [[i] for i in range(len(s.items))], duration_s=duration_s)
+        return Clip(scene, moves, caption_zh(scene, rng), caption_en(scene, rng), self.size_px, num_frames, fps)
+
+    def _moving(
+        self, rng: random.Random, position: int, group: Callable[[Scene], list[list[int]]], *, duration_s: float
+    ) -> tuple[Scene, tuple[Move | None, ...]]:
+        """A scene and the moves of its items, which move in the groups that `group` makes of them."""
+        stage = self.stage_at(position)
+        snap_px = rng.choice(stage.snap_px)
+        while True:
+            scene = self._scene(rng, stage, snap_px)
+            moves = draw_moves(rng, scene, group(scene), duration_s=duration_s)
+            if moves is not None:
+                return scene, moves
+
+
+def _by_mention(scene: Scene) -> list[list[int]]:
+    """The items of each mention."""
+    counts = [mention.count for mention in scene.mentions]
+    return [list(range(sum(counts[:index]), sum(counts[: index + 1]))) for index in range(len(counts))]

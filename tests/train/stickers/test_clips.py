@@ -119,3 +119,13 @@ def test_captions_say_what_moves_in_both_languages():
                 motion = MOTIONS[move.motion]
                 assert any(verb in clip.text_en for verb in motion.verbs_en)
                 assert any(verb in clip.text_zh for verb in motion.verbs_zh)
+
+
+def test_counted_objects_move_together_in_a_clip_and_one_by_one_after_clicks():
+    world = World(size_px=32, stages=[Stage(kinds={"count": 1.0}, snap_px=(16,))])
+    clips = [world.clip(0, position, num_frames=4, fps=FPS) for position in range(30)]
+    assert all(len(set(clip.moves)) == 1 for clip in clips)
+    clicks = [world.click(0, position, num_frames=4, fps=FPS) for position in range(30)]
+    assert all(any(move is not None for move in clip.moves) for clip in clicks)
+    assert any(None in clip.moves for clip in clicks)
+    assert any(len(set(clip.moves) - {None}) > 1 for clip in clicks)

@@ -166,3 +166,10 @@ def test_an_impossible_size_is_refused(size_px):
 def test_an_unknown_kind_of_scene_is_refused():
     with pytest.raises(ValueError, match="the kinds are single, count, pair, trio"):
         Stage(kinds={"singel": 1.0})
+
+
+def test_shares_of_coloured_and_sized_objects_are_as_asked():
+    stage = Stage(kinds={"single": 1.0}, snap_px=(16,), coloured=0.3, sized=0.6)
+    mentions = [sample.scene.mentions[0] for sample in samples(2000, stages=[stage])]
+    assert abs(np.mean([mention.colour is not None for mention in mentions]) - 0.3) < 0.05
+    assert abs(np.mean([mention.size is not None for mention in mentions]) - 0.6) < 0.05
