@@ -15,14 +15,22 @@ from types import FrameType
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 
 from dianjing.train.autoencoder import AutoencoderTask
 from dianjing.train.checkpoints import Checkpoint, newest_valid, read_checkpoint
-from dianjing.train.config import AutoencoderRun, Run, TextToImageRun, read_config
-from dianjing.train.data import CaptionEncoder, Layout, MicroBatches, World, loader
+from dianjing.train.config import (
+    AutoencoderRun,
+    AutoencoderSamples,
+    Run,
+    TextToImageRun,
+    TextToImageSamples,
+    read_config,
+)
+from dianjing.train.data import Bucket, Buckets, CaptionEncoder, Layout, MicroBatches, World, loader, only
 from dianjing.train.loop import Diverged, Outcome, Task, Trainer
 from dianjing.train.text_to_image import BilingualCaptions, TextToImageTask
-from dianjing.train.tokenizers import save_tokenizers
+from dianjing.train.tokenizers import extend_tokenizers, save_tokenizers
 
 INTERRUPTED, DIVERGED = 75, 76
 PROBE_SEED = 1_000_003  # added to the seed: pictures for grids and measures, not for training
@@ -50,38 +58,76 @@ def sticker_names() -> list[str]:
 def pictures(world: World, *, seed: int, count: int) -> torch.Tensor:
     """uint8 (count, H, W, 3), apart from what is trained on."""
     layout = Layout(global_batch=count, accumulation=1, processes=1, rank=0)
-    return MicroBatches(world, layout, seed=seed + PROBE_SEED)[0]["images"]
+    return MicroBatches(world, only(layout), seed=seed + PROBE_SEED)[0]["images"]
+
+
+def make_buckets(config: Run, accelerator: Accelerator) -> Buckets:
+    """The configured buckets, dealt out to the processes there are."""
+    run = config.run
+    buckets = [
+        Bucket(
+            kind=section.kind, num_frames=section.num_frames,
+            layout=Layout(
+                global_batch=section.batch_size or run.batch_size, accumulation=run.accumulation,
+                processes=accelerator.num_processes, rank=accelerator.process_index,
+            ),
+        )
+        for section in config.data.buckets
+    ]  # fmt: skip
+    shares = [section.share for section in config.data.buckets]
+    return Buckets(buckets=buckets, shares=shares, stride=run.batch_size, seed=run.seed)
 
 
 def tokenizer_folder(config: TextToImageRun, world: World, accelerator: Accelerator) -> Path:
-    """The configured one, or one made from captions of the whole curriculum, once per run."""
-    given = config.model.tokenizers or config.model.start_from
-    if given is not None:
-        return given
-    folder, count = config.run.folder / "tokenizers", config.model.tokenizer_captions
+    """The configured one, or one made once per run: from captions of the whole curriculum, or by adding words."""
+    model, run = config.model, config.run
+    has_clips = any(bucket.kind != "picture" for bucket in config.data.buckets)
+    if model.tokenizers is not None:
+        return model.tokenizers
+    if model.start_from is not None and not has_clips:
+        return model.start_from
+    folder, count, seed = run.folder / "tokenizers", model.tokenizer_captions, run.seed + PROBE_SEED
     with accelerator.main_process_first():
         if not (folder / "tokenizer_2").exists():
-            stride = max(1, config.run.total_steps * config.run.batch_size // count)
-            seed = config.run.seed + PROBE_SEED
+            stride = max(1, run.total_steps * run.batch_size // count)
+            captions = spoken_words(world, seed, fps=config.data.fps) if has_clips else []
+            if model.start_from is not None:
+                extend_tokenizers(model.start_from, folder, captions)
+                return folder
             samples = [world.picture(seed, index * stride) for index in range(count)]
-            captions = [text for sample in samples for text in (sample.text_zh, sample.text_en)]
+            captions += [text for sample in samples for text in (sample.text_zh, sample.text_en)]
             save_tokenizers(
-                folder, captions, names=sticker_names(),
-                text_len=config.model.text_len, text_len_t5=config.model.text_len_t5,
-            )  # fmt: skip
+                folder, captions, names=sticker_names(), text_len=model.text_len, text_len_t5=model.text_len_t5
+            )
     return folder
+
+
+def spoken_words(world: World, seed: int, *, fps: float, count: int = 2000) -> list[str]:
+    """Captions of clips, and every phrasing that asks for what moves in them."""
+    texts: list[str] = []
+    for position in range(count):
+        clip = world.clip(seed, position, num_frames=2, fps=fps)
+        texts += (clip.text_zh, clip.text_en)
+        texts += (text for phrases in clip.phrases if phrases is not None for some in phrases for text in some)
+    return texts
 
 
 def make_task(config: Run, world: World, accelerator: Accelerator) -> tuple[Task, CaptionEncoder | None]:
     torch.manual_seed(config.run.seed)  # the first weights; the loop has a generator of its own
+    seed, samples = config.run.seed + PROBE_SEED, config.samples
     if isinstance(config, AutoencoderRun):
-        count = max(config.samples.pictures, config.samples.measured_pictures)
+        assert isinstance(samples, AutoencoderSamples)
+        count = max(samples.pictures, samples.measured_pictures)
         probe = pictures(world, seed=config.run.seed, count=count)
-        return AutoencoderTask(config.model, config.objective, config.samples, probe=probe), None
+        return AutoencoderTask(config.model, config.objective, samples, probe=probe), None
+    assert isinstance(samples, TextToImageSamples)
     model = config.model.model_copy(update={"tokenizers": tokenizer_folder(config, world, accelerator)})
     captions = BilingualCaptions(model, config.objective)
-    size_px = config.data.size_px
-    task = TextToImageTask(model, config.objective, config.samples, captions, size_px=size_px)
+    fps, num_frames = config.data.fps, samples.num_frames
+    clips = [world.click(seed, position, num_frames=num_frames, fps=fps) for position in range(samples.clicks)]
+    task = TextToImageTask(
+        model, config.objective, samples, captions, size_px=config.data.size_px, probe=clips
+    )  # fmt: skip
     return task, captions
 
 
@@ -114,14 +160,13 @@ def train(config: Run, world: World, *, resume: str, wants_stop: Callable[[], bo
     torch.backends.cudnn.allow_tf32 = run.matmul_precision != "highest"
     torch.backends.cudnn.benchmark = True
     torch.set_flush_denormal(True)  # a quarter of the autoencoder's time on a CPU
-    accelerator = Accelerator(mixed_precision=run.mixed_precision)
-    layout = Layout(
-        global_batch=run.batch_size, accumulation=run.accumulation,
-        processes=accelerator.num_processes, rank=accelerator.process_index,
-    )  # fmt: skip
+    # of several kinds of sample, none passes through all the weights
+    unused = [DistributedDataParallelKwargs(find_unused_parameters=True)] if len(config.data.buckets) > 1 else []
+    accelerator = Accelerator(mixed_precision=run.mixed_precision, kwargs_handlers=unused)
+    buckets = make_buckets(config, accelerator)
     run.folder.mkdir(parents=True, exist_ok=True)
     task, captions = make_task(config, world, accelerator)
-    trainer = Trainer(task, run, config.optimizer, accelerator, layout)
+    trainer = Trainer(task, run, config.optimizer, accelerator, buckets)
     if checkpoint is not None:
         trainer.load(checkpoint)
     if accelerator.is_main_process:
@@ -130,7 +175,7 @@ def train(config: Run, world: World, *, resume: str, wants_stop: Callable[[], bo
         counted = sum(p.numel() for p in task.parameters() if p.requires_grad)
         print(f"{config.task}: {counted:,} trained parameters, from step {trainer.step}", flush=True)
     batches = loader(
-        MicroBatches(world, layout, seed=run.seed, captions=captions),
+        MicroBatches(world, buckets, seed=run.seed, fps=config.data.fps, captions=captions),
         first_step=trainer.step, total_steps=run.total_steps,
         workers=config.data.workers, prefetch=config.data.prefetch,
         pin=accelerator.device.type == "cuda",

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from dianjing.train.config import AutoencoderModel, AutoencoderObjective, AutoencoderSamples
-from dianjing.train.data import Batch
+from dianjing.train.data import Batch, Bucket
 from dianjing.train.loop import Task, load_weights, save_module
 from dianjing.train.pictures import tile, to_pixels, to_uint8
 from dianjing.train.principal import make_principal
@@ -84,8 +84,8 @@ class AutoencoderTask(Task):
     def compile_parts(self, mode: str) -> None:
         self.losses = torch.compile(self._losses, mode=mode)
 
-    def draw(self, batch_size: int, generator: torch.Generator) -> Batch:
-        shape = (batch_size, *self.latent_shape)
+    def draw(self, bucket: Bucket, generator: torch.Generator) -> Batch:
+        shape = (bucket.layout.global_batch, *self.latent_shape)
         return {"latents": torch.randn(shape, generator=generator, device=generator.device)}
 
     def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:

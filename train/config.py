@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -48,9 +48,26 @@ class StageSection(Section):
     until: float | None = Field(default=None, gt=0, lt=1)  # None: to the end
 
 
+class BucketSection(Section):
+    """Steps whose samples are alike: pictures, clips with captions, or clips with clicks."""
+
+    kind: Literal["picture", "clip", "click"] = "picture"
+    num_frames: int = Field(default=1, gt=0)
+    batch_size: int | None = Field(default=None, gt=0)  # None: the run's, which no bucket may exceed
+    share: float = Field(default=1.0, gt=0)  # of the steps, against the other buckets
+
+    @model_validator(mode="after")
+    def _check_frames(self) -> "BucketSection":
+        if (self.num_frames == 1) != (self.kind == "picture"):
+            raise ValueError(f"a {self.kind} of {self.num_frames} frames; a picture has 1, a clip or click more")
+        return self
+
+
 class DataSection(Section):
     size_px: int = Field(default=128, gt=0)
     stages: tuple[StageSection, ...] = Field(min_length=1)
+    buckets: tuple[BucketSection, ...] = (BucketSection(),)
+    fps: float = Field(default=8.0, gt=0)  # of clips
     workers: int = Field(default=0, ge=0)
     prefetch: int = Field(default=2, gt=0)  # micro-batches in flight per worker
 
@@ -115,6 +132,8 @@ class TransformerSection(Section):
     mlp_ratio: float = 4.0
     patch_size: int = 2
     pooled_projection_dim: int = 256
+    use_motion_blocks: bool = False
+    max_regions: int = Field(default=0, ge=0)  # that can be clicked on at once
 
 
 class TextToImageModel(Section):
@@ -124,6 +143,8 @@ class TextToImageModel(Section):
     tokenizer_captions: int = Field(default=40_000, gt=0)
     text_len: int = 64
     text_len_t5: int = 64
+    phrase_len: int = Field(default=12, gt=0)  # tokens of a motion phrase
+    trained: Literal["all", "film"] = "all"  # film: motion blocks and clicks alone
     attention_backend: str | None = None  # a name diffusers' dispatcher knows; None: its default
     bert: BertSection = BertSection()
     t5: T5Section = T5Section()
@@ -138,14 +159,19 @@ class TextToImageObjective(Section):
     logit_std: float = Field(default=1.0, gt=0)
     min_snr_gamma: float | None = Field(default=None, gt=0)
     chinese: float = Field(default=0.5, ge=0, le=1)  # share of Chinese captions
-    caption_dropout: float = Field(default=0.1, ge=0, le=1)  # both encoders together
+    caption_dropout: float = Field(default=0.1, ge=0, le=1)  # both encoders together, motion phrases too
+    first_frame_masking: float = Field(default=0.5, ge=0, le=1)  # share of clicks that hide it (Follow-Your-Click)
+    click_captions: float = Field(default=0.3, ge=0, le=1)  # share of clicks with the first frame that have one
 
 
 class TextToImageSamples(Section):
-    prompts: tuple[str, ...]
+    prompts: tuple[str, ...] = ()
     seed: int = 0
     steps: int = Field(default=20, gt=0)
     guidance_scale: float = 5.0
+    num_frames: int = Field(default=8, gt=1)  # of films and clicks
+    films: tuple[str, ...] = ()  # prompts of clips, drawn below the pictures
+    clicks: int = Field(default=0, ge=0)  # clips from clicks, drawn below
 
 
 class AutoencoderRun(Section):
@@ -165,7 +191,18 @@ class TextToImageRun(Section):
     optimizer: OptimizerSection
     model: TextToImageModel
     objective: TextToImageObjective = TextToImageObjective()
-    samples: TextToImageSamples
+    samples: TextToImageSamples = TextToImageSamples()
+
+    @model_validator(mode="after")
+    def _check_buckets(self) -> "TextToImageRun":
+        shape, kinds = self.model.transformer, {bucket.kind for bucket in self.data.buckets}
+        if kinds - {"picture"} and not shape.use_motion_blocks:
+            raise ValueError("buckets of clips need model.transformer.use_motion_blocks = true")
+        if "click" in kinds and not shape.max_regions:
+            raise ValueError("a bucket of clicks needs model.transformer.max_regions")
+        if self.model.trained == "film" and "picture" in kinds:
+            raise ValueError('model.trained = "film" with a bucket of pictures, which would train nothing')
+        return self
 
 
 Run = AutoencoderRun | TextToImageRun

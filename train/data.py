@@ -1,13 +1,14 @@
 """Batches as a pure function of (seed, position), the same for any number of processes.
 
-A step takes `global_batch` consecutive positions. Its rows are dealt out to micro-batches in order:
+A step takes the positions that follow its own first one. Its rows are dealt out to micro-batches in order:
 process r, accumulation m holds rows [(r * accumulation + m) * micro, ... + micro).
 """
 
 import os
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -29,13 +30,43 @@ class Sample(Protocol):
     def text_en(self) -> str: ...
 
 
+class ClipSample(Protocol):
+    """The first frame is the picture that is clicked on; K objects."""
+
+    @property
+    def frames(self) -> np.ndarray:
+        """uint8 (F, H, W, 3)."""
+
+    @property
+    def masks(self) -> np.ndarray:
+        """Where each object is visible: bool (F, K, H, W)."""
+
+    @property
+    def strengths(self) -> Sequence[float]:
+        """How fast each object moves, in picture sides a second; 0 for what stands still."""
+
+    @property
+    def phrases(self) -> Sequence[tuple[Sequence[str], Sequence[str]] | None]:
+        """Phrasings that ask for what each object does, Chinese and English; None for what stands still."""
+
+    @property
+    def text_zh(self) -> str: ...
+
+    @property
+    def text_en(self) -> str: ...
+
+
 class World(Protocol):
     def picture(self, seed: int, position: int) -> Sample: ...
 
+    def clip(self, seed: int, position: int, *, num_frames: int, fps: float) -> ClipSample: ...
+
+    def click(self, seed: int, position: int, *, num_frames: int, fps: float) -> ClipSample: ...
+
 
 class CaptionEncoder(Protocol):
-    def __call__(self, samples: Sequence[Sample], draws: np.ndarray) -> Batch:
-        """Token ids and masks of n captions; draws (n, 2) are uniform on [0, 1)."""
+    def __call__(self, samples: Sequence[Any], draws: np.ndarray, *, kind: str) -> Batch:
+        """What is said of n samples, and clicked, as tensors of n rows; draws (n, 2) are uniform on [0, 1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,23 +96,74 @@ class Layout:
         return slice(first, first + self.micro_batch)
 
 
-class MicroBatches(Dataset[Batch]):
-    """Item i is micro-batch i % accumulation of step i // accumulation, built whole by one worker."""
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """What the samples of a step have in common: pictures, clips with captions, or clips with clicks."""
 
-    def __init__(self, world: World, layout: Layout, *, seed: int, captions: CaptionEncoder | None = None) -> None:
-        self.world, self.layout, self.seed, self.captions = world, layout, seed, captions
+    kind: Literal["picture", "clip", "click"] = "picture"
+    num_frames: int = 1
+    layout: Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buckets:
+    """Which bucket a step takes from: a function of (seed, step), each as often as its share says.
+
+    stride: positions from one step to the next, the same for all so that positions tell how far the run is.
+    """
+
+    buckets: Sequence[Bucket]
+    shares: Sequence[float]
+    stride: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        largest = max(bucket.layout.global_batch for bucket in self.buckets)
+        if largest > self.stride:
+            raise ValueError(f"a bucket of {largest} samples in a run of batch_size {self.stride}; raise batch_size")
+
+    def at(self, step: int) -> Bucket:
+        return random.Random(f"{self.seed}/{step}").choices(self.buckets, self.shares)[0]
+
+
+def only(layout: Layout) -> Buckets:
+    """Pictures alone."""
+    return Buckets(buckets=[Bucket(layout=layout)], shares=[1.0], stride=layout.global_batch, seed=0)
+
+
+class MicroBatches(Dataset[Batch]):
+    """Item i is micro-batch i % accumulation of step i // accumulation, built whole by one worker.
+
+    "images" is uint8, (B, H, W, 3) of pictures and (B, F, H, W, 3) of clips.
+    """
+
+    def __init__(
+        self, world: World, buckets: Buckets, *, seed: int, fps: float = 8.0, captions: CaptionEncoder | None = None
+    ) -> None:
+        self.world, self.buckets, self.seed, self.fps, self.captions = world, buckets, seed, fps, captions
+
+    @property
+    def accumulation(self) -> int:
+        return self.buckets.buckets[0].layout.accumulation
 
     def __getitem__(self, index: int) -> Batch:
-        step, micro = divmod(index, self.layout.accumulation)
-        rows = self.layout.rows(micro)
-        first = step * self.layout.global_batch
-        samples = [self.world.picture(self.seed, first + r) for r in range(rows.start, rows.stop)]
-        images = np.stack([sample.image for sample in samples])
-        batch = {"images": torch.from_numpy(images)}  # (B, H, W, 3) uint8
+        step, micro = divmod(index, self.accumulation)
+        bucket = self.buckets.at(step)
+        rows = bucket.layout.rows(micro)
+        first = step * self.buckets.stride
+        samples = [self._sample(bucket, first + row) for row in range(rows.start, rows.stop)]
+        images = np.stack([sample.image if bucket.kind == "picture" else sample.frames for sample in samples])
+        batch = {"images": torch.from_numpy(images)}
         if self.captions is not None:
-            draws = np.random.default_rng((self.seed, step)).random((self.layout.global_batch, 2))
-            batch |= self.captions(samples, draws[rows])
+            draws = np.random.default_rng((self.seed, step)).random((bucket.layout.global_batch, 2))
+            batch |= self.captions(samples, draws[rows], kind=bucket.kind)
         return batch
+
+    def _sample(self, bucket: Bucket, position: int) -> Any:
+        if bucket.kind == "picture":
+            return self.world.picture(self.seed, position)
+        draw = self.world.clip if bucket.kind == "clip" else self.world.click
+        return draw(self.seed, position, num_frames=bucket.num_frames, fps=self.fps)
 
 
 def _leave_group(worker: int) -> None:
@@ -96,7 +178,7 @@ def loader(
     data: MicroBatches, *, first_step: int, total_steps: int, workers: int, prefetch: int, pin: bool
 ) -> DataLoader[Batch]:
     """Micro-batches from first_step on, in order; nothing before it is computed."""
-    every = data.layout.accumulation
+    every = data.accumulation
     return DataLoader(
         data,
         batch_size=None,

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from safetensors.torch import load_model
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -35,7 +35,7 @@ from tqdm.auto import tqdm
 
 from dianjing.train.checkpoints import Checkpoint, Tensors, save_checkpoint
 from dianjing.train.config import OptimizerSection, RunSection
-from dianjing.train.data import Batch, Layout
+from dianjing.train.data import Batch, Bucket, Buckets
 
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -65,7 +65,7 @@ class Task(nn.Module, ABC):
         """Compile the heavy functions."""
 
     @abstractmethod
-    def draw(self, batch_size: int, generator: torch.Generator) -> Batch:
+    def draw(self, bucket: Bucket, generator: torch.Generator) -> Batch:
         """The noise of a whole global batch; the first axis is the row."""
 
     @abstractmethod
@@ -86,18 +86,30 @@ def save_module(module: Any, folder: Path, dtype: torch.dtype) -> None:
     nn.Module.to(deepcopy(module), dtype).save_pretrained(folder)
 
 
-def load_weights(module: nn.Module, folder: Path) -> None:
+def load_weights(module: nn.Module, folder: Path, *, new_parts: tuple[str, ...] = ()) -> None:
     """Exported weights into a model of the same shape, whatever their precision.
 
-    Raises ValueError where there are none, or names and shapes differ.
+    Parts whose names begin as `new_parts` may be missing and keep their values; embeddings may have got rows, which
+    are made as strong as the others.
+    Raises ValueError where there are none, or names and shapes differ otherwise.
     """
     files = sorted(folder.glob("*.safetensors"))
     if len(files) != 1:
         raise ValueError(f"{folder} holds {len(files)} .safetensors files; start_from takes an export, with one a part")
+    given, own = load_file(files[0]), module.state_dict()
+    embeddings = [f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Embedding)]
+    for name in set(embeddings) & set(given):
+        if own[name].shape[1:] == given[name].shape[1:]:
+            new = own[name][len(given[name]) :]  # drawn for a first start, so smaller than what was trained
+            given[name] = torch.cat([given[name].to(new), new * (given[name].float().std() / own[name].std())])
     try:
-        load_model(module, files[0])  # knows of tied weights
+        missing, unexpected = module.load_state_dict(given, strict=False)
     except RuntimeError as error:
         raise ValueError(f"{files[0]} does not fit this run's model: {error}") from None
+    tied = {tensor.data_ptr() for name, tensor in module.state_dict().items() if name in given}
+    missing = [n for n in missing if own[n].data_ptr() not in tied and not n.startswith(new_parts or "\n")]
+    if missing or unexpected:
+        raise ValueError(f"{files[0]} does not fit this run's model: it lacks {missing} and has {unexpected}")
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -169,9 +181,9 @@ class Trainer:
 
     def __init__(
         self, task: Task, run: RunSection, optimizer: OptimizerSection, accelerator: Accelerator,
-        layout: Layout,
+        buckets: Buckets,
     ) -> None:  # fmt: skip
-        self.run, self.settings, self.accelerator, self.layout = run, optimizer, accelerator, layout
+        self.run, self.settings, self.accelerator, self.buckets = run, optimizer, accelerator, buckets
         device = accelerator.device
         half = torch.bfloat16 if run.mixed_precision == "bf16" else torch.float32
         task.to(device)
@@ -183,7 +195,8 @@ class Trainer:
         self.average = MovingAverage(self.model, optimizer.ema_decay)
         self.generator = torch.Generator(device)
         self.first_bad = torch.tensor(-1, device=device)
-        self.sums: dict[str, Tensor] = {}
+        self.sums: dict[str, tuple[Tensor, float]] = {}  # since the last log: sum and weight
+        self.samples = 0
         self.step = 0
 
     def load(self, checkpoint: Checkpoint) -> None:
@@ -280,19 +293,22 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.generator.manual_seed(step_seed(self.run.seed, self.step))
-        noise = self.task.draw(self.layout.global_batch, self.generator)
-        waited, accumulation = 0.0, self.layout.accumulation
+        bucket = self.buckets.at(self.step)
+        noise = self.task.draw(bucket, self.generator)
+        waited, accumulation = 0.0, bucket.layout.accumulation
         for micro in range(accumulation):
             asked = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - asked
             batch = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
-            rows = self.layout.rows(micro)
+            rows = bucket.layout.rows(micro)
             last = micro == accumulation - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 metrics = self.model(batch, {k: v[rows] for k, v in noise.items()})
                 self.accelerator.backward(metrics["loss"] / accumulation)
-            self._add({k: v.detach() / accumulation for k, v in metrics.items()})
+            self._add({k: v.detach() for k, v in metrics.items()}, weight=1 / accumulation)
+            if len(self.buckets.buckets) > 1:  # of each kind apart, too
+                self._add({f"loss_{bucket.kind}": metrics["loss"].detach()}, weight=1 / accumulation)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         bad = ~torch.isfinite(norm)
         self.first_bad = torch.where(bad & (self.first_bad < 0), self.step, self.first_bad)
@@ -300,40 +316,41 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(self.step)
-        self._add({"grad_norm": norm, "steps": torch.ones_like(norm)})
+        self._add({"grad_norm": norm})
+        self.samples += bucket.layout.global_batch
         self.step += 1
         return waited
 
-    def _add(self, metrics: dict[str, Tensor]) -> None:
+    def _add(self, metrics: dict[str, Tensor], *, weight: float = 1.0) -> None:
         for name, value in metrics.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            total, weights = self.sums.get(name, (torch.zeros_like(value), 0.0))
+            self.sums[name] = (total + weight * value, weights + weight)
 
     def _log(self, clock: float, waited: float) -> dict[str, float]:
         """Means since the last log, over all processes, as one line of metrics.jsonl."""
         self._refuse_divergence()
-        values = torch.stack([value.float() for value in self.sums.values()])
+        values = torch.stack([(total / weights).float() for total, weights in self.sums.values()])
         values = self.accelerator.reduce(values, reduction="mean")
-        means = dict(zip(self.sums, values.tolist(), strict=True))
-        steps, seconds = means.pop("steps"), time.perf_counter() - clock
-        figures = {"step": self.step, **{name: value / steps for name, value in means.items()}}
+        seconds = time.perf_counter() - clock
+        figures = {"step": self.step, **dict(zip(self.sums, values.tolist(), strict=True))}
         figures["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        figures["samples_per_s"] = steps * self.layout.global_batch / seconds
+        figures["samples_per_s"] = self.samples / seconds
         figures["data_wait"] = waited / seconds
         if self.accelerator.device.type == "cuda":
             figures["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         if self.accelerator.is_main_process:
             with (self.run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(figures) + "\n")
-        self.sums = {}
+        self.sums, self.samples = {}, 0
         return figures
 
     def _refuse_divergence(self) -> None:
         step = int(self.first_bad)
         if step >= 0:
-            first = step * self.layout.global_batch
+            first, bucket = step * self.buckets.stride, self.buckets.at(step)
             raise Diverged(
-                f"the gradient of step {step} is not finite (seed {self.run.seed}, samples {first} "
-                f"to {first + self.layout.global_batch - 1}); its update was not applied and nothing "
+                f"the gradient of step {step} is not finite (seed {self.run.seed}, {bucket.kind} samples {first} "
+                f"to {first + bucket.layout.global_batch - 1}); its update was not applied and nothing "
                 "was saved since: resume with a lower learning rate or look at these samples"
             )
 

@@ -1,5 +1,7 @@
 """Between uint8 pictures and the tensors that models see."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from einops import rearrange
@@ -23,3 +25,11 @@ def tile(images: Tensor, *, columns: int) -> np.ndarray:
     page = torch.full((rows * columns, *images.shape[1:]), 255, dtype=torch.uint8)
     page[: len(images)] = images.cpu()
     return rearrange(page, "(r c) h w k -> (r h) (c w) k", c=columns).numpy()
+
+
+def stack(pages: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures of different widths, one above the other; white beside the narrow ones."""
+    width = max(page.shape[1] for page in pages)
+    return np.concatenate(
+        [np.pad(page, ((0, 0), (0, width - page.shape[1]), (0, 0)), constant_values=255) for page in pages]
+    )

@@ -1,6 +1,6 @@
-"""The text-to-image task: both text encoders and the DiT, jointly, on v-prediction.
+"""Words to pictures and films: both text encoders and the DiT, jointly, on v-prediction.
 
-B batch, C latent channels, L text tokens; latents are (B, C, Y, X).
+B batch, C latent channels, F frames, L text tokens; latents are (B, C, Y, X) or (B, C, F, Y, X).
 """
 
 import json
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler
+from einops import rearrange
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import (
@@ -24,14 +25,16 @@ from transformers import (
 
 from dianjing.dit import DiT
 from dianjing.train import objectives
+from dianjing.train.clicks import CLICK_KEYS, Clicks, make_click
 from dianjing.train.config import TextToImageModel, TextToImageObjective, TextToImageSamples
-from dianjing.train.data import Batch, Sample
+from dianjing.train.data import Batch, Bucket, ClipSample
 from dianjing.train.loop import Task, load_weights, save_module
-from dianjing.train.pictures import tile, to_pixels, to_uint8
+from dianjing.train.pictures import stack, tile, to_pixels, to_uint8
 from dianjing.train.principal import as_convolution
 
 TEXT_KEYS = ("ids", "mask", "ids_t5", "mask_t5")
 TRAINED_PARTS = ("transformer", "text_encoder", "text_encoder_2")
+FILM_PARTS = ("motion_blocks.", "click.")  # of the transformer; a picture model has none
 
 
 class BilingualCaptions:
@@ -46,9 +49,16 @@ class BilingualCaptions:
             _fixed_length(self.tokenizer_2, model.text_len_t5),
         )
         self.chinese, self.dropout = objective.chinese, objective.caption_dropout
+        self.clicks: Clicks | None = None
+        if regions := model.transformer.max_regions:
+            self.clicks = Clicks(self.tokenizer, objective, max_regions=regions, phrase_len=model.phrase_len)
 
-    def __call__(self, samples: Sequence[Sample], draws: np.ndarray) -> Batch:
+    def __call__(self, samples: Sequence[Any], draws: np.ndarray, *, kind: str) -> Batch:
         """draws (B, 2) on [0, 1): the first decides on dropout, the second on the language."""
+        if kind == "click":
+            assert self.clicks is not None, "checked in the run file"
+            texts, batch = self.clicks(samples, draws)
+            return self.encode(texts) | batch
         texts = [
             "" if dropped < self.dropout
             else sample.text_zh if language < self.chinese
@@ -119,8 +129,9 @@ class TextToImageTask(Task):
 
     def __init__(
         self, model: TextToImageModel, objective: TextToImageObjective, samples: TextToImageSamples,
-        captions: BilingualCaptions, *, size_px: int,
+        captions: BilingualCaptions, *, size_px: int, probe: Sequence[ClipSample] = (),
     ) -> None:  # fmt: skip
+        """probe: clips whose clicks are shown in the sample grid."""
         super().__init__()
         vae = AutoencoderKL.from_pretrained(model.vae).requires_grad_(False).eval()
         side = size_px // 2 ** (len(vae.config.block_out_channels) - 1)
@@ -147,8 +158,11 @@ class TextToImageTask(Task):
         )  # fmt: skip
         if model.start_from is not None:
             for part in TRAINED_PARTS:
-                load_weights(getattr(self, part), model.start_from / part)
-        self.objective, self.samples, self.captions = objective, samples, captions
+                load_weights(getattr(self, part), model.start_from / part, new_parts=FILM_PARTS)
+        if model.trained == "film":
+            for name, weight in self.named_parameters():
+                weight.requires_grad_(name.startswith(tuple(f"transformer.{part}" for part in FILM_PARTS)))
+        self.objective, self.samples, self.captions, self.probe = objective, samples, captions, probe
         self.frozen = (vae, as_convolution(vae))  # in a tuple, so that they are not registered
         alphas = objectives.scaled_linear_alphas_cumprod(objective.beta_start, objective.beta_end)
         self.register_buffer("alphas_cumprod", alphas, persistent=False)
@@ -164,20 +178,26 @@ class TextToImageTask(Task):
         self.encode_pictures = torch.compile(self._encode_pictures, mode=mode)
         self.predict = torch.compile(self._predict, mode=mode)
 
-    def draw(self, batch_size: int, generator: torch.Generator) -> Batch:
-        device, shape = generator.device, (batch_size, *self.latent_shape)
+    def draw(self, bucket: Bucket, generator: torch.Generator) -> Batch:
+        device, rows = generator.device, bucket.layout.global_batch
+        channels, *sides = self.latent_shape
+        shape = (rows, channels, *sides) if bucket.num_frames == 1 else (rows, channels, bucket.num_frames, *sides)
         return {
             "latents": torch.randn(shape, generator=generator, device=device),
-            "timestep": self._timesteps(torch.rand(batch_size, generator=generator, device=device)),
+            "timestep": self._timesteps(torch.rand(rows, generator=generator, device=device)),
         }
 
     def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
         latents, timestep = self.encode_pictures(batch["images"]), noise["timestep"]
-        alpha_bar = self.alphas_cumprod[timestep][:, None, None, None]
+        alpha_bar = self.alphas_cumprod[timestep].reshape(-1, *[1] * (latents.ndim - 1))
         noisy = objectives.add_noise(latents, noise["latents"], alpha_bar)
         target = objectives.velocity(latents, noise["latents"], alpha_bar)
-        predicted = self.predict(noisy, timestep, *(batch[key] for key in TEXT_KEYS))
-        errors = (predicted.float() - target).square().mean(dim=(1, 2, 3))
+        text = [batch[key] for key in TEXT_KEYS]
+        clicked = None
+        if CLICK_KEYS[0] in batch:
+            clicked = (latents[:, :, 0], [batch[key] for key in CLICK_KEYS])
+        predicted = self.predict(noisy, timestep, text, clicked)
+        errors = (predicted.float() - target).square().flatten(1).mean(dim=1)
         weighted = errors
         if self.objective.min_snr_gamma is not None:
             gamma = self.objective.min_snr_gamma
@@ -195,46 +215,80 @@ class TextToImageTask(Task):
 
     @torch.no_grad()
     def _encode_pictures(self, images: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) or (B, F, H, W, 3) to latents."""
         vae, convolution = self.frozen
+        pixels = to_pixels(images.flatten(0, -4))
         with torch.autocast(images.device.type, enabled=False):  # its weights are in their dtype
             if convolution is not None:
-                return convolution(to_pixels(images)) * vae.config.scaling_factor
-            pixels = to_pixels(images).to(vae.dtype)
-            mean, _ = vae.quant_conv(vae.encoder(pixels)).float().chunk(2, dim=1)
-        return mean.contiguous() * vae.config.scaling_factor
+                latents = convolution(pixels)
+            else:
+                latents, _ = vae.quant_conv(vae.encoder(pixels.to(vae.dtype))).float().chunk(2, dim=1)
+        latents = latents.contiguous() * vae.config.scaling_factor
+        return latents if images.ndim == 4 else rearrange(latents, "(b f) c y x -> b c f y x", b=len(images))
 
     def _predict(
-        self, noisy: Tensor, timestep: Tensor, ids: Tensor, mask: Tensor, ids_t5: Tensor,
-        mask_t5: Tensor,
+        self, noisy: Tensor, timestep: Tensor, text: Sequence[Tensor],
+        clicked: tuple[Tensor, Sequence[Tensor]] | None = None,
     ) -> Tensor:  # fmt: skip
-        text = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        text_t5 = self.text_encoder_2(input_ids=ids_t5, attention_mask=mask_t5).last_hidden_state
+        """text: tensors of TEXT_KEYS; clicked: latents of the first frames, and tensors of CLICK_KEYS."""
+        ids, mask, ids_t5, mask_t5 = text
+        states = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        states_t5 = self.text_encoder_2(input_ids=ids_t5, attention_mask=mask_t5).last_hidden_state
         return self.transformer(
             noisy, timestep.to(noisy.dtype),
-            encoder_hidden_states=text, text_embedding_mask=mask,
-            encoder_hidden_states_t5=text_t5, text_embedding_mask_t5=mask_t5,
+            encoder_hidden_states=states, text_embedding_mask=mask,
+            encoder_hidden_states_t5=states_t5, text_embedding_mask_t5=mask_t5,
+            click=None if clicked is None else make_click(self.text_encoder, *clicked),
             return_dict=False,
         )[0]  # fmt: skip
 
     def grid(self) -> np.ndarray:
-        """One picture for each prompt, always from the same noise."""
+        """A picture for each prompt, eight a row; then films and clicks, one a row; always from the same noise."""
+        samples = self.samples
+        rows = []
+        if samples.prompts:
+            pictures = self._sample(self.captions.encode(samples.prompts), num_frames=1)[:, 0]
+            rows.append(tile(to_uint8(pictures), columns=min(8, len(pictures))))
+        if samples.films:
+            films = self._sample(self.captions.encode(samples.films), num_frames=samples.num_frames)
+            rows.append(tile(to_uint8(films.flatten(0, 1)), columns=samples.num_frames))
+        if self.probe and self.captions.clicks is not None:
+            draws = np.random.default_rng(samples.seed).random((len(self.probe), 2))
+            batch = self.captions(self.probe, draws, kind="click")
+            batch["shows_first"].fill_(1.0)
+            images = torch.from_numpy(np.stack([clip.frames for clip in self.probe]))
+            clips = self._sample(batch, num_frames=images.shape[1], images=images)
+            rows.append(tile(to_uint8(clips.flatten(0, 1)), columns=images.shape[1]))
+        return stack(rows)
+
+    def _sample(self, batch: Batch, *, num_frames: int, images: Tensor | None = None) -> Tensor:
+        """Pixels (B, F, 3, H, W): guided away from nothing said and nothing asked."""
         samples, device = self.samples, self.alphas_cumprod.device
         vae, _ = self.frozen
-        tokens = self.captions.encode([*samples.prompts, *[""] * len(samples.prompts)])
-        text = [tokens[key].to(device) for key in TEXT_KEYS]
+        batch = {key: tensor.to(device) for key, tensor in batch.items()}
+        empty = self.captions.encode([""] * len(batch["ids"]))
+        text = [torch.cat([empty[key].to(device), batch[key]]) for key in TEXT_KEYS]
+        clicked = None
+        if images is not None:
+            first_frame = self._encode_pictures(images[:, 0].to(device)).repeat(2, 1, 1, 1)
+            tensors = {key: torch.cat([batch[key]] * 2) for key in CLICK_KEYS}
+            tensors["asked"][: len(images)] = 0
+            clicked = (first_frame, list(tensors.values()))
         scheduler = make_scheduler(self.objective)
         scheduler.set_timesteps(samples.steps, device=device)
-        generator = torch.Generator().manual_seed(samples.seed)
-        latents = torch.randn((len(samples.prompts), *self.latent_shape), generator=generator)
-        latents = latents.to(device)
+        channels, *sides = self.latent_shape
+        shape = (len(batch["ids"]), channels, *([] if num_frames == 1 else [num_frames]), *sides)
+        latents = torch.randn(shape, generator=torch.Generator().manual_seed(samples.seed)).to(device)
         for timestep in scheduler.timesteps:
             twice = torch.cat([latents, latents])
-            prompted, empty = self._predict(twice, timestep.expand(len(twice)), *text).chunk(2)
-            guided = empty.float() + samples.guidance_scale * (prompted.float() - empty.float())
+            nothing, prompted = self._predict(twice, timestep.expand(len(twice)), text, clicked).chunk(2)
+            guided = nothing.float() + samples.guidance_scale * (prompted.float() - nothing.float())
             latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
+        frames = latents.unsqueeze(2) if num_frames == 1 else latents
+        frames = rearrange(frames, "b c f y x -> (b f) c y x") / vae.config.scaling_factor
         with torch.autocast(device.type, enabled=False):
-            pixels = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype)).sample
-        return tile(to_uint8(pixels), columns=min(8, len(pixels)))
+            pixels = vae.decode(frames.to(vae.dtype)).sample
+        return pixels.unflatten(0, (-1, num_frames))
 
     def export(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
         """A Hunyuan-DiT folder that diffusers and TextToImagePipeline load."""

@@ -5,6 +5,7 @@ them differ. BERT gets every word and every Chinese character; T5 gets every Eng
 Chinese names as whole pieces, so that an object's name is one or two tokens in either.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from math import log
@@ -12,7 +13,7 @@ from pathlib import Path
 from string import ascii_lowercase, digits, punctuation
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import BertTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 SPACE = "▁"
 RARE = 10.0  # how much less likely a character is than the rarest word, in nats
@@ -60,6 +61,41 @@ def make_t5_tokenizer(
         tokenizer_object=core, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
         model_max_length=model_max_length,
     )  # fmt: skip
+
+
+def extend_bert_tokenizer(tokenizer: BertTokenizer, texts: Iterable[str]) -> BertTokenizer:
+    """The same with every word of `texts`; what it knew keeps its ids."""
+    vocab = dict(tokenizer.vocab)
+    words = _count_words(tokenizer.backend_tokenizer, texts)
+    for piece in dict.fromkeys([*_letters(words), *_by_count(words)]):
+        vocab.setdefault(piece, len(vocab))
+    return BertTokenizer(vocab=vocab, model_max_length=tokenizer.model_max_length)
+
+
+def extend_t5_tokenizer(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """The same with every English word and Chinese character of `texts`; what it knew keeps its ids."""
+    core = json.loads(tokenizer.backend_tokenizer.to_str())
+    words = _count_words(tokenizer.backend_tokenizer, texts)
+    pieces = [word for word in _by_count(words) if word[1:].isascii()]
+    known = {piece for piece, _ in core["model"]["vocab"]}
+    rarest = min(score for _, score in core["model"]["vocab"])
+    for new, score in ((pieces, rarest + RARE), (_letters(words), rarest)):
+        core["model"]["vocab"] += [[piece, score] for piece in new if piece not in known]
+        known |= set(new)
+    extended = Tokenizer.from_str(json.dumps(core))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=extended, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+        model_max_length=tokenizer.model_max_length,
+    )  # fmt: skip
+
+
+def extend_tokenizers(source: Path, folder: Path, texts: Iterable[str]) -> None:
+    """Write tokenizer/ and tokenizer_2/ of `source` again, with the words of `texts`."""
+    texts = list(texts)
+    bert = AutoTokenizer.from_pretrained(source / "tokenizer")
+    t5 = AutoTokenizer.from_pretrained(source / "tokenizer_2")
+    extend_bert_tokenizer(bert, texts).save_pretrained(folder / "tokenizer")
+    extend_t5_tokenizer(t5, texts).save_pretrained(folder / "tokenizer_2")
 
 
 def save_tokenizers(

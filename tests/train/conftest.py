@@ -1,5 +1,6 @@
 """A world, a task and a run small enough for a test."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from dianjing.train.config import AutoencoderRun, Run, TextToImageRun, parse_config
-from dianjing.train.data import Batch, Layout, MicroBatches, loader
+from dianjing.train.data import Batch, Bucket, Layout, MicroBatches, loader, only
 from dianjing.train.loop import Task, Trainer
 from dianjing.train.tokenizers import save_tokenizers
 
@@ -25,6 +26,16 @@ class TinySample:
     text_en: str
 
 
+@dataclass(frozen=True)
+class TinyClip:
+    frames: np.ndarray
+    masks: np.ndarray
+    text_zh: str
+    text_en: str
+    strengths: tuple[float, float] = (0.5, 0.0)
+    phrases: tuple[Any, None] = ((("落下",), ("sink",)), None)
+
+
 class TinyWorld:
     """Flat coloured squares, named by position."""
 
@@ -36,6 +47,16 @@ class TinyWorld:
         image = np.broadcast_to(draws[0], (self.size_px, self.size_px, 3)).copy()
         image[: self.size_px // 2] = draws[1]
         return TinySample(image, CAPTIONS[position % 2], CAPTIONS[2 + position % 2])
+
+    def clip(self, seed: int, position: int, *, num_frames: int, fps: float) -> TinyClip:
+        """A band that sinks, a row a frame."""
+        still = self.picture(seed, position).image
+        frames = np.stack([np.roll(still, frame, axis=0) for frame in range(num_frames)])
+        masks = np.zeros((num_frames, 2, self.size_px, self.size_px), bool)
+        masks[:, 0, : self.size_px // 2] = True
+        return TinyClip(frames, masks, CAPTIONS[position % 2] + "下降", CAPTIONS[2 + position % 2] + " sinking")
+
+    click = clip
 
 
 class TinyTask(Task):
@@ -53,8 +74,8 @@ class TinyTask(Task):
     def compile_parts(self, mode: str) -> None:
         pass
 
-    def draw(self, batch_size: int, generator: torch.Generator) -> Batch:
-        return {"colours": torch.randn(batch_size, 3, generator=generator)}
+    def draw(self, bucket: Bucket, generator: torch.Generator) -> Batch:
+        return {"colours": torch.randn(bucket.layout.global_batch, 3, generator=generator)}
 
     def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
         colours = batch["images"].float().mean(dim=(1, 2)) / 255
@@ -112,6 +133,22 @@ def text_to_image_run(folder: Path, *, vae: Path, tokenizers: Path, **run: Any) 
     return config
 
 
+def film_run(folder: Path, *, start_from: Path, vae: Path, **run: Any) -> TextToImageRun:
+    """Pictures, clips and clicks, from a run of pictures alone."""
+    tree = json.loads(text_to_image_run(folder, vae=vae, tokenizers=vae, **run).model_dump_json())
+    tree["model"] |= {"start_from": str(start_from), "tokenizers": None}
+    tree["model"]["transformer"] |= {"use_motion_blocks": True, "max_regions": 2}
+    tree["data"]["buckets"] = [
+        {"kind": "picture"},
+        {"kind": "clip", "num_frames": 3, "batch_size": 2},
+        {"kind": "click", "num_frames": 4, "batch_size": 2},
+    ]
+    tree["samples"] |= {"films": ["a balloon sinking"], "clicks": 1, "num_frames": 3}
+    config = parse_config(tree)
+    assert isinstance(config, TextToImageRun)
+    return config
+
+
 def make_trainer(config: Run, task: Task | None = None) -> tuple[Trainer, Any]:
     """A trainer of the tiny task, and its batches as a function of where it stands."""
     torch.manual_seed(config.run.seed)
@@ -123,10 +160,10 @@ def make_trainer(config: Run, task: Task | None = None) -> tuple[Trainer, Any]:
         rank=accelerator.process_index,
     )
     config.run.folder.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(task or TinyTask(), config.run, config.optimizer, accelerator, layout)
+    trainer = Trainer(task or TinyTask(), config.run, config.optimizer, accelerator, only(layout))
 
     def batches() -> Any:
-        data = MicroBatches(TinyWorld(), layout, seed=config.run.seed)
+        data = MicroBatches(TinyWorld(), only(layout), seed=config.run.seed)
         steps = {"first_step": trainer.step, "total_steps": config.run.total_steps}
         return iter(loader(data, **steps, workers=0, prefetch=2, pin=False))
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from dianjing.train.__main__ import main, train
 from dianjing.train.autoencoder import AutoencoderTask, edge_distance, kl_per_number, psnr
-from dianjing.train.data import Layout, MicroBatches
+from dianjing.train.data import Bucket, Layout, MicroBatches, only
 from dianjing.train.loop import Outcome
 from dianjing.train.text_to_image import BilingualCaptions, TextToImageTask
 from dianjing.train.tokenizers import make_bert_tokenizer, make_t5_tokenizer
@@ -29,13 +29,19 @@ def vae(tmp_path):
 
 
 def batch_of(task_batch: int, captions=None):
-    layout = Layout(global_batch=task_batch, accumulation=1, processes=1, rank=0)
-    return MicroBatches(TinyWorld(), layout, seed=0, captions=captions)[0]
+    return MicroBatches(TinyWorld(), only(layout_of(task_batch)), seed=0, captions=captions)[0]
+
+
+def layout_of(batch_size: int) -> Layout:
+    return Layout(global_batch=batch_size, accumulation=1, processes=1, rank=0)
 
 
 def overfit(task, batch, *, steps: int, learning_rate: float) -> tuple[float, float]:
     optimizer = torch.optim.Adam((p for p in task.parameters() if p.requires_grad), learning_rate)
-    noise = task.draw(len(batch["images"]), torch.Generator().manual_seed(0))
+    images = batch["images"]
+    kind = "picture" if images.ndim == 4 else "click" if "asked" in batch else "clip"
+    bucket = Bucket(kind=kind, num_frames=1 if images.ndim == 4 else images.shape[1], layout=layout_of(len(images)))
+    noise = task.draw(bucket, torch.Generator().manual_seed(0))
     losses = []
     for _ in range(steps):
         loss = task(batch, noise)["loss"]
@@ -145,7 +151,7 @@ def test_caption_language_and_dropout_follow_the_draws(tmp_path, tokenizers):
     config = text_to_image_run(tmp_path, vae=tmp_path, tokenizers=tokenizers)
     captions = BilingualCaptions(config.model, config.objective)
     samples = [TinyWorld().picture(0, 0)] * 3
-    batch = captions(samples, np.array([[0.05, 0.0], [0.5, 0.1], [0.5, 0.9]]))
+    batch = captions(samples, np.array([[0.05, 0.0], [0.5, 0.1], [0.5, 0.9]]), kind="picture")
     shown = captions.tokenizer.batch_decode(batch["ids"], skip_special_tokens=True)
     assert [text.replace(" ", "") for text in shown] == ["", CAPTIONS[0], "asmallcatonthegrass"]
     assert batch["mask_t5"].sum(dim=1).tolist()[0] == 1  # the end token alone

@@ -147,6 +147,12 @@ class Clip:
         return [float(mean) * self.fps / self.size_px for mean in means]
 
     @property
+    def phrases(self) -> list[tuple[tuple[str, ...], tuple[str, ...]] | None]:
+        """Of each object: phrasings that ask for what it does, Chinese and English; None for what stands still."""
+        motions = [None if move is None else MOTIONS[move.motion] for move in self.moves]
+        return [None if motion is None else (motion.phrases_zh, motion.phrases_en) for motion in motions]
+
+    @property
     def boxes(self) -> list[list[tuple[int, int, int, int] | None]]:
         """x, y, width, height around what is visible, of every frame's objects; None where nothing is."""
         return [[_around(mask) for mask in frame] for frame in self.masks]

@@ -1,0 +1,151 @@
+"""Training on clips and clicks, tiny, from a run of pictures alone."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from dianjing.dit import DiT
+from dianjing.train.__main__ import make_task, train
+from dianjing.train.clicks import Clicks, make_click
+from dianjing.train.config import TextToImageObjective, parse_config
+from dianjing.train.loop import Outcome
+from dianjing.train.text_to_image import BilingualCaptions
+from tests.train.conftest import TinyWorld, autoencoder_run, film_run, text_to_image_run
+from tests.train.test_tasks import batch_of, never, overfit
+
+
+@pytest.fixture
+def pictures(tmp_path, tokenizers):
+    """Export of a tiny run of pictures; its vae lies inside."""
+    train(autoencoder_run(tmp_path / "vae", total_steps=2), TinyWorld(), resume="auto", wants_stop=never)
+    vae = tmp_path / "vae" / "export" / "vae"
+    config = text_to_image_run(tmp_path / "dit", vae=vae, tokenizers=tokenizers, total_steps=2)
+    train(config, TinyWorld(), resume="auto", wants_stop=never)
+    return tmp_path / "dit" / "export"
+
+
+def test_film_run_exports_a_transformer_for_pictures_and_film(tmp_path, pictures):
+    config = film_run(tmp_path / "film", start_from=pictures, vae=pictures / "vae", export_dtype="float32")
+    assert train(config, TinyWorld(), resume="auto", wants_stop=never) is Outcome.FINISHED
+    model = DiT.from_pretrained(tmp_path / "film" / "export" / "transformer")
+    assert model.config.use_motion_blocks
+    assert model.config.max_regions == 2
+    trained = [block.attn1.to_out[0].weight for block in model.motion_blocks]
+    assert all(weight.abs().max() > 0 for weight in trained)
+    assert model.click.patch.weight.abs().max() > 0
+
+
+def test_film_run_keeps_the_ids_of_known_words_and_learns_new_ones(tmp_path, pictures):
+    config = film_run(tmp_path / "film", start_from=pictures, vae=pictures / "vae", total_steps=1)
+    train(config, TinyWorld(), resume="auto", wants_stop=never)
+    for name in ("tokenizer", "tokenizer_2"):
+        before = AutoTokenizer.from_pretrained(pictures / name)
+        after = AutoTokenizer.from_pretrained(tmp_path / "film" / "export" / name)
+        caption = "草地上的一只小猫 a small cat on the grass"
+        assert after(caption).input_ids == before(caption).input_ids
+        for text in ("落下", "sinking", "sink"):
+            assert after.unk_token_id not in after(text).input_ids
+        assert max(after("a sinking balloon").input_ids) >= len(before)
+
+
+def test_film_run_resumes_bit_for_bit(tmp_path, pictures):
+    runs = {}
+    for name, stops in (("whole", []), ("stopped", [False, True])):
+        config = film_run(tmp_path / name, start_from=pictures, vae=pictures / "vae", total_steps=4)
+        answers = iter([*stops, *[False] * 9])
+        while train(config, TinyWorld(), resume="auto", wants_stop=lambda a=answers: next(a)) is Outcome.INTERRUPTED:
+            pass
+        runs[name] = (tmp_path / name / "export" / "transformer").glob("*.safetensors").__next__().read_bytes()
+    assert runs["whole"] == runs["stopped"]
+
+
+def test_training_film_alone_leaves_the_picture_model_as_it_is(tmp_path, pictures):
+    config = film_run(tmp_path / "film", start_from=pictures, vae=pictures / "vae", export_dtype="float32")
+    tree = config.model_dump()
+    tree["model"]["trained"] = "film"
+    tree["data"]["buckets"] = tree["data"]["buckets"][1:]
+    train(parse_config(tree), TinyWorld(), resume="auto", wants_stop=never)
+    before = DiT.from_pretrained(pictures / "transformer", torch_dtype=torch.float32).state_dict()
+    after = DiT.from_pretrained(tmp_path / "film" / "export" / "transformer").state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert any(weight.abs().max() > 0 for name, weight in after.items() if name.endswith("attn1.to_out.0.weight"))
+
+
+def test_click_learns_one_batch_by_heart(tmp_path, pictures):
+    config = film_run(tmp_path / "film", start_from=pictures, vae=pictures / "vae")
+    torch.manual_seed(0)
+    task, captions = make_task(config, TinyWorld(), accelerator=_Alone())
+    clips = [TinyWorld().click(0, position, num_frames=3, fps=8.0) for position in range(4)]
+    batch = {"images": torch.from_numpy(np.stack([clip.frames for clip in clips]))}
+    batch |= captions(clips, np.random.default_rng(0).random((4, 2)), kind="click")
+    first, last = overfit(task, batch, steps=120, learning_rate=3e-3)
+    assert last < first / 2
+
+
+class _Alone:
+    def main_process_first(self):
+        return torch.no_grad()  # any context
+
+
+def make_clicks(pictures, **objective) -> Clicks:
+    tokenizer = AutoTokenizer.from_pretrained(pictures / "tokenizer")
+    return Clicks(tokenizer, TextToImageObjective(**objective), max_regions=3, phrase_len=6)
+
+
+def some_clips(count: int):
+    return [TinyWorld().click(0, position, num_frames=3, fps=8.0) for position in range(count)]
+
+
+def test_only_what_moves_is_a_region_and_is_asked(pictures):
+    clips = some_clips(3)
+    _, batch = make_clicks(pictures, caption_dropout=0)(clips, np.random.default_rng(0).random((3, 2)))
+    assert batch["asked"].tolist() == [[1, 0, 0]] * 3
+    assert batch["strengths"].tolist() == [[0.5, 0, 0]] * 3
+    np.testing.assert_array_equal(batch["click_masks"][:, 0], np.stack([clip.masks[0, 0] for clip in clips]))
+    assert not batch["click_masks"][:, 1:].any()
+
+
+def test_first_frames_are_hidden_as_often_as_asked_and_then_told(pictures):
+    clips = some_clips(400)
+    captions, batch = make_clicks(pictures, first_frame_masking=0.7, caption_dropout=0.1, click_captions=0)(
+        clips, np.random.default_rng(0).random((400, 2))
+    )
+    hidden, silent = batch["shows_first"] == 0, ~batch["asked"].bool().any(dim=1)
+    assert abs(hidden.float().mean() - 0.7) < 0.07
+    assert abs(silent.float().mean() - 0.1) < 0.05
+    told = torch.tensor([caption != "" for caption in captions])
+    assert torch.equal(told, hidden & ~silent)
+
+
+def test_click_shows_the_share_of_each_latent_that_is_covered(pictures):
+    _, batch = make_clicks(pictures, caption_dropout=0, first_frame_masking=0)(some_clips(2), np.zeros((2, 2)))
+    bert = torch.nn.Embedding(100, 8)
+
+    def encoder(input_ids, attention_mask):
+        return type("Out", (), {"last_hidden_state": bert(input_ids)})
+
+    click = make_click(encoder, torch.ones(2, 5, 4, 4), list(batch.values()))
+    assert click.masks.shape == (2, 3, 4, 4)
+    assert click.masks[0, 0].unique().tolist() == [0, 1]
+    assert click.phrases.shape == (2, 3, 6, 8)
+    assert click.phrases_mask[:, 0].any()
+    assert not click.phrases_mask[:, 1:].any()
+
+
+def test_click_without_words_for_it_is_refused(tmp_path):
+    tree = text_to_image_run(tmp_path, vae=tmp_path, tokenizers=tmp_path).model_dump()
+    tree["data"]["buckets"] = [{"kind": "click", "num_frames": 4}]
+    with pytest.raises(ValueError, match="use_motion_blocks"):
+        parse_config(tree)
+    tree["data"]["buckets"] = [{"kind": "clip"}]
+    with pytest.raises(ValueError, match="1 frames"):
+        parse_config(tree)
+
+
+def test_captions_of_clicks_come_with_their_tensors(pictures, tmp_path):
+    config = film_run(tmp_path, start_from=pictures, vae=pictures)
+    captions = BilingualCaptions(config.model.model_copy(update={"tokenizers": pictures}), config.objective)
+    batch = captions(some_clips(2), np.zeros((2, 2)), kind="click")
+    assert {"ids", "mask_t5", "click_masks", "shows_first"} <= set(batch)
+    assert "asked" not in batch_of(2, captions)

@@ -1,0 +1,79 @@
+"""Clicks in training: what is asked of which object of a clip, as tensors.
+
+B batch, F frames, K objects, R regions, M tokens of a motion phrase; latents are B C F Y X.
+"""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+from transformers import PreTrainedTokenizerBase
+
+from dianjing.dit import Click
+from dianjing.train.config import TextToImageObjective
+from dianjing.train.data import Batch, ClipSample
+
+CLICK_KEYS = ("click_masks", "phrase_ids", "phrase_mask", "asked", "strengths", "shows_first")
+
+
+class Clicks:
+    """Clips to click tensors: a region for each moving object in random order, the rest empty."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, objective: TextToImageObjective, *, max_regions: int, phrase_len: int
+    ) -> None:
+        self.tokenizer, self.objective = tokenizer, objective
+        self.max_regions, self.phrase_len = max_regions, phrase_len
+
+    def __call__(self, clips: Sequence[ClipSample], draws: np.ndarray) -> tuple[list[str], Batch]:
+        """Captions, often none, and the tensors of CLICK_KEYS; draws (B, 2) are uniform on [0, 1).
+
+        Where the first frame is hidden (Follow-Your-Click's first-frame masking) the caption says what is in it.
+        """
+        masks = np.zeros((len(clips), self.max_regions, *clips[0].masks.shape[2:]), np.float32)
+        strengths, asked = np.zeros((2, len(clips), self.max_regions), np.float32)
+        shows_first = np.ones(len(clips), np.float32)
+        captions, phrases = [], [""] * (len(clips) * self.max_regions)
+        for row, (clip, draw) in enumerate(zip(clips, draws, strict=True)):
+            rng = random.Random(repr(tuple(draw)))
+            language = 0 if rng.random() < self.objective.chinese else 1
+            is_hidden = rng.random() < self.objective.first_frame_masking
+            is_silent = rng.random() < self.objective.caption_dropout
+            has_caption = not is_silent and (is_hidden or rng.random() < self.objective.click_captions)
+            captions.append((clip.text_zh, clip.text_en)[language] if has_caption else "")
+            shows_first[row] = not is_hidden
+            moving = [k for k, phrase in enumerate(clip.phrases) if phrase is not None]
+            rng.shuffle(moving)
+            for region, k in enumerate(moving[: self.max_regions]):
+                masks[row, region] = clip.masks[0, k]
+                strengths[row, region] = clip.strengths[k]
+                asked[row, region] = not is_silent
+                phrasings = clip.phrases[k]
+                assert phrasings is not None
+                phrases[row * self.max_regions + region] = rng.choice(phrasings[language])
+        tokens = self.tokenizer(
+            phrases, padding="max_length", max_length=self.phrase_len, truncation=True, return_tensors="pt"
+        )
+        shape = (len(clips), self.max_regions, self.phrase_len)
+        tensors = (
+            torch.from_numpy(masks), tokens.input_ids.reshape(shape), tokens.attention_mask.reshape(shape),
+            torch.from_numpy(asked), torch.from_numpy(strengths), torch.from_numpy(shows_first),
+        )  # fmt: skip
+        return captions, dict(zip(CLICK_KEYS, tensors, strict=True))
+
+
+def make_click(text_encoder: nn.Module, first_frame: Tensor, tensors: Sequence[Tensor]) -> Click:
+    """A click on first_frame (B, C, Y, X), from the tensors of CLICK_KEYS."""
+    masks, ids, mask, asked, strengths, shows_first = tensors
+    height, width = first_frame.shape[-2:]
+    states = text_encoder(input_ids=ids.flatten(0, 1), attention_mask=mask.flatten(0, 1)).last_hidden_state
+    return Click(
+        first_frame=first_frame * shows_first[:, None, None, None],
+        masks=adaptive_avg_pool2d(masks, (height, width)),  # the share of each latent that is covered
+        phrases=states.unflatten(0, ids.shape[:2]),
+        phrases_mask=mask * (asked > 0).unsqueeze(-1),
+        strengths=strengths,
+    )
