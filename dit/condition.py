@@ -43,6 +43,15 @@ class Condition:
             raise IndexError(f"step {step} is outside the schedule of {self.num_steps} steps")
         return replace(self, shifts=self.shifts[step : step + 1], scale_shift=self.scale_shift[step : step + 1])
 
+    def frames(self, num_frames: int) -> "Condition":
+        """The same for the first `num_frames` of those it was made for."""
+        made_for = 1 if self.film is None else self.film.num_frames
+        if num_frames > made_for:
+            raise ValueError(f"{num_frames} frames of a condition for {made_for}")
+        if self.film is None:
+            return self
+        return replace(self, film=self.film.first(num_frames))
+
     def rows(self, index: slice | list[int] | Tensor) -> "Condition":
         """The prompts at `index` of the batch: a slice to pick a part, [0, 0, 1, 1] for two pictures each."""
         if isinstance(index, list):

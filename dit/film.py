@@ -46,6 +46,10 @@ class Film:
     phrases: tuple[KeyValue, ...] | None = None  # one for each motion block, (B, P, H, E)
     mask: Tensor | None = None  # (B, 1, 1, P), added to the scores
 
+    def first(self, num_frames: int) -> "Film":
+        start = None if self.start is None else self.start[:, :num_frames]
+        return replace(self, num_frames=num_frames, rotation=self.rotation[:num_frames], start=start)
+
     def apply(self, change: Callable[[Tensor], Tensor]) -> "Film":
         """The same with a change to every tensor that has rows; the rotation has none."""
         phrases = self.phrases and tuple(KeyValue(change(key), change(value)) for key, value in self.phrases)

@@ -1,5 +1,6 @@
 """What every pipeline shares: where its weights come from, and what its user can set while it runs."""
 
+import inspect
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
@@ -55,16 +56,22 @@ class Pipeline(LoRAMixin, DiffusionPipeline):
         check_folder(folder, variant=options.get("variant"))
         pipeline = super().from_pretrained(str(folder), **options)
         pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
-        if (folder / FILE_NAME).is_file():
-            pipeline.lexicon = Lexicon.from_file(folder / FILE_NAME)
+        pipeline._read_extras(folder)
         return pipeline
+
+    def _read_extras(self, folder: Path) -> None:
+        """What a folder holds besides the components."""
+        if (folder / FILE_NAME).is_file():
+            self.lexicon = Lexicon.from_file(folder / FILE_NAME)
 
     @classmethod
     def load_config(cls, *args: Any, **options: Any) -> Any:
         config = super().load_config(*args, **options)
         index = config[0] if isinstance(config, tuple) else config
         index["_class_name"] = cls.__name__  # for another name diffusers would import that pipeline too
-        index.pop("requires_safety_checker", None)  # HunyuanDiTPipeline's; here a checker is there or is not
+        taken = inspect.signature(cls.__init__).parameters
+        for name in [name for name in index if not name.startswith("_") and name not in taken]:
+            index.pop(name)  # what another pipeline over the same folder takes
         class_name = index.get("transformer", [None, None])[1]
         if class_name in (PUBLISHED_CLASS[1], OUR_CLASS[1]):
             index["transformer"] = list(OUR_CLASS)

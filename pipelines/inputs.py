@@ -13,6 +13,10 @@ OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 CallbackOnStepEnd = Callable[[Any, int, Any, dict], dict] | PipelineCallback | MultiPipelineCallbacks
 
 
+def or_default(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
 def check_prompts(value: object) -> list[str]:
     """One prompt or a list of them, as a list."""
     prompts = [value] if isinstance(value, str) else value

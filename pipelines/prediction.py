@@ -24,18 +24,19 @@ def look_ahead(
     guided: bool,
     size: tuple[int, int],
     image_meta_size: tuple[int, ...],
+    **film: Any,
 ) -> Condition:
     """Prepare the first `STEPS_AT_ONCE` of timesteps (S,), which stay as exact as they are given.
 
     Where guided, the negative prompts come first: 2B rows. size is (height, width) in latents;
-    image_meta_size holds six numbers in px.
+    image_meta_size holds six numbers in px; film is what else `DiT.condition` takes, of 2B rows.
     """
     inputs: dict[str, Any] = dict(text.inputs(guided=guided))
     device, rows = timesteps.device, len(inputs["encoder_hidden_states"])
     if transformer.config.use_style_cond_and_image_meta_size:
         inputs["image_meta_size"] = torch.tensor([image_meta_size], dtype=torch.float32, device=device).expand(rows, -1)
         inputs["style"] = torch.zeros(rows, dtype=torch.long, device=device)  # the only style there is
-    return transformer.condition(timesteps[:STEPS_AT_ONCE], size=size, **inputs)
+    return transformer.condition(timesteps[:STEPS_AT_ONCE], size=size, **inputs, **film)
 
 
 def predict(transformer: DiT, latents: Tensor, condition: Condition) -> tuple[Tensor, ...]:

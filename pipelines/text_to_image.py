@@ -3,8 +3,8 @@
 B batch of pictures; latents are B C Y X.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -19,14 +19,13 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import BertModel, PreTrainedTokenizerBase, T5EncoderModel
 
-from dianjing.dit import Condition, DiT
+from dianjing.dit import DiT
 from dianjing.pipelines import inputs, request
-from dianjing.pipelines.encoding import PromptPipeline
+from dianjing.pipelines.denoising import DenoisingPipeline
 from dianjing.pipelines.latents import Generators, decode_latents, draw_noise
-from dianjing.pipelines.prediction import combine, look_ahead, predict
+from dianjing.pipelines.prediction import look_ahead, predict
 from dianjing.pipelines.schedule import set_schedule, step_options
 from dianjing.pipelines.sizes import nearest_trained_size
-from dianjing.pipelines.text import Text
 
 
 @dataclass
@@ -37,11 +36,7 @@ class TextToImageOutput(BaseOutput):
     nsfw_content_detected: list[bool] | None
 
 
-def _or_default(value: Any, default: Any) -> Any:
-    return default if value is None else value
-
-
-class TextToImagePipeline(PromptPipeline):
+class TextToImagePipeline(DenoisingPipeline):
     """A prompt in Chinese or English to pictures, by a `DiT` and its two text encoders.
 
     Takes what a folder saved by diffusers' `HunyuanDiTPipeline` holds. The defaults are the number
@@ -49,12 +44,8 @@ class TextToImagePipeline(PromptPipeline):
     Source: Hunyuan-DiT (arXiv 2405.08748).
     """
 
-    model_cpu_offload_seq = "text_encoder->text_encoder_2->transformer->vae"
     _optional_components: ClassVar[list[str]] = [
         "safety_checker", "feature_extractor", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2",
-    ]  # fmt: skip
-    _callback_tensor_inputs: ClassVar[list[str]] = [
-        "latents", "prompt_embeds", "negative_prompt_embeds", "prompt_embeds_2", "negative_prompt_embeds_2",
     ]  # fmt: skip
 
     def __init__(
@@ -134,8 +125,8 @@ class TextToImagePipeline(PromptPipeline):
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         height, width = self._check_size(height, width, use_resolution_binning)
-        steps = request.check_steps(_or_default(num_inference_steps, self.config.default_num_inference_steps))
-        scale = request.check_guidance(_or_default(guidance_scale, self.config.default_guidance_scale))
+        steps = request.check_steps(inputs.or_default(num_inference_steps, self.config.default_num_inference_steps))
+        scale = request.check_guidance(inputs.or_default(guidance_scale, self.config.default_guidance_scale))
         self._guidance_scale, self._interrupt = scale, False
         self._guidance_rescale = inputs.check_rescale(guidance_rescale)
         given = {
@@ -159,75 +150,19 @@ class TextToImagePipeline(PromptPipeline):
         timesteps = set_schedule(self.scheduler, steps, device=device)
         if latents is None:
             latents = draw_noise(shape, generator, device=device)
+        size = (latents.shape[-2], latents.shape[-1])
         latents = self._denoise(
             latents.to(device, torch.float32) * self.scheduler.init_noise_sigma,
             timesteps,
             text,
-            image_meta_size=image_meta_size,
+            look_ahead=partial(look_ahead, self.transformer, size=size, image_meta_size=image_meta_size),
+            predict=partial(predict, self.transformer),
             options=step_options(self.scheduler, eta=eta, generator=generator),
             call_back=None if callback_on_step_end is None else partial(self._call_back, callback_on_step_end, names),
         )
         images, flags = self._finish(latents, output_type)
         self.maybe_free_model_hooks()
         return TextToImageOutput(images=images, nsfw_content_detected=flags) if return_dict else (images, flags)
-
-    def _denoise(
-        self,
-        latents: Tensor,
-        timesteps: Tensor,
-        text: Text,
-        *,
-        image_meta_size: tuple[int, ...],
-        options: dict[str, Any],
-        call_back: Callable[[int, Tensor, Tensor, Text], tuple[Tensor, Text]] | None,
-    ) -> Tensor:
-        """From noise to latents, (B, C, Y, X) in float32 between the steps."""
-        self._num_timesteps = len(timesteps)
-        ahead: Condition | None = None
-        first = 0  # the step that `ahead` begins with
-        with self.progress_bar(total=len(timesteps)) as progress_bar:
-            for step, timestep in enumerate(timesteps):
-                if self._interrupt:
-                    break
-                self._current_timestep = timestep
-                guided = self.do_classifier_free_guidance and text.negative_prompt_embeds is not None
-                rows = text.batch_size * (2 if guided else 1)
-                if ahead is None or ahead.batch_size != rows or step - first == ahead.num_steps:
-                    ahead, first = look_ahead(
-                        self.transformer, timesteps[step:], text,
-                        guided=guided, size=(latents.shape[-2], latents.shape[-1]), image_meta_size=image_meta_size,
-                    ), step  # fmt: skip
-                scaled = self.scheduler.scale_model_input(latents, timestep)
-                predictions = predict(self.transformer, scaled, ahead.at(step - first))
-                prediction = combine(predictions, scale=self.guidance_scale, rescale=self.guidance_rescale)
-                latents = self.scheduler.step(prediction, timestep, latents, **options, return_dict=False)[0]
-                if call_back is not None:
-                    latents, new_text = call_back(step, timestep, latents, text)
-                    text, ahead = new_text, ahead if new_text is text else None
-                progress_bar.update()
-        self._current_timestep = None
-        return latents
-
-    def _call_back(
-        self,
-        callback: inputs.CallbackOnStepEnd,
-        names: list[str],
-        step: int,
-        timestep: Tensor,
-        latents: Tensor,
-        text: Text,
-    ) -> tuple[Tensor, Text]:
-        """Show the user the named tensors, and take what comes back: the same `Text` where it was left alone."""
-        shown = {name: latents if name == "latents" else getattr(text, name) for name in names}
-        seen = {name: tensor._version for name, tensor in shown.items() if tensor is not None}
-        returned = callback(self, step, timestep, dict(shown)) or {}
-        changed = {
-            name: tensor
-            for name, tensor in returned.items()
-            if name in shown and (tensor is not shown[name] or (tensor is not None and tensor._version != seen[name]))
-        }
-        latents = changed.pop("latents", latents)
-        return latents, replace(text, **changed) if changed else text
 
     def _finish(self, latents: Tensor, output_type: str) -> tuple[Any, list[bool] | None]:
         """Latents to pictures as `output_type` wants them, and what the safety checker said of each."""
@@ -245,7 +180,7 @@ class TextToImagePipeline(PromptPipeline):
     def _check_size(self, height: int | None, width: int | None, use_resolution_binning: bool) -> tuple[int, int]:
         multiple_px = self.vae_scale_factor * self.transformer.config.patch_size
         own_px = self.transformer.config.sample_size * self.vae_scale_factor
-        height, width = _or_default(height, own_px), _or_default(width, own_px)
+        height, width = inputs.or_default(height, own_px), inputs.or_default(width, own_px)
         if use_resolution_binning:
             height, width = (
                 request.check_side(side, name, multiple_px=1) for side, name in ((height, "height"), (width, "width"))

@@ -49,3 +49,22 @@ def draw():
         return pipe(prompt, **settings).images
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def film_folder(make_hunyuan, tmp_path_factory):
+    """The tiny model with motion blocks that do nothing yet, as after a picture model became one for film."""
+    from dianjing import DiT
+    from dianjing.pipelines.text_to_video import TextToVideoPipeline
+
+    source = tmp_path_factory.mktemp("models") / "pictures"
+    pictures = make_hunyuan(with_size=False)
+    pictures.save_pretrained(source)
+    transformer = DiT.from_pretrained(source / "transformer", use_motion_blocks=True, max_regions=2)
+    parts = {name: part for name, part in pictures.components.items() if name in FILM_PARTS}
+    pipe = TextToVideoPipeline(**{**parts, "transformer": transformer}, default_num_frames=4)
+    pipe.save_pretrained(source.parent / "film")
+    return source.parent / "film"
+
+
+FILM_PARTS = {"vae", "text_encoder", "tokenizer", "scheduler", "text_encoder_2", "tokenizer_2"}

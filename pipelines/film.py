@@ -1,0 +1,222 @@
+"""What the pipelines for film share: the parts they are made of, how long a film is, and frames from latents.
+
+B batch of films, F frames; latents are B C F Y X.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from diffusers import AutoencoderKL
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.schedulers import SchedulerMixin
+from diffusers.utils import BaseOutput
+from PIL import Image
+from torch import Tensor
+from transformers import BertModel, PreTrainedTokenizerBase, T5EncoderModel
+
+from dianjing.dit import Click, Condition, DiT
+from dianjing.pipelines import request
+from dianjing.pipelines.denoising import DenoisingPipeline
+from dianjing.pipelines.film_media import check_fps
+from dianjing.pipelines.latents import decode_latents
+from dianjing.pipelines.motions import FILE_NAME, Motions
+from dianjing.pipelines.prediction import look_ahead
+from dianjing.pipelines.schedule import set_schedule
+from dianjing.pipelines.text import Text
+from dianjing.pipelines.windows import longest, predict_windows, split
+
+DECODED_AT_ONCE = 16  # frames
+OUTPUT_TYPES = ("pil", "np", "pt", "uint8", "latent")
+CallBack = Callable[[int, Tensor, Tensor, Text], tuple[Tensor, Text]]
+
+
+@dataclass
+class FilmOutput(BaseOutput):
+    """Films in the form that `output_type` asked for.
+
+    "pil": a list of frames for each film; "np" and "pt": numbers on [0, 1], (B, F, H, W, 3) and (B, F, 3, H, W);
+    "uint8": levels (B, F, H, W, 3); "latent": (B, C, F, Y, X).
+    """
+
+    frames: list[list[Image.Image]] | np.ndarray | Tensor
+
+
+def check_num_frames(num_frames: object, duration_s: object, fps: float, *, default: int, bytes_a_frame: int) -> int:
+    """How many frames are asked for, by number or by length; refused with how many fit in memory."""
+    if num_frames is not None and duration_s is not None:
+        raise ValueError("num_frames and duration_s are both given; give one of them")
+    most = max(2, int(0.5 * psutil.virtual_memory().available / bytes_a_frame))
+    if duration_s is not None:
+        if isinstance(duration_s, bool) or not isinstance(duration_s, int | float) or not 0 < duration_s < 1e6:
+            raise ValueError(f"duration_s is {duration_s!r}; give seconds, more than 0")
+        num_frames = max(1, round(duration_s * fps))
+    if num_frames is None:
+        return default
+    try:
+        return request.check_whole(num_frames, "num_frames", low=1, high=most)
+    except ValueError as error:
+        raise ValueError(f"{error}; {most:,} fit in half of the memory that is free") from None
+
+
+def look_ahead_film(
+    transformer: DiT, timesteps: Tensor, text: Text, *, guided: bool, click: Click | None, **sizes: Any
+) -> Condition:
+    """As `look_ahead`, for clips; where guided, the negative half sees the same picture and is asked nothing."""
+    if click is not None and guided:
+        click = without_phrases_first(click)
+    return look_ahead(transformer, timesteps, text, guided=guided, click=click, **sizes)
+
+
+def without_phrases_first(click: Click) -> Click:
+    """2B rows: first those of the click without its phrases, then as it is."""
+    both = {name: torch.cat([tensor, tensor]) for name, tensor in vars(click).items()}
+    both["phrases_mask"] = torch.cat([torch.zeros_like(click.phrases_mask), click.phrases_mask])
+    return Click(**both)
+
+
+class FilmPipeline(DenoisingPipeline):
+    """For films by a `DiT` with motion blocks. The defaults are those of a call that names none.
+
+    Raises: ValueError for a transformer that draws pictures only.
+    """
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        text_encoder: BertModel,
+        tokenizer: PreTrainedTokenizerBase,
+        transformer: DiT,
+        scheduler: SchedulerMixin,
+        text_encoder_2: T5EncoderModel,
+        tokenizer_2: PreTrainedTokenizerBase,
+        default_num_inference_steps: int = 50,
+        default_guidance_scale: float = 5.0,
+        default_num_frames: int = 16,
+        default_fps: float = 8.0,
+    ):
+        super().__init__()
+        if not getattr(transformer.config, "use_motion_blocks", False):
+            raise ValueError(
+                "this transformer draws pictures only; film needs one trained with use_motion_blocks, as that of "
+                '"sticker" is, or one made from it by DiT.from_pretrained(folder, use_motion_blocks=True) and trained'
+            )
+        self.register_modules(
+            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer, scheduler=scheduler,
+            text_encoder_2=text_encoder_2, tokenizer_2=tokenizer_2,
+        )  # fmt: skip
+        self.register_to_config(
+            default_num_inference_steps=default_num_inference_steps, default_guidance_scale=default_guidance_scale,
+            default_num_frames=default_num_frames, default_fps=default_fps,
+        )  # fmt: skip
+        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+        self.motions = Motions()
+
+    def _read_extras(self, folder: Path) -> None:
+        super()._read_extras(folder)
+        if (folder / FILE_NAME).is_file():
+            self.motions = Motions.from_file(folder / FILE_NAME)
+
+    def save_pretrained(self, save_directory: str | PathLike, *args: Any, **options: Any) -> None:
+        super().save_pretrained(save_directory, *args, **options)
+        if self.motions.motions:
+            self.motions.save(Path(save_directory) / FILE_NAME)
+
+    def _check_size(self, height: int | None, width: int | None) -> tuple[int, int]:
+        multiple_px = self.vae_scale_factor * self.transformer.config.patch_size
+        own_px = self.transformer.config.sample_size * self.vae_scale_factor
+        return (
+            request.check_side(own_px if height is None else height, "height", multiple_px=multiple_px),
+            request.check_side(own_px if width is None else width, "width", multiple_px=multiple_px),
+        )
+
+    def _shape(self, batch_size: int, num_frames: int, *, height: int, width: int) -> tuple[int, ...]:
+        """Of the latents."""
+        sides = (height // self.vae_scale_factor, width // self.vae_scale_factor)
+        return (batch_size, self.transformer.config.in_channels, num_frames, *sides)
+
+    def _check_length(
+        self, num_frames: object, duration_s: object, fps: float | None, *, height: int, width: int, batch_size: int
+    ) -> tuple[int, float]:
+        """num_frames and fps."""
+        fps = check_fps(self.config.default_fps if fps is None else fps)
+        latents = self.transformer.config.in_channels * height * width // self.vae_scale_factor**2
+        bytes_a_frame = batch_size * (3 * height * width + 6 * 4 * latents)  # uint8, and copies of float32 latents
+        default = self.config.default_num_frames
+        return check_num_frames(num_frames, duration_s, fps, default=default, bytes_a_frame=bytes_a_frame), fps
+
+    def _draw(
+        self,
+        latents: Tensor,
+        text: Text,
+        *,
+        click: Click | None,
+        steps: int,
+        window: int,
+        options: Mapping[str, Any],
+        call_back: CallBack | None,
+    ) -> Tensor:
+        """Noise to latents (B, C, F, Y, X): all frames together, the model sees as many at once as a window has."""
+        device, num_frames = self._execution_device, latents.shape[2]
+        timesteps = set_schedule(self.scheduler, steps, device=device)
+        numbers = count()
+
+        def predict(scaled: Tensor, condition: Condition) -> tuple[Tensor, ...]:
+            windows = split(num_frames, window=window, step=next(numbers))
+            return predict_windows(self.transformer, scaled, condition, windows=windows)
+
+        rows, columns = latents.shape[-2:]
+        own_px = (rows * self.vae_scale_factor, columns * self.vae_scale_factor)
+        ahead = partial(
+            look_ahead_film, self.transformer, size=(rows, columns), image_meta_size=(*own_px, *own_px, 0, 0),
+            num_frames=min(num_frames, longest(window)), click=click if num_frames > 1 else None,
+        )  # fmt: skip
+        noise = latents.to(device, torch.float32) * self.scheduler.init_noise_sigma
+        return self._denoise(
+            noise, timesteps, text, options=options, call_back=call_back, look_ahead=ahead, predict=predict
+        )
+
+    def _click(self, first_frame: Tensor) -> Click | None:
+        """A click that asks nothing, on a first frame (B, C, Y, X); zeros where none is given."""
+        regions, batch_size = self.transformer.config.max_regions, len(first_frame)
+        if not regions:
+            return None
+        rows = (batch_size, regions)
+        return Click(
+            first_frame=first_frame,
+            masks=first_frame.new_zeros(*rows, *first_frame.shape[-2:]),
+            phrases=first_frame.new_zeros(*rows, 1, self.transformer.config.cross_attention_dim),
+            phrases_mask=torch.zeros(*rows, 1, dtype=torch.long, device=first_frame.device),
+            strengths=torch.zeros(*rows, device=first_frame.device),
+        )
+
+    def _decode(self, latents: Tensor) -> np.ndarray:
+        """Latents (C, F, Y, X) of one film to levels: uint8 (F, H, W, 3)."""
+        frames = []
+        for part in latents.transpose(0, 1).split(DECODED_AT_ONCE):
+            pixels = decode_latents(self.vae, part).float().clamp(-1, 1)
+            frames.append(((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
+        return np.concatenate(frames)
+
+
+def check_output_type(value: object) -> None:
+    if value not in OUTPUT_TYPES:
+        raise ValueError(f"output_type is {value!r}; give one of {', '.join(OUTPUT_TYPES)}")
+
+
+def as_output(frames: np.ndarray, output_type: str) -> list[list[Image.Image]] | np.ndarray | Tensor:
+    """Levels (B, F, H, W, 3) in the form asked for."""
+    if output_type == "uint8":
+        return frames
+    if output_type == "pil":
+        return [[Image.fromarray(frame) for frame in film] for film in frames]
+    numbers = frames.astype(np.float32) / 255
+    return numbers if output_type == "np" else torch.from_numpy(numbers).permute(0, 1, 4, 2, 3)

@@ -1,0 +1,119 @@
+"""Words become a film, of any length.
+
+B batch of films, F frames; latents are B C F Y X.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dianjing.dit import Click
+from dianjing.pipelines import inputs, request
+from dianjing.pipelines.film import FilmOutput, FilmPipeline, as_output, check_output_type
+from dianjing.pipelines.latents import Generators, draw_noise
+from dianjing.pipelines.schedule import step_options
+
+LongFilm = Literal["joint", "continued"]
+
+
+class TextToVideoPipeline(FilmPipeline):
+    """A prompt in Chinese or English to films, by a `DiT` with motion blocks and its two text encoders.
+
+    A film longer than the model was trained on is drawn in windows: "joint" denoises all of it together, its windows
+    moving from step to step; "continued" draws one window after the other, each from the last frame before it.
+    """
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        num_frames: int | None = None,
+        duration_s: float | None = None,
+        fps: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        negative_prompt: str | list[str] | None = None,
+        num_videos_per_prompt: int = 1,
+        eta: float = 0.0,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        prompt_embeds_2: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds_2: Tensor | None = None,
+        prompt_attention_mask: Tensor | None = None,
+        prompt_attention_mask_2: Tensor | None = None,
+        negative_prompt_attention_mask: Tensor | None = None,
+        negative_prompt_attention_mask_2: Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: inputs.CallbackOnStepEnd | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        guidance_rescale: float = 0.0,
+        long_film: LongFilm = "joint",
+    ) -> FilmOutput | tuple:
+        """Draw `num_videos_per_prompt` films of num_frames frames, or duration_s seconds at fps, for each prompt.
+
+        The other arguments are those of `TextToImagePipeline`; latents are (B, C, F, Y, X).
+
+        Raises: ValueError for what cannot be drawn, before anything is computed.
+        """
+        height, width = self._check_size(height, width)
+        steps = request.check_steps(inputs.or_default(num_inference_steps, self.config.default_num_inference_steps))
+        scale = request.check_guidance(inputs.or_default(guidance_scale, self.config.default_guidance_scale))
+        self._guidance_scale, self._interrupt = scale, False
+        self._guidance_rescale = inputs.check_rescale(guidance_rescale)
+        given = {
+            "prompt_embeds": prompt_embeds, "prompt_attention_mask": prompt_attention_mask,
+            "prompt_embeds_2": prompt_embeds_2, "prompt_attention_mask_2": prompt_attention_mask_2,
+            "negative_prompt_embeds": negative_prompt_embeds,
+            "negative_prompt_attention_mask": negative_prompt_attention_mask,
+            "negative_prompt_embeds_2": negative_prompt_embeds_2,
+            "negative_prompt_attention_mask_2": negative_prompt_attention_mask_2,
+        }  # fmt: skip
+        each = request.check_count(num_videos_per_prompt)
+        batch_size = self._check_text(prompt, negative_prompt, given) * each
+        sides = {"height": height, "width": width}
+        num_frames, _ = self._check_length(num_frames, duration_s, fps, **sides, batch_size=batch_size)
+        if long_film not in ("joint", "continued"):
+            raise ValueError(f"long_film is {long_film!r}; give 'joint' or 'continued'")
+        shape = self._shape(batch_size, num_frames, **sides)
+        inputs.check_latents(latents, shape)
+        inputs.check_generator(generator, batch_size)
+        check_output_type(output_type)
+        names = inputs.check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+
+        self.warn_of_unknown_words(prompt)
+        text = self._encode(prompt, negative_prompt, given, num_images_per_prompt=each)
+        if latents is None:
+            latents = draw_noise(shape, generator, device=self._execution_device)
+        draw = partial(
+            self._draw, text=text, steps=steps, window=self.config.default_num_frames,
+            options=step_options(self.scheduler, eta=eta, generator=generator),
+            call_back=None if callback_on_step_end is None else partial(self._call_back, callback_on_step_end, names),
+        )  # fmt: skip
+        make = draw if long_film == "joint" else partial(self._continue, draw)
+        latents = make(latents, click=self._click(torch.zeros_like(latents[:, :, 0], dtype=self.transformer.dtype)))
+        frames: Any = latents
+        if output_type != "latent":
+            frames = as_output(np.stack([self._decode(film) for film in latents]), output_type)
+        self.maybe_free_model_hooks()
+        return FilmOutput(frames=frames) if return_dict else (frames,)
+
+    def _continue(self, draw: Callable[..., Tensor], noise: Tensor, *, click: Click | None) -> Tensor:
+        """One window after the other: each begins with the last frame drawn."""
+        if click is None:
+            raise ValueError("long_film='continued' needs a model that takes first frames; this one has no max_regions")
+        window = self.config.default_num_frames
+        film = draw(noise[:, :, :window], click=click)
+        while film.shape[2] < noise.shape[2] and not self._interrupt:
+            first = film.shape[2] - 1
+            click = self._click(film[:, :, -1].to(self.transformer.dtype))
+            film = torch.cat([film, draw(noise[:, :, first : first + window], click=click)[:, :, 1:]], dim=2)
+        return film
