@@ -1,19 +1,28 @@
-"""Dianjing: words become a picture. Public names load when they are first used."""
+"""Dianjing: words become pictures and films, a click brings a picture to life. Public names load when first used."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dianjing.dit.model import DiT as DiT
+    from dianjing.pipelines.image_to_video import ImageToVideoPipeline as ImageToVideoPipeline
+    from dianjing.pipelines.regions import Region as Region
+    from dianjing.pipelines.segmenting import Point as Point
     from dianjing.pipelines.text_to_image import TextToImagePipeline as TextToImagePipeline
+    from dianjing.pipelines.text_to_video import TextToVideoPipeline as TextToVideoPipeline
 
 __version__ = "0.1.0"
-__all__ = ["DiT", "TextToImagePipeline", "__version__"]
-
 _HOMES = {
     "DiT": "dianjing.dit.model",
+    "ImageToVideoPipeline": "dianjing.pipelines.image_to_video",
+    "Point": "dianjing.pipelines.segmenting",
+    "Region": "dianjing.pipelines.regions",
     "TextToImagePipeline": "dianjing.pipelines.text_to_image",
+    "TextToVideoPipeline": "dianjing.pipelines.text_to_video",
 }
+__all__ = [
+    "DiT", "ImageToVideoPipeline", "Point", "Region", "TextToImagePipeline", "TextToVideoPipeline", "__version__",
+]  # fmt: skip
 
 
 def __getattr__(name: str):

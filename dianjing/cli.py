@@ -4,63 +4,41 @@ Exit codes: 0 done, 1 something failed, 2 what was given is wrong, 130 stopped b
 Results go to stdout (as JSON with --json), everything else to stderr.
 """
 
-import json
 import secrets
 import sys
 import traceback
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import dianjing
+from dianjing import film_commands
+from dianjing.options import (
+    AsJson,
+    Debug,
+    Device,
+    Dtype,
+    DtypeOption,
+    Guidance,
+    Label,
+    Model,
+    Producer,
+    Run,
+    Seed,
+    Steps,
+    Version,
+    print_json,
+)
 
 app = typer.Typer(
     name="dianjing",
-    help="Dianjing 点睛: words in Chinese or English become a picture.",
+    help="Dianjing 点睛: words in Chinese or English become pictures and films; a click lets a part of a picture move.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Dtype(str, Enum):
-    """The number format of the weights; auto lets the device decide."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Run:
-    """What is known of one run of the command outside its own options."""
-
-    debug = False
-
-
-def _remember_debug(ctx: typer.Context, value: bool) -> bool:
-    ctx.obj.debug = ctx.obj.debug or value
-    return value
-
-
-def _show_version(value: bool) -> None:
-    if value:
-        print(f"dianjing {dianjing.__version__}")
-        raise typer.Exit
-
-
-Debug = Annotated[bool, typer.Option("--debug", callback=_remember_debug, help="Show the traceback of an error.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")]
-
-
-def print_json(value: object) -> None:
-    # JSON is UTF-8; a file name that is not comes out escaped
-    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
-    print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 @app.callback()
@@ -75,18 +53,18 @@ def image(
         Path | None,
         typer.Option("--out", "-o", help="A .png file, or a folder; several pictures are numbered."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Start of the noise; drawn by lot and reported if left out.")] = None,
+    seed: Seed = None,
     size: Annotated[str | None, typer.Option(help="Width x height in pixels: 128x96, or 128 for a square.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt; 1 switches it off.")] = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
     negative: Annotated[str | None, typer.Option(help="What to keep out of the picture.")] = None,
     count: Annotated[int, typer.Option(help="Pictures per prompt; each takes the next seed.")] = 1,
     grid: Annotated[Path | None, typer.Option(help="Also lay all pictures out in this .png file.")] = None,
-    model: Annotated[str, typer.Option(help="A name from `dianjing models`, a folder or a Hub id.")] = "sticker",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    dtype: Annotated[Dtype, typer.Option(help="Number format of the weights.")] = Dtype.auto,
-    label: Annotated[bool, typer.Option("--label/--no-label", help="Write the implicit AIGC label (GB 45438).")] = True,
-    producer: Annotated[str | None, typer.Option(help="Who the label names as producer; Dianjing if left out.")] = None,
+    model: Model = "sticker",
+    device: Device = "auto",
+    dtype: DtypeOption = Dtype.auto,
+    label: Label = True,
+    producer: Producer = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -122,6 +100,10 @@ def image(
     if as_json:
         grid_path = None if job.grid is None else str(job.grid)
         print_json({"version": dianjing.__version__, "pictures": pictures, "grid": grid_path})
+
+
+app.command(short_help="Make a film from words.")(film_commands.video)
+app.command(short_help="Click on a picture, and let that part move.")(film_commands.animate)
 
 
 @app.command()

@@ -75,8 +75,7 @@ def plan(
     """
     check_whole(len(prompts), "the number of prompts", low=1, high=1000)
     requests = [ImageRequest(prompt=prompt, seed=seed, **settings) for prompt in prompts]
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-        raise ValueError(f"--device is {device!r}; give auto, cpu, cuda, cuda:1 or mps")
+    check_device(device)
     folder = local_folder(model)
     if folder is not None:
         read_components(folder)
@@ -86,6 +85,11 @@ def plan(
     if grid is not None and check_output(grid) in flat:
         raise ValueError(f"--grid {grid} is also the file of a picture; name another")
     return Job(requests=requests, paths=paths, model=model, device=device, dtype=dtype, producer=producer, grid=grid)
+
+
+def check_device(name: str) -> None:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ValueError(f"--device is {name!r}; give auto, cpu, cuda, cuda:1 or mps")
 
 
 def _paths(out: Path | None, seed: int, count: int) -> list[Path]:
@@ -108,7 +112,7 @@ def _paths(out: Path | None, seed: int, count: int) -> list[Path]:
 
 def draw(job: Job) -> Iterator[dict[str, Any]]:
     """Draw and write; yield the id, path and settings of each picture once it is on disk."""
-    pipe = load(job)
+    pipe = load("TextToImagePipeline", model=job.model, device=job.device, dtype=job.dtype)
     for request, paths in zip(job.requests, job.paths, strict=True):
         for start in range(0, len(paths), BATCH):
             seeds = request.seeds[start : start + BATCH]
@@ -151,18 +155,16 @@ def write_grid(job: Job) -> None:
     save_picture(sheet, job.grid, record, label=label if job.producer else None)
 
 
-def load(job: Job) -> Any:
-    """The pipeline on its device."""
+def load(pipeline: str, *, model: str, device: str, dtype: str) -> Any:
+    """A pipeline, by its public name, on its device."""
     gc.disable()  # the imports make a million objects that stay: collecting among them costs 0.9 s
     import torch
 
-    from dianjing.pipelines.text_to_image import TextToImagePipeline
-
+    cls = getattr(dianjing, pipeline)
     gc.enable()
-    device = _device(torch, job.device)
-    dtype = _dtype(torch, job.dtype, device)
+    device = _device(torch, device)
     _quieten(show_progress=sys.stderr.isatty())
-    pipe = TextToImagePipeline.from_pretrained(job.model, dtype=dtype)
+    pipe = cls.from_pretrained(model, dtype=_dtype(torch, dtype, device))
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     return pipe.to(device)
 

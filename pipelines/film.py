@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from diffusers import AutoencoderKL
 from diffusers.image_processor import VaeImageProcessor
@@ -25,8 +24,8 @@ from transformers import BertModel, PreTrainedTokenizerBase, T5EncoderModel
 from dianjing.dit import Click, Condition, DiT
 from dianjing.pipelines import request
 from dianjing.pipelines.denoising import DenoisingPipeline
-from dianjing.pipelines.film_media import check_fps
 from dianjing.pipelines.latents import decode_latents
+from dianjing.pipelines.lengths import check_fps, check_num_frames
 from dianjing.pipelines.motions import FILE_NAME, Motions
 from dianjing.pipelines.prediction import look_ahead
 from dianjing.pipelines.schedule import set_schedule
@@ -47,23 +46,6 @@ class FilmOutput(BaseOutput):
     """
 
     frames: list[list[Image.Image]] | np.ndarray | Tensor
-
-
-def check_num_frames(num_frames: object, duration_s: object, fps: float, *, default: int, bytes_a_frame: int) -> int:
-    """How many frames are asked for, by number or by length; refused with how many fit in memory."""
-    if num_frames is not None and duration_s is not None:
-        raise ValueError("num_frames and duration_s are both given; give one of them")
-    most = max(2, int(0.5 * psutil.virtual_memory().available / bytes_a_frame))
-    if duration_s is not None:
-        if isinstance(duration_s, bool) or not isinstance(duration_s, int | float) or not 0 < duration_s < 1e6:
-            raise ValueError(f"duration_s is {duration_s!r}; give seconds, more than 0")
-        num_frames = max(1, round(duration_s * fps))
-    if num_frames is None:
-        return default
-    try:
-        return request.check_whole(num_frames, "num_frames", low=1, high=most)
-    except ValueError as error:
-        raise ValueError(f"{error}; {most:,} fit in half of the memory that is free") from None
 
 
 def look_ahead_film(
@@ -150,8 +132,8 @@ class FilmPipeline(DenoisingPipeline):
         fps = check_fps(self.config.default_fps if fps is None else fps)
         latents = self.transformer.config.in_channels * height * width // self.vae_scale_factor**2
         bytes_a_frame = batch_size * (3 * height * width + 6 * 4 * latents)  # uint8, and copies of float32 latents
-        default = self.config.default_num_frames
-        return check_num_frames(num_frames, duration_s, fps, default=default, bytes_a_frame=bytes_a_frame), fps
+        asked = check_num_frames(num_frames, duration_s, fps, bytes_a_frame=bytes_a_frame)
+        return self.config.default_num_frames if asked is None else asked, fps
 
     def _draw(
         self,

@@ -14,6 +14,7 @@ from xml.sax.saxutils import unescape
 import numpy as np
 from PIL import Image
 
+from dianjing.pipelines.lengths import check_fps
 from dianjing.pipelines.media import (
     Record,
     check_output,
@@ -27,18 +28,11 @@ from dianjing.pipelines.media import (
 )
 
 ENDINGS = (".mp4", ".webp", ".gif", ".png")
-MAX_FPS = 120.0
 
 
 def check_film_output(path: str | Path) -> Path:
     """`check_output` for a film; with .png every frame becomes a numbered file."""
     return check_output(path, endings=ENDINGS)
-
-
-def check_fps(fps: float) -> float:
-    if isinstance(fps, bool) or not 0 < fps <= MAX_FPS:
-        raise ValueError(f"fps is {fps}; give a number above 0, at most {MAX_FPS:g}")
-    return float(fps)
 
 
 def save_film(

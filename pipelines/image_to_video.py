@@ -6,7 +6,6 @@ B batch of films, F frames, R regions, H height, W width; latents are B C F Y X.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -22,32 +21,13 @@ from dianjing.pipelines.encoding import SUFFIXES
 from dianjing.pipelines.film import FilmOutput, FilmPipeline, as_output, check_output_type
 from dianjing.pipelines.fitting import Fit, as_rgb, check_picture_size, fit
 from dianjing.pipelines.latents import Generators, draw_noise
+from dianjing.pipelines.regions import Region, check_region
 from dianjing.pipelines.schedule import step_options
-from dianjing.pipelines.segmenting import GrabCut, Point, Segmenter, check_points
+from dianjing.pipelines.segmenting import GrabCut, Segmenter
 from dianjing.pipelines.stillness import keep_still
 from dianjing.pipelines.text import encode, tokenize
 
 logger = logging.get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Region:
-    """What should move, and how. Either points in pixels of the picture, or a mask: bool (H, W) of the picture.
-
-    motion: a short phrase such as "jump" or 翅膀拍动. strength: 0 (hardly) to 1 (as far as the model was taught).
-    """
-
-    motion: str
-    points: Sequence[Point] = ()
-    mask: np.ndarray | None = None
-    strength: float = 0.5
-
-    def __post_init__(self) -> None:
-        request.check_prompt(self.motion, "motion")
-        if isinstance(self.strength, bool) or not isinstance(self.strength, Real) or not 0 <= self.strength <= 1:
-            raise ValueError(f"strength is {self.strength!r}; give a number from 0 to 1")
-        if (self.mask is None) == (not self.points):
-            raise ValueError(f"the region of {self.motion!r} needs points or a mask, one of the two")
 
 
 @dataclass
@@ -152,10 +132,7 @@ class ImageToVideoPipeline(FilmPipeline):
         if not 1 <= len(regions) <= most:
             raise ValueError(f"{len(regions)} regions are given; this model was trained for 1 to {most} at once")
         for region in regions:
-            if region.mask is not None:
-                check_mask(region.mask, size=size)
-            else:
-                check_points(region.points, width=size[0], height=size[1])
+            check_region(region, size=size)
             if self.motions.motions and self.motions.find(region.motion) is None:
                 known = ", ".join(motion.phrases[0] for motion in self.motions.motions)
                 logger.warning(f"this model was not taught to {region.motion!r}, and tries; it knows: {known}")
@@ -205,7 +182,7 @@ class ImageToVideoPipeline(FilmPipeline):
 
     def _silence(self) -> dict[str, Tensor]:
         """States of an empty prompt, which says nothing of the picture."""
-        given = {}
+        given: dict[str, Tensor] = {}
         for suffix, length in zip(SUFFIXES, self._text_lengths, strict=True):
             encoder, tokenizer = getattr(self, f"text_encoder{suffix}"), getattr(self, f"tokenizer{suffix}")
             states = encode(encoder, tokenizer, [""], length=length, device=self._execution_device)
@@ -233,15 +210,3 @@ def check_picture(image: object) -> Image.Image:
         raise ValueError(f"image is a {type(image).__name__}; give PIL, or uint8 (height, width, 3)")
     check_picture_size(*image.size)
     return as_rgb(image)
-
-
-def check_mask(mask: object, *, size: tuple[int, int]) -> None:
-    """A region of the picture: neither empty nor all of it."""
-    width, height = size
-    mask = np.asarray(mask)
-    if mask.shape != (height, width):
-        raise ValueError(f"a mask has shape {mask.shape}; the picture needs ({height}, {width})")
-    if not mask.astype(bool).any():
-        raise ValueError("a mask is empty; mark what should move")
-    if mask.astype(bool).all():
-        raise ValueError("a mask covers the whole picture; mark what should move")

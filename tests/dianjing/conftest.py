@@ -57,3 +57,22 @@ def tiny_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
     pipe.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_film_folder(tiny_folder, tmp_path_factory):
+    """The same with motion blocks and clicks, of random weights."""
+    import torch
+
+    from dianjing import DiT, TextToImagePipeline, TextToVideoPipeline
+
+    parts = TextToImagePipeline.from_pretrained(tiny_folder).components
+    transformer = DiT.from_pretrained(tiny_folder / "transformer", use_motion_blocks=True, max_regions=2)
+    for block in transformer.motion_blocks:
+        torch.nn.init.normal_(block.attn1.to_out[0].weight, std=0.3)
+    optional = ("safety_checker", "feature_extractor")
+    parts = {name: part for name, part in parts.items() if name not in optional} | {"transformer": transformer}
+    pipe = TextToVideoPipeline(**parts, default_num_inference_steps=2, default_guidance_scale=3.0, default_num_frames=4)
+    folder = tmp_path_factory.mktemp("models") / "film"
+    pipe.save_pretrained(folder)
+    return folder

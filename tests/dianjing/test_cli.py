@@ -46,7 +46,7 @@ class StubPipeline:
 @pytest.fixture
 def stub(monkeypatch, tmp_path):
     pipe = StubPipeline()
-    monkeypatch.setattr(drawing, "load", lambda job: pipe)
+    monkeypatch.setattr(drawing, "load", lambda name, **where: pipe)
     monkeypatch.setattr(drawing, "local_folder", lambda name: None)
     monkeypatch.chdir(tmp_path)
     return pipe

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dianjing.pipelines.image_to_video import ImageToVideoPipeline, Region
+from dianjing.pipelines.image_to_video import ImageToVideoPipeline
 from dianjing.pipelines.motions import Motion, Motions
+from dianjing.pipelines.regions import Region
 from dianjing.pipelines.segmenting import Point
 from dianjing.pipelines.stillness import keep_still
 

@@ -1,0 +1,141 @@
+"""`dianjing video` and `dianjing animate`, end to end with tiny random weights, and what they refuse."""
+
+import json
+import subprocess
+import sys
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from dianjing import cli, filming
+from dianjing.pipelines.film_media import read_film_settings
+from dianjing.pipelines.segmenting import Point
+
+
+def run(monkeypatch, capsys, *arguments):
+    """Run the command in this process; return (exit code, stdout, stderr)."""
+    monkeypatch.setattr(sys, "argv", ["dianjing", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    out = capsys.readouterr()
+    return stopped.value.code, out.out, out.err
+
+
+@pytest.fixture
+def picture(tmp_path, monkeypatch):
+    """A red square on grey, 32 x 32 px, and its mask."""
+    monkeypatch.chdir(tmp_path)
+    pixels = np.full((32, 32, 3), 128, np.uint8)
+    pixels[10:22, 10:22] = (220, 30, 30)
+    Image.fromarray(pixels).save("square.png")
+    mask = np.zeros((32, 32), np.uint8)
+    mask[10:22, 10:22] = 255
+    Image.fromarray(mask).save("mask.png")
+    return pixels
+
+
+def frames_of(path):
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def test_one_command_animates_a_click_and_json_holds_nothing_else(tiny_film_folder, picture, tmp_path):
+    given = ["square.png", "--click", "16,16", "--motion", "cat", "--strength", "0.7", "--seed", "3"]
+    where = ["--out", "a.mp4", "--frames", "5", "--model", str(tiny_film_folder), "--json"]
+    command = [sys.executable, "-m", "dianjing", "animate", *given, *where]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert made["paths"] == ["a.mp4"]
+    frames = frames_of(tmp_path / "a.mp4")
+    assert len(frames) == 5
+    assert np.abs(frames[0].astype(int) - picture).mean() < 4  # H.264 is lossy
+    record, label = read_film_settings(tmp_path / "a.mp4")
+    assert record.seed == 3
+    assert record.settings["regions"][0]["motion"] == "cat"
+    assert record.settings["regions"][0]["strength"] == 0.7
+    assert label["Label"] == "1"
+
+
+def test_video_has_the_seconds_that_were_asked_for(tiny_film_folder, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    arguments = ("video", "cat", "--seconds", "1.5", "--fps", "6", "--out", "a.webp", "--model", tiny_film_folder)
+    code, out, err = run(monkeypatch, capsys, *arguments)
+    assert code == 0, err
+    assert out == "a.webp\n"
+    with Image.open("a.webp") as film:
+        assert film.n_frames == 9
+    record, _ = read_film_settings("a.webp")
+    assert record.settings["fps"] == 6
+    assert record.prompt == "cat"
+
+
+def test_a_film_can_be_made_again_from_its_seed(tiny_film_folder, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        where = ("--out", f"{name}.png", "--frames", "6", "--seed", "9", "--model", tiny_film_folder)
+        assert run(monkeypatch, capsys, "video", "cat", *where)[0] == 0
+    for number in range(1, 7):
+        with Image.open(f"a-{number:04d}.png") as one, Image.open(f"b-{number:04d}.png") as other:
+            assert one.tobytes() == other.tobytes()
+
+
+def test_a_mask_is_shown_without_any_weights(monkeypatch, capsys, picture):
+    monkeypatch.setattr(filming, "load", lambda *a, **k: pytest.fail("weights were loaded"))
+    code, out, _ = run(monkeypatch, capsys, "animate", "square.png", "--click", "16,16", "--show-mask", "shown.png")
+    assert (code, out) == (0, "shown.png\n")
+    with Image.open("shown.png") as shown:
+        changed = np.any(np.asarray(shown) != picture, axis=-1)
+    assert changed[12:20, 12:20].all()
+    assert not changed[:6].any()
+
+
+def test_clicks_are_points_and_some_say_what_is_not_meant():
+    assert filming.parse_click("30,40") == [Point(x=30, y=40)]
+    assert filming.parse_click("30.5, 40; -5,6") == [Point(x=30.5, y=40), Point(x=5, y=6, positive=False)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["animate", "none.png", "--click", "1,1", "--motion", "cat"], "no file none.png"),
+        (["animate", "square.png"], "nothing is clicked on"),
+        (["animate", "square.png", "--click", "1;2", "--motion", "cat"], "give X,Y in pixels"),
+        (["animate", "square.png", "--click", "40,2", "--motion", "cat"], "outside the picture of 32 x 32"),
+        (["animate", "square.png", "--click", "nan,2", "--motion", "cat"], "no place"),
+        (["animate", "square.png", "--click", "9,9"], "0 --motion for 1"),
+        (["animate", "square.png", "--click", "9,9", "--motion", "cat", "--strength", "2"], "strength is 2"),
+        (["animate", "square.png", "--mask", "square.png", "--motion", " "], "motion is empty"),
+        (["animate", "broken.png", "--click", "1,1", "--motion", "cat"], "cannot be read as a picture"),
+        (["animate", "thin.png", "--click", "1,1", "--motion", "cat"], "20 times"),
+        (["video", "cat", "--out", "a.avi"], "a.avi does not end in"),
+        (["video", "cat", "--out", "nowhere/a.mp4"], "does not exist"),
+        (["video", "cat", "--frames", "0"], "num_frames is 0"),
+        (["video", "cat", "--frames", "1000000000000"], "fit in half of the memory"),
+        (["video", "cat", "--seconds", "-1"], "duration_s is -1"),
+        (["video", "cat", "--seconds", "2", "--frames", "3"], "give one of them"),
+        (["video", "cat", "--fps", "0"], "fps is 0"),
+        (["video", ""], "prompt is empty"),
+        (["video", "cat", "--size", "50"], "50 px is not a multiple"),
+        (["video", "cat", "--device", "gpu"], "--device is 'gpu'"),
+    ],
+)
+def test_bad_input_ends_with_2_before_weights_load(monkeypatch, capsys, picture, tmp_path, arguments, message):
+    Image.fromarray(picture[:1].repeat(1, axis=0)).resize((1, 2000)).save("thin.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "square.png").read_bytes()[:60])
+    monkeypatch.setattr(filming, "load", lambda *a, **k: pytest.fail("weights were loaded"))
+    before = set(tmp_path.iterdir())
+    code, _, err = run(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert message in err
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_picture_of_another_size_is_said_to_be_fitted(tiny_film_folder, monkeypatch, capsys, picture):
+    Image.fromarray(picture).resize((96, 48)).save("wide.png")
+    where = ("--out", "a.gif", "--frames", "2", "--model", tiny_film_folder)
+    code, _, err = run(monkeypatch, capsys, "animate", "wide.png", "--click", "48,24", "--motion", "cat", *where)
+    assert code == 0, err
+    assert "96 x 48 px scaled by 0.667 to 32 x 32 px, 32 px of its width cut off" in err
