@@ -28,6 +28,7 @@ from dianjing.train.stickers.objects import COLOURS, things
 SIZES_PX = (48, 56, 64, 72, 80, 96, 112)  # of a 128 px picture
 COARSE_PX = 32  # side of the coarse picture
 CANDIDATES = 32  # templates looked at closely
+LIMIT = 0.15  # of the error of a pixel: what differs more from a background is an object
 LEAST_SCORE = 3.0  # what an object must reach to count as seen; a pale 32 px sprite has about 10
 
 
@@ -103,10 +104,9 @@ class Matcher:
         return spectra, energy
 
     def background(self, picture: Tensor) -> tuple[int, Tensor]:
-        """The background that most of the picture agrees with, by the median absolute error: (kind, (3, S, S))."""
-        errors = (self.backgrounds - picture).abs().mean(1).flatten(1).float()
-        # two robust views of the same thing: half the pixels, and the border, which objects rarely cover
-        best = int((errors.median(dim=1).values + errors.quantile(0.7, dim=1)).argmin())
+        """The background nearest to a picture (3, S, S), objects counting no more than LIMIT: (kind, (3, S, S))."""
+        errors = (self.backgrounds - picture).abs().mean(1).clamp(max=LIMIT)
+        best = int(errors.flatten(1).mean(1).argmin())
         return best // VARIANTS, self.backgrounds[best]
 
     def _coarse_score(self, picture: Tensor, background: Tensor) -> Tensor:

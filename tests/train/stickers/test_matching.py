@@ -50,6 +50,17 @@ def test_an_empty_background_is_known_and_holds_nothing(matcher, background):
     assert reading.objects == ()
 
 
+def test_a_background_is_known_behind_objects_that_cover_most_of_it(matcher):
+    samples = held_out_samples(CATEGORIES[2], count_=100, seed=1, size_px=SIZE_PX)  # up to four objects
+    generator = torch.Generator().manual_seed(0)
+    right = 0
+    for sample in samples:
+        pixels = to_tensor(sample.image)
+        spoilt = pixels + 0.04 * torch.randn(pixels.shape, generator=generator)
+        right += matcher.background(spoilt)[0] == sample.scene.background
+    assert right >= 99
+
+
 def test_the_colour_of_an_object_is_read(matcher):
     samples = held_out_samples(CATEGORIES[3], count_=6, seed=5, size_px=SIZE_PX)
     for sample in samples:
