@@ -29,6 +29,7 @@ SIZES_PX = (48, 56, 64, 72, 80, 96, 112)  # of a 128 px picture
 COARSE_PX = 32  # side of the coarse picture
 CANDIDATES = 32  # templates looked at closely
 LIMIT = 0.15  # of the error of a pixel: what differs more from a background is an object
+BORDER_PX = 2
 LEAST_SCORE = 3.0  # what an object must reach to count as seen; a pale 32 px sprite has about 10
 
 
@@ -104,9 +105,14 @@ class Matcher:
         return spectra, energy
 
     def background(self, picture: Tensor) -> tuple[int, Tensor]:
-        """The background nearest to a picture (3, S, S), objects counting no more than LIMIT: (kind, (3, S, S))."""
+        """The background nearest to a picture (3, S, S), most of all at its border: (kind, (3, S, S)).
+
+        An object counts for no more than LIMIT a pixel, and rarely covers the border.
+        """
         errors = (self.backgrounds - picture).abs().mean(1).clamp(max=LIMIT)
-        best = int(errors.flatten(1).mean(1).argmin())
+        inner = torch.zeros_like(errors[0], dtype=torch.bool)
+        inner[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = True
+        best = int((errors.flatten(1).mean(1) + errors[:, ~inner].mean(1)).argmin())
         return best // VARIANTS, self.backgrounds[best]
 
     def _coarse_score(self, picture: Tensor, background: Tensor) -> Tensor:
