@@ -166,7 +166,7 @@ def judge_films(
         things = [{seen.thing for seen in reading.objects} for reading in readings]
         known += [all(item.thing in found for found in things) for item in items]
         placed = _placed(clip, readings[0].objects, readings[0].background)
-        for at, item in enumerate(items):
+        for at in range(len(items)):
             if _motion(clip, at) is not None:
                 right.append(placed is not None and track(frames, placed, at).motion == _motion(clip, at))
         flickering.append(temporal_flickering(frames))
