@@ -70,6 +70,14 @@ ENTRIES = (
         download_bytes=14_500_000_000,
         summary="the same in half the steps",
     ),
+    Entry(
+        name="hunyuan-video-i2v",
+        source="hunyuanvideo-community/HunyuanVideo-I2V",
+        revision=None,
+        licence=HUNYUAN_LICENCE,
+        download_bytes=42_000_000_000,
+        summary="image to video, 13 B; loads in diffusers, for dianjing.pipelines.regional.animate_regions",
+    ),
 )
 
 _BY_NAME = {entry.name: entry for entry in ENTRIES}

@@ -1,0 +1,91 @@
+"""A region moves and the rest is tied, in HunyuanVideo pipelines with tiny random weights."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKLHunyuanVideo,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoImageToVideoPipeline,
+    HunyuanVideoTransformer3DModel,
+)
+from PIL import Image
+
+from dianjing.pipelines.regional import animate_regions, still_latents, tied
+from dianjing.pipelines.regions import Region
+
+SIZE, FRAMES = 64, 9
+
+
+def make_pipe(condition: str) -> HunyuanVideoImageToVideoPipeline:
+    torch.manual_seed(0)
+    concat = condition == "latent_concat"
+    pipe = HunyuanVideoImageToVideoPipeline(
+        transformer=HunyuanVideoTransformer3DModel(
+            in_channels=9 if concat else 4, out_channels=4, num_attention_heads=2, attention_head_dim=10,
+            num_layers=1, num_single_layers=1, num_refiner_layers=1, patch_size=1, patch_size_t=1,
+            guidance_embeds=not concat, text_embed_dim=16, pooled_projection_dim=8, rope_axes_dim=(2, 4, 4),
+            image_condition_type=condition,
+        ),
+        vae=AutoencoderKLHunyuanVideo(
+            latent_channels=4, down_block_types=("HunyuanVideoDownBlock3D",) * 4,
+            up_block_types=("HunyuanVideoUpBlock3D",) * 4, block_out_channels=(8, 8, 8, 8), layers_per_block=1,
+            norm_num_groups=4,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None, image_processor=None,
+    )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def picture() -> Image.Image:
+    pixels = np.full((SIZE, SIZE, 3), 90, np.uint8)
+    pixels[8:24, 8:24] = (220, 40, 40)
+    return Image.fromarray(pixels)
+
+
+def region() -> Region:
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[8:24, 8:24] = True
+    return Region(motion="jump", mask=mask)
+
+
+def said() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "prompt_embeds": torch.randn(1, 12, 16, generator=generator),
+        "pooled_prompt_embeds": torch.randn(1, 8, generator=generator),
+        "prompt_attention_mask": torch.ones(1, 12, dtype=torch.long),
+    }
+
+
+@pytest.mark.parametrize("condition", ["latent_concat", "token_replace"])
+def test_outside_its_reach_the_picture_stands_still_and_inside_it_moves(condition):
+    pipe = make_pipe(condition)
+    latents = animate_regions(
+        pipe, picture(), [region()], height=SIZE, width=SIZE, num_frames=FRAMES, reach=0.1, num_inference_steps=3,
+        generator=torch.Generator().manual_seed(0), output_type="latent", **said(),
+    ).frames  # fmt: skip
+    still = still_latents(pipe.vae, picture(), num_frames=FRAMES)[:, :, -latents.shape[2] :]
+    off = (latents - still).abs()[:, :, 1:]
+    assert off[..., 5:, 5:].max() < 1e-5
+    assert off[..., 1:3, 1:3].mean() > 0.1
+
+
+def test_the_scheduler_is_itself_again_afterwards_also_after_an_error():
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(RuntimeError), tied(scheduler, *torch.zeros(3, 1)):
+        raise RuntimeError
+    assert scheduler.step == FlowMatchEulerDiscreteScheduler.step.__get__(scheduler)
+
+
+def test_without_regions_or_ties_there_is_nothing_to_do():
+    pipe = make_pipe("latent_concat")
+    sizes = {"height": SIZE, "width": SIZE, "num_frames": FRAMES}
+    with pytest.raises(ValueError, match="no region"):
+        animate_regions(pipe, picture(), [], **sizes)
+    pipe.scheduler = DDIMScheduler()
+    with pytest.raises(ValueError, match="cannot be tied"):
+        animate_regions(pipe, picture(), [region()], **sizes)
