@@ -215,15 +215,37 @@ RUNS: dict[str, type[AutoencoderRun] | type[TextToImageRun]] = {
 def read_config(path: Path, overrides: Sequence[str] = ()) -> Run:
     """The run described by a TOML file and `a.b=c` overrides.
 
+    A file may begin with `base = "other.toml"`, beside it: what it says itself stands before what the other one says.
     Raises ValueError with one line per mistake: where it is, what was given, what is allowed.
     """
+    tree = _read_tree(path)
+    for override in overrides:
+        _set(tree, override)
+    return parse_config(tree, name=str(path))
+
+
+def _read_tree(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path in above:
+        raise ValueError(f"{path} is its own base, by way of {', '.join(map(str, above))}")
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path}: {error}") from None
-    for override in overrides:
-        _set(tree, override)
-    return parse_config(tree, name=str(path))
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise ValueError(f"{path}: base is {base!r}; give the name of a TOML file beside it")
+    return _merged(_read_tree(path.parent / base, (*above, path)), tree)
+
+
+def _merged(base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections are merged key by key; lists and values are replaced."""
+    both = {
+        key: _merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+        for key, value in tree.items()
+    }
+    return {**base, **both}
 
 
 def parse_config(tree: Mapping[str, Any], *, name: str = "config") -> Run:

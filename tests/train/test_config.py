@@ -64,3 +64,15 @@ def test_config_cannot_be_changed(tmp_path):
     config = parse_config(tree(tmp_path))
     with pytest.raises(ValueError, match="frozen"):
         config.run.seed = 3
+
+
+def test_a_file_says_only_what_differs_from_its_base(tmp_path):
+    dit = next(recipe for recipe in RECIPES if recipe.stem == "sticker_dit")
+    (tmp_path / "base.toml").write_text(dit.read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "more.toml").write_text('base = "base.toml"\n[run]\nseed = 99\n', encoding="utf-8")
+    base, more = (read_config(tmp_path / f"{name}.toml") for name in ("base", "more"))
+    assert more.run.seed == 99
+    assert more.model_copy(update={"run": base.run}) == base
+    (tmp_path / "base.toml").write_text('base = "more.toml"\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="its own base"):
+        read_config(tmp_path / "more.toml")

@@ -18,7 +18,8 @@ from dianjing.train.stickers.captions import vocabulary
 from dianjing.weights.sums import write_sums
 
 RECIPES = Path(__file__).parent
-STEPS = ("autoencoder", "text_to_image", "bundle", "evaluate")
+STEPS = ("autoencoder", "text_to_image", "refine", "bundle", "evaluate")
+PICTURE_RUNS = {"cpu": ("sticker-dit", "sticker-refine"), "gpu": ("sticker-dit",)}  # a GPU needs no second one
 INFERENCE_STEPS, GUIDANCE_SCALE = 20, 3.0
 
 CARD = """# sticker: the embedded model of Dianjing
@@ -32,9 +33,9 @@ By this repository's own trainer, from procedural pictures (`train/stickers/`) a
 
     python -m dianjing.train.recipes.sticker
 
-Every number is in `train/recipes/sticker_vae.toml` and `train/recipes/sticker_dit.toml`. This bundle saw
-{samples:,} pictures with captions ({steps:,} steps of {batch_size}), after {vae_samples:,} for the autoencoder, which
-gives back pictures it never saw at {psnr_db:.1f} dB.
+Every number is in the `.toml` files beside it. This bundle saw
+{samples:,} pictures with captions, after {vae_samples:,} for the autoencoder, which gives back pictures it never saw at
+{psnr_db:.1f} dB.
 
 ## Figures
 Prompts of combinations of object, background and place that training never shows, {count} for each row and language,
@@ -84,7 +85,14 @@ def build_bundle(export: Path, bundle: Path) -> None:
     write_sums(bundle)
 
 
-def write_card(bundle: Path, runs: Path) -> None:
+def samples_seen(run: Path) -> int:
+    """How many samples a run of one kind of batch has trained on."""
+    batch_size = json.loads((run / "config.json").read_text(encoding="utf-8"))["run"]["batch_size"]
+    last = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+    return json.loads(last)["step"] * batch_size
+
+
+def write_card(bundle: Path, runs: Path, *, on: str = "cpu") -> None:
     """README.md of the bundle, from what was measured."""
     from dianjing.train.stickers.backgrounds import BACKGROUNDS
     from dianjing.train.stickers.objects import things
@@ -95,17 +103,13 @@ def write_card(bundle: Path, runs: Path) -> None:
         f"| {name.replace('_', ' ')} | " + " | ".join(f"{100 * report[name][c]:.1f}" for c in ("zh", "en", "ceiling"))
         for name in names
     ]
-    config, vae_config = (
-        json.loads((runs / name / "config.json").read_text())["run"] for name in ("sticker-dit", "sticker-vae")
-    )
-    steps = json.loads((runs / "sticker-dit" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
-    vae_steps = json.loads((runs / "sticker-vae" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    samples = sum(samples_seen(runs / name) for name in PICTURE_RUNS[on])
     measured = json.loads((runs / "sticker-vae" / "export" / "vae" / "measured.json").read_text())
     sample_size = json.loads((bundle / "transformer" / "config.json").read_text())["sample_size"]
     weights = sum(path.stat().st_size for path in bundle.glob("*/*.safetensors"))
     card = CARD.format(
-        size_px=8 * sample_size, parameters=weights / 2e6, steps=steps, batch_size=config["batch_size"],
-        samples=steps * config["batch_size"], vae_samples=vae_steps * vae_config["batch_size"],
+        size_px=8 * sample_size, parameters=weights / 2e6,
+        samples=samples, vae_samples=samples_seen(runs / "sticker-vae"),
         psnr_db=measured["psnr_db"], count=report["prompts_a_language"]["single_object"],
         inference_steps=INFERENCE_STEPS, guidance_scale=GUIDANCE_SCALE, rows=" |\n".join(rows) + " |",
         objects=len(things()), backgrounds=len(BACKGROUNDS),
@@ -117,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m dianjing.train.recipes.sticker", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--only", choices=STEPS, help="do one step, not all four")
+    parser.add_argument("--only", choices=STEPS, help="do one step, not all of them")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--bundle", type=Path, default=Path("weights/sticker"))
     parser.add_argument("--count", type=int, default=200, help="evaluation prompts a category and language")
@@ -134,14 +138,19 @@ def main() -> None:
             folder = given.runs / "sticker-dit"
             extra = ["--set", f"run.folder={folder}", "--set", f"model.vae={vae}"]
             run_training(f"sticker_dit{suffix}.toml", extra, processes=given.processes)
+        elif step == "refine" and given.on == "cpu":
+            export = given.runs / "sticker-dit" / "export"
+            extra = ["--set", f"run.folder={given.runs / 'sticker-refine'}", "--set", f"model.start_from={export}"]
+            extra += ["--set", f"model.vae={export / 'vae'}"]
+            run_training("sticker_refine.toml", extra, processes=given.processes)
         elif step == "bundle":
-            build_bundle(given.runs / "sticker-dit" / "export", given.bundle)
-        else:
+            build_bundle(given.runs / PICTURE_RUNS[given.on][-1] / "export", given.bundle)
+        elif step == "evaluate":
             command = [sys.executable, "-m", "dianjing.train.evaluate", "--model", str(given.bundle)]
             command += ["--count", str(given.count), "--out", str(given.bundle)]
             command += ["--processes", str(given.processes)]
             subprocess.run(command, check=True)
-            write_card(given.bundle, given.runs)
+            write_card(given.bundle, given.runs, on=given.on)
             write_sums(given.bundle)
 
 
