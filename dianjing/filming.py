@@ -1,5 +1,6 @@
 """`dianjing video` and `dianjing animate`: checked and planned without torch, then made, then written."""
 
+import json
 import os
 import re
 import sys
@@ -122,6 +123,7 @@ def _check_common(
     folder = local_folder(model)
     if folder is not None:
         read_components(folder)
+        check_moves(folder)
     pixels = (settings["width"] or SMALLEST_PX) * (settings["height"] or SMALLEST_PX)
     shown = 8.0 if fps is None else check_fps(fps)
     check_num_frames(num_frames, duration_s, shown, bytes_a_frame=3 * pixels)
@@ -129,6 +131,19 @@ def _check_common(
     length = {"duration_s": duration_s, "num_frames": num_frames, "fps": fps}
     job = {"path": path, "seed": seed, "model": model, "device": device, "dtype": dtype, "producer": producer}
     return {**job, "settings": {**settings, **length}}
+
+
+def check_moves(folder: Path) -> None:
+    """Raise ValueError for a model of pictures only."""
+    try:
+        config = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder}/transformer has no readable config.json: {error}") from None
+    if not config.get("use_motion_blocks"):
+        raise ValueError(
+            f"the model in {folder} draws pictures only; film needs one trained with use_motion_blocks "
+            "(train/recipes/sticker_film.toml goes on from a picture model)"
+        )
 
 
 def _free_path(seed: int) -> Path:

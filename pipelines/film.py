@@ -87,8 +87,8 @@ class FilmPipeline(DenoisingPipeline):
         super().__init__()
         if not getattr(transformer.config, "use_motion_blocks", False):
             raise ValueError(
-                "this transformer draws pictures only; film needs one trained with use_motion_blocks, as that of "
-                '"sticker" is, or one made from it by DiT.from_pretrained(folder, use_motion_blocks=True) and trained'
+                "this transformer draws pictures only; film needs one trained with use_motion_blocks "
+                "(train/recipes/sticker_film.toml goes on from a picture model)"
             )
         self.register_modules(
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer, scheduler=scheduler,

@@ -84,7 +84,10 @@ def test_a_film_can_be_made_again_from_its_seed(tiny_film_folder, monkeypatch, c
 
 def test_a_mask_is_shown_without_any_weights(monkeypatch, capsys, picture):
     monkeypatch.setattr(filming, "load", lambda *a, **k: pytest.fail("weights were loaded"))
-    code, out, _ = run(monkeypatch, capsys, "animate", "square.png", "--click", "16,16", "--show-mask", "shown.png")
+    code, out, _ = run(
+        monkeypatch, capsys, "animate", "square.png", "--click", "16,16", "--show-mask", "shown.png",
+        "--model", tiny_film_folder,
+    )  # fmt: skip
     assert (code, out) == (0, "shown.png\n")
     with Image.open("shown.png") as shown:
         changed = np.any(np.asarray(shown) != picture, axis=-1)
@@ -122,15 +125,26 @@ def test_clicks_are_points_and_some_say_what_is_not_meant():
         (["video", "cat", "--device", "gpu"], "--device is 'gpu'"),
     ],
 )
-def test_bad_input_ends_with_2_before_weights_load(monkeypatch, capsys, picture, tmp_path, arguments, message):
+def test_bad_input_ends_with_2_before_weights_load(
+    tiny_film_folder, monkeypatch, capsys, picture, tmp_path, arguments, message
+):
     Image.fromarray(picture[:1].repeat(1, axis=0)).resize((1, 2000)).save("thin.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "square.png").read_bytes()[:60])
     monkeypatch.setattr(filming, "load", lambda *a, **k: pytest.fail("weights were loaded"))
+    arguments = [*arguments, "--model", str(tiny_film_folder)]
     before = set(tmp_path.iterdir())
     code, _, err = run(monkeypatch, capsys, *arguments)
     assert code == 2
     assert message in err
     assert set(tmp_path.iterdir()) == before
+
+
+def test_a_model_of_pictures_is_refused_before_it_loads(tiny_folder, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(filming, "load", lambda *a, **k: pytest.fail("weights were loaded"))
+    code, _, err = run(monkeypatch, capsys, "video", "cat", "--model", tiny_folder)
+    assert code == 2
+    assert "draws pictures only" in err
 
 
 def test_a_picture_of_another_size_is_said_to_be_fitted(tiny_film_folder, monkeypatch, capsys, picture):
