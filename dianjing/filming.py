@@ -60,6 +60,7 @@ def plan_video(prompt: str, *, negative_prompt: str | None, long_film: str, **gi
     """
     check_prompt(prompt)
     common = _check_common(negative_prompt=negative_prompt, **given)
+    check_moves(common["model"])
     common["settings"] |= {"negative_prompt": negative_prompt, "long_film": long_film}
     return FilmJob(prompt=prompt, **common)
 
@@ -88,6 +89,8 @@ def plan_animation(
     if not motions and mask_path is not None:
         motions = ["still"] * len(parts)
         common["settings"] = None
+    else:
+        check_moves(common["model"])
     if len(motions) != len(parts):
         raise ValueError(f"{len(motions)} --motion for {len(parts)} --click and --mask; give one for each")
     if len(strengths) not in (0, 1, len(parts)):
@@ -123,7 +126,6 @@ def _check_common(
     folder = local_folder(model)
     if folder is not None:
         read_components(folder)
-        check_moves(folder)
     pixels = (settings["width"] or SMALLEST_PX) * (settings["height"] or SMALLEST_PX)
     shown = 8.0 if fps is None else check_fps(fps)
     check_num_frames(num_frames, duration_s, shown, bytes_a_frame=3 * pixels)
@@ -133,8 +135,11 @@ def _check_common(
     return {**job, "settings": {**settings, **length}}
 
 
-def check_moves(folder: Path) -> None:
-    """Raise ValueError for a model of pictures only."""
+def check_moves(model: str) -> None:
+    """Raise ValueError for a model of pictures only; one that is not here yet is not looked at."""
+    folder = local_folder(model)
+    if folder is None:
+        return
     try:
         config = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

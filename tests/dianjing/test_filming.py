@@ -84,10 +84,7 @@ def test_a_film_can_be_made_again_from_its_seed(tiny_film_folder, monkeypatch, c
 
 def test_a_mask_is_shown_without_any_weights(monkeypatch, capsys, picture):
     monkeypatch.setattr(filming, "load", lambda *a, **k: pytest.fail("weights were loaded"))
-    code, out, _ = run(
-        monkeypatch, capsys, "animate", "square.png", "--click", "16,16", "--show-mask", "shown.png",
-        "--model", tiny_film_folder,
-    )  # fmt: skip
+    code, out, _ = run(monkeypatch, capsys, "animate", "square.png", "--click", "16,16", "--show-mask", "shown.png")
     assert (code, out) == (0, "shown.png\n")
     with Image.open("shown.png") as shown:
         changed = np.any(np.asarray(shown) != picture, axis=-1)
