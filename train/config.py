@@ -45,6 +45,7 @@ class StageSection(Section):
     snap_px: tuple[PositiveInt, ...] = (1,)  # grids for places and sizes; each scene takes one
     coloured: float | None = Field(default=None, ge=0, le=1)  # share of mentions with a colour; None: as it falls
     sized: float = Field(default=0.4, ge=0, le=1)  # share of single objects asked for big or small
+    tidy: float = Field(default=0.0, ge=0, le=1)  # share of scenes with the most usual sizes and places
     until: float | None = Field(default=None, gt=0, lt=1)  # None: to the end
 
 

@@ -92,23 +92,34 @@ def place(asked: Mention, *, x: float, y: float, size_px: int, snap_px: int) -> 
     return Item(thing=asked.thing, colour=asked.colour, x_px=left, y_px=top, size_px=size_px)
 
 
-def _jitter(rng: random.Random, centre: float, spread: float) -> float:
-    return centre + rng.uniform(-spread, spread)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Pool:
     """What scenes are drawn from.
 
     objects: ids; countable: those that can be asked for in numbers. coloured: the share of mentions with a colour of
     their own, None for what falls out when every object is as likely. sized: the share of single objects that are
-    asked for big or small.
+    asked for big or small. tidy: the share of scenes whose objects have the most usual of the sizes and places that fit
+    the words; in the others they have any.
     """
 
     objects: Sequence[int]
     countable: Sequence[int]
     coloured: float | None = None
     sized: float = 0.4
+    tidy: float = 0.0
+
+
+class Hand:
+    """Puts objects down: where they are meant to go, or thereabouts."""
+
+    def __init__(self, rng: random.Random, *, is_tidy: bool, snap_px: int) -> None:
+        self.rng, self.is_tidy, self.snap_px = rng, is_tidy, snap_px
+
+    def size_px(self, sizes: Sequence[int], usual: int) -> int:
+        return usual if self.is_tidy else self.rng.choice(sizes)
+
+    def near(self, centre: float, spread: float) -> float:
+        return centre if self.is_tidy else centre + self.rng.uniform(-spread, spread)
 
 
 def _ask(rng: random.Random, pool: Pool, *, count: int = 1, countable: bool = False) -> Mention:
@@ -124,19 +135,21 @@ def _ask(rng: random.Random, pool: Pool, *, count: int = 1, countable: bool = Fa
 
 
 _SIZES_PX: dict[str | None, tuple[int, ...]] = {"big": (96, 112), "small": (48,), None: (64, 72, 80)}
+_SIZES_TOGETHER_PX = (48, 56, 64, 64)
 
 
-def _single(rng: random.Random, snap_px: int, pool: Pool) -> Drawn:
+def _single(rng: random.Random, hand: Hand, pool: Pool) -> Drawn:
     asked = _ask(rng, pool)
     # on a coarse grid small and usual objects would look the same
-    small = pool.sized / 2 if snap_px <= 16 else 0
+    small = pool.sized / 2 if hand.snap_px <= 16 else 0
     size = rng.choices(("big", "small", None), (pool.sized / 2, small, 1 - pool.sized))[0]
     cell = rng.randrange(9) if size != "big" and rng.random() < 0.55 else None
     asked = Mention(thing=asked.thing, colour=asked.colour, size=size, cell=cell)
-    size_px = 64 if cell is not None and size is None else rng.choice(_SIZES_PX[size])
+    sizes = _SIZES_PX[size]
+    size_px = 64 if cell is not None and size is None else hand.size_px(sizes, sizes[0])
     row, column = divmod(CENTRE if cell is None else cell, 3)
-    x, y = (_jitter(rng, 0.25 * (index + 1), 0.04) for index in (column, row))
-    return (asked,), None, [place(asked, x=x, y=y, size_px=size_px, snap_px=snap_px)]
+    x, y = (hand.near(0.25 * (index + 1), 0.04) for index in (column, row))
+    return (asked,), None, [place(asked, x=x, y=y, size_px=size_px, snap_px=hand.snap_px)]
 
 
 _LAYOUTS = {
@@ -146,40 +159,41 @@ _LAYOUTS = {
 }
 
 
-def _lay_out(rng: random.Random, mentions: list[Mention], snap_px: int) -> list[Item]:
+def _lay_out(rng: random.Random, mentions: list[Mention], hand: Hand) -> list[Item]:
     """Put all that is mentioned side by side, in any order, none over another."""
     asked = [mention for mention in mentions for _ in range(mention.count)]
     spots = rng.sample(rng.choice(_LAYOUTS[len(asked)]), len(asked))
-    size_px = rng.choice((48, 56, 64, 64))
+    size_px = hand.size_px(_SIZES_TOGETHER_PX, 64)
     return [
-        place(each, x=_jitter(rng, x, 0.03), y=_jitter(rng, y, 0.03), size_px=size_px, snap_px=snap_px)
+        place(each, x=hand.near(x, 0.03), y=hand.near(y, 0.03), size_px=size_px, snap_px=hand.snap_px)
         for each, (x, y) in zip(asked, spots, strict=True)
     ]
 
 
-def _count(rng: random.Random, snap_px: int, pool: Pool) -> Drawn:
+def _count(rng: random.Random, hand: Hand, pool: Pool) -> Drawn:
     asked = _ask(rng, pool, count=rng.choice((2, 3, 4)), countable=True)
-    return (asked,), None, _lay_out(rng, [asked], snap_px)
+    return (asked,), None, _lay_out(rng, [asked], hand)
 
 
-def _pair(rng: random.Random, snap_px: int, pool: Pool) -> Drawn:
+def _pair(rng: random.Random, hand: Hand, pool: Pool) -> Drawn:
     first, second = _ask(rng, pool), _ask(rng, pool)
     relation = rng.choice(RELATIONS)
     near, far = (0.25, 0.75) if relation in ("left", "above") else (0.75, 0.25)
     items = []
     for asked, along in ((first, near), (second, far)):
-        along, across = _jitter(rng, along, 0.03), _jitter(rng, 0.5, 0.1)
+        along, across = hand.near(along, 0.03), hand.near(0.5, 0.1)
         x, y = (along, across) if relation in ("left", "right") else (across, along)
-        items.append(place(asked, x=x, y=y, size_px=rng.choice((48, 56, 64, 64)), snap_px=snap_px))
+        size_px = hand.size_px(_SIZES_TOGETHER_PX, 64)
+        items.append(place(asked, x=x, y=y, size_px=size_px, snap_px=hand.snap_px))
     return (first, second), relation if rng.random() < 0.75 else None, items
 
 
-def _trio(rng: random.Random, snap_px: int, pool: Pool) -> Drawn:
+def _trio(rng: random.Random, hand: Hand, pool: Pool) -> Drawn:
     if rng.random() < 0.4:  # two of one, one of another
         mentions = [_ask(rng, pool, count=2, countable=True), _ask(rng, pool)]
     else:
         mentions = [_ask(rng, pool) for _ in range(3)]
-    return tuple(mentions), None, _lay_out(rng, mentions, snap_px)
+    return tuple(mentions), None, _lay_out(rng, mentions, hand)
 
 
 _DRAW = {"single": _single, "count": _count, "pair": _pair, "trio": _trio}
@@ -188,8 +202,9 @@ _DRAW = {"single": _single, "count": _count, "pair": _pair, "trio": _trio}
 def draw_scene(rng: random.Random, pool: Pool, *, kinds: dict[str, float], snap_px: int, split: str) -> Scene:
     """Draw a scene of one of `kinds` (name -> weight) that belongs to `split`."""
     kind = rng.choices(list(kinds), list(kinds.values()))[0]
+    hand = Hand(rng, is_tidy=pool.tidy > 0 and rng.random() < pool.tidy, snap_px=snap_px)
     while True:
-        mentions, relation, items = _DRAW[kind](rng, snap_px, pool)
+        mentions, relation, items = _DRAW[kind](rng, hand, pool)
         if len({(each.thing, each.colour) for each in mentions}) < len(mentions):
             continue  # "a cat left of a cat" says nothing
         background = rng.randrange(len(BACKGROUNDS))

@@ -29,13 +29,15 @@ class Stage:
     """A stretch of the curriculum, before sample `until`.
 
     kinds: kind of scene -> weight. snap_px: pixels of the grid that places and sizes keep to; of several, each scene
-    takes one. coloured and sized: shares of mentions with a colour and of single objects with a size, as Pool has them.
+    takes one. coloured, sized, tidy: shares of mentions with a colour, of single objects with a size, and of scenes
+    with the most usual sizes and places, as Pool has them.
     """
 
     kinds: dict[str, float]
     snap_px: tuple[int, ...] = (1,)
     coloured: float | None = None
     sized: float = 0.4
+    tidy: float = 0.0
     until: int | None = None
 
     def __post_init__(self) -> None:
@@ -111,7 +113,13 @@ class World:
         )
 
     def _scene(self, rng: random.Random, stage: Stage, snap_px: int) -> Scene:
-        pool = Pool(objects=self.objects, countable=self.countable, coloured=stage.coloured, sized=stage.sized)
+        pool = Pool(
+            objects=self.objects,
+            countable=self.countable,
+            coloured=stage.coloured,
+            sized=stage.sized,
+            tidy=stage.tidy,
+        )
         return draw_scene(rng, pool, kinds=stage.kinds, snap_px=snap_px, split=self.split)
 
     def picture(self, seed: int, position: int) -> Sample:

@@ -173,3 +173,13 @@ def test_shares_of_coloured_and_sized_objects_are_as_asked():
     mentions = [sample.scene.mentions[0] for sample in samples(2000, stages=[stage])]
     assert abs(np.mean([mention.colour is not None for mention in mentions]) - 0.3) < 0.05
     assert abs(np.mean([mention.size is not None for mention in mentions]) - 0.6) < 0.05
+
+
+def test_tidy_scenes_have_one_size_and_place_for_the_same_words():
+    stage = Stage(kinds={"single": 1.0}, snap_px=(16,), sized=0.7, tidy=1.0)
+    seen = {}
+    for sample in samples(600, stages=[stage]):
+        (mention,), (item,) = sample.scene.mentions, sample.scene.items
+        seen.setdefault((mention.size, mention.cell), set()).add((item.x_px, item.y_px, item.size_px))
+    assert {size for size, _ in seen} == {"big", "small", None}
+    assert all(len(places) == 1 for places in seen.values())
