@@ -33,9 +33,8 @@ By this repository's own trainer, from procedural pictures (`train/stickers/`) a
 
     python -m dianjing.train.recipes.sticker
 
-Every number is in the `.toml` files beside it. This bundle saw
-{samples:,} pictures with captions, after {vae_samples:,} for the autoencoder, which gives back pictures it never saw at
-{psnr_db:.1f} dB.
+Every number is in `train/recipes/`. This bundle saw {samples:,} pictures with captions, after {vae_samples:,} for the
+autoencoder, which gives back pictures it never saw at {psnr_db:.1f} dB.
 
 ## Figures
 Prompts of combinations of object, background and place that training never shows, {count} for each row and language,
@@ -52,7 +51,8 @@ Prompts of combinations of object, background and place that training never show
 
 ## Limits
 It knows the words in `lexicon.json`: {objects} objects, ten colours for some of them, {backgrounds} backgrounds,
-numbers up to four, places and relations. It names the words it does not know.
+numbers up to four, places and relations. It names the words it does not know. Objects of the usual size come out best;
+those asked for big or small are often vague.
 
 ## Licence
 Weights: Apache-2.0. The sprites it learned from are rendered from Noto Color Emoji (SIL OFL 1.1; artwork Apache-2.0);
@@ -76,6 +76,10 @@ def build_bundle(export: Path, bundle: Path) -> None:
     for old in [path for path in bundle.glob("*") if path.name not in ("report.json", "grid.png", "README.md")]:
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     shutil.copytree(export, bundle, dirs_exist_ok=True)
+    for config_path in bundle.glob("*/config.json"):  # diffusers and transformers note where a part was loaded from
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)
+        config_path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     index_path = bundle / "model_index.json"
     index = json.loads(index_path.read_text(encoding="utf-8"))
     index |= {"default_num_inference_steps": INFERENCE_STEPS, "default_guidance_scale": GUIDANCE_SCALE}
