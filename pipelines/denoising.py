@@ -3,19 +3,22 @@
 B batch, S steps; latents are B C Y X of pictures and B C F Y X of films.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from torch import Tensor
 
 from dianjing.dit import Condition
-from dianjing.pipelines import inputs
+from dianjing.pipelines import inputs, request
 from dianjing.pipelines.encoding import PromptPipeline
 from dianjing.pipelines.prediction import combine
 from dianjing.pipelines.text import Text
 
 LookAhead = Callable[..., Condition]  # (timesteps, text, *, guided) -> what the latents do not change
+CallBack = Callable[[int, Tensor, Tensor, Text], tuple[Tensor, Text]]
 Predict = Callable[[Tensor, Condition], tuple[Tensor, ...]]
 
 
@@ -27,6 +30,21 @@ class DenoisingPipeline(PromptPipeline):
         "latents", "prompt_embeds", "negative_prompt_embeds", "prompt_embeds_2", "negative_prompt_embeds_2",
     ]  # fmt: skip
 
+    def _set_run(self, num_inference_steps: int | None, guidance_scale: float | None, guidance_rescale: float) -> int:
+        """Check and keep what a call is run with, the defaults where None; return the number of steps."""
+        steps = request.check_steps(inputs.or_default(num_inference_steps, self.config.default_num_inference_steps))
+        scale = request.check_guidance(inputs.or_default(guidance_scale, self.config.default_guidance_scale))
+        self._guidance_scale, self._guidance_rescale = scale, inputs.check_rescale(guidance_rescale)
+        self._interrupt = False
+        return steps
+
+    def _listener(self, callback: inputs.CallbackOnStepEnd | None, names: Sequence[str]) -> CallBack | None:
+        """What is called after each step, its tensor names checked."""
+        if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
+            names = callback.tensor_inputs
+        names = inputs.check_callback_inputs(names, self._callback_tensor_inputs)
+        return None if callback is None else partial(self._call_back, callback, names)
+
     def _denoise(
         self,
         latents: Tensor,
@@ -34,7 +52,7 @@ class DenoisingPipeline(PromptPipeline):
         text: Text,
         *,
         options: Mapping[str, Any],
-        call_back: Callable[[int, Tensor, Tensor, Text], tuple[Tensor, Text]] | None,
+        call_back: CallBack | None,
         look_ahead: LookAhead,
         predict: Predict,
     ) -> Tensor:

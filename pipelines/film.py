@@ -3,7 +3,7 @@
 B batch of films, F frames; latents are B C F Y X.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -23,7 +23,7 @@ from transformers import BertModel, PreTrainedTokenizerBase, T5EncoderModel
 
 from dianjing.dit import Click, Condition, DiT
 from dianjing.pipelines import request
-from dianjing.pipelines.denoising import DenoisingPipeline
+from dianjing.pipelines.denoising import CallBack, DenoisingPipeline
 from dianjing.pipelines.latents import decode_latents
 from dianjing.pipelines.lengths import check_fps, check_num_frames
 from dianjing.pipelines.motions import FILE_NAME, Motions
@@ -34,7 +34,6 @@ from dianjing.pipelines.windows import longest, predict_windows, split
 
 DECODED_AT_ONCE = 16  # frames
 OUTPUT_TYPES = ("pil", "np", "pt", "uint8", "latent")
-CallBack = Callable[[int, Tensor, Tensor, Text], tuple[Tensor, Text]]
 
 
 @dataclass

@@ -5,7 +5,6 @@ B batch of films, F frames, R regions, H height, W width; latents are B C F Y X.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -83,10 +82,7 @@ class ImageToVideoPipeline(FilmPipeline):
         picture = check_picture(image)
         regions = self._check_regions(regions, size=picture.size)
         height, width = self._check_size(height, width)
-        steps = request.check_steps(inputs.or_default(num_inference_steps, self.config.default_num_inference_steps))
-        scale = request.check_guidance(inputs.or_default(guidance_scale, self.config.default_guidance_scale))
-        self._guidance_scale, self._interrupt = scale, False
-        self._guidance_rescale = inputs.check_rescale(guidance_rescale)
+        steps = self._set_run(num_inference_steps, guidance_scale, guidance_rescale)
         batch_size = request.check_count(num_videos_per_prompt)
         sides = {"height": height, "width": width}
         num_frames, _ = self._check_length(num_frames, duration_s, fps, **sides, batch_size=batch_size)
@@ -96,7 +92,7 @@ class ImageToVideoPipeline(FilmPipeline):
         inputs.check_latents(latents, shape)
         inputs.check_generator(generator, batch_size)
         check_output_type(output_type)
-        names = inputs.check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        call_back = self._listener(callback_on_step_end, callback_on_step_end_tensor_inputs)
         inputs.check_negative_prompts(negative_prompt, 1)
         if prompt:
             inputs.check_prompts(prompt)
@@ -112,7 +108,7 @@ class ImageToVideoPipeline(FilmPipeline):
         latents = self._draw(
             latents, text, click=click, steps=steps, window=num_frames,
             options=step_options(self.scheduler, eta=eta, generator=generator),
-            call_back=None if callback_on_step_end is None else partial(self._call_back, callback_on_step_end, names),
+            call_back=call_back,
         )  # fmt: skip
         if output_type == "latent":
             frames: Any = latents

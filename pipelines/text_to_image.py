@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.schedulers import SchedulerMixin
 from diffusers.utils import BaseOutput
@@ -122,13 +121,8 @@ class TextToImagePipeline(DenoisingPipeline):
 
         Raises: ValueError for what cannot be drawn, before anything is computed.
         """
-        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
-            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         height, width = self._check_size(height, width, use_resolution_binning)
-        steps = request.check_steps(inputs.or_default(num_inference_steps, self.config.default_num_inference_steps))
-        scale = request.check_guidance(inputs.or_default(guidance_scale, self.config.default_guidance_scale))
-        self._guidance_scale, self._interrupt = scale, False
-        self._guidance_rescale = inputs.check_rescale(guidance_rescale)
+        steps = self._set_run(num_inference_steps, guidance_scale, guidance_rescale)
         given = {
             "prompt_embeds": prompt_embeds, "prompt_attention_mask": prompt_attention_mask,
             "prompt_embeds_2": prompt_embeds_2, "prompt_attention_mask_2": prompt_attention_mask_2,
@@ -140,7 +134,7 @@ class TextToImagePipeline(DenoisingPipeline):
         batch_size = self._check_text(prompt, negative_prompt, given) * request.check_count(num_images_per_prompt)
         shape = self._check_latents(latents, generator, batch_size, height=height, width=width)
         inputs.check_output_type(output_type)
-        names = inputs.check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        call_back = self._listener(callback_on_step_end, callback_on_step_end_tensor_inputs)
         meta = (original_size or (height, width)), (target_size or (height, width)), crops_coords_top_left
         image_meta_size = inputs.check_image_meta_size(*meta)
 
@@ -158,7 +152,7 @@ class TextToImagePipeline(DenoisingPipeline):
             look_ahead=partial(look_ahead, self.transformer, size=size, image_meta_size=image_meta_size),
             predict=partial(predict, self.transformer),
             options=step_options(self.scheduler, eta=eta, generator=generator),
-            call_back=None if callback_on_step_end is None else partial(self._call_back, callback_on_step_end, names),
+            call_back=call_back,
         )
         images, flags = self._finish(latents, output_type)
         self.maybe_free_model_hooks()

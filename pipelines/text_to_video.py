@@ -65,10 +65,7 @@ class TextToVideoPipeline(FilmPipeline):
         Raises: ValueError for what cannot be drawn, before anything is computed.
         """
         height, width = self._check_size(height, width)
-        steps = request.check_steps(inputs.or_default(num_inference_steps, self.config.default_num_inference_steps))
-        scale = request.check_guidance(inputs.or_default(guidance_scale, self.config.default_guidance_scale))
-        self._guidance_scale, self._interrupt = scale, False
-        self._guidance_rescale = inputs.check_rescale(guidance_rescale)
+        steps = self._set_run(num_inference_steps, guidance_scale, guidance_rescale)
         given = {
             "prompt_embeds": prompt_embeds, "prompt_attention_mask": prompt_attention_mask,
             "prompt_embeds_2": prompt_embeds_2, "prompt_attention_mask_2": prompt_attention_mask_2,
@@ -83,11 +80,13 @@ class TextToVideoPipeline(FilmPipeline):
         num_frames, _ = self._check_length(num_frames, duration_s, fps, **sides, batch_size=batch_size)
         if long_film not in ("joint", "continued"):
             raise ValueError(f"long_film is {long_film!r}; give 'joint' or 'continued'")
+        if long_film == "continued" and not self.transformer.config.max_regions:
+            raise ValueError("long_film='continued' needs a model that takes first frames; this one has no max_regions")
         shape = self._shape(batch_size, num_frames, **sides)
         inputs.check_latents(latents, shape)
         inputs.check_generator(generator, batch_size)
         check_output_type(output_type)
-        names = inputs.check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        call_back = self._listener(callback_on_step_end, callback_on_step_end_tensor_inputs)
 
         self.warn_of_unknown_words(prompt)
         text = self._encode(prompt, negative_prompt, given, num_images_per_prompt=each)
@@ -96,7 +95,7 @@ class TextToVideoPipeline(FilmPipeline):
         draw = partial(
             self._draw, text=text, steps=steps, window=self.config.default_num_frames,
             options=step_options(self.scheduler, eta=eta, generator=generator),
-            call_back=None if callback_on_step_end is None else partial(self._call_back, callback_on_step_end, names),
+            call_back=call_back,
         )  # fmt: skip
         make = draw if long_film == "joint" else partial(self._continue, draw)
         latents = make(latents, click=self._click(torch.zeros_like(latents[:, :, 0], dtype=self.transformer.dtype)))
@@ -108,8 +107,6 @@ class TextToVideoPipeline(FilmPipeline):
 
     def _continue(self, draw: Callable[..., Tensor], noise: Tensor, *, click: Click | None) -> Tensor:
         """One window after the other: each begins with the last frame drawn."""
-        if click is None:
-            raise ValueError("long_film='continued' needs a model that takes first frames; this one has no max_regions")
         window = self.config.default_num_frames
         film = draw(noise[:, :, :window], click=click)
         while film.shape[2] < noise.shape[2] and not self._interrupt:

@@ -29,7 +29,8 @@ from dianjing.train.config import (
 )
 from dianjing.train.data import Bucket, Buckets, CaptionEncoder, Layout, MicroBatches, World, loader, only
 from dianjing.train.loop import Diverged, Outcome, Task, Trainer
-from dianjing.train.text_to_image import BilingualCaptions, TextToImageTask
+from dianjing.train.text_to_image import TextToImageTask
+from dianjing.train.texts import BilingualCaptions
 from dianjing.train.tokenizers import extend_tokenizers, save_tokenizers
 
 INTERRUPTED, DIVERGED = 75, 76

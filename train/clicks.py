@@ -54,15 +54,29 @@ class Clicks:
                 phrasings = clip.phrases[k]
                 assert phrasings is not None
                 phrases[row * self.max_regions + region] = rng.choice(phrasings[language])
+        return captions, self._tensors(masks, phrases, asked, strengths, shows_first)
+
+    def nothing(self, draws: np.ndarray, *, size_px: int) -> Batch:
+        """The tensors of clips that are told in words; some show their first frame, to be continued from."""
+        count = len(draws)
+        masks = np.zeros((count, self.max_regions, size_px, size_px), np.float32)
+        asked, strengths = np.zeros((2, count, self.max_regions), np.float32)
+        shows_first = np.array([random.Random(repr(tuple(draw))).random() for draw in draws])
+        shows_first = (shows_first < self.objective.clips_continued).astype(np.float32)
+        return self._tensors(masks, [""] * (count * self.max_regions), asked, strengths, shows_first)
+
+    def _tensors(
+        self, masks: np.ndarray, phrases: list[str], asked: np.ndarray, strengths: np.ndarray, shows_first: np.ndarray
+    ) -> Batch:
         tokens = self.tokenizer(
             phrases, padding="max_length", max_length=self.phrase_len, truncation=True, return_tensors="pt"
         )
-        shape = (len(clips), self.max_regions, self.phrase_len)
+        shape = (len(masks), self.max_regions, self.phrase_len)
         tensors = (
             torch.from_numpy(masks), tokens.input_ids.reshape(shape), tokens.attention_mask.reshape(shape),
             torch.from_numpy(asked), torch.from_numpy(strengths), torch.from_numpy(shows_first),
         )  # fmt: skip
-        return captions, dict(zip(CLICK_KEYS, tensors, strict=True))
+        return dict(zip(CLICK_KEYS, tensors, strict=True))
 
 
 def make_click(text_encoder: nn.Module, first_frame: Tensor, tensors: Sequence[Tensor]) -> Click:

@@ -162,6 +162,7 @@ class TextToImageObjective(Section):
     chinese: float = Field(default=0.5, ge=0, le=1)  # share of Chinese captions
     caption_dropout: float = Field(default=0.1, ge=0, le=1)  # both encoders together, motion phrases too
     first_frame_masking: float = Field(default=0.5, ge=0, le=1)  # share of clicks that hide it (Follow-Your-Click)
+    clips_continued: float = Field(default=0.3, ge=0, le=1)  # share of clips that show their first frame
     click_captions: float = Field(default=0.3, ge=0, le=1)  # share of clicks with the first frame that have one
 
 

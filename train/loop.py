@@ -10,10 +10,8 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from copy import deepcopy
+from contextlib import nullcontext
 from enum import Enum
-from math import cos, pi
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -30,12 +27,12 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from dianjing.train.checkpoints import Checkpoint, Tensors, save_checkpoint
 from dianjing.train.config import OptimizerSection, RunSection
 from dianjing.train.data import Batch, Bucket, Buckets
+from dianjing.train.optimizing import MovingAverage, learning_rate, make_optimizer
 
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -81,99 +78,10 @@ class Task(nn.Module, ABC):
         """Write diffusers / transformers folders; return figures measured on the way."""
 
 
-def save_module(module: Any, folder: Path, dtype: torch.dtype) -> None:
-    """A diffusers or transformers model as a folder in the given precision; itself it stays."""
-    nn.Module.to(deepcopy(module), dtype).save_pretrained(folder)
-
-
-def load_weights(module: nn.Module, folder: Path, *, new_parts: tuple[str, ...] = ()) -> None:
-    """Exported weights into a model of the same shape, whatever their precision.
-
-    Parts whose names begin as `new_parts` may be missing and keep their values; embeddings may have got rows, which
-    are made as strong as the others.
-    Raises ValueError where there are none, or names and shapes differ otherwise.
-    """
-    files = sorted(folder.glob("*.safetensors"))
-    if len(files) != 1:
-        raise ValueError(f"{folder} holds {len(files)} .safetensors files; start_from takes an export, with one a part")
-    given, own = load_file(files[0]), module.state_dict()
-    embeddings = [f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Embedding)]
-    for name in set(embeddings) & set(given):
-        if own[name].shape[1:] == given[name].shape[1:]:
-            new = own[name][len(given[name]) :]  # drawn for a first start, so smaller than what was trained
-            given[name] = torch.cat([given[name].to(new), new * (given[name].float().std() / own[name].std())])
-    try:
-        missing, unexpected = module.load_state_dict(given, strict=False)
-    except RuntimeError as error:
-        raise ValueError(f"{files[0]} does not fit this run's model: {error}") from None
-    tied = {tensor.data_ptr() for name, tensor in module.state_dict().items() if name in given}
-    missing = [n for n in missing if own[n].data_ptr() not in tied and not n.startswith(new_parts or "\n")]
-    if missing or unexpected:
-        raise ValueError(f"{files[0]} does not fit this run's model: it lacks {missing} and has {unexpected}")
-
-
 def step_seed(seed: int, step: int) -> int:
     """63 well-mixed bits of (seed, step)."""
     digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
-
-
-def learning_rate(config: OptimizerSection, step: int, total_steps: int) -> float:
-    """Linear warm-up, then constant or cosine decay to final_fraction at total_steps."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    if config.schedule == "constant":
-        return config.learning_rate
-    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
-    share = config.final_fraction + (1 - config.final_fraction) * (1 + cos(pi * done)) / 2
-    return config.learning_rate * share
-
-
-def make_optimizer(model: nn.Module, config: OptimizerSection) -> torch.optim.AdamW:
-    """AdamW that decays kernels and matrices, never biases, norms or embeddings."""
-    embeddings = {p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    trained = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim >= 2 and p not in embeddings]
-    kept = set(trained) - set(decayed)
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p in kept], "weight_decay": 0.0},
-    ]
-    # fused: one kernel, and the only kind that can refuse a step without asking the host
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]],
-        lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True,
-    )  # fmt: skip
-
-
-class MovingAverage:
-    """Exponential moving average of the trained weights, with a warm-up of the decay."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.weights = [p for p in model.parameters() if p.requires_grad]
-        self.averages = [p.detach().clone() for p in self.weights]
-        self.decay = decay
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        get_ema_multi_avg_fn(decay)(self.averages, self.weights, None)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Inside, the model holds the averages; changes made to it there become the averages."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        for weight, average in zip(self.weights, self.averages, strict=True):
-            kept = weight.clone()
-            weight.copy_(average)
-            average.copy_(kept)
 
 
 class Trainer:

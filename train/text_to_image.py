@@ -12,79 +12,27 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler
 from einops import rearrange
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import (
-    AutoTokenizer,
     BertConfig,
     BertModel,
-    PreTrainedTokenizerBase,
     T5Config,
     T5EncoderModel,
 )
 
 from dianjing.dit import DiT
 from dianjing.train import objectives
-from dianjing.train.clicks import CLICK_KEYS, Clicks, make_click
+from dianjing.train.clicks import CLICK_KEYS, make_click
 from dianjing.train.config import TextToImageModel, TextToImageObjective, TextToImageSamples
 from dianjing.train.data import Batch, Bucket, ClipSample
-from dianjing.train.loop import Task, load_weights, save_module
+from dianjing.train.loop import Task
 from dianjing.train.pictures import stack, tile, to_pixels, to_uint8
 from dianjing.train.principal import as_convolution
+from dianjing.train.texts import TEXT_KEYS, BilingualCaptions
+from dianjing.train.weights import load_weights, save_module
 
-TEXT_KEYS = ("ids", "mask", "ids_t5", "mask_t5")
 TRAINED_PARTS = ("transformer", "text_encoder", "text_encoder_2")
 FILM_PARTS = ("motion_blocks.", "click.")  # of the transformer; a picture model has none
-
-
-class BilingualCaptions:
-    """Captions of one language or the other, or none, as the token ids of both encoders."""
-
-    def __init__(self, model: TextToImageModel, objective: TextToImageObjective) -> None:
-        assert model.tokenizers is not None, "the tokenizers are made before the task"
-        self.tokenizer = AutoTokenizer.from_pretrained(model.tokenizers / "tokenizer")
-        self.tokenizer_2 = AutoTokenizer.from_pretrained(model.tokenizers / "tokenizer_2")
-        self.cores = (
-            _fixed_length(self.tokenizer, model.text_len),
-            _fixed_length(self.tokenizer_2, model.text_len_t5),
-        )
-        self.chinese, self.dropout = objective.chinese, objective.caption_dropout
-        self.clicks: Clicks | None = None
-        if regions := model.transformer.max_regions:
-            self.clicks = Clicks(self.tokenizer, objective, max_regions=regions, phrase_len=model.phrase_len)
-
-    def __call__(self, samples: Sequence[Any], draws: np.ndarray, *, kind: str) -> Batch:
-        """draws (B, 2) on [0, 1): the first decides on dropout, the second on the language."""
-        if kind == "click":
-            assert self.clicks is not None, "checked in the run file"
-            texts, batch = self.clicks(samples, draws)
-            return self.encode(texts) | batch
-        texts = [
-            "" if dropped < self.dropout
-            else sample.text_zh if language < self.chinese
-            else sample.text_en
-            for sample, (dropped, language) in zip(samples, draws, strict=True)
-        ]  # fmt: skip
-        return self.encode(texts)
-
-    def encode(self, texts: Sequence[str]) -> Batch:
-        """ids and masks (B, L) of both encoders, padded to their fixed lengths."""
-        (ids, mask), (ids_t5, mask_t5) = [_tokens(core, texts) for core in self.cores]
-        return {"ids": ids, "mask": mask, "ids_t5": ids_t5, "mask_t5": mask_t5}
-
-
-def _fixed_length(tokenizer: PreTrainedTokenizerBase, length: int) -> Tokenizer:
-    """Its own core, which takes half the time of tokenizer(texts, return_tensors="pt")."""
-    core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    core.enable_truncation(length)
-    core.enable_padding(length=length, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
-    return core
-
-
-def _tokens(core: Tokenizer, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    assert core.padding is not None, "made by _fixed_length"
-    ids = torch.tensor([tokens.ids for tokens in core.encode_batch_fast(list(texts))])
-    return ids, (ids != core.padding["pad_id"]).long()
 
 
 def make_scheduler(objective: TextToImageObjective) -> DPMSolverMultistepScheduler:
@@ -135,6 +83,7 @@ class TextToImageTask(Task):
         super().__init__()
         vae = AutoencoderKL.from_pretrained(model.vae).requires_grad_(False).eval()
         side = size_px // 2 ** (len(vae.config.block_out_channels) - 1)
+        self.size_px = size_px
         self.latent_shape = (vae.config.latent_channels, side, side)
         self.transformer = make_transformer(model, channels=vae.config.latent_channels, sample_size=side)
         initialise(self.transformer)
@@ -250,30 +199,36 @@ class TextToImageTask(Task):
             pictures = self._sample(self.captions.encode(samples.prompts), num_frames=1)[:, 0]
             rows.append(tile(to_uint8(pictures), columns=min(8, len(pictures))))
         if samples.films:
-            films = self._sample(self.captions.encode(samples.films), num_frames=samples.num_frames)
+            batch = self.captions.encode(samples.films)
+            if self.captions.clicks is not None:
+                batch |= self.captions.clicks.nothing(np.zeros((len(samples.films), 2)), size_px=self.size_px)
+                batch["shows_first"].zero_()
+            films = self._sample(batch, num_frames=samples.num_frames)
             rows.append(tile(to_uint8(films.flatten(0, 1)), columns=samples.num_frames))
         if self.probe and self.captions.clicks is not None:
             draws = np.random.default_rng(samples.seed).random((len(self.probe), 2))
             batch = self.captions(self.probe, draws, kind="click")
             batch["shows_first"].fill_(1.0)
             images = torch.from_numpy(np.stack([clip.frames for clip in self.probe]))
-            clips = self._sample(batch, num_frames=images.shape[1], images=images)
+            first_frame = self._encode_pictures(images[:, 0].to(self.alphas_cumprod.device))
+            clips = self._sample(batch, num_frames=images.shape[1], first_frame=first_frame)
             rows.append(tile(to_uint8(clips.flatten(0, 1)), columns=images.shape[1]))
         return stack(rows)
 
-    def _sample(self, batch: Batch, *, num_frames: int, images: Tensor | None = None) -> Tensor:
-        """Pixels (B, F, 3, H, W): guided away from nothing said and nothing asked."""
+    def _sample(self, batch: Batch, *, num_frames: int, first_frame: Tensor | None = None) -> Tensor:
+        """Pixels (B, F, 3, H, W): guided away from nothing said and nothing asked; latents of the first frames."""
         samples, device = self.samples, self.alphas_cumprod.device
         vae, _ = self.frozen
         batch = {key: tensor.to(device) for key, tensor in batch.items()}
         empty = self.captions.encode([""] * len(batch["ids"]))
         text = [torch.cat([empty[key].to(device), batch[key]]) for key in TEXT_KEYS]
         clicked = None
-        if images is not None:
-            first_frame = self._encode_pictures(images[:, 0].to(device)).repeat(2, 1, 1, 1)
+        if CLICK_KEYS[0] in batch:
+            if first_frame is None:
+                first_frame = torch.zeros((len(empty["ids"]), *self.latent_shape), device=device)
             tensors = {key: torch.cat([batch[key]] * 2) for key in CLICK_KEYS}
-            tensors["asked"][: len(images)] = 0
-            clicked = (first_frame, list(tensors.values()))
+            tensors["asked"][: len(first_frame)] = 0
+            clicked = (first_frame.repeat(2, 1, 1, 1), list(tensors.values()))
         scheduler = make_scheduler(self.objective)
         scheduler.set_timesteps(samples.steps, device=device)
         channels, *sides = self.latent_shape

@@ -10,7 +10,7 @@ from dianjing.train.__main__ import make_task, train
 from dianjing.train.clicks import Clicks, make_click
 from dianjing.train.config import TextToImageObjective, parse_config
 from dianjing.train.loop import Outcome
-from dianjing.train.text_to_image import BilingualCaptions
+from dianjing.train.texts import BilingualCaptions
 from tests.train.conftest import TinyWorld, autoencoder_run, film_run, text_to_image_run
 from tests.train.test_tasks import batch_of, never, overfit
 
@@ -149,3 +149,11 @@ def test_captions_of_clicks_come_with_their_tensors(pictures, tmp_path):
     batch = captions(some_clips(2), np.zeros((2, 2)), kind="click")
     assert {"ids", "mask_t5", "click_masks", "shows_first"} <= set(batch)
     assert "asked" not in batch_of(2, captions)
+
+
+def test_clips_ask_nothing_and_some_go_on_from_their_first_frame(pictures):
+    draws = np.random.default_rng(0).random((300, 2))
+    batch = make_clicks(pictures, clips_continued=0.3).nothing(draws, size_px=16)
+    assert not batch["asked"].any()
+    assert not batch["click_masks"].any()
+    assert abs(batch["shows_first"].mean() - 0.3) < 0.08

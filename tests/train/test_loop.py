@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from dianjing.train.checkpoints import newest_valid
 from dianjing.train.config import OptimizerSection
 from dianjing.train.data import Bucket, Buckets, Layout, MicroBatches, only
-from dianjing.train.loop import Diverged, Outcome, learning_rate, make_optimizer
+from dianjing.train.loop import Diverged, Outcome
+from dianjing.train.optimizing import learning_rate, make_optimizer
 from tests.train.conftest import TinyTask, TinyWorld, autoencoder_run, make_trainer
 
 

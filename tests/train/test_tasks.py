@@ -12,7 +12,8 @@ from dianjing.train.__main__ import main, train
 from dianjing.train.autoencoder import AutoencoderTask, edge_distance, kl_per_number, psnr
 from dianjing.train.data import Bucket, Layout, MicroBatches, only
 from dianjing.train.loop import Outcome
-from dianjing.train.text_to_image import BilingualCaptions, TextToImageTask
+from dianjing.train.text_to_image import TextToImageTask
+from dianjing.train.texts import BilingualCaptions
 from dianjing.train.tokenizers import make_bert_tokenizer, make_t5_tokenizer
 from tests.train.conftest import CAPTIONS, TinyWorld, autoencoder_run, text_to_image_run
 
