@@ -188,11 +188,6 @@ class FilmPipeline(DenoisingPipeline):
         return np.concatenate(frames)
 
 
-def check_output_type(value: object) -> None:
-    if value not in OUTPUT_TYPES:
-        raise ValueError(f"output_type is {value!r}; give one of {', '.join(OUTPUT_TYPES)}")
-
-
 def as_output(frames: np.ndarray, output_type: str) -> list[list[Image.Image]] | np.ndarray | Tensor:
     """Levels (B, F, H, W, 3) in the form asked for."""
     if output_type == "uint8":

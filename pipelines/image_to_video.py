@@ -17,7 +17,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from dianjing.dit import Click
 from dianjing.pipelines import inputs, request
 from dianjing.pipelines.encoding import SUFFIXES
-from dianjing.pipelines.film import FilmOutput, FilmPipeline, as_output, check_output_type
+from dianjing.pipelines.film import OUTPUT_TYPES, FilmOutput, FilmPipeline, as_output
 from dianjing.pipelines.fitting import Fit, as_rgb, check_picture_size, fit
 from dianjing.pipelines.latents import Generators, draw_noise
 from dianjing.pipelines.regions import Region, check_region
@@ -91,7 +91,7 @@ class ImageToVideoPipeline(FilmPipeline):
         shape = self._shape(batch_size, num_frames, **sides)
         inputs.check_latents(latents, shape)
         inputs.check_generator(generator, batch_size)
-        check_output_type(output_type)
+        inputs.check_output_type(output_type, OUTPUT_TYPES)
         call_back = self._listener(callback_on_step_end, callback_on_step_end_tensor_inputs)
         inputs.check_negative_prompts(negative_prompt, 1)
         if prompt:

@@ -73,9 +73,9 @@ def check_generator(generator: object, batch_size: int) -> None:
             raise ValueError(f"generator is a {type(one).__name__}; give torch.Generator().manual_seed(seed)")
 
 
-def check_output_type(value: object) -> None:
-    if value not in OUTPUT_TYPES:
-        raise ValueError(f"output_type is {value!r}; give one of {', '.join(OUTPUT_TYPES)}")
+def check_output_type(value: object, allowed: Collection[str] = OUTPUT_TYPES) -> None:
+    if value not in allowed:
+        raise ValueError(f"output_type is {value!r}; give one of {', '.join(allowed)}")
 
 
 def check_callback_inputs(names: object, allowed: Collection[str]) -> list[str]:

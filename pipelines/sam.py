@@ -23,7 +23,7 @@ class Sam:
     """A `Segmenter`: the picture is embedded once, then each click takes the decoder alone."""
 
     def __init__(self, model: nn.Module):
-        self.model = model.eval()
+        self.model = model.eval()  # also one that was just made, which would drop at random
         self.side = int(model.config.prompt_encoder_config.image_size)
 
     @classmethod

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dianjing.dit import Click
 from dianjing.pipelines import inputs, request
-from dianjing.pipelines.film import FilmOutput, FilmPipeline, as_output, check_output_type
+from dianjing.pipelines.film import OUTPUT_TYPES, FilmOutput, FilmPipeline, as_output
 from dianjing.pipelines.latents import Generators, draw_noise
 from dianjing.pipelines.schedule import step_options
 
@@ -85,7 +85,7 @@ class TextToVideoPipeline(FilmPipeline):
         shape = self._shape(batch_size, num_frames, **sides)
         inputs.check_latents(latents, shape)
         inputs.check_generator(generator, batch_size)
-        check_output_type(output_type)
+        inputs.check_output_type(output_type, OUTPUT_TYPES)
         call_back = self._listener(callback_on_step_end, callback_on_step_end_tensor_inputs)
 
         self.warn_of_unknown_words(prompt)
