@@ -32,6 +32,10 @@ from dianjing.train.stickers.scenes import Scene
 LANGUAGES = ("zh", "en")
 SNAP_PX = 16
 BATCH = 16
+OTHERS = (
+    "Clips and clicks: python -m dianjing.train.evaluate_clips. Any two folders of films: python -m "
+    "dianjing.train.compare_clips."
+)
 
 
 def _found(reading: Reading, thing: int) -> list[Seen]:
@@ -218,7 +222,9 @@ def _judge_alone(index: int, given: argparse.Namespace) -> Judged:
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m dianjing.train.evaluate", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m dianjing.train.evaluate", description=__doc__.split("\n")[0], epilog=OTHERS
+    )
     parser.add_argument("--model", default="sticker", help="registry name, folder or Hub id")
     parser.add_argument("--count", type=int, default=200, help="prompts a category and language (default 200)")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,0 +1,159 @@
+"""Comparing films: equal ones are found equal, and each kind of fault moves its own figure."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dianjing.pipelines.film_media import save_film
+from dianjing.pipelines.media import Record
+from dianjing.train import compare_clips
+from dianjing.train.stickers import Stage, World
+from dianjing.train.stickers.clips import Move
+from dianjing.train.stickers.motions import MOTIONS
+
+RECORD = Record(prompt="a", seed=0, settings={}, model="sticker", version="0")
+RIGHT, LEFT = (next(i for i, motion in enumerate(MOTIONS) if motion.name == name) for name in ("right", "left"))
+
+
+@pytest.fixture(scope="module")
+def clip():
+    world = World(size_px=128, stages=[Stage(kinds={"single": 1.0}, snap_px=(16,), sized=0.0)])
+    clips = (world.click(0, position, num_frames=8, fps=8) for position in range(400))
+    return next(clip for clip in clips if clip.moves[0].motion == RIGHT)
+
+
+def moved(clip, motion, amplitude):
+    return replace(clip, moves=(Move(motion=motion, amplitude=amplitude),)).frames
+
+
+def test_equal_films_have_no_fault(clip):
+    figures = compare_clips.figures_of(clip.frames, clip.frames)
+    assert figures["i1_mse"] == 0
+    assert figures["motion_direction"] == pytest.approx(1)
+    assert figures["motion_size"] == figures["motion_size_real"]
+
+
+def test_the_wrong_way_and_the_wrong_size_show(clip):
+    amplitude = clip.moves[0].amplitude
+    away = compare_clips.figures_of(moved(clip, LEFT, amplitude), clip.frames)
+    assert away["motion_direction"] < 0
+    less = compare_clips.figures_of(moved(clip, RIGHT, amplitude / 3), clip.frames)
+    assert less["motion_direction"] > 0.8
+    assert less["motion_size"] < 0.7 * less["motion_size_real"]
+
+
+def test_another_first_frame_and_flicker_elsewhere_show(clip):
+    brighter = np.clip(clip.frames.astype(int) + 20, 0, 255).astype(np.uint8)
+    assert compare_clips.figures_of(brighter, clip.frames)["i1_mse"] > 100
+    flickering = clip.frames.copy()
+    flickering[1::2, :16] ^= 0x60  # a stripe the object does not enter
+    still, restless = (compare_clips.figures_of(film, clip.frames) for film in (clip.frames, flickering))
+    assert restless["changed_elsewhere"] > still["changed_elsewhere"] + 0.02
+    assert restless["temporal_flickering"] < still["temporal_flickering"]
+
+
+@pytest.fixture
+def folders(tmp_path, clip):
+    made, real = tmp_path / "made", tmp_path / "real"
+    for folder, ending in ((made, ".webp"), (real, ".mp4")):
+        folder.mkdir()
+        for name, motion in (("a", RIGHT), ("b", LEFT)):
+            save_film(moved(clip, motion, 0.5), folder / f"{name}{ending}", RECORD, fps=8, producer=None)
+    return made, real
+
+
+def test_the_command_pairs_films_by_name_and_leaves_out_what_is_damaged(folders, capsys, tmp_path):
+    made, real = folders
+    (made / "b.webp").write_bytes(b"nothing")
+    compare_clips._main([str(made), str(real), "--out", str(tmp_path / "out.json")])
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["pairs"] == 1
+    assert report["motion_direction"] > 0.9
+    assert "b.webp" in "".join(capsys.readouterr())
+
+
+def test_folders_without_a_pair_are_refused(folders, tmp_path, capsys):
+    made, _ = folders
+    lonely = tmp_path / "lonely"
+    lonely.mkdir()
+    (lonely / "c.mp4").write_bytes(b"")
+    with pytest.raises(SystemExit) as stop:
+        compare_clips._main([str(made), str(lonely)])
+    assert stop.value.code == 2
+    assert "has the name of one in" in capsys.readouterr().err
+
+
+def test_scores_of_pretrained_models_are_added_where_weights_are_given(folders, clip_folder, video_folder, tmp_path):
+    made, real = folders
+    captions = tmp_path / "captions.json"
+    captions.write_text(json.dumps({"a": "a cat"}))
+    models = ["--clip-model", str(clip_folder), "--video-model", str(video_folder), "--captions", str(captions)]
+    compare_clips._main([str(made), str(real), *models, "--out", str(tmp_path / "out.json")])
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert -1 <= report["clip_text"] <= 1
+    assert 0.9 < report["clip_temporal"] <= 1  # neighbouring frames are alike
+    assert report["frechet_video_distance"] >= 0
+
+
+def test_the_frechet_distance_is_that_of_the_features(video_folder):
+    """Against scipy's matrix root, and none between a set and itself."""
+    from scipy.linalg import sqrtm
+
+    from dianjing.train.pretrained_scores import FilmFeatures, frechet_video_distance
+
+    rng = np.random.default_rng(0)
+    made, real = ([rng.integers(low, low + 128, (8, 32, 32, 3), dtype=np.uint8) for _ in range(24)] for low in (0, 127))
+    features = FilmFeatures(str(video_folder))
+    a, b = (features(torch.from_numpy(np.stack(films))).numpy().astype(float) for films in (made, real))
+    spread = [np.cov(x, rowvar=False) for x in (a, b)]
+    truth = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(sum(spread) - 2 * sqrtm(spread[0] @ spread[1]).real)
+    assert frechet_video_distance(made, real, str(video_folder)) == pytest.approx(truth, rel=1e-2)
+    assert frechet_video_distance(made, made, str(video_folder)) == pytest.approx(0, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def video_folder(tmp_path_factory):
+    """A tiny VideoMAE with random weights."""
+    from transformers import VideoMAEConfig, VideoMAEModel
+    from transformers.models.videomae.image_processing_pil_videomae import VideoMAEImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("video")
+    torch.manual_seed(0)
+    config = VideoMAEConfig(
+        image_size=32, patch_size=16, num_frames=4, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16,
+    )  # fmt: skip
+    VideoMAEModel(config).save_pretrained(folder)
+    size = {"height": 32, "width": 32}
+    VideoMAEImageProcessorPil(size={"shortest_edge": 32}, crop_size=size).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory):
+    """A tiny CLIP with random weights and a tokenizer of a few words."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import CLIPConfig, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = small | {"vocab_size": 8, "max_position_embeddings": 16, "eos_token_id": 1, "bos_token_id": 2}
+    config = CLIPConfig(
+        text_config=text | {"pad_token_id": 1}, vision_config=small | {"image_size": 32, "patch_size": 16},
+        projection_dim=8,
+    )  # fmt: skip
+    CLIPModel(config).save_pretrained(folder)
+    words = Tokenizer(WordLevel({"?": 0, "<eos>": 1, "<bos>": 2, "a": 3, "cat": 4}, unk_token="?"))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="?", eos_token="<eos>", pad_token="<eos>", model_max_length=16
+    )
+    size = {"height": 32, "width": 32}
+    pictures = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=size)
+    CLIPProcessor(image_processor=pictures, tokenizer=tokenizer).save_pretrained(folder)
+    return folder
