@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,9 +19,31 @@ from dianjing.train.stickers.captions import vocabulary
 from dianjing.weights.sums import write_sums
 
 RECIPES = Path(__file__).parent
-STEPS = ("autoencoder", "text_to_image", "refine", "bundle", "evaluate")
-PICTURE_RUNS = {"cpu": ("sticker-dit", "sticker-refine"), "gpu": ("sticker-dit",)}  # a GPU needs no second one
 INFERENCE_STEPS, GUIDANCE_SCALE = 20, 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One run of the trainer: its recipe, its folder, and the folder of the run that it goes on from."""
+
+    recipe: str
+    folder: str
+    after: str | None = None
+
+
+AUTOENCODER = "sticker-vae"
+TRAININGS = {
+    "cpu": {
+        "autoencoder": Training(recipe="sticker_vae.toml", folder=AUTOENCODER),
+        "text_to_image": Training(recipe="sticker_dit.toml", folder="sticker-dit"),
+        "refine": Training(recipe="sticker_refine.toml", folder="sticker-refine", after="sticker-dit"),
+        "tidy": Training(recipe="sticker_tidy.toml", folder="sticker-tidy", after="sticker-refine"),
+    },
+    "gpu": {  # faster, and so needs no second one
+        "autoencoder": Training(recipe="sticker_vae_gpu.toml", folder=AUTOENCODER),
+        "text_to_image": Training(recipe="sticker_dit_gpu.toml", folder="sticker-dit"),
+    },
+}
 
 CARD = """# sticker: the embedded model of Dianjing
 
@@ -60,9 +83,16 @@ the names follow Unicode CLDR. See NOTICE.
 """
 
 
-def run_training(recipe: str, extra: list[str], *, processes: int) -> None:
+def run_training(training: Training, runs: Path, *, processes: int) -> None:
     """One process, or several: on a CPU each then has one thread, and they scale where threads do not."""
-    command = [sys.executable, "-m", "dianjing.train", str(RECIPES / recipe), *extra]
+    settings = {"run.folder": runs / training.folder}
+    if training.folder != AUTOENCODER:
+        settings["model.vae"] = runs / AUTOENCODER / "export" / "vae"
+    if training.after is not None:
+        settings["model.start_from"] = runs / training.after / "export"
+    command = [sys.executable, "-m", "dianjing.train", str(RECIPES / training.recipe)]
+    for key, value in settings.items():
+        command += ["--set", f"{key}={value}"]
     environment = dict(os.environ)
     if processes > 1:
         command[1:2] = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "-m"]
@@ -107,13 +137,13 @@ def write_card(bundle: Path, runs: Path, *, on: str = "cpu") -> None:
         f"| {name.replace('_', ' ')} | " + " | ".join(f"{100 * report[name][c]:.1f}" for c in ("zh", "en", "ceiling"))
         for name in names
     ]
-    samples = sum(samples_seen(runs / name) for name in PICTURE_RUNS[on])
-    measured = json.loads((runs / "sticker-vae" / "export" / "vae" / "measured.json").read_text())
+    samples = sum(samples_seen(runs / each.folder) for each in TRAININGS[on].values() if each.folder != AUTOENCODER)
+    measured = json.loads((runs / AUTOENCODER / "export" / "vae" / "measured.json").read_text())
     sample_size = json.loads((bundle / "transformer" / "config.json").read_text())["sample_size"]
     weights = sum(path.stat().st_size for path in bundle.glob("*/*.safetensors"))
     card = CARD.format(
         size_px=8 * sample_size, parameters=weights / 2e6,
-        samples=samples, vae_samples=samples_seen(runs / "sticker-vae"),
+        samples=samples, vae_samples=samples_seen(runs / AUTOENCODER),
         psnr_db=measured["psnr_db"], count=report["prompts_a_language"]["single_object"],
         inference_steps=INFERENCE_STEPS, guidance_scale=GUIDANCE_SCALE, rows=" |\n".join(rows) + " |",
         objects=len(things()), backgrounds=len(BACKGROUNDS),
@@ -125,30 +155,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m dianjing.train.recipes.sticker", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--only", choices=STEPS, help="do one step, not all of them")
+    parser.add_argument("--only", metavar="STEP", help="do one step, not all of them")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--bundle", type=Path, default=Path("weights/sticker"))
     parser.add_argument("--count", type=int, default=200, help="evaluation prompts a category and language")
     parser.add_argument("--on", choices=("cpu", "gpu"), default="cpu", help="which pair of recipes (64 or 128 px)")
     parser.add_argument("--processes", type=int, default=1, help="training processes: GPUs, or cores of a CPU")
     given = parser.parse_args()
-    suffix = "" if given.on == "cpu" else "_gpu"
-    for step in STEPS if given.only is None else (given.only,):
-        if step == "autoencoder":
-            extra = ["--set", f"run.folder={given.runs / 'sticker-vae'}"]
-            run_training(f"sticker_vae{suffix}.toml", extra, processes=given.processes)
-        elif step == "text_to_image":
-            vae = given.runs / "sticker-vae" / "export" / "vae"
-            folder = given.runs / "sticker-dit"
-            extra = ["--set", f"run.folder={folder}", "--set", f"model.vae={vae}"]
-            run_training(f"sticker_dit{suffix}.toml", extra, processes=given.processes)
-        elif step == "refine" and given.on == "cpu":
-            export = given.runs / "sticker-dit" / "export"
-            extra = ["--set", f"run.folder={given.runs / 'sticker-refine'}", "--set", f"model.start_from={export}"]
-            extra += ["--set", f"model.vae={export / 'vae'}"]
-            run_training("sticker_refine.toml", extra, processes=given.processes)
+    trainings = TRAININGS[given.on]
+    steps = (*trainings, "bundle", "evaluate")
+    if given.only is not None and given.only not in steps:
+        parser.error(f"--only {given.only} on a {given.on}; the steps are {', '.join(steps)}")
+    for step in steps if given.only is None else (given.only,):
+        if step in trainings:
+            run_training(trainings[step], given.runs, processes=given.processes)
         elif step == "bundle":
-            build_bundle(given.runs / PICTURE_RUNS[given.on][-1] / "export", given.bundle)
+            build_bundle(given.runs / list(trainings.values())[-1].folder / "export", given.bundle)
         elif step == "evaluate":
             command = [sys.executable, "-m", "dianjing.train.evaluate", "--model", str(given.bundle)]
             command += ["--count", str(given.count), "--out", str(given.bundle)]
