@@ -157,10 +157,11 @@ def write_grid(job: Job) -> None:
 
 def load(pipeline: str, *, model: str, device: str, dtype: str) -> Any:
     """A pipeline, by its public name, on its device."""
-    gc.disable()  # the imports make a million objects that stay: collecting among them costs 0.9 s
+    gc.disable()  # the imports make a million objects that stay: collecting among them costs 3 s, half of it at exit
     import torch
 
     cls = getattr(dianjing, pipeline)
+    gc.freeze()
     gc.enable()
     device = _device(torch, device)
     _quieten(show_progress=sys.stderr.isatty())
