@@ -1,0 +1,152 @@
+"""How long films take and what memory: frames against pictures, a click, and long films against short ones.
+
+    python -m benchmarks.films --model sticker
+
+A model for pictures is given motion blocks that do nothing: they take the time of trained ones. Long films are drawn in
+processes of their own, so that the peak of each one's memory is known.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.timing import Spread, ratios, spread, timed
+from dianjing import DiT, ImageToVideoPipeline, Region, TextToImagePipeline, TextToVideoPipeline
+from dianjing.pipelines.windows import split
+
+FRAMES = 16
+SECONDS = (2, 4, 8, 16)
+PROMPT, MOTION = "草地上的一只小猫在跳", "jump"
+REGIONS = 3  # of motion blocks made up for a picture model
+PARTS = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler", "text_encoder_2", "tokenizer_2")
+
+
+def load(model: str) -> tuple[TextToImagePipeline, TextToVideoPipeline, ImageToVideoPipeline]:
+    """All three pipelines over the same parts."""
+    pictures: Any = TextToImagePipeline.from_pretrained(model)
+    parts = {name: getattr(pictures, name) for name in PARTS}
+    if not parts["transformer"].config.use_motion_blocks:
+        film = DiT(**{**parts["transformer"].config, "use_motion_blocks": True, "max_regions": REGIONS})
+        film.load_state_dict(parts["transformer"].state_dict(), strict=False)
+        parts["transformer"] = film.eval()
+    defaults = {name: value for name, value in pictures.config.items() if name.startswith("default_")}
+    pipes: Any = (pictures, TextToVideoPipeline(**parts, **defaults), ImageToVideoPipeline(**parts, **defaults))
+    for pipe in pipes:
+        pipe.set_progress_bar_config(disable=True)
+    return pipes
+
+
+def measure_frames(model: str, *, pairs: int) -> dict[str, Spread]:
+    """Sixteen pictures and a film of sixteen frames in turn, and how many times as long the film takes; a click."""
+    pictures, words, clicks = load(model)
+    side = clicks.transformer.config.sample_size * clicks.vae_scale_factor
+    picture = np.full((side, side, 3), 255, np.uint8)
+    mask = np.zeros((side, side), bool)
+    picture[side // 4 : side // 2, side // 4 : side // 2] = (200, 40, 40)
+    mask[side // 4 : side // 2, side // 4 : side // 2] = True
+    work = {
+        "pictures": lambda: pictures(PROMPT, num_images_per_prompt=FRAMES, output_type="latent"),
+        "film": lambda: words(PROMPT, num_frames=FRAMES, output_type="latent"),
+        "click": lambda: clicks(picture, [Region(motion=MOTION, mask=mask)], num_frames=FRAMES, output_type="uint8"),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for turn in range(pairs + 1):
+        for name, call in work.items():
+            taken, _ = timed(call, time.perf_counter)
+            if turn:  # the first one warms up
+                seconds[name].append(taken)
+    found = {f"{name}_s": spread(taken) for name, taken in seconds.items()}
+    return found | {"film_to_pictures": spread(ratios(seconds["film"], seconds["pictures"]))}
+
+
+def measure_length(model: str, *, duration_s: float, long_film: str) -> dict[str, float]:
+    """A film in this process: its seconds, the peak of memory before and after it, and its seams.
+
+    seams: the mean change between frames where windows meet, against elsewhere.
+    """
+    _, words, _ = load(model)
+    settings: dict[str, Any] = {"output_type": "uint8", "long_film": long_film}
+    words(PROMPT, num_frames=2, generator=torch.Generator().manual_seed(0), **settings)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    frames = words(PROMPT, duration_s=duration_s, generator=torch.Generator().manual_seed(0), **settings).frames[0]
+    taken = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    change = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean(axis=(1, 2, 3))
+    borders = _borders(len(frames), words, long_film)
+    inside = np.delete(change, borders).mean() if len(borders) < len(change) else 0.0
+    return {
+        "duration_s": duration_s,
+        "num_frames": len(frames),
+        "seconds": taken,
+        "peak_mib": after / 1024,
+        "peak_before_mib": before / 1024,
+        "seams": float(change[borders].mean() / inside) if borders and inside else 1.0,
+    }
+
+
+def _borders(num_frames: int, pipe: TextToVideoPipeline, long_film: str) -> list[int]:
+    """Changes from one frame to the next across the windows of the last step."""
+    window = pipe.config.default_num_frames
+    if long_film == "continued":
+        return list(range(window - 1, num_frames - 1, window - 1))
+    last = pipe.config.default_num_inference_steps - 1
+    return [part.stop - 1 for part in split(num_frames, window=window, step=last)][:-1]
+
+
+def measure_lengths(model: str, *, long_film: str) -> list[dict[str, float]]:
+    command = [sys.executable, "-m", "benchmarks.films", "--model", model, "--long-film", long_film]
+    found = []
+    for duration_s in SECONDS:
+        done = subprocess.run([*command, "--duration", str(duration_s)], check=True, stdout=subprocess.PIPE, text=True)
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    return found
+
+
+def as_text(frames: dict[str, Spread], lengths: Sequence[dict[str, float]]) -> str:
+    first = lengths[0]
+    lines = [
+        f"{name}: {each.median:.3g} ({each.quartile_1:.3g} to {each.quartile_3:.3g})" for name, each in frames.items()
+    ]
+    lines += ["", "| film | seconds | against linear | peak MiB | against the shortest | change at seams |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for each in lengths:
+        linear = each["seconds"] / (first["seconds"] * each["num_frames"] / first["num_frames"])
+        lines.append(
+            f"| {each['duration_s']:g} s | {each['seconds']:.1f} | {linear:.2f} | {each['peak_mib']:.0f} | "
+            f"{each['peak_mib'] / first['peak_mib']:.2f} | {each['seams']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.films", description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="sticker", help="registry name, folder or Hub id")
+    parser.add_argument("--pairs", type=int, default=7, help="turns of pictures, film and click (default 7)")
+    parser.add_argument("--long-film", choices=("joint", "continued"), default="joint")
+    parser.add_argument("--duration", type=float, help="measure one film of so many seconds, as JSON")
+    parser.add_argument("--json", type=Path, help="write every number here")
+    given = parser.parse_args()
+    if given.duration is not None:
+        print(json.dumps(measure_length(given.model, duration_s=given.duration, long_film=given.long_film)))
+        return
+    frames = measure_frames(given.model, pairs=given.pairs)
+    lengths = measure_lengths(given.model, long_film=given.long_film)
+    print(as_text(frames, lengths))
+    if given.json is not None:
+        report = {"frames": {name: asdict(each) for name, each in frames.items()}, "lengths": lengths}
+        given.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _main()
