@@ -10,16 +10,23 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import torch
 
-from dianjing.train.stickers.captions import vocabulary
+from dianjing.pipelines.motions import FILE_NAME as MOTIONS_FILE
+from dianjing.pipelines.motions import Motion, Motions
+from dianjing.train.stickers import Stage, World
+from dianjing.train.stickers.captions import motion_vocabulary, vocabulary
+from dianjing.train.stickers.clips import Move
+from dianjing.train.stickers.motions import MOTIONS
 from dianjing.weights.sums import write_sums
 
 RECIPES = Path(__file__).parent
 INFERENCE_STEPS, GUIDANCE_SCALE = 20, 3.0
+NUM_FRAMES, FPS = 8, 8.0  # of a clip, as in sticker_film.toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +108,19 @@ def run_training(training: Training, runs: Path, *, processes: int) -> None:
     subprocess.run(command, check=True, env=environment)
 
 
+def taught_motions(*, size_px: int) -> Motions:
+    """The motions of the sticker world, each with its usual speed at full strength."""
+    world = World(size_px=size_px, stages=[Stage(kinds={"single": 1.0}, snap_px=(16,), sized=0.0)])
+    clips = [world.click(0, position, num_frames=NUM_FRAMES, fps=FPS) for position in range(24)]
+    taught = []
+    for index, motion in enumerate(MOTIONS):
+        full = Move(motion=index, amplitude=1.0)
+        speed = median(replace(clip, moves=(full,) * len(clip.moves)).strengths[0] for clip in clips)
+        phrases = (*motion.phrases_zh, *motion.phrases_en)
+        taught.append(Motion(name=motion.name, phrases=phrases, speed=round(speed, 4)))
+    return Motions(tuple(taught))
+
+
 def build_bundle(export: Path, bundle: Path) -> None:
     """Copy an export into the package with its lexicon, defaults and checksums."""
     for old in [path for path in bundle.glob("*") if path.name not in ("report.json", "grid.png", "README.md")]:
@@ -110,11 +130,19 @@ def build_bundle(export: Path, bundle: Path) -> None:
         config = json.loads(config_path.read_text(encoding="utf-8"))
         config.pop("_name_or_path", None)
         config_path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    transformer = json.loads((bundle / "transformer" / "config.json").read_text(encoding="utf-8"))
+    defaults: dict[str, float] = {
+        "default_num_inference_steps": INFERENCE_STEPS, "default_guidance_scale": GUIDANCE_SCALE,
+    }  # fmt: skip
+    words = vocabulary()
+    if transformer.get("use_motion_blocks"):
+        defaults |= {"default_num_frames": NUM_FRAMES, "default_fps": FPS}
+        words = {language: sorted({*words[language], *moving}) for language, moving in motion_vocabulary().items()}
+        taught_motions(size_px=8 * transformer["sample_size"]).save(bundle / MOTIONS_FILE)
     index_path = bundle / "model_index.json"
-    index = json.loads(index_path.read_text(encoding="utf-8"))
-    index |= {"default_num_inference_steps": INFERENCE_STEPS, "default_guidance_scale": GUIDANCE_SCALE}
+    index = json.loads(index_path.read_text(encoding="utf-8")) | defaults
     index_path.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-    lexicon = json.dumps(vocabulary(), ensure_ascii=False, indent=0)
+    lexicon = json.dumps(words, ensure_ascii=False, indent=0)
     (bundle / "lexicon.json").write_text(lexicon + "\n", encoding="utf-8")
     write_sums(bundle)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from string import ascii_letters
 
 from dianjing.train.stickers.backgrounds import BACKGROUNDS, Background
-from dianjing.train.stickers.motions import Motion
+from dianjing.train.stickers.motions import MOTIONS, Motion
 from dianjing.train.stickers.objects import COLOURS, Thing, things
 from dianjing.train.stickers.scenes import Mention, Scene
 
@@ -201,8 +201,15 @@ GRAMMAR_ZH = ("在", "的", "有", "是", "和", "还有", "画", "请", "帮我
 GRAMMAR_EN = ("a", "an", "one", "two", "three", "four", "some", "and", "of", "background", *OPENINGS_EN[4:])
 
 
+def motion_vocabulary() -> dict[str, list[str]]:
+    """Every word of a motion, as `vocabulary`."""
+    zh = {word for motion in MOTIONS for word in (*motion.phrases_zh, *motion.verbs_zh)}
+    en = {word for motion in MOTIONS for word in (*motion.phrases_en, *motion.verbs_en)}
+    return {"zh": sorted(zh), "en": sorted(en)}
+
+
 def vocabulary() -> dict[str, list[str]]:
-    """Every word a caption can hold: {"zh": words, "en": words or phrases}."""
+    """Every word a picture's caption can hold: {"zh": words, "en": words or phrases}."""
     zh = {*GRAMMAR_ZH, *"1234", *NUMBERS_ZH.values(), *(w for words in (*SIZES_ZH.values(), *CELLS_ZH) for w in words)}
     en = {*GRAMMAR_EN, *(w for words in (*SIZES_EN.values(), *CELLS_EN) for w in words)}
     for templates, words in ((RELATIONS_ZH, zh), (RELATIONS_EN, en)):
