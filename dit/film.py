@@ -17,6 +17,7 @@ from dianjing.dit.offload import onloaded
 from dianjing.dit.rope import THETA
 
 STRENGTH_SCALE = 1000.0  # picture sides a second to the range of a timestep
+ELAPSED_SCALE = 4.0  # frames since the first one to the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,7 @@ class MotionBlock(nn.Module):
 
 
 class ClickConditioner(nn.Module):
-    """Masks and first frame to tokens, phrases of all regions to one row, strengths to the time embedding.
+    """Masks, first frame and the frames since to tokens, phrases of all regions to one row, strengths to the time.
 
     All but the phrases start at zero.
     """
@@ -123,6 +124,7 @@ class ClickConditioner(nn.Module):
     def __init__(self, *, channels: int, max_regions: int, width: int, text_dim: int, patch_size: int):
         super().__init__()
         self.patch = nn.Conv2d(channels + max_regions, width, patch_size, stride=patch_size, bias=False)
+        self.elapsed = nn.Linear(SINUSOID_DIM, width, bias=False)
         self.strength = nn.Linear(max_regions * SINUSOID_DIM, width, bias=False)
         self.region = nn.Parameter(torch.empty(max_regions, text_dim))
         self.nothing = nn.Parameter(torch.empty(text_dim))  # what is attended to where nothing is asked
@@ -132,17 +134,25 @@ class ClickConditioner(nn.Module):
     def start_at_nothing(self) -> None:
         """Zeros, and random tokens."""
         self.patch.weight.zero_()
+        self.elapsed.weight.zero_()
         self.strength.weight.zero_()
         self.region.normal_(std=len(self.nothing) ** -0.5)
         self.nothing.normal_()
 
     def start(self, click: Click, num_frames: int) -> Tensor:
-        """(B, F, N, D): the mask is on the first frame, the first frame's latents are on all."""
+        """(B, F, N, D): the mask is on the first frame, the first frame's latents are on all.
+
+        Where a first frame is shown, each frame also knows how long ago it was: attention over time alone sees who
+        comes before whom, but not where a clip begins.
+        """
         first = torch.cat([click.first_frame, click.masks.to(click.first_frame.dtype)], dim=1)
         later = torch.cat([click.first_frame, torch.zeros_like(click.masks, dtype=first.dtype)], dim=1)
         tokens = self.patch(torch.cat([first, later])).flatten(2).transpose(1, 2)  # (2 B, N, D)
         first, later = tokens.chunk(2)
-        return torch.cat([first.unsqueeze(1), later.unsqueeze(1).expand(-1, num_frames - 1, -1, -1)], dim=1)
+        tokens = torch.cat([first.unsqueeze(1), later.unsqueeze(1).expand(-1, num_frames - 1, -1, -1)], dim=1)
+        waves = sinusoid(torch.arange(num_frames, device=tokens.device) * ELAPSED_SCALE).to(tokens)
+        is_shown = click.first_frame.flatten(1).any(dim=1)  # (B,)
+        return tokens + is_shown[:, None, None, None] * self.elapsed(waves)[:, None]
 
     def phrases(self, click: Click) -> tuple[Tensor, Tensor]:
         """Text (B, P, T) and its mask (B, 1, 1, P), to be added to scores."""

@@ -179,13 +179,15 @@ class FilmPipeline(DenoisingPipeline):
             strengths=torch.zeros(*rows, device=first_frame.device),
         )
 
-    def _decode(self, latents: Tensor) -> np.ndarray:
-        """Latents (C, F, Y, X) of one film to levels: uint8 (F, H, W, 3)."""
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Latents (B, C, F, Y, X), as output_type "latent" gives them, to levels: uint8 (B, F, H, W, 3)."""
         frames = []
-        for part in latents.transpose(0, 1).split(DECODED_AT_ONCE):
+        for part in latents.transpose(1, 2).flatten(0, 1).split(DECODED_AT_ONCE):
             pixels = decode_latents(self.vae, part).float().clamp(-1, 1)
             frames.append(((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
-        return np.concatenate(frames)
+        together = np.concatenate(frames)
+        return together.reshape(len(latents), -1, *together.shape[1:])
 
 
 def as_output(frames: np.ndarray, output_type: str) -> list[list[Image.Image]] | np.ndarray | Tensor:

@@ -113,7 +113,7 @@ class ImageToVideoPipeline(FilmPipeline):
         if output_type == "latent":
             frames: Any = latents
         else:
-            films = [keep_still(self._decode(film), np.asarray(fitted)) for film in latents]
+            films = [keep_still(film, np.asarray(fitted)) for film in self.decode(latents)]
             frames = as_output(np.stack(films), output_type)
         self.maybe_free_model_hooks()
         return ImageToVideoOutput(frames=frames, masks=masks, fit=how) if return_dict else (frames, masks, how)

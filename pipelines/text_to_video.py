@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -101,7 +100,7 @@ class TextToVideoPipeline(FilmPipeline):
         latents = make(latents, click=self._click(torch.zeros_like(latents[:, :, 0], dtype=self.transformer.dtype)))
         frames: Any = latents
         if output_type != "latent":
-            frames = as_output(np.stack([self._decode(film) for film in latents]), output_type)
+            frames = as_output(self.decode(latents), output_type)
         self.maybe_free_model_hooks()
         return FilmOutput(frames=frames) if return_dict else (frames,)
 

@@ -41,7 +41,15 @@ class Asked:
     strength: float
 
 
-Animate = Callable[[Clip, Sequence[Asked], int], np.ndarray]  # truth, what is asked, seed -> uint8 (F, S, S, 3)
+@dataclass(frozen=True, kw_only=True)
+class Animated:
+    """Frames uint8 (F, S, S, 3), and the first as the VAE decodes it, before what stands still takes the picture's."""
+
+    frames: np.ndarray
+    decoded_first: np.ndarray
+
+
+Animate = Callable[[Clip, Sequence[Asked], int], Animated]  # truth, what is asked, seed
 Film = Callable[[str, int], np.ndarray]  # prompt, seed -> uint8 (F, S, S, 3)
 
 
@@ -97,19 +105,29 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
 def judge_clicks(
     animate: Animate, speed: Callable[[str, float], float], clips: Sequence[Clip], *, language: str, seed: int
 ) -> tuple[dict[str, float], list[np.ndarray]]:
-    """Means over clips: all that was asked right, change elsewhere, I1-MSE on 0 to 255; and the frames."""
-    right, elsewhere, first, flickering, shown = [], [], [], [], []
+    """Means over clips: all that was asked right, change elsewhere, I1-MSE on 0 to 255; and the frames.
+
+    i1_mse is of the frames that a user gets, i1_mse_decoded of what the model alone makes of the first one.
+    """
+    right, elsewhere, first, decoded, flickering, shown = [], [], [], [], [], []
     for index, clip in enumerate(tqdm(clips, desc=f"clicks {language}", unit="clip")):
         asked = asked_of(clip, language, speed, choice=index)
-        frames = animate(clip, asked, seed + index)
+        animated = animate(clip, asked, seed + index)
+        frames = animated.frames
         right.append(all(track(frames, clip, each.item).motion == _motion(clip, each.item) for each in asked))
         elsewhere.append(changed_elsewhere(frames, clip))
-        first.append(float(np.square(frames[0].astype(float) - clip.frames[0]).mean()))
+        first.append(_mse(frames[0], clip.frames[0]))
+        decoded.append(_mse(animated.decoded_first, clip.frames[0]))
         flickering.append(temporal_flickering(frames))
         shown.append(frames)
     figures: dict[str, Sequence[float]] = {"motion_right": right, "changed_elsewhere": elsewhere, "i1_mse": first}
+    figures["i1_mse_decoded"] = decoded
     figures["temporal_flickering"] = flickering
     return {name: round(float(np.mean(values)), 4) for name, values in figures.items()}, shown
+
+
+def _mse(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.square(a.astype(float) - b).mean())
 
 
 def _motion(clip: Clip, item: int) -> int | None:
@@ -125,7 +143,7 @@ def strength_response(
     for index, clip in enumerate(tqdm(clips, desc="strengths", unit="clip")):
         (asked,) = asked_of(clip, "en", speed, choice=0)
         seen = [
-            track(animate(clip, [replace(asked, strength=strength)], seed + index), clip, asked.item).amplitude
+            track(animate(clip, [replace(asked, strength=strength)], seed + index).frames, clip, asked.item).amplitude
             for strength in STRENGTHS
         ]
         found.append(rank_correlation(STRENGTHS, seen))
@@ -197,6 +215,7 @@ def with_pipelines(model: str, device: str, settings: dict[str, Any]) -> tuple[A
     """Both pipelines over one model, as the judges call them; the first is the one for clicks."""
     from dianjing.pipelines.image_to_video import ImageToVideoPipeline
     from dianjing.pipelines.regions import Region
+    from dianjing.pipelines.stillness import keep_still
     from dianjing.pipelines.text_to_video import TextToVideoPipeline
 
     clicks: Any = ImageToVideoPipeline.from_pretrained(model).to(device)
@@ -207,10 +226,12 @@ def with_pipelines(model: str, device: str, settings: dict[str, Any]) -> tuple[A
     def generator(seed: int) -> torch.Generator:
         return torch.Generator().manual_seed(seed)
 
-    def animate(clip: Clip, asked: Sequence[Asked], seed: int) -> np.ndarray:
+    def animate(clip: Clip, asked: Sequence[Asked], seed: int) -> Animated:
         regions = [Region(motion=each.phrase, mask=clip.masks[0, each.item], strength=each.strength) for each in asked]
         sizes = {"num_frames": clip.num_frames, "fps": clip.fps, "generator": generator(seed)}
-        return clicks(clip.frames[0], regions, output_type="uint8", **sizes, **settings).frames[0]
+        latents = clicks(clip.frames[0], regions, output_type="latent", **sizes, **settings).frames
+        (decoded,) = clicks.decode(latents)
+        return Animated(frames=keep_still(decoded, clip.frames[0]), decoded_first=decoded[0])
 
     def film(prompt: str, seed: int) -> np.ndarray:
         return words(prompt, output_type="uint8", generator=generator(seed), **settings).frames[0]

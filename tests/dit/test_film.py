@@ -118,6 +118,21 @@ def test_every_part_of_a_click_counts(make_model, make_text, latents, part):
 
 
 @torch.no_grad()
+def test_frames_know_how_long_ago_the_first_was_where_it_is_shown(make_model, make_text):
+    """All frames alike but for the time: they differ after a first frame, and do not without one."""
+    model = make_model(**FILM)
+    with torch.no_grad():
+        model.click.elapsed.weight.normal_(generator=torch.Generator().manual_seed(4))
+    text, click = make_text(model), make_click(model)
+    alike = torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(1)).expand(-1, -1, NUM_FRAMES, -1, -1)
+    shown = model(alike, TIMESTEPS, **text, click=click).sample
+    hidden = Click(**{**vars(click), "first_frame": torch.zeros_like(click.first_frame)})
+    assert not torch.allclose(shown[:, :, 1], shown[:, :, 2], atol=1e-3)
+    unaware = model(alike, TIMESTEPS, **text, click=hidden).sample
+    assert torch.allclose(unaware[:, :, 1], unaware[:, :, 2], atol=1e-5)
+
+
+@torch.no_grad()
 def test_a_region_without_a_phrase_asks_for_nothing(make_model, make_text, latents):
     model = wake(make_model(**FILM))
     text, click = make_text(model), make_click(model)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dianjing.train.evaluate_clips import (
+    Animated,
     asked_of,
     changed_elsewhere,
     films,
@@ -28,21 +29,27 @@ def speed(phrase: str, strength: float) -> float:
     return strength
 
 
+def shown(frames):
+    return Animated(frames=frames, decoded_first=frames[0])
+
+
 def test_a_perfect_model_moves_every_click_and_one_that_does_nothing_none():
     clips = first(scenes(moving=1, **WORLD), 2)
-    figures, shown = judge_clicks(lambda clip, asked, seed: clip.frames, speed, clips, language="zh", seed=0)
+    figures, made = judge_clicks(lambda clip, asked, seed: shown(clip.frames), speed, clips, language="zh", seed=0)
     assert figures["motion_right"] == 1
     assert figures["changed_elsewhere"] < 0.01
     assert figures["i1_mse"] == 0
-    assert len(shown) == 2
+    assert len(made) == 2
 
     def one_level_off(clip, asked, seed):
         still = np.repeat(clip.frames[:1], 8, axis=0)
-        return np.where(still < 255, still + 1, 254).astype(np.uint8)
+        frames = np.where(still < 255, still + 1, 254).astype(np.uint8)
+        return Animated(frames=frames, decoded_first=clip.frames[0])
 
     figures, _ = judge_clicks(one_level_off, speed, clips, language="en", seed=0)
     assert figures["motion_right"] == 0
     assert figures["i1_mse"] == 1
+    assert figures["i1_mse_decoded"] == 0
 
 
 def test_two_clicks_are_right_only_together():
@@ -50,7 +57,7 @@ def test_two_clicks_are_right_only_together():
     assert len([move for move in clip.moves if move is not None]) == 2
     item = next(index for index, move in enumerate(clip.moves) if move is not None)
     half = replace(clip, moves=(*clip.moves[:item], None, *clip.moves[item + 1 :]))
-    figures, _ = judge_clicks(lambda clip, asked, seed: half.frames, speed, [clip], language="en", seed=0)
+    figures, _ = judge_clicks(lambda clip, asked, seed: shown(half.frames), speed, [clip], language="en", seed=0)
     assert figures["motion_right"] == 0
 
 
@@ -92,7 +99,7 @@ def test_more_strength_that_is_more_motion_correlates():
 
     def animate(clip, asked, seed):
         move = Move(motion=clip.moves[item].motion, amplitude=0.9 * asked[0].strength)
-        return replace(clip, moves=(*clip.moves[:item], move, *clip.moves[item + 1 :])).frames
+        return shown(replace(clip, moves=(*clip.moves[:item], move, *clip.moves[item + 1 :])).frames)
 
     assert strength_response(animate, speed, [clip], seed=0) == 1
 
