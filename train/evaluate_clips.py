@@ -23,10 +23,10 @@ from tqdm.auto import tqdm
 from dianjing.train.evaluate import LANGUAGES, SNAP_PX, to_tensor
 from dianjing.train.pictures import tile
 from dianjing.train.stickers import Stage, World
-from dianjing.train.stickers.clips import Clip
+from dianjing.train.stickers.clips import Clip, Move
 from dianjing.train.stickers.matching import Matcher, Seen
 from dianjing.train.stickers.scenes import CANVAS_PX, Item
-from dianjing.train.stickers.tracking import track
+from dianjing.train.stickers.tracking import Tracked, recognise, track
 
 CHANGED = 32  # levels of any colour: less is no change that anyone sees
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -49,8 +49,9 @@ class Animated:
     decoded_first: np.ndarray
 
 
+CEILING = "ceiling"  # in place of a language: the truth itself, read by the same judges
 Animate = Callable[[Clip, Sequence[Asked], int], Animated]  # truth, what is asked, seed
-Film = Callable[[str, int], np.ndarray]  # prompt, seed -> uint8 (F, S, S, 3)
+Film = Callable[[Clip, str, int], np.ndarray]  # clip, language of its caption, seed -> uint8 (F, S, S, 3)
 
 
 def scenes(*, moving: int, size_px: int, seed: int, num_frames: int, fps: float) -> Iterator[Clip]:
@@ -175,18 +176,20 @@ def films(*, size_px: int, seed: int, num_frames: int, fps: float) -> Iterator[C
 def judge_films(
     film: Film, matcher: Matcher, clips: Sequence[Clip], *, language: str, seed: int
 ) -> tuple[dict[str, float], list[np.ndarray]]:
-    """Share of objects recognised on the first, middle and last frame; share of moving ones that move as told."""
+    """Share of objects recognised on the first, middle and last frame; share of moving ones that move as told.
+
+    An object that is not on the first frame is right in neither, nor are those beside it.
+    """
     known, right, flickering, shown = [], [], [], []
     for index, clip in enumerate(tqdm(clips, desc=f"films {language}", unit="clip")):
-        frames = film(clip.text_zh if language == "zh" else clip.text_en, seed + index)
-        readings = [matcher.read(to_tensor(frames[at])) for at in (0, len(frames) // 2, -1)]
-        items = clip.scene.items
-        things = [{seen.thing for seen in reading.objects} for reading in readings]
-        known += [all(item.thing in found for found in things) for item in items]
-        placed = _placed(clip, readings[0].objects, readings[0].background)
-        for at in range(len(items)):
-            if _motion(clip, at) is not None:
-                right.append(placed is not None and track(frames, placed, at).motion == _motion(clip, at))
+        frames = film(clip, language, seed + index)
+        reading = matcher.read(to_tensor(frames[0]))
+        placed = _placed(clip, reading.objects, reading.background)
+        for item in range(len(clip.scene.items)):
+            tracked = None if placed is None else track(frames, placed, item)
+            if _motion(clip, item) is not None:
+                right.append(tracked is not None and tracked.motion == _motion(clip, item))
+            known.append(placed is not None and tracked is not None and _stays(frames, placed, item, tracked))
         flickering.append(temporal_flickering(frames))
         shown.append(frames)
     figures: dict[str, Sequence[float]] = {
@@ -195,6 +198,14 @@ def judge_films(
         "temporal_flickering": flickering,
     }
     return {name: round(float(np.mean(values)), 4) for name, values in figures.items()}, shown
+
+
+def _stays(frames: np.ndarray, placed: Clip, item: int, tracked: Tracked) -> bool:
+    """Whether the object of the first frame is still that object in the middle and at the end, in its pose there."""
+    move = None if tracked.motion is None else Move(motion=tracked.motion, amplitude=tracked.amplitude)
+    seen = replace(placed, moves=(*placed.moves[:item], move, *placed.moves[item + 1 :]))
+    thing = placed.scene.items[item].thing
+    return all(recognise(frames[at], seen, item, at) == thing for at in (len(frames) // 2, len(frames) - 1))
 
 
 def _placed(clip: Clip, seen: Sequence[Seen], background: int) -> Clip | None:
@@ -233,10 +244,19 @@ def with_pipelines(model: str, device: str, settings: dict[str, Any]) -> tuple[A
         (decoded,) = clicks.decode(latents)
         return Animated(frames=keep_still(decoded, clip.frames[0]), decoded_first=decoded[0])
 
-    def film(prompt: str, seed: int) -> np.ndarray:
+    def film(clip: Clip, language: str, seed: int) -> np.ndarray:
+        prompt = clip.text_zh if language == "zh" else clip.text_en
         return words(prompt, output_type="uint8", generator=generator(seed), **settings).frames[0]
 
     return clicks, animate, film
+
+
+def true_clip(clip: Clip, asked: Sequence[Asked], seed: int) -> Animated:
+    return Animated(frames=clip.frames, decoded_first=clip.frames[0])
+
+
+def true_film(clip: Clip, language: str, seed: int) -> np.ndarray:
+    return clip.frames
 
 
 def first(clips: Iterator[Clip], number: int) -> list[Clip]:
@@ -266,10 +286,11 @@ def _main() -> None:
     for name, moving in (("clicks", 1), ("two_clicks", 2)):
         if name in wanted:
             clips = first(scenes(moving=moving, **world), given.count)
-            for language in LANGUAGES:
-                figures, made = judge_clicks(animate, speed, clips, language=language, seed=given.seed)
+            for language, draw in (*((each, animate) for each in LANGUAGES), (CEILING, true_clip)):
+                spoken = "en" if language == CEILING else language
+                figures, made = judge_clicks(draw, speed, clips, language=spoken, seed=given.seed)
                 report.setdefault(name, {})[language] = figures
-                shown += made[:4]
+                shown += made[:4] if language != CEILING else []
     if "strength" in wanted:
         clips = first(scenes(moving=1, **world), max(1, given.count // 5))
         report["strength_rank_correlation"] = strength_response(animate, speed, clips, seed=given.seed)
@@ -285,10 +306,10 @@ def _main() -> None:
     if "films" in wanted:
         matcher = Matcher(size_px=size_px, device=given.device)
         clips = first(films(**world), given.count)
-        for language in LANGUAGES:
-            figures, made = judge_films(film, matcher, clips, language=language, seed=given.seed)
+        for language, make in (*((each, film) for each in LANGUAGES), (CEILING, true_film)):
+            figures, made = judge_films(make, matcher, clips, language=language, seed=given.seed)
             report.setdefault("films", {})[language] = figures
-            shown += made[:4]
+            shown += made[:4] if language != CEILING else []
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "clips.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if shown:
