@@ -5,6 +5,7 @@ H height, W width; pictures are uint8 (H, W, 3).
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -42,20 +43,21 @@ class Fit:
         return f"{w} x {h} px scaled by {self.scale:.3g} to {to_w} x {to_h} px" + (f", {cut[0]}" if cut else "")
 
 
-def open_picture(path: str | Path) -> Image.Image:
-    """The first frame of a file as RGB, upright; whole or not at all.
+def open_picture(path: str | Path | BinaryIO, *, name: str | None = None) -> Image.Image:
+    """The first frame of a file as RGB, upright; whole or not at all. `name` is what messages call it.
 
     Raises: ValueError for what is no picture, damaged, or too large to be one.
     """
+    name = str(path) if name is None else name
     try:
         with Image.open(path, formats=PICTURE_FORMATS) as image:
-            check_picture_size(*image.size, name=str(path))
+            check_picture_size(*image.size, name=name)
             image.load()
             return as_rgb(image)
     except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
+        raise ValueError(f"there is no file {name}") from None
     except (OSError, SyntaxError, Image.DecompressionBombError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a picture: {error}") from None
+        raise ValueError(f"{name} cannot be read as a picture: {error}") from None
 
 
 def check_picture_size(width: int, height: int, *, name: str = "the picture") -> None:

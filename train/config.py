@@ -64,6 +64,16 @@ class BucketSection(Section):
         return self
 
 
+class SetSection(Section):
+    """One data set of pictures: a folder, a table, a saved data set, or shards of tar."""
+
+    path: Path
+    repeats: float = Field(default=1.0, gt=0)  # how often each picture takes part in an epoch
+    image: str = "image"  # columns of a table
+    text_zh: str = "text_zh"
+    text_en: str = "text_en"
+
+
 class DataSection(Section):
     size_px: int = Field(default=128, gt=0)
     stages: tuple[StageSection, ...] = Field(min_length=1)

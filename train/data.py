@@ -102,6 +102,8 @@ class Bucket:
 
     kind: Literal["picture", "clip", "click"] = "picture"
     num_frames: int = 1
+    height: int | None = None  # in pixels; None where every bucket has the run's size
+    width: int | None = None
     layout: Layout
 
 

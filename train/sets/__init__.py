@@ -1,0 +1,1 @@
+"""Data sets of files: found, looked through, dealt into buckets, read."""

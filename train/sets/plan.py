@@ -1,0 +1,105 @@
+"""Which pictures a step takes: a pure function of (seed, step), every picture once an epoch.
+
+An epoch deals each shape's pictures out into batches, the last one filled up from the front, and shuffles the batches.
+"""
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from dianjing.pipelines.fitting import fit
+from dianjing.train.data import Bucket, Layout
+from dianjing.train.sets.entries import Entry
+from dianjing.train.sets.looking import decode
+from dianjing.train.sets.shapes import Shape
+
+
+@dataclass(frozen=True)
+class FileSample:
+    """A picture of a data set, brought to its bucket's shape when first read."""
+
+    entry: Entry
+    shape: Shape
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        """uint8 (H, W, 3). Raises ValueError where the file has changed since it was looked at."""
+        height, width = self.shape
+        picture, _ = fit(decode(self.entry.source, name=self.entry.name), height=height, width=width)
+        return np.asarray(picture)
+
+    @property
+    def text_zh(self) -> str:
+        return self.entry.text_zh or self.entry.text_en or ""
+
+    @property
+    def text_en(self) -> str:
+        return self.entry.text_en or self.entry.text_zh or ""
+
+
+Batches = list[tuple[Shape, list[int]]]
+
+
+class FilePlan:
+    """Steps over the pictures of data sets.
+
+    pictures: by shape. repeats: by shape too, how often each takes part in an epoch; of 0.5 half take part.
+    """
+
+    def __init__(
+        self,
+        pictures: Mapping[Shape, Sequence[Entry]],
+        repeats: Mapping[Shape, Sequence[float]],
+        *,
+        layout: Layout,
+        seed: int,
+    ) -> None:
+        self.pictures, self.repeats, self.layout, self.seed = pictures, repeats, layout, seed
+        self._epoch = lru_cache(maxsize=2)(self._deal)
+        self.epoch_steps = len(self._epoch(0))  # the same for every epoch
+
+    def at(self, step: int) -> Bucket:
+        (height, width), _ = self._batch(step)
+        return Bucket(layout=self.layout, height=height, width=width)
+
+    def sample(self, step: int, row: int) -> FileSample:
+        shape, indices = self._batch(step)
+        return FileSample(self.pictures[shape][indices[row]], shape)
+
+    def names(self, step: int) -> list[str]:
+        """Of the pictures in a step, for messages."""
+        shape, indices = self._batch(step)
+        return [self.pictures[shape][index].name for index in indices]
+
+    def _batch(self, step: int) -> tuple[Shape, list[int]]:
+        epoch, place = divmod(step, self.epoch_steps)
+        return self._epoch(epoch)[place]
+
+    def _deal(self, epoch: int) -> Batches:
+        rng = random.Random(f"{self.seed}/{epoch}")
+        batches: Batches = []
+        size = self.layout.global_batch
+        for shape in self.pictures:
+            drawn = draw(self.repeats[shape], rng)
+            rng.shuffle(drawn)
+            short = -len(drawn) % size
+            drawn += (drawn * math.ceil(short / len(drawn)))[:short]
+            batches += [(shape, drawn[first : first + size]) for first in range(0, len(drawn), size)]
+        rng.shuffle(batches)
+        return batches
+
+
+def draw(repeats: Sequence[float], rng: random.Random) -> list[int]:
+    """Indices, each as often as its repeats say; of what is left over, so many that the sum is right, and at least one.
+
+    Source: weighted sampling without replacement, Efraimidis and Spirakis 2006.
+    """
+    drawn = [index for index, repeat in enumerate(repeats) for _ in range(int(repeat))]
+    rest = [repeat - int(repeat) for repeat in repeats]
+    keys = sorted(((rng.random() ** (1 / part), index) for index, part in enumerate(rest) if part), reverse=True)
+    drawn += [index for _, index in keys[: round(sum(rest))]]
+    return drawn or [rng.randrange(len(repeats))]
