@@ -27,7 +27,7 @@ from dianjing.train.config import (
     TextToImageSamples,
     read_config,
 )
-from dianjing.train.data import Bucket, Buckets, CaptionEncoder, Layout, MicroBatches, World, loader, only
+from dianjing.train.data import Bucket, CaptionEncoder, Layout, MicroBatches, World, WorldPlan, loader, only_pictures
 from dianjing.train.loop import Diverged, Outcome, Task, Trainer
 from dianjing.train.text_to_image import TextToImageTask
 from dianjing.train.texts import BilingualCaptions
@@ -59,10 +59,10 @@ def sticker_names() -> list[str]:
 def pictures(world: World, *, seed: int, count: int) -> torch.Tensor:
     """uint8 (count, H, W, 3), apart from what is trained on."""
     layout = Layout(global_batch=count, accumulation=1, processes=1, rank=0)
-    return MicroBatches(world, only(layout), seed=seed + PROBE_SEED)[0]["images"]
+    return MicroBatches(only_pictures(world, layout, seed=seed + PROBE_SEED), seed=seed)[0]["images"]
 
 
-def make_buckets(config: Run, accelerator: Accelerator) -> Buckets:
+def make_plan(config: Run, world: World, accelerator: Accelerator) -> WorldPlan:
     """The configured buckets, dealt out to the processes there are."""
     run = config.run
     buckets = [
@@ -76,7 +76,9 @@ def make_buckets(config: Run, accelerator: Accelerator) -> Buckets:
         for section in config.data.buckets
     ]  # fmt: skip
     shares = [section.share for section in config.data.buckets]
-    return Buckets(buckets=buckets, shares=shares, stride=run.batch_size, seed=run.seed)
+    return WorldPlan(
+        world=world, buckets=buckets, shares=shares, stride=run.batch_size, seed=run.seed, fps=config.data.fps
+    )
 
 
 def tokenizer_folder(config: TextToImageRun, world: World, accelerator: Accelerator) -> Path:
@@ -164,10 +166,10 @@ def train(config: Run, world: World, *, resume: str, wants_stop: Callable[[], bo
     # of several kinds of sample, none passes through all the weights
     unused = [DistributedDataParallelKwargs(find_unused_parameters=True)] if len(config.data.buckets) > 1 else []
     accelerator = Accelerator(mixed_precision=run.mixed_precision, kwargs_handlers=unused)
-    buckets = make_buckets(config, accelerator)
+    plan = make_plan(config, world, accelerator)
     run.folder.mkdir(parents=True, exist_ok=True)
     task, captions = make_task(config, world, accelerator)
-    trainer = Trainer(task, run, config.optimizer, accelerator, buckets)
+    trainer = Trainer(task, run, config.optimizer, accelerator, plan)
     if checkpoint is not None:
         trainer.load(checkpoint)
     if accelerator.is_main_process:
@@ -176,7 +178,7 @@ def train(config: Run, world: World, *, resume: str, wants_stop: Callable[[], bo
         counted = sum(p.numel() for p in task.parameters() if p.requires_grad)
         print(f"{config.task}: {counted:,} trained parameters, from step {trainer.step}", flush=True)
     batches = loader(
-        MicroBatches(world, buckets, seed=run.seed, fps=config.data.fps, captions=captions),
+        MicroBatches(plan, seed=run.seed, captions=captions),
         first_step=trainer.step, total_steps=run.total_steps,
         workers=config.data.workers, prefetch=config.data.prefetch,
         pin=accelerator.device.type == "cuda",

@@ -107,30 +107,71 @@ class Bucket:
     layout: Layout
 
 
-@dataclass(frozen=True, kw_only=True)
-class Buckets:
-    """Which bucket a step takes from: a function of (seed, step), each as often as its share says.
+class Plan(Protocol):
+    """Which samples a step takes: functions of a seed and the step alone."""
 
-    stride: positions from one step to the next, the same for all so that positions tell how far the run is.
+    @property
+    def accumulation(self) -> int: ...
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Of its buckets."""
+
+    def at(self, step: int) -> Bucket: ...
+
+    def sample(self, step: int, row: int) -> Any:
+        """A `Sample`, or a `ClipSample` in buckets of clips; row of the global batch."""
+
+    def describe(self, step: int) -> str:
+        """The samples of a step, for whoever looks for a bad one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldPlan:
+    """Samples of a world, each bucket as often as its share says.
+
+    stride: positions from one step to the next, the same for all buckets so that positions tell how far the run is.
     """
 
+    world: World
     buckets: Sequence[Bucket]
     shares: Sequence[float]
     stride: int
     seed: int
+    fps: float = 8.0
 
     def __post_init__(self) -> None:
         largest = max(bucket.layout.global_batch for bucket in self.buckets)
         if largest > self.stride:
             raise ValueError(f"a bucket of {largest} samples in a run of batch_size {self.stride}; raise batch_size")
 
+    @property
+    def accumulation(self) -> int:
+        return self.buckets[0].layout.accumulation
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        return frozenset(bucket.kind for bucket in self.buckets)
+
     def at(self, step: int) -> Bucket:
         return random.Random(f"{self.seed}/{step}").choices(self.buckets, self.shares)[0]
 
+    def sample(self, step: int, row: int) -> Any:
+        bucket, position = self.at(step), step * self.stride + row
+        if bucket.kind == "picture":
+            return self.world.picture(self.seed, position)
+        draw = self.world.clip if bucket.kind == "clip" else self.world.click
+        return draw(self.seed, position, num_frames=bucket.num_frames, fps=self.fps)
 
-def only(layout: Layout) -> Buckets:
-    """Pictures alone."""
-    return Buckets(buckets=[Bucket(layout=layout)], shares=[1.0], stride=layout.global_batch, seed=0)
+    def describe(self, step: int) -> str:
+        bucket, first = self.at(step), step * self.stride
+        return f"seed {self.seed}, {bucket.kind} samples {first} to {first + bucket.layout.global_batch - 1}"
+
+
+def only_pictures(world: World, layout: Layout, *, seed: int) -> WorldPlan:
+    return WorldPlan(
+        world=world, buckets=[Bucket(layout=layout)], shares=[1.0], stride=layout.global_batch, seed=seed
+    )  # fmt: skip
 
 
 class MicroBatches(Dataset[Batch]):
@@ -139,33 +180,20 @@ class MicroBatches(Dataset[Batch]):
     "images" is uint8, (B, H, W, 3) of pictures and (B, F, H, W, 3) of clips.
     """
 
-    def __init__(
-        self, world: World, buckets: Buckets, *, seed: int, fps: float = 8.0, captions: CaptionEncoder | None = None
-    ) -> None:
-        self.world, self.buckets, self.seed, self.fps, self.captions = world, buckets, seed, fps, captions
-
-    @property
-    def accumulation(self) -> int:
-        return self.buckets.buckets[0].layout.accumulation
+    def __init__(self, plan: Plan, *, seed: int, captions: CaptionEncoder | None = None) -> None:
+        self.plan, self.seed, self.captions = plan, seed, captions
 
     def __getitem__(self, index: int) -> Batch:
-        step, micro = divmod(index, self.accumulation)
-        bucket = self.buckets.at(step)
+        step, micro = divmod(index, self.plan.accumulation)
+        bucket = self.plan.at(step)
         rows = bucket.layout.rows(micro)
-        first = step * self.buckets.stride
-        samples = [self._sample(bucket, first + row) for row in range(rows.start, rows.stop)]
+        samples = [self.plan.sample(step, row) for row in range(rows.start, rows.stop)]
         images = np.stack([sample.image if bucket.kind == "picture" else sample.frames for sample in samples])
         batch = {"images": torch.from_numpy(images)}
         if self.captions is not None:
             draws = np.random.default_rng((self.seed, step)).random((bucket.layout.global_batch, 2))
             batch |= self.captions(samples, draws[rows], kind=bucket.kind)
         return batch
-
-    def _sample(self, bucket: Bucket, position: int) -> Any:
-        if bucket.kind == "picture":
-            return self.world.picture(self.seed, position)
-        draw = self.world.clip if bucket.kind == "clip" else self.world.click
-        return draw(self.seed, position, num_frames=bucket.num_frames, fps=self.fps)
 
 
 def _leave_group(worker: int) -> None:
@@ -180,7 +208,7 @@ def loader(
     data: MicroBatches, *, first_step: int, total_steps: int, workers: int, prefetch: int, pin: bool
 ) -> DataLoader[Batch]:
     """Micro-batches from first_step on, in order; nothing before it is computed."""
-    every = data.accumulation
+    every = data.plan.accumulation
     return DataLoader(
         data,
         batch_size=None,

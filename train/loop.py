@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 
 from dianjing.train.checkpoints import Checkpoint, Tensors, save_checkpoint
 from dianjing.train.config import OptimizerSection, RunSection
-from dianjing.train.data import Batch, Bucket, Buckets
+from dianjing.train.data import Batch, Bucket, Plan
 from dianjing.train.optimizing import MovingAverage, learning_rate, make_optimizer
 
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -89,9 +89,9 @@ class Trainer:
 
     def __init__(
         self, task: Task, run: RunSection, optimizer: OptimizerSection, accelerator: Accelerator,
-        buckets: Buckets,
+        plan: Plan,
     ) -> None:  # fmt: skip
-        self.run, self.settings, self.accelerator, self.buckets = run, optimizer, accelerator, buckets
+        self.run, self.settings, self.accelerator, self.plan = run, optimizer, accelerator, plan
         device = accelerator.device
         half = torch.bfloat16 if run.mixed_precision == "bf16" else torch.float32
         task.to(device)
@@ -201,7 +201,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.generator.manual_seed(step_seed(self.run.seed, self.step))
-        bucket = self.buckets.at(self.step)
+        bucket = self.plan.at(self.step)
         noise = self.task.draw(bucket, self.generator)
         waited, accumulation = 0.0, bucket.layout.accumulation
         for micro in range(accumulation):
@@ -215,7 +215,7 @@ class Trainer:
                 metrics = self.model(batch, {k: v[rows] for k, v in noise.items()})
                 self.accelerator.backward(metrics["loss"] / accumulation)
             self._add({k: v.detach() for k, v in metrics.items()}, weight=1 / accumulation)
-            if len(self.buckets.buckets) > 1:  # of each kind apart, too
+            if len(self.plan.kinds) > 1:  # of each kind apart, too
                 self._add({f"loss_{bucket.kind}": metrics["loss"].detach()}, weight=1 / accumulation)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         bad = ~torch.isfinite(norm)
@@ -255,11 +255,9 @@ class Trainer:
     def _refuse_divergence(self) -> None:
         step = int(self.first_bad)
         if step >= 0:
-            first, bucket = step * self.buckets.stride, self.buckets.at(step)
             raise Diverged(
-                f"the gradient of step {step} is not finite (seed {self.run.seed}, {bucket.kind} samples {first} "
-                f"to {first + bucket.layout.global_batch - 1}); its update was not applied and nothing "
-                "was saved since: resume with a lower learning rate or look at these samples"
+                f"the gradient of step {step} is not finite ({self.plan.describe(step)}); its update was not applied "
+                "and nothing was saved since: resume with a lower learning rate or look at these samples"
             )
 
     def _agree(self, *, interrupted: bool, over: bool) -> Outcome:

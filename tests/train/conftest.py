@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from dianjing.train.config import AutoencoderRun, Run, TextToImageRun, parse_config
-from dianjing.train.data import Batch, Bucket, Layout, MicroBatches, loader, only
+from dianjing.train.data import Batch, Bucket, Layout, MicroBatches, loader, only_pictures
 from dianjing.train.loop import Task, Trainer
 from dianjing.train.tokenizers import save_tokenizers
 
@@ -160,10 +160,11 @@ def make_trainer(config: Run, task: Task | None = None) -> tuple[Trainer, Any]:
         rank=accelerator.process_index,
     )
     config.run.folder.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(task or TinyTask(), config.run, config.optimizer, accelerator, only(layout))
+    plan = only_pictures(TinyWorld(), layout, seed=config.run.seed)
+    trainer = Trainer(task or TinyTask(), config.run, config.optimizer, accelerator, plan)
 
     def batches() -> Any:
-        data = MicroBatches(TinyWorld(), only(layout), seed=config.run.seed)
+        data = MicroBatches(plan, seed=config.run.seed)
         steps = {"first_step": trainer.step, "total_steps": config.run.total_steps}
         return iter(loader(data, **steps, workers=0, prefetch=2, pin=False))
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from dianjing.train.checkpoints import newest_valid
 from dianjing.train.config import OptimizerSection
-from dianjing.train.data import Bucket, Buckets, Layout, MicroBatches, only
+from dianjing.train.data import Bucket, Layout, MicroBatches, WorldPlan, only_pictures
 from dianjing.train.loop import Diverged, Outcome
 from dianjing.train.optimizing import learning_rate, make_optimizer
 from tests.train.conftest import TinyTask, TinyWorld, autoencoder_run, make_trainer
@@ -191,7 +191,7 @@ def test_batch_that_cannot_be_dealt_out_is_refused():
 def test_data_depend_on_seed_and_position_only():
     def images(seed: int, accumulation: int) -> torch.Tensor:
         layout = Layout(global_batch=4, accumulation=accumulation, processes=1, rank=0)
-        data = MicroBatches(TinyWorld(), only(layout), seed=seed)
+        data = MicroBatches(only_pictures(TinyWorld(), layout, seed=seed), seed=seed)
         return torch.cat([data[2 * accumulation + m]["images"] for m in range(accumulation)])
 
     assert torch.equal(images(1, 1), images(1, 4))
@@ -201,12 +201,12 @@ def test_data_depend_on_seed_and_position_only():
 def test_each_bucket_comes_as_often_as_its_share_and_steps_keep_theirs():
     layouts = [Layout(global_batch=size, accumulation=1, processes=1, rank=0) for size in (4, 2)]
     pictures, clips = Bucket(layout=layouts[0]), Bucket(kind="clip", num_frames=3, layout=layouts[1])
-    buckets = Buckets(buckets=[pictures, clips], shares=[3.0, 1.0], stride=4, seed=0)
-    drawn = [buckets.at(step) for step in range(2000)]
+    plan = WorldPlan(world=TinyWorld(), buckets=[pictures, clips], shares=[3.0, 1.0], stride=4, seed=0)
+    drawn = [plan.at(step) for step in range(2000)]
     assert abs(drawn.count(pictures) / 2000 - 0.75) < 0.03
-    assert drawn == [buckets.at(step) for step in range(2000)]
-    data = MicroBatches(TinyWorld(), buckets, seed=0)
+    assert drawn == [plan.at(step) for step in range(2000)]
+    data = MicroBatches(plan, seed=0)
     shapes = {tuple(data[step]["images"].shape) for step in range(20)}
     assert shapes == {(4, 16, 16, 3), (2, 3, 16, 16, 3)}
     with pytest.raises(ValueError, match="raise batch_size"):
-        Buckets(buckets=[pictures], shares=[1.0], stride=2, seed=0)
+        WorldPlan(world=TinyWorld(), buckets=[pictures], shares=[1.0], stride=2, seed=0)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from dianjing.train.__main__ import main, train
 from dianjing.train.autoencoder import AutoencoderTask, edge_distance, kl_per_number, psnr
-from dianjing.train.data import Bucket, Layout, MicroBatches, only
+from dianjing.train.data import Bucket, Layout, MicroBatches, only_pictures
 from dianjing.train.loop import Outcome
 from dianjing.train.text_to_image import TextToImageTask
 from dianjing.train.texts import BilingualCaptions
@@ -30,7 +30,7 @@ def vae(tmp_path):
 
 
 def batch_of(task_batch: int, captions=None):
-    return MicroBatches(TinyWorld(), only(layout_of(task_batch)), seed=0, captions=captions)[0]
+    return MicroBatches(only_pictures(TinyWorld(), layout_of(task_batch), seed=0), seed=0, captions=captions)[0]
 
 
 def layout_of(batch_size: int) -> Layout:

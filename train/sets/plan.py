@@ -45,10 +45,12 @@ Batches = list[tuple[Shape, list[int]]]
 
 
 class FilePlan:
-    """Steps over the pictures of data sets.
+    """Steps over the pictures of data sets, as `Plan`.
 
     pictures: by shape. repeats: by shape too, how often each takes part in an epoch; of 0.5 half take part.
     """
+
+    kinds = frozenset(["picture"])
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class FilePlan:
         seed: int,
     ) -> None:
         self.pictures, self.repeats, self.layout, self.seed = pictures, repeats, layout, seed
+        self.accumulation = layout.accumulation
         self._epoch = lru_cache(maxsize=2)(self._deal)
         self.epoch_steps = len(self._epoch(0))  # the same for every epoch
 
@@ -71,9 +74,11 @@ class FilePlan:
         return FileSample(self.pictures[shape][indices[row]], shape)
 
     def names(self, step: int) -> list[str]:
-        """Of the pictures in a step, for messages."""
         shape, indices = self._batch(step)
         return [self.pictures[shape][index].name for index in indices]
+
+    def describe(self, step: int) -> str:
+        return ", ".join(self.names(step))
 
     def _batch(self, step: int) -> tuple[Shape, list[int]]:
         epoch, place = divmod(step, self.epoch_steps)
