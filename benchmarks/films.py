@@ -38,7 +38,7 @@ def load(model: str) -> tuple[TextToImagePipeline, TextToVideoPipeline, ImageToV
     if not parts["transformer"].config.use_motion_blocks:
         film = DiT(**{**parts["transformer"].config, "use_motion_blocks": True, "max_regions": REGIONS})
         film.load_state_dict(parts["transformer"].state_dict(), strict=False)
-        parts["transformer"] = film.eval()
+        parts["transformer"] = film
     defaults = {name: value for name, value in pictures.config.items() if name.startswith("default_")}
     pipes: Any = (pictures, TextToVideoPipeline(**parts, **defaults), ImageToVideoPipeline(**parts, **defaults))
     for pipe in pipes:

@@ -6,6 +6,7 @@ F frames, H height, W width.
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def _read_video(path: Path, most_frames: int) -> tuple[list[np.ndarray], float]:
             raise ValueError("it has no pictures")
         check_picture_size(stream.codec_context.width, stream.codec_context.height)
         shown = (frame.to_ndarray(format="rgb24") for frame in container.decode(stream))
-        frames = _first(shown, most_frames)
+        frames = list(islice(shown, most_frames))
         return frames, float(stream.average_rate or STILL_FPS)
 
 
@@ -74,7 +75,7 @@ def _read_animation(path: Path, most_frames: int) -> tuple[list[np.ndarray], flo
 
     with closing(Image.open(path, formats=("WEBP", "GIF"))) as image:
         check_picture_size(*image.size)
-        frames = _first(shown(image), most_frames)
+        frames = list(islice(shown(image), most_frames))
     total = sum(durations)
     return frames, 1000 * len(frames) / total if total else STILL_FPS
 
@@ -86,7 +87,3 @@ def _read_folder(path: Path, most_frames: int) -> tuple[list[np.ndarray], float]
             check_picture_size(*image.size)
             frames.append(np.asarray(image.convert("RGB")))
     return frames, STILL_FPS
-
-
-def _first(frames: Iterator[np.ndarray], number: int) -> list[np.ndarray]:
-    return [frame for frame, _ in zip(frames, range(number), strict=False)]

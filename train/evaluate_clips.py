@@ -11,7 +11,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +260,7 @@ def true_film(clip: Clip, language: str, seed: int) -> np.ndarray:
 
 
 def first(clips: Iterator[Clip], number: int) -> list[Clip]:
-    return [clip for clip, _ in zip(clips, range(number), strict=False)]
+    return list(islice(clips, number))
 
 
 def _main() -> None:

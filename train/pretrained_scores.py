@@ -22,7 +22,7 @@ class ClipScores:
     """
 
     def __init__(self, weights: str):
-        self.model = AutoModel.from_pretrained(weights, use_safetensors=True).eval()
+        self.model = AutoModel.from_pretrained(weights, use_safetensors=True)
         self.processor = AutoProcessor.from_pretrained(weights)
 
     @torch.no_grad()
@@ -55,7 +55,7 @@ class FilmFeatures(nn.Module):
 
     def __init__(self, weights: str):
         super().__init__()
-        self.model = AutoModel.from_pretrained(weights, use_safetensors=True).eval()
+        self.model = AutoModel.from_pretrained(weights, use_safetensors=True)
         self.num_features = self.model.config.hidden_size  # torchmetrics asks for it
         self.processor = AutoImageProcessor.from_pretrained(weights)
 
