@@ -14,7 +14,8 @@ from diffusers import HunyuanDiT2DModel
 from torch import Tensor, nn
 
 from dianjing.dit import DiT
-from dianjing.train.config import AutoencoderModel, TextToImageModel, read_config
+from dianjing.train.config import read_config
+from dianjing.train.sections import AutoencoderModel, TextToImageModel
 from dianjing.train.text_to_image import make_transformer
 from dianjing.weights import registry
 

@@ -171,18 +171,31 @@ def bench(
     )
 
 
-@app.command(short_help="Train from a recipe.")
+@app.command(short_help="Train, or fine-tune on pictures of your own.")
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A recipe (TOML).")],
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="[verify-resume] CONFIG", help="The run file (TOML). verify-resume: see below."),
+    ],
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value.")] = None,
     resume: Annotated[str, typer.Option(help="auto, none, or a checkpoint's folder.")] = "auto",
+    init: Annotated[bool, typer.Option("--init", help="Write a commented run file to begin with.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the run will do and need, and no more.")] = False,
+    cache_only: Annotated[
+        bool, typer.Option("--cache-only", help="Encode pictures and captions, and no more.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
-    """Train from a recipe; on several devices: accelerate launch -m dianjing.train CONFIG."""
+    """Train from a run file; on several devices: accelerate launch -m dianjing.train CONFIG.
+
+    `verify-resume CONFIG` tries on the spot whether stopping and resuming ends, bit for bit, where going on ends.
+    """
     from dianjing.train.__main__ import main as train_main
 
     settings = [part for override in overrides or [] for part in ("--set", override)]
-    raise typer.Exit(train_main([str(config), *settings, "--resume", resume]))
+    given = {"--init": init, "--dry-run": dry_run, "--cache-only": cache_only}
+    flags = [flag for flag, is_given in given.items() if is_given]
+    raise typer.Exit(train_main([*words, *settings, "--resume", resume, *flags]))
 
 
 def report(error: Exception, *, debug: bool) -> int:

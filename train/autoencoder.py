@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from dianjing.train.config import AutoencoderModel, AutoencoderObjective, AutoencoderSamples
 from dianjing.train.data import Batch, Bucket
 from dianjing.train.loop import Task
 from dianjing.train.pictures import tile, to_pixels, to_uint8
 from dianjing.train.principal import make_principal
+from dianjing.train.sections import AutoencoderModel, AutoencoderObjective, AutoencoderSamples
 from dianjing.train.weights import load_weights, save_module
 
 FIRST_LOG_VARIANCE = -6.0

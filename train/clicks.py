@@ -13,8 +13,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from transformers import PreTrainedTokenizerBase
 
 from dianjing.dit import Click
-from dianjing.train.config import TextToImageObjective
 from dianjing.train.data import Batch, ClipSample
+from dianjing.train.sections import TextToImageObjective
 
 CLICK_KEYS = ("click_masks", "phrase_ids", "phrase_mask", "asked", "strengths", "shows_first")
 

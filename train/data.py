@@ -8,7 +8,7 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -174,8 +174,17 @@ def only_pictures(world: World, layout: Layout, *, seed: int) -> WorldPlan:
     )  # fmt: skip
 
 
+class PlannedBatches(Protocol):
+    """Item i is micro-batch i % accumulation of step i // accumulation."""
+
+    @property
+    def plan(self) -> Plan: ...
+
+    def __getitem__(self, index: int) -> Batch: ...
+
+
 class MicroBatches(Dataset[Batch]):
-    """Item i is micro-batch i % accumulation of step i // accumulation, built whole by one worker.
+    """Samples of a world, drawn by the worker that builds the batch.
 
     "images" is uint8, (B, H, W, 3) of pictures and (B, F, H, W, 3) of clips.
     """
@@ -205,12 +214,12 @@ def _leave_group(worker: int) -> None:
 
 
 def loader(
-    data: MicroBatches, *, first_step: int, total_steps: int, workers: int, prefetch: int, pin: bool
+    data: PlannedBatches, *, first_step: int, total_steps: int, workers: int, prefetch: int, pin: bool
 ) -> DataLoader[Batch]:
     """Micro-batches from first_step on, in order; nothing before it is computed."""
     every = data.plan.accumulation
     return DataLoader(
-        data,
+        cast(Dataset[Batch], data),
         batch_size=None,
         sampler=range(first_step * every, total_steps * every),
         num_workers=workers,

@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,12 @@ from torch.distributed.checkpoint.state_dict import (
 from tqdm.auto import tqdm
 
 from dianjing.train.checkpoints import Checkpoint, Tensors, save_checkpoint
-from dianjing.train.config import OptimizerSection, RunSection
-from dianjing.train.data import Batch, Bucket, Plan
+from dianjing.train.data import Batch, Bucket, PlannedBatches
 from dianjing.train.optimizing import MovingAverage, learning_rate, make_optimizer
+from dianjing.train.sections import OptimizerSection, RunSection
 
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
+TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
 
 
 class Outcome(Enum):
@@ -78,6 +80,14 @@ class Task(nn.Module, ABC):
         """Write diffusers / transformers folders; return figures measured on the way."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A task and the batches it is trained on."""
+
+    task: Task
+    batches: PlannedBatches
+
+
 def step_seed(seed: int, step: int) -> int:
     """63 well-mixed bits of (seed, step)."""
     digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
@@ -88,10 +98,10 @@ class Trainer:
     """Drives a task from a step to the last one, saving and showing on the way."""
 
     def __init__(
-        self, task: Task, run: RunSection, optimizer: OptimizerSection, accelerator: Accelerator,
-        plan: Plan,
+        self, job: Job, run: RunSection, optimizer: OptimizerSection, accelerator: Accelerator
     ) -> None:  # fmt: skip
-        self.run, self.settings, self.accelerator, self.plan = run, optimizer, accelerator, plan
+        self.run, self.settings, self.accelerator, self.plan = run, optimizer, accelerator, job.batches.plan
+        task = job.task
         device = accelerator.device
         half = torch.bfloat16 if run.mixed_precision == "bf16" else torch.float32
         task.to(device)
@@ -109,9 +119,9 @@ class Trainer:
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Weights, averages and optimizer moments of a checkpoint; the next step follows from it."""
-        set_model_state_dict(self.model, checkpoint.tensors("model"), options=FULL)
+        self._take(checkpoint, "model")
         with self.average.applied():
-            set_model_state_dict(self.model, checkpoint.tensors("ema"), options=FULL)
+            self._take(checkpoint, "ema")
         groups = get_optimizer_state_dict(self.model, self.optimizer)["param_groups"]
         moments: dict[str, Tensors] = {}
         for key, value in checkpoint.tensors("optimizer").items():
@@ -270,5 +280,17 @@ class Trainer:
         return Outcome.TIME_OVER if over else Outcome.FINISHED
 
     def _weights(self) -> Tensors:
-        state = get_model_state_dict(self.model, options=FULL)
+        """The trained ones, under their names in the task."""
+        state = get_model_state_dict(self.model, options=TRAINED)
         return {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
+
+    def _take(self, checkpoint: Checkpoint, name: str) -> None:
+        """Raises ValueError where it holds other weights than are trained."""
+        tensors = checkpoint.tensors(name)
+        own = get_model_state_dict(self.model, options=StateDictOptions(ignore_frozen_params=True)).keys()
+        if strange := sorted(tensors.keys() ^ own):
+            raise ValueError(
+                f"{checkpoint.path} is of another model: {len(strange)} names differ, such as {strange[0]}; "
+                "start in another run.folder"
+            )
+        set_model_state_dict(self.model, tensors, options=TRAINED)

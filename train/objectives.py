@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from dianjing.train.sections import TimestepsSection
+
 
 def scaled_linear_alphas_cumprod(beta_start: float, beta_end: float, num_steps: int = 1000) -> Tensor:
     """alpha_bar_t = prod_s (1 - beta_s), sqrt(beta) linear (Rombach et al. 2022, LDM code)."""
@@ -31,8 +33,18 @@ def min_snr_weight(alpha_bar: Tensor, *, gamma: float) -> Tensor:
     return snr.clamp(max=gamma) / (snr + 1)
 
 
-def uniform_positions(u: Tensor) -> Tensor:
+def min_snr_weight_epsilon(alpha_bar: Tensor, *, gamma: float) -> Tensor:
+    """min(SNR, gamma) / SNR: the same for a model that predicts the noise; SNR may not be 0."""
+    snr = signal_to_noise(alpha_bar)
+    return snr.clamp(max=gamma) / snr
+
+
+def positions(u: Tensor, timesteps: TimestepsSection) -> Tensor:
     """Where on [0, 1) each sample's timestep lies; u is uniform on [0, 1)."""
+    if timesteps.timesteps == "stratified":
+        return stratified_positions(u)
+    if timesteps.timesteps == "logit_normal":
+        return logit_normal_positions(u, mean=timesteps.logit_mean, std=timesteps.logit_std)
     return u
 
 
@@ -45,6 +57,11 @@ def logit_normal_positions(u: Tensor, *, mean: float, std: float) -> Tensor:
     """sigmoid(mean + std z), z ~ N(0, 1) by the inverse CDF (Esser et al. 2024, Eq. 19)."""
     z = torch.special.ndtri(u.double().clamp(1e-6, 1 - 1e-6))
     return torch.sigmoid(mean + std * z).float()
+
+
+def shifted(position: Tensor, *, shift: float) -> Tensor:
+    """s p / (1 + (s - 1) p): more noise for larger pictures (Esser et al. 2024, Eq. 23)."""
+    return shift * position / (1 + (shift - 1) * position)
 
 
 def to_timestep(position: Tensor, num_steps: int = 1000) -> Tensor:

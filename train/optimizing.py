@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from dianjing.train.config import OptimizerSection
+from dianjing.train.sections import OptimizerSection
 
 
 def learning_rate(config: OptimizerSection, step: int, total_steps: int) -> float:

@@ -23,11 +23,12 @@ from transformers import (
 from dianjing.dit import DiT
 from dianjing.train import objectives
 from dianjing.train.clicks import CLICK_KEYS, make_click
-from dianjing.train.config import TextToImageModel, TextToImageObjective, TextToImageSamples
 from dianjing.train.data import Batch, Bucket, ClipSample
 from dianjing.train.loop import Task
+from dianjing.train.noising import Diffusion
 from dianjing.train.pictures import stack, tile, to_pixels, to_uint8
 from dianjing.train.principal import as_convolution
+from dianjing.train.sections import TextToImageModel, TextToImageObjective, TextToImageSamples
 from dianjing.train.texts import TEXT_KEYS, BilingualCaptions
 from dianjing.train.weights import load_weights, save_module
 
@@ -114,7 +115,8 @@ class TextToImageTask(Task):
         self.objective, self.samples, self.captions, self.probe = objective, samples, captions, probe
         self.frozen = (vae, as_convolution(vae))  # in a tuple, so that they are not registered
         alphas = objectives.scaled_linear_alphas_cumprod(objective.beta_start, objective.beta_end)
-        self.register_buffer("alphas_cumprod", alphas, persistent=False)
+        gamma = objective.min_snr_gamma
+        self.noising = Diffusion(alphas_cumprod=alphas, prediction="v_prediction", min_snr_gamma=gamma)
         self.encode_pictures, self.predict = self._encode_pictures, self._predict
 
     def place(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -122,6 +124,7 @@ class TextToImageTask(Task):
         vae.to(device, dtype, memory_format=torch.channels_last)
         if convolution is not None:
             convolution.to(device)
+        self.noising = self.noising.to(device)
 
     def compile_parts(self, mode: str) -> None:
         self.encode_pictures = torch.compile(self._encode_pictures, mode=mode)
@@ -131,36 +134,21 @@ class TextToImageTask(Task):
         device, rows = generator.device, bucket.layout.global_batch
         channels, *sides = self.latent_shape
         shape = (rows, channels, *sides) if bucket.num_frames == 1 else (rows, channels, bucket.num_frames, *sides)
-        return {
-            "latents": torch.randn(shape, generator=generator, device=device),
-            "timestep": self._timesteps(torch.rand(rows, generator=generator, device=device)),
-        }
+        latents = torch.randn(shape, generator=generator, device=device)
+        positions = objectives.positions(torch.rand(rows, generator=generator, device=device), self.objective)
+        return {"latents": latents, "timestep": self.noising.timestep(positions)}
 
     def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
         latents, timestep = self.encode_pictures(batch["images"]), noise["timestep"]
-        alpha_bar = self.alphas_cumprod[timestep].reshape(-1, *[1] * (latents.ndim - 1))
-        noisy = objectives.add_noise(latents, noise["latents"], alpha_bar)
-        target = objectives.velocity(latents, noise["latents"], alpha_bar)
+        noisy = self.noising.noisy(latents, noise["latents"], timestep)
+        target = self.noising.target(latents, noise["latents"], timestep)
         text = [batch[key] for key in TEXT_KEYS]
         clicked = None
         if CLICK_KEYS[0] in batch:
             clicked = (latents[:, :, 0], [batch[key] for key in CLICK_KEYS])
         predicted = self.predict(noisy, timestep, text, clicked)
         errors = (predicted.float() - target).square().flatten(1).mean(dim=1)
-        weighted = errors
-        if self.objective.min_snr_gamma is not None:
-            gamma = self.objective.min_snr_gamma
-            weighted = errors * objectives.min_snr_weight(alpha_bar.flatten(), gamma=gamma)
-        return {"loss": weighted.mean(), "v_error": errors.mean()}
-
-    def _timesteps(self, u: Tensor) -> Tensor:
-        kind = self.objective.timesteps
-        if kind == "stratified":
-            u = objectives.stratified_positions(u)
-        elif kind == "logit_normal":
-            mean, std = self.objective.logit_mean, self.objective.logit_std
-            u = objectives.logit_normal_positions(u, mean=mean, std=std)
-        return objectives.to_timestep(u)
+        return {"loss": (errors * self.noising.weight(timestep)).mean(), "v_error": errors.mean()}
 
     @torch.no_grad()
     def _encode_pictures(self, images: Tensor) -> Tensor:
@@ -210,14 +198,14 @@ class TextToImageTask(Task):
             batch = self.captions(self.probe, draws, kind="click")
             batch["shows_first"].fill_(1.0)
             images = torch.from_numpy(np.stack([clip.frames for clip in self.probe]))
-            first_frame = self._encode_pictures(images[:, 0].to(self.alphas_cumprod.device))
+            first_frame = self._encode_pictures(images[:, 0].to(self.transformer.device))
             clips = self._sample(batch, num_frames=images.shape[1], first_frame=first_frame)
             rows.append(tile(to_uint8(clips.flatten(0, 1)), columns=images.shape[1]))
         return stack(rows)
 
     def _sample(self, batch: Batch, *, num_frames: int, first_frame: Tensor | None = None) -> Tensor:
         """Pixels (B, F, 3, H, W): guided away from nothing said and nothing asked; latents of the first frames."""
-        samples, device = self.samples, self.alphas_cumprod.device
+        samples, device = self.samples, self.transformer.device
         vae, _ = self.frozen
         batch = {key: tensor.to(device) for key, tensor in batch.items()}
         empty = self.captions.encode([""] * len(batch["ids"]))

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from dianjing.train.clicks import Clicks
-from dianjing.train.config import TextToImageModel, TextToImageObjective
 from dianjing.train.data import Batch
+from dianjing.train.sections import TextToImageModel, TextToImageObjective
 
 TEXT_KEYS = ("ids", "mask", "ids_t5", "mask_t5")
 

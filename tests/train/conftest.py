@@ -11,9 +11,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from dianjing.train.config import AutoencoderRun, Run, TextToImageRun, parse_config
+from dianjing.train.config import Run, parse_config
 from dianjing.train.data import Batch, Bucket, Layout, MicroBatches, loader, only_pictures
 from dianjing.train.loop import Task, Trainer
+from dianjing.train.sections import AutoencoderRun, TextToImageRun
 from dianjing.train.tokenizers import save_tokenizers
 
 CAPTIONS = ("草地上的一只小猫", "海上的红色气球", "a small cat on the grass", "a Red balloon at sea")

@@ -8,11 +8,13 @@ import torch
 from transformers import AutoTokenizer
 
 from dianjing.dit import DiT
-from dianjing.train.__main__ import make_task, train
 from dianjing.train.clicks import Clicks, make_click
-from dianjing.train.config import TextToImageObjective, parse_config
+from dianjing.train.config import parse_config
 from dianjing.train.loop import Outcome
+from dianjing.train.running import train
+from dianjing.train.sections import TextToImageObjective
 from dianjing.train.texts import BilingualCaptions
+from dianjing.train.worlds import make_task
 from tests.train.conftest import TinyWorld, autoencoder_run, film_run, text_to_image_run
 from tests.train.test_tasks import batch_of, never, overfit
 

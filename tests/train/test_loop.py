@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from dianjing.train.checkpoints import newest_valid
-from dianjing.train.config import OptimizerSection
 from dianjing.train.data import Bucket, Layout, MicroBatches, WorldPlan, only_pictures
 from dianjing.train.loop import Diverged, Outcome
 from dianjing.train.optimizing import learning_rate, make_optimizer
+from dianjing.train.sections import OptimizerSection
 from tests.train.conftest import TinyTask, TinyWorld, autoencoder_run, make_trainer
 
 

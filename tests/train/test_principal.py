@@ -6,8 +6,8 @@ import torch
 from diffusers import AutoencoderKL
 
 from dianjing.train.autoencoder import make_autoencoder
-from dianjing.train.config import AutoencoderModel
 from dianjing.train.principal import as_convolution, make_principal
+from dianjing.train.sections import AutoencoderModel
 from dianjing.train.stickers import Stage, World
 
 

@@ -8,10 +8,11 @@ import torch
 from diffusers import AutoencoderKL, HunyuanDiTPipeline
 from safetensors.torch import load_file
 
-from dianjing.train.__main__ import main, train
+from dianjing.train.__main__ import main
 from dianjing.train.autoencoder import AutoencoderTask, edge_distance, kl_per_number, psnr
 from dianjing.train.data import Bucket, Layout, MicroBatches, only_pictures
 from dianjing.train.loop import Outcome
+from dianjing.train.running import train
 from dianjing.train.text_to_image import TextToImageTask
 from dianjing.train.texts import BilingualCaptions
 from dianjing.train.tokenizers import make_bert_tokenizer, make_t5_tokenizer

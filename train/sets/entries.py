@@ -58,6 +58,7 @@ class Entry:
     source: Source
     text_zh: str | None
     text_en: str | None
+    digest: str | None = None  # of its bytes, once they were looked at
 
 
 def languages_of(text: str) -> dict[str, str | None]:

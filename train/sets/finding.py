@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dianjing.train.config import SetSection
+from dianjing.train.sections import SetSection
 from dianjing.train.sets.entries import Cell, Entry, File, Member, Source, languages_of
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")

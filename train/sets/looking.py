@@ -1,8 +1,9 @@
 """Every picture of a data set is opened once before it is trained on: what cannot be read is named, not met later."""
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 
 from PIL import Image
@@ -23,26 +24,32 @@ class Looked:
     dropped: dict[str, str]
 
 
+def read(source: Source, *, name: str) -> bytes:
+    """Raises ValueError for what cannot be read."""
+    try:
+        return source.read()
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read: {error.strerror}") from None
+
+
 def decode(source: Source, *, name: str) -> Image.Image:
     """The picture as RGB, upright.
 
     Raises: ValueError for what cannot be read as one.
     """
-    try:
-        content = source.read()
-    except OSError as error:
-        raise ValueError(f"{name} cannot be read: {error.strerror}") from None
-    return open_picture(BytesIO(content), name=name)
+    return open_picture(BytesIO(read(source, name=name)), name=name)
 
 
 def look(entries: Sequence[Entry], *, min_px: int) -> Looked:
     """Open them all; pictures with a side below `min_px` are left out."""
 
-    def examine(entry: Entry) -> tuple[int, int] | str:
+    def examine(entry: Entry) -> tuple[tuple[int, int], str] | str:
         try:
-            return decode(entry.source, name=entry.name).size
+            content = read(entry.source, name=entry.name)
+            size = open_picture(BytesIO(content), name=entry.name).size
         except ValueError as error:
             return str(error)
+        return size, hashlib.blake2b(content, digest_size=20).hexdigest()
 
     found = Looked(entries=[], sizes=[], dropped={})
     with ThreadPoolExecutor(THREADS) as pool:
@@ -50,9 +57,11 @@ def look(entries: Sequence[Entry], *, min_px: int) -> Looked:
         for entry, answer in zip(entries, bar, strict=True):
             if isinstance(answer, str):
                 found.dropped[entry.name] = answer
-            elif min(answer) < min_px:
-                found.dropped[entry.name] = f"{answer[0]} x {answer[1]} px is below {min_px} px"
+                continue
+            (width, height), digest = answer
+            if min(width, height) < min_px:
+                found.dropped[entry.name] = f"{width} x {height} px is below {min_px} px"
             else:
-                found.entries.append(entry)
-                found.sizes.append(answer)
+                found.entries.append(replace(entry, digest=digest))
+                found.sizes.append((width, height))
     return found

@@ -10,7 +10,7 @@ colours). The score
     2 gain - a|D|^2 = 4 D.p - 4 a D.B - 2 |p|^2 + 4 a p.B - 2 a^2 |B|^2 - a |D|^2
 
 is positive where a sprite explains more than half of what it covers. It is four correlations, computed for all
-templates and offsets at once by FFT on a coarse picture, then exactly at full size around the best.
+templates and offsets at once on a coarse picture, as one product a size, then exactly at full size around the best.
 Objects are taken greedily, the best score first.
 """
 
@@ -86,7 +86,7 @@ class Matcher:
         self.sizes_px = [side * size_px // 128 for side in SIZES_PX]
         self.looks = looks()
         self.keys = [(look, side) for side in self.sizes_px for look in self.looks]
-        self.spectra, self.energy = self._coarse_templates()
+        self.templates = [self._coarse_templates(side) for side in self.sizes_px]
         shown = [
             paint(kind, variant, size_px=size_px) for kind in range(len(BACKGROUNDS)) for variant in range(VARIANTS)
         ]
@@ -94,15 +94,11 @@ class Matcher:
             device
         )
 
-    def _coarse_templates(self) -> tuple[Tensor, Tensor]:
-        side = COARSE_PX
-        spectra = torch.empty((8, len(self.keys), side, side // 2 + 1), dtype=torch.complex64, device=self.device)
-        energy = torch.empty(len(self.keys), device=self.device)
-        for index, ((thing, colour), size_px) in enumerate(self.keys):
-            coarse = F.avg_pool2d(_template(thing, colour, size_px), self.coarse).to(self.device)
-            spectra[:, index] = torch.fft.rfft2(coarse, s=(side, side)).conj()
-            energy[index] = 2 * coarse[:3].square().sum()
-        return spectra, energy
+    def _coarse_templates(self, size_px: int) -> tuple[Tensor, Tensor]:
+        """Of every look, at one size: channels in a row (T, 8 s s), and 2 |p|^2 (T, 1)."""
+        coarse = torch.stack([F.avg_pool2d(_template(*look, size_px), self.coarse) for look in self.looks])
+        energy = 2 * coarse[:, :3].square().sum((1, 2, 3))
+        return coarse.flatten(1).to(self.device), energy[:, None].to(self.device)
 
     def background(self, picture: Tensor) -> tuple[int, Tensor]:
         """The background nearest to a picture (3, S, S), most of all at its border: (kind, (3, S, S)).
@@ -115,20 +111,17 @@ class Matcher:
         best = int((errors.flatten(1).mean(1) + errors[:, ~inner].mean(1)).argmin())
         return best // VARIANTS, self.backgrounds[best]
 
-    def _coarse_score(self, picture: Tensor, background: Tensor) -> Tensor:
-        """Score of every template at every coarse offset: (T, s, s); -inf where it would not fit."""
+    def _coarse_score(self, picture: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
+        """Of every key the best score (T,), and at which coarse offset (T, 2): down and across."""
         fields = F.avg_pool2d(_fields(picture, background), self.coarse)
-        side = fields.shape[-1]
-        spectrum = torch.fft.rfft2(fields)
-        product = self.spectra[0] * spectrum[0]
-        for channel in range(1, 8):
-            product.addcmul_(self.spectra[channel], spectrum[channel])
-        score = torch.fft.irfft2(product, s=(side, side)) - self.energy[:, None, None]
-        for index, size_px in enumerate(self.sizes_px):
-            block = score[index * len(self.looks) : (index + 1) * len(self.looks)]
-            room = side - size_px // self.coarse + 1
-            block[:, room:, :] = block[:, :, room:] = -torch.inf
-        return score * self.coarse**2
+        scores, places = [], []
+        for size_px, (templates, energy) in zip(self.sizes_px, self.templates, strict=True):
+            windows = F.unfold(fields[None], size_px // self.coarse)[0]  # (8 s s, offsets)
+            best, place = (templates @ windows - energy).max(1)
+            room = fields.shape[-1] - size_px // self.coarse + 1
+            scores.append(best * self.coarse**2)
+            places.append(torch.stack([place // room, place % room], dim=1))
+        return torch.cat(scores), torch.cat(places)
 
     def _refine(self, fields: Tensor, index: int, y: int, x: int) -> tuple[float, Seen]:
         """The exact score of one template around (x, y), at its size and the two beside it."""
@@ -152,14 +145,13 @@ class Matcher:
         return best
 
     def _strongest(self, picture: Tensor, background: Tensor) -> tuple[float, Seen]:
-        coarse = self._coarse_score(picture, background)
-        scores, places = coarse.flatten(1).max(1)
+        scores, places = self._coarse_score(picture, background)
         fields = _fields(picture, background)
         sizes = scores.view(len(self.sizes_px), len(self.looks)).argmax(0)  # the best size of every look
         keys = sizes * len(self.looks) + torch.arange(len(self.looks), device=self.device)
         found = []
         for index in keys[scores[keys].topk(CANDIDATES).indices].tolist():
-            y, x = divmod(int(places[index]), coarse.shape[-1])
+            y, x = places[index].tolist()
             found.append(self._refine(fields, index, y * self.coarse, x * self.coarse))
         return max(found, key=lambda each: each[0])
 

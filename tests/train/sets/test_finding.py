@@ -7,7 +7,7 @@ import tarfile
 import pytest
 from PIL import Image
 
-from dianjing.train.config import SetSection
+from dianjing.train.sections import SetSection
 from dianjing.train.sets.finding import find
 from dianjing.train.sets.looking import decode, look
 

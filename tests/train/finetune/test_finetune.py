@@ -1,0 +1,222 @@
+"""Fine-tuning, tiny: from files and caches to a LoRA or a folder that pipelines load."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, HunyuanDiT2DModel
+from diffusers.models.embeddings import get_2d_rotary_pos_embed
+from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_region_for_grid
+from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+from PIL import Image
+from safetensors.torch import load_file
+
+from dianjing import TextToImagePipeline
+from dianjing.dit import DiT
+from dianjing.train.caches import Cache
+from dianjing.train.finetune.preparing import prepare
+from dianjing.train.finetune.sections import LoraSection
+from dianjing.train.loop import Outcome
+from dianjing.train.running import train
+from tests.train.finetune.conftest import STILL, finetune_run
+
+FULL = {"model": {"trained": "all"}}
+
+
+def export_of(config):
+    return config.run.folder / "export"
+
+
+def prepared(config):
+    from accelerate import Accelerator
+
+    config.run.folder.mkdir(parents=True, exist_ok=True)
+    return prepare(config, Accelerator(cpu=True))
+
+
+def overfit(job, *, steps, learning_rate):
+    optimizer = torch.optim.Adam((p for p in job.task.parameters() if p.requires_grad), learning_rate)
+    batch, bucket = job.batches[0], job.batches.plan.at(0)
+    noise = job.task.draw(bucket, torch.Generator().manual_seed(0))
+    losses = []
+    for _ in range(steps):
+        loss = job.task(batch, noise)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_lora_changes_pictures_and_diffusers_own_class_computes_the_same_with_it(tmp_path, model, sets):
+    config = finetune_run(tmp_path / "run", model=model, sets=sets, total_steps=12)
+    assert train(config, **STILL) is Outcome.FINISHED
+    pipe = TextToImagePipeline.from_pretrained(model)
+    settings = {"num_inference_steps": 2, "output_type": "np"}
+    plain = pipe("小猫", generator=torch.Generator().manual_seed(0), **settings).images
+    pipe.load_lora_weights(export_of(config))
+    adapted = pipe("小猫", generator=torch.Generator().manual_seed(0), **settings).images
+    assert np.abs(adapted - plain).max() > 1e-3
+
+    theirs = HunyuanDiT2DModel.from_pretrained(model / "transformer")
+    inject_adapter_in_model(LoraConfig(r=2, lora_alpha=2, target_modules=list(LoraSection().targets)), theirs)
+    tensors = load_file(export_of(config) / "pytorch_lora_weights.safetensors")
+    report = set_peft_model_state_dict(theirs, {name.removeprefix("transformer."): t for name, t in tensors.items()})
+    assert not report.unexpected_keys
+    inputs = {"hidden_states": torch.randn(1, 2, 8, 8), "timestep": torch.tensor([500.0]), "return_dict": False}
+    span = get_resize_crop_region_for_grid((4, 4), 32)
+    inputs["image_rotary_emb"] = get_2d_rotary_pos_embed(8, span, (4, 4))
+    for index, suffix in enumerate(("", "_t5")):
+        states, _, mask, _ = pipe.encode_prompt("小猫", do_classifier_free_guidance=False, text_encoder_index=index)
+        inputs |= {f"encoder_hidden_states{suffix}": states, f"text_embedding_mask{suffix}": mask}
+    with torch.no_grad():
+        torch.testing.assert_close(pipe.transformer(**inputs)[0], theirs(**inputs)[0], atol=1e-5, rtol=1e-4)
+
+
+def test_full_export_draws_and_differs_from_what_it_began_with(tmp_path, model, sets):
+    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes=FULL)
+    assert train(config, **STILL) is Outcome.FINISHED
+    begun, ended = (DiT.from_pretrained(path / "transformer").state_dict() for path in (model, export_of(config)))
+    assert any(not torch.equal(begun[name], ended[name]) for name in begun)
+    assert TextToImagePipeline.from_pretrained(export_of(config))("小猫", num_inference_steps=1).images
+
+
+OBJECTIVES = {
+    "as trained": {},
+    "full": FULL,
+    "epsilon": {"objective": {"prediction": "epsilon"}},
+    "flow": {"objective": {"prediction": "flow", "shift": 2.0}, **FULL},
+    "DoRA": {"model": {"lora": {"rank": 2, "kind": "dora"}, "recompute_every": 2}},
+}
+
+
+@pytest.mark.parametrize("changes", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_one_batch_is_learnt_by_heart(tmp_path, model, sets, changes):
+    losses = overfit(prepared(finetune_run(tmp_path / "run", model=model, sets=sets, changes=changes)),
+                     steps=100, learning_rate=3e-2)  # fmt: skip
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_gradients_are_the_same_where_blocks_are_computed_twice(tmp_path, model, sets):
+    gradients = []
+    for every in (0, 1, 2):
+        changes = {"model": {"trained": "all", "recompute_every": every}}
+        job = prepared(finetune_run(tmp_path / str(every), model=model, sets=sets, changes=changes))
+        job.task(job.batches[0], job.task.draw(job.batches.plan.at(0), torch.Generator().manual_seed(0)))[
+            "loss"
+        ].backward()
+        gradients.append([p.grad for p in job.task.parameters() if p.requires_grad and p.grad is not None])
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0])
+
+
+def test_batches_hold_what_the_encoders_give_for_their_pictures_and_words(tmp_path, model, sets):
+    config = finetune_run(
+        tmp_path / "run", model=model, sets=sets, changes={"objective": {"caption_dropout": 0, "caption_dropout_t5": 0}}
+    )
+    job = prepared(config)
+    pipe, vae = TextToImagePipeline.from_pretrained(model), AutoencoderKL.from_pretrained(model / "vae")
+    shapes = set()
+    for step in range(job.batches.plan.epoch_steps):
+        batch, bucket = job.batches[step], job.batches.plan.at(step)
+        shapes.add((bucket.height, bucket.width))
+        for row, latents in enumerate(batch["latents"]):
+            sample = job.batches.plan.sample(step, row)
+            pixels = torch.from_numpy(sample.image.copy()).permute(2, 0, 1)[None] / 127.5 - 1
+            with torch.no_grad():
+                expected = vae.encode(pixels).latent_dist.mode()[0] * vae.config.scaling_factor
+                states, _, mask, _ = pipe.encode_prompt(sample.text_zh, do_classifier_free_guidance=False)
+            torch.testing.assert_close(latents, expected)
+            torch.testing.assert_close(batch["embeds"][row], states[0])
+            assert torch.equal(batch["mask"][row], mask[0])
+    assert shapes == {(16, 16), (12, 24)}
+
+
+def test_each_encoder_loses_captions_on_its_own(tmp_path, model, sets):
+    changes = {"objective": {"caption_dropout": 1.0, "caption_dropout_t5": 0.0}}
+    batch = prepared(finetune_run(tmp_path / "run", model=model, sets=sets, changes=changes)).batches[0]
+    assert (batch["mask"].sum(dim=1) == 2).all()  # start and end alone
+    assert (batch["mask_t5"].sum(dim=1) > 2).all()
+
+
+def test_run_resumes_bit_for_bit_and_its_checkpoints_hold_the_adapter_alone(tmp_path, model, sets):
+    runs = {}
+    for name, stops in (("whole", []), ("stopped", [False, False, True])):
+        config = finetune_run(tmp_path / name, model=model, sets=sets)
+        answers = iter([*stops, *[False] * 99])
+        while train(config, resume="auto", wants_stop=lambda a=answers: next(a)) is Outcome.INTERRUPTED:
+            pass
+        runs[name] = (export_of(config) / "pytorch_lora_weights.safetensors").read_bytes()
+    assert runs["whole"] == runs["stopped"]
+    saved = load_file(tmp_path / "whole" / "checkpoints" / "step-00000006" / "model.safetensors")
+    assert saved
+    assert all("lora" in name for name in saved)
+
+
+def test_checkpoint_of_another_adapter_is_refused(tmp_path, model, sets):
+    train(finetune_run(tmp_path / "run", model=model, sets=sets), **STILL)
+    other = finetune_run(tmp_path / "run", model=model, sets=sets, changes={"model": {"lora": {"targets": ["to_q"]}}})
+    with pytest.raises(ValueError, match="another model"):
+        train(other, **STILL)
+
+
+def test_second_run_takes_everything_from_the_cache(tmp_path, model, sets, monkeypatch):
+    prepared(finetune_run(tmp_path / "first", model=model, sets=sets))
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors")}
+    monkeypatch.setattr(AutoencoderKL, "encode", None)
+    prepared(finetune_run(tmp_path / "second", model=model, sets=sets))
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors")} == files
+    texts = {"", "小猫", "a balloon", *(p.read_text(encoding="utf-8") for p in (tmp_path / "pictures").glob("*.txt"))}
+    assert len(files) == 9 + 2 * len(texts)
+
+
+def test_another_picture_under_the_same_name_is_encoded_anew(tmp_path, model, sets):
+    before = prepared(finetune_run(tmp_path / "first", model=model, sets=sets)).batches
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "pictures" / "0.png")
+    after = prepared(finetune_run(tmp_path / "second", model=model, sets=sets)).batches
+    differs = [not torch.equal(before[step]["latents"], after[step]["latents"]) for step in range(5)]
+    assert sum(differs) == 1
+
+
+def test_damaged_or_missing_cache_files_are_named(tmp_path):
+    cache = Cache(tmp_path)
+    cache.write("ab12", {"latents": torch.ones(2)})
+    assert torch.equal(cache.read("ab12")["latents"], torch.ones(2))
+    (tmp_path / "ab" / "ab12.safetensors").write_bytes(b"torn")
+    with pytest.raises(ValueError, match="damaged"):
+        cache.read("ab12")
+    with pytest.raises(ValueError, match="missing"):
+        cache.read("ab13")
+
+
+def test_cache_that_cannot_be_written_is_named_before_weights_load(tmp_path, model, sets):
+    (tmp_path / "blocked").write_text("a file, no folder")
+    changes = {"data": {"cache": str(tmp_path / "blocked" / "cache")}}
+    with pytest.raises(ValueError, match="cannot be written"):
+        prepared(finetune_run(tmp_path / "run", model=model, sets=sets, changes=changes))
+
+
+def test_too_many_bad_pictures_stop_the_run_with_their_names(tmp_path, model, sets):
+    (tmp_path / "pictures" / "3.png").write_bytes(b"no picture")
+    (tmp_path / "pictures" / "4.txt").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(ValueError, match=r"2 of 9(.|\n)*3\.png") as error:
+        prepared(finetune_run(tmp_path / "run", model=model, sets=sets))
+    assert "4.png" in str(error.value)
+    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes={"data": {"drop_limit": 0.3}})
+    prepared(config)
+    report = json.loads((config.run.folder / "data.json").read_text(encoding="utf-8"))
+    assert len(report["left_out"]) == 2
+    assert len(report["cut"]) == 3  # the wide ones
+
+
+def test_target_that_is_no_layer_is_refused_with_what_there_is(tmp_path, model, sets):
+    changes = {"model": {"lora": {"targets": ["to_z"]}}}
+    with pytest.raises(ValueError, match=r"'to_z'.*to_q"):
+        prepared(finetune_run(tmp_path / "run", model=model, sets=sets, changes=changes))
+
+
+def test_data_set_file_is_strict(tmp_path, model, sets):
+    sets.write_text('[[sets]]\npaht = "pictures"\n')
+    with pytest.raises(ValueError, match="did you mean 'path'"):
+        prepared(finetune_run(tmp_path / "run", model=model, sets=sets))

@@ -1,0 +1,85 @@
+"""The plan against what a whole model really keeps."""
+
+import pytest
+import torch
+
+from dianjing.dit import DiT
+from dianjing.train.__main__ import main
+from dianjing.train.finetune import planning
+from dianjing.train.finetune.planning import GIB, counted, estimate, extrapolate, noise_inputs, probe
+from dianjing.train.finetune.task import prepare_transformer
+from tests.train.finetune.conftest import finetune_run
+
+CPU = torch.device("cpu")
+
+
+def settings_of(model):
+    return dict(DiT.from_config(DiT.load_config(model / "transformer")).config)
+
+
+@pytest.mark.parametrize("layers", [4, 5, 8])
+@pytest.mark.parametrize("section", [{"trained": "all"}, {"trained": "lora"}, {"trained": "all", "recompute_every": 1}])
+def test_what_a_whole_model_keeps_is_foretold_to_the_byte(tmp_path, model, sets, layers, section):
+    config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": section})
+    probes = [
+        probe(config, model, settings_of(model) | {"num_layers": n}, (16, 16), rows=2, device=CPU)
+        for n in (1, 2, 3, layers)
+    ]
+    saved = [each.saved_bytes for each in probes]
+    assert extrapolate(saved[:3], layers) == saved[3]
+
+
+def test_weights_and_moments_are_counted_as_they_are(tmp_path, model, sets):
+    whole = DiT.from_pretrained(model / "transformer")
+    config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": {"trained": "all"}})
+    found = estimate(config, model, (16, 16), processes=1, device=CPU)
+    assert (found.trained, found.frozen) == (whole.num_parameters(), 0)
+    assert found.weights == found.gradients == found.average == 4 * found.trained
+    assert found.optimizer == 8 * found.trained
+    adapted = finetune_run(tmp_path, model=model, sets=sets)
+    found = estimate(adapted, model, (16, 16), processes=1, device=CPU)
+    prepared = prepare_transformer(whole, adapted.model)
+    assert found.trained == sum(p.numel() for p in prepared.parameters() if p.requires_grad)
+
+
+def test_storages_are_counted_once_and_weights_not_at_all():
+    layer = torch.nn.Linear(8, 8)
+    own = {p.untyped_storage().data_ptr() for p in layer.parameters()}
+    x = torch.randn(4, 8, requires_grad=True)
+    with counted(own) as storages:
+        (layer(x) * layer(x).sigmoid()).sum()  # keeps x, both products' results and the sigmoid
+    assert sum(storages.values()) == (x.nbytes + 3 * 4 * 8 * 4) - 4 * 8 * 4  # the sigmoid's input is not kept
+
+
+def test_half_the_batch_keeps_half(tmp_path, model, sets):
+    config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": {"trained": "all"}})
+    two, one = (
+        probe(config, model, settings_of(model), (16, 16), rows=rows, device=CPU).saved_bytes for rows in (2, 1)
+    )
+    assert 1.6 < two / one <= 2  # tables of positions and the like do not grow
+
+
+def test_dry_run_says_what_will_be_done_and_writes_nothing(tmp_path, model, sets, capsys, monkeypatch):
+    path = tmp_path / "run.toml"
+    main([str(path), "--init"])
+    settings = [f"run.folder={tmp_path / 'run'}", f"model.name={model}", f"data.sets={sets}", "data.size_px=16",
+                f"data.cache={tmp_path / 'cache'}"]  # fmt: skip
+    arguments = [str(path), *(part for setting in settings for part in ("--set", setting)), "--dry-run"]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "9 pictures" in said
+    assert "500 steps of 4 pictures: 166.7 times" in said
+    assert "this fits" in said
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr(planning, "memory_of", lambda device: GIB // 10_000)
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "NOT fit" in said
+    assert "model.recompute_every = 1" in said
+
+
+def test_inputs_of_the_probe_are_what_the_model_takes(tmp_path, model):
+    transformer = DiT.from_pretrained(model / "transformer")
+    inputs = noise_inputs(dict(transformer.config), model, (16, 24), rows=3, device=CPU, half=torch.float32)
+    assert transformer(**inputs, return_dict=False)[0].shape == (3, 2, 8, 12)

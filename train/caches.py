@@ -1,0 +1,71 @@
+"""What encoders made, kept on disk under the hash of all that it depends on: written once, shared by runs and ranks.
+
+A file is whole or absent. Two writers of one key write the same, so neither has to wait for the other.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from dianjing.pipelines.media import whole_file
+from dianjing.train.checkpoints import Tensors
+
+BLOCK_BYTES = 1 << 22
+
+
+class Cache:
+    """Tensors by key, one file each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __contains__(self, key: str) -> bool:
+        return self._path(key).is_file()
+
+    def read(self, key: str) -> Tensors:
+        """Raises ValueError where the file is gone or damaged."""
+        path = self._path(key)
+        try:
+            return load_file(path)
+        except FileNotFoundError:
+            raise ValueError(
+                f"{path} is missing: was the cache cleared during the run? Start again to refill it"
+            ) from None
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{path} is damaged ({error}); remove it and start again to refill it") from None
+
+    def write(self, key: str, tensors: Tensors) -> None:
+        """Raises ValueError where the folder cannot be written."""
+        path = self._path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(path) as temporary:
+                save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(
+                f"the cache {self.folder} cannot be written ({error}); name another with data.cache"
+            ) from None
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+
+def key_of(**parts: Any) -> str:
+    """One key for everything a result depends on."""
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()
+
+
+def fingerprint(folders: Iterable[Path]) -> str:
+    """The hash of every file directly in these folders: an encoder with its settings, or a tokenizer."""
+    digest = hashlib.blake2b(digest_size=20)
+    for path in sorted(path for folder in folders for path in folder.iterdir() if path.is_file()):
+        digest.update(f"{path.name}/{path.stat().st_size}/".encode())
+        with path.open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Training a published or embedded model on pictures of one's own."""

@@ -1,0 +1,60 @@
+"""Batches of a fine-tuning: latents and text states read from the cache."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dianjing.train.data import Batch
+from dianjing.train.finetune.encoding import Encoded
+from dianjing.train.finetune.sections import FinetuneObjective
+from dianjing.train.sets.entries import Entry
+from dianjing.train.sets.plan import FilePlan
+
+NAMES = {"text_encoder": ("embeds", "mask"), "text_encoder_2": ("embeds_t5", "mask_t5")}  # of states in a batch
+
+
+class EncodedBatches(Dataset[Batch]):
+    """Pictures of data sets, as their latents.
+
+    "latents" are (B, C, Y, X), states (B, L, T) and masks (B, L) of both text encoders.
+    """
+
+    def __init__(self, plan: FilePlan, encoded: Encoded, objective: FinetuneObjective, *, seed: int) -> None:
+        self.plan, self.encoded, self.objective, self.seed = plan, encoded, objective, seed
+
+    def __getitem__(self, index: int) -> Batch:
+        step, micro = divmod(index, self.plan.accumulation)
+        layout = self.plan.at(step).layout
+        rows = layout.rows(micro)
+        samples = [self.plan.sample(step, row) for row in range(rows.start, rows.stop)]
+        draws = np.random.default_rng((self.seed, step)).random((layout.global_batch, 3))[rows]
+        batch = {"latents": torch.stack([self.encoded.latents(sample.entry, sample.shape) for sample in samples])}
+        texts = [caption(sample.entry, draw, self.objective) for sample, draw in zip(samples, draws, strict=True)]
+        for encoder, said in zip(NAMES, zip(*texts, strict=True), strict=True):
+            batch |= states_of(self.encoded, encoder, said)
+        return batch
+
+
+def caption(entry: Entry, draws: Sequence[float], objective: FinetuneObjective) -> tuple[str, str]:
+    """What each encoder reads; draws on [0, 1) decide on the language and, for each encoder, on dropout."""
+    language, dropped, dropped_t5 = draws
+    both = (entry.text_zh, entry.text_en) if language < objective.chinese else (entry.text_en, entry.text_zh)
+    text = both[0] or both[1] or ""
+    return (
+        "" if dropped < objective.caption_dropout else text,
+        "" if dropped_t5 < objective.caption_dropout_t5 else text,
+    )
+
+
+def states_of(encoded: Encoded, encoder: str, texts: Sequence[str]) -> dict[str, Tensor]:
+    states, masks = zip(*(encoded.states(text, encoder) for text in texts), strict=True)
+    name, mask = NAMES[encoder]
+    return {name: torch.stack(states), mask: torch.stack(masks)}
+
+
+def texts_of(pictures: Sequence[Entry]) -> set[str]:
+    """Everything that may be said of them, and nothing."""
+    return {"", *(text for entry in pictures for text in (entry.text_zh, entry.text_en) if text)}

@@ -1,0 +1,202 @@
+"""What a fine-tuning will need, before any weights load: measured on three small models of the real width.
+
+The memory that a step keeps and the time that it takes grow by the same amount with every block. So models of one, two
+and three blocks, with random weights, on the real device, precision and batch, tell what the whole one needs.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from dianjing.dit import DiT
+from dianjing.train.finetune.preparing import gather_pictures, half_of, make_plan, read_json
+from dianjing.train.finetune.sections import FinetuneRun
+from dianjing.train.finetune.task import prepare_transformer, resting_dtype
+from dianjing.train.sets.shapes import Shape
+from dianjing.weights.fetching import find_folder
+from dianjing.weights.loading import check_folder
+
+GIB = 2**30
+ADAM_BYTES = 8  # two moments in float32
+REPEATS = 3  # of a timed step; the fastest counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What one step of a small model kept for its gradients, and took."""
+
+    saved_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Of one device, in bytes and seconds."""
+
+    trained: int  # parameters
+    frozen: int
+    weights: int
+    gradients: int
+    optimizer: int
+    average: int
+    activations: int
+    step_s: float
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.average + self.activations
+
+    def lines(self) -> Iterator[str]:
+        yield f"{self.trained:,} parameters are trained, {self.frozen:,} stay as they are"
+        for name in ("weights", "gradients", "optimizer", "average", "activations", "total"):
+            yield f"{name:12}{getattr(self, name) / GIB:8.2f} GiB"
+
+
+def estimate(config: FinetuneRun, folder: Path, shape: Shape, *, processes: int, device: torch.device) -> Estimate:
+    """shape: in pixels, of the largest bucket."""
+    with torch.device("meta"):
+        whole = DiT.from_config(DiT.load_config(folder / "transformer"))
+        settings = dict(whole.config)
+        prepare_transformer(whole, config.model)
+    trained = sum(p.numel() for p in whole.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in whole.parameters()) - trained
+    rows = config.run.batch_size // (config.run.accumulation * processes)
+    probes = [probe(config, folder, settings | {"num_layers": n}, shape, rows=rows, device=device) for n in (1, 2, 3)]
+    saved, seconds = ([getattr(each, name) for each in probes] for name in ("saved_bytes", "seconds"))
+    layers = settings["num_layers"]
+    activations = extrapolate(saved, layers)
+    if config.model.recompute_every:  # while one block is computed again, its inside is there
+        plain = config.model_copy(update={"model": config.model.model_copy(update={"recompute_every": 0})})
+        inside = [
+            probe(plain, folder, settings | {"num_layers": n}, shape, rows=rows, device=device).saved_bytes
+            for n in (2, 3)
+        ]
+        activations += inside[1] - inside[0]
+    half = torch.finfo(half_of(config)).bits // 8
+    return Estimate(
+        trained=trained, frozen=frozen, weights=4 * trained + half * frozen, gradients=4 * trained,
+        optimizer=ADAM_BYTES * trained, average=4 * trained, activations=int(activations),
+        step_s=config.run.accumulation * max(extrapolate(seconds, layers), min(seconds)),
+    )  # fmt: skip
+
+
+def extrapolate(values: list[float], layers: int) -> float:
+    """From models of 1, 2 and 3 blocks, of which only the third takes a skip connection, to one of `layers`."""
+    one, two, three = values
+    with_skip = len(range(layers // 2 + 1, layers))
+    return one + (layers - 1 - with_skip) * (two - one) + with_skip * (three - two)
+
+
+def probe(
+    config: FinetuneRun, folder: Path, settings: dict[str, Any], shape: Shape, *, rows: int, device: torch.device
+) -> Probe:
+    """Steps of a small model on noise."""
+    torch.manual_seed(0)
+    half = half_of(config)
+    transformer = DiT.from_config(settings).to(device, resting_dtype(config.model, half))
+    transformer = prepare_transformer(transformer, config.model)
+    inputs = noise_inputs(settings, folder, shape, rows=rows, device=device, half=half)
+    own = {p.untyped_storage().data_ptr() for p in transformer.parameters()}
+    seconds, saved = [], 0
+    for repeat in range(REPEATS):
+        began = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=half == torch.bfloat16):
+            with counted(own) as storages:
+                loss = transformer(**inputs, return_dict=False)[0].float().square().mean()
+            saved = sum(storages.values()) if repeat == 0 else saved
+            loss.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - began)
+        transformer.zero_grad(set_to_none=True)
+    return Probe(saved_bytes=saved, seconds=min(seconds))
+
+
+@contextmanager
+def counted(own: set[int]) -> Iterator[dict[int, int]]:
+    """Bytes by storage of what is kept for the gradients inside, without the weights themselves."""
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield storages
+
+
+def noise_inputs(
+    settings: dict[str, Any], folder: Path, shape: Shape, *, rows: int, device: torch.device, half: torch.dtype
+) -> dict[str, Tensor]:
+    """Of the sizes that training has, in the names of `DiT.forward`."""
+    vae = read_json(folder / "vae" / "config.json")
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    latents = torch.randn(rows, settings["in_channels"], shape[0] // factor, shape[1] // factor, device=device)
+    inputs = {"hidden_states": latents, "timestep": torch.full((rows,), 500.0, device=device)}
+    for suffix in ("", "_t5"):
+        length, width = settings[f"text_len{suffix}"], settings[f"cross_attention_dim{suffix}"]
+        states = torch.randn(rows, length, width, device=device, dtype=half)
+        mask = torch.ones(rows, length, dtype=torch.long, device=device)
+        inputs |= {f"encoder_hidden_states{suffix}": states, f"text_embedding_mask{suffix}": mask}
+    if settings["use_style_cond_and_image_meta_size"]:
+        inputs["image_meta_size"] = torch.full((rows, 6), 1024.0, device=device)
+        inputs["style"] = torch.zeros(rows, dtype=torch.long, device=device)
+    return inputs
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes that are free now."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def remedies(config: FinetuneRun, found: Estimate) -> Iterator[str]:
+    """What to change where it does not fit, with what each saves at least."""
+    model, run = config.model, config.run
+    if model.trained == "all":
+        saved = 16 * found.trained / GIB
+        yield f'model.trained = "lora": about {saved:.1f} GiB less for gradients, moments and averages'
+    if not model.recompute_every:
+        yield "model.recompute_every = 1: most of the activations less, about a third more time"
+    if run.batch_size > run.accumulation:
+        yield f"run.accumulation = {2 * run.accumulation}: about {found.activations / 2 / GIB:.1f} GiB less"
+    if run.mixed_precision == "no":
+        yield 'run.mixed_precision = "bf16": about half of the activations, and of frozen weights'
+    yield "data.size_px: activations fall with its square"
+
+
+def dry_run(config: FinetuneRun) -> Iterator[str]:
+    """Look at the data and say, line by line, what the run will do and need.
+
+    Raises: ValueError for data or a model that cannot be used.
+    """
+    here = PartialState()
+    folder = find_folder(config.model.name)
+    check_folder(folder)
+    gathered = gather_pictures(config, folder)
+    yield gathered.summary()
+    yield from (f"  left out: {name}: {why}" for name, why in gathered.dropped.items())
+    plan = make_plan(config, gathered, processes=here.num_processes, rank=here.process_index)
+    steps = config.run.total_steps
+    yield f"{steps} steps of {config.run.batch_size} pictures: {steps / plan.epoch_steps:.1f} times through all of them"
+    largest = max(gathered.pictures, key=lambda shape: shape[0] * shape[1])
+    found = estimate(config, folder, largest, processes=here.num_processes, device=here.device)
+    yield from found.lines()
+    yield f"about {found.step_s:.2g} s a step, {steps * found.step_s / 60:.3g} min in all, and the time for samples"
+    free = memory_of(here.device)
+    if found.total <= free:
+        yield f"this fits in the {free / GIB:.1f} GiB that are free on {here.device}"
+        return
+    yield f"this does NOT fit in the {free / GIB:.1f} GiB that are free on {here.device}; what helps:"
+    yield from (f"  {remedy}" for remedy in remedies(config, found))

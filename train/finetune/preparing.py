@@ -1,0 +1,86 @@
+"""From the run file of a fine-tuning to its task and batches: data, caches, model, in that order."""
+
+import json
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from dianjing.train.caches import Cache
+from dianjing.train.config import read_sets
+from dianjing.train.data import Layout
+from dianjing.train.finetune.batches import EncodedBatches, texts_of
+from dianjing.train.finetune.encoding import Encoded, Share
+from dianjing.train.finetune.sections import FinetuneRun
+from dianjing.train.finetune.task import FinetuneTask
+from dianjing.train.loop import Job
+from dianjing.train.sets.gathering import Gathered, gather
+from dianjing.train.sets.plan import FilePlan
+from dianjing.train.sets.shapes import shapes
+from dianjing.weights.fetching import find_folder
+from dianjing.weights.loading import check_folder
+
+
+def prepare(config: FinetuneRun, accelerator: Accelerator) -> Job:
+    """Look at the data, fill the caches, then load the transformer.
+
+    Raises: ValueError for data, a model or a cache that cannot be used.
+    """
+    run = config.run
+    gathered, encoded = fill(config, accelerator)
+    plan = make_plan(config, gathered, processes=accelerator.num_processes, rank=accelerator.process_index)
+    torch.manual_seed(run.seed)  # the adapter's first weights; the loop has a generator of its own
+    task = FinetuneTask(config, encoded, half=half_of(config))
+    return Job(task=task, batches=EncodedBatches(plan, encoded, config.objective, seed=run.seed))
+
+
+def make_plan(config: FinetuneRun, gathered: Gathered, *, processes: int, rank: int) -> FilePlan:
+    run = config.run
+    layout = Layout(global_batch=run.batch_size, accumulation=run.accumulation, processes=processes, rank=rank)
+    return FilePlan(gathered.pictures, gathered.repeats, layout=layout, seed=run.seed)
+
+
+def fill(config: FinetuneRun, accelerator: Accelerator) -> tuple[Gathered, Encoded]:
+    """The pictures, with a report in the run's folder, and all that is encoded of them."""
+    folder = find_folder(config.model.name)
+    check_folder(folder)
+    gathered = gather_pictures(config, folder)
+    if accelerator.is_main_process:
+        report = config.run.folder / "data.json"
+        gathered.save(report)
+        print(f"{gathered.summary()}; names and reasons: {report}", flush=True)
+    return gathered, encode(config, folder, gathered, accelerator)
+
+
+def gather_pictures(config: FinetuneRun, folder: Path) -> Gathered:
+    data = config.data
+    vae, transformer = (read_json(folder / part / "config.json") for part in ("vae", "transformer"))
+    multiple_px = 2 ** (len(vae["block_out_channels"]) - 1) * transformer["patch_size"]
+    if data.size_px < multiple_px:
+        raise ValueError(f"data.size_px is {data.size_px}; this model's pictures are at least {multiple_px} px")
+    among = shapes(data.size_px, multiple_px=multiple_px, max_aspect=data.max_aspect)
+    return gather(read_sets(data.sets), among, min_px=data.min_px, drop_limit=data.drop_limit)
+
+
+def encode(config: FinetuneRun, folder: Path, gathered: Gathered, accelerator: Accelerator) -> Encoded:
+    """Fill the cache with what is missing, every process its share."""
+    transformer = read_json(folder / "transformer" / "config.json")
+    lengths = {"text_encoder": transformer["text_len"], "text_encoder_2": transformer["text_len_t5"]}
+    cache = Cache(config.data.cache.expanduser())
+    encoded = Encoded.of(folder, cache, dtype=half_of(config), lengths=lengths)
+    share = Share(rank=accelerator.process_index, processes=accelerator.num_processes)
+    encoded.fill_latents(gathered.pictures, device=accelerator.device, share=share)
+    accelerator.wait_for_everyone()
+    entries = [entry for found in gathered.pictures.values() for entry in found]
+    texts = texts_of(entries) | set(config.samples.prompts)
+    encoded.fill_states(texts, device=accelerator.device, share=share)
+    accelerator.wait_for_everyone()
+    return encoded
+
+
+def half_of(config: FinetuneRun) -> torch.dtype:
+    return torch.bfloat16 if config.run.mixed_precision == "bf16" else torch.float32
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))

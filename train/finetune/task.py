@@ -1,0 +1,191 @@
+"""A published or embedded transformer, whole or by an adapter, on cached latents and text states.
+
+B batch; latents are (B, C, Y, X).
+"""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from einops import rearrange
+from peft import LoraConfig, get_peft_model_state_dict
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from dianjing.dit import DiT
+from dianjing.pipelines.text_to_image import TextToImagePipeline
+from dianjing.train import objectives
+from dianjing.train.data import Batch, Bucket
+from dianjing.train.finetune.batches import NAMES, states_of
+from dianjing.train.finetune.encoding import Encoded
+from dianjing.train.finetune.schedules import noising_of, scheduler_of
+from dianjing.train.finetune.sections import FinetuneModel, FinetuneRun, LoraSection
+from dianjing.train.loop import Task
+from dianjing.train.pictures import stack, tile
+
+PIPELINE_NAMES = {
+    "text_encoder": ("prompt_embeds", "prompt_attention_mask"),
+    "text_encoder_2": ("prompt_embeds_2", "prompt_attention_mask_2"),
+}  # of states in a call
+
+
+def lora_config(lora: LoraSection, transformer: DiT) -> LoraConfig:
+    """Raises: ValueError for a target that is the ending of no linear layer's name."""
+    layers = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
+    for target in lora.targets:
+        if not any(name == target or name.endswith(f".{target}") for name in layers):
+            endings = sorted({".".join(name.split(".")[2:]) for name in layers if name.startswith("blocks.")})
+            raise ValueError(f"model.lora.targets has {target!r}, which is no layer; layers: {', '.join(endings)}")
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.rank if lora.alpha is None else lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+        use_dora=lora.kind == "dora",
+        init_lora_weights="gaussian",
+    )
+
+
+def prepare_transformer(transformer: DiT, model: FinetuneModel) -> DiT:
+    """Ready to train: with its adapter where one is trained, and blocks that are computed twice."""
+    if model.attention_backend is not None:
+        transformer.set_attention_backend(model.attention_backend)
+    if model.recompute_every:
+        recomputed = set(list(transformer.blocks)[:: model.recompute_every])
+
+        def recompute(block: nn.Module, *inputs: Any) -> Tensor:
+            return checkpoint(block, *inputs, use_reentrant=False) if block in recomputed else block(*inputs)
+
+        transformer.enable_gradient_checkpointing(recompute)
+    if model.trained == "lora":
+        transformer.requires_grad_(False)
+        transformer.add_adapter(lora_config(model.lora, transformer))
+    return transformer.train()
+
+
+def resting_dtype(model: FinetuneModel, half: torch.dtype) -> torch.dtype:
+    """Of the weights in memory: what is trained needs float32, what stays does not."""
+    return half if model.trained == "lora" else torch.float32
+
+
+class FinetuneTask(Task):
+    """The transformer alone is trained; the encoders' work is in the cache."""
+
+    def __init__(self, config: FinetuneRun, encoded: Encoded, *, half: torch.dtype) -> None:
+        super().__init__()
+        self.config, self.encoded = config, encoded
+        folder = encoded.folder
+        dtype = resting_dtype(config.model, half)
+        transformer = DiT.from_pretrained(folder / "transformer", torch_dtype=dtype)
+        self.transformer = prepare_transformer(transformer, config.model)
+        pipe = TextToImagePipeline.from_pretrained(
+            folder, transformer=None, text_encoder=None, text_encoder_2=None, vae=None
+        )
+        self.defaults = (pipe.config.default_num_inference_steps, pipe.config.default_guidance_scale)
+        self.scheduler = scheduler_of(config.objective, pipe.scheduler)
+        self.noising = noising_of(self.scheduler, min_snr_gamma=config.objective.min_snr_gamma)
+        self.vae_config = AutoencoderKL.load_config(folder / "vae")
+
+    def place(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.noising = self.noising.to(device)
+
+    def compile_parts(self, mode: str) -> None:
+        self.transformer.compile_repeated_blocks(mode=mode)
+
+    def draw(self, bucket: Bucket, generator: torch.Generator) -> Batch:
+        device, rows = generator.device, bucket.layout.global_batch
+        factor = 2 ** (len(self.vae_config["block_out_channels"]) - 1)
+        assert bucket.height is not None
+        assert bucket.width is not None
+        shape = (rows, self.transformer.config.in_channels, bucket.height // factor, bucket.width // factor)
+        noise = torch.randn(shape, generator=generator, device=device)
+        positions = objectives.positions(torch.rand(rows, generator=generator, device=device), self.config.objective)
+        if offset := self.config.objective.noise_offset:
+            noise = noise + offset * torch.randn((*shape[:2], 1, 1), generator=generator, device=device)
+        return {"latents": noise, "timestep": self.noising.timestep(positions)}
+
+    def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
+        latents, timestep = batch["latents"].float(), noise["timestep"]
+        noisy = self.noising.noisy(latents, noise["latents"], timestep)
+        target = self.noising.target(latents, noise["latents"], timestep)
+        predicted = self.transformer(
+            noisy, timestep.float(),
+            encoder_hidden_states=batch["embeds"], text_embedding_mask=batch["mask"],
+            encoder_hidden_states_t5=batch["embeds_t5"], text_embedding_mask_t5=batch["mask_t5"],
+            **self._sizes(noisy), return_dict=False,
+        )[0][:, : latents.shape[1]]  # fmt: skip
+        errors = (predicted.float() - target).square().flatten(1).mean(dim=1)
+        return {"loss": (errors * self.noising.weight(timestep)).mean(), "error": errors.mean()}
+
+    def _sizes(self, latents: Tensor) -> dict[str, Tensor]:
+        """Of the pictures, for the models that are told: whole ones at their own size."""
+        if not self.transformer.config.use_style_cond_and_image_meta_size:
+            return {}
+        factor = 2 ** (len(self.vae_config["block_out_channels"]) - 1)
+        height, width = (factor * side for side in latents.shape[-2:])
+        sizes = torch.tensor([[height, width, height, width, 0, 0]], dtype=torch.float32, device=latents.device)
+        style = torch.zeros(len(latents), dtype=torch.long, device=latents.device)
+        return {"image_meta_size": sizes.expand(len(latents), -1), "style": style}
+
+    def grid(self) -> np.ndarray:
+        """A picture for each prompt from the same noise; of an adapter's run the model without it above."""
+        prompts = self.config.samples.prompts
+        if not prompts:
+            return np.full((8, 8, 3), 255, np.uint8)
+        vae = AutoencoderKL.from_pretrained(self.encoded.folder / "vae").to(self.transformer.device)
+        pipe = TextToImagePipeline(
+            vae, None, None, self.transformer, type(self.scheduler).from_config(self.scheduler.config),
+            default_num_inference_steps=self.defaults[0], default_guidance_scale=self.defaults[1],
+        )  # fmt: skip
+        pipe.set_progress_bar_config(disable=True)
+        rows = [self._draw(pipe)]
+        if self.config.model.trained == "lora":
+            self.transformer.disable_adapters()
+            rows.insert(0, self._draw(pipe))
+            self.transformer.enable_adapters()
+        return stack(rows)
+
+    def _draw(self, pipe: TextToImagePipeline) -> np.ndarray:
+        samples, device = self.config.samples, self.transformer.device
+        embeds: dict[str, Any] = {}
+        for side, texts in (("", samples.prompts), ("negative_", [""] * len(samples.prompts))):
+            for encoder, names in PIPELINE_NAMES.items():
+                states = states_of(self.encoded, encoder, texts)
+                embeds |= {side + name: states[key].to(device) for name, key in zip(names, NAMES[encoder], strict=True)}
+        size = self.config.data.size_px
+        pictures: Any = pipe(
+            height=size, width=size, num_inference_steps=samples.steps, guidance_scale=samples.guidance_scale,
+            generator=[torch.Generator().manual_seed(samples.seed + row) for row in range(len(samples.prompts))],
+            output_type="pt", return_dict=False, **embeds,
+        )[0]  # fmt: skip
+        levels = rearrange((pictures.float() * 255).round().to(torch.uint8), "b c h w -> b h w c")
+        return tile(levels, columns=min(8, len(levels)))
+
+    def export(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+        """The adapter, as diffusers and PEFT load it, or the whole pipeline's folder; read again before it counts."""
+        trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        if self.config.model.trained == "lora":
+            self._export_adapter(folder, dtype)
+        else:
+            self._export_pipeline(folder, dtype)
+        return {"parameters": trained}
+
+    def _export_pipeline(self, folder: Path, dtype: torch.dtype) -> None:
+        transformer = nn.Module.to(deepcopy(self.transformer), dtype)
+        pipe = TextToImagePipeline.from_pretrained(self.encoded.folder, transformer=transformer, torch_dtype=dtype)
+        pipe.scheduler = self.scheduler
+        pipe.save_pretrained(folder)
+        again = DiT.from_pretrained(folder / "transformer", torch_dtype=dtype).state_dict()
+        assert all(torch.equal(again[name], weight.cpu()) for name, weight in transformer.state_dict().items())
+
+    def _export_adapter(self, folder: Path, dtype: torch.dtype) -> None:
+        weights = {name: weight.to(dtype) for name, weight in get_peft_model_state_dict(self.transformer).items()}
+        described = self.transformer.peft_config["default"].to_dict()
+        TextToImagePipeline.save_lora_weights(folder, weights, transformer_lora_adapter_metadata=described)
+        self.scheduler.save_pretrained(folder / "scheduler")
+        found, _ = TextToImagePipeline.lora_state_dict(folder)
+        assert found.keys() == weights.keys()
+        assert all(torch.equal(found[name], weight.cpu()) for name, weight in weights.items())

@@ -1,0 +1,115 @@
+"""A run from its config to its export, on one process or many."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+
+from dianjing.train import worlds
+from dianjing.train.checkpoints import Checkpoint, newest_valid, read_checkpoint
+from dianjing.train.config import Run
+from dianjing.train.data import World, loader
+from dianjing.train.finetune import preparing as finetuning
+from dianjing.train.finetune.planning import dry_run
+from dianjing.train.finetune.sections import FinetuneRun
+from dianjing.train.loop import Job, Outcome, Trainer
+
+
+def find_checkpoint(folder: Path, resume: str) -> Checkpoint | None:
+    """What `--resume` asks for; names every checkpoint that had to be skipped."""
+    if resume not in ("auto", "none"):
+        return read_checkpoint(Path(resume))
+    found, skipped = newest_valid(folder)
+    for reason in skipped:
+        print(f"skipped {reason}", file=sys.stderr)
+    if resume == "none" and (found or skipped):
+        raise ValueError(f"{folder} holds checkpoints; --resume auto goes on from them, "
+                         "or --set run.folder=... starts elsewhere")  # fmt: skip
+    return found
+
+
+def truncate_metrics(path: Path, step: int) -> None:
+    """Drop the lines after `step`: they are about to be written again."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        path.write_text("".join(kept), encoding="utf-8")
+
+
+def unused_parameters(config: Run) -> list[DistributedDataParallelKwargs]:
+    """Of several kinds of sample, none passes through all the weights."""
+    several = not isinstance(config, FinetuneRun) and len(config.data.buckets) > 1
+    return [DistributedDataParallelKwargs(find_unused_parameters=True)] if several else []
+
+
+def prepare(config: Run, world: World | None, accelerator: Accelerator) -> Job:
+    """What is trained, and on what; the sticker world where no other is given."""
+    if isinstance(config, FinetuneRun):
+        return finetuning.prepare(config, accelerator)
+    return worlds.prepare(config, world or worlds.sticker_world(config), accelerator)
+
+
+def start(config: Run) -> Accelerator:
+    """Set up this process, and make the run's folder."""
+    run = config.run
+    torch.set_float32_matmul_precision(run.matmul_precision)
+    torch.backends.cudnn.allow_tf32 = run.matmul_precision != "highest"
+    torch.backends.cudnn.benchmark = True
+    torch.set_flush_denormal(True)  # a quarter of the autoencoder's time on a CPU
+    run.folder.mkdir(parents=True, exist_ok=True)
+    return Accelerator(mixed_precision=run.mixed_precision, kwargs_handlers=unused_parameters(config))
+
+
+def plan_of(config: Run) -> Iterator[str]:
+    """What a run will do and need, before any weights load."""
+    if isinstance(config, FinetuneRun):
+        return dry_run(config)
+    samples = config.run.total_steps * config.run.batch_size
+    return iter(
+        [f"{config.run.total_steps} steps, {samples:,} samples drawn anew; memory is planned for task 'finetune'"]
+    )
+
+
+def fill_caches(config: Run) -> None:
+    """Encode all pictures and captions of a fine-tuning, and no more.
+
+    Raises: ValueError for a run that caches nothing.
+    """
+    if not isinstance(config, FinetuneRun):
+        raise ValueError(
+            f"a run of task {config.task!r} draws its samples anew and caches nothing; leave --cache-only out"
+        )
+    finetuning.fill(config, start(config))
+
+
+def train(config: Run, world: World | None = None, *, resume: str, wants_stop: Callable[[], bool]) -> Outcome:
+    """One run from its config to its export."""
+    run = config.run
+    checkpoint = find_checkpoint(run.folder / "checkpoints", resume)
+    accelerator = start(config)
+    job = prepare(config, world, accelerator)
+    trainer = Trainer(job, run, config.optimizer, accelerator)
+    if checkpoint is not None:
+        trainer.load(checkpoint)
+    if accelerator.is_main_process:
+        truncate_metrics(run.folder / "metrics.jsonl", trainer.step)
+        (run.folder / "config.json").write_text(config.model_dump_json(indent=1), encoding="utf-8")
+        counted = sum(p.numel() for p in job.task.parameters() if p.requires_grad)
+        print(f"{config.task}: {counted:,} trained parameters, from step {trainer.step}", flush=True)
+    batches = loader(
+        job.batches,
+        first_step=trainer.step, total_steps=run.total_steps,
+        workers=config.data.workers, prefetch=config.data.prefetch,
+        pin=accelerator.device.type == "cuda",
+    )  # fmt: skip
+    outcome = trainer.train(iter(batches), wants_stop=wants_stop)
+    if outcome is not Outcome.INTERRUPTED:
+        figures = trainer.export()
+        if accelerator.is_main_process:
+            print(json.dumps({"export": str(run.folder / "export"), **figures}), flush=True)
+    accelerator.end_training()
+    return outcome
