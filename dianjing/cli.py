@@ -175,7 +175,7 @@ def bench(
 def train(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="[verify-resume] CONFIG", help="The run file (TOML). verify-resume: see below."),
+        typer.Argument(metavar="[verify-resume | plot-noise] CONFIG", help="The run file (TOML)."),
     ],
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value.")] = None,
     resume: Annotated[str, typer.Option(help="auto, none, or a checkpoint's folder.")] = "auto",
@@ -189,6 +189,7 @@ def train(
     """Train from a run file; on several devices: accelerate launch -m dianjing.train CONFIG.
 
     `verify-resume CONFIG` tries on the spot whether stopping and resuming ends, bit for bit, where going on ends.
+    `plot-noise CONFIG` draws which timesteps are trained at, and how much an error counts there.
     """
     from dianjing.train.__main__ import main as train_main
 

@@ -1,8 +1,9 @@
 """The trainer's command line, alone or under accelerate.
 
-    python -m dianjing.train [verify-resume] CONFIG [--set a.b=c] [--resume auto|none|PATH]
+    python -m dianjing.train [verify-resume | plot-noise] CONFIG [--set a.b=c] [--resume auto|none|PATH]
 
-verify-resume proves on the spot that stopping and resuming this run is the same as going on, bit for bit.
+verify-resume proves on the spot that stopping and resuming this run is the same as going on, bit for bit; plot-noise
+draws which timesteps it trains at, and how much an error counts there, into its folder.
 Exit codes: 0 done (or max_minutes over), 1 verify-resume found a difference, 2 usage, 75 stopped by a signal after
 saving, 76 the gradient was not finite.
 """
@@ -17,18 +18,18 @@ from types import FrameType
 
 from dianjing.train.config import read_config
 from dianjing.train.loop import Diverged, Outcome
-from dianjing.train.running import fill_caches, plan_of, train
+from dianjing.train.running import fill_caches, plan_of, plot_noise_of, train
 from dianjing.train.starting import write_templates
 from dianjing.train.verifying import STEPS, differences
 
 DIFFERENT, USAGE, INTERRUPTED, DIVERGED = 1, 2, 75, 76
-VERIFY = "verify-resume"
+VERIFY, PLOT = "verify-resume", "plot-noise"
 
 
 def _parser() -> argparse.ArgumentParser:
     lines = (__doc__ or "").split("\n\n")
     parser = argparse.ArgumentParser(prog="python -m dianjing.train", description=lines[0], epilog=lines[-1])
-    parser.add_argument("words", nargs="+", metavar=f"[{VERIFY}] CONFIG", help="the run file (TOML)")
+    parser.add_argument("words", nargs="+", metavar=f"[{VERIFY} | {PLOT}] CONFIG", help="the run file (TOML)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides")
     parser.add_argument("--resume", default="auto", help="auto (default), none, or a checkpoint")
     parser.add_argument("--init", action="store_true", help="write a commented run file to begin with")
@@ -52,8 +53,8 @@ def _until_signalled() -> Callable[[], bool]:
 
 
 def _run(given: argparse.Namespace) -> int:
-    verified = given.words[0] == VERIFY
-    if len(given.words) != 1 + verified:
+    action = given.words[0] if given.words[0] in (VERIFY, PLOT) else None
+    if len(given.words) != (1 if action is None else 2):
         raise ValueError(f"give one run file; got {' '.join(given.words)!r}")
     path = Path(given.words[-1])
     if given.init:
@@ -68,7 +69,10 @@ def _run(given: argparse.Namespace) -> int:
     if given.cache_only:
         fill_caches(config)
         return 0
-    if verified:
+    if action == PLOT:
+        print(plot_noise_of(config))
+        return 0
+    if action == VERIFY:
         found = differences(config)
         print("\n".join(found) or f"resuming is exact: weights, averages and moments are equal after {STEPS} steps")
         return DIFFERENT if found else 0

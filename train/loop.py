@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from PIL import Image
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -34,7 +33,9 @@ from dianjing.train.checkpoints import Checkpoint, Tensors, save_checkpoint
 from dianjing.train.data import Batch, Bucket, PlannedBatches
 from dianjing.train.optimizing import MovingAverage, learning_rate, make_optimizer
 from dianjing.train.sections import OptimizerSection, RunSection
+from dianjing.train.watching import Journal, peak_memory_gib
 
+SHOWN = ("loss", "samples_per_s", "peak_memory_gib")  # beside the progress bar
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
 
@@ -74,6 +75,10 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def grid(self) -> np.ndarray:
         """A fixed-seed picture of what the task can do now, uint8 (H, W, 3)."""
+
+    def measure(self) -> dict[str, float]:
+        """How well the task does now on what is not trained on, under names for metrics.jsonl."""
+        return {}
 
     @abstractmethod
     def export(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
@@ -116,6 +121,7 @@ class Trainer:
         self.sums: dict[str, tuple[Tensor, float]] = {}  # since the last log: sum and weight
         self.samples = 0
         self.step = 0
+        self.journal = Journal(run.folder, accelerator)
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Weights, averages and optimizer moments of a checkpoint; the next step follows from it."""
@@ -164,7 +170,7 @@ class Trainer:
             if (logs := self.step % run.log_every == 0) or self.step == run.total_steps:
                 figures = self._log(clock, waited)
                 bar.update(self.step - bar.n)
-                bar.set_postfix({k: f"{figures[k]:.4g}" for k in ("loss", "samples_per_s")})
+                bar.set_postfix({name: f"{figures[name]:.4g}" for name in SHOWN})
                 clock, waited = time.perf_counter(), 0.0
             if self.step % run.sample_every == 0 or self.step == run.total_steps:
                 self.show()
@@ -177,22 +183,21 @@ class Trainer:
             if ended or self.step % run.checkpoint_every == 0:
                 self.save()
         bar.close()
+        self.journal.plot()
         return outcome
 
     def show(self) -> None:
-        """The sample grid of the averaged weights, as samples/step-<step>.png."""
+        """The sample grid of the averaged weights, and how well they do."""
         training = self.task.training
         self.task.eval()
         with (
             self.average.applied(), torch.no_grad(), self.accelerator.autocast(),
             torch.compiler.set_stance("force_eager"),  # other shapes; no second compilation
         ):  # fmt: skip
-            grid = self.task.grid()
+            self.journal.show(self.step, self.task.grid())
+            if figures := self.task.measure():
+                self.journal.note(self.step, figures)
         self.task.train(training)
-        if self.accelerator.is_main_process:
-            path = self.run.folder / "samples" / f"step-{self.step:08d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(grid).save(path)
 
     def export(self) -> dict[str, Any]:
         """The averaged weights as diffusers / transformers folders under export/."""
@@ -250,15 +255,12 @@ class Trainer:
         values = torch.stack([(total / weights).float() for total, weights in self.sums.values()])
         values = self.accelerator.reduce(values, reduction="mean")
         seconds = time.perf_counter() - clock
-        figures = {"step": self.step, **dict(zip(self.sums, values.tolist(), strict=True))}
+        figures = dict(zip(self.sums, values.tolist(), strict=True))
         figures["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         figures["samples_per_s"] = self.samples / seconds
         figures["data_wait"] = waited / seconds
-        if self.accelerator.device.type == "cuda":
-            figures["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-        if self.accelerator.is_main_process:
-            with (self.run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(figures) + "\n")
+        figures["peak_memory_gib"] = peak_memory_gib(self.accelerator.device)
+        self.journal.note(self.step, figures)
         self.sums, self.samples = {}, 0
         return figures
 

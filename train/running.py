@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from dianjing.train import worlds
+from dianjing.train import objectives, worlds
 from dianjing.train.checkpoints import Checkpoint, newest_valid, read_checkpoint
 from dianjing.train.config import Run
 from dianjing.train.data import World, loader
@@ -17,6 +17,12 @@ from dianjing.train.finetune import preparing as finetuning
 from dianjing.train.finetune.planning import dry_run
 from dianjing.train.finetune.sections import FinetuneRun
 from dianjing.train.loop import Job, Outcome, Trainer
+from dianjing.train.plotting import plot_noise
+from dianjing.train.sections import AutoencoderRun
+from dianjing.train.text_to_image import noising_of
+from dianjing.train.watching import check_trackers
+
+PLOTTED = 20_000  # timesteps
 
 
 def find_checkpoint(folder: Path, resume: str) -> Checkpoint | None:
@@ -30,14 +36,6 @@ def find_checkpoint(folder: Path, resume: str) -> Checkpoint | None:
         raise ValueError(f"{folder} holds checkpoints; --resume auto goes on from them, "
                          "or --set run.folder=... starts elsewhere")  # fmt: skip
     return found
-
-
-def truncate_metrics(path: Path, step: int) -> None:
-    """Drop the lines after `step`: they are about to be written again."""
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        path.write_text("".join(kept), encoding="utf-8")
 
 
 def unused_parameters(config: Run) -> list[DistributedDataParallelKwargs]:
@@ -56,12 +54,16 @@ def prepare(config: Run, world: World | None, accelerator: Accelerator) -> Job:
 def start(config: Run) -> Accelerator:
     """Set up this process, and make the run's folder."""
     run = config.run
+    check_trackers(run.trackers)
     torch.set_float32_matmul_precision(run.matmul_precision)
     torch.backends.cudnn.allow_tf32 = run.matmul_precision != "highest"
     torch.backends.cudnn.benchmark = True
     torch.set_flush_denormal(True)  # a quarter of the autoencoder's time on a CPU
     run.folder.mkdir(parents=True, exist_ok=True)
-    return Accelerator(mixed_precision=run.mixed_precision, kwargs_handlers=unused_parameters(config))
+    return Accelerator(
+        mixed_precision=run.mixed_precision, kwargs_handlers=unused_parameters(config),
+        log_with=list(run.trackers) or None, project_dir=run.folder,
+    )  # fmt: skip
 
 
 def plan_of(config: Run) -> Iterator[str]:
@@ -72,6 +74,24 @@ def plan_of(config: Run) -> Iterator[str]:
     return iter(
         [f"{config.run.total_steps} steps, {samples:,} samples drawn anew; memory is planned for task 'finetune'"]
     )
+
+
+def plot_noise_of(config: Run) -> Path:
+    """Which timesteps a run trains at, and how much an error counts there, as noise.png in its folder.
+
+    Raises: ValueError for a run without noise.
+    """
+    if isinstance(config, AutoencoderRun):
+        raise ValueError(f"a run of task {config.task!r} adds no noise; give one of 'finetune' or 'text_to_image'")
+    of = finetuning.noising_for(config) if isinstance(config, FinetuneRun) else noising_of(config.objective)
+    positions = objectives.positions((torch.arange(PLOTTED) + 0.5) / PLOTTED, config.objective)
+    timesteps = of.timestep(positions)
+    path = config.run.folder / "noise.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plot_noise(
+        timesteps.numpy(), of.weight(timesteps).numpy(), path, title=f"{config.task} to {config.run.folder.name}"
+    )
+    return path
 
 
 def fill_caches(config: Run) -> None:
@@ -95,9 +115,8 @@ def train(config: Run, world: World | None = None, *, resume: str, wants_stop: C
     trainer = Trainer(job, run, config.optimizer, accelerator)
     if checkpoint is not None:
         trainer.load(checkpoint)
+    trainer.journal.begin(trainer.step, config.model_dump(mode="json"))
     if accelerator.is_main_process:
-        truncate_metrics(run.folder / "metrics.jsonl", trainer.step)
-        (run.folder / "config.json").write_text(config.model_dump_json(indent=1), encoding="utf-8")
         counted = sum(p.numel() for p in job.task.parameters() if p.requires_grad)
         print(f"{config.task}: {counted:,} trained parameters, from step {trainer.step}", flush=True)
     batches = loader(

@@ -27,6 +27,7 @@ class RunSection(Section):
     sample_every: int = Field(default=1000, gt=0)
     checkpoint_every: int = Field(default=1000, gt=0)
     keep_checkpoints: int = Field(default=2, gt=0)
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # besides metrics.jsonl
     export_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
 
 

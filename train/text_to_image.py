@@ -46,6 +46,11 @@ def make_scheduler(objective: TextToImageObjective) -> DPMSolverMultistepSchedul
     )
 
 
+def noising_of(objective: TextToImageObjective) -> Diffusion:
+    alphas = objectives.scaled_linear_alphas_cumprod(objective.beta_start, objective.beta_end)
+    return Diffusion(alphas_cumprod=alphas, prediction="v_prediction", min_snr_gamma=objective.min_snr_gamma)
+
+
 def make_transformer(model: TextToImageModel, *, channels: int, sample_size: int) -> DiT:
     return DiT(
         **model.transformer.model_dump(),
@@ -114,9 +119,7 @@ class TextToImageTask(Task):
                 weight.requires_grad_(name.startswith(tuple(f"transformer.{part}" for part in FILM_PARTS)))
         self.objective, self.samples, self.captions, self.probe = objective, samples, captions, probe
         self.frozen = (vae, as_convolution(vae))  # in a tuple, so that they are not registered
-        alphas = objectives.scaled_linear_alphas_cumprod(objective.beta_start, objective.beta_end)
-        gamma = objective.min_snr_gamma
-        self.noising = Diffusion(alphas_cumprod=alphas, prediction="v_prediction", min_snr_gamma=gamma)
+        self.noising = noising_of(objective)
         self.encode_pictures, self.predict = self._encode_pictures, self._predict
 
     def place(self, device: torch.device, dtype: torch.dtype) -> None:

@@ -17,6 +17,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from dianjing.dit import DiT
+from dianjing.train.finetune.held_out import split
 from dianjing.train.finetune.preparing import gather_pictures, half_of, make_plan, read_json
 from dianjing.train.finetune.sections import FinetuneRun
 from dianjing.train.finetune.task import prepare_transformer, resting_dtype
@@ -187,7 +188,8 @@ def dry_run(config: FinetuneRun) -> Iterator[str]:
     gathered = gather_pictures(config, folder)
     yield gathered.summary()
     yield from (f"  left out: {name}: {why}" for name, why in gathered.dropped.items())
-    plan = make_plan(config, gathered, processes=here.num_processes, rank=here.process_index)
+    kept, _ = split(gathered, config.data.held_out)
+    plan = make_plan(config, kept, processes=here.num_processes, rank=here.process_index)
     steps = config.run.total_steps
     yield f"{steps} steps of {config.run.batch_size} pictures: {steps / plan.epoch_steps:.1f} times through all of them"
     largest = max(gathered.pictures, key=lambda shape: shape[0] * shape[1])

@@ -6,14 +6,18 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
+from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.train.caches import Cache
 from dianjing.train.config import read_sets
 from dianjing.train.data import Layout
 from dianjing.train.finetune.batches import EncodedBatches, texts_of
 from dianjing.train.finetune.encoding import Encoded, Share
+from dianjing.train.finetune.held_out import split
+from dianjing.train.finetune.schedules import noising_of, scheduler_of
 from dianjing.train.finetune.sections import FinetuneRun
 from dianjing.train.finetune.task import FinetuneTask
 from dianjing.train.loop import Job
+from dianjing.train.noising import Noising
 from dianjing.train.sets.gathering import Gathered, gather
 from dianjing.train.sets.plan import FilePlan
 from dianjing.train.sets.shapes import shapes
@@ -28,9 +32,10 @@ def prepare(config: FinetuneRun, accelerator: Accelerator) -> Job:
     """
     run = config.run
     gathered, encoded = fill(config, accelerator)
-    plan = make_plan(config, gathered, processes=accelerator.num_processes, rank=accelerator.process_index)
+    kept, held_out = split(gathered, config.data.held_out)
+    plan = make_plan(config, kept, processes=accelerator.num_processes, rank=accelerator.process_index)
     torch.manual_seed(run.seed)  # the adapter's first weights; the loop has a generator of its own
-    task = FinetuneTask(config, encoded, half=half_of(config))
+    task = FinetuneTask(config, encoded, half=half_of(config), held_out=held_out)
     return Job(task=task, batches=EncodedBatches(plan, encoded, config.objective, seed=run.seed))
 
 
@@ -76,6 +81,14 @@ def encode(config: FinetuneRun, folder: Path, gathered: Gathered, accelerator: A
     encoded.fill_states(texts, device=accelerator.device, share=share)
     accelerator.wait_for_everyone()
     return encoded
+
+
+def noising_for(config: FinetuneRun) -> Noising:
+    """Without any weights."""
+    pipe = TextToImagePipeline.from_pretrained(config.model.name, transformer=None, text_encoder=None,
+                                               text_encoder_2=None, vae=None)  # fmt: skip
+    scheduler = scheduler_of(config.objective, pipe.scheduler)
+    return noising_of(scheduler, min_snr_gamma=config.objective.min_snr_gamma)
 
 
 def half_of(config: FinetuneRun) -> torch.dtype:

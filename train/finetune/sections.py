@@ -14,6 +14,7 @@ class FilesSection(Section):
     max_aspect: float = Field(default=2.0, ge=1)
     min_px: int = Field(default=16, gt=0)  # pictures with a smaller side are left out
     drop_limit: float = Field(default=0.1, ge=0, le=1)  # share of pictures that may be left out
+    held_out: float = Field(default=0.0, ge=0, lt=1)  # share of pictures that are measured on, never trained on
     cache: Path = Path("~/.cache/dianjing/encoded")  # latents and text states; runs may share it
     workers: int = Field(default=0, ge=0)
     prefetch: int = Field(default=2, gt=0)

@@ -3,6 +3,7 @@
 B batch; latents are (B, C, Y, X).
 """
 
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,13 @@ from dianjing.train import objectives
 from dianjing.train.data import Batch, Bucket
 from dianjing.train.finetune.batches import NAMES, states_of
 from dianjing.train.finetune.encoding import Encoded
+from dianjing.train.finetune.held_out import parts
 from dianjing.train.finetune.schedules import noising_of, scheduler_of
 from dianjing.train.finetune.sections import FinetuneModel, FinetuneRun, LoraSection
 from dianjing.train.loop import Task
 from dianjing.train.pictures import stack, tile
+from dianjing.train.sets.entries import Entry
+from dianjing.train.sets.shapes import Shape
 
 PIPELINE_NAMES = {
     "text_encoder": ("prompt_embeds", "prompt_attention_mask"),
@@ -74,9 +78,12 @@ def resting_dtype(model: FinetuneModel, half: torch.dtype) -> torch.dtype:
 class FinetuneTask(Task):
     """The transformer alone is trained; the encoders' work is in the cache."""
 
-    def __init__(self, config: FinetuneRun, encoded: Encoded, *, half: torch.dtype) -> None:
+    def __init__(
+        self, config: FinetuneRun, encoded: Encoded, *, half: torch.dtype,
+        held_out: Mapping[Shape, Sequence[Entry]] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.config, self.encoded = config, encoded
+        self.config, self.encoded, self.held_out = config, encoded, held_out or {}
         folder = encoded.folder
         dtype = resting_dtype(config.model, half)
         transformer = DiT.from_pretrained(folder / "transformer", torch_dtype=dtype)
@@ -108,6 +115,11 @@ class FinetuneTask(Task):
         return {"latents": noise, "timestep": self.noising.timestep(positions)}
 
     def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
+        errors = self._errors(batch, noise)
+        return {"loss": (errors * self.noising.weight(noise["timestep"])).mean(), "error": errors.mean()}
+
+    def _errors(self, batch: Batch, noise: Batch) -> Tensor:
+        """The mean square of what is predicted wrongly, of each picture (B,)."""
         latents, timestep = batch["latents"].float(), noise["timestep"]
         noisy = self.noising.noisy(latents, noise["latents"], timestep)
         target = self.noising.target(latents, noise["latents"], timestep)
@@ -117,8 +129,19 @@ class FinetuneTask(Task):
             encoder_hidden_states_t5=batch["embeds_t5"], text_embedding_mask_t5=batch["mask_t5"],
             **self._sizes(noisy), return_dict=False,
         )[0][:, : latents.shape[1]]  # fmt: skip
-        errors = (predicted.float() - target).square().flatten(1).mean(dim=1)
-        return {"loss": (errors * self.noising.weight(timestep)).mean(), "error": errors.mean()}
+        return (predicted.float() - target).square().flatten(1).mean(dim=1)
+
+    def measure(self) -> dict[str, float]:
+        """Errors of held-out pictures, Chinese and English apart: over all timesteps, and in each quantile of them."""
+        found: dict[str, list[float]] = {}
+        device = self.transformer.device
+        for part in parts(self.held_out, self.encoded):
+            batch = {name: tensor.to(device) for name, tensor in part.batch.items()}
+            timestep = self.noising.timestep(part.positions.to(device))
+            errors = self._errors(batch, {"latents": part.noise.to(device), "timestep": timestep}).tolist()
+            for name in (f"held_out_{part.language}", f"held_out_{part.language}_q{part.quantile + 1}"):
+                found.setdefault(name, []).extend(errors)
+        return {name: sum(errors) / len(errors) for name, errors in found.items()}
 
     def _sizes(self, latents: Tensor) -> dict[str, Tensor]:
         """Of the pictures, for the models that are told: whole ones at their own size."""

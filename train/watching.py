@@ -1,0 +1,86 @@
+"""What a run tells while it goes on: metrics.jsonl, sample pictures, trackers, and a plot of the losses."""
+
+import importlib.util
+import json
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from PIL import Image
+
+METRICS = "metrics.jsonl"
+MODULES = {"tensorboard": "tensorboard", "wandb": "wandb"}  # that each tracker needs
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises ValueError for one whose library is not installed: accelerate would go on without it."""
+    for name in names:
+        if importlib.util.find_spec(MODULES[name]) is None:
+            raise ValueError(f"run.trackers has {name!r}, which is not installed: pip install {MODULES[name]}")
+
+
+class Journal:
+    """The main process writes; the others keep silent."""
+
+    def __init__(self, folder: Path, accelerator: Accelerator) -> None:
+        self.folder, self.accelerator = folder, accelerator
+
+    def begin(self, step: int, config: Mapping[str, Any]) -> None:
+        """Drop the lines after `step`, which are about to be written again, and write the config down."""
+        if self.accelerator.is_main_process:
+            _truncate(self.folder / METRICS, step)
+            text = json.dumps(config, ensure_ascii=False, indent=1)
+            (self.folder / "config.json").write_text(text, encoding="utf-8")
+        if self.accelerator.log_with:
+            self.accelerator.init_trackers("dianjing", config=_flat(config))
+
+    def note(self, step: int, figures: Mapping[str, float]) -> None:
+        if self.accelerator.is_main_process:
+            with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **figures}) + "\n")
+        self.accelerator.log(dict(figures), step=step)
+
+    def show(self, step: int, grid: np.ndarray) -> None:
+        if self.accelerator.is_main_process:
+            path = self.folder / "samples" / f"step-{step:08d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(grid).save(path)
+
+    def plot(self) -> None:
+        """The losses so far, as losses.png."""
+        if self.accelerator.is_main_process and (self.folder / METRICS).exists():
+            from dianjing.train.plotting import plot_losses
+
+            lines = (self.folder / METRICS).read_text(encoding="utf-8").splitlines()
+            plot_losses([json.loads(line) for line in lines], self.folder / "losses.png")
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """The most that was allocated on a GPU, or that this process had in memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def _truncate(path: Path, step: int) -> None:
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        path.write_text("".join(kept), encoding="utf-8")
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str | float]:
+    """{"run": {"seed": 0}} -> {"run.seed": 0}; trackers take no more than numbers and words."""
+    flat: dict[str, str | float] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, int | float | str) else json.dumps(value)
+    return flat
