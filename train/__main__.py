@@ -4,8 +4,8 @@
 
 verify-resume proves on the spot that stopping and resuming this run is the same as going on, bit for bit; plot-noise
 draws which timesteps it trains at, and how much an error counts there, into its folder.
-Exit codes: 0 done (or max_minutes over), 1 verify-resume found a difference, 2 usage, 75 stopped by a signal after
-saving, 76 the gradient was not finite.
+Exit codes: 0 done (or max_minutes over), 1 failed, or verify-resume found a difference, 2 usage, 75 stopped by a signal
+after saving, 76 the gradient was not finite.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from dianjing.train.running import fill_caches, plan_of, plot_noise_of, train
 from dianjing.train.starting import write_templates
 from dianjing.train.verifying import STEPS, differences
 
-DIFFERENT, USAGE, INTERRUPTED, DIVERGED = 1, 2, 75, 76
+DIFFERENT = FAILED = 1
+USAGE, INTERRUPTED, DIVERGED = 2, 75, 76
 VERIFY, PLOT = "verify-resume", "plot-noise"
 
 
@@ -92,6 +93,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Diverged as error:
         print(f"error: {error}", file=sys.stderr)
         return DIVERGED
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        print(f"error: a data worker died ({error}); --resume auto goes on from the last checkpoint", file=sys.stderr)
+        return FAILED
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ step-00001000/ holds *.safetensors, state.json and manifest.json (the SHA-256 of
 It is written under a temporary name, synced to disk and renamed; older ones go only after that.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 MANIFEST = "manifest.json"
+SPARE_BYTES = 16 << 20
 _NAME = re.compile(r"step-(\d{8,})")
 
 Tensors = dict[str, Tensor]
@@ -38,7 +40,11 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping[str, Any], *, keep: int
 ) -> Checkpoint:
-    """Write step-<step> atomically, then remove all but the newest `keep`."""
+    """Write step-<step> atomically, then remove all but the newest `keep`.
+
+    Raises: OSError where the disk has no room for it; the older ones stay.
+    """
+    check_space(folder, sum(tensor.nbytes for group in tensors.values() for tensor in group.values()))
     target = folder / f"step-{step:08d}"
     partial = folder / f"partial-{step:08d}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -56,6 +62,19 @@ def save_checkpoint(
     _sync(folder)
     _prune(folder, keep=keep)
     return Checkpoint(path=target, step=step)
+
+
+def check_space(folder: Path, needed_bytes: int) -> None:
+    """Raises OSError where the disk of `folder` has less room than that, with a little to spare."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes + SPARE_BYTES:
+        gib = needed_bytes / 2**30
+        raise OSError(
+            errno.ENOSPC,
+            f"a checkpoint takes {gib:.2f} GiB and the disk has {free / 2**30:.2f} GiB left; make room",
+            folder,
+        )
 
 
 def newest_valid(folder: Path) -> tuple[Checkpoint | None, list[str]]:

@@ -29,12 +29,13 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from tqdm.auto import tqdm
 
-from dianjing.train.checkpoints import Checkpoint, Tensors, save_checkpoint
+from dianjing.train.checkpoints import Checkpoint, Tensors, check_space, save_checkpoint
 from dianjing.train.data import Batch, Bucket, PlannedBatches
 from dianjing.train.optimizing import MovingAverage, learning_rate, make_optimizer
 from dianjing.train.sections import OptimizerSection, RunSection
 from dianjing.train.watching import Journal, peak_memory_gib
 
+CHECKPOINT_BYTES = 16  # a parameter: itself, its average, two moments
 SHOWN = ("loss", "samples_per_s", "peak_memory_gib")  # beside the progress bar
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
@@ -158,6 +159,9 @@ class Trainer:
     def train(self, batches: Iterator[Batch], *, wants_stop: Callable[[], bool]) -> Outcome:
         """Run to total_steps, to the end of max_minutes, or until wants_stop()."""
         run, started = self.run, time.perf_counter()
+        if self.accelerator.is_main_process:
+            trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+            check_space(run.folder / "checkpoints", CHECKPOINT_BYTES * trained)
         bar = tqdm(
             total=run.total_steps, initial=self.step, unit="step",
             disable=not self.accelerator.is_main_process,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dianjing.train.config import Run, parse_config
 from dianjing.train.data import Batch, Bucket, Layout, MicroBatches, loader, only_pictures
-from dianjing.train.loop import Task, Trainer
+from dianjing.train.loop import Job, Task, Trainer
 from dianjing.train.sections import AutoencoderRun, TextToImageRun
 from dianjing.train.tokenizers import save_tokenizers
 
@@ -162,10 +162,11 @@ def make_trainer(config: Run, task: Task | None = None) -> tuple[Trainer, Any]:
     )
     config.run.folder.mkdir(parents=True, exist_ok=True)
     plan = only_pictures(TinyWorld(), layout, seed=config.run.seed)
-    trainer = Trainer(task or TinyTask(), config.run, config.optimizer, accelerator, plan)
+    data = MicroBatches(plan, seed=config.run.seed)
+    job = Job(task=task or TinyTask(), batches=data)
+    trainer = Trainer(job, config.run, config.optimizer, accelerator)
 
     def batches() -> Any:
-        data = MicroBatches(plan, seed=config.run.seed)
         steps = {"first_step": trainer.step, "total_steps": config.run.total_steps}
         return iter(loader(data, **steps, workers=0, prefetch=2, pin=False))
 

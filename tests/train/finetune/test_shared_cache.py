@@ -1,0 +1,41 @@
+"""Two runs that fill one cache at the same time."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.train.finetune.conftest import finetune_run
+from tests.train.finetune.test_finetune import prepared
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_two_runs_fill_one_cache_side_by_side(tmp_path, model, sets):
+    settings = {"folder": tmp_path, "name": model, "sets": sets, "cache": tmp_path / "both"}
+    (tmp_path / "run.toml").write_text(
+        """
+task = "finetune"
+[run]
+folder = "{folder}/run"
+total_steps = 1
+batch_size = 1
+[data]
+sets = "{sets}"
+size_px = 16
+cache = "{cache}"
+[optimizer]
+learning_rate = 1e-3
+[model]
+name = "{name}"
+""".format(**settings)
+    )
+    command = [sys.executable, "-m", "dianjing.train", str(tmp_path / "run.toml"), "--cache-only"]
+    runs = [subprocess.Popen([*command, "--set", f"run.folder={tmp_path / name}"], cwd=ROOT) for name in ("a", "b")]
+    assert [run.wait(timeout=200) for run in runs] == [0, 0]
+    prepared(finetune_run(tmp_path / "alone", model=model, sets=sets, changes={"samples": {"prompts": []}}))
+    both, alone = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.safetensors")}
+        for folder in (tmp_path / "both", tmp_path / "cache")
+    )
+    assert both == alone
+    assert not list((tmp_path / "both").rglob("*.part"))

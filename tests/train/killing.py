@@ -1,0 +1,60 @@
+"""A run that is killed again and again: `python -m tests.train.killing FOLDER KILLS`.
+
+One process imports everything and forks the runs, so that a kill costs no new imports.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from dianjing.train.running import train
+from tests.train.conftest import TinyWorld, autoencoder_run
+
+STEPS = 120
+LONGEST_S = 0.9  # that a run lives
+
+
+def run(folder: Path) -> None:
+    config = autoencoder_run(folder, total_steps=STEPS, checkpoint_every=1, log_every=1, export_dtype="float32")
+    train(config, TinyWorld(), resume="auto", wants_stop=lambda: False)
+
+
+def killed_inside_a_save(folder: Path, *, lives_s: float) -> bool | None:
+    """Start the run and kill it; None where it came to its end first."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            run(folder)
+            code = 0
+        finally:
+            os._exit(code)
+    time.sleep(lives_s)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status):
+        assert os.WEXITSTATUS(status) == 0, "the run failed by itself"
+        return None
+    return bool(list((folder / "checkpoints").glob("partial-*")))
+
+
+def main() -> None:
+    folder, wanted = Path(sys.argv[1]), int(sys.argv[2])
+    rng = random.Random(0)
+    kills = inside = steps = 0
+    while kills < wanted:
+        found = killed_inside_a_save(folder, lives_s=rng.uniform(0.05, LONGEST_S))
+        if found is None:
+            break
+        kills, inside = kills + 1, inside + found
+        steps = max([steps, *(int(p.name.partition("-")[2]) for p in (folder / "checkpoints").glob("step-*"))])
+    run(folder)
+    print(json.dumps({"kills": kills, "inside_a_save": inside, "steps_when_last_killed": steps}))
+
+
+if __name__ == "__main__":
+    main()
