@@ -1,0 +1,150 @@
+"""A scene becomes a picture, and a changed scene the picture before with only the change drawn.
+
+Every background is drawn once without objects: the plate. An object is denoised inside its box, all else tied to the
+picture as it is; what goes away gives its box back to the plate. The strength of this image-conditioned denoising is 1
+inside the box. Small models draw objects well at one size only: at any other, an object is drawn at that size on the
+plate, cut out, and scaled into place (strength 0).
+Latents are 1 C Y X, of the whole picture.
+"""
+
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from dianjing.pipelines.conversation.captions import caption_alone
+from dianjing.pipelines.conversation.layout import place_box, resized
+from dianjing.pipelines.conversation.scenes import GRID, USUAL, Box, Scene, Thing
+from dianjing.pipelines.latents import decode_latents, draw_noise
+from dianjing.pipelines.names import Names
+from dianjing.pipelines.prediction import look_ahead, predict
+from dianjing.pipelines.schedule import set_schedule, step_options
+from dianjing.pipelines.text_to_image import TextToImagePipeline
+
+PHANTOM = Thing(name="cat", boxes=(place_box("top left"),))  # drawn with a background, and away again
+FAINT, CLEAR = 0.06, 0.18  # difference from the plate, of 1, at which a pixel begins to be and wholly is the object
+EMBEDS = [f"{a}prompt_{b}{c}" for a in ("", "negative_") for b in ("embeds", "attention_mask") for c in ("", "_2")]
+
+
+class Painter:
+    """Draws scenes with one pipeline from one noise."""
+
+    def __init__(self, pipe: TextToImagePipeline, *, names: Names, seed: int, steps: int | None, guidance: float | None):
+        self.pipe, self.names, self.seed, self.steps, self.guidance = pipe, names, seed, steps, guidance
+        self.plate = cache(self._plate)
+        side = pipe.transformer.config.sample_size
+        shape = (1, pipe.transformer.config.in_channels, side, side)
+        generator = torch.Generator().manual_seed(seed)
+        self.noise = draw_noise(shape, generator, device=torch.device("cpu")).to(pipe._execution_device)
+
+    @torch.no_grad()
+    def paint(self, scene: Scene, *, language: str, before: tuple[Scene, Tensor] | None = None) -> Tensor:
+        """Latents of a scene; `before` is the scene and the latents of the picture that stays where nothing changed."""
+        plate = self.plate(scene.background, language)
+        wanted = [(thing, box) for thing in scene.things for box in thing.boxes]
+        latents, stays = plate, set()
+        if before is not None and before[0].background == scene.background:
+            stays = _looks(before[0]) & _looks(scene)
+            kept = self._cells([box for _, _, box in stays])
+            gone = self._cells([box for _, _, box in _looks(before[0]) - stays]) * (1 - kept)
+            latents = torch.lerp(before[1], plate, gone)
+        new = [(thing, box) for thing, box in wanted if (thing.name, thing.colour, box) not in stays]
+        for thing, box in sorted(new, key=lambda each: each[1].side != USUAL):
+            others = [other for _, other in wanted if other != box]
+            put = self._put if box.side == USUAL else self._put_scaled
+            latents = put(latents, thing, box, others, background=scene.background, language=language)
+        return latents
+
+    @torch.no_grad()
+    def picture(self, latents: Tensor) -> Any:
+        """The PIL image."""
+        return self.pipe.image_processor.postprocess(decode_latents(self.pipe.vae, latents), output_type="pil")[0]
+
+    def _plate(self, background: str | None, language: str) -> Tensor:
+        """A background without objects: drawn with one in a corner, then that corner again with it in another."""
+        say = partial(caption_alone, PHANTOM, background, self.names, language=language)
+        corner = self._cells(PHANTOM.boxes)
+        latents = self._denoise(say(place="top left"), start=self.noise, free=torch.ones_like(corner))
+        return self._denoise(say(place="bottom right"), start=latents, free=corner)
+
+    def _put(
+        self, latents: Tensor, thing: Thing, box: Box, others: list[Box], *, background: str | None, language: str
+    ) -> Tensor:
+        """Denoise an object of the usual size in its box."""
+        text = caption_alone(thing, background, self.names, language=language, place=box.place)
+        return self._denoise(text, start=latents, free=self._cells([box]) * (1 - self._cells(others)))
+
+    def _put_scaled(
+        self, latents: Tensor, thing: Thing, box: Box, others: list[Box], *, background: str | None, language: str
+    ) -> Tensor:
+        """Draw an object of the usual size on the plate, cut it out, and lay it over the picture at its own size."""
+        plate, core = self.plate(background, language), resized(box, side=USUAL)
+        drawn = self._put(plate, thing, core, [], background=background, language=language)
+        alone, empty, picture = (self._decode(each) for each in (drawn, plate, latents))
+        alpha = ((alone - empty).abs().amax(1, keepdim=True) - FAINT).div(CLEAR - FAINT).clamp(0, 1)
+        rows, columns = self._pixels(core, picture)
+        target_rows, target_columns = self._pixels(box, picture)
+        size = (target_rows.stop - target_rows.start, target_columns.stop - target_columns.start)
+        scale = partial(interpolate, size=size, mode="bicubic", antialias=True, align_corners=False)
+        cut_out, cover = scale(alone[..., rows, columns]), scale(alpha[..., rows, columns]).clamp(0, 1)
+        draft = picture.clone()
+        there = draft[..., target_rows, target_columns]
+        draft[..., target_rows, target_columns] = torch.lerp(there, cut_out.clamp(0, 1), cover)
+        return torch.lerp(latents, self._encode(draft), self._cells([box]))
+
+    def _cells(self, boxes: Any) -> Tensor:
+        """1 where any of the boxes is: (Y, X) of the latents."""
+        free = torch.zeros(self.noise.shape[-2:], device=self.noise.device)
+        for box in boxes:
+            rows, columns = self._pixels(box, free)
+            free[rows, columns] = 1
+        return free
+
+    @staticmethod
+    def _pixels(box: Box, like: Tensor) -> tuple[slice, slice]:
+        """The rows and columns of a box in a tensor (..., Y, X)."""
+        rows, columns = like.shape[-2:]
+        return (
+            slice(round(box.y * rows / GRID), round((box.y + box.side) * rows / GRID)),
+            slice(round(box.x * columns / GRID), round((box.x + box.side) * columns / GRID)),
+        )
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Pixels (1, 3, H, W) on [0, 1]."""
+        return (decode_latents(self.pipe.vae, latents).float() / 2 + 0.5).clamp(0, 1)
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        vae = self.pipe.vae
+        return vae.encode((2 * pixels - 1).to(vae.dtype)).latent_dist.mode().float() * vae.config.scaling_factor
+
+    def _denoise(self, text: str, *, start: Tensor, free: Tensor) -> Tensor:
+        """Denoise from the noise where `free` is 1; elsewhere every step is tied to `start`."""
+        pipe = self.pipe
+        steps = pipe._set_run(self.steps, self.guidance, 0.0)
+        states = pipe._encode(text, None, dict.fromkeys(EMBEDS), num_images_per_prompt=1)
+        timesteps = set_schedule(pipe.scheduler, steps, device=self.noise.device)
+
+        def tie(step: int, timestep: Tensor, latents: Tensor, text: Any) -> tuple[Tensor, Any]:
+            after = timesteps[step + 1 : step + 2]
+            there = pipe.scheduler.add_noise(start, self.noise, after) if len(after) else start
+            return torch.lerp(there.to(latents), latents, free), text
+
+        height, width = (side * pipe.vae_scale_factor for side in self.noise.shape[-2:])
+        meta = (height, width, height, width, 0, 0)
+        latents = pipe._denoise(
+            self.noise * pipe.scheduler.init_noise_sigma,
+            timesteps,
+            states,
+            options=step_options(pipe.scheduler, eta=0.0, generator=None),
+            call_back=tie,
+            look_ahead=partial(look_ahead, pipe.transformer, size=tuple(self.noise.shape[-2:]), image_meta_size=meta),
+            predict=partial(predict, pipe.transformer),
+        )
+        pipe.maybe_free_model_hooks()
+        return latents
+
+
+def _looks(scene: Scene) -> set[tuple[str, str | None, Box]]:
+    return {(thing.name, thing.colour, box) for thing in scene.things for box in thing.boxes}
