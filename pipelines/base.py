@@ -27,7 +27,7 @@ REFUSED_OPTIONS = ("custom_pipeline", "custom_revision", "trust_remote_code", "u
 
 
 class Pipeline(LoRAMixin, DiffusionPipeline):
-    """A `DiffusionPipeline` that knows the registry, checks a folder before it loads it, and keeps what it was taught to name."""
+    """A `DiffusionPipeline` that knows the registry, checks a folder before it loads it, and keeps its words."""
 
     _exclude_from_cpu_offload: ClassVar[list[str]] = ["safety_checker"]
 

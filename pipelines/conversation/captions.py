@@ -15,7 +15,12 @@ PLACES_ZH = {
     "top left": "左上角", "top": "上方", "top right": "右上角", "left": "左边", "middle": "中间", "right": "右边",
     "bottom left": "左下角", "bottom": "下方", "bottom right": "右下角",
 }  # fmt: skip
-RELATIONS_EN = {"left": "{} to the left of {}", "right": "{} to the right of {}", "above": "{} above {}", "below": "{} below {}"}
+RELATIONS_EN = {
+    "left": "{} to the left of {}",
+    "right": "{} to the right of {}",
+    "above": "{} above {}",
+    "below": "{} below {}",
+}
 RELATIONS_ZH = {"left": "{}在{}的左边", "right": "{}在{}的右边", "above": "{}在{}的上面", "below": "{}在{}的下面"}
 
 
@@ -25,7 +30,7 @@ def size_of(box: Box) -> str | None:
 
 
 def noun_phrase(thing: Thing, names: Names, *, language: str, count: int, size: str | None) -> str:
-    """"two small red balloons", 两个小小的红色的气球."""
+    """ "two small red balloons", 两个小小的红色的气球."""
     return (_noun_zh if language == "zh" else _noun_en)(thing, names, count, size)
 
 

@@ -25,9 +25,7 @@ class Mention:
 
     def wanted(self) -> Wanted:
         assert self.name is not None
-        return Wanted(
-            name=self.name, count=self.number or 1, colour=self.colour, size=self.size, place=self.place
-        )
+        return Wanted(name=self.name, count=self.number or 1, colour=self.colour, size=self.size, place=self.place)
 
 
 @dataclass(kw_only=True)

@@ -14,7 +14,7 @@ from dianjing.pipelines.conversation.scenes import (
     SMALLEST,
     USUAL,
     Box,
-    NotPossible,
+    NotPossibleError,
     Scene,
     Thing,
 )
@@ -111,19 +111,19 @@ Edit = Draw | SetBackground | Add | Remove | Replace | Move | Resize | SetCount 
 def apply(scene: Scene | None, edit: Edit) -> Scene:
     """The scene after an edit.
 
-    Raises: NotPossible for what there is no room for, or nothing to do it to.
+    Raises: NotPossibleError for what there is no room for, or nothing to do it to.
     """
     if isinstance(edit, Draw):
         return _draw(edit)
     if scene is None:
-        raise NotPossible("there is no picture yet; say what to draw")
+        raise NotPossibleError("there is no picture yet; say what to draw")
     return _CHANGES[type(edit)](scene, edit)
 
 
 def _draw(edit: Draw) -> Scene:
     counts = [wanted.count for wanted in edit.wanted]
     if not 1 <= len(counts) <= MAX_KINDS or sum(counts) > MAX_OBJECTS or min(counts) < 1:
-        raise NotPossible(f"give 1 to {MAX_KINDS} kinds of objects, at most {MAX_OBJECTS} together")
+        raise NotPossibleError(f"give 1 to {MAX_KINDS} kinds of objects, at most {MAX_OBJECTS} together")
     if edit.relation is not None and counts == [1, 1]:
         boxes: list[Box] = list(layout.beside(edit.relation))
     elif any(wanted.place is not None for wanted in edit.wanted):
@@ -157,9 +157,9 @@ def _add(scene: Scene, edit: Add) -> Scene:
     wanted = edit.wanted
     same = next((i for i, t in enumerate(scene.things) if (t.name, t.colour) == (wanted.name, wanted.colour)), None)
     if len(scene.boxes) + wanted.count > MAX_OBJECTS:
-        raise NotPossible(f"there are {len(scene.boxes)} objects; at most {MAX_OBJECTS} fit")
+        raise NotPossibleError(f"there are {len(scene.boxes)} objects; at most {MAX_OBJECTS} fit")
     if same is None and len(scene.things) == MAX_KINDS:
-        raise NotPossible(f"there are {MAX_KINDS} kinds of objects, as many as one picture takes")
+        raise NotPossibleError(f"there are {MAX_KINDS} kinds of objects, as many as one picture takes")
     anchor = None if edit.anchor is None else scene.things[edit.anchor].boxes[0]
     boxes = list(scene.boxes)
     sides = (SMALLEST,) if wanted.size == "small" else (USUAL, SMALLEST)
@@ -175,7 +175,7 @@ def _add(scene: Scene, edit: Add) -> Scene:
 
 def _remove(scene: Scene, edit: Remove) -> Scene:
     if len(scene.things) == 1:
-        raise NotPossible("nothing would be left; replace it, or say what to draw instead")
+        raise NotPossibleError("nothing would be left; replace it, or say what to draw instead")
     return scene.without(edit.of)
 
 
@@ -198,7 +198,7 @@ def _move(scene: Scene, edit: Move) -> Scene:
     taken, boxes = _others(scene, edit.of), []
     anchor = None if edit.anchor is None else scene.things[edit.anchor].boxes[0]
     for box in thing.boxes:
-        sides = [side for side in range(box.side, SMALLEST - 1, -1)]
+        sides = list(range(box.side, SMALLEST - 1, -1))
         boxes.append(
             layout.find_room([*taken, *boxes], place=edit.place, anchor=anchor, relation=edit.relation, sides=sides)
         )
@@ -216,14 +216,14 @@ def _resize(scene: Scene, edit: Resize) -> Scene:
 def _set_count(scene: Scene, edit: SetCount) -> Scene:
     thing, others = scene.things[edit.of], _others(scene, edit.of)
     if not 1 <= edit.count <= MAX_OBJECTS - len(others):
-        raise NotPossible(f"{edit.count} and the other {len(others)} do not fit; 1 to {MAX_OBJECTS} objects do")
+        raise NotPossibleError(f"{edit.count} and the other {len(others)} do not fit; 1 to {MAX_OBJECTS} objects do")
     if not others:
         return scene.with_thing(edit.of, boxes=layout.together(edit.count))
     boxes = list(thing.boxes[: edit.count])
     try:
         while len(boxes) < edit.count:
             boxes.append(layout.find_room(others + boxes))
-    except NotPossible:  # none beside those that are there: all of them anew
+    except NotPossibleError:  # none beside those that are there: all of them anew
         boxes = []
         while len(boxes) < edit.count:
             boxes.append(layout.find_room(others + boxes, sides=(SMALLEST,)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from dianjing.pipelines.conversation.scenes import GRID, LARGEST, PLACES, SMALLEST, USUAL, Box, NotPossible
+from dianjing.pipelines.conversation.scenes import GRID, LARGEST, PLACES, SMALLEST, USUAL, Box, NotPossibleError
 
 COVERED = (0, 1, 2, 3)  # cells of another object that a box may cover, tried in this order: corners are mostly empty
 CENTRES = (0, 2, 4)  # of the three columns and rows, for boxes of the usual side
@@ -64,7 +64,7 @@ def find_room(
 ) -> Box:
     """The best box for one more object: large, uncovered, and where it was asked for.
 
-    Raises: NotPossible where there is no room.
+    Raises: NotPossibleError where there is no room.
     """
     for most in COVERED:
         for side in sides if most == 0 else sides[-1:]:
@@ -77,7 +77,7 @@ def find_room(
             ]
             if free:
                 return min(free, key=lambda box: _cost(box, taken, place=place, anchor=anchor))
-    raise NotPossible("there is no room for it there; move or remove something first")
+    raise NotPossibleError("there is no room for it there; move or remove something first")
 
 
 def is_in(box: Box, place: str) -> bool:
@@ -106,7 +106,7 @@ def _distance(a: Box, b: Box) -> float:
 
 
 def larger(box: Box, taken: Sequence[Box]) -> Box:
-    """A box one size up around the same centre, or as much larger as there is room for. Raises: NotPossible."""
+    """A box one size up around the same centre, or as much larger as there is room for. Raises: NotPossibleError."""
     for side in range(min(LARGEST, box.side + (2 if box.side == USUAL else 1)), box.side, -1):
         grown = resized(box, side=side)
         moved = [grown, *(b for b in _boxes(side) if _distance(b, box) <= 2)]
@@ -114,12 +114,12 @@ def larger(box: Box, taken: Sequence[Box]) -> Box:
         free = [b for b in moved if all(b.overlap(other) <= most for other in taken)]
         if free:
             return min(free, key=lambda b: 10 * sum(b.overlap(o) for o in taken) + _distance(b, box))
-    raise NotPossible("there is no room for it to grow; remove something first")
+    raise NotPossibleError("there is no room for it to grow; remove something first")
 
 
 def smaller(box: Box) -> Box:
-    """A box one size down around the same centre. Raises: NotPossible."""
+    """A box one size down around the same centre. Raises: NotPossibleError."""
     side = USUAL if box.side > USUAL else box.side - 1
     if side < SMALLEST:
-        raise NotPossible("it is as small as can be drawn")
+        raise NotPossibleError("it is as small as can be drawn")
     return resized(box, side=side)

@@ -2,8 +2,8 @@
 
 Every background is drawn once without objects: the plate. An object is denoised inside its box, all else tied to the
 picture as it is; what goes away gives its box back to the plate. The strength of this image-conditioned denoising is 1
-inside the box. Small models draw objects well at one size only: at any other, an object is drawn at that size on the
-plate, cut out, and scaled into place (strength 0).
+inside the box. Small models draw objects well at one size only: for any other, an object is drawn at that size on
+white and on black, which gives its outline, and laid over the picture at its own size (strength 0).
 Latents are 1 C Y X, of the whole picture.
 """
 
@@ -24,14 +24,17 @@ from dianjing.pipelines.schedule import set_schedule, step_options
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 
 PHANTOM = Thing(name="cat", boxes=(place_box("top left"),))  # drawn with a background, and away again
-FAINT, CLEAR = 0.06, 0.18  # difference from the plate, of 1, at which a pixel begins to be and wholly is the object
+WHITE, BLACK = "white background", "black background"
+FAINT, CLEAR = 0.15, 0.75  # coverage below which there is nothing, above which all is object: the model is inexact
 EMBEDS = [f"{a}prompt_{b}{c}" for a in ("", "negative_") for b in ("embeds", "attention_mask") for c in ("", "_2")]
 
 
 class Painter:
     """Draws scenes with one pipeline from one noise."""
 
-    def __init__(self, pipe: TextToImagePipeline, *, names: Names, seed: int, steps: int | None, guidance: float | None):
+    def __init__(
+        self, pipe: TextToImagePipeline, *, names: Names, seed: int, steps: int | None, guidance: float | None
+    ):
         self.pipe, self.names, self.seed, self.steps, self.guidance = pipe, names, seed, steps, guidance
         self.plate = cache(self._plate)
         side = pipe.transformer.config.sample_size
@@ -42,19 +45,23 @@ class Painter:
     @torch.no_grad()
     def paint(self, scene: Scene, *, language: str, before: tuple[Scene, Tensor] | None = None) -> Tensor:
         """Latents of a scene; `before` is the scene and the latents of the picture that stays where nothing changed."""
-        plate = self.plate(scene.background, language)
-        wanted = [(thing, box) for thing in scene.things for box in thing.boxes]
-        latents, stays = plate, set()
+        latents = plate = self.plate(scene.background, language)
+        wanted = {(thing.name, thing.colour, box): thing for thing in scene.things for box in thing.boxes}
+        stays: set[Look] = set()
         if before is not None and before[0].background == scene.background:
-            stays = _looks(before[0]) & _looks(scene)
-            kept = self._cells([box for _, _, box in stays])
-            gone = self._cells([box for _, _, box in _looks(before[0]) - stays]) * (1 - kept)
-            latents = torch.lerp(before[1], plate, gone)
-        new = [(thing, box) for thing, box in wanted if (thing.name, thing.colour, box) not in stays]
-        for thing, box in sorted(new, key=lambda each: each[1].side != USUAL):
-            others = [other for _, other in wanted if other != box]
-            put = self._put if box.side == USUAL else self._put_scaled
-            latents = put(latents, thing, box, others, background=scene.background, language=language)
+            shown = _looks(before[0])
+            stays = _untouched(shown & set(wanted), shown - set(wanted))
+            gone = self._cells([box for _, _, box in shown - stays])
+            latents = torch.lerp(before[1], plate, gone * (1 - self._cells([box for _, _, box in stays])))
+        usual = [look for look in wanted if look[2].side == USUAL]
+        for look in usual:
+            if look not in stays:
+                free = self._cells([look[2]]) * (1 - self._cells([other[2] for other in usual if other != look]))
+                latents = self._put(latents, wanted[look], look[2], free, scene.background, language)
+        over = [look for look in usual if look not in stays]
+        for look in wanted:
+            if look not in usual and (look not in stays or any(look[2].overlap(other[2]) for other in over)):
+                latents = self._lay_over(latents, wanted[look], look[2], language)
         return latents
 
     @torch.no_grad()
@@ -70,29 +77,39 @@ class Painter:
         return self._denoise(say(place="bottom right"), start=latents, free=corner)
 
     def _put(
-        self, latents: Tensor, thing: Thing, box: Box, others: list[Box], *, background: str | None, language: str
+        self, latents: Tensor, thing: Thing, box: Box, free: Tensor, background: str | None, language: str
     ) -> Tensor:
-        """Denoise an object of the usual size in its box."""
+        """Denoise an object of the usual size in its box, as far as that is free."""
         text = caption_alone(thing, background, self.names, language=language, place=box.place)
-        return self._denoise(text, start=latents, free=self._cells([box]) * (1 - self._cells(others)))
+        return self._denoise(text, start=latents, free=free)
 
-    def _put_scaled(
-        self, latents: Tensor, thing: Thing, box: Box, others: list[Box], *, background: str | None, language: str
-    ) -> Tensor:
-        """Draw an object of the usual size on the plate, cut it out, and lay it over the picture at its own size."""
-        plate, core = self.plate(background, language), resized(box, side=USUAL)
-        drawn = self._put(plate, thing, core, [], background=background, language=language)
-        alone, empty, picture = (self._decode(each) for each in (drawn, plate, latents))
-        alpha = ((alone - empty).abs().amax(1, keepdim=True) - FAINT).div(CLEAR - FAINT).clamp(0, 1)
-        rows, columns = self._pixels(core, picture)
-        target_rows, target_columns = self._pixels(box, picture)
-        size = (target_rows.stop - target_rows.start, target_columns.stop - target_columns.start)
-        scale = partial(interpolate, size=size, mode="bicubic", antialias=True, align_corners=False)
-        cut_out, cover = scale(alone[..., rows, columns]), scale(alpha[..., rows, columns]).clamp(0, 1)
-        draft = picture.clone()
-        there = draft[..., target_rows, target_columns]
-        draft[..., target_rows, target_columns] = torch.lerp(there, cut_out.clamp(0, 1), cover)
-        return torch.lerp(latents, self._encode(draft), self._cells([box]))
+    def _lay_over(self, latents: Tensor, thing: Thing, box: Box, language: str) -> Tensor:
+        """Draw an object of the usual size by itself, and lay it over the picture at the size of its box."""
+        ink, cover = self._cut_out(thing, resized(box, side=USUAL), language)
+        picture = self._decode(latents)
+        rows, columns = self._pixels(box, picture)
+        size = (rows.stop - rows.start, columns.stop - columns.start)
+        ink, cover = (
+            interpolate(each, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+            for each in (ink, cover)
+        )
+        picture[..., rows, columns] = (ink + (1 - cover) * picture[..., rows, columns]).clamp(0, 1)
+        return torch.lerp(latents, self._encode(picture), self._cells([box]))
+
+    def _cut_out(self, thing: Thing, box: Box, language: str) -> tuple[Tensor, Tensor]:
+        """An object's colour times its coverage (1, 3, h, w), and its coverage (1, 1, h, w)."""
+        on, empty = {}, {}
+        for background in (WHITE, BLACK):
+            plate = self.plate(background, language)
+            drawn = self._put(plate, thing, box, self._cells([box]), background, language)
+            on[background], empty[background] = self._decode(drawn), self._decode(plate)
+        # triangulation matting (Smith & Blinn 1996, Eq. 4): what shows the background's difference is not the object
+        difference = empty[WHITE] - empty[BLACK]
+        shown = ((on[WHITE] - on[BLACK]) * difference).sum(1, keepdim=True) / difference.square().sum(1, keepdim=True)
+        cover = (1 - shown - FAINT).div(CLEAR - FAINT).clamp(0, 1)
+        ink = torch.lerp(on[BLACK] - (1 - cover) * empty[BLACK], on[BLACK] * cover, cover).clamp(0, 1)
+        rows, columns = self._pixels(box, cover)
+        return ink[..., rows, columns], cover[..., rows, columns]
 
     def _cells(self, boxes: Any) -> Tensor:
         """1 where any of the boxes is: (Y, X) of the latents."""
@@ -146,5 +163,13 @@ class Painter:
         return latents
 
 
-def _looks(scene: Scene) -> set[tuple[str, str | None, Box]]:
+Look = tuple[str, str | None, Box]
+
+
+def _untouched(stays: set[Look], gone: set[Look]) -> set[Look]:
+    """Those that nothing has lain over which is taken away now; the others are drawn again, as they were."""
+    return {look for look in stays if not any(look[2].overlap(other[2]) for other in gone)}
+
+
+def _looks(scene: Scene) -> set[Look]:
     return {(thing.name, thing.colour, box) for thing in scene.things for box in thing.boxes}

@@ -41,7 +41,7 @@ class Reader:
     @cached_property
     def _meanings(self) -> dict[str, frozenset[str]]:
         found: dict[str, set[str]] = {}
-        for word in (*words.FILLERS_EN, *words.FILLERS_ZH):
+        for word in f"{words.IDLE_EN} {words.IDLE_ZH}".split():
             found[word] = set()
         for said, meaning in self._said():
             found.setdefault(said, set()).add(meaning)

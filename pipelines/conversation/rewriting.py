@@ -19,4 +19,4 @@ class Rewriter(Protocol):
     """Turns what is said into edits of the scene; None is the scene before the first picture."""
 
     def rewrite(self, text: str, scene: Scene | None) -> Understood:
-        """Raises: NotPossible for a text that asks for nothing that is understood."""
+        """Raises: NotPossibleError for a text that asks for nothing that is understood."""

@@ -22,7 +22,7 @@ from dianjing.pipelines.conversation.edits import (
 )
 from dianjing.pipelines.conversation.reading import Reader, language_of
 from dianjing.pipelines.conversation.rewriting import Understood
-from dianjing.pipelines.conversation.scenes import NotPossible, Scene
+from dianjing.pipelines.conversation.scenes import NotPossibleError, Scene
 from dianjing.pipelines.names import Names
 
 BREAKS = re.compile(r"[,，;；.。!！?？、\n]+|\band then\b|\bthen\b|然后|并且|同时|接着|顺便|\band (?=[a-z]+\b)")
@@ -45,7 +45,7 @@ class Rules:
         return Reader(self.names)
 
     def rewrite(self, text: str, scene: Scene | None) -> Understood:
-        """Raises: NotPossible for a text that asks for nothing that is understood."""
+        """Raises: NotPossibleError for a text that asks for nothing that is understood."""
         language = language_of(text)
         read, unknown = self._reader.read(text)
         hints = (UNKNOWN[language].format(", ".join(unknown)),) if unknown else ()
@@ -61,7 +61,7 @@ class Rules:
                     edits.append(edit)
                     scene = scene if isinstance(edit, Undo) else apply(scene, edit)
         if not edits:
-            raise NotPossible("; ".join([*hints, HELP[language]]))
+            raise NotPossibleError("; ".join([*hints, HELP[language]]))
         return Understood(edits=tuple(edits), hints=hints)
 
     def _clauses(self, text: str) -> list[Clause]:
@@ -161,8 +161,8 @@ def _remove(said: Clause, scene: Scene) -> list[Edit]:
     return edits
 
 
-def _missing(mention: Mention) -> NotPossible:
-    return NotPossible(f"there is no {mention.name} in the picture; add it first")
+def _missing(mention: Mention) -> NotPossibleError:
+    return NotPossibleError(f"there is no {mention.name} in the picture; add it first")
 
 
 def _about(said: Clause, scene: Scene) -> int | None:

@@ -18,7 +18,7 @@ PLACES = (
 SIDES = ("left", "right", "above", "below")
 
 
-class NotPossible(ValueError):
+class NotPossibleError(ValueError):
     """What was said is understood, or nearly, and cannot be drawn; the message is for whoever said it."""
 
 
