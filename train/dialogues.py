@@ -7,10 +7,11 @@ tune those on these lines.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from dianjing.train.stickers.backgrounds import BACKGROUNDS
 from dianjing.train.stickers.captions import CELLS_EN, CELLS_ZH, NUMBERS_EN, NUMBERS_ZH, phrase_en, phrase_zh, plural
-from dianjing.train.stickers.objects import COLOURS, Thing, things
+from dianjing.train.stickers.objects import COLOURS, things
 from dianjing.train.stickers.scenes import RELATIONS, Mention
 from dianjing.train.stickers.world import countable_things
 
@@ -23,53 +24,69 @@ SIDES_EN = {"left": "to the left of", "right": "to the right of", "above": "abov
 SIDES_ZH = {"left": "左边", "right": "右边", "above": "上面", "below": "下面"}
 PHRASES_EN = {
     "background": (
-        "what if it was {where}?", "same thing but {where}", "i'd rather have this {where}", "could we do it {where}",
-        "let's have all of it {where} now", "{where} would look better",
+        "let's see how it looks {where}", "now picture everything {where}", "can you set the scene {where}?",
+        "actually, this should happen {where}", "take us somewhere else: {where}", "everything stays, only {where} now",
     ),
-    "add": ("can you squeeze in {a}?",
-        "{a} would be nice too",
-        "i also want {a}",
-        "let {a} join",
-        "{a} as well, please",
-            "now add {a}"),
-    "add beside": ("could there be {a} {side} the {y}?", "add {a} {side} the {y}", "i'd love {a} {side} the {y}"),
-    "remove": ("lose the {x}", "the {x} can go", "i don't need the {x} any more", "take the {x} out of the picture",
-               "please get the {x} out of there", "delete the {x}"),
-    "replace": ("swap the {x} for {a}", "turn the {x} into {a}", "make the {x} {a} instead", "trade the {x} for {a}",
-                "{a} instead of the {x}", "i'd prefer {a} over the {x}"),
-    "move": ("shift the {x}, i want it {place}", "the {x} should sit {place}", "can the {x} go {place}?",
-             "put the {x} {place}", "i'd like to see the {x} {place}"),
-    "move beside": ("i want the {x} {side} the {y}", "place the {x} {side} the {y}", "have the {x} {side} the {y}"),
-    "bigger": ("blow the {x} up a bit", "the {x} looks too tiny", "make the {x} larger", "can the {x} be bigger?",
-               "enlarge the {x}"),
-    "smaller": ("shrink the {x}", "the {x} is too big", "a smaller {x} please", "make the {x} a bit tinier",
-                "could the {x} be smaller"),
-    "count": ("make that {n} {xs}", "i want {n} {xs}", "let there be {n} {xs}", "there should be {n} {xs} in total",
-              "{n} {xs} please"),
-    "recolour": ("paint the {x} {c}", "the {x} should be {c}", "i'd like the {x} in {c}", "can the {x} be {c} instead?",
-                 "colour the {x} {c}"),
-    "another": ("another one", "one more please", "and another {x}", "give me one more {x}"),
-    "undo": ("undo", "go back one step", "scratch that", "no, i liked the previous one better", "undo that, please"),
+    "add": (
+        "there's still space, so add {a}", "it needs {a}", "please include {a} as well", "how about {a} too?",
+        "could you draw {a} next to all that?", "and {a}, if you can",
+    ),
+    "add beside": (
+        "draw {a} {side} the {y}", "there ought to be {a} {side} the {y}", "{side} the {y}, add {a}",
+    ),
+    "remove": (
+        "please remove the {x}", "i've changed my mind about the {x}, delete it", "get rid of the {x}",
+        "the {x} has to go", "without the {x}, please", "the {x} is not needed, take it away",
+    ),
+    "replace": (
+        "replace the {x} with {a}", "can the {x} become {a}?", "change the {x} to {a}", "i meant {a}, not the {x}",
+        "switch the {x} with {a}", "put {a} where the {x} is",
+    ),
+    "move": (
+        "move the {x}: {place}", "i think the {x} belongs {place}", "slide the {x} over so it is {place}",
+        "let the {x} stand {place}", "the {x} would look nicer {place}",
+    ),
+    "move beside": (
+        "move the {x} {side} the {y}", "could the {x} stand {side} the {y}?", "the {x} belongs {side} the {y}",
+    ),
+    "bigger": (
+        "the {x} could be a lot bigger", "i can hardly see the {x}, make it bigger", "a larger {x}, please",
+        "let the {x} grow", "increase the size of the {x}",
+    ),
+    "smaller": (
+        "the {x} takes up too much room, make it smaller", "reduce the {x} a little", "let the {x} shrink",
+        "i'd like the {x} smaller", "the {x} is far too large",
+    ),
+    "count": (
+        "i need {n} {xs}", "change it so there are {n} {xs}", "make it {n} {xs}", "{n} {xs} would be better",
+        "draw {n} {xs} altogether",
+    ),
+    "recolour": (
+        "make the {x} {c}", "change the colour of the {x} to {c}", "the {x} ought to be {c}", "give me the {x} in {c}",
+        "dye the {x} {c}",
+    ),
+    "another": ("add another one", "another {x}, please", "i want one more {x}", "one {x} more"),
+    "undo": ("take that back", "please undo the last step", "cancel that", "never mind, go back", "revert it"),
 }  # fmt: skip
 PHRASES_ZH = {
-    "background": ("要是在{where}呢？",
-        "还是这些，不过是在{where}",
-        "场景改到{where}吧",
-        "我更想看它们在{where}",
-        "搬到{where}去",
-                   "{where}会更好看"),
-    "add": ("能不能再塞进{a}？", "还想要{a}", "给它配{a}吧", "这里少了{a}", "再画{a}", "添{a}就好了"),
-    "add beside": ("{y}的{side}再来{a}", "在{y}{side}添{a}", "我想{y}{side}有{a}"),
-    "remove": ("{x}不要了", "把{x}弄没", "请把{x}拿走", "去掉{x}吧", "我不想看到{x}", "别画{x}了"),
-    "replace": ("{x}换成{a}", "把{x}改成{a}吧", "不要{x}，要{a}", "用{a}替换{x}", "让{x}变成{a}", "{x}不好，换{a}"),
-    "move": ("把{x}挪到{place}", "{x}应该在{place}", "让{x}去{place}", "{x}放{place}比较好", "我想让{x}待在{place}"),
-    "move beside": ("把{x}摆到{y}的{side}", "{x}要在{y}的{side}", "让{x}到{y}{side}去"),
-    "bigger": ("{x}大一点", "把{x}放大", "{x}看起来太小了", "让{x}再大些", "{x}可以更大吗"),
-    "smaller": ("{x}小一点", "把{x}缩小", "{x}太大了", "让{x}再小些", "{x}别那么大"),
-    "count": ("要{n}", "变成{n}", "改为{n}吧", "一共{n}", "我想看到{n}"),
-    "recolour": ("{x}涂成{c}", "{x}要{c}的", "把{x}变成{c}", "{x}换个颜色，{c}", "我喜欢{c}的{x}"),
-    "another": ("再来一{m}", "再加一{m}", "{x}再多一{m}", "还要一{m}{x}"),
-    "undo": ("撤销", "还是刚才那张好", "退回上一步", "不对，恢复原来的", "取消刚才的修改"),
+    "background": (
+        "把背景换成{background}", "现在让一切发生在{where}", "背景要{background}", "换个地方，去{where}",
+        "改到{where}怎么样？",
+        "其他不动，背景变成{background}",
+    ),
+    "add": ("请加上{a}", "再添{a}", "画面里还应该有{a}", "我还想加{a}", "另外放{a}进去", "要是有{a}就更好了"),
+    "add beside": ("在{y}的{side}加{a}", "{y}的{side}应该有{a}", "请把{a}画在{y}的{side}"),
+    "remove": ("请删除{x}", "把{x}去掉", "{x}可以拿掉了", "不需要{x}", "我改主意了，不要{x}", "让{x}消失"),
+    "replace": ("把{x}换成{a}", "我想把{x}改为{a}", "{x}变成{a}", "不是{x}，是{a}", "{a}比{x}好，换一下",
+        "请用{a}代替{x}"),
+    "move": ("请把{x}移到{place}", "{x}往{place}移", "把{x}放在{place}", "{x}换到{place}去", "{x}的位置改到{place}"),
+    "move beside": ("把{x}移到{y}的{side}", "{x}放在{y}{side}", "请让{x}站在{y}的{side}"),
+    "bigger": ("让{x}变大", "把{x}画大一些", "{x}不够大", "{x}要更大", "请放大{x}"),
+    "smaller": ("让{x}变小", "把{x}画小一些", "{x}占的地方太多了，缩小一点", "{x}要更小", "请缩小{x}"),
+    "count": ("改成{n}", "应该有{n}", "画{n}", "需要{n}", "数量不对，是{n}"),
+    "recolour": ("把{x}改成{c}", "{x}的颜色换成{c}", "{x}应该是{c}的", "给{x}染上{c}", "让{x}变成{c}"),
+    "another": ("再画一{m}", "多画一{m}{x}", "同样的再来一{m}", "{x}再添一{m}"),
+    "undo": ("回到上一步", "撤回刚才的改动", "还是原来的好", "算了，恢复吧", "后悔了，撤销"),
 }  # fmt: skip
 
 
@@ -146,11 +163,7 @@ class Writer:
         thing = things()[shown.thing]
         if self.language == "zh":
             return self.rng.choice(thing.names_zh)
-        name = self._english(thing)
-        return plural(name) if shown.count > 1 else name
-
-    def _english(self, thing: Thing) -> str:
-        return thing.names_en[0]
+        return plural(thing.names_en[0]) if shown.count > 1 else thing.names_en[0]
 
     def _where(self, background: int) -> str:
         entry = BACKGROUNDS[background]
@@ -199,7 +212,9 @@ class Writer:
 
     def _background(self, lines: Sequence[Line]) -> Line:
         now, background = lines[-1], self._pick_background(lines[-1].background)
-        text = self._say("background", where=self._where(background))
+        entry = BACKGROUNDS[background]
+        name = entry.name_zh if self.language == "zh" else entry.name_en
+        text = self._say("background", where=self._where(background), background=name)
         return Line(kind="background", text=text, shown=now.shown, background=background)
 
     def _add(self, lines: Sequence[Line]) -> Line | None:
@@ -227,7 +242,7 @@ class Writer:
         return Line(kind="remove", text=text, shown=shown, background=now.background, gone=gone,
                     mentioned=frozenset({gone}))  # fmt: skip
 
-    def _changed(self, lines: Sequence[Line], kind: str, index: int, text: str, **changes: int | None) -> Line:
+    def _changed(self, lines: Sequence[Line], kind: str, index: int, text: str, **changes: Any) -> Line:
         now = lines[-1]
         changed = replace(now.shown[index], **changes)
         shown = (*now.shown[:index], changed, *now.shown[index + 1 :])

@@ -1,7 +1,7 @@
 """A scene in words, as the embedded model was taught to be spoken to; other models take them as well."""
 
 from dianjing.pipelines.conversation.layout import is_beside
-from dianjing.pipelines.conversation.scenes import SMALLEST, USUAL, Box, Scene, Thing
+from dianjing.pipelines.conversation.scenes import SMALL, USUAL, Box, Scene, Thing
 from dianjing.pipelines.names import Names
 
 NUMBERS_EN = ("", "one", "two", "three", "four")
@@ -26,7 +26,7 @@ RELATIONS_ZH = {"left": "{}在{}的左边", "right": "{}在{}的右边", "above"
 
 def size_of(box: Box) -> str | None:
     """The word for what is not of the usual size."""
-    return "small" if box.side <= SMALLEST else "big" if box.side > USUAL else None
+    return "small" if box.side <= SMALL else "big" if box.side > USUAL else None
 
 
 def noun_phrase(thing: Thing, names: Names, *, language: str, count: int, size: str | None) -> str:

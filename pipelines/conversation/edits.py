@@ -11,7 +11,7 @@ from dianjing.pipelines.conversation.scenes import (
     LARGEST,
     MAX_KINDS,
     MAX_OBJECTS,
-    SMALLEST,
+    SMALL,
     USUAL,
     Box,
     NotPossibleError,
@@ -147,7 +147,7 @@ def _placed(wanted: Sequence[Wanted]) -> list[Box]:
 
 
 def _sized(box: Box, wanted: Wanted) -> Box:
-    side = {"big": box.side + 2, "small": SMALLEST, None: box.side}[wanted.size]
+    side = {"big": box.side + 2, "small": SMALL, None: box.side}[wanted.size]
     if side < box.side and wanted.place is not None:
         return layout.place_box(wanted.place, side=side)
     return layout.resized(box, side=min(side, LARGEST))
@@ -162,7 +162,7 @@ def _add(scene: Scene, edit: Add) -> Scene:
         raise NotPossibleError(f"there are {MAX_KINDS} kinds of objects, as many as one picture takes")
     anchor = None if edit.anchor is None else scene.things[edit.anchor].boxes[0]
     boxes = list(scene.boxes)
-    sides = (SMALLEST,) if wanted.size == "small" else (USUAL, SMALLEST)
+    sides = (SMALL,) if wanted.size == "small" else (USUAL, SMALL)
     for _ in range(wanted.count):
         box = layout.find_room(boxes, place=wanted.place, anchor=anchor, relation=edit.relation, sides=sides)
         boxes.append(layout.larger(box, boxes) if wanted.size == "big" else box)
@@ -194,11 +194,11 @@ def _others(scene: Scene, of: int) -> list[Box]:
 
 
 def _move(scene: Scene, edit: Move) -> Scene:
-    thing = scene.things[edit.of]
-    taken, boxes = _others(scene, edit.of), []
+    thing, taken = scene.things[edit.of], _others(scene, edit.of)
+    boxes: list[Box] = []
     anchor = None if edit.anchor is None else scene.things[edit.anchor].boxes[0]
     for box in thing.boxes:
-        sides = list(range(box.side, SMALLEST - 1, -1))
+        sides = list(range(box.side, SMALL - 1, -1))
         boxes.append(
             layout.find_room([*taken, *boxes], place=edit.place, anchor=anchor, relation=edit.relation, sides=sides)
         )
@@ -226,7 +226,7 @@ def _set_count(scene: Scene, edit: SetCount) -> Scene:
     except NotPossibleError:  # none beside those that are there: all of them anew
         boxes = []
         while len(boxes) < edit.count:
-            boxes.append(layout.find_room(others + boxes, sides=(SMALLEST,)))
+            boxes.append(layout.find_room(others + boxes, sides=(SMALL,)))
     return scene.with_thing(edit.of, boxes=tuple(boxes))
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from dianjing.pipelines.conversation.scenes import GRID, LARGEST, PLACES, SMALLEST, USUAL, Box, NotPossibleError
+from dianjing.pipelines.conversation.scenes import GRID, LARGEST, PLACES, SMALL, TINY, USUAL, Box, NotPossibleError
 
-COVERED = (0, 1, 2, 3)  # cells of another object that a box may cover, tried in this order: corners are mostly empty
+COVERED = (0, 1, 2, 3, 4)  # cells of another object that a box may cover, tried in this order: corners are mostly empty
 CENTRES = (0, 2, 4)  # of the three columns and rows, for boxes of the usual side
 
 
@@ -48,10 +48,20 @@ def _at(x: int, y: int) -> Box:
 
 def is_beside(box: Box, anchor: Box, relation: str) -> bool:
     """Whether a box is on this side of another, more to this side than to another one."""
+    along, across = _seen_from(anchor, box, relation)
+    return along >= 1.5 and along >= across
+
+
+def is_rather_beside(box: Box, anchor: Box, relation: str) -> bool:
+    """Whether a box is on this side of another at all."""
+    return _seen_from(anchor, box, relation)[0] >= 1
+
+
+def _seen_from(anchor: Box, box: Box, relation: str) -> tuple[float, float]:
+    """How far a box is on a side of another, and how far to either side of that."""
     dx, dy = (a - b for a, b in zip(box.centre, anchor.centre, strict=True))
     along, across = (dx, dy) if relation in ("left", "right") else (dy, dx)
-    along = -along if relation in ("left", "above") else along
-    return along >= 1.5 and along >= abs(across)
+    return -along if relation in ("left", "above") else along, abs(across)
 
 
 def find_room(
@@ -60,20 +70,20 @@ def find_room(
     place: str | None = None,
     anchor: Box | None = None,
     relation: str | None = None,
-    sides: Sequence[int] = (USUAL, SMALLEST),
+    sides: Sequence[int] = (USUAL, SMALL),
 ) -> Box:
     """The best box for one more object: large, uncovered, and where it was asked for.
 
     Raises: NotPossibleError where there is no room.
     """
-    for most in COVERED:
+    for most, is_right in ((most, fits) for fits in (is_beside, is_rather_beside) for most in COVERED):
         for side in sides if most == 0 else sides[-1:]:
             free = [
                 box
                 for box in _boxes(side)
                 if all(box.overlap(other) <= most for other in taken)
                 and (place is None or is_in(box, place))
-                and (anchor is None or relation is None or is_beside(box, anchor, relation))
+                and (anchor is None or relation is None or is_right(box, anchor, relation))
             ]
             if free:
                 return min(free, key=lambda box: _cost(box, taken, place=place, anchor=anchor))
@@ -107,7 +117,7 @@ def _distance(a: Box, b: Box) -> float:
 
 def larger(box: Box, taken: Sequence[Box]) -> Box:
     """A box one size up around the same centre, or as much larger as there is room for. Raises: NotPossibleError."""
-    for side in range(min(LARGEST, box.side + (2 if box.side == USUAL else 1)), box.side, -1):
+    for side in range(min(LARGEST, box.side + 1), box.side, -1):
         grown = resized(box, side=side)
         moved = [grown, *(b for b in _boxes(side) if _distance(b, box) <= 2)]
         most = 0 if side > box.side + 1 else side  # a step of one may cover an edge
@@ -120,6 +130,6 @@ def larger(box: Box, taken: Sequence[Box]) -> Box:
 def smaller(box: Box) -> Box:
     """A box one size down around the same centre. Raises: NotPossibleError."""
     side = USUAL if box.side > USUAL else box.side - 1
-    if side < SMALLEST:
+    if side < TINY:
         raise NotPossibleError("it is as small as can be drawn")
     return resized(box, side=side)

@@ -2,8 +2,8 @@
 
 Every background is drawn once without objects: the plate. An object is denoised inside its box, all else tied to the
 picture as it is; what goes away gives its box back to the plate. The strength of this image-conditioned denoising is 1
-inside the box. Small models draw objects well at one size only: for any other, an object is drawn at that size on
-white and on black, which gives its outline, and laid over the picture at its own size (strength 0).
+inside the box. Small models draw objects well at one size and in nine places: for any other, an object is drawn
+in the middle of white and of black, which gives its outline, and laid over the picture (strength 0).
 Latents are 1 C Y X, of the whole picture.
 """
 
@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from dianjing.pipelines.conversation.captions import caption_alone
-from dianjing.pipelines.conversation.layout import place_box, resized
-from dianjing.pipelines.conversation.scenes import GRID, USUAL, Box, Scene, Thing
+from dianjing.pipelines.conversation.layout import place_box
+from dianjing.pipelines.conversation.scenes import GRID, PLACES, Box, Scene, Thing
 from dianjing.pipelines.latents import decode_latents, draw_noise
 from dianjing.pipelines.names import Names
 from dianjing.pipelines.prediction import look_ahead, predict
@@ -24,6 +24,7 @@ from dianjing.pipelines.schedule import set_schedule, step_options
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 
 PHANTOM = Thing(name="cat", boxes=(place_box("top left"),))  # drawn with a background, and away again
+TAUGHT = frozenset(map(place_box, PLACES))  # where small models draw objects as well as they can
 WHITE, BLACK = "white background", "black background"
 FAINT, CLEAR = 0.15, 0.75  # coverage below which there is nothing, above which all is object: the model is inexact
 EMBEDS = [f"{a}prompt_{b}{c}" for a in ("", "negative_") for b in ("embeds", "attention_mask") for c in ("", "_2")]
@@ -53,7 +54,7 @@ class Painter:
             stays = _untouched(shown & set(wanted), shown - set(wanted))
             gone = self._cells([box for _, _, box in shown - stays])
             latents = torch.lerp(before[1], plate, gone * (1 - self._cells([box for _, _, box in stays])))
-        usual = [look for look in wanted if look[2].side == USUAL]
+        usual = [look for look in wanted if look[2] in TAUGHT]
         for look in usual:
             if look not in stays:
                 free = self._cells([look[2]]) * (1 - self._cells([other[2] for other in usual if other != look]))
@@ -85,7 +86,7 @@ class Painter:
 
     def _lay_over(self, latents: Tensor, thing: Thing, box: Box, language: str) -> Tensor:
         """Draw an object of the usual size by itself, and lay it over the picture at the size of its box."""
-        ink, cover = self._cut_out(thing, resized(box, side=USUAL), language)
+        ink, cover = self._cut_out(thing, language)
         picture = self._decode(latents)
         rows, columns = self._pixels(box, picture)
         size = (rows.stop - rows.start, columns.stop - columns.start)
@@ -96,8 +97,9 @@ class Painter:
         picture[..., rows, columns] = (ink + (1 - cover) * picture[..., rows, columns]).clamp(0, 1)
         return torch.lerp(latents, self._encode(picture), self._cells([box]))
 
-    def _cut_out(self, thing: Thing, box: Box, language: str) -> tuple[Tensor, Tensor]:
+    def _cut_out(self, thing: Thing, language: str) -> tuple[Tensor, Tensor]:
         """An object's colour times its coverage (1, 3, h, w), and its coverage (1, 1, h, w)."""
+        box = place_box("middle")
         on, empty = {}, {}
         for background in (WHITE, BLACK):
             plate = self.plate(background, language)
@@ -148,15 +150,16 @@ class Painter:
             there = pipe.scheduler.add_noise(start, self.noise, after) if len(after) else start
             return torch.lerp(there.to(latents), latents, free), text
 
-        height, width = (side * pipe.vae_scale_factor for side in self.noise.shape[-2:])
-        meta = (height, width, height, width, 0, 0)
+        rows, columns = self.noise.shape[-2:]
+        size_px = (rows * pipe.vae_scale_factor, columns * pipe.vae_scale_factor)
+        meta = (*size_px, *size_px, 0, 0)
         latents = pipe._denoise(
             self.noise * pipe.scheduler.init_noise_sigma,
             timesteps,
             states,
             options=step_options(pipe.scheduler, eta=0.0, generator=None),
             call_back=tie,
-            look_ahead=partial(look_ahead, pipe.transformer, size=tuple(self.noise.shape[-2:]), image_meta_size=meta),
+            look_ahead=partial(look_ahead, pipe.transformer, size=(rows, columns), image_meta_size=meta),
             predict=partial(predict, pipe.transformer),
         )
         pipe.maybe_free_model_hooks()

@@ -11,7 +11,7 @@ from dianjing.pipelines.names import Names
 
 IS_CHINESE = re.compile(f"[{HAN}]")
 LATIN = re.compile(rf"[^\W\d_{HAN}]+|\d+")
-JOINTS = ("", "-", "'")  # between the parts of an English name
+JOINTS = ("", "-", "'", "'-")  # between the parts of an English name
 EMOJI = re.compile(r"[\u2600-\u27bf\U0001f000-\U0001faff]")
 
 

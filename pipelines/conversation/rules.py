@@ -26,7 +26,21 @@ from dianjing.pipelines.conversation.scenes import NotPossibleError, Scene
 from dianjing.pipelines.names import Names
 
 BREAKS = re.compile(r"[,，;；.。!！?？、\n]+|\band then\b|\bthen\b|然后|并且|同时|接着|顺便|\band (?=[a-z]+\b)")
-ACTIONS = {"undo", "redraw", "new", "add", "more", "remove", "replace", "inverse", "move", "bigger", "smaller", "paint"}
+ACTIONS = {
+    "undo",
+    "redraw",
+    "new",
+    "add",
+    "wish",
+    "more",
+    "remove",
+    "replace",
+    "inverse",
+    "move",
+    "bigger",
+    "smaller",
+    "paint",
+}
 HELP = {
     "en": 'say what to draw or change, such as "add a dog on the left", "make it bigger" or "on the beach"',
     "zh": "请说要画什么或怎么改，例如“左边加一只小狗”“把它变大一点”“换成沙滩”",
@@ -56,8 +70,14 @@ class Rules:
         if scene is None or "new" in whole.kinds:
             edits = _draw(whole)
         else:
-            for clause in self._clauses(text):
-                for edit in _edits(clause, scene):
+            clauses = self._clauses(text)
+            while clauses:
+                clause = clauses.pop(0)
+                if (instead := _instead(clause, clauses[0], scene) if clauses else None) is not None:
+                    found, clauses = [instead], clauses[1:]
+                else:
+                    found = _edits(clause, scene)
+                for edit in found:
                     edits.append(edit)
                     scene = scene if isinstance(edit, Undo) else apply(scene, edit)
         if not edits:
@@ -120,19 +140,32 @@ def _edits(said: Clause, scene: Scene) -> list[Edit]:
     return background
 
 
+def _instead(said: Clause, then: Clause, scene: Scene) -> Edit | None:
+    """ "no dog, a cat please": the one goes where the other was."""
+    if "remove" not in said.kinds or len(said.named) != 1 or (of := _find(said.named[0], scene)) is None:
+        return None
+    added = _add(then, scene) if not then.kinds & ACTIONS - {"add", "wish"} else []
+    if len(added) != 1 or not isinstance(added[0], Add) or added[0].wanted.place or added[0].relation:
+        return None
+    return Replace(of=of, wanted=added[0].wanted)
+
+
 def _pale(colour: str) -> str:
     return "light blue" if colour == "blue" else colour
 
 
 def _replace(said: Clause, scene: Scene) -> list[Edit]:
+    if "prefer" in said.kinds and said.relation == "above" and len(said.named) == 1 and said.anchor is not None:
+        old = _find(said.anchor, scene)  # "a dog over the cat"
+        return [] if old is None else [Replace(of=old, wanted=said.named[0].wanted())]
     if not said.kinds & {"replace", "inverse"} or len(said.named) < 2:
         return []
     first, second = said.named[:2]
     if _find(first, scene) is None or (_find(second, scene) is not None and _is_turned(first, second, said)):
         first, second = second, first
     of = _find(first, scene)
-    if of is None or second.name is None:
-        return []
+    if of is None or second.name is None or (first.name is None and _find(second, scene) not in (None, of)):
+        return []  # "make that three cats" is about the cats
     thing = scene.things[of]
     if thing.name == second.name and second.number is not None and second.number != thing.count:
         return [SetCount(of=of, count=second.number)]
@@ -188,25 +221,21 @@ def _recolour(said: Clause, scene: Scene) -> list[Edit]:
 
 
 def _count(said: Clause, scene: Scene) -> list[Edit]:
-    of = _about(said, scene)
-    number = said.number or (said.named[0].number if said.named else None)
-    if of is None or number is None or said.kinds & {"add", "more"} - _only(said) or said.place or said.relation:
+    mention = next((mention for mention in said.named if mention.name), next(iter(said.named), None))
+    of = scene.focus if mention is None else _find(mention, scene)
+    number = said.number or (mention.number if mention is not None else None)
+    if of is None or number is None or said.kinds & {"add", "more"} or said.place or said.relation:
         return []
-    if said.named and said.named[0].place:
+    if mention is not None and mention.place:
         return []
     return [SetCount(of=of, count=number)] if number != scene.things[of].count else []
-
-
-def _only(said: Clause) -> set[str]:
-    """Words of adding that ask for a number where something becomes it: 改成要三只."""
-    return {"add"} if "replace" in said.kinds and "more" not in said.kinds else set()
 
 
 def _add(said: Clause, scene: Scene) -> list[Edit]:
     anchor = _find(said.anchor, scene)
     edits: list[Edit] = []
     adds = bool(said.kinds & {"add", "more"})
-    if said.kinds & {"more"} and not any(mention.name for mention in said.named):
+    if not any(mention.name for mention in said.named) and ("more" in said.kinds or (adds and said.number is not None)):
         if said.place is None and said.relation is None:
             thing = scene.things[scene.focus]
             wanted = Mention(name=thing.name, colour=thing.colour, number=said.number or 1).wanted()
@@ -216,9 +245,12 @@ def _add(said: Clause, scene: Scene) -> list[Edit]:
         is_there = _find(mention, scene) is not None
         if mention.name is None or (is_there and not (adds and (mention.is_new or "more" in said.kinds))):
             continue
-        if not (is_there or adds or mention.is_new) and said.kinds & ACTIONS:
+        if not (is_there or adds or mention.is_new or "wish" in said.kinds) and said.kinds & ACTIONS:
             raise _missing(mention)
-        wanted = replace(mention, place=mention.place or (None if said.relation else said.place)).wanted()
+        like = _find(mention, scene)
+        colour = mention.colour if mention.colour is not None or like is None else scene.things[like].colour
+        place = mention.place or (None if said.relation else said.place)
+        wanted = replace(mention, place=place, colour=colour).wanted()
         edits.append(Add(wanted=wanted, relation=said.relation if anchor is not None else None, anchor=anchor))
     return edits
 

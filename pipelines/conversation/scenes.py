@@ -10,7 +10,7 @@ from typing import Any
 from dianjing.pipelines.request import check_prompt, check_whole
 
 GRID = 8
-USUAL, SMALLEST, LARGEST = 4, 3, 7  # sides of boxes
+USUAL, SMALL, TINY, LARGEST = 4, 3, 2, 7  # sides of boxes; TINY only where a small one is to be smaller still
 MAX_KINDS, MAX_OBJECTS = 3, 4
 PLACES = (
     "top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right",

@@ -4,7 +4,8 @@ ENGLISH = {
     "undo": (
         "undo, go back, revert, take that back, take it back, never mind, nevermind, cancel that, cancel, "
         "roll back, as it was before, the previous picture, the previous one, back to before, step back, "
-        "restore, rewind, scrap that, forget that, undo that, the way it was"
+        "restore, rewind, scrap that, forget that, undo that, the way it was, scratch that, previous one, "
+        "last change, the last step, one step back, undo it, put it back, bring it back"
     ),
     "redraw": (
         "another picture, another version, another try, try again, draw it again, redraw, once more, "
@@ -12,9 +13,9 @@ ENGLISH = {
     ),
     "new": "new picture, start over, start again, from scratch, new drawing, new scene, fresh start, a new one",
     "add": (
-        "add, put in, include, insert, bring in, throw in, draw, paint, drop in, give it, give me, show, "
-        "i want, i would like, i'd like, there should be, there is, also, as well, too, let there be, "
-        "how about adding, with, place, put, join, joins, set, need, needs, extra, appear, pop in, get, have"
+        "add, put in, include, insert, bring in, throw in, draw, paint, drop in, give it, also, as well, "
+        "too, how about adding, place, put, join, joins, set, extra, appear, pop in, squeeze in, squeeze, "
+        "fit in, fit, accompany, accompanied by, throw, toss in, stick in"
     ),
     "more": "another one, one more, another, more of, more",
     "remove": (
@@ -23,13 +24,13 @@ ENGLISH = {
         "dispose of, should go, must go, has to go, can go, discard, eliminate, wipe, goodbye to, leave out, "
         "be gone, disappear, vanish"
     ),
-    "take": "take",
+    "take": "take, get, cut, kick, throw, pull",
     "out": "out, away, gone, off",
     "replace": (
         "replace, swap, substitute, exchange, turn, change, switch, make, become, becomes, transform, "
-        "convert, trade, instead of, rather than, have, let"
+        "convert, trade, instead of, rather than, have, let, in place of"
     ),
-    "inverse": "instead of, rather than, in place of, substitute",
+    "inverse": "instead of, rather than, in place of, substitute, over",
     "into": "with, by, for, into, to, as, instead",
     "move": (
         "move, shift, drag, slide, push, send, relocate, bring, place, put, set, carry, go, goes, belongs, "
@@ -43,11 +44,16 @@ ENGLISH = {
     "big": "big, large, huge, giant, enormous, great big",
     "small": "small, little, tiny, mini",
     "background": "background, backdrop, scene, scenery, setting, place, behind",
+    "prefer": "prefer, i'd prefer, i would prefer, like better",
     "paint": "paint, colour, color, dye, tint, recolour, recolor",
     "it": "it, that, this one, that one, him, her, them, they, these, those, this, its, he, she",
     "indefinite": "a, an, some",
+    "wish": (
+        "i want, i would like, i'd like, there should be, there is, let there be, show, with, need, needs, "
+        "have, get, give me, i'd love, want, wants"
+    ),
     "number 1": "one, 1, a single, just one, only one",
-    "number 2": "two, 2, a pair of, a couple of, twice",
+    "number 2": "two, 2, pair of, couple of, twice",
     "number 3": "three, 3",
     "number 4": "four, 4",
     "place top left": "top left, upper left, top left corner, upper left corner, top-left, upper-left",
@@ -73,7 +79,8 @@ ENGLISH = {
 CHINESE = {
     "undo": (
         "撤销, 撤回, 退回, 上一步, 取消, 还原, 恢复, 算了, 反悔, 后悔了, 回到刚才, 回到上一张, 倒回去, "
-        "刚才那样, 回退, 变回去, 改回去, 退一步, 返回, 前一张, 回到之前, 复原, 恢复原样"
+        "刚才那样, 回退, 变回去, 改回去, 退一步, 返回, 前一张, 回到之前, 复原, 恢复原样, 刚才那张, 上一张, "
+        "上一个版本, 原来的, 原来那张, 退后一步, 刚才的, 前一步"
     ),
     "redraw": (
         "换一张, 重画, 重新画, 再画一张, 再来一张, 再来一幅, 再试一次, 重来一遍, 另画一张, 重新来一张, 再画一次"
@@ -81,13 +88,14 @@ CHINESE = {
     "new": "重新开始, 从头开始, 新的一张, 另起一张, 画一张新的, 从头再来, 全新的",
     "add": (
         "加, 加上, 添, 添上, 添加, 增加, 增添, 放上, 放, 来, 画, 画上, 再, 还要, 补, 补上, 摆, 摆上, 多, "
-        "配上, 有, 要, 想要, 出现, 插入, 再画, 再加, 再来, 再放, 再添, 多加, 安排, 弄"
+        "配上, 插入, 再画, 再加, 再来, 再放, 再添, 多加, 安排, 弄, 还想要, 还缺, 缺, 少了, 少, 配, 塞, 塞进, "
+        "多来"
     ),
     "more": "再来一个, 再加一个, 再来, 多一个, 又一个, 另一个, 再添一个, 还要一个, 再多",
     "remove": (
         "去掉, 删, 删掉, 删除, 移除, 移走, 拿走, 拿掉, 擦掉, 擦去, 不要, 不要了, 去除, 消失, 抹掉, 抹去, "
         "取走, 撤掉, 清除, 除掉, 弄走, 赶走, 走开, 带走, 拿开, 没有, 不需要, 去了, 撤走, 不想要, 取下, 挪走, "
-        "搬走, 扔掉"
+        "搬走, 扔掉, 别画, 别要, 没了, 弄没, 不见, 不想看到, 不想见到, 别放, 去掉吧, 剔除, 隐藏, 藏起来, 拿去"
     ),
     "replace": (
         "换成, 改成, 变成, 替换成, 替换为, 换为, 改为, 换作, 换, 替换, 改, 变, 替, 成为, 变为, 调换成, "
@@ -124,12 +132,13 @@ CHINESE = {
     "place left": "左边, 左侧, 左面, 左方, 左, 左手边",
     "place right": "右边, 右侧, 右面, 右方, 右, 右手边, 旁边, 边上, 身边, 身旁",
     "place middle": "中间, 正中间, 中央, 正中, 中心, 正中央, 当中, 正中心",
+    "wish": "有, 要, 想要, 出现, 喜欢, 想看, 看到, 希望有, 应该有, 一共, 总共",
 }
 
 # how else people call the backgrounds: English name -> other words
 BACKGROUNDS = {
     "grass": "grassland, lawn, meadow, grassy field, field of grass, 草原, 草坪, 草丛",
-    "sea": "ocean, open sea, the water, 海洋, 海, 大洋",
+    "sea": "ocean, open sea, 海洋, 海, 大洋",
     "night sky": "night, nighttime, starry sky, starry night, stars at night, 星空, 夜晚, 夜里, 晚上, 黑夜, 夜间",
     "snow": "snowy ground, snowfield, snowy, winter, 雪, 雪原, 雪景",
     "beach": "seaside, sandy beach, sand, shore, seashore, coast, 海滩, 海岸, 沙地",
