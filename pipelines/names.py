@@ -55,7 +55,7 @@ class Names:
             lists = json.loads(path.read_text(encoding="utf-8"))
             kinds = (("objects", ObjectName), ("colours", ColourName), ("backgrounds", BackgroundName))
             return cls(**{kind: tuple(make(**_frozen(entry)) for entry in lists[kind]) for kind, make in kinds})  # type: ignore[arg-type]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} holds no names of objects, colours and backgrounds ({error!r})") from None
 
     def save(self, path: Path) -> None:
