@@ -116,10 +116,10 @@ def read_answer(answer: str, scene: Scene | None, rules: Rules) -> tuple[e.Edit,
         raise ValueError(f'it should be {{"edits": [...]}} with 1 to {MAX_EDITS} edits')
     edits: list[e.Edit] = []
     for each in listed:
-        if not isinstance(each, dict) or each.get("edit") not in _READ:
+        if not isinstance(each, dict) or str(each.get("edit")) not in _READ:
             raise ValueError(f"each edit should be an object whose edit is one of {', '.join(_READ)}")
         try:
-            edits.append(_READ[each["edit"]](_Given(each, scene, rules)))
+            edits.append(_READ[str(each["edit"])](_Given(each, scene, rules)))
         except KeyError as key:
             raise ValueError(f"{key} is missing in {json.dumps(each, ensure_ascii=False)[:80]}") from None
         if not isinstance(edits[-1], e.Undo):

@@ -197,11 +197,18 @@ def _move(scene: Scene, edit: Move) -> Scene:
     thing, taken = scene.things[edit.of], _others(scene, edit.of)
     boxes: list[Box] = []
     anchor = None if edit.anchor is None else scene.things[edit.anchor].boxes[0]
-    for box in thing.boxes:
-        sides = list(range(box.side, SMALL - 1, -1))
-        boxes.append(
-            layout.find_room([*taken, *boxes], place=edit.place, anchor=anchor, relation=edit.relation, sides=sides)
-        )
+    try:
+        for box in thing.boxes:
+            sides = list(range(box.side, SMALL - 1, -1)) or [box.side]
+            boxes.append(
+                layout.find_room([*taken, *boxes], place=edit.place, anchor=anchor, relation=edit.relation, sides=sides)
+            )
+    except NotPossibleError:
+        if edit.anchor is None or edit.relation is None or len(scene.boxes) != 2:
+            raise
+        first, second = layout.beside(edit.relation)  # two alone can both make way
+        scene = scene.with_thing(edit.anchor, boxes=(second,))
+        boxes = [first]
     return scene.with_thing(edit.of, boxes=tuple(boxes))
 
 

@@ -63,6 +63,8 @@ class Reader:
         for table in (words.ENGLISH, words.CHINESE):
             for meaning, said in table.items():
                 yield from ((word, meaning) for word in said.split(", "))
+                if table is words.ENGLISH and meaning.startswith("place "):
+                    yield from ((f"{at} the {word}", meaning) for word in said.split(", ") for at in words.AT)
 
     @cached_property
     def _longest(self) -> tuple[int, int]:

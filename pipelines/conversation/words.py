@@ -135,6 +135,8 @@ CHINESE = {
     "wish": "有, 要, 想要, 出现, 喜欢, 想看, 看到, 希望有, 应该有, 一共, 总共",
 }
 
+AT = ("at", "in", "on", "to", "into", "towards")  # with "the", before an English place
+
 # how else people call the backgrounds: English name -> other words
 BACKGROUNDS = {
     "grass": "grassland, lawn, meadow, grassy field, field of grass, 草原, 草坪, 草丛",

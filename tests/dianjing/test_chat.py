@@ -63,7 +63,7 @@ def test_every_line_becomes_a_numbered_picture_with_what_made_it(chat):
     assert "added" not in out
     assert "加了一只小狗" in err
     records = [read_settings(path) for path in out.split()]
-    assert [record.prompt for record in records][0] == "a cat on the grass"
+    assert records[0].prompt == "a cat on the grass"
     assert "小狗" in records[1].prompt
     assert {(record.seed, record.model) for record in records} == {(7, "sticker")}
     assert XMP_KEY in Image.open("a-1.png").text

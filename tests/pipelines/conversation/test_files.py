@@ -76,7 +76,7 @@ HOSTILE = [
     (lambda c: c["turns"][0].update(png="AAAA"), "a picture cannot be read"),
     (lambda c: c["turns"][0]["latents"].update(shape=[1, 4, 8, 9]), "bytes"),
     (lambda c: c["turns"][0]["latents"].update(shape=[10**9] * 4), "four whole numbers"),
-    (lambda c: c["turns"][0]["latents"].update(float32="AADAfw==" * 256), "bytes|no numbers"),
+    (lambda c: c["turns"][0]["latents"].update(float32="AAAAAA=="), "have 4 bytes"),
     (lambda c: c["turns"][0].update(latents=None), "holds no conversation"),
 ]
 

@@ -72,14 +72,16 @@ def test_bigger_and_smaller_keep_the_centre_and_end_somewhere():
     shrunk = apply(CAT, Resize(of=0, to="smaller")).boxes[0]
     assert shrunk.side < box.side < grown.side
     assert max(abs(a - b) for a, b in zip(grown.centre, box.centre, strict=True)) <= 0.5
-    scene = CAT
     with pytest.raises(NotPossibleError, match="as small as"):
-        for _ in range(4):
-            scene = apply(scene, Resize(of=0, to="smaller"))
-    scene = CAT
+        again_and_again(Resize(of=0, to="smaller"))
     with pytest.raises(NotPossibleError, match="no room"):
-        for _ in range(9):
-            scene = apply(scene, Resize(of=0, to="bigger"))
+        again_and_again(Resize(of=0, to="bigger"))
+
+
+def again_and_again(edit):
+    scene = CAT
+    for _ in range(9):
+        scene = apply(scene, edit)
 
 
 def test_one_change_leaves_the_others_alone():
@@ -96,8 +98,14 @@ def test_one_change_leaves_the_others_alone():
 
 
 def test_moved_beside_another_it_is_there():
+    moved = apply(PAIR, Move(of=0, relation="above", anchor=1))
+    assert layout.is_rather_beside(moved.things[0].boxes[0], PAIR.things[1].boxes[0], "above")
+    assert moved.things[1] == PAIR.things[1]
+
+
+def test_where_there_is_no_room_beside_the_other_both_make_way():
     moved = apply(PAIR, Move(of=0, relation="right", anchor=1))
-    assert layout.is_rather_beside(moved.things[0].boxes[0], PAIR.things[1].boxes[0], "right")
+    assert layout.is_beside(moved.things[0].boxes[0], moved.things[1].boxes[0], "right")
 
 
 def test_fewer_leaves_the_first_ones_where_they_are():

@@ -108,7 +108,7 @@ def test_what_cannot_be_drawn_is_refused_before_weights_load(text):
     assert talk.turns == ()
 
 
-@pytest.mark.parametrize("text", [*BAD[:5], "zyzzyva", "remove the cat", "remove the fox", "ten cats and dogs"])
+@pytest.mark.parametrize("text", [*BAD[:5], "zyzzyva", "remove the cat", "remove the fox", "add four dogs"])
 def test_what_is_refused_leaves_the_conversation_as_it_was(talk, text):
     talk.say("a cat")
     before = talk.turns
