@@ -1,6 +1,7 @@
 """Where objects go: beside what is there, over as little of it as can be."""
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 from dianjing.pipelines.conversation.scenes import GRID, LARGEST, PLACES, SMALL, TINY, USUAL, Box, NotPossibleError
 
@@ -76,7 +77,7 @@ def find_room(
 
     Raises: NotPossibleError where there is no room.
     """
-    for most, is_right in ((most, fits) for fits in (is_beside, is_rather_beside) for most in COVERED):
+    for is_right, most in product((is_beside, is_rather_beside), COVERED):
         for side in sides if most == 0 else sides[-1:]:
             free = [
                 box

@@ -1,6 +1,6 @@
 """A conversation that draws: every turn changes the picture of the one before."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -11,7 +11,7 @@ from PIL import Image
 
 from dianjing.pipelines.conversation.captions import caption
 from dianjing.pipelines.conversation.changes import describe
-from dianjing.pipelines.conversation.edits import Draw, Redraw, Undo, apply
+from dianjing.pipelines.conversation.edits import Draw, Edit, Redraw, Undo, apply
 from dianjing.pipelines.conversation.reading import language_of
 from dianjing.pipelines.conversation.rewriting import Rewriter
 from dianjing.pipelines.conversation.rules import Rules
@@ -75,35 +75,38 @@ class Conversation:
         """
         check_prompt(text, "text")
         language = language_of(text)
-        turns = list(self.turns)
-        understood = self.rewriter.rewrite(text, turns[-1].scene if turns else None)
-        scene = turns[-1].scene if turns else None
-        seed = turns[-1].seed if turns else self.seed
+        understood = self.rewriter.rewrite(text, self.turns[-1].scene if self.turns else None)
+        turns, scene, seed, changes = self._follow(understood.edits, language)
+        is_new = not turns or any(isinstance(edit, Draw) for edit in understood.edits)
+        is_back = all(isinstance(edit, Undo) for edit in understood.edits)
+        if is_back:
+            image, latents = turns[-1].image, turns[-1].latents
+        else:
+            image, latents = self._draw(scene, seed, before=None if is_new else turns[-1], text=text)
+        turn = Turn(
+            text=text, prompt=caption(scene, self.names, language=language), changes=changes, hints=understood.hints,
+            scene=scene, seed=seed, image=image, latents=latents,
+        )  # fmt: skip
+        self.turns = turns if is_back else (*turns, turn)
+        return turn
+
+    def _follow(self, edits: Sequence[Edit], language: str) -> tuple[tuple[Turn, ...], Scene, int, tuple[str, ...]]:
+        """The turns that are left, the scene and its seed after the edits, and what each edit did."""
+        turns = self.turns
+        scene, seed = (turns[-1].scene, turns[-1].seed) if turns else (None, self.seed)
         changes: list[str] = []
-        for edit in understood.edits:
+        for edit in edits:
             changes.append(describe(edit, scene, self.names, language=language))
             if isinstance(edit, Undo):
                 if len(turns) < 2:
                     raise NotPossibleError("there is no picture before this one to go back to")
-                turns.pop()
+                turns = turns[:-1]
                 scene, seed = turns[-1].scene, turns[-1].seed
-                continue
-            seed = (seed + isinstance(edit, Redraw)) % (MAX_SEED + 1)
-            scene = apply(scene, edit)
+            else:
+                seed = (seed + isinstance(edit, Redraw)) % (MAX_SEED + 1)
+                scene = apply(scene, edit)
         assert scene is not None
-        is_back = all(isinstance(edit, Undo) for edit in understood.edits)
-        is_new = any(isinstance(edit, Draw) for edit in understood.edits)
-        image, latents = (
-            (turns[-1].image, turns[-1].latents)
-            if is_back
-            else self._draw(scene, seed, before=None if is_new or not turns else turns[-1], first=text)
-        )
-        turn = Turn(
-            text=text, prompt=caption(scene, self.names, language=language), changes=tuple(changes),
-            hints=understood.hints, scene=scene, seed=seed, image=image, latents=latents,
-        )  # fmt: skip
-        self.turns = tuple(turns) if is_back else (*turns, turn)
-        return turn
+        return turns, scene, seed, tuple(changes)
 
     def undo(self) -> Turn | None:
         """Take back the last turn, and return the one before it, None where that was the first.
@@ -152,7 +155,7 @@ class Conversation:
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
-    def _draw(self, scene: Scene, seed: int, *, before: Turn | None, first: str) -> tuple[Image.Image, Any]:
+    def _draw(self, scene: Scene, seed: int, *, before: Turn | None, text: str) -> tuple[Image.Image, Any]:
         from dianjing.pipelines.conversation.painting import Painter
 
         if seed not in self._painters:
@@ -161,7 +164,7 @@ class Conversation:
             )
         painter = self._painters[seed]
         # one language for all drawing: a background drawn in another would not be the same
-        language = language_of(self.turns[0].text if self.turns else first)
+        language = language_of(self.turns[0].text if self.turns else text)
         goes_on = before is not None and before.seed == seed
         pair = (before.scene, before.latents) if before is not None and goes_on else None
         latents = painter.paint(scene, language=language, before=pair)
