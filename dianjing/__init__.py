@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dianjing.dit.model import DiT as DiT
+    from dianjing.pipelines.conversation.talk import Conversation as Conversation
     from dianjing.pipelines.image_to_video import ImageToVideoPipeline as ImageToVideoPipeline
     from dianjing.pipelines.regions import Region as Region
     from dianjing.pipelines.segmenting import Point as Point
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _HOMES = {
+    "Conversation": "dianjing.pipelines.conversation.talk",
     "DiT": "dianjing.dit.model",
     "ImageToVideoPipeline": "dianjing.pipelines.image_to_video",
     "Point": "dianjing.pipelines.segmenting",
@@ -21,7 +23,8 @@ _HOMES = {
     "TextToVideoPipeline": "dianjing.pipelines.text_to_video",
 }
 __all__ = [
-    "DiT", "ImageToVideoPipeline", "Point", "Region", "TextToImagePipeline", "TextToVideoPipeline", "__version__",
+    "Conversation", "DiT", "ImageToVideoPipeline", "Point", "Region", "TextToImagePipeline", "TextToVideoPipeline",
+    "__version__",
 ]  # fmt: skip
 
 

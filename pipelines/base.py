@@ -12,6 +12,8 @@ from typing_extensions import Self
 
 from dianjing.pipelines.lexicon import FILE_NAME, Lexicon
 from dianjing.pipelines.lora import LoRAMixin
+from dianjing.pipelines.names import FILE_NAME as NAMES_FILE
+from dianjing.pipelines.names import Names
 from dianjing.weights import registry
 from dianjing.weights.fetching import find_folder
 from dianjing.weights.loading import check_folder
@@ -25,11 +27,12 @@ REFUSED_OPTIONS = ("custom_pipeline", "custom_revision", "trust_remote_code", "u
 
 
 class Pipeline(LoRAMixin, DiffusionPipeline):
-    """A `DiffusionPipeline` that knows the registry, checks a folder before it loads it, and keeps a lexicon."""
+    """A `DiffusionPipeline` that knows the registry, checks a folder before it loads it, and keeps its words."""
 
     _exclude_from_cpu_offload: ClassVar[list[str]] = ["safety_checker"]
 
     lexicon: Lexicon | None = None
+    names: Names | None = None
     _guidance_scale = 1.0
     _guidance_rescale = 0.0
     _num_timesteps = 0
@@ -63,6 +66,8 @@ class Pipeline(LoRAMixin, DiffusionPipeline):
         """What a folder holds besides the components."""
         if (folder / FILE_NAME).is_file():
             self.lexicon = Lexicon.from_file(folder / FILE_NAME)
+        if (folder / NAMES_FILE).is_file():
+            self.names = Names.from_file(folder / NAMES_FILE)
 
     @classmethod
     def load_config(cls, *args: Any, **options: Any) -> Any:
@@ -85,12 +90,14 @@ class Pipeline(LoRAMixin, DiffusionPipeline):
         super().register_to_config(**entries)
 
     def save_pretrained(self, save_directory: str | PathLike, safe_serialization: bool = True, **options: Any) -> None:
-        """As diffusers, but always as safetensors, whatever is asked for; the lexicon goes along."""
+        """As diffusers, but always as safetensors, whatever is asked for; the lexicon and the names go along."""
         if not safe_serialization:
             logger.warning("safe_serialization=False is ignored: safetensors are written, for a pickle is never loaded")
         super().save_pretrained(save_directory, **options)
         if self.lexicon is not None:
             self.lexicon.save(Path(save_directory) / FILE_NAME)
+        if self.names is not None:
+            self.names.save(Path(save_directory) / NAMES_FILE)
 
     def unknown_words(self, prompt: str) -> list[str]:
         """The words of a prompt that this model was not taught; empty where it has no lexicon."""

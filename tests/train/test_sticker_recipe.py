@@ -9,7 +9,7 @@ from dianjing import ImageToVideoPipeline, TextToImagePipeline, TextToVideoPipel
 from dianjing.pipelines.lexicon import Lexicon
 from dianjing.train.recipes.sticker import build_bundle, taught_motions
 from dianjing.train.stickers import Stage, World
-from dianjing.train.stickers.captions import motion_vocabulary, vocabulary
+from dianjing.train.stickers.captions import motion_vocabulary, names, vocabulary
 from dianjing.train.stickers.motions import MOTIONS
 
 WORLD = World(size_px=64, stages=[Stage(kinds={"single": 0.5, "pair": 0.5}, snap_px=(16,))])
@@ -45,6 +45,10 @@ def test_its_lexicon_knows_every_word_of_a_clip(bundle):
         assert lexicon.unknown(clip.text_en) == [], clip.text_en
         assert lexicon.unknown(clip.text_zh) == [], clip.text_zh
     assert lexicon.unknown("a cat somersaulting") == ["somersaulting"]
+
+
+def test_it_names_what_the_world_can_show(bundle):
+    assert TextToImagePipeline.from_pretrained(bundle).names == names()
 
 
 def test_a_picture_model_is_not_said_to_know_motions(make_hunyuan, tmp_path):

@@ -18,8 +18,9 @@ import torch
 
 from dianjing.pipelines.motions import FILE_NAME as MOTIONS_FILE
 from dianjing.pipelines.motions import Motion, Motions
+from dianjing.pipelines.names import FILE_NAME as NAMES_FILE
 from dianjing.train.stickers import Stage, World
-from dianjing.train.stickers.captions import motion_vocabulary, vocabulary
+from dianjing.train.stickers.captions import motion_vocabulary, names, vocabulary
 from dianjing.train.stickers.clips import Move
 from dianjing.train.stickers.motions import MOTIONS
 from dianjing.weights.sums import write_sums
@@ -122,7 +123,7 @@ def taught_motions(*, size_px: int) -> Motions:
 
 
 def build_bundle(export: Path, bundle: Path) -> None:
-    """Copy an export into the package with its lexicon, defaults and checksums."""
+    """Copy an export into the package with its lexicon, names, defaults and checksums."""
     for old in [path for path in bundle.glob("*") if path.name not in ("report.json", "grid.png", "README.md")]:
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     shutil.copytree(export, bundle, dirs_exist_ok=True)
@@ -144,6 +145,7 @@ def build_bundle(export: Path, bundle: Path) -> None:
     index_path.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
     lexicon = json.dumps(words, ensure_ascii=False, indent=0)
     (bundle / "lexicon.json").write_text(lexicon + "\n", encoding="utf-8")
+    names().save(bundle / NAMES_FILE)
     write_sums(bundle)
 
 

@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from string import ascii_letters
 
+from dianjing.pipelines.names import BackgroundName, ColourName, Names, ObjectName
 from dianjing.train.stickers.backgrounds import BACKGROUNDS, Background
 from dianjing.train.stickers.motions import MOTIONS, Motion
 from dianjing.train.stickers.objects import COLOURS, Thing, things
@@ -227,3 +228,24 @@ def vocabulary() -> dict[str, list[str]]:
         zh |= {background.name_zh, *background.where_zh}
         en |= {background.name_en, *background.where_en}
     return {"zh": sorted(zh - {""}), "en": sorted({word.strip() for word in en} - {""})}
+
+
+def names() -> Names:
+    """What the world can show, by name; in the order of the ids."""
+    return Names(
+        objects=tuple(
+            ObjectName(
+                names_en=thing.names_en,
+                plurals_en=tuple("" if name in UNCOUNTED else plural(name) for name in thing.names_en),
+                names_zh=thing.names_zh,
+                measure_zh=thing.measure_zh,
+                takes_colour=thing.takes_colour,
+            )
+            for thing in things()
+        ),
+        colours=tuple(ColourName(name_en=colour.name_en, name_zh=colour.name_zh) for colour in COLOURS),
+        backgrounds=tuple(
+            BackgroundName(name_en=b.name_en, name_zh=b.name_zh, where_en=b.where_en, where_zh=b.where_zh)
+            for b in BACKGROUNDS
+        ),
+    )

@@ -1,0 +1,1 @@
+"""A picture drawn turn by turn, in words that refer back: what is not mentioned stays."""

@@ -1,0 +1,264 @@
+"""The embedded rewriter: rules over what is said, the same for both languages, without any model."""
+
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from dianjing.pipelines.conversation.clauses import Clause, Mention, gather
+from dianjing.pipelines.conversation.edits import (
+    Add,
+    Draw,
+    Edit,
+    Move,
+    Recolour,
+    Redraw,
+    Remove,
+    Replace,
+    Resize,
+    SetBackground,
+    SetCount,
+    Undo,
+    apply,
+)
+from dianjing.pipelines.conversation.reading import Reader, language_of
+from dianjing.pipelines.conversation.rewriting import Understood
+from dianjing.pipelines.conversation.scenes import NotPossibleError, Scene
+from dianjing.pipelines.names import Names
+
+BREAKS = re.compile(r"[,，;；.。!！?？、\n]+|\band then\b|\bthen\b|然后|并且|同时|接着|顺便|\band (?=[a-z]+\b)")
+ACTIONS = {
+    "undo",
+    "redraw",
+    "new",
+    "add",
+    "wish",
+    "more",
+    "remove",
+    "replace",
+    "inverse",
+    "move",
+    "bigger",
+    "smaller",
+    "paint",
+}
+HELP = {
+    "en": 'say what to draw or change, such as "add a dog on the left", "make it bigger" or "on the beach"',
+    "zh": "请说要画什么或怎么改，例如“左边加一只小狗”“把它变大一点”“换成沙滩”",
+}
+UNKNOWN = {"en": "this model does not know: {}", "zh": "这个模型不认识：{}"}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Knows the names of a model; `Rewriter`."""
+
+    names: Names
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self.names)
+
+    def rewrite(self, text: str, scene: Scene | None) -> Understood:
+        """Raises: NotPossibleError for a text that asks for nothing that is understood."""
+        language = language_of(text)
+        read, unknown = self._reader.read(text)
+        hints = (UNKNOWN[language].format(", ".join(unknown)),) if unknown else ()
+        whole = gather(read)
+        if "undo" in whole.kinds and not whole.named:
+            return Understood(edits=(Undo(),))
+        edits: list[Edit] = []
+        if scene is None or "new" in whole.kinds:
+            edits = _draw(whole)
+        else:
+            clauses = self._clauses(text)
+            while clauses:
+                clause = clauses.pop(0)
+                if (instead := _instead(clause, clauses[0], scene) if clauses else None) is not None:
+                    found, clauses = [instead], clauses[1:]
+                else:
+                    found = _edits(clause, scene)
+                for edit in found:
+                    edits.append(edit)
+                    scene = scene if isinstance(edit, Undo) else apply(scene, edit)
+        if not edits:
+            raise NotPossibleError("; ".join([*hints, HELP[language]]))
+        return Understood(edits=tuple(edits), hints=hints)
+
+    def _clauses(self, text: str) -> list[Clause]:
+        """Split where one change ends; a part that asks for none belongs to the one before, or else after."""
+        parts: list[str] = []
+        is_open = False  # nothing is asked for yet
+        for part in (part for part in BREAKS.split(text) if part.strip()):
+            asks = bool(gather(self._reader.read(part)[0]).kinds & ACTIONS)
+            if parts and (is_open or not asks):
+                parts[-1] = f"{parts[-1]} {part}"
+                is_open = is_open and not asks
+            else:
+                parts.append(part)
+                is_open = not asks
+        return [gather(self._reader.read(part)[0]) for part in parts]
+
+
+def _draw(said: Clause) -> list[Edit]:
+    named = [mention for mention in said.mentions if mention.name is not None]
+    if not named:
+        return []
+    if said.relation is not None and len(named) == 2:
+        named.sort(key=lambda mention: mention.is_anchor)
+        named = [replace(mention, place=None) for mention in named]
+    elif said.place is not None:
+        named[-1] = replace(named[-1], place=named[-1].place or said.place)
+    wanted = tuple(mention.wanted() for mention in named)
+    return [Draw(wanted=wanted, background=said.background, relation=said.relation if len(named) == 2 else None)]
+
+
+def _find(mention: Mention | None, scene: Scene) -> int | None:
+    """Which thing of the scene is meant."""
+    if mention is None:
+        return None
+    if mention.name is None:
+        return scene.focus
+    same = [index for index, thing in enumerate(scene.things) if thing.name == mention.name]
+    coloured = [index for index in same if scene.things[index].colour == mention.colour]
+    return next(iter(coloured or same), None)
+
+
+def _edits(said: Clause, scene: Scene) -> list[Edit]:
+    """What one clause asks for; rules from the most to the least particular."""
+    if "undo" in said.kinds:
+        return [Undo()]
+    if "redraw" in said.kinds and not any(mention.name for mention in said.named) and said.background is None:
+        return [Redraw()]
+    background: list[Edit] = []
+    if said.background is None and "background" in said.kinds and said.colour is not None:
+        said.background, said.colour = f"{_pale(said.colour)} background", None
+    if said.background is not None and said.background != scene.background:
+        background = [SetBackground(background=said.background)]
+    for rule in (_replace, _remove, _resize, _recolour, _count, _add, _move):
+        if edits := rule(said, scene):
+            return background + edits
+    return background
+
+
+def _instead(said: Clause, then: Clause, scene: Scene) -> Edit | None:
+    """ "no dog, a cat please": the one goes where the other was."""
+    if "remove" not in said.kinds or len(said.named) != 1 or (of := _find(said.named[0], scene)) is None:
+        return None
+    added = _add(then, scene) if not then.kinds & ACTIONS - {"add", "wish"} else []
+    if len(added) != 1 or not isinstance(added[0], Add) or added[0].wanted.place or added[0].relation:
+        return None
+    return Replace(of=of, wanted=added[0].wanted)
+
+
+def _pale(colour: str) -> str:
+    return "light blue" if colour == "blue" else colour
+
+
+def _replace(said: Clause, scene: Scene) -> list[Edit]:
+    if "prefer" in said.kinds and said.relation == "above" and len(said.named) == 1 and said.anchor is not None:
+        old = _find(said.anchor, scene)  # "a dog over the cat"
+        return [] if old is None else [Replace(of=old, wanted=said.named[0].wanted())]
+    if not said.kinds & {"replace", "inverse"} or len(said.named) < 2:
+        return []
+    first, second = said.named[:2]
+    if _find(first, scene) is None or (_find(second, scene) is not None and _is_turned(first, second, said)):
+        first, second = second, first
+    of = _find(first, scene)
+    if of is None or second.name is None or (first.name is None and _find(second, scene) not in (None, of)):
+        return []  # "make that three cats" is about the cats
+    thing = scene.things[of]
+    if thing.name == second.name and second.number is not None and second.number != thing.count:
+        return [SetCount(of=of, count=second.number)]
+    if thing.name == second.name and second.colour is None and second.size is not None:
+        return [Resize(of=of, to="bigger" if second.size == "big" else "smaller")]
+    kept = None if second.is_new else thing.count
+    return [Replace(of=of, wanted=replace(second, number=second.number or kept).wanted())]
+
+
+def _is_turned(first: Mention, second: Mention, said: Clause) -> bool:
+    """ "a dog instead of the cat"."""
+    return "inverse" in said.kinds and first.is_new and not second.is_new
+
+
+def _remove(said: Clause, scene: Scene) -> list[Edit]:
+    if not ("remove" in said.kinds or ("take" in said.kinds and "out" in said.kinds)):
+        return []
+    found = [(mention, _find(mention, scene)) for mention in said.named] or [(Mention(name=None), scene.focus)]
+    edits: list[Edit] = []
+    for mention, of in sorted(found, key=lambda pair: -(pair[1] if pair[1] is not None else -1)):
+        if of is None:
+            raise _missing(mention)
+        count, number = scene.things[of].count, mention.number
+        is_some = number is not None and number < count
+        edits.append(SetCount(of=of, count=count - number) if is_some and number is not None else Remove(of=of))
+    return edits
+
+
+def _missing(mention: Mention) -> NotPossibleError:
+    return NotPossibleError(f"there is no {mention.name} in the picture; add it first")
+
+
+def _about(said: Clause, scene: Scene) -> int | None:
+    """The thing of the scene that a clause is about: the only one it names, or "it"."""
+    return _find(said.named[0], scene) if said.named else scene.focus
+
+
+def _resize(said: Clause, scene: Scene) -> list[Edit]:
+    of = _about(said, scene)
+    size = said.size or (said.named[0].size if said.named and not said.named[0].is_new else None)
+    is_asked = said.kinds & {"bigger", "smaller"}
+    if of is None or not (is_asked or (size is not None and not said.kinds & {"add", "more"})):
+        return []
+    return [Resize(of=of, to="bigger" if "bigger" in said.kinds or (not is_asked and size == "big") else "smaller")]
+
+
+def _recolour(said: Clause, scene: Scene) -> list[Edit]:
+    of = _about(said, scene)
+    colour = said.colour or (said.named[0].colour if said.named and said.kinds & {"replace", "paint"} else None)
+    if of is None or colour is None or colour == scene.things[of].colour:
+        return []
+    return [Recolour(of=of, colour=colour)]
+
+
+def _count(said: Clause, scene: Scene) -> list[Edit]:
+    mention = next((mention for mention in said.named if mention.name), next(iter(said.named), None))
+    of = scene.focus if mention is None else _find(mention, scene)
+    number = said.number or (mention.number if mention is not None else None)
+    if of is None or number is None or said.kinds & {"add", "more"} or said.place or said.relation:
+        return []
+    if mention is not None and mention.place:
+        return []
+    return [SetCount(of=of, count=number)] if number != scene.things[of].count else []
+
+
+def _add(said: Clause, scene: Scene) -> list[Edit]:
+    anchor = _find(said.anchor, scene)
+    edits: list[Edit] = []
+    adds = bool(said.kinds & {"add", "more"})
+    if not any(mention.name for mention in said.named) and ("more" in said.kinds or (adds and said.number is not None)):
+        if said.place is None and said.relation is None:
+            thing = scene.things[scene.focus]
+            wanted = Mention(name=thing.name, colour=thing.colour, number=said.number or 1).wanted()
+            edits.append(Add(wanted=wanted))
+        return edits
+    for mention in said.named:
+        is_there = _find(mention, scene) is not None
+        if mention.name is None or (is_there and not (adds and (mention.is_new or "more" in said.kinds))):
+            continue
+        if not (is_there or adds or mention.is_new or "wish" in said.kinds) and said.kinds & ACTIONS:
+            raise _missing(mention)
+        like = _find(mention, scene)
+        colour = mention.colour if mention.colour is not None or like is None else scene.things[like].colour
+        place = mention.place or (None if said.relation else said.place)
+        wanted = replace(mention, place=place, colour=colour).wanted()
+        edits.append(Add(wanted=wanted, relation=said.relation if anchor is not None else None, anchor=anchor))
+    return edits
+
+
+def _move(said: Clause, scene: Scene) -> list[Edit]:
+    of, anchor = _about(said, scene), _find(said.anchor, scene)
+    place = said.place or (said.named[0].place if said.named else None)
+    if of is None or of == anchor or (place is None and (said.relation is None or anchor is None)):
+        return []
+    relation = None if anchor is None else said.relation
+    return [Move(of=of, place=None if relation else place, relation=relation, anchor=anchor)]

@@ -1,0 +1,138 @@
+"""`dianjing chat`: a line in, a picture out, from a terminal or a pipe."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dianjing import chatting, cli
+from dianjing.pipelines.conversation.talk import Conversation
+from dianjing.pipelines.media import XMP_KEY, read_settings
+
+
+class Lines(io.TextIOWrapper):
+    """A pipe that holds these lines."""
+
+    def __init__(self, content):
+        super().__init__(io.BytesIO(content), encoding="utf-8")
+
+
+@pytest.fixture
+def chat(monkeypatch, tmp_path, capsys):
+    """Run the command over lines; pictures are grey, as light as the turn's number. Returns code, stdout, stderr."""
+    from types import SimpleNamespace
+
+    import torch
+
+    loads = []
+    pipe = SimpleNamespace(
+        scheduler=SimpleNamespace(), device=SimpleNamespace(type="cpu"), dtype="torch.float32",
+        num_timesteps=20, guidance_scale=3.0, set_progress_bar_config=lambda **_: None,
+    )  # fmt: skip
+
+    def draw(self, scene, seed, **_):
+        assert self.pipe is pipe
+        grey = 10 * (1 + len(self.turns))
+        return Image.new("RGB", (16, 16), (grey, grey, grey)), torch.zeros(1, 4, 2, 2)
+
+    monkeypatch.setattr(Conversation, "_draw", draw)
+    monkeypatch.setattr(chatting, "load", lambda name, **where: loads.append(where) or pipe)
+    monkeypatch.chdir(tmp_path)
+
+    def run(lines, *arguments):
+        content = lines if isinstance(lines, bytes) else lines.encode("utf-8", "surrogateescape")
+        monkeypatch.setattr(sys, "stdin", Lines(content))
+        monkeypatch.setattr(sys, "argv", ["dianjing", "chat", *arguments])
+        monkeypatch.setattr("dianjing.chat_command.print_json", lambda value: print(json.dumps(value)))
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        return stopped.value.code, captured.out, captured.err
+
+    run.loads = loads
+    return run
+
+
+def test_every_line_becomes_a_numbered_picture_with_what_made_it(chat):
+    code, out, err = chat("a cat on the grass\n\n加一只小狗\n", "--seed", "7", "--out", "a.png")
+    assert code == 0
+    assert out.split() == ["a-1.png", "a-2.png"]
+    assert "added" not in out
+    assert "加了一只小狗" in err
+    records = [read_settings(path) for path in out.split()]
+    assert records[0].prompt == "a cat on the grass"
+    assert "小狗" in records[1].prompt
+    assert {(record.seed, record.model) for record in records} == {(7, "sticker")}
+    assert XMP_KEY in Image.open("a-1.png").text
+    assert len(chat.loads) == 1
+
+
+def test_json_on_stdout_tells_every_turn(chat):
+    code, out, _ = chat("a cat and a gryphon\nmake it bigger\n", "--seed", "3", "--json")
+    answer = json.loads(out)
+    assert code == 0
+    assert [turn["path"] for turn in answer["turns"]] == ["dianjing-3-1.png", "dianjing-3-2.png"]
+    assert answer["turns"][0]["hints"] == ["this model does not know: gryphon"]
+    assert answer["turns"][1]["changes"] == ["made the cat bigger"]
+
+
+def test_a_line_that_is_refused_is_told_and_the_next_goes_on(chat):
+    code, out, err = chat("a cat\nremove the dog\nadd a dog\n", "--out", "a.png", "--no-label")
+    assert code == 2  # as of a script that a line of it failed
+    assert out.split() == ["a-1.png", "a-2.png"]
+    assert "error: there is no dog in the picture" in err
+    assert XMP_KEY not in Image.open("a-1.png").text
+
+
+BAD_LINES = [b"zyzzyva\n", b"cat\x00\n", b"cat\xff\n", "猫".encode() * 350_000, b"undo\n"]
+
+
+@pytest.mark.parametrize("line", BAD_LINES, ids=lambda line: repr(line[:8]))
+def test_a_bad_line_is_refused_before_weights_load(chat, line):
+    code, out, err = chat(line)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    assert out == ""
+    assert chat.loads == []
+    assert list(Path().iterdir()) == []
+
+
+def test_a_saved_conversation_is_gone_on_with(chat):
+    chat("a cat\n", "--save", "talk.json", "--seed", "7")
+    code, _, err = chat("make it bigger\nundo\n", "--load", "talk.json", "--save", "talk.json")
+    assert code == 0
+    assert "made the cat bigger" in err
+    assert [turn.text for turn in Conversation.load("talk.json").turns] == ["a cat"]
+
+
+def test_a_name_that_is_taken_is_passed_over(chat):
+    Path("a-1.png").write_bytes(b"mine")
+    _, out, _ = chat("a cat\n", "--out", "a.png")
+    assert out.split() == ["a-2.png"]
+    assert Path("a-1.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--out", "none/a.png"], "does not exist"),
+        (["--out", "a.jpg"], "does not end in .png"),
+        (["--save", "a.png"], "does not end in .json"),
+        (["--load", "none.json"], "cannot be read"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--steps", "0"], "num_inference_steps is 0"),
+        (["--device", "tpu"], "--device is 'tpu'"),
+        (["--model", "stiker"], "did you mean 'sticker'"),
+    ],
+)
+def test_bad_options_end_with_2_and_a_reason(chat, arguments, reason):
+    code, out, err = chat("a cat\n", *arguments)
+    assert code == 2
+    assert reason in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert list(Path().iterdir()) == []

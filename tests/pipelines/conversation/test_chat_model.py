@@ -1,0 +1,172 @@
+"""A chat model as rewriter: strict JSON, one more try, then the rules, and it says so."""
+
+import json
+
+import pytest
+
+from dianjing.pipelines.conversation.chat_model import ChatModel, load_chat, read_answer
+from dianjing.pipelines.conversation.edits import (
+    Add,
+    Draw,
+    Move,
+    Recolour,
+    Redraw,
+    Remove,
+    Replace,
+    Resize,
+    SetBackground,
+    SetCount,
+    Undo,
+    Wanted,
+    apply,
+)
+
+CAT_AND_DOG = apply(None, Draw(wanted=(Wanted(name="cat"), Wanted(name="dog")), relation="left"))
+GOOD = json.dumps({"edits": [{"edit": "resize", "of": "cat", "to": "bigger"}]})
+
+
+class Answers:
+    """Stands for a chat model: gives the answers in turn, and remembers what it was asked."""
+
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), []
+
+    def __call__(self, messages):
+        self.asked.append([dict(message) for message in messages])
+        return self.answers.pop(0)
+
+
+def test_a_valid_answer_is_taken_as_it_is(rules):
+    answers = Answers(GOOD)
+    understood = ChatModel(answers, rules).rewrite("the feline is hard to see", CAT_AND_DOG)
+    assert understood.edits == (Resize(of=0, to="bigger"),)
+    assert understood.hints == ()
+    (messages,) = answers.asked
+    assert [message["role"] for message in messages] == ["system", "user"]
+    assert "the feline is hard to see" in messages[1]["content"]
+    assert '"cat"' in messages[1]["content"]
+
+
+@pytest.mark.parametrize("bad", ["Sure! Here you are.", "[]", '{"edits": []}', '{"edits": [{"edit": "fly"}]}'])
+def test_after_an_invalid_answer_it_is_told_and_asked_once_more(rules, bad):
+    answers = Answers(bad, GOOD)
+    understood = ChatModel(answers, rules).rewrite("make the cat bigger", CAT_AND_DOG)
+    assert understood.edits == (Resize(of=0, to="bigger"),)
+    assert understood.hints == ()
+    assert answers.asked[1][2] == {"role": "assistant", "content": bad}
+    assert "cannot be used" in answers.asked[1][3]["content"]
+
+
+def test_after_two_invalid_answers_the_rules_take_over_and_say_so(rules):
+    answers = Answers("no", "no again")
+    understood = ChatModel(answers, rules).rewrite("make the dog smaller", CAT_AND_DOG)
+    assert understood.edits == (Resize(of=1, to="smaller"),)
+    assert any("embedded rules" in hint and "no again" in hint for hint in understood.hints)
+    assert answers.answers == []
+
+
+def test_an_answer_about_what_is_not_there_is_invalid(rules):
+    answers = Answers(GOOD.replace("cat", "fox"), GOOD)
+    ChatModel(answers, rules).rewrite("bigger", CAT_AND_DOG)
+    assert "'fox'" in answers.asked[1][3]["content"]
+
+
+EDITS = [
+    ({"edit": "draw", "objects": [{"name": "kitten", "count": 2, "colour": None}], "background": "beach"},
+     Draw(wanted=(Wanted(name="cat", count=2),), background="beach")),
+    ({"edit": "background", "background": "a palace"}, SetBackground(background="a palace")),
+    ({"edit": "add", "object": {"name": "gryphon", "place": "top left"}},
+     Add(wanted=Wanted(name="gryphon", place="top left"))),
+    ({"edit": "add", "object": {"name": "star"}, "relation": "above", "of": "dog"},
+     Add(wanted=Wanted(name="star"), relation="above", anchor=1)),
+    ({"edit": "remove", "of": "dog"}, Remove(of=1)),
+    ({"edit": "replace", "of": "dog", "object": {"name": "fox"}}, Replace(of=1, wanted=Wanted(name="fox"))),
+    ({"edit": "move", "of": "cat", "place": "top"}, Move(of=0, place="top")),
+    ({"edit": "move", "of": "cat", "relation": "right", "beside": "dog"}, Move(of=0, relation="right", anchor=1)),
+    ({"edit": "count", "of": "cat", "count": 2}, SetCount(of=0, count=2)),
+    ({"edit": "colour", "of": "cat", "colour": "red"}, Recolour(of=0, colour="red")),
+    ({"edit": "redraw"}, Redraw()),
+    ({"edit": "undo"}, Undo()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "edit"), EDITS)
+def test_every_kind_of_edit_is_read(rules, given, edit):
+    assert read_answer(json.dumps({"edits": [given]}), CAT_AND_DOG, rules) == (edit,)
+
+
+WRONG = [
+    {"edit": "remove"},
+    {"edit": "remove", "of": 7},
+    {"edit": "count", "of": "cat", "count": "many"},
+    {"edit": "count", "of": "cat", "count": True},
+    {"edit": "move", "of": "cat", "place": "nowhere"},
+    {"edit": "move", "of": "cat"},
+    {"edit": "resize", "of": "cat"},
+    {"edit": "add", "object": "dog"},
+    {"edit": "add", "object": {"name": "dog", "size": "medium"}},
+    {"edit": "draw", "objects": "cat"},
+    {"edit": "draw", "objects": []},
+    {"edit": "background", "background": None},
+    {"edit": ["undo"]},
+    "undo",
+]
+
+
+@pytest.mark.parametrize("given", WRONG, ids=json.dumps)
+def test_a_wrong_edit_is_an_error_that_says_why(rules, given):
+    with pytest.raises(ValueError, match=r"\w{4}"):
+        read_answer(json.dumps({"edits": [given]}), CAT_AND_DOG, rules)
+
+
+@pytest.fixture(scope="module")
+def chat_folder(tmp_path_factory):
+    """A causal language model with random weights and a chat template."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    vocabulary = {chr(code): index for index, code in enumerate(range(32, 127))} | {"<end>": 95, "<unk>": 96}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unk>")
+    fast.chat_template = (
+        "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=97, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, eos_token_id=95
+    )
+    folder = tmp_path_factory.mktemp("chat")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+def test_any_model_with_a_chat_template_is_asked(chat_folder, rules, monkeypatch):
+    monkeypatch.setattr("dianjing.pipelines.conversation.chat_model.MAX_NEW_TOKENS", 8)
+    complete = load_chat(chat_folder, device="cpu")
+    messages = [{"role": "user", "content": "a cat"}]
+    answer = complete(messages)
+    assert 0 < len(answer) <= 8 * len("<unk>")
+    assert "user:" not in answer  # only what is new
+    assert complete(messages) == answer
+    understood = ChatModel.from_pretrained(chat_folder, rules=rules).rewrite("a cat", None)
+    assert understood.edits == (Draw(wanted=(Wanted(name="cat"),)),)
+    assert "embedded rules" in understood.hints[-1]
+
+
+def test_a_model_without_a_chat_template_is_refused(chat_folder, rules, tmp_path):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(chat_folder)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="no chat template"):
+        ChatModel.from_pretrained(tmp_path, rules=rules)
+
+
+def test_a_folder_that_holds_no_model_is_refused(rules, tmp_path):
+    with pytest.raises(ValueError, match="cannot be loaded as a chat model"):
+        ChatModel.from_pretrained(tmp_path / "none", rules=rules)

@@ -1,0 +1,109 @@
+"""A saved conversation goes on as if nothing had been; anything else is refused with the reason."""
+
+import json
+
+import pytest
+import torch
+
+from dianjing import Conversation
+
+
+@pytest.fixture
+def saved(talk, tmp_path):
+    talk.say("a cat on the left on the grass")
+    talk.say("再加一只小狗")
+    path = tmp_path / "talk.json"
+    talk.save(path)
+    return path
+
+
+def test_a_loaded_conversation_goes_on_as_the_one_that_was_saved(talk, saved, loaded):
+    other = Conversation.load(saved, loaded)
+    assert [turn.text for turn in other.turns] == [turn.text for turn in talk.turns]
+    assert [turn.scene for turn in other.turns] == [turn.scene for turn in talk.turns]
+    assert other.turns[1].image.tobytes() == talk.turns[1].image.tobytes()
+    ours, theirs = talk.say("make it smaller"), other.say("make it smaller")
+    assert torch.equal(ours.latents, theirs.latents)
+    assert ours.image.tobytes() == theirs.image.tobytes()
+
+
+def test_loading_takes_no_weights(saved):
+    def fail(model):
+        raise AssertionError("weights were loaded")
+
+    talk = Conversation.load(saved, load_pipe=fail)
+    assert talk.say("undo").prompt == "a cat on the left on the grass"
+
+
+def test_a_save_that_fails_leaves_the_old_file(talk, saved, monkeypatch):
+    before = saved.read_bytes()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        talk.save(saved)
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_name_that_is_no_json_is_refused(talk, tmp_path):
+    with pytest.raises(ValueError, match=r"does not end in \.json"):
+        talk.save(tmp_path / "talk.png")
+
+
+def changed(path, change):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+HOSTILE = [
+    (lambda c: c.update(format="something else"), "format"),
+    (lambda c: c.update(seed="7"), "seed is '7'"),
+    (lambda c: c.update(seed=-1), "seed is -1"),
+    (lambda c: c.update(turns={}), "turns should be a list"),
+    (lambda c: c.update(turns=[7]), "a turn is of type int"),
+    (lambda c: c.update(turns=c["turns"] * 501), "at most 1000"),
+    (lambda c: c.pop("num_inference_steps"), "num_inference_steps"),
+    (lambda c: c["turns"][0].pop("scene"), "scene"),
+    (lambda c: c["turns"][0].update(scene=[]), "a scene is of type list"),
+    (lambda c: c["turns"][0]["scene"].update(focus=9), "focus is 9"),
+    (lambda c: c["turns"][0]["scene"]["things"][0]["boxes"][0].update(side=99), "the side of a box is 99"),
+    (lambda c: c["turns"][0]["scene"]["things"][0].update(boxes=[]), "the number of boxes"),
+    (lambda c: c["turns"][0]["scene"]["things"][0].update(name="a\x00"), "control character"),
+    (lambda c: c["turns"][0].update(text=""), "text is empty"),
+    (lambda c: c["turns"][0].update(text="a\udcff"), "surrogate"),
+    (lambda c: c["turns"][0].update(changes=["a"] * 99), "changes should be a list"),
+    (lambda c: c["turns"][0].update(png="no base64!"), "base64"),
+    (lambda c: c["turns"][0].update(png="AAAA"), "a picture cannot be read"),
+    (lambda c: c["turns"][0]["latents"].update(shape=[1, 4, 8, 9]), "bytes"),
+    (lambda c: c["turns"][0]["latents"].update(shape=[10**9] * 4), "four whole numbers"),
+    (lambda c: c["turns"][0]["latents"].update(float32="AAAAAA=="), "have 4 bytes"),
+    (lambda c: c["turns"][0].update(latents=None), "holds no conversation"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), HOSTILE)
+def test_a_hostile_file_is_refused_with_the_reason(saved, change, reason):
+    changed(saved, change)
+    with pytest.raises(ValueError, match=reason):
+        Conversation.load(saved)
+
+
+def test_latents_that_are_no_numbers_are_refused(talk, tmp_path):
+    talk.say("a cat")
+    talk.turns[0].latents[0, 0, 0, 0] = float("nan")
+    talk.save(tmp_path / "talk.json")
+    with pytest.raises(ValueError, match="no numbers"):
+        Conversation.load(tmp_path / "talk.json")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"format": 1}'])
+def test_what_is_no_conversation_is_refused(tmp_path, content):
+    path = tmp_path / "talk.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="holds no conversation"):
+        Conversation.load(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.json cannot be read: No such file"):
+        Conversation.load(tmp_path / "none.json")

@@ -1,0 +1,149 @@
+"""A conversation keeps what is not mentioned, takes back, forks, and stays as it was where something is wrong."""
+
+import numpy as np
+import pytest
+import torch
+
+from dianjing import Conversation
+from dianjing.pipelines.conversation.edits import Add, Wanted
+from dianjing.pipelines.conversation.rewriting import Understood
+from dianjing.pipelines.conversation.scenes import NotPossibleError
+
+
+def cells(boxes):
+    """True where a box is, of 8 x 8 latents."""
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    for box in boxes:
+        mask[box.y : box.y + box.side, box.x : box.x + box.side] = True
+    return mask
+
+
+def test_a_turn_tells_what_it_understood_and_drew(talk):
+    turn = talk.say("a cat on the grass")
+    assert turn.prompt == "a cat on the grass"
+    assert turn.changes == ("drew a new picture",)
+    assert turn.hints == ()
+    assert turn.image.size == (64, 64)
+    assert talk.say("加一只小狗").changes == ("加了一只小狗",)
+    assert talk.turns[-1].prompt.startswith("草地上")
+
+
+def test_outside_the_box_of_what_is_added_every_latent_stays(talk):
+    before = talk.say("a cat on the left on the grass")
+    after = talk.say("add a dog on the right")
+    new = cells(after.scene.things[1].boxes)
+    assert torch.equal(after.latents[..., ~new], before.latents[..., ~new])
+    assert not torch.equal(after.latents[..., new], before.latents[..., new])
+
+
+def test_what_is_removed_gives_its_box_back_to_the_background(talk):
+    alone = talk.say("a cat on the left on the grass")
+    both = talk.say("add a dog on the right")
+    again = talk.say("remove the dog")
+    assert torch.equal(again.latents, alone.latents)
+    assert not torch.equal(again.latents, both.latents)
+
+
+def test_another_background_leaves_the_boxes_where_they_are(talk):
+    before = talk.say("a cat to the left of a dog on the grass")
+    after = talk.say("on the beach")
+    assert after.scene.things == before.scene.things
+    assert not torch.equal(after.latents, before.latents)
+
+
+def test_the_same_words_and_seed_give_the_same_pictures(loaded):
+    pictures = []
+    for seed in (1, 1, 2):
+        talk = Conversation(loaded, seed=seed, num_inference_steps=2)
+        talk.say("a cat")
+        pictures.append(np.asarray(talk.say("make it bigger").image))
+    assert (pictures[0] == pictures[1]).all()
+    assert (pictures[0] != pictures[2]).any()
+
+
+def test_undo_goes_back_to_the_very_picture(talk):
+    first = talk.say("a cat")
+    talk.say("make it smaller")
+    back = talk.say("undo")
+    assert back.image is first.image
+    assert back.changes == ("undid the last change",)
+    assert len(talk.turns) == 1
+    with pytest.raises(NotPossibleError, match="no picture before"):
+        talk.say("撤销")
+    assert talk.undo() is None
+    assert talk.turns == ()
+    with pytest.raises(ValueError, match="nothing has been drawn"):
+        talk.undo()
+
+
+def test_a_fork_goes_its_own_way(talk):
+    talk.say("a cat")
+    other = talk.fork()
+    other.say("add a dog")
+    talk.say("on the sea")
+    assert [thing.name for thing in other.turns[-1].scene.things] == ["cat", "dog"]
+    assert [thing.name for thing in talk.turns[-1].scene.things] == ["cat"]
+    assert other.turns[0] is talk.turns[0]
+
+
+def test_drawn_again_the_scene_is_the_same_from_other_noise(talk):
+    before = talk.say("a cat on the grass")
+    after = talk.say("try again")
+    assert after.scene == before.scene
+    assert after.seed == before.seed + 1
+    assert not torch.equal(after.latents, before.latents)
+
+
+BAD = ["", "   ", "猫" * 1_000_000, "a cat\x00", "a cat\udcff", 7, None, "zyzzyva", "undo"]
+
+
+@pytest.mark.parametrize("text", BAD, ids=lambda text: ascii(text)[:20])
+def test_what_cannot_be_drawn_is_refused_before_weights_load(text):
+    def fail(model):
+        raise AssertionError("weights were loaded")
+
+    talk = Conversation("sticker", load_pipe=fail)
+    with pytest.raises(ValueError, match=r"\w{3}"):
+        talk.say(text)
+    assert talk.turns == ()
+
+
+@pytest.mark.parametrize("text", [*BAD[:5], "zyzzyva", "remove the cat", "remove the fox", "add four dogs"])
+def test_what_is_refused_leaves_the_conversation_as_it_was(talk, text):
+    talk.say("a cat")
+    before = talk.turns
+    with pytest.raises(ValueError, match=r"\w{3}"):
+        talk.say(text)
+    assert talk.turns is before
+
+
+def test_a_failure_while_drawing_leaves_the_conversation_as_it_was(talk, monkeypatch):
+    talk.say("a cat")
+    before = talk.turns
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(talk, "_draw", fail)
+    with pytest.raises(RuntimeError):
+        talk.say("make it bigger")
+    assert talk.turns is before
+
+
+def test_any_rewriter_will_do(loaded):
+    class Stubborn:
+        def rewrite(self, text, scene):
+            return Understood(edits=(Add(wanted=Wanted(name="dog")),), hints=("as always",))
+
+    talk = Conversation(loaded, num_inference_steps=2)
+    talk.say("a cat")
+    talk.rewriter = Stubborn()
+    turn = talk.say("anything")
+    assert [thing.name for thing in turn.scene.things] == ["cat", "dog"]
+    assert turn.hints == ("as always",)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("seed", -1), ("num_inference_steps", 0), ("guidance_scale", -2)])
+def test_bad_settings_are_refused_when_made(setting, value):
+    with pytest.raises(ValueError, match=setting):
+        Conversation("sticker", **{setting: value})

@@ -1,0 +1,41 @@
+"""The names of what a model can draw: shipped with it, saved with it, found in both languages."""
+
+import pytest
+
+from dianjing import TextToImagePipeline
+from dianjing.pipelines.names import FILE_NAME, Names
+from dianjing.weights import registry
+
+SHIPPED = registry.ENTRIES[0].folder / FILE_NAME
+
+
+def test_the_shipped_names_are_those_of_the_world():
+    from dianjing.train.stickers.captions import names
+
+    assert Names.from_file(SHIPPED) == names()
+
+
+def test_names_are_found_in_both_languages():
+    names = Names.from_file(SHIPPED)
+    for name in ("cat", "kitten", "cats", "小猫", "猫咪"):
+        assert names.find_object(name).names_en[0] == "cat"
+    assert names.find_object("gryphon") is None
+    assert names.find_object("") is None
+    assert names.find_colour("红").name_en == names.find_colour("红色").name_en == "red"
+    assert names.find_background("在草地上") is None
+    assert names.find_background("草地上").name_en == names.find_background("on a lawn").name_en == "grass"
+
+
+def test_a_pipeline_keeps_its_names_when_saved(pipe, tmp_path):
+    pipe.names = Names.from_file(SHIPPED)
+    pipe.save_pretrained(tmp_path)
+    assert TextToImagePipeline.from_pretrained(tmp_path).names == pipe.names
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"objects": [], "colours": []}', '{"objects": [{"name": 1}]}', "[" * 9999]
+)
+def test_any_other_content_is_refused(tmp_path, text):
+    (tmp_path / FILE_NAME).write_text(text)
+    with pytest.raises(ValueError, match="holds no names"):
+        Names.from_file(tmp_path / FILE_NAME)
