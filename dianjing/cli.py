@@ -61,6 +61,7 @@ def image(
     count: Annotated[int, typer.Option(help="Pictures per prompt; each takes the next seed.")] = 1,
     grid: Annotated[Path | None, typer.Option(help="Also lay all pictures out in this .png file.")] = None,
     model: Model = "sticker",
+    lora: Annotated[str | None, typer.Option(help="An adapter: a run's export, a .safetensors file, a Hub id.")] = None,
     device: Device = "auto",
     dtype: DtypeOption = Dtype.auto,
     label: Label = True,
@@ -87,6 +88,7 @@ def image(
         guidance_scale=guidance,
         num_images_per_prompt=count,
         grid=grid,
+        lora=lora,
     )
     pictures = []
     for picture in drawing.draw(job):

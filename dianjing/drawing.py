@@ -23,7 +23,7 @@ from dianjing.pipelines.media import (
     save_picture,
 )
 from dianjing.pipelines.request import ImageRequest, check_whole
-from dianjing.weights.fetching import local_folder
+from dianjing.weights.fetching import HUB_ID, local_folder
 from dianjing.weights.folder import read_components
 
 __all__ = ["PRODUCER", "Job", "draw", "parse_size", "plan", "write_grid"]
@@ -36,7 +36,7 @@ GRID_COLUMNS, GRID_CELL_PX, GRID_GAP_PX = 8, 128, 4
 class Job:
     """One run of `dianjing image`: a request per prompt, and a path per picture of each.
 
-    `producer` None writes no label, `grid` None no picture of all pictures.
+    `producer` None writes no label, `grid` None no picture of all pictures, `lora` None draws with the model alone.
     """
 
     requests: list[ImageRequest]
@@ -46,6 +46,7 @@ class Job:
     dtype: str
     producer: str | None
     grid: Path | None
+    lora: str | None = None
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -67,6 +68,7 @@ def plan(
     dtype: str,
     producer: str | None,
     grid: Path | None = None,
+    lora: str | None = None,
     **settings: Any,
 ) -> Job:
     """Check everything that can be checked before weights load.
@@ -79,17 +81,34 @@ def plan(
     folder = local_folder(model)
     if folder is not None:
         read_components(folder)
+    if lora is not None:
+        check_lora(lora)
     each = requests[0].num_images_per_prompt
     flat = _paths(out, seed, len(requests) * each)
     paths = [flat[i : i + each] for i in range(0, len(flat), each)]
     if grid is not None and check_output(grid) in flat:
         raise ValueError(f"--grid {grid} is also the file of a picture; name another")
-    return Job(requests=requests, paths=paths, model=model, device=device, dtype=dtype, producer=producer, grid=grid)
+    return Job(
+        requests=requests, paths=paths, model=model, device=device, dtype=dtype, producer=producer, grid=grid, lora=lora
+    )  # fmt: skip
 
 
 def check_device(name: str) -> None:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise ValueError(f"--device is {name!r}; give auto, cpu, cuda, cuda:1 or mps")
+
+
+def check_lora(name: str) -> None:
+    """Raise ValueError for what is neither an adapter here nor a Hub id."""
+    path = Path(name)
+    if path.is_dir():
+        if not list(path.glob("*.safetensors")):
+            raise ValueError(f"--lora is the folder {name}, which holds no .safetensors; give the export of a run")
+    elif path.exists():
+        if path.suffix != ".safetensors":
+            raise ValueError(f"--lora is {name}; give a .safetensors file, or the folder that holds one")
+    elif not HUB_ID.fullmatch(name):
+        raise ValueError(f"--lora: there is no {name}; give a .safetensors file, a folder that holds one, or a Hub id")
 
 
 def _paths(out: Path | None, seed: int, count: int) -> list[Path]:
@@ -113,6 +132,8 @@ def _paths(out: Path | None, seed: int, count: int) -> list[Path]:
 def draw(job: Job) -> Iterator[dict[str, Any]]:
     """Draw and write; yield the id, path and settings of each picture once it is on disk."""
     pipe = load("TextToImagePipeline", model=job.model, device=job.device, dtype=job.dtype)
+    if job.lora is not None:
+        pipe.load_lora_weights(job.lora)
     for request, paths in zip(job.requests, job.paths, strict=True):
         for start in range(0, len(paths), BATCH):
             seeds = request.seeds[start : start + BATCH]
@@ -121,6 +142,8 @@ def draw(job: Job) -> Iterator[dict[str, Any]]:
             seconds = (time.monotonic() - began) / len(images)
             for image, seed, path in zip(images, seeds, paths[start:], strict=False):
                 record = record_of(pipe, image, request, seed=seed, model=job.model)
+                if job.lora is not None:
+                    record.settings["lora"] = job.lora
                 label = label_of(image, record, producer=job.producer or PRODUCER)
                 save_picture(image, path, record, label=label if job.producer else None)
                 yield {

@@ -5,11 +5,22 @@ from torch import Tensor
 from dianjing.dit.embeddings import POOL_HEADS
 from dianjing.dit.film import Click
 
+SPANS = ("place", "picture")  # of motion blocks
+
 
 def check_sizes(
-    *, heads: int, head_dim: int, hidden_size: int | None, text_dim_t5: int, max_regions: int, has_motion: bool
+    *,
+    heads: int,
+    head_dim: int,
+    hidden_size: int | None,
+    text_dim_t5: int,
+    max_regions: int,
+    has_motion: bool,
+    motion_span: str,
 ) -> None:
-    """Raise ValueError for widths that do not go together."""
+    """Raise ValueError for widths that do not go together, or a span that there is not."""
+    if motion_span not in SPANS:
+        raise ValueError(f"motion_span is {motion_span!r}; there are {' and '.join(map(repr, SPANS))}")
     if hidden_size not in (None, heads * head_dim):
         raise ValueError(
             f"hidden_size {hidden_size} is not num_attention_heads {heads} x attention_head_dim {head_dim};"

@@ -17,6 +17,7 @@ from dianjing.dit.offload import onloaded
 from dianjing.dit.rope import THETA
 
 STRENGTH_SCALE = 1000.0  # picture sides a second to the range of a timestep
+FILM_THETA = 100.0  # of places in frames, which are few
 ELAPSED_SCALE = 4.0  # frames since the first one to the same
 
 
@@ -42,7 +43,7 @@ class Film:
     """What the frames of a clip share, computed once."""
 
     num_frames: int
-    rotation: Tensor  # (F, E/2, 2), over time
+    rotation: Tensor  # (F, N, E/2, 2) over time and places, or (F, 1, E/2, 2) over time alone
     start: Tensor | None = None  # (B, F, N, D), added to the tokens: masks and first frame
     phrases: tuple[KeyValue, ...] | None = None  # one for each motion block, (B, P, H, E)
     mask: Tensor | None = None  # (B, 1, 1, P), added to the scores
@@ -63,10 +64,27 @@ class Film:
 
 
 def frame_rotation(num_frames: int, *, head_dim: int, device: torch.device | None = None) -> Tensor:
-    """Rotation (F, E/2, 2) of frames 0, 1, ... Source: RoFormer (arXiv 2104.09864), Eq. 15."""
+    """Rotation (F, 1, E/2, 2) of frames 0, 1, ... Source: RoFormer (arXiv 2104.09864), Eq. 15."""
     frequencies = THETA ** (-torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
     angles = torch.outer(torch.arange(num_frames, dtype=torch.float32, device=device), frequencies)
-    return torch.stack([angles.cos(), angles.sin()], dim=-1)
+    return torch.stack([angles.cos(), angles.sin()], dim=-1).unsqueeze(1)
+
+
+def film_rotation(
+    num_frames: int, rows: int, columns: int, *, head_dim: int, device: torch.device | None = None
+) -> Tensor:
+    """Rotation (F, N, E/2, 2) of places in frames: a third of the pairs turn with the column, one with the row, and
+    what is left with the frame.
+    """
+    across = head_dim // 6
+    pairs = (head_dim // 2 - 2 * across, across, across)  # of frame, row and column
+    steps = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in (num_frames, rows, columns)), indexing="ij")
+    angles = [
+        step[..., None] * FILM_THETA ** (-torch.arange(count, dtype=torch.float32) / max(count, 1))
+        for step, count in zip(steps, pairs, strict=True)
+    ]
+    turned = torch.cat(angles, dim=-1).flatten(1, 2).to(device)  # (F, N, E/2)
+    return torch.stack([turned.cos(), turned.sin()], dim=-1)
 
 
 def reset(module: nn.Module) -> None:
@@ -77,8 +95,10 @@ def reset(module: nn.Module) -> None:
 
 
 class MotionBlock(nn.Module):
-    """After a block of the picture model: each place attends over time, then to the motion phrases. Starts as nothing.
+    """After a block of the picture model: attention over time, then to the motion phrases. Starts as nothing.
 
+    Each place attends to itself in all frames, or, where the rotation has places, every place to every place in all
+    frames: what moves is then seen where it was, for the price of longer rows.
     Source: AnimateDiff (arXiv 2307.04725); the phrases' own attention: Follow-Your-Click, "motion-augmented module".
     """
 
@@ -103,16 +123,24 @@ class MotionBlock(nn.Module):
     def forward(
         self, x: Tensor, num_frames: int, turns: Tensor, mask: Tensor | None = None, phrases: KeyValue | None = None
     ) -> Tensor:
-        """(B F, N, D) -> (B F, N, D); turns (F, 1, E/2, 2) or complex."""
-        rows, tokens = x.shape[:2]
+        """(B F, N, D) -> (B F, N, D); turns (F, N or 1, 1, E/2, 2) or complex."""
+        tokens = x.shape[1]
+        if turns.shape[1] == tokens > 1:
+            x = rearrange(x, "(b f) n d -> b (f n) d", f=num_frames)
+            turns = turns.flatten(0, 1)
+            x = x + self.attn1(self.norm1(x), turns)
+            x = self._obey(x, turns, mask, phrases)
+            return rearrange(x, "b (f n) d -> (b f) n d", f=num_frames)
         x = rearrange(x, "(b f) n d -> (b n) f d", f=num_frames)
+        turns = turns.squeeze(1)
         x = x + self.attn1(self.norm1(x), turns)
-        if phrases is not None:
-            by_clip = x.reshape(-1, tokens * num_frames, x.shape[-1])  # (B, N F, D), time runs fastest
-            turns = turns.repeat(tokens, *(1,) * (turns.ndim - 1))
-            by_clip = by_clip + self.attn2(self.norm2(by_clip), turns, mask, phrases)
-            x = by_clip.reshape(x.shape)
-        return rearrange(x, "(b n) f d -> (b f) n d", b=rows // num_frames)
+        x = rearrange(x, "(b n) f d -> b (n f) d", n=tokens)
+        x = self._obey(x, turns.repeat(tokens, *(1,) * (turns.ndim - 1)), mask, phrases)
+        return rearrange(x, "b (n f) d -> (b f) n d", f=num_frames)
+
+    def _obey(self, x: Tensor, turns: Tensor, mask: Tensor | None, phrases: KeyValue | None) -> Tensor:
+        """(B, F N, D) or (B, N F, D): what the motion phrases ask for is added."""
+        return x if phrases is None else x + self.attn2(self.norm2(x), turns, mask, phrases)
 
 
 class ClickConditioner(nn.Module):
@@ -173,7 +201,7 @@ class ClickConditioner(nn.Module):
 def make_film(
     rotation: Tensor, blocks: Iterable[MotionBlock], conditioner: ClickConditioner | None, click: Click | None
 ) -> Film:
-    """What frames turned by `rotation` (F, E/2, 2) share, and what a click asks of them."""
+    """What frames turned by `rotation` (F, N or 1, E/2, 2) share, and what a click asks of them."""
     num_frames = len(rotation)
     if click is None or conditioner is None:
         return Film(num_frames=num_frames, rotation=rotation)

@@ -25,7 +25,7 @@ from dianjing.dit.block import DiTBlock, ScaleShiftNorm
 from dianjing.dit.checks import as_frames, check_click, check_sizes
 from dianjing.dit.condition import Condition
 from dianjing.dit.embeddings import PatchEmbed, Projection, TimeExtraEmbedding
-from dianjing.dit.film import Click, ClickConditioner, Film, MotionBlock, frame_rotation, make_film
+from dianjing.dit.film import Click, ClickConditioner, Film, MotionBlock, film_rotation, frame_rotation, make_film
 from dianjing.dit.frozen import can_run_frozen, freeze, run_frozen
 from dianjing.dit.guide import Guide, fill_up, guide_from_condition
 from dianjing.dit.offload import onloaded
@@ -39,7 +39,8 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
 
     Parameter names and configuration keys are those of diffusers' `HunyuanDiT2DModel`, so
     published weights load as they are. `hidden_size` may be left out: it is heads x head width.
-    `use_motion_blocks` adds time, `max_regions` clicks; a picture is drawn as without them.
+    `use_motion_blocks` adds time, `max_regions` clicks; a picture is drawn as without them. `motion_span` says how far
+    a place sees over time: "place", itself in all frames, or "picture", every place in all frames.
 
     Raises: ValueError for a configuration that cannot work.
     Source: Hunyuan-DiT (arXiv 2405.08748).
@@ -77,6 +78,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         use_style_cond_and_image_meta_size: bool = True,
         use_motion_blocks: bool = False,
         max_regions: int = 0,
+        motion_span: str = "place",
     ):
         super().__init__()
         heads, head_dim, text_dim_t5 = num_attention_heads, attention_head_dim, cross_attention_dim_t5
@@ -87,6 +89,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             text_dim_t5=text_dim_t5,
             max_regions=max_regions,
             has_motion=use_motion_blocks,
+            motion_span=motion_span,
         )
         if norm_type != "layer_norm":
             raise ValueError(f"norm_type {norm_type!r} is unknown; only 'layer_norm' is")
@@ -167,7 +170,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         texts = (encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5)
         prepared = []
         with onloaded(self):
-            film = self._film(num_frames, click, batch_size=len(encoder_hidden_states))
+            film = self._film(num_frames, click, batch_size=len(encoder_hidden_states), grid=(rows, columns))
             text, mask, temb = self._encode(timesteps.unsqueeze(-1), *texts, image_meta_size, style, click)
             for block in self.blocks:
                 with onloaded(block):
@@ -219,7 +222,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             raise ValueError("give either `condition`, or `timestep` and the text states of both encoders")
         else:
             texts = (encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5)
-            film = self._film(num_frames, click, batch_size=batch_size)
+            film = self._film(num_frames, click, batch_size=batch_size, grid=(rows, columns))
             text, mask, temb = self._encode(timestep.expand(batch_size), *texts, image_meta_size, style, click)
             if image_rotary_emb is None:
                 rotation = self._rotation(rows, columns, device=latents.device)
@@ -270,7 +273,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         temb = self.time_extra_emb(timesteps, text_t5, sizes, style)
         return *fill_up(states), temb if click is None or self.click is None else temb + self.click.time(click)
 
-    def _film(self, num_frames: int, click: Click | None, *, batch_size: int) -> Film | None:
+    def _film(self, num_frames: int, click: Click | None, *, batch_size: int, grid: tuple[int, int]) -> Film | None:
         """What the frames share; None for a picture."""
         if click is not None:
             check_click(click, batch_size=batch_size, num_frames=num_frames, max_regions=self.config.max_regions)
@@ -279,7 +282,10 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         if self.motion_blocks is None:
             raise ValueError(f"{num_frames} frames; this model draws pictures, use one with use_motion_blocks")
         head_dim, device = self.config.attention_head_dim, self.proj_out.weight.device
-        rotation = frame_rotation(num_frames, head_dim=head_dim, device=device)
+        if self.config.motion_span == "picture":
+            rotation = film_rotation(num_frames, *grid, head_dim=head_dim, device=device)
+        else:
+            rotation = frame_rotation(num_frames, head_dim=head_dim, device=device)
         return make_film(rotation, self.motion_blocks, self.click, click)
 
     def _run_blocks(self, tokens: Tensor, guide: Guide, residuals: Sequence[Tensor] | None) -> Tensor:
@@ -315,8 +321,8 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         return block(*inputs)
 
     def _turns(self, rotation: Tensor) -> Tensor:
-        """(N, E/2, 2) for every head: (N, 1, E/2, 2), or (N, 1, E/2) as complex numbers."""
-        turns = rotation.unsqueeze(1)
+        """(..., E/2, 2) for every head: (..., 1, E/2, 2), or (..., 1, E/2) as complex numbers."""
+        turns = rotation.unsqueeze(-3)
         compiled = torch.compiler.is_compiling() or self.blocks[0]._compiled_call_impl is not None
         return turns if compiled else torch.view_as_complex(turns)
 

@@ -138,6 +138,7 @@ class TransformerSection(Section):
     pooled_projection_dim: int = 256
     use_motion_blocks: bool = False
     max_regions: int = Field(default=0, ge=0)  # that can be clicked on at once
+    motion_span: Literal["place", "picture"] = "place"  # how far a place sees over time
 
 
 class TextToImageModel(Section):

@@ -86,3 +86,39 @@ def test_spoilt_weights_end_with_2_and_nothing_written(spoil, tiny_folder, tmp_p
     assert stopped.value.code == 2
     assert spoil in capsys.readouterr().err
     assert list(tmp_path.glob("*.png")) == []
+
+
+def write_lora(folder, tiny_folder):
+    """An adapter that changes something."""
+    import torch
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    from dianjing import DiT, TextToImagePipeline
+
+    transformer = DiT.from_pretrained(tiny_folder / "transformer")
+    transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    torch.manual_seed(0)
+    weights = {name: torch.randn_like(weight) for name, weight in get_peft_model_state_dict(transformer).items()}
+    TextToImagePipeline.save_lora_weights(folder, weights)
+
+
+def test_an_adapter_changes_the_picture_and_is_named_in_it(tiny_folder, tmp_path, monkeypatch):
+    write_lora(tmp_path / "adapter", tiny_folder)
+    for name, options in (("plain.png", []), ("adapted.png", ["--lora", str(tmp_path / "adapter")])):
+        draw(monkeypatch, tiny_folder, "cat", "--seed", "1", "--out", str(tmp_path / name), *options)
+    with Image.open(tmp_path / "plain.png") as plain, Image.open(tmp_path / "adapted.png") as adapted:
+        assert plain.tobytes() != adapted.tobytes()
+    assert read_settings(tmp_path / "adapted.png").settings["lora"] == str(tmp_path / "adapter")
+    assert "lora" not in read_settings(tmp_path / "plain.png").settings
+
+
+@pytest.mark.parametrize("name", ["nowhere.safetensors", "empty", "lora.bin"])
+def test_an_adapter_that_cannot_be_one_is_refused_before_weights_load(name, tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "lora.bin").write_bytes(b"")
+    monkeypatch.setattr("dianjing.drawing.load", None)
+    monkeypatch.setattr(sys, "argv", ["dianjing", "image", "cat", "--lora", str(tmp_path / name)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    assert "safetensors" in capsys.readouterr().err

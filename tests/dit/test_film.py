@@ -6,11 +6,18 @@ import pytest
 import torch
 
 from dianjing import DiT
-from dianjing.dit.film import Click
+from dianjing.dit.film import Click, film_rotation
 
-FILM = {"use_motion_blocks": True, "max_regions": 2, "use_style_cond_and_image_meta_size": False}
 TIMESTEPS = torch.tensor([900.0, 300.0])
 NUM_FRAMES = 3
+
+
+@pytest.fixture(params=["place", "picture"])
+def film_settings(request):
+    return {
+        "use_motion_blocks": True, "max_regions": 2, "use_style_cond_and_image_meta_size": False,
+        "motion_span": request.param,
+    }  # fmt: skip
 
 
 @pytest.fixture
@@ -35,6 +42,14 @@ def make_click(model, *, batch_size=2, regions=2):
     )
 
 
+def wake_motion(model):
+    """Random weights where the attention over time starts from zero."""
+    with torch.no_grad():
+        for block in model.motion_blocks:
+            block.attn1.to_out[0].weight.normal_(std=0.3)
+    return model
+
+
 def wake(model):
     """Random weights where training starts from zero."""
     generator = torch.Generator().manual_seed(3)
@@ -46,8 +61,8 @@ def wake(model):
 
 
 @torch.no_grad()
-def test_one_frame_is_the_picture_to_the_bit(make_model, make_text, latents):
-    picture, film = make_model(use_style_cond_and_image_meta_size=False), wake(make_model(**FILM))
+def test_one_frame_is_the_picture_to_the_bit(make_model, make_text, latents, film_settings):
+    picture, film = make_model(use_style_cond_and_image_meta_size=False), wake(make_model(**film_settings))
     film.load_state_dict(picture.state_dict(), strict=False)
     text, frame = make_text(picture), latents[:, :, 0]
     expected = picture(frame, TIMESTEPS, **text).sample
@@ -56,8 +71,8 @@ def test_one_frame_is_the_picture_to_the_bit(make_model, make_text, latents):
 
 
 @torch.no_grad()
-def test_before_training_every_frame_is_the_picture_of_its_latents(make_model, make_text, latents):
-    picture, film = make_model(use_style_cond_and_image_meta_size=False), make_model(**FILM)
+def test_before_training_every_frame_is_the_picture_of_its_latents(make_model, make_text, latents, film_settings):
+    picture, film = make_model(use_style_cond_and_image_meta_size=False), make_model(**film_settings)
     film.load_state_dict(picture.state_dict(), strict=False)
     text = make_text(picture)
     frames = film(latents, TIMESTEPS, **text, click=make_click(film)).sample
@@ -82,8 +97,8 @@ def test_a_picture_checkpoint_becomes_a_film_model_with_new_parts_at_zero(
 
 
 @torch.no_grad()
-def test_the_two_phases_of_film_equal_one_call(make_model, make_text, latents):
-    model = wake(make_model(**FILM))
+def test_the_two_phases_of_film_equal_one_call(make_model, make_text, latents, film_settings):
+    model = wake(make_model(**film_settings))
     text, click = make_text(model), make_click(model)
     for asked in (None, click):
         condition = model.condition(TIMESTEPS, **text, size=(8, 8), num_frames=NUM_FRAMES, click=asked)
@@ -96,8 +111,8 @@ def test_the_two_phases_of_film_equal_one_call(make_model, make_text, latents):
 
 
 @torch.no_grad()
-def test_frames_see_each_other_and_their_order(make_model, make_text, latents):
-    model = wake(make_model(**FILM))
+def test_frames_see_each_other_and_their_order(make_model, make_text, latents, film_settings):
+    model = wake(make_model(**film_settings))
     text = make_text(model)
     whole = model(latents, TIMESTEPS, **text).sample
     changed = latents.clone()
@@ -109,8 +124,8 @@ def test_frames_see_each_other_and_their_order(make_model, make_text, latents):
 
 @torch.no_grad()
 @pytest.mark.parametrize("part", ["first_frame", "masks", "phrases", "strengths"])
-def test_every_part_of_a_click_counts(make_model, make_text, latents, part):
-    model = wake(make_model(**FILM))
+def test_every_part_of_a_click_counts(make_model, make_text, latents, part, film_settings):
+    model = wake(make_model(**film_settings))
     text, click = make_text(model), make_click(model)
     whole = model(latents, TIMESTEPS, **text, click=click).sample
     other = Click(**{**vars(click), part: 1 - getattr(click, part)})
@@ -118,9 +133,9 @@ def test_every_part_of_a_click_counts(make_model, make_text, latents, part):
 
 
 @torch.no_grad()
-def test_frames_know_how_long_ago_the_first_was_where_it_is_shown(make_model, make_text):
+def test_frames_know_how_long_ago_the_first_was_where_it_is_shown(make_model, make_text, film_settings):
     """All frames alike but for the time: they differ after a first frame, and do not without one."""
-    model = make_model(**FILM)
+    model = make_model(**film_settings)
     with torch.no_grad():
         model.click.elapsed.weight.normal_(generator=torch.Generator().manual_seed(4))
     text, click = make_text(model), make_click(model)
@@ -133,8 +148,8 @@ def test_frames_know_how_long_ago_the_first_was_where_it_is_shown(make_model, ma
 
 
 @torch.no_grad()
-def test_a_region_without_a_phrase_asks_for_nothing(make_model, make_text, latents):
-    model = wake(make_model(**FILM))
+def test_a_region_without_a_phrase_asks_for_nothing(make_model, make_text, latents, film_settings):
+    model = wake(make_model(**film_settings))
     text, click = make_text(model), make_click(model)
     whole = model(latents, TIMESTEPS, **text, click=click).sample
     phrases, strengths = click.phrases.clone(), click.strengths.clone()
@@ -143,8 +158,8 @@ def test_a_region_without_a_phrase_asks_for_nothing(make_model, make_text, laten
     assert torch.allclose(model(latents, TIMESTEPS, **text, click=other).sample, whole, atol=1e-5)
 
 
-def test_gradients_reach_every_part_also_with_checkpointing(make_model, make_text, latents):
-    model = wake(make_model(**FILM)).train()
+def test_gradients_reach_every_part_also_with_checkpointing(make_model, make_text, latents, film_settings):
+    model = wake(make_model(**film_settings)).train()
     text, click = make_text(model), make_click(model)
     found = []
     for checkpointing in (False, True):
@@ -159,8 +174,8 @@ def test_gradients_reach_every_part_also_with_checkpointing(make_model, make_tex
 
 
 @torch.no_grad()
-def test_film_in_bfloat16_follows_float32(make_model, make_text, latents):
-    model = wake(make_model(**FILM, num_attention_heads=4, attention_head_dim=16)).bfloat16()
+def test_film_in_bfloat16_follows_float32(make_model, make_text, latents, film_settings):
+    model = wake(make_model(**film_settings, num_attention_heads=4, attention_head_dim=16)).bfloat16()
     text, click = make_text(model), make_click(model)
     half = {name: value.bfloat16() if value.is_floating_point() else value for name, value in text.items()}
     asked = Click(**{name: value if name == "strengths" else value.bfloat16() for name, value in vars(click).items()})
@@ -170,8 +185,8 @@ def test_film_in_bfloat16_follows_float32(make_model, make_text, latents):
     assert (fast - exact).norm() / exact.norm() < 0.05
 
 
-def test_clicks_that_do_not_fit_are_refused(make_model, make_text, latents):
-    model, picture = make_model(**FILM), make_model(use_style_cond_and_image_meta_size=False)
+def test_clicks_that_do_not_fit_are_refused(make_model, make_text, latents, film_settings):
+    model, picture = make_model(**film_settings), make_model(use_style_cond_and_image_meta_size=False)
     text, click = make_text(model), make_click(model)
     with pytest.raises(ValueError, match="trained without clicks"):
         picture(latents, TIMESTEPS, **text, click=click)
@@ -183,3 +198,46 @@ def test_clicks_that_do_not_fit_are_refused(make_model, make_text, latents):
         model(latents[:, :, :1], TIMESTEPS, **text, click=click)
     with pytest.raises(ValueError, match="max_regions 2 needs use_motion_blocks"):
         make_model(max_regions=2)
+
+
+@torch.no_grad()
+def test_how_far_a_place_sees_over_time_is_its_span(make_model, make_text, latents):
+    seen = {}
+    for span in ("place", "picture"):
+        settings = {"use_motion_blocks": True, "use_style_cond_and_image_meta_size": False, "num_layers": 1}
+        model = wake_motion(make_model(**settings, motion_span=span))
+        block, (rows, columns) = model.motion_blocks[0], (4, 4)
+        tokens = torch.randn(2 * NUM_FRAMES, rows * columns, model.inner_dim)
+        text = make_text(model)
+        film = model.condition(TIMESTEPS, **text, size=(8, 8), num_frames=NUM_FRAMES).film
+        turns = model._turns(film.rotation)
+        changed = tokens.clone()
+        changed[0, 5] = torch.randn(model.inner_dim)  # frame 0 of the first clip, one place
+        moved = (block(changed, NUM_FRAMES, turns) - block(tokens, NUM_FRAMES, turns)).abs().amax(dim=-1) > 1e-6
+        assert not moved[NUM_FRAMES:].any()  # the other clip
+        seen[span] = moved[:NUM_FRAMES]
+    assert seen["place"].nonzero()[:, 1].unique().tolist() == [5]
+    assert seen["place"][:, 5].all()
+    assert seen["picture"].all()
+
+
+@torch.no_grad()
+def test_places_in_frames_turn_by_their_distance_in_time_and_space():
+    rotation = film_rotation(3, 2, 4, head_dim=16)
+    assert rotation.shape == (3, 8, 8, 2)
+    angle = torch.view_as_complex(rotation.contiguous())
+    # from one frame, row or column to the next the turn is the same wherever one stands
+    by_place = angle.view(3, 2, 4, 8)
+    for axis in range(3):
+        after, before = (
+            by_place.narrow(axis, 1, by_place.shape[axis] - 1),
+            by_place.narrow(axis, 0, by_place.shape[axis] - 1),
+        )
+        turns = (after * before.conj()).flatten(0, 2)
+        torch.testing.assert_close(turns, turns[:1].expand_as(turns))
+    assert len({tuple(row) for row in angle.flatten(0, 1).real.round(decimals=4).tolist()}) == 24
+
+
+def test_an_unknown_span_is_refused(make_model):
+    with pytest.raises(ValueError, match="'place' and 'picture'"):
+        make_model(use_motion_blocks=True, motion_span="frame")

@@ -26,7 +26,7 @@ from dianjing.train.stickers.motions import MOTIONS
 from dianjing.weights.sums import write_sums
 
 RECIPES = Path(__file__).parent
-INFERENCE_STEPS, GUIDANCE_SCALE = 20, 3.0
+INFERENCE_STEPS, GUIDANCE_SCALE = 30, 4.0
 NUM_FRAMES, FPS = 8, 8.0  # of a clip, as in sticker_film.toml
 
 
@@ -83,7 +83,7 @@ Prompts of combinations of object, background and place that training never show
 ## Limits
 It knows the words in `lexicon.json`: {objects} objects, ten colours for some of them, {backgrounds} backgrounds,
 numbers up to four, places and relations. It names the words it does not know. Small objects
-are the ones it most often gets wrong: about a third of those that are asked for.
+are the ones it most often gets wrong: about one in six of those that are asked for.
 
 ## Licence
 Weights: Apache-2.0. The sprites it learned from are rendered from Noto Color Emoji (SIL OFL 1.1; artwork Apache-2.0);
