@@ -7,7 +7,7 @@ import pytest
 
 from dianjing import ImageToVideoPipeline, TextToImagePipeline, TextToVideoPipeline
 from dianjing.pipelines.lexicon import Lexicon
-from dianjing.train.recipes.sticker import build_bundle, taught_motions
+from dianjing.train.recipes.sticker import INFERENCE_STEPS, build_bundle, taught_motions
 from dianjing.train.stickers import Stage, World
 from dianjing.train.stickers.captions import motion_vocabulary, names, vocabulary
 from dianjing.train.stickers.motions import MOTIONS
@@ -30,7 +30,7 @@ def bundle(make_hunyuan, tmp_path_factory):
 
 
 def test_all_three_pipelines_load_it_with_its_defaults(bundle):
-    assert TextToImagePipeline.from_pretrained(bundle).config.default_num_inference_steps == 20
+    assert TextToImagePipeline.from_pretrained(bundle).config.default_num_inference_steps == INFERENCE_STEPS
     for cls in (TextToVideoPipeline, ImageToVideoPipeline):
         pipe = cls.from_pretrained(bundle)
         assert (pipe.config.default_num_frames, pipe.config.default_fps) == (8, 8.0)
