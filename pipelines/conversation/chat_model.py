@@ -84,7 +84,7 @@ def load_chat(name_or_path: str | PathLike, *, device: str) -> Complete:
         model = AutoModelForCausalLM.from_pretrained(name_or_path, trust_remote_code=False, use_safetensors=True)
     except OSError as error:
         raise ValueError(f"{name_or_path} cannot be loaded as a chat model: {str(error).splitlines()[0]}") from None
-    model = model.to(device).eval()
+    model = model.to(device)
 
     def complete(messages: Sequence[Mapping[str, str]]) -> str:
         inputs = tokenizer.apply_chat_template(

@@ -94,7 +94,7 @@ class Encoded:
             missing = share.of([text for text in every if self._states_key(text, name) not in self.cache])
             if not missing:
                 continue
-            encoder = kind.from_pretrained(self.folder / name, dtype=self.dtype).to(device).eval()
+            encoder = kind.from_pretrained(self.folder / name, dtype=self.dtype).to(device)
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.folder / TOKENIZERS[name])
             for first in tqdm(range(0, len(missing), TEXTS_AT_ONCE), desc=name, unit="batch"):
                 batch = missing[first : first + TEXTS_AT_ONCE]
