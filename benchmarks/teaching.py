@@ -2,8 +2,9 @@
 
     python -m benchmarks.teaching --out runs/teaching
 
-Momo 毛毛 is drawn here. It is trained on in front of some backgrounds and asked for in front of others; of the old
-objects each is asked for once more with the adapter on. Writes pictures, the adapter, report.json and teaching.png.
+Momo 毛毛 is drawn here. It is trained on in front of some backgrounds and asked for in front of others. So that the old
+objects stay, the model first draws some of them itself, and trains on those as well (prior preservation: DreamBooth,
+arXiv 2208.12242); others are asked for before and after. Writes pictures, the adapter, report.json and teaching.png.
 """
 
 import argparse
@@ -20,18 +21,23 @@ from PIL import Image, ImageDraw
 
 from dianjing import TextToImagePipeline
 from dianjing.train.config import parse_config
-from dianjing.train.evaluate import CATEGORIES, held_out_samples, judge, pipeline_drawer
+from dianjing.train.evaluate import CATEGORIES, Drawer, held_out_samples, judge, pipeline_drawer
 from dianjing.train.finetune.sections import FinetuneRun
 from dianjing.train.pictures import stack, tile
 from dianjing.train.running import train
+from dianjing.train.stickers import World
 from dianjing.train.stickers.backgrounds import BACKGROUNDS, paint
 from dianjing.train.stickers.matching import Matcher
 from dianjing.train.stickers.rendering import lay_over
 
 SIZE_PX = 64
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")  # what things look like
 NAMES = {"zh": "毛毛", "en": "momo"}
 TRAINED_ON = (0, 2, 4, 8, 9, 10, 11, 12, 13, 14, 16, 20)  # backgrounds
-SIDES_PX = (28, 32, 36, 40)
+SIDES_PX = (32, 40, 32, 48)
+SNAP_PX = 8
+PRIOR = 96  # pictures of old objects
 OVERSAMPLING = 8
 EXPLAINED = 0.5  # of what a Momo there would change; more counts as one
 
@@ -70,11 +76,25 @@ def write_pictures(folder: Path, *, seed: int = 0) -> None:
     rng = np.random.default_rng(seed)
     for index, background in enumerate(TRAINED_ON):
         side_px = SIDES_PX[index % len(SIDES_PX)]
-        x, y = (int(rng.integers(8, SIZE_PX - side_px - 8, endpoint=True)) for _ in range(2))
+        x, y = (SNAP_PX * int(rng.integers(0, (SIZE_PX - side_px) // SNAP_PX, endpoint=True)) for _ in range(2))
         path = folder / f"{index:02}.png"
-        Image.fromarray(place(background, side_px=side_px, x=x, y=y)).save(path)
-        for language, text in captions(background).items():
-            path.with_suffix(f".{language}.txt").write_text(text, encoding="utf-8")
+        save(path, place(background, side_px=side_px, x=x, y=y), captions(background))
+
+
+def write_prior(folder: Path, draw: Drawer) -> None:
+    """What the model draws of the objects it knows, with what it was asked for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    world = World(size_px=SIZE_PX, split="train")
+    texts = [{"zh": s.text_zh, "en": s.text_en} for s in (world.picture(3, index) for index in range(PRIOR))]
+    pictures = draw([text[("zh", "en")[index % 2]] for index, text in enumerate(texts)], range(PRIOR))
+    for index, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+        save(folder / f"{index:03}.png", picture, text)
+
+
+def save(path: Path, picture: np.ndarray, texts: dict[str, str]) -> None:
+    Image.fromarray(picture).save(path)
+    for language, text in texts.items():
+        path.with_suffix(f".{language}.txt").write_text(text, encoding="utf-8")
 
 
 def captions(background: int) -> dict[str, str]:
@@ -108,10 +128,8 @@ class Knowledge:
     pictures: list[np.ndarray]
 
 
-def examine(pipe: Any, *, prompts: int, old: int) -> Knowledge:
+def examine(draw: Drawer, *, prompts: int, old: int) -> Knowledge:
     """Momo in front of backgrounds it was never seen in front of, in both languages, and held-out old objects."""
-    pipe.set_progress_bar_config(disable=True)
-    draw = pipeline_drawer(pipe, size_px=SIZE_PX)
     others = [index for index in range(len(BACKGROUNDS)) if index not in TRAINED_ON]
     asked = [(others[i % len(others)], ("zh", "en")[i % 2]) for i in range(prompts)]
     pictures = draw([captions(background)[language] for background, language in asked], range(prompts))
@@ -125,16 +143,15 @@ def examine(pipe: Any, *, prompts: int, old: int) -> Knowledge:
 
 def teach(out: Path, *, model: str, steps: int) -> Path:
     """Train the adapter, and return its folder."""
-    write_pictures(out / "pictures")
     sets = out / "sets.toml"
-    sets.write_text('[[sets]]\npath = "pictures"\n')
+    sets.write_text(f'[[sets]]\npath = "pictures"\nrepeats = {PRIOR // len(TRAINED_ON)}\n\n[[sets]]\npath = "prior"\n')
     config = parse_config(
         {
             "task": "finetune",
-            "run": {"folder": str(out / "run"), "total_steps": steps, "batch_size": 4, "export_dtype": "float32"},
+            "run": {"folder": str(out / "run"), "total_steps": steps, "batch_size": 8},
             "data": {"sets": str(sets), "size_px": SIZE_PX, "cache": str(out / "cache")},
-            "optimizer": {"learning_rate": 2e-3, "warmup_steps": 20, "ema_decay": 0.99},
-            "model": {"name": model, "lora": {"rank": 8}},
+            "optimizer": {"learning_rate": 1e-3, "warmup_steps": 20, "ema_decay": 0.99},
+            "model": {"name": model, "lora": {"rank": 16, "targets": [*ATTENTION, *FEED_FORWARD]}},
             "samples": {"prompts": [captions(17)["zh"], captions(17)["en"]]},
         }
     )
@@ -156,19 +173,23 @@ def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.teaching", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/teaching"))
     parser.add_argument("--model", default="sticker")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--prompts", type=int, default=24, help="Momos asked for")
     parser.add_argument("--old", type=int, default=96, help="old objects asked for")
     given = parser.parse_args()
     pipe: Any = TextToImagePipeline.from_pretrained(given.model)
-    before = examine(pipe, prompts=given.prompts, old=given.old)
+    pipe.set_progress_bar_config(disable=True)
+    draw = pipeline_drawer(pipe, size_px=SIZE_PX)
+    before = examine(draw, prompts=given.prompts, old=given.old)
     began = time.perf_counter()
+    write_pictures(given.out / "pictures")
+    write_prior(given.out / "prior", draw)
     adapter = teach(given.out, model=given.model, steps=given.steps)
     seconds = time.perf_counter() - began
     pipe.load_lora_weights(adapter)
-    after = examine(pipe, prompts=given.prompts, old=given.old)
+    after = examine(draw, prompts=given.prompts, old=given.old)
     report = {
-        "seconds_of_training": round(seconds, 1),
+        "seconds_of_teaching": round(seconds, 1),
         "momos": {"before": before.momos, "after": after.momos},
         "old_objects": {"before": before.old_objects, "after": after.old_objects},
     }

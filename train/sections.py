@@ -168,6 +168,7 @@ class TextToImageObjective(TimestepsSection):
     beta_start: float = Field(default=0.00085, gt=0)
     beta_end: float = Field(default=0.03, gt=0, lt=1)
     min_snr_gamma: float | None = Field(default=None, gt=0)
+    clip_shift: float = Field(default=1.0, gt=0)  # of timesteps of clips: more noise, where it is decided what moves
     chinese: float = Field(default=0.5, ge=0, le=1)  # share of Chinese captions
     caption_dropout: float = Field(default=0.1, ge=0, le=1)  # both encoders together, motion phrases too
     first_frame_masking: float = Field(default=0.5, ge=0, le=1)  # share of clicks that hide it (Follow-Your-Click)

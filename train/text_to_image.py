@@ -139,6 +139,8 @@ class TextToImageTask(Task):
         shape = (rows, channels, *sides) if bucket.num_frames == 1 else (rows, channels, bucket.num_frames, *sides)
         latents = torch.randn(shape, generator=generator, device=device)
         positions = objectives.positions(torch.rand(rows, generator=generator, device=device), self.objective)
+        if bucket.num_frames > 1:
+            positions = objectives.shifted(positions, shift=self.objective.clip_shift)
         return {"latents": latents, "timestep": self.noising.timestep(positions)}
 
     def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
