@@ -71,6 +71,23 @@ def test_text_to_image_learns_one_batch_by_heart(tmp_path, vae, tokenizers):
     assert last < first / 2
 
 
+def test_timesteps_of_clips_are_shifted_to_more_noise(tmp_path, vae, tokenizers):
+    config = text_to_image_run(tmp_path / "dit", vae=vae, tokenizers=tokenizers)
+    captions = BilingualCaptions(config.model, config.objective)
+    objective = config.objective.model_copy(update={"clip_shift": 3.0})
+    task = TextToImageTask(config.model, objective, config.samples, captions, size_px=16)
+    drawn = {
+        num_frames: task.draw(
+            Bucket(kind="picture" if num_frames == 1 else "clip", num_frames=num_frames, layout=layout_of(64)),
+            torch.Generator().manual_seed(0),
+        )["timestep"]
+        for num_frames in (1, 4)
+    }
+    median = {num_frames: timesteps.float().median().item() for num_frames, timesteps in drawn.items()}
+    assert abs(median[1] - 500) < 20
+    assert abs(median[4] - 750) < 20  # 3 p / (1 + 2 p) at p = 1/2
+
+
 def test_exported_autoencoder_makes_unit_latents(tmp_path):
     config = autoencoder_run(tmp_path, export_dtype="float32")
     assert train(config, TinyWorld(), resume="auto", wants_stop=never) is Outcome.FINISHED
