@@ -33,15 +33,14 @@ def open_upload(content: bytes, limits: Limits) -> Image.Image:
         raise ValueError(f"the picture has {len(content):,} bytes; at most {limits.max_upload_bytes:,} are taken")
     try:
         with Image.open(io.BytesIO(content), formats=UPLOAD_FORMATS) as image:
-            check_picture_size(*image.size)
             if image.width * image.height > limits.max_upload_pixels:
-                raise ValueError(
-                    f"the picture has {image.width} x {image.height} px; at most {limits.max_upload_pixels:,} pixels "
-                    "are taken"
-                )
+                raise Image.DecompressionBombError
+            check_picture_size(*image.size)
             image.load()
             return as_rgb(image)
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
+        raise ValueError(f"the picture has more than {limits.max_upload_pixels:,} pixels; scale it down") from None
+    except (OSError, SyntaxError, EOFError):
         raise ValueError(
             f"the picture cannot be read; give a whole file of one of the kinds {', '.join(UPLOAD_FORMATS)}"
         ) from None
@@ -69,22 +68,34 @@ class Files:
         self.marks = marks or Marks()
         self.root = Path(tempfile.mkdtemp(prefix="dianjing-"))
 
-    def save_pictures(self, job_id: str, images: Sequence[Image.Image], records: Sequence[Record]) -> tuple[Path, ...]:
-        """One PNG for each."""
+    def save_pictures(
+        self,
+        job_id: str,
+        images: Sequence[Image.Image],
+        records: Sequence[Record],
+        *,
+        visible_label: bool | None = None,
+    ) -> tuple[Path, ...]:
+        """One PNG for each. visible_label: None as the marks say."""
         paths = []
         for number, (image, record) in enumerate(zip(images, records, strict=True), start=1):
-            shown = label_picture(image) if self.marks.visible else image
+            shown = label_picture(image) if self._is_shown(visible_label) else image
             paths.append(self._path(job_id, f"{record.seed}-{number}.png"))
             save_picture(shown, paths[-1], record, label=label_of(shown, record, producer=self.marks.producer))
         return self._signed(paths)
 
-    def save_film(self, job_id: str, frames: np.ndarray, record: Record, *, fps: float) -> tuple[Path, ...]:
+    def save_film(
+        self, job_id: str, frames: np.ndarray, record: Record, *, fps: float, visible_label: bool | None = None
+    ) -> tuple[Path, ...]:
         """The same film uint8 (F, H, W, 3) as MP4, animated WebP and GIF."""
-        shown = label_frames(frames, fps=fps) if self.marks.visible else frames
+        shown = label_frames(frames, fps=fps) if self._is_shown(visible_label) else frames
         paths = [self._path(job_id, f"{record.seed}{ending}") for ending in FILM_ENDINGS]
         for path in paths:
             save_film(shown, path, record, fps=fps, producer=self.marks.producer)
         return self._signed(paths)
+
+    def _is_shown(self, visible_label: bool | None) -> bool:
+        return self.marks.visible if visible_label is None else visible_label
 
     def forget(self, job_id: str) -> None:
         shutil.rmtree(self.root / job_id, ignore_errors=True)
