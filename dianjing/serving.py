@@ -85,7 +85,9 @@ def _check_keys(keys: list[str]) -> tuple[str, ...]:
     given = tuple(key.strip() for key in keys if key.strip())
     for key in given:
         if len(key) < LEAST_KEY_CHARS or not key.isascii() or not key.isprintable() or " " in key:
-            raise ValueError(f"an --api-key has {len(key)} characters; give at least {LEAST_KEY_CHARS}, ASCII, no blanks")
+            raise ValueError(
+                f"an --api-key has {len(key)} characters; give at least {LEAST_KEY_CHARS}, ASCII, no blanks"
+            )
     return given
 
 
