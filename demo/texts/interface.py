@@ -38,6 +38,7 @@ SETTINGS = {
     "visible_label_info": Text("文件里总有隐式标识", "The file itself always says so"),
     "drop": Text("找回设置：拖入这里做的文件", "Settings back: drop a file made here"),
     "cancel": Text("停下", "Stop"),
+    "made": Text("做过的", "Made so far"),
     "examples": Text("试试看", "Try one"),
 }
 
@@ -45,8 +46,6 @@ DRAW = {
     "draw_placeholder": Text("例如：草地上的一只小猫", "For example: a cat on the grass"),
     "draw_button": Text("画", "Draw"),
     "draw_count": Text("几张", "How many"),
-    "draw_stage": Text("图", "Picture"),
-    "draw_gallery": Text("画过的", "Drawn so far"),
     "draw_to_animate": Text("让它动起来", "Bring it to life"),
     "draw_to_settings": Text("用它的设置", "Use its settings"),
     "download": Text("下载", "Download"),
@@ -69,7 +68,6 @@ ANIMATE = {
     "animate_frames": Text("帧数", "Frames"),
     "animate_button": Text("动起来", "Animate"),
     "result": Text("成片", "Result"),
-    "results": Text("做过的", "Made so far"),
     "download_video": Text("下载视频 MP4", "Video MP4"),
     "download_webp": Text("动态贴纸 WebP", "Sticker WebP"),
     "download_gif": Text("动态贴纸 GIF", "Sticker GIF"),
@@ -86,7 +84,7 @@ FILM = {
     "film_placeholder": Text("例如：草地上的小猫在跳", "For example: a cat jumping on the grass"),
     "film_seconds": Text("几秒", "Seconds"),
     "film_fps": Text("每秒帧数", "Frames per second"),
-    "film_button": Text("拍", "Make the film"),
+    "film_button": Text("拍", "Film"),
 }
 
 TALK = {

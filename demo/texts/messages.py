@@ -17,7 +17,6 @@ MESSAGES = {
     "unknown_words": Text(
         "这个模型不认识：{words}。换个说法试试。", "This model does not know: {words}. Try other words."
     ),
-    "unfinished": Text("没画完", "unfinished"),
     "settings_back": Text("设置找回来了", "The settings are back"),
     "need_picture": Text(
         "还没有图；请上传一张，或在“画图”里画一张送过来",

@@ -1,0 +1,51 @@
+"""What all tabs stand on: the worker, what visitors have made, and who is asking."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from dianjing.demo.limits import Limits
+from dianjing.demo.page.shelf import Shelf, Visit
+from dianjing.demo.requests import Abilities
+from dianjing.demo.texts.language import Language, language_of
+from dianjing.demo.worker import Worker
+
+FOLLOWED_AT_ONCE = 24  # each holds a thread of Gradio's while it waits; the worker's own queue has the order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """token: the visitor's, kept by the browser."""
+
+    worker: Worker
+    studio: Any
+    shelf: Shelf
+    token: gr.BrowserState
+
+    @property
+    def abilities(self) -> Abilities:
+        return self.studio.abilities
+
+    @property
+    def limits(self) -> Limits:
+        return self.worker.limits
+
+    def visit(self, token: object) -> tuple[str, Visit]:
+        """The owner of the visitor's jobs, and what the visitor has made."""
+        token, visit = self.shelf.visit(token)
+        return f"page-{token}", visit
+
+
+def language_for(request: gr.Request) -> Language:
+    return language_of(request.headers.get("accept-language"))
+
+
+def quiet(**more: Any) -> dict[str, Any]:
+    """Options of an event of the page that answers at once."""
+    return {"queue": False, "api_visibility": "private", "show_progress": "hidden", **more}
+
+
+def slow(**more: Any) -> dict[str, Any]:
+    """Options of an event that follows a job."""
+    return quiet(queue=True, concurrency_id="jobs", concurrency_limit=FOLLOWED_AT_ONCE, **more)
