@@ -53,9 +53,13 @@ def connect_cancel(bench: Bench, shared: Shared) -> None:
 
 
 def work(
-    bench: Bench, shared: Shared, request: gr.Request, token: str, *, submit: Submit, keep: Keep
-) -> Iterator[Updates]:
-    """Submit, show what happens until it is over, and keep what came of it; what is refused changes nothing else."""
+    bench: Bench, shared: Shared, request: gr.Request, token: str, *, submit: Submit, keep: Keep,
+    begin: Updates | None = None,
+) -> Iterator[Updates]:  # fmt: skip
+    """Submit, show what happens until it is over, and keep what came of it; what is refused changes nothing else.
+
+    begin: further updates once the job is taken.
+    """
     language = language_for(request)
     owner, visit = shared.visit(token)
     try:
@@ -63,7 +67,8 @@ def work(
     except ValueError as error:
         yield {bench.status: failed(error, language)}
         return
-    yield {bench.button: gr.Button(interactive=False), bench.cancel: gr.Button(interactive=True), bench.job: job.id}
+    busy = {bench.button: gr.Button(interactive=False), bench.cancel: gr.Button(interactive=True), bench.job: job.id}
+    yield {**(begin or {}), **busy}
     last: Shown | None = None
     for shown in follow(shared.worker, job, language):
         last = shown or last

@@ -59,6 +59,9 @@ class Canvas:
         """One more region, that is active."""
         return replace(self, regions=(*self.regions, Selected()), active=len(self.regions))
 
+    def with_active(self, number: int) -> "Canvas":
+        return replace(self, active=min(max(number, 0), len(self.regions) - 1))
+
     def show(self) -> Image.Image:
         """The picture with every region tinted and outlined in a colour of its own, and its clicks."""
         size = (self.picture.width * self.scale, self.picture.height * self.scale)

@@ -11,15 +11,15 @@ from PIL import Image
 from dianjing import __version__
 from dianjing.demo.jobs import Job
 from dianjing.demo.page.bench import Bench, Updates, connect_cancel, make_buttons, make_status, work
-from dianjing.demo.page.following import Shown, failed, status
+from dianjing.demo.page.common import make_examples, make_gallery, make_prompt
+from dianjing.demo.page.dropping import connect_drop, make_drop
+from dianjing.demo.page.following import Shown
 from dianjing.demo.page.look import text
 from dianjing.demo.page.settings import Settings, make_settings, to_arguments, whole
-from dianjing.demo.page.shared import Shared, language_for, quiet, slow
+from dianjing.demo.page.shared import Shared, quiet, slow
 from dianjing.demo.page.shelf import Made, Visit, find
-from dianjing.demo.page.uploads import read_record
 from dianjing.demo.requests import PictureRequest
 from dianjing.demo.texts.interface import DRAW_EXAMPLES
-from dianjing.demo.texts.messages import say
 from dianjing.pipelines.media import Record
 
 MOST_AT_ONCE = 8
@@ -64,26 +64,13 @@ def make_draw_tab(shared: Shared, *, visible_label: bool) -> DrawTab:
         with gr.Column(elem_classes="dj-more"):
             count = gr.Slider(1, MOST_AT_ONCE, 1, step=1, label=text("draw_count"))
             settings = make_settings(shared.abilities, visible_label=visible_label)
-            drop = gr.File(label=text("drop"), file_types=[".png"], elem_id="draw-drop", elem_classes="dj-drop")
+            drop = make_drop("draw", [".png"])
     bench = Bench(
         button=button, cancel=cancel, status=shown.pop("status"), stage=shown.pop("stage"), job=gr.State(None)
     )
     tab = DrawTab(prompt=prompt, bench=bench, count=count, settings=settings, drop=drop, **shown)
     _connect(tab, shared)
     return tab
-
-
-def make_prompt(name: str, *, label: str) -> gr.Textbox:
-    return gr.Textbox(
-        label=text(label), placeholder=text(f"{name}_placeholder"), lines=2, max_lines=6, elem_id=f"{name}-prompt"
-    )
-
-
-def make_examples(prompt: gr.Textbox, examples: tuple[str, ...]) -> None:
-    """Prompts that a click puts into the field."""
-    samples = [[each] for each in examples]
-    shown = gr.Dataset(components=[prompt], samples=samples, label=text("examples"), elem_classes="dj-examples")
-    shown.click(lambda sample: sample[0], shown, prompt, **quiet())
 
 
 def _make_show(*, sends: bool) -> dict[str, Any]:
@@ -103,16 +90,6 @@ def _make_show(*, sends: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def make_gallery(name: str) -> tuple[gr.Gallery, gr.Button]:
-    """All that was made, and the button that clears it."""
-    gallery = gr.Gallery(
-        label=text("made"), columns=6, height="auto", allow_preview=False, interactive=False, object_fit="cover",
-        buttons=[], elem_id=f"{name}-gallery", elem_classes="dj-gallery", visible=False,
-    )  # fmt: skip
-    clear = gr.Button(text("clear_all"), size="sm", visible=False, elem_id=f"{name}-clear", elem_classes="dj-clear")
-    return gallery, clear
-
-
 def _connect(tab: DrawTab, shared: Shared) -> None:
     def draw(request: gr.Request, token: str, prompt: str, count: Any, *values: Any) -> Iterator[Updates]:
         def submit(owner: str) -> Job:
@@ -129,15 +106,6 @@ def _connect(tab: DrawTab, shared: Shared) -> None:
         made = find(shared.visit(token)[1].pictures, chosen)
         return {tab.prompt: gr.skip()} if made is None else _restored(tab, made.record)
 
-    def drop(path: str | None, request: gr.Request) -> Updates:
-        language = language_for(request)
-        try:
-            record = read_record(path, shared.limits)
-        except ValueError as error:
-            return {tab.bench.status: failed(error, language), tab.drop: None}
-        told = {tab.bench.status: status(say("settings_back", language)), tab.drop: None}
-        return {**_restored(tab, record), **told}
-
     def clear(token: str) -> Updates:
         visit = shared.visit(token)[1]
         visit.clear(visit.pictures)
@@ -150,7 +118,7 @@ def _connect(tab: DrawTab, shared: Shared) -> None:
     tab.gallery.select(look, shared.token, tab.looked_at, **quiet())
     taken = [tab.prompt, *tab.settings.inputs]
     tab.to_settings.click(take_settings, [shared.token, tab.chosen], taken, **quiet())
-    tab.drop.upload(drop, tab.drop, [*taken, tab.bench.status, tab.drop], **quiet())
+    connect_drop(tab.drop, tab.bench, shared, restored=partial(_restored, tab), outputs=taken)
     tab.clear.click(clear, shared.token, tab.restored, **quiet())
 
 

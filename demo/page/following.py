@@ -43,38 +43,47 @@ def _shown(event: Event, language: Language, *, seconds: float) -> Shown:
     if isinstance(event, Waiting):
         ahead = event.position - 1
         text = say("waiting", language, position=ahead) if ahead else say("starting", language)
-        return Shown(status=status(text, share=0.0))
+        return Shown(status=bar(text, share=0.0))
     if isinstance(event, Progress):
         name = "step" if event.windows == 1 else "window"
         text = say(name, language, **{key: getattr(event, key) for key in ("step", "total", "window", "windows")})
-        return Shown(status=status(text, share=event.step / max(event.total, 1)), preview=event.preview)
+        return Shown(status=bar(text, share=event.step / max(event.total, 1)), preview=event.preview)
     if isinstance(event, Done):
         return Shown(status=done(event.result, language, seconds=seconds), result=event.result)
     if isinstance(event, Cancelled):
         text = say("stopped" if event.preview is None else "cancelled", language)
-        return Shown(status=status(text), preview=event.preview, is_cancelled=True)
+        return Shown(status=line(text), preview=event.preview, is_cancelled=True)
     assert isinstance(event, Failed)
     return Shown(status=failed(event.error, language))
 
 
 def done(result: Result, language: Language, *, seconds: float) -> str:
     """That it is done, and which words the model passed over."""
-    lines = [status(say("done", language, seconds=f"{seconds:.1f}"))]
+    lines = [line(say("done", language, seconds=f"{seconds:.1f}"))]
     if result.unknown_words:
         words = ("、" if language == "zh" else ", ").join(result.unknown_words)
         lines.append(hint(say("unknown_words", language, words=words)))
     return "".join(lines)
 
 
-def status(text: str, *, share: float | None = None) -> str:
-    """A line of text as HTML, over a bar while something runs."""
-    bar = "" if share is None else f'<progress max="1" value="{share:.3f}"></progress>'
-    return f'<p class="dj-line" role="status">{html.escape(text)}</p>{bar}'
+def line(text: str) -> str:
+    """A line of text as HTML."""
+    return f'<p class="dj-line" role="status">{html.escape(text)}</p>'
+
+
+def bar(text: str, *, share: float) -> str:
+    """A line over a bar, while something runs."""
+    return f'{line(text)}<progress max="1" value="{share:.3f}"></progress>'
 
 
 def hint(text: str) -> str:
     return f'<p class="dj-hint" role="note">{html.escape(text)}</p>'
 
 
+def refused(text: str) -> str:
+    return f'<p class="dj-error" role="alert">{html.escape(text)}</p>'
+
+
 def failed(error: object, language: Language) -> str:
-    return f'<p class="dj-error" role="alert">{html.escape(in_language(str(error), language))}</p>'
+    """An error's message, in the reader's language."""
+    return refused(in_language(str(error), language))

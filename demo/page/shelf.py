@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from dianjing.pipelines.media import Record
 
 if TYPE_CHECKING:
-    from dianjing.pipelines.conversation.talk import Conversation
+    from dianjing.pipelines.conversation.talk import Conversation, Turn
 
 TOKEN = re.compile(r"[\w-]{43}")  # what token_urlsafe(32) gives
 MAX_MADE = 200  # of one kind, for one visitor
@@ -28,10 +28,11 @@ MAX_TALKS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """One picture, or one film in several formats: the first file is the one that is shown."""
+    """One picture, or one film in several formats. turn: of a talk, that it is the picture of."""
 
     files: tuple[Path, ...]
     record: Record
+    turn: "Turn | None" = None
 
 
 @dataclass(kw_only=True)
@@ -42,14 +43,31 @@ class Visit:
     pictures: list[Made] = field(default_factory=list)
     films: list[Made] = field(default_factory=list)
     animations: list[Made] = field(default_factory=list)
+    talked: list[Made] = field(default_factory=list)
     talks: list["Conversation"] = field(default_factory=list)
     talk: int = 0
 
-    def keep(self, made: list[Made], files: Sequence[Path], record: Record) -> Made:
+    @property
+    def current_talk(self) -> "Conversation | None":
+        return self.talks[self.talk] if self.talks else None
+
+    def add_talk(self, talk: "Conversation") -> None:
+        """To the end, and shown; the oldest of too many goes."""
+        self.talks.append(talk)
+        del self.talks[:-MAX_TALKS]
+        self.talk = len(self.talks) - 1
+
+    def choose_talk(self, number: int) -> None:
+        """By its number from 1."""
+        self.talk = min(max(int(number) - 1, 0), max(len(self.talks) - 1, 0))
+
+    def keep(
+        self, made: list[Made], files: Sequence[Path], record: Record, *, turn: "Turn | None" = None
+    ) -> Made:
         """A copy of the files, for the worker's own expire; the oldest of too many goes."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         copies = tuple(Path(shutil.copy2(file, folder)) for file in files)
-        entry = Made(files=copies, record=record)
+        entry = Made(files=copies, record=record, turn=turn)
         made.insert(0, entry)
         for old in made[MAX_MADE:]:
             _remove(old)
@@ -60,6 +78,10 @@ class Visit:
         for entry in made:
             _remove(entry)
         made.clear()
+
+    def clear_talks(self) -> None:
+        self.talks.clear()
+        self.talk = 0
 
 
 def _remove(made: Made) -> None:

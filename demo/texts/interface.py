@@ -95,7 +95,7 @@ TALK = {
         "What is not mentioned stays.",
     ),
     "talk_say": Text("说一句……", "Say something ..."),
-    "talk_send": Text("说", "Say"),
+    "talk_button": Text("说", "Say"),
     "talk_undo": Text("退一步", "Undo"),
     "talk_new": Text("新的对话", "New talk"),
     "talk_fork": Text("另开一路", "Fork"),

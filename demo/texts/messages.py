@@ -24,12 +24,7 @@ MESSAGES = {
     ),
     "need_click": Text("第 {number} 处还没有点；请在图上点一下", "region {number} has no click; click on the picture"),
     "need_motion": Text("第 {number} 处还没说怎么动", "say how region {number} should move"),
-    "no_video": Text("还没有做好的影片", "there is no film yet"),
-    "understood": Text("画面：{prompt}", "The picture: {prompt}"),
-    "undone": Text("退了一步", "One step back"),
     "talk_name": Text("第 {number} 路", "Talk {number}"),
-    "region": Text("第 {number} 处", "Region {number}"),
-    "is_empty": Text("是空的", "is empty"),
 }
 
 
