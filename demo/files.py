@@ -69,22 +69,34 @@ class Files:
         self.marks = marks or Marks()
         self.root = Path(tempfile.mkdtemp(prefix="dianjing-"))
 
-    def save_pictures(self, job_id: str, images: Sequence[Image.Image], records: Sequence[Record]) -> tuple[Path, ...]:
-        """One PNG for each."""
+    def save_pictures(
+        self,
+        job_id: str,
+        images: Sequence[Image.Image],
+        records: Sequence[Record],
+        *,
+        visible_label: bool | None = None,
+    ) -> tuple[Path, ...]:
+        """One PNG for each. visible_label: None as the marks say."""
         paths = []
         for number, (image, record) in enumerate(zip(images, records, strict=True), start=1):
-            shown = label_picture(image) if self.marks.visible else image
+            shown = label_picture(image) if self._is_shown(visible_label) else image
             paths.append(self._path(job_id, f"{record.seed}-{number}.png"))
             save_picture(shown, paths[-1], record, label=label_of(shown, record, producer=self.marks.producer))
         return self._signed(paths)
 
-    def save_film(self, job_id: str, frames: np.ndarray, record: Record, *, fps: float) -> tuple[Path, ...]:
+    def save_film(
+        self, job_id: str, frames: np.ndarray, record: Record, *, fps: float, visible_label: bool | None = None
+    ) -> tuple[Path, ...]:
         """The same film uint8 (F, H, W, 3) as MP4, animated WebP and GIF."""
-        shown = label_frames(frames, fps=fps) if self.marks.visible else frames
+        shown = label_frames(frames, fps=fps) if self._is_shown(visible_label) else frames
         paths = [self._path(job_id, f"{record.seed}{ending}") for ending in FILM_ENDINGS]
         for path in paths:
             save_film(shown, path, record, fps=fps, producer=self.marks.producer)
         return self._signed(paths)
+
+    def _is_shown(self, visible_label: bool | None) -> bool:
+        return self.marks.visible if visible_label is None else visible_label
 
     def forget(self, job_id: str) -> None:
         shutil.rmtree(self.root / job_id, ignore_errors=True)

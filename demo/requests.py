@@ -59,7 +59,10 @@ class Abilities:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What pictures and films have in common; None leaves a setting to the model, and the seed to chance."""
+    """What pictures and films have in common; None leaves a setting to the model, and the seed to chance.
+
+    visible_label: whether the files say in a corner that AI made them; None leaves it to the server.
+    """
 
     kind: ClassVar[str]
 
@@ -69,6 +72,7 @@ class Request:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     seed: int | None = None
+    visible_label: bool | None = None
 
     def __post_init__(self) -> None:
         check_negative_prompt(self.negative_prompt)
@@ -239,6 +243,7 @@ class TalkRequest:
 
     conversation: "Conversation"
     text: str
+    visible_label: bool | None = None
     cost: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:

@@ -75,16 +75,16 @@ class Studio:
 
     def run(self, job: Job, files: Files, *, tell: Tell) -> Result:
         """Draw what a job asks for, and write its files. tell hears every step, and may raise to stop the run."""
-        request = job.request
+        request, label = job.request, {"visible_label": job.request.visible_label}
         if isinstance(request, PictureRequest):
             images, records = self._draw(request, tell)
-            paths, fit, turn = files.save_pictures(job.id, images, records), None, None
+            paths, fit, turn = files.save_pictures(job.id, images, records, **label), None, None
         elif isinstance(request, TalkRequest):
             turn, records = self._say(request, tell)
-            paths, fit = files.save_pictures(job.id, [turn.image], records), None
+            paths, fit = files.save_pictures(job.id, [turn.image], records, **label), None
         else:
             frames, records, fit = self._film(request, tell)
-            paths, turn = files.save_film(job.id, frames, records[0], fps=request.fps), None
+            paths, turn = files.save_film(job.id, frames, records[0], fps=request.fps, **label), None
         said = records[0].prompt
         unknown = self.pictures.unknown_words(said) if said else []
         return Result(files=paths, records=records, unknown_words=tuple(unknown), fit=fit, turn=turn)

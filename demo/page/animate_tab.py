@@ -236,8 +236,8 @@ def connect_send(
 ) -> None:  # fmt: skip
     """The picture that another tab shows goes to this one, which comes to the front."""
 
-    def send(token: str, file: str | None) -> Updates:
-        sent = find(made(shared.visit(token)[1]), file)
+    def send(request: gr.Request, token: str, file: str | None) -> Updates:
+        sent = find(made(shared.visit(token, request)), file)
         if sent is None:
             return {tabs: gr.skip()}
         picture = open_picture(sent.files[0])

@@ -45,9 +45,9 @@ def make_status(name: str) -> gr.HTML:
 
 
 def connect_cancel(bench: Bench, shared: Shared) -> None:
-    def cancel(token: str, job_id: str | None) -> None:
+    def cancel(request: gr.Request, token: str, job_id: str | None) -> None:
         if job_id is not None:
-            shared.worker.cancel(job_id, shared.visit(token)[0])
+            shared.worker.cancel(job_id, shared.owner(token, request))
 
     bench.cancel.click(cancel, [shared.token, bench.job], None, **quiet())
 
@@ -61,7 +61,7 @@ def work(
     begin: further updates once the job is taken.
     """
     language = language_for(request)
-    owner, visit = shared.visit(token)
+    owner, visit = shared.owner(token, request), shared.visit(token, request)
     try:
         job = submit(owner)
     except ValueError as error:

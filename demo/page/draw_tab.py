@@ -98,16 +98,16 @@ def _connect(tab: DrawTab, shared: Shared) -> None:
 
         yield from work(tab.bench, shared, request, token, submit=submit, keep=partial(_keep, tab, shared))
 
-    def look(token: str, event: gr.SelectData) -> Updates:
-        pictures = shared.visit(token)[1].pictures
+    def look(request: gr.Request, token: str, event: gr.SelectData) -> Updates:
+        pictures = shared.visit(token, request).pictures
         return look_at(tab, pictures[event.index] if event.index < len(pictures) else None)
 
-    def take_settings(token: str, chosen: str | None) -> Updates:
-        made = find(shared.visit(token)[1].pictures, chosen)
+    def take_settings(request: gr.Request, token: str, chosen: str | None) -> Updates:
+        made = find(shared.visit(token, request).pictures, chosen)
         return {tab.prompt: gr.skip()} if made is None else _restored(tab, made.record)
 
-    def clear(token: str) -> Updates:
-        visit = shared.visit(token)[1]
+    def clear(request: gr.Request, token: str) -> Updates:
+        visit = shared.visit(token, request)
         visit.clear(visit.pictures)
         return restore_pictures(tab, visit)
 
@@ -129,7 +129,8 @@ def _keep(tab: DrawTab, shared: Shared, visit: Visit, job: Job, last: Shown) -> 
             visit.keep(visit.pictures, [file], record)
     elif last.is_cancelled and last.preview is not None:
         record = _record_of(job.request, model=shared.abilities.model)
-        files = shared.worker.files.save_pictures(job.id, [last.preview], [record])
+        label = {"visible_label": job.request.visible_label}
+        files = shared.worker.files.save_pictures(job.id, [last.preview], [record], **label)
         visit.keep(visit.pictures, files, record)
         shared.worker.files.forget(job.id)
     else:

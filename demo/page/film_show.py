@@ -62,12 +62,12 @@ def make_film_show(name: str, *, made: Callable[[Visit], list[Made]]) -> FilmSho
 
 
 def connect_film_show(show: FilmShow, shared: Shared) -> None:
-    def look(token: str, event: gr.SelectData) -> Updates:
-        made = show.made(shared.visit(token)[1])
+    def look(request: gr.Request, token: str, event: gr.SelectData) -> Updates:
+        made = show.made(shared.visit(token, request))
         return look_at(show, made[event.index] if event.index < len(made) else None)
 
-    def clear(token: str) -> Updates:
-        visit = shared.visit(token)[1]
+    def clear(request: gr.Request, token: str) -> Updates:
+        visit = shared.visit(token, request)
         visit.clear(show.made(visit))
         return restore_films(show, visit)
 

@@ -49,7 +49,7 @@ def _connect_coming(
 ) -> None:
     def come(request: gr.Request, known: str | None) -> Updates:
         """Give back what the visitor had made before the page was loaded again."""
-        mine, visit = shared.shelf.visit(known)
+        mine, visit = shared.shelf.visit(known, request.session_hash)
         language = language_for(request)
         updates = {shared.token: mine, **restore_pictures(draw, visit), **show_talk(talk, shared, visit, language)}
         if animate is not None:

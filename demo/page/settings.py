@@ -83,7 +83,7 @@ def to_arguments(values: Sequence[Any]) -> dict[str, Any]:
 
     Raises: ValueError for a seed that is no number.
     """
-    negative_prompt, width, height, steps, guidance, seed, keep_seed, _ = values
+    negative_prompt, width, height, steps, guidance, seed, keep_seed, visible_label = values
     return {
         "negative_prompt": negative_prompt or None,
         "width": whole(width),
@@ -91,6 +91,7 @@ def to_arguments(values: Sequence[Any]) -> dict[str, Any]:
         "num_inference_steps": whole(steps),
         "guidance_scale": guidance,
         "seed": _seed(seed) if keep_seed else None,
+        "visible_label": bool(visible_label),
     }
 
 

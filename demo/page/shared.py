@@ -31,10 +31,13 @@ class Shared:
     def limits(self) -> Limits:
         return self.worker.limits
 
-    def visit(self, token: object) -> tuple[str, Visit]:
-        """The owner of the visitor's jobs, and what the visitor has made."""
-        token, visit = self.shelf.visit(token)
-        return f"page-{token}", visit
+    def owner(self, token: object, request: gr.Request) -> str:
+        """Of the visitor's jobs."""
+        return f"page-{self.shelf.visit(token, request.session_hash)[0]}"
+
+    def visit(self, token: object, request: gr.Request) -> Visit:
+        """What the visitor has made."""
+        return self.shelf.visit(token, request.session_hash)[1]
 
 
 def language_for(request: gr.Request) -> Language:

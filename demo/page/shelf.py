@@ -10,16 +10,17 @@ import tempfile
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dianjing.pipelines.media import Record
 
 if TYPE_CHECKING:
     from dianjing.pipelines.conversation.talk import Conversation, Turn
 
+T = TypeVar("T")
 TOKEN = re.compile(r"[\w-]{43}")  # what token_urlsafe(32) gives
 MAX_MADE = 200  # of one kind, for one visitor
 MAX_VISITORS = 500
@@ -94,21 +95,33 @@ class Shelf:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dianjing-page-"))
         self._visits: OrderedDict[str, Visit] = OrderedDict()
+        self._tokens: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
         self._gone = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
-    def visit(self, token: object) -> tuple[str, Visit]:
-        """A visitor's token and things; both are new where the token is none of ours."""
+    def visit(self, token: object, session: str | None) -> tuple[str, Visit]:
+        """A visitor's token and things; both are new where the token is none of ours.
+
+        session: of this load of the page. What is asked before the browser gave the token back finds the same things.
+        """
         with self._lock:
             if not isinstance(token, str) or not TOKEN.fullmatch(token):
-                token = secrets.token_urlsafe(32)
-            if token not in self._visits:
-                self._visits[token] = Visit(folder=Path(tempfile.mkdtemp(dir=self.folder)))
-                if len(self._visits) > MAX_VISITORS:
-                    _, oldest = self._visits.popitem(last=False)
-                    shutil.rmtree(oldest.folder, ignore_errors=True)
-            self._visits.move_to_end(token)
-            return token, self._visits[token]
+                token = _newest(self._tokens, session or "", lambda: secrets.token_urlsafe(32))
+            visit = _newest(self._visits, token, lambda: Visit(folder=Path(tempfile.mkdtemp(dir=self.folder))))
+            if len(self._visits) > MAX_VISITORS:
+                _, oldest = self._visits.popitem(last=False)
+                shutil.rmtree(oldest.folder, ignore_errors=True)
+            if len(self._tokens) > MAX_VISITORS:
+                self._tokens.popitem(last=False)
+            return token, visit
+
+
+def _newest(things: OrderedDict[str, T], key: str, make: Callable[[], T]) -> T:
+    """The thing of a key, made if need be, as the one that was asked for last."""
+    if key not in things:
+        things[key] = make()
+    things.move_to_end(key)
+    return things[key]
 
 
 def find(made: Sequence[Made], file: str | None) -> Made | None:

@@ -111,11 +111,11 @@ def _make_tools() -> dict[str, Any]:
 
 def _connect(tab: TalkTab, shared: Shared) -> None:
     def tell(request: gr.Request, token: str, said: str, visible_label: bool) -> Iterator[Updates]:
-        _, visit = shared.visit(token)
+        visit = shared.visit(token, request)
         talk = start(shared, visit)
 
         def submit(owner: str) -> Job:
-            return shared.worker.submit(TalkRequest(conversation=talk, text=said), owner)
+            return shared.worker.submit(TalkRequest(conversation=talk, text=said, visible_label=visible_label), owner)
 
         keep = partial(_keep, tab, shared, talk, language_for(request))
         shown = [*messages(talk), {"role": "user", "content": said}]
@@ -129,12 +129,12 @@ def _connect(tab: TalkTab, shared: Shared) -> None:
     connect_cancel(tab.bench, shared)
     _connect_tools(tab, shared)
 
-    def look(token: str, event: gr.SelectData) -> Updates:
-        made = shared.visit(token)[1].talked
+    def look(request: gr.Request, token: str, event: gr.SelectData) -> Updates:
+        made = shared.visit(token, request).talked
         return _look_at(tab, made[event.index].files[0]) if event.index < len(made) else {tab.chosen: gr.skip()}
 
-    def clear(token: str, request: gr.Request) -> Updates:
-        visit = shared.visit(token)[1]
+    def clear(request: gr.Request, token: str) -> Updates:
+        visit = shared.visit(token, request)
         visit.clear(visit.talked)
         visit.clear_talks()
         return show_talk(tab, shared, visit, language_for(request))
@@ -148,7 +148,7 @@ def _connect_tools(tab: TalkTab, shared: Shared) -> None:
 
     def changed(change: Callable[..., None]) -> Callable[..., Updates]:
         def act(request: gr.Request, token: str, *values: Any) -> Updates:
-            language, visit = language_for(request), shared.visit(token)[1]
+            language, visit = language_for(request), shared.visit(token, request)
             try:
                 change(visit, *values)
             except ValueError as error:
