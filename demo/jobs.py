@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
@@ -58,9 +58,13 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """error says in English what went wrong and what to change; `errors.translate` says it in Chinese."""
+    """error says in English what went wrong and what to change; `errors.translate` says it in Chinese.
+
+    fault: what has to change for it to work: what was asked for, how much of it, or the server.
+    """
 
     error: str
+    fault: Literal["request", "memory", "server"] = "request"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ F frames, H height, W width.
 
 import gc
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,14 +65,15 @@ class Studio:
         Raises: WeightsError, a ValueError, for what cannot be loaded.
         """
         pictures = TextToImagePipeline.from_pretrained(model, dtype=dtype).to(device)
+        name = Path(model).resolve().name if Path(model).is_dir() else model  # where a folder lies is nobody's business
         if not pictures.transformer.config.use_motion_blocks:
-            return cls(pictures, model=model, **options)
+            return cls(pictures, model=name, **options)
         parts = {name: pictures.components[name] for name in SHARED}
         films, animations = (
             pipeline.from_pretrained(model, dtype=dtype, **parts)
             for pipeline in (TextToVideoPipeline, ImageToVideoPipeline)
         )
-        return cls(pictures, model=model, films=films, animations=animations, **options)
+        return cls(pictures, model=name, films=films, animations=animations, **options)
 
     def run(self, job: Job, files: Files, *, tell: Tell) -> Result:
         """Draw what a job asks for, and write its files. tell hears every step, and may raise to stop the run."""

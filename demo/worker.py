@@ -100,7 +100,11 @@ class Worker:
 
     def delete(self, job_id: str, owner: str) -> None:
         """Cancel, and forget the result."""
-        job = self.cancel(job_id, owner)
+        self.drop(self.get(job_id, owner))
+
+    def drop(self, job: Job) -> None:
+        """As `delete`, for whoever has the job itself; of one that is gone nothing happens."""
+        self._cancel(job)
         with self._changed:
             self._forget(job)
 
@@ -191,7 +195,7 @@ class Worker:
         except ValueError as error:
             event = Failed(error=without_paths(str(error)))
         except Exception as error:
-            event = Failed(error=self._excuse(job, error))
+            event = self._excuse(job, error)
         self.metrics.job_s.labels(job.request.kind).observe(time.monotonic() - began_s)
         with self._changed:
             is_forgotten = job.id not in self._jobs
@@ -199,13 +203,13 @@ class Worker:
             self.files.forget(job.id)
         self._end(job, event)
 
-    def _excuse(self, job: Job, error: Exception) -> str:
+    def _excuse(self, job: Job, error: Exception) -> Failed:
         if is_out_of_memory(error):
             logger.warning("%s: out of memory", job.id)
             self.studio.free_memory()
-            return OUT_OF_MEMORY
+            return Failed(error=OUT_OF_MEMORY, fault="memory")
         logger.error("%s failed", job.id, exc_info=error)
-        return BROKEN
+        return Failed(error=BROKEN, fault="server")
 
 
 class _Watch:

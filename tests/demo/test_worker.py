@@ -164,7 +164,7 @@ def test_a_listener_that_stays_to_the_end_gets_the_result(make_worker):
 def test_out_of_memory_ends_that_job_only_and_says_what_to_change(make_worker, counting, error):
     worker = make_worker()
     counting.error = error
-    assert worker.submit(ask(), "ann").wait(10) == Failed(error=OUT_OF_MEMORY)
+    assert worker.submit(ask(), "ann").wait(10) == Failed(error=OUT_OF_MEMORY, fault="memory")
     assert counting.freed == 1
     counting.error = None
     assert isinstance(worker.submit(ask(), "ann").wait(10), Done)
@@ -173,7 +173,7 @@ def test_out_of_memory_ends_that_job_only_and_says_what_to_change(make_worker, c
 def test_a_bug_ends_that_job_only_and_shows_nothing_of_the_server(make_worker, counting, caplog):
     worker = make_worker()
     counting.error = KeyError("/home/someone/secret")
-    assert worker.submit(ask(), "ann").wait(10) == Failed(error=BROKEN)
+    assert worker.submit(ask(), "ann").wait(10) == Failed(error=BROKEN, fault="server")
     assert "secret" in caplog.text
     counting.error = None
     assert isinstance(worker.submit(ask(), "ann").wait(10), Done)
