@@ -20,7 +20,6 @@ from dianjing.demo.page.shelf import Made, Visit, find
 from dianjing.demo.page.uploads import PictureInput, read_upload
 from dianjing.demo.requests import AnimateRequest
 from dianjing.demo.texts.interface import MOTIONS
-from dianjing.demo.texts.language import Language
 from dianjing.demo.texts.messages import say
 from dianjing.pipelines.fitting import open_picture
 from dianjing.pipelines.segmenting import Point
@@ -114,7 +113,7 @@ def _make_regions(most: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def suggest_motions(tab: AnimateTab, shared: Shared, language: Language) -> Updates:
+def suggest_motions(tab: AnimateTab, shared: Shared, language: str) -> Updates:
     """The motions the model was taught, in the reader's language; a few plain ones where it names none."""
     taught = [phrase for motion in shared.studio.animations.motions.motions for phrase in motion.phrases]
     known = [phrase for phrase in taught if phrase.isascii() is (language == "en")]
@@ -218,7 +217,7 @@ def _submit(
     return shared.worker.submit(asked, owner)
 
 
-def what_is_missing(canvas: Canvas | None, motions: Sequence[str], *, language: Language) -> str | None:
+def what_is_missing(canvas: Canvas | None, motions: Sequence[str], *, language: str) -> str | None:
     """What is still to be done before anything can move; None where all is there."""
     if canvas is None:
         return say("need_picture", language)

@@ -22,7 +22,7 @@ def make_examples(prompt: gr.Textbox, examples: tuple[str, ...]) -> None:
 def make_gallery(name: str) -> tuple[gr.Gallery, gr.Button]:
     """All that was made, and the button that clears it."""
     gallery = gr.Gallery(
-        label=text("made"), columns=6, fit_columns=False, height="auto", allow_preview=False, interactive=False, object_fit="cover",
+        label=text("made"), columns=6, fit_columns=False, allow_preview=False, interactive=False, object_fit="cover",
         buttons=[], elem_id=f"{name}-gallery", elem_classes="dj-gallery", visible=False,
     )  # fmt: skip
     clear = gr.Button(text("clear_all"), size="sm", visible=False, elem_id=f"{name}-clear", elem_classes="dj-clear")

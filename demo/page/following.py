@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from dianjing.demo.jobs import Cancelled, Done, Event, Failed, Job, Progress, Result, Waiting
-from dianjing.demo.texts.errors import in_language
-from dianjing.demo.texts.language import Language
+from dianjing.demo.texts.labels import told
 from dianjing.demo.texts.messages import say
 from dianjing.demo.worker import Worker
 
@@ -24,7 +23,7 @@ class Shown:
     is_cancelled: bool = False
 
 
-def follow(worker: Worker, job: Job, language: Language) -> Iterator[Shown | None]:
+def follow(worker: Worker, job: Job, language: str) -> Iterator[Shown | None]:
     """Until the job is over; None where nothing is new, so that a closed tab is noticed within a beat."""
     began_s = time.monotonic()
     before: Event | None = None
@@ -39,7 +38,7 @@ def follow(worker: Worker, job: Job, language: Language) -> Iterator[Shown | Non
         yield shown
 
 
-def _shown(event: Event, language: Language, *, seconds: float) -> Shown:
+def _shown(event: Event, language: str, *, seconds: float) -> Shown:
     if isinstance(event, Waiting):
         ahead = event.position - 1
         text = say("waiting", language, position=ahead) if ahead else say("starting", language)
@@ -57,7 +56,7 @@ def _shown(event: Event, language: Language, *, seconds: float) -> Shown:
     return Shown(status=failed(event.error, language))
 
 
-def done(result: Result, language: Language, *, seconds: float) -> str:
+def done(result: Result, language: str, *, seconds: float) -> str:
     """That it is done, and which words the model passed over."""
     lines = [line(say("done", language, seconds=f"{seconds:.1f}"))]
     if result.unknown_words:
@@ -84,6 +83,6 @@ def refused(text: str) -> str:
     return f'<p class="dj-error" role="alert">{html.escape(text)}</p>'
 
 
-def failed(error: object, language: Language) -> str:
+def failed(error: object, language: str) -> str:
     """An error's message, in the reader's language."""
-    return refused(in_language(str(error), language))
+    return refused(told(str(error), language))

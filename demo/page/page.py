@@ -10,6 +10,7 @@ from dianjing.demo.page.draw_tab import DrawTab, make_draw_tab, restore_pictures
 from dianjing.demo.page.film_show import restore_films
 from dianjing.demo.page.film_tab import FilmTab, make_film_tab
 from dianjing.demo.page.look import text
+from dianjing.demo.page.programs import connect_programs
 from dianjing.demo.page.shared import Shared, language_for, quiet
 from dianjing.demo.page.shelf import Shelf
 from dianjing.demo.page.talk_tab import TalkTab, make_talk_tab, show_talk
@@ -40,6 +41,7 @@ def make_page(worker: Worker, studio: Any, *, visible_label: bool = False) -> gr
             send = {"shared": shared, "tabs": tabs}
             connect_send(draw.to_animate, draw.chosen, animate, made=lambda visit: visit.pictures, **send)
             connect_send(talk.to_animate, talk.chosen, animate, made=lambda visit: visit.talked, **send)
+        connect_programs(shared)
         _connect_coming(page, shared, draw, animate, film, talk)
     return page
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import gradio as gr
 
+from dianjing.demo.errors import wanted_language
 from dianjing.demo.limits import Limits
 from dianjing.demo.page.shelf import Shelf, Visit
 from dianjing.demo.requests import Abilities
-from dianjing.demo.texts.language import Language, language_of
 from dianjing.demo.worker import Worker
 
 FOLLOWED_AT_ONCE = 24  # each holds a thread of Gradio's while it waits; the worker's own queue has the order
@@ -40,8 +40,9 @@ class Shared:
         return self.shelf.visit(token, request.session_hash)[1]
 
 
-def language_for(request: gr.Request) -> Language:
-    return language_of(request.headers.get("accept-language"))
+def language_for(request: gr.Request) -> str:
+    """ "zh" or "en", by the browser's wishes."""
+    return wanted_language(request.headers.get("accept-language") or "")
 
 
 def quiet(**more: Any) -> dict[str, Any]:

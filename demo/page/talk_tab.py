@@ -19,7 +19,6 @@ from dianjing.demo.page.shelf import Visit
 from dianjing.demo.page.talks import load_talk, messages, picture_of, save_talk, start
 from dianjing.demo.requests import TalkRequest
 from dianjing.demo.texts.interface import TALK_EXAMPLES
-from dianjing.demo.texts.language import Language
 from dianjing.demo.texts.messages import say
 from dianjing.pipelines.conversation.talk import Conversation
 
@@ -173,7 +172,7 @@ def _connect_tools(tab: TalkTab, shared: Shared) -> None:
 
 
 def _keep(
-    tab: TalkTab, shared: Shared, talk: Conversation, language: Language, visit: Visit, job: Job, last: Shown
+    tab: TalkTab, shared: Shared, talk: Conversation, language: str, visit: Visit, job: Job, last: Shown
 ) -> Updates:
     """A turn's picture, its words and its hints; what was not understood stays in the field."""
     if last.result is None or last.result.turn is None:
@@ -185,7 +184,7 @@ def _keep(
     return {**show_talk(tab, shared, visit, language), tab.bench.status: told}
 
 
-def show_talk(tab: TalkTab, shared: Shared, visit: Visit, language: Language) -> Updates:
+def show_talk(tab: TalkTab, shared: Shared, visit: Visit, language: str) -> Updates:
     """The talk that is chosen, with its newest picture."""
     talk = visit.current_talk
     turns = () if talk is None else talk.turns

@@ -1,7 +1,6 @@
 """What the server says while it works, in the caller's language."""
 
 from dianjing.demo.texts.interface import Text
-from dianjing.demo.texts.language import Language
 
 MESSAGES = {
     "waiting": Text("排队中，前面还有 {position} 个", "In the queue; {position} before you"),
@@ -28,7 +27,7 @@ MESSAGES = {
 }
 
 
-def say(name: str, language: Language, **values: object) -> str:
+def say(name: str, language: str, **values: object) -> str:
     """One message with its values."""
     text = MESSAGES[name]
     return (text.zh if language == "zh" else text.en).format(**values)

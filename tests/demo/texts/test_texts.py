@@ -5,9 +5,8 @@ import string
 
 import pytest
 
-from dianjing.demo.texts.errors import PAIRS, in_language
 from dianjing.demo.texts.interface import TEXTS
-from dianjing.demo.texts.language import language_of
+from dianjing.demo.texts.labels import told
 from dianjing.demo.texts.messages import MESSAGES
 from dianjing.pipelines import request
 from dianjing.pipelines.lengths import check_fps, check_num_frames
@@ -28,22 +27,6 @@ def test_every_text_is_there_in_both_languages(name):
     assert text.en
     assert not HAN.search(text.en)
     assert fields(text.zh) == fields(text.en)
-
-
-@pytest.mark.parametrize(
-    ("header", "language"),
-    [
-        ("zh-CN,zh;q=0.9,en;q=0.8", "zh"),
-        ("en-US,en;q=0.9,zh;q=0.5", "en"),
-        ("fr-FR,fr;q=0.9,zh;q=0.7,en;q=0.3", "zh"),
-        ("fr-FR", "en"),
-        ("zh;q=none,en;q=0.1", "en"),
-        ("", "en"),
-        (None, "en"),
-    ],
-)
-def test_the_language_wanted_most_is_spoken(header, language):
-    assert language_of(header) == language
 
 
 POINT = Point(x=1, y=1)
@@ -75,27 +58,23 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_an_error_of_the_pipelines_has_a_chinese_twin(fault):
+def test_an_error_is_told_in_the_readers_language_and_by_the_labels_of_the_page(fault):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the message is what is looked at)
         FAULTS[fault]()
     message = str(caught.value)
-    chinese = in_language(message, "zh")
+    chinese, english = told(message, "zh"), told(message, "en")
     assert HAN.search(chinese)
-    assert not chinese.startswith("出错了")
-    assert not re.search("give|click|is empty|px", chinese)
-    assert in_language(message, "en") == message
-    for number in re.findall(r"\d+", message):
-        assert number in chinese or number in "10"
+    assert not chinese.startswith("请求有误")
+    assert not HAN.search(english)
+    for setting in ("num_inference_steps", "guidance_scale"):
+        assert setting not in chinese + english
+    assert [number for number in re.findall(r"\d{2,}", message) if number not in chinese] == []
 
 
-def test_every_pair_carries_what_was_given_over():
-    for english, chinese in PAIRS:
-        values = [f"v{i}" for i in range(english.count("{}"))]
-        message = english.replace("<>", "seed").format(*values)
-        said = in_language(message, "zh")
-        assert not said.startswith("出错了"), english
-        assert [value for value in values if value not in said] == ([] if "use_motion" not in english else ["v0"]), chinese
+def test_a_setting_is_named_as_the_page_names_it():
+    assert told("num_inference_steps is 0; give a whole number from 1 to 1000", "en").startswith("“Steps” is 0;")
+    assert told("num_inference_steps is 0; give a whole number from 1 to 1000", "zh").startswith("“步数”")
 
 
 def test_an_unforeseen_error_is_still_told():
-    assert in_language("the disk is full", "zh") == "出错了：the disk is full"
+    assert told("the disk is full", "zh") == "请求有误：the disk is full"
