@@ -17,7 +17,7 @@ from dianjing.demo.page.look import text
 from dianjing.demo.page.settings import Settings, make_settings, to_arguments, whole
 from dianjing.demo.page.shared import Shared, language_for, quiet, slow
 from dianjing.demo.page.shelf import Made, Visit, find
-from dianjing.demo.page.uploads import PictureInput, read_upload
+from dianjing.demo.page.uploads import path_in, read_upload
 from dianjing.demo.requests import AnimateRequest
 from dianjing.demo.texts.interface import MOTIONS
 from dianjing.demo.texts.messages import say
@@ -33,7 +33,7 @@ IN, OUT = "in", "out"  # what a click says
 class AnimateTab:
     """Components. canvas: the state behind `shown`, None before there is a picture; rows: one for each region."""
 
-    shown: PictureInput
+    shown: gr.Image
     canvas: gr.State
     sign: gr.Radio
     undo: gr.Button
@@ -55,7 +55,7 @@ class AnimateTab:
         return [self.canvas, self.shown, self.active, self.add, *self.rows, self.bench.status]
 
 
-def make_animate_tab(shared: Shared, *, visible_label: bool) -> AnimateTab | None:
+def make_animate_tab(shared: Shared) -> AnimateTab | None:
     """Inside a `gr.Tab`; None, and a note, for a model that takes no clicks."""
     abilities = shared.abilities
     if not abilities.takes_clicks or abilities.num_frames is None:
@@ -72,7 +72,7 @@ def make_animate_tab(shared: Shared, *, visible_label: bool) -> AnimateTab | Non
             prompt = gr.Textbox(label=text("animate_prompt"), max_lines=2, elem_id="animate-prompt")
             longest = 2 * abilities.num_frames
             frames = gr.Slider(2, longest, abilities.num_frames, step=1, label=text("animate_frames"))
-            settings = make_settings(abilities, visible_label=visible_label)
+            settings = make_settings("animate", shared)
     bench = Bench(button=button, cancel=cancel, status=show.status, stage=show.stage, job=gr.State(None))
     tab = AnimateTab(prompt=prompt, frames=frames, settings=settings, bench=bench, show=show, **parts)
     _connect_clicks(tab, shared)
@@ -81,7 +81,7 @@ def make_animate_tab(shared: Shared, *, visible_label: bool) -> AnimateTab | Non
 
 
 def _make_canvas() -> dict[str, Any]:
-    shown = PictureInput(
+    shown = gr.Image(
         label=text("animate_picture"), sources=["upload", "clipboard"], type="filepath", format="png", buttons=[],
         placeholder=text("animate_upload"), elem_id="animate-picture", elem_classes="dj-stage",
     )  # fmt: skip
@@ -104,7 +104,9 @@ def _make_regions(most: int) -> dict[str, Any]:
                 [], value="", allow_custom_value=True, label=text("animate_motion"), scale=3, min_width=140,
                 elem_id=f"animate-motion-{number}",
             )  # fmt: skip
-            strength = gr.Slider(0, 1, USUAL_STRENGTH, step=0.05, label=text("animate_strength"), scale=2, min_width=140)
+            strength = gr.Slider(
+                0, 1, USUAL_STRENGTH, step=0.05, label=text("animate_strength"), scale=2, min_width=140
+            )
         rows.append(row)
         motions.append(motion)
         strengths.append(strength)
@@ -139,9 +141,10 @@ def _connect_clicks(tab: AnimateTab, shared: Shared) -> None:
     most = shared.abilities.max_regions
     told = partial(redraw, tab, most=most)
 
-    def upload(path: str | None, request: gr.Request) -> Updates:
+    def upload(payload: Any, request: gr.Request) -> Updates:
         try:
-            return told(Canvas(picture=open_upload(read_upload(path, shared.limits), shared.limits)))
+            content = read_upload(path_in(payload), shared.limits)
+            return told(Canvas(picture=open_upload(content, shared.limits)))
         except ValueError as error:
             return {**told(None), tab.bench.status: failed(error, language_for(request))}
 
@@ -175,7 +178,8 @@ def _connect_clicks(tab: AnimateTab, shared: Shared) -> None:
 
     # one click after the other, and none behind a generation
     masking = quiet(queue=True, concurrency_id="masks", concurrency_limit=1, trigger_mode="multiple")
-    tab.shown.upload(upload, tab.shown, tab.drawn, **quiet())
+    # without preprocess: Gradio would open what a hand-made request names before it is checked
+    tab.shown.upload(upload, tab.shown, tab.drawn, preprocess=False, **quiet())
     tab.shown.clear(partial(told, None), None, tab.drawn, **quiet())
     tab.shown.select(click, [tab.canvas, tab.sign], tab.drawn, **masking)
     tab.undo.click(undo, tab.canvas, tab.drawn, **masking)
@@ -239,8 +243,8 @@ def connect_send(
         sent = find(made(shared.visit(token, request)), file)
         if sent is None:
             return {tabs: gr.skip()}
-        picture = open_picture(sent.files[0])
-        return {tabs: gr.Tabs(selected=TAB_ID), **redraw(tab, Canvas(picture=picture), most=shared.abilities.max_regions),
-                tab.prompt: sent.record.prompt}  # fmt: skip
+        canvas = Canvas(picture=open_picture(sent.files[0]))
+        sent_to = {tabs: gr.Tabs(selected=TAB_ID), tab.prompt: sent.record.prompt}
+        return {**sent_to, **redraw(tab, canvas, most=shared.abilities.max_regions)}
 
     button.click(send, [shared.token, chosen], [tabs, tab.prompt, *tab.drawn], **quiet())

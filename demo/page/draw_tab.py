@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from dianjing import __version__
 from dianjing.demo.jobs import Job
@@ -52,7 +51,7 @@ class DrawTab:
         return [self.gallery, self.clear, *self.looked_at]
 
 
-def make_draw_tab(shared: Shared, *, visible_label: bool) -> DrawTab:
+def make_draw_tab(shared: Shared) -> DrawTab:
     """Inside a `gr.Tab`."""
     with gr.Row(elem_classes="dj-board"):
         with gr.Column(elem_classes="dj-ask"):
@@ -63,7 +62,7 @@ def make_draw_tab(shared: Shared, *, visible_label: bool) -> DrawTab:
             shown = _make_show(sends=shared.abilities.takes_clicks)
         with gr.Column(elem_classes="dj-more"):
             count = gr.Slider(1, MOST_AT_ONCE, 1, step=1, label=text("draw_count"))
-            settings = make_settings(shared.abilities, visible_label=visible_label)
+            settings = make_settings("draw", shared)
             drop = make_drop("draw", [".png"])
     bench = Bench(
         button=button, cancel=cancel, status=shown.pop("status"), stage=shown.pop("stage"), job=gr.State(None)

@@ -15,7 +15,9 @@ from dianjing.pipelines.media import Record
 
 
 def make_drop(name: str, endings: Sequence[str]) -> gr.File:
-    return gr.File(label=text("drop"), file_types=list(endings), elem_id=f"{name}-drop", elem_classes="dj-drop", height=120)
+    return gr.File(
+        label=text("drop"), file_types=list(endings), elem_id=f"{name}-drop", elem_classes="dj-drop", height=120
+    )
 
 
 def connect_drop(

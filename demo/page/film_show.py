@@ -7,9 +7,9 @@ from typing import Any
 import gradio as gr
 
 from dianjing.demo.jobs import Job
-from dianjing.demo.page.bench import Bench, Updates, make_status
-from dianjing.demo.page.following import Shown
+from dianjing.demo.page.bench import Updates, make_status
 from dianjing.demo.page.common import make_gallery
+from dianjing.demo.page.following import Shown
 from dianjing.demo.page.look import text
 from dianjing.demo.page.shared import Shared, quiet
 from dianjing.demo.page.shelf import Made, Visit
@@ -44,9 +44,7 @@ def make_film_show(name: str, *, made: Callable[[Visit], list[Made]]) -> FilmSho
     """Inside a column."""
     hidden = {"show_label": False, "interactive": False, "visible": False}
     stage = gr.Image(elem_id=f"{name}-stage", elem_classes="dj-stage", buttons=[], **{**hidden, "visible": True})
-    video = gr.Video(
-        elem_id=f"{name}-video", elem_classes="dj-video", autoplay=True, loop=True, buttons=[], **hidden
-    )
+    video = gr.Video(elem_id=f"{name}-video", elem_classes="dj-video", autoplay=True, loop=True, buttons=[], **hidden)
     line = make_status(name)
     with gr.Row(elem_classes="dj-actions"):
         downloads = tuple(
@@ -56,9 +54,7 @@ def make_film_show(name: str, *, made: Callable[[Visit], list[Made]]) -> FilmSho
             for kind in FORMATS
         )
     gallery, clear = make_gallery(name)
-    return FilmShow(
-        status=line, stage=stage, video=video, downloads=downloads, gallery=gallery, clear=clear, made=made
-    )
+    return FilmShow(status=line, stage=stage, video=video, downloads=downloads, gallery=gallery, clear=clear, made=made)
 
 
 def connect_film_show(show: FilmShow, shared: Shared) -> None:
@@ -87,7 +83,11 @@ def restore_films(show: FilmShow, visit: Visit) -> Updates:
     """The gallery as it should be, of moving stickers, and the newest film ready to play."""
     made = show.made(visit)
     gallery = gr.Gallery(value=[str(each.files[1]) for each in made], visible=bool(made))
-    return {show.gallery: gallery, show.clear: gr.Button(visible=bool(made)), **look_at(show, made[0] if made else None)}
+    return {
+        show.gallery: gallery,
+        show.clear: gr.Button(visible=bool(made)),
+        **look_at(show, made[0] if made else None),
+    }
 
 
 def look_at(show: FilmShow, made: Made | None) -> Updates:

@@ -35,7 +35,7 @@ class FilmTab:
     show: FilmShow
 
 
-def make_film_tab(shared: Shared, *, visible_label: bool) -> FilmTab | None:
+def make_film_tab(shared: Shared) -> FilmTab | None:
     """Inside a `gr.Tab`; None, and a note, for a model of still pictures."""
     abilities = shared.abilities
     if abilities.num_frames is None:
@@ -52,7 +52,7 @@ def make_film_tab(shared: Shared, *, visible_label: bool) -> FilmTab | None:
             show = make_film_show("film", made=lambda visit: visit.films)
         with gr.Column(elem_classes="dj-more"):
             fps = gr.Number(abilities.fps, label=text("film_fps"), minimum=1)
-            settings = make_settings(abilities, visible_label=visible_label)
+            settings = make_settings("film", shared)
             drop = make_drop("film", [".mp4", ".webp", ".gif"])
     bench = Bench(button=button, cancel=cancel, status=show.status, stage=show.stage, job=gr.State(None))
     tab = FilmTab(prompt=prompt, seconds=seconds, fps=fps, settings=settings, drop=drop, bench=bench, show=show)
@@ -68,9 +68,7 @@ def _connect(tab: FilmTab, shared: Shared) -> None:
         request: gr.Request, token: str, prompt: str, seconds: float, fps: float, *values: Any
     ) -> Iterator[Updates]:
         def submit(owner: str) -> Job:
-            asked = FilmRequest(
-                prompt=prompt, duration_s=seconds, fps=fps, long_film=long_film, **to_arguments(values)
-            )
+            asked = FilmRequest(prompt=prompt, duration_s=seconds, fps=fps, long_film=long_film, **to_arguments(values))
             return shared.worker.submit(asked, owner)
 
         keep, begin = partial(keep_film, tab.show), show_stage(tab.show)

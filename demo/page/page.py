@@ -19,24 +19,23 @@ from dianjing.demo.worker import Worker
 CACHE_S = 24 * 3600  # how long Gradio keeps copies of what it showed
 
 
-def make_page(worker: Worker, studio: Any, *, visible_label: bool = False) -> gr.Blocks:
-    """Four tabs and their endpoints over one worker. visible_label: how its switch stands at first."""
+def make_page(worker: Worker, studio: Any) -> gr.Blocks:
+    """Four tabs and their endpoints over one worker."""
     with gr.Blocks(title="点睛 Dianjing", analytics_enabled=False, delete_cache=(CACHE_S // 24, CACHE_S)) as page:
         token = gr.BrowserState(None, storage_key="dianjing-visitor")
         shared = Shared(worker=worker, studio=studio, shelf=Shelf(), token=token)
         with gr.Row(elem_classes="dj-head"):
             gr.HTML(text("head_title"), elem_classes="dj-title")
             gr.HTML(text("head_motto"), elem_classes="dj-motto")
-        label = {"visible_label": visible_label}
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(text("tab_draw"), id="draw"):
-                draw = make_draw_tab(shared, **label)
+                draw = make_draw_tab(shared)
             with gr.Tab(text("tab_animate"), id=TAB_ID):
-                animate = make_animate_tab(shared, **label)
+                animate = make_animate_tab(shared)
             with gr.Tab(text("tab_film"), id="film"):
-                film = make_film_tab(shared, **label)
+                film = make_film_tab(shared)
             with gr.Tab(text("tab_talk"), id="talk"):
-                talk = make_talk_tab(shared, **label)
+                talk = make_talk_tab(shared)
         if animate is not None:
             send = {"shared": shared, "tabs": tabs}
             connect_send(draw.to_animate, draw.chosen, animate, made=lambda visit: visit.pictures, **send)

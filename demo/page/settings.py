@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from dianjing.demo.page.look import text
-from dianjing.demo.requests import Abilities
+from dianjing.demo.page.shared import Shared
 from dianjing.pipelines.media import Record
 
 MOST_STEPS, MOST_GUIDANCE = 100, 15
@@ -36,20 +36,22 @@ class Settings:
         said = record.settings
         found: dict[Any, Any] = {self.seed: str(record.seed), self.keep_seed: True}
         found[self.negative_prompt] = str(said.get("negative_prompt") or "")
-        numbers = (("width", self.width), ("height", self.height)), (
-            ("num_inference_steps", self.steps), ("guidance_scale", self.guidance),
-        )  # fmt: skip
-        for name, component in numbers[0] + numbers[1]:
+        numbers = {
+            "width": self.width, "height": self.height, "num_inference_steps": self.steps,
+            "guidance_scale": self.guidance,
+        }  # fmt: skip
+        for name, component in numbers.items():
             value = said.get(name)
             if isinstance(value, int | float) and not isinstance(value, bool):
                 found[component] = value
         return found
 
 
-def make_settings(abilities: Abilities, *, visible_label: bool) -> Settings:
+def make_settings(name: str, shared: Shared) -> Settings:
     """The seed stands open, the rest is folded away."""
+    abilities = shared.abilities
     with gr.Row(elem_classes="dj-seed"):
-        seed = gr.Textbox(label=text("seed"), max_lines=1, scale=3, min_width=120)
+        seed = gr.Textbox(label=text("seed"), max_lines=1, elem_id=f"{name}-seed", scale=3, min_width=120)
         dice = gr.Button("🎲", elem_classes="dj-dice", scale=0, min_width=44)
         keep_seed = gr.Checkbox(False, label=text("keep_seed"), scale=2, min_width=110, container=False)
     with gr.Accordion(text("advanced"), open=False):
@@ -65,12 +67,18 @@ def make_settings(abilities: Abilities, *, visible_label: bool) -> Settings:
         guidance = gr.Slider(
             0, MOST_GUIDANCE, abilities.guidance_scale, step=0.5, label=text("guidance"), info=text("guidance_info")
         )
-        label = gr.Checkbox(visible_label, label=text("visible_label"), info=text("visible_label_info"))
+        label = make_label_switch(shared)
     dice.click(roll, None, [seed, keep_seed], queue=False, api_visibility="private", show_progress="hidden")
     return Settings(
         negative_prompt=negative_prompt, width=width, height=height, steps=steps, guidance=guidance,
         seed=seed, keep_seed=keep_seed, visible_label=label,
     )  # fmt: skip
+
+
+def make_label_switch(shared: Shared) -> gr.Checkbox:
+    """At first as the server's marks are."""
+    is_on = shared.worker.files.marks.visible
+    return gr.Checkbox(is_on, label=text("visible_label"), info=text("visible_label_info"))
 
 
 def roll() -> tuple[str, bool]:

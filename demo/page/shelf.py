@@ -62,9 +62,7 @@ class Visit:
         """By its number from 1."""
         self.talk = min(max(int(number) - 1, 0), max(len(self.talks) - 1, 0))
 
-    def keep(
-        self, made: list[Made], files: Sequence[Path], record: Record, *, turn: "Turn | None" = None
-    ) -> Made:
+    def keep(self, made: list[Made], files: Sequence[Path], record: Record, *, turn: "Turn | None" = None) -> Made:
         """A copy of the files, for the worker's own expire; the oldest of too many goes."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         copies = tuple(Path(shutil.copy2(file, folder)) for file in files)

@@ -14,6 +14,7 @@ from dianjing.demo.page.bench import Bench, Updates, connect_cancel, make_button
 from dianjing.demo.page.common import make_examples, make_gallery
 from dianjing.demo.page.following import Shown, failed, hint, line
 from dianjing.demo.page.look import text
+from dianjing.demo.page.settings import make_label_switch
 from dianjing.demo.page.shared import Shared, language_for, quiet, slow
 from dianjing.demo.page.shelf import Visit
 from dianjing.demo.page.talks import load_talk, messages, picture_of, save_talk, start
@@ -53,7 +54,7 @@ class TalkTab:
         return [self.bench.stage, self.chosen, self.download, self.to_animate]
 
 
-def make_talk_tab(shared: Shared, *, visible_label: bool) -> TalkTab:
+def make_talk_tab(shared: Shared) -> TalkTab:
     """Inside a `gr.Tab`."""
     with gr.Row(elem_classes="dj-board"):
         with gr.Column(elem_classes="dj-ask"):
@@ -70,8 +71,7 @@ def make_talk_tab(shared: Shared, *, visible_label: bool) -> TalkTab:
         with gr.Column(elem_classes="dj-more"):
             parts |= _make_tools()
             with gr.Accordion(text("advanced"), open=False):
-                info = text("visible_label_info")
-                parts["visible_label"] = gr.Checkbox(visible_label, label=text("visible_label"), info=info)
+                parts["visible_label"] = make_label_switch(shared)
     bench = Bench(
         button=button, cancel=cancel, status=parts.pop("status"), stage=parts.pop("stage"), job=gr.State(None)
     )

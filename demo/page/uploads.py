@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 from gradio.utils import get_upload_folder
 
 from dianjing.demo.files import open_upload
@@ -12,16 +11,9 @@ from dianjing.pipelines.film_media import read_film_settings
 from dianjing.pipelines.media import Record, read_settings
 
 
-class PictureInput(gr.Image):
-    """`gr.Image` that hands over the path of what was uploaded, or None, and opens nothing itself.
-
-    Gradio's own would give a path that a hand-made request names to Pillow.
-    """
-
-    is_template = True  # shown as gr.Image is
-
-    def preprocess(self, payload: Any) -> str | None:
-        return None if payload is None else payload.path
+def path_in(payload: Any) -> str | None:
+    """Where a component's value, as the browser sends it, says that its file lies."""
+    return payload.get("path") if isinstance(payload, dict) else None
 
 
 def read_upload(path: object, limits: Limits) -> bytes:
