@@ -48,11 +48,11 @@ def _with_page(app: FastAPI, worker: Worker, studio: "Studio", access: Access, *
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio reads it when it is imported
     import gradio
 
-    from dianjing.demo.page import make_page
+    from dianjing.demo.page import make_page, page_options
 
     return gradio.mount_gradio_app(
-        app, make_page(worker, studio), path="/", auth=access.auth, mcp_server=mcp, show_error=False,
-        max_file_size=worker.limits.max_upload_bytes,
+        app, make_page(worker, studio), path="/", auth=access.auth, mcp_server=mcp,
+        max_file_size=worker.limits.max_upload_bytes, **page_options(),
     )  # fmt: skip
 
 
