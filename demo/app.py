@@ -50,9 +50,10 @@ def _with_page(app: FastAPI, worker: Worker, studio: "Studio", access: Access, *
 
     from dianjing.demo.page import make_page, page_options
 
+    page = make_page(worker, studio, visible_label=worker.files.marks.visible)
     return gradio.mount_gradio_app(
-        app, make_page(worker, studio), path="/", auth=access.auth, mcp_server=mcp,
-        max_file_size=worker.limits.max_upload_bytes, **page_options(),
+        app, page, path="/", auth=access.auth, mcp_server=mcp, max_file_size=worker.limits.max_upload_bytes,
+        **page_options(),
     )  # fmt: skip
 
 

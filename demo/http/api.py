@@ -12,7 +12,7 @@ from dianjing.demo.http.body_limit import BodyLimit
 from dianjing.demo.http.docs import docs_page
 from dianjing.demo.http.faults import handle
 from dianjing.demo.http.pictures import picture_routes
-from dianjing.demo.http.videos import video_routes
+from dianjing.demo.http.videos import video_routes, video_schemas
 from dianjing.demo.worker import Worker
 
 
@@ -29,6 +29,14 @@ def make_api(worker: Worker, access: Access) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=worker.limits.max_body_bytes)
     for routes in (picture_routes(worker, access), video_routes(worker, access), _state_routes(worker)):
         app.include_router(routes)
+    own = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = own()
+        schema["components"]["schemas"].update(video_schemas())
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it
     return app
 
 

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import json
+import re
 import time
 from dataclasses import replace
 
@@ -205,12 +207,21 @@ def test_the_docs_show_every_address_and_fetch_nothing(client):
     assert "左右摇摆" in client.get("/openapi.json").text
 
 
+def test_every_reference_in_the_schema_leads_somewhere(client):
+    schema = client.get("/openapi.json").json()
+    references = set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(schema)))
+    assert "#/components/schemas/RegionBody" in references
+    for reference in references:
+        found = schema
+        for part in reference.removeprefix("#/").split("/"):
+            found = found[part]
+
+
 def test_the_examples_of_the_docs_work(client):
     schemas = client.get("/openapi.json").json()
     [example] = schemas["components"]["schemas"]["ImageBody"]["examples"]
     assert client.post("/v1/images/generations", json=example).status_code == 200
-    films = schemas["paths"]["/v1/videos"]["post"]["requestBody"]["content"]["application/json"]["schema"]["examples"]
-    for film in films:
+    for film in schemas["components"]["schemas"]["VideoBody"]["examples"]:
         answer = client.post("/v1/videos", json=film)
         assert answer.status_code == 200, answer.text
         assert finished(client, answer.json())["status"] == "completed"
