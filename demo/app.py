@@ -50,7 +50,7 @@ def _with_page(app: FastAPI, worker: Worker, studio: "Studio", access: Access, *
 
     from dianjing.demo.page import make_page, page_options
 
-    page = make_page(worker, studio, visible_label=worker.files.marks.visible)
+    page = make_page(worker, studio)
     return gradio.mount_gradio_app(
         app, page, path="/", auth=access.auth, mcp_server=mcp, max_file_size=worker.limits.max_upload_bytes,
         **page_options(),

@@ -44,4 +44,4 @@ def test_no_request_breaks_the_server(schema, mode):
         with suppress(Unsatisfiable):  # an address that takes nothing cannot be asked wrongly
             send()
     assert {400, 404} <= set(answers)
-    assert len(answers) > 60
+    assert len(answers) >= 60
