@@ -6,20 +6,24 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 
 from dianjing.demo.http.access import Access
 from dianjing.demo.http.api import make_api
-from dianjing.demo.studio import Studio
 from dianjing.demo.worker import Worker
+
+if TYPE_CHECKING:
+    from dianjing.demo.studio import Studio
 
 HURRY_S = 5  # what is still open this long after the stop is cut
 
 
 def make_app(
-    worker: Worker, studio: Studio | None = None, *, access: Access | None = None, mcp: bool = False
+    worker: Worker, studio: "Studio | None" = None, *, access: Access | None = None, mcp: bool = False
 ) -> FastAPI:
     """The API, and the page with it where a studio is given. Whoever runs the app closes the worker with it."""
     access = access or Access()
@@ -28,17 +32,19 @@ def make_app(
     return app if studio is None else _with_page(app, worker, studio, access, mcp=mcp)
 
 
-def _closing(worker: Worker, inner):
+def _closing(worker: Worker, inner: Any) -> Any:
+    """The app's lifespan with the worker's in it."""
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator:
         async with inner(app) as state:
             yield state
-        worker.close()
+        await run_in_threadpool(worker.close)
 
     return lifespan
 
 
-def _with_page(app: FastAPI, worker: Worker, studio: Studio, access: Access, *, mcp: bool) -> FastAPI:
+def _with_page(app: FastAPI, worker: Worker, studio: "Studio", access: Access, *, mcp: bool) -> FastAPI:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio reads it when it is imported
     import gradio
 
@@ -79,11 +85,12 @@ def listen(host: str, port: int) -> socket.socket:
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         taken.bind((host, port))
+        taken.listen()  # a second server must not share it while this one loads
     except (OSError, OverflowError) as error:
         taken.close()
         reason = getattr(error, "strerror", None) or error
         raise ValueError(
-            f"nothing can listen on {host} port {port} ({reason}); choose another --port or --host"
+            f"{host} port {port} cannot be listened on ({reason}); choose another --port or --host"
         ) from None
     return taken
 

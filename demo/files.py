@@ -33,15 +33,14 @@ def open_upload(content: bytes, limits: Limits) -> Image.Image:
         raise ValueError(f"the picture has {len(content):,} bytes; at most {limits.max_upload_bytes:,} are taken")
     try:
         with Image.open(io.BytesIO(content), formats=UPLOAD_FORMATS) as image:
-            check_picture_size(*image.size)
             if image.width * image.height > limits.max_upload_pixels:
-                raise ValueError(
-                    f"the picture has {image.width} x {image.height} px; at most {limits.max_upload_pixels:,} pixels "
-                    "are taken"
-                )
+                raise Image.DecompressionBombError
+            check_picture_size(*image.size)
             image.load()
             return as_rgb(image)
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
+        raise ValueError(f"the picture has more than {limits.max_upload_pixels:,} pixels; scale it down") from None
+    except (OSError, SyntaxError, EOFError):
         raise ValueError(
             f"the picture cannot be read; give a whole file of one of the kinds {', '.join(UPLOAD_FORMATS)}"
         ) from None

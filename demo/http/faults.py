@@ -32,6 +32,10 @@ SCHEMA: dict[str, Any] = {
         }
     },
 }
+SAID = {
+    404: "there is no such address here; /docs lists them",
+    405: "this address takes another method",
+}  # what FastAPI itself raises besides is about bodies
 KINDS = {
     "int": "a whole number", "float": "a number", "finite": "a number", "string": "a text", "bool": "true or false",
     "list": "a list", "model": "an object", "dict": "an object",
@@ -80,8 +84,8 @@ def handle(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        said = {404: "there is no such address here; /docs lists them", 405: "this address takes another method"}
-        return answer(request, said.get(error.status_code, str(error.detail)), status=error.status_code)
+        said = SAID.get(error.status_code, "the body cannot be read; send JSON or a form as /docs shows")
+        return answer(request, said, status=error.status_code)
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> JSONResponse:
@@ -103,7 +107,7 @@ def say_invalid(request: Request, error: Any) -> JSONResponse:
     elif kind == "literal_error":
         message = f"{where} is {given}; give {error['ctx']['expected']}"
     elif kind == "string_unicode":
-        message = f"{where} is not valid Unicode; send it as UTF-8"
+        message = f"{where or 'the body'} is not valid Unicode; send it as UTF-8"
     else:
         wanted = KINDS.get(kind.split("_")[0], "what /docs says")
         message = f"{where or 'the body'} is {given}; give {wanted}"
