@@ -82,6 +82,20 @@ def set_up(extras):
     stamp.write_text(wanted)
 
 
+def install_browser():
+    """A Chromium and Chinese fonts for the tests of the page: Debian's where apt is ours, else Playwright's."""
+    if shutil.which("chromium") or shutil.which("chromium-browser"):
+        return
+    if shutil.which("apt-get") and getattr(os, "geteuid", lambda: 1)() == 0:
+        say("installing Chromium for the tests of the page")
+        subprocess.call(["apt-get", "update"], stdout=sys.stderr)
+        wanted = ["apt-get", "install", "-y", "--no-install-recommends", "chromium", "fonts-noto-cjk"]
+        if subprocess.call(wanted, stdout=sys.stderr) == 0:
+            return
+    if subprocess.call([str(BIN / "playwright"), "install", "chromium"], stdout=sys.stderr):
+        stop("the tests of the page need Chromium: install it, or see above why Playwright could not.")
+
+
 def run_checks(arguments):
     """Lint, types and tests; further arguments go to pytest."""
     for check in CHECKS:
@@ -98,6 +112,7 @@ def main():
     command, arguments = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
     if command == "test":
         set_up("dev")
+        install_browser()
         run_checks(arguments)
         return
     set_up("")

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import dianjing
-from dianjing import chat_command, film_commands
+from dianjing import chat_command, demo_command, film_commands
 from dianjing.options import (
     AsJson,
     Debug,
@@ -107,6 +107,7 @@ def image(
 app.command(short_help="Make a film from words.")(film_commands.video)
 app.command(short_help="Click on a picture, and let that part move.")(film_commands.animate)
 app.command(short_help="Draw in a conversation.")(chat_command.chat)
+app.command(short_help="Draw, click, film and talk in the browser; the same over HTTP.")(demo_command.demo)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from dianjing.pipelines.media import (
     check_output,
     label_of,
     read_settings,
+    run_settings,
     save_picture,
 )
 from dianjing.pipelines.request import ImageRequest, check_whole
@@ -169,9 +170,9 @@ def write_grid(job: Job) -> None:
     step_x, step_y = (side + GRID_GAP_PX for side in size)
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (columns * step_x - GRID_GAP_PX, rows * step_y - GRID_GAP_PX), "white")
-    for index, picture in enumerate(pictures):
+    for index, shown in enumerate(pictures):
         row, column = divmod(index, columns)
-        sheet.paste(picture.resize(size, Image.Resampling.BICUBIC), (column * step_x, row * step_y))
+        sheet.paste(shown.resize(size, Image.Resampling.BICUBIC), (column * step_x, row * step_y))
     first = read_settings(job.paths[0][0])
     record = replace(first, prompt="\n".join(request.prompt for request in job.requests))
     label = label_of(sheet, record, producer=job.producer or PRODUCER)
@@ -186,9 +187,9 @@ def load(pipeline: str, *, model: str, device: str, dtype: str) -> Any:
     cls = getattr(dianjing, pipeline)
     gc.freeze()
     gc.enable()
-    device = _device(torch, device)
+    device = pick_device(torch, device)
     _quieten(show_progress=sys.stderr.isatty())
-    pipe = cls.from_pretrained(model, dtype=_dtype(torch, dtype, device))
+    pipe = cls.from_pretrained(model, dtype=pick_dtype(torch, dtype, device))
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     return pipe.to(device)
 
@@ -203,7 +204,8 @@ def _quieten(*, show_progress: bool) -> None:
         transformers.utils.logging.disable_progress_bar()
 
 
-def _device(torch: Any, name: str) -> str:
+def pick_device(torch: Any, name: str) -> str:
+    """The device that a name means here. Raises: ValueError for one that is not here."""
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         return "cuda" if has_cuda else "mps" if has_mps else "cpu"
@@ -217,7 +219,7 @@ def _device(torch: Any, name: str) -> str:
     return name
 
 
-def _dtype(torch: Any, name: str, device: str) -> Any:
+def pick_dtype(torch: Any, name: str, device: str) -> Any:
     if name == "auto":
         return torch.float32 if device == "cpu" else torch.bfloat16
     return getattr(torch, name)
@@ -239,21 +241,12 @@ def call(pipe: Any, request: ImageRequest, seeds: list[int]) -> list[Any]:
 
 
 def record_of(pipe: Any, image: Any, request: ImageRequest, *, seed: int, model: str) -> Record:
-    """What was done, as the pipeline tells it: the defaults are the model's own."""
-    settings = {
-        "width": image.width,
-        "height": image.height,
-        "num_inference_steps": pipe.num_timesteps,
-        "guidance_scale": pipe.guidance_scale,
-        "negative_prompt": request.negative_prompt,
-        "scheduler": type(pipe.scheduler).__name__,
-        "device": str(pipe.device.type),
-        "dtype": str(pipe.dtype).removeprefix("torch."),
-    }
+    """What was done."""
+    size = {"width": image.width, "height": image.height}
     return Record(
         prompt=request.prompt,
         seed=seed,
-        settings=settings,
+        settings={**size, "negative_prompt": request.negative_prompt, **run_settings(pipe)},
         model=model,
         version=dianjing.__version__,
     )

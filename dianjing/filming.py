@@ -16,11 +16,11 @@ from PIL import Image
 
 import dianjing
 from dianjing.drawing import check_device, load
-from dianjing.pipelines.film_media import check_film_output, save_film
+from dianjing.pipelines.film_media import check_film_output, film_settings, save_film
 from dianjing.pipelines.fitting import open_picture
 from dianjing.pipelines.lengths import check_fps, check_num_frames
-from dianjing.pipelines.media import PRODUCER, Record, check_folder_is_writable, check_output, write_whole
-from dianjing.pipelines.regions import Region, check_region
+from dianjing.pipelines.media import PRODUCER, Record, check_folder_is_writable, check_output, run_settings, write_whole
+from dianjing.pipelines.regions import Region, check_region, region_settings
 from dianjing.pipelines.request import ImageRequest, check_prompt
 from dianjing.pipelines.segmenting import GrabCut, Point, Segmenter
 from dianjing.weights.fetching import local_folder
@@ -217,20 +217,12 @@ def write_masks(job: FilmJob) -> Path:
 
 
 def record_of(pipe: Any, job: FilmJob, frames: np.ndarray, fps: float) -> Record:
-    """What was done, as the pipeline tells it: the defaults are the model's own."""
+    """What was done."""
     asked = job.settings or {}
-    settings = {
-        "num_frames": len(frames), "fps": fps, "height": frames.shape[1], "width": frames.shape[2],
-        "num_inference_steps": pipe.num_timesteps, "guidance_scale": pipe.guidance_scale,
-        "scheduler": type(pipe.scheduler).__name__, "device": str(pipe.device.type),
-        "dtype": str(pipe.dtype).removeprefix("torch."),
-    }  # fmt: skip
+    settings = {**film_settings(frames, fps), **run_settings(pipe)}
     kept = ("negative_prompt", "long_film")
     settings |= {name: asked[name] for name in kept if asked.get(name) is not None}
     if job.picture is not None:
         settings["picture"] = job.picture.name
-        settings["regions"] = [
-            {"motion": r.motion, "strength": r.strength, "points": [vars(point) for point in r.points]}
-            for r in job.regions
-        ]
+        settings["regions"] = [region_settings(region) for region in job.regions]
     return Record(prompt=job.prompt, seed=job.seed, settings=settings, model=job.model, version=dianjing.__version__)

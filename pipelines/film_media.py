@@ -30,6 +30,11 @@ from dianjing.pipelines.media import (
 ENDINGS = (".mp4", ".webp", ".gif", ".png")
 
 
+def film_settings(frames: np.ndarray, fps: float) -> dict[str, object]:
+    """What frames (F, H, W, 3) say of themselves, for a record."""
+    return {"num_frames": len(frames), "fps": fps, "height": frames.shape[1], "width": frames.shape[2]}
+
+
 def check_film_output(path: str | Path) -> Path:
     """`check_output` for a film; with .png every frame becomes a numbered file."""
     return check_output(path, endings=ENDINGS)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from xml.sax.saxutils import escape
 
 from PIL import Image
@@ -39,6 +39,17 @@ class Record:
     settings: dict[str, object]
     model: str
     version: str
+
+
+def run_settings(pipe: Any) -> dict[str, object]:
+    """What a pipeline's last call was done with, as the pipeline tells it: the defaults are the model's own."""
+    return {
+        "num_inference_steps": pipe.num_timesteps,
+        "guidance_scale": pipe.guidance_scale,
+        "scheduler": type(pipe.scheduler).__name__,
+        "device": str(pipe.device.type),
+        "dtype": str(pipe.dtype).removeprefix("torch."),
+    }
 
 
 def to_texts(record: Record) -> dict[str, str]:

@@ -33,6 +33,12 @@ class Region:
             raise ValueError(f"the region of {self.motion!r} needs points or a mask, one of the two")
 
 
+def region_settings(region: Region) -> dict[str, object]:
+    """What a record keeps of a region."""
+    points = [vars(point) for point in region.points]
+    return {"motion": region.motion, "strength": region.strength, "points": points}
+
+
 def check_region(region: Region, *, size: tuple[int, int]) -> None:
     """Raise ValueError for points or a mask that do not fit a picture of (width, height)."""
     if region.mask is None:

@@ -1,0 +1,67 @@
+"""All addresses for programs."""
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.requests import Request
+
+from dianjing import __version__
+from dianjing.demo.http.access import Access
+from dianjing.demo.http.body_limit import BodyLimit
+from dianjing.demo.http.docs import docs_page
+from dianjing.demo.http.faults import handle
+from dianjing.demo.http.pictures import picture_routes
+from dianjing.demo.http.videos import video_routes, video_schemas
+from dianjing.demo.worker import Worker
+
+
+def make_api(worker: Worker, access: Access) -> FastAPI:
+    """The app; the page can be mounted beside it."""
+    app = FastAPI(
+        title="Dianjing 点睛",
+        version=__version__,
+        description="Words in Chinese or English become pictures and films; a click lets a part of a picture move.",
+        docs_url=None,  # FastAPI's own pages fetch their scripts from outside
+        redoc_url=None,
+    )
+    handle(app)
+    app.add_middleware(BodyLimit, max_bytes=worker.limits.max_body_bytes)
+    for routes in (picture_routes(worker, access), video_routes(worker, access), _state_routes(worker)):
+        app.include_router(routes)
+    own = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = own()
+        schema["components"]["schemas"].update(video_schemas())
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it
+    return app
+
+
+def _state_routes(worker: Worker) -> APIRouter:
+    router = APIRouter(tags=["server"])
+
+    @router.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """The one model that this server has."""
+        model = {"id": worker.studio.abilities.model, "object": "model", "owned_by": "dianjing"}
+        return {"object": "list", "data": [model]}
+
+    @router.get("/healthz", responses={503: {"description": "Nothing is drawn any more."}})
+    async def healthz() -> JSONResponse:
+        """Whether requests are drawn, and how many wait."""
+        state = {"status": "ok" if worker.is_alive else "stopping", "queue": worker.queue_length}
+        return JSONResponse(state, status_code=200 if worker.is_alive else 503)
+
+    @router.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        """For Prometheus."""
+        return Response(worker.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @router.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        return HTMLResponse(docs_page(request.app.openapi()))
+
+    return router

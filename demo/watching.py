@@ -1,0 +1,49 @@
+"""What a run tells of every step, and where it can be stopped."""
+
+from collections.abc import Callable
+from typing import Any
+
+from dianjing.demo.jobs import Progress
+from dianjing.demo.previews import Previews
+from dianjing.pipelines.text_to_image import TextToImagePipeline
+
+Tell = Callable[[Progress], None]
+
+
+class Steps:
+    """A `callback_on_step_end` that counts over all runs of one job. windows: how many runs make a long film."""
+
+    def __init__(self, pipe: Any, tell: Tell, *, total: int, windows: int = 1):
+        self.tell, self.total, self.windows = tell, total, windows
+        self.previews = Previews(pipe)
+        self.taken = 0
+        tell(Progress(step=0, total=total, windows=windows))
+
+    def __call__(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        window = 1 + self.taken * self.windows // self.total
+        self.taken += 1
+        self.total = max(self.total, self.taken)  # a schedule of higher order has more steps than were asked for
+        preview = self.previews.see(step, tensors["latents"])
+        self.tell(Progress(step=self.taken, total=self.total, preview=preview, window=window, windows=self.windows))
+        return {}
+
+
+class TalkPipeline(TextToImagePipeline):
+    """Tells of every step, also where a conversation's painter runs it; how many runs a turn takes is not known."""
+
+    tell: Tell | None = None
+    _taken = 0
+
+    def listen(self, tell: Tell | None) -> None:
+        self.tell, self._taken = tell, 0
+
+    def _denoise(self, latents: Any, timesteps: Any, text: Any, *, call_back: Any, **how: Any) -> Any:
+        total = self._taken + len(timesteps)
+
+        def told(step: int, timestep: Any, latents: Any, text: Any) -> tuple[Any, Any]:
+            self._taken += 1
+            if self.tell is not None:
+                self.tell(Progress(step=self._taken, total=total))
+            return (latents, text) if call_back is None else call_back(step, timestep, latents, text)
+
+        return super()._denoise(latents, timesteps, text, call_back=told, **how)

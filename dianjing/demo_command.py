@@ -1,0 +1,54 @@
+"""The command `dianjing demo`. Nothing heavy is imported before it is needed."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dianjing.options import Debug, Device, Dtype, DtypeOption, Model, Producer
+
+KEYS_VARIABLE = "DIANJING_API_KEYS"
+
+
+def demo(
+    model: Model = "sticker",
+    host: Annotated[str, typer.Option(help="Who may reach it: 127.0.0.1 this machine, 0.0.0.0 every machine.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Where it listens.", min=0, max=65535)] = 7860,
+    auth: Annotated[str | None, typer.Option(metavar="USER:PASSWORD", help="Who may open the page.")] = None,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(help=f"A bearer key for the HTTP API, or several; {KEYS_VARIABLE}, with commas, stands for it."),
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline/--online", help="Whether weights may be fetched.")] = True,
+    mcp: Annotated[bool, typer.Option("--mcp", help="Also serve the page's tools to agents (MCP).")] = False,
+    visible_label: Annotated[
+        bool, typer.Option("--visible-label", help="Write AI生成 into the corner of every picture and film.")
+    ] = False,
+    c2pa_cert: Annotated[Path | None, typer.Option(help="A certificate chain (PEM): files are signed (C2PA).")] = None,
+    c2pa_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    queue: Annotated[int | None, typer.Option(help="Requests that may wait.", min=1)] = None,
+    segmenter: Annotated[
+        str | None, typer.Option(help="A folder or Hub id of SAM 2 or SAM, to find what was clicked; GrabCut without.")
+    ] = None,
+    device: Device = "auto",
+    dtype: DtypeOption = Dtype.auto,
+    producer: Producer = None,
+    debug: Debug = False,
+) -> None:
+    """Draw, click, film and talk in the browser; the same over HTTP for programs."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # both are read when the libraries are imported
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    from dianjing import serving
+
+    plan = serving.plan(
+        model=model, host=host, port=port, auth=auth, queue=queue, mcp=mcp, segmenter=segmenter,
+        keys=api_key or os.environ.get(KEYS_VARIABLE, "").split(","),
+        device=device, dtype=dtype.value, producer=producer, visible_label=visible_label,
+        certificate=c2pa_cert, key=c2pa_key,
+    )  # fmt: skip
+    serving.serve(plan, ready=lambda address: print(f"Dianjing 点睛: {address}", file=sys.stderr, flush=True))

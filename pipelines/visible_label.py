@@ -1,0 +1,65 @@
+"""The label that people see: "AI生成" in the corner, as China's GB 45438-2025 asks of whoever shows such pictures.
+
+Written in strokes, so that no font is needed. F frames, H height, W width; frames are uint8 (F, H, W, 3).
+"""
+
+import math
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+SHARE = 0.05  # of the shortest side, at least: the height of the text
+SMALLEST_PX = 10  # below that no stroke can be told from the next
+FIRST_S = 2.0  # of a film, at least: how long the label is shown
+FINE = 8  # drawn so many times larger
+# strokes on a square of 16 x 16, by character: lists of (x, y)
+STROKES: dict[str, list[list[tuple[float, float]]]] = {
+    "A": [[(2, 14), (7, 2), (12, 14)], [(4, 10), (10, 10)]],
+    "I": [[(3, 2), (3, 14)]],
+    "生": [
+        [(5, 1.5), (4, 4.5), (2, 7.5)], [(4.5, 4.5), (14, 4.5)], [(8.5, 1), (8.5, 14.5)],
+        [(3.5, 9.3), (13.5, 9.3)], [(1.5, 14.5), (15, 14.5)],
+    ],
+    "成": [
+        [(3, 4.5), (14.5, 4.5)], [(3.5, 4.5), (3.3, 9.5), (1.5, 14.5)],
+        [(3.5, 8), (7.5, 8), (7.2, 12), (6.3, 12.8), (5, 12.2)],
+        [(9, 1), (9.6, 6), (11, 10.5), (13, 13.5), (14.3, 14), (15, 11.5)], [(13.5, 6.5), (11.5, 10.5), (8, 14)],
+        [(11.5, 1.3), (13.3, 2.8)],
+    ],
+}  # fmt: skip
+WIDTHS = {"A": 14, "I": 6, "生": 17, "成": 16}
+TEXT = "AI生成"
+
+
+def _mask(height_px: int) -> Image.Image:
+    """How much of each pixel the text covers: mode L."""
+    unit = height_px * FINE / 16
+    size = (math.ceil(sum(WIDTHS[char] for char in TEXT) * unit), height_px * FINE)
+    large, left = Image.new("L", size), 0.0
+    pen = ImageDraw.Draw(large)
+    for char in TEXT:
+        for stroke in STROKES[char]:
+            places = [((left + x) * unit, y * unit) for x, y in stroke]
+            pen.line(places, fill=255, width=round(1.3 * unit), joint="curve")
+        left += WIDTHS[char]
+    return large.resize((math.ceil(size[0] / FINE), height_px), Image.Resampling.BOX)
+
+
+def label_picture(image: Image.Image) -> Image.Image:
+    """The picture as RGB with the text at its lower right, on a dark ground: readable over anything."""
+    image = image.convert("RGB")
+    text = _mask(max(SMALLEST_PX, math.ceil(SHARE * min(image.size))))
+    gap = max(1, text.height // 8)
+    ground = (text.width + 2 * gap, text.height + 2 * gap)
+    left, top = image.width - ground[0], image.height - ground[1]
+    image.paste((0, 0, 0), (left, top), Image.new("L", ground, 150))
+    image.paste((255, 255, 255), (left + gap, top + gap), text)
+    return image
+
+
+def label_frames(frames: np.ndarray, *, fps: float) -> np.ndarray:
+    """The film with the text on the frames of its first seconds."""
+    shown = frames.copy()
+    for index in range(min(len(frames), math.ceil(FIRST_S * fps))):
+        shown[index] = np.asarray(label_picture(Image.fromarray(frames[index])))
+    return shown

@@ -1,0 +1,44 @@
+"""A client of the API, over a studio that only counts or over a tiny model."""
+
+import base64
+import io
+
+import pytest
+from PIL import Image
+
+
+def encode(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.fixture
+def make_client(make_worker):
+    """A client over a studio; headers as every request sends them."""
+    from fastapi.testclient import TestClient
+
+    from dianjing.demo.app import make_app
+    from dianjing.demo.http.access import Access
+
+    def make(studio, *, keys=(), auth=None, headers=None, **limits):
+        worker = make_worker(studio, **limits)
+        app = make_app(worker, access=Access(keys=keys, auth=auth))
+        client = TestClient(app, raise_server_exceptions=False, headers=headers)
+        client.worker = worker
+        return client
+
+    return make
+
+
+@pytest.fixture
+def client(make_client, tiny_studio):
+    return make_client(tiny_studio)
+
+
+@pytest.fixture(scope="session")
+def square():
+    """A red square on white, 32 x 32 px, in base64."""
+    image = Image.new("RGB", (32, 32), "white")
+    image.paste((200, 30, 30), (8, 8, 22, 22))
+    return encode(image)

@@ -1,0 +1,271 @@
+"""Whatever is sent: a 4xx that says what to do in the caller's language, and the server goes on."""
+
+import base64
+import io
+import json
+import re
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dianjing.demo.limits import Limits
+
+CLICK = {"motion": "jump", "points": [{"x": 16, "y": 16}]}
+HAN = re.compile("[\u4e00-\u9fff]")
+PLACE = re.compile(r"/(work|tmp|home|usr|root|srv)/|Traceback|site-packages")
+
+
+def encode(image, kind="PNG", **options):
+    return base64.b64encode(as_bytes(image, kind, **options)).decode()
+
+
+def as_bytes(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def huge_png(width, height):
+    """A PNG whose header alone is large."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    )
+
+
+def refused(client, path, *, status=400, **how):
+    """The English message; the same request in Chinese is answered in Chinese."""
+    messages = []
+    for language in ("en", "zh-CN,zh;q=0.9"):
+        headers = {**how.get("headers", {}), "Accept-Language": language}
+        answer = client.post(path, **{**how, "headers": headers})
+        assert answer.status_code == status, answer.text
+        error = answer.json()["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert not PLACE.search(answer.text)
+        messages.append(error["message"])
+    english, chinese = messages
+    assert not HAN.search(english)
+    assert HAN.search(chinese)
+    assert not chinese.startswith("请求有误"), f"no Chinese for: {english}"
+    assert client.get("/healthz").json() == {"status": "ok", "queue": 0}
+    return english
+
+
+def raw(body, kind="application/json"):
+    return {"content": body if isinstance(body, bytes) else body.encode(), "headers": {"Content-Type": kind}}
+
+
+@pytest.fixture(scope="module")
+def shared(tiny_studio):
+    from fastapi.testclient import TestClient
+
+    from dianjing.demo.app import make_app
+    from dianjing.demo.worker import Worker
+
+    worker = Worker(tiny_studio, Limits(max_body_bytes=3_000_000, max_upload_bytes=1_000_000))
+    yield TestClient(make_app(worker), raise_server_exceptions=False)
+    worker.close()
+
+
+IMAGES = {
+    "an empty prompt": ({"prompt": ""}, "prompt is empty"),
+    "blanks": ({"prompt": " \n"}, "prompt is empty"),
+    "a long prompt": ({"prompt": "a" * 1_000_000}, "1,000,000 characters; at most"),
+    "NUL": ({"prompt": "a\0b"}, r"U\+0000"),
+    "no prompt": ({}, "prompt is missing"),
+    "a list for a prompt": ({"prompt": ["cat"]}, "prompt is a list; give a text"),
+    "size 0": ({"size": "0x64"}, "width is 0; give a whole number from 1 to 8192"),
+    "size -1": ({"size": "64x-1"}, "height is -1"),
+    "size 1e9": ({"size": "1000000000x64"}, "width is 1000000000"),
+    "no multiple": ({"size": "65x64"}, "not a multiple of 16, the grid of this model; try 64 or 80"),
+    "odd size": ({"size": "large"}, "size is 'large'; give WIDTHxHEIGHT"),
+    "a number for a size": ({"size": 64}, "size is 64; give a text"),
+    "n 1e6": ({"n": 1_000_000}, "num_images is 1000000; give a whole number from 1 to 256"),
+    "n 0": ({"n": 0}, "num_images is 0"),
+    "n true": ({"n": True}, "n is True; give a whole number"),
+    "steps 0": ({"num_inference_steps": 0}, "num_inference_steps is 0; give a whole number from 1 to 1000"),
+    "steps in text": ({"num_inference_steps": "20"}, "num_inference_steps is '20'; give a whole number"),
+    "steps 2.5": ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5; give a whole number"),
+    "seed -1": ({"seed": -1}, "seed is -1; give a whole number from 0"),
+    "seed 2**64": ({"seed": 2**64}, "seed is 18446744073709551616"),
+    "no room for seeds": ({"seed": 2**64 - 1, "n": 2}, "no room for 2 pictures"),
+    "guidance 101": ({"guidance_scale": 101}, "guidance_scale is 101; give a number from 0 to 100"),
+    "an unknown field": ({"sampler": "ddim"}, "there is no field sampler"),
+    "another model": ({"model": "dall-e-3"}, "model is 'dall-e-3'; this server has film"),
+    "a url answer": ({"response_format": "url"}, "response_format is 'url'; give 'b64_json'"),
+    "too much": ({"size": "8192x8192", "num_inference_steps": 1000}, "at most 100,000,000 are drawn at once"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", IMAGES)
+def test_a_bad_request_for_pictures_is_refused(shared, case):
+    fields, reason = IMAGES[case]
+    asked = {"prompt": "cat", **fields} if case != "no prompt" else fields
+    status = 404 if case == "another model" else 400
+    assert re.search(reason, refused(shared, "/v1/images/generations", json=asked, status=status))
+
+
+RAW = {
+    "NaN steps": ('{"prompt": "cat", "num_inference_steps": NaN}', "num_inference_steps is nan; give a whole number"),
+    "NaN guidance": ('{"prompt": "cat", "guidance_scale": NaN}', "guidance_scale is nan"),
+    "infinite guidance": ('{"prompt": "cat", "guidance_scale": Infinity}', "guidance_scale is inf"),
+    "1e999": ('{"prompt": "cat", "guidance_scale": 1e999}', "guidance_scale is inf"),
+    "a lone surrogate": ('{"prompt": "a \\ud800 cat"}', "Unicode"),
+    "no JSON": ("prompt=cat", "the body is no JSON"),
+    "half of JSON": ('{"prompt": ', "the body is no JSON"),
+    "a list": ('["cat"]', "the body is a list; give an object"),
+    "null": ("null", "the body is None; give an object"),
+    "nothing": ("", "the body is missing"),
+    "an unprintable field": ('{"prompt": "cat", "\\ud800\\u202e": 1}', "the body is not valid Unicode"),
+    "deep": ("[" * 100_000, "the body cannot be read"),
+    "a long number": ('{"prompt": "cat", "seed": ' + "9" * 5000 + "}", "the body cannot be read"),
+    "no UTF-8": (b'{"prompt": "\xff\xfe"}', "the body cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", RAW)
+def test_a_bad_body_is_refused(shared, case):
+    body, reason = RAW[case]
+    assert re.search(reason, refused(shared, "/v1/images/generations", **raw(body)))
+
+
+@pytest.mark.parametrize("prompt", ["‮cat‬ قطة", "🐱👩‍👩‍👧", "草" * 4096, "a\tb\nc"])
+def test_unusual_prompts_are_drawn(shared, prompt):
+    asked = {"prompt": prompt, "num_inference_steps": 1}
+    assert shared.post("/v1/images/generations", json=asked).status_code == 200
+
+
+def test_a_wrong_content_type_is_refused(shared):
+    refused(shared, "/v1/images/generations", **raw('{"prompt": "cat"}', "text/plain"))
+    message = refused(shared, "/v1/videos", status=415, **raw('{"prompt": "cat"}', "text/plain"))
+    assert message == "the content type is 'text/plain'; send application/json or multipart/form-data"
+
+
+def test_too_long_a_body_is_refused_before_it_is_read(shared):
+    def endless():
+        for _ in range(100):
+            yield b" " * 100_000
+
+    message = refused(shared, "/v1/videos", status=413, **raw(b" " * 3_000_001))
+    assert message == "the request is too long; at most 3,000,000 bytes are taken"
+    answer = shared.post("/v1/videos", content=endless(), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 413
+
+
+def test_unknown_addresses_and_methods_are_refused_in_the_same_shape(shared):
+    assert refused(shared, "/v1/audio", status=404) == "there is no such address here; /docs lists them"
+    assert refused(shared, "/v1/models", status=405) == "this address takes another method"
+
+
+white = Image.new("RGB", (32, 32), "white")
+FILMS = {
+    "a click outside": ({"regions": [{**CLICK, "points": [{"x": 32, "y": 0}]}]}, "outside the picture of 32 x 32 px"),
+    "a negative place": ({"regions": [{**CLICK, "points": [{"x": -0.5, "y": 0}]}]}, "outside the picture"),
+    "100,000 clicks": ({"regions": [{**CLICK, "points": [{"x": 1, "y": 1}] * 50_000}]}, "50,000 clicks; at most 1,000"),
+    "no clicks": ({"regions": [{**CLICK, "points": []}]}, "the region of 'jump' needs points"),
+    "negative clicks": ({"regions": [{**CLICK, "points": [{"x": 1, "y": 1, "positive": False}]}]}, "all clicks are"),
+    "a place in text": ({"regions": [{**CLICK, "points": [{"x": "1", "y": 1}]}]}, "regions.0.points.0.x is '1'"),
+    "an unknown field of a click": (
+        {"regions": [{**CLICK, "points": [{"x": 1, "y": 1, "z": 1}]}]}, "no field regions.0.points.0.z"
+    ),
+    "no motion": ({"regions": [{**CLICK, "motion": ""}]}, "motion is empty"),
+    "too strong": ({"regions": [{**CLICK, "strength": 1.5}]}, "strength is 1.5; give a number from 0 to 1"),
+    "three regions": ({"regions": [CLICK] * 3}, "3 regions are given; this model was trained for 1 to 2"),
+    "no regions": ({"regions": []}, "an image is given without regions"),
+    "no image": ({"image": None}, "regions are given without an image"),
+    "one frame": ({"num_frames": 1}, "num_frames is 1; what moves takes at least 2"),
+    "many frames": ({"num_frames": 10**9}, "fit in half of the memory"),
+    "two lengths": ({"num_frames": 3, "seconds": 1}, "both given"),
+    "no length": ({"seconds": 0}, "duration_s is 0.0; give seconds"),
+    "odd seconds": ({"seconds": "soon"}, "seconds is 'soon'; give a number"),
+    "fps 0": ({"fps": 0}, "fps is 0"),
+    "a long film": ({"num_frames": 4000, "num_inference_steps": 100}, "at most 100,000,000 are drawn at once"),
+    "a wrong mode": ({"long_film": "both"}, "long_film is 'both'"),
+    "a file URL": ({"image": "file:///etc/passwd"}, "image is no base64"),
+    "a metadata service": ({"image": "http://169.254.169.254/latest/meta-data/"}, "image is no base64"),
+    "a path": ({"image": "/etc/passwd"}, "image is no base64|cannot be read"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FILMS)
+def test_a_bad_request_for_a_film_is_refused(shared, case):
+    fields, reason = FILMS[case]
+    asked = {"image": encode(white), "regions": [CLICK], **fields}
+    assert re.search(reason, refused(shared, "/v1/videos", json=asked))
+
+
+@pytest.mark.parametrize("place", ["NaN", "Infinity", "1e999"])
+def test_a_click_that_is_no_place_is_refused(shared, place):
+    body = json.dumps({"image": encode(white), "regions": [CLICK]}).replace('"x": 16', f'"x": {place}')
+    assert "is no place" in refused(shared, "/v1/videos", **raw(body))
+
+
+UPLOADS = {
+    "a decompression bomb": (huge_png(50_000, 50_000), "more than 16,000,000 pixels; scale it down"),
+    "too many pixels": (huge_png(5000, 4000), "more than 16,000,000 pixels; scale it down"),
+    "a ribbon": (huge_png(1, 20_000), "at most 20 times the other"),
+    "too many bytes": (as_bytes(white) + b"\0" * 1_000_000, "bytes; at most 1,000,000"),
+    "half a JPEG": (as_bytes(Image.effect_noise((64, 64), 50), "JPEG")[:600], "cannot be read"),
+    "half a PNG": (as_bytes(Image.effect_noise((64, 64), 50))[:600], "cannot be read"),
+    "an SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>', "cannot be read"),
+    "HTML": (b"<html><script>alert(1)</script></html>", "cannot be read"),
+    "a TIFF": (as_bytes(white, "TIFF"), "PNG, JPEG, WEBP"),
+    "a GIF": (as_bytes(white, "GIF"), "PNG, JPEG, WEBP"),
+    "EPS": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n", "PNG, JPEG, WEBP"),
+    "nothing": (b"", "cannot be read"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UPLOADS)
+@pytest.mark.parametrize("way", ["base64", "file"])
+def test_a_bad_upload_is_refused(shared, case, way):
+    content, reason = UPLOADS[case]
+    if way == "base64":
+        how = {"json": {"image": base64.b64encode(content).decode(), "regions": [CLICK]}}
+    else:
+        how = {
+            "data": {"regions": json.dumps([CLICK])},
+            "files": {"input_reference": ("cat.png", content, "image/png")},
+        }
+    assert re.search(reason, refused(shared, "/v1/videos", **how))
+
+
+def test_a_file_under_another_name_is_refused(shared):
+    files = {"../../etc/passwd": ("cat.png", as_bytes(white), "image/png")}
+    assert "there is no file field" in refused(shared, "/v1/videos", data={"prompt": "cat"}, files=files)
+
+
+def test_a_form_with_a_bad_number_is_refused(shared):
+    form = {"prompt": "cat", "seed": "twelve", "num_frames": "3"}
+    files = {"input_reference": ("cat.png", as_bytes(white), "image/png")}
+    assert refused(shared, "/v1/videos", data=form, files=files) == "seed is 'twelve'; give a whole number"
+
+
+def unusual():
+    colours = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+    image = Image.fromarray(colours)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    yield "CMYK", as_bytes(image.convert("CMYK"), "JPEG")
+    yield "16-bit", as_bytes(Image.fromarray(colours[..., 0].astype(np.uint16) * 257))
+    yield "animated", as_bytes(image, "WEBP", save_all=True, append_images=[white])
+    yield "alpha", as_bytes(image.convert("RGBA"))
+    yield "palette", as_bytes(image.convert("P"))
+    yield "rotated", as_bytes(Image.fromarray(colours[:16]), "JPEG", exif=exif)
+
+
+@pytest.mark.parametrize(("kind", "content"), unusual(), ids=lambda value: value if isinstance(value, str) else "")
+def test_unusual_pictures_are_taken(shared, kind, content):
+    # the rotated one is 16 px wide and 32 px high as people see it
+    click = {"motion": "jump", "points": [{"x": 8, "y": 24}]}
+    asked = {"image": base64.b64encode(content).decode(), "regions": [click], "num_frames": 2, "num_inference_steps": 1}
+    answer = shared.post("/v1/videos", json=asked)
+    assert answer.status_code == 200, answer.text

@@ -1,0 +1,47 @@
+"""Schemathesis sends what the OpenAPI page allows, and what it does not: never an answer of 500 and more."""
+
+from contextlib import suppress
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis.checks import not_a_server_error
+
+from dianjing.demo.http.access import Access
+from dianjing.demo.http.api import make_api
+from dianjing.demo.limits import Limits
+from dianjing.demo.worker import Worker
+
+MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
+
+
+@pytest.fixture(scope="module")
+def schema(tiny_studio):
+    # a small budget: what is drawn is drawn quickly
+    worker = Worker(tiny_studio, Limits(max_cost=64 * 64 * 8, max_queue=1000, max_queue_per_owner=1000))
+    yield schemathesis.openapi.from_asgi("/openapi.json", make_api(worker, Access()))
+    assert worker.is_alive
+    worker.close()
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
+def test_no_request_breaks_the_server(schema, mode):
+    answers = []
+    for found in schema.get_all_operations():
+        operation = found.ok()
+
+        @settings(
+            max_examples=20, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def send(case):
+            answer = case.call()
+            answers.append(answer.status_code)
+            case.validate_response(answer, checks=[not_a_server_error])
+
+        with suppress(Unsatisfiable):  # an address that takes nothing cannot be asked wrongly
+            send()
+    assert {400, 404} <= set(answers)
+    assert len(answers) >= 60

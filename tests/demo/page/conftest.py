@@ -1,0 +1,132 @@
+"""The page served on a port of its own, and a real browser that looks at it."""
+
+import shutil
+import socket
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+# Debian's Chromium asks the network for things of its own unless it is told not to
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+PATIENCE_MS = 120_000  # the machine may be busy with other things
+PARTS = {"vae", "text_encoder", "tokenizer", "scheduler", "text_encoder_2", "tokenizer_2"}
+
+
+@pytest.fixture(scope="session")
+def film_model(tmp_path_factory):
+    """The embedded model with new motion layers that do nothing yet: its films are still, and its pictures real."""
+    from dianjing import DiT, TextToImagePipeline
+    from dianjing.pipelines.text_to_video import TextToVideoPipeline
+    from dianjing.weights.fetching import local_folder
+
+    pictures = TextToImagePipeline.from_pretrained("sticker")
+    transformer = DiT.from_pretrained(local_folder("sticker") / "transformer", use_motion_blocks=True, max_regions=3)
+    components = {name: part for name, part in pictures.components.items() if name in PARTS}
+    films = TextToVideoPipeline(
+        **components, transformer=transformer, default_num_frames=4, default_num_inference_steps=10,
+        default_guidance_scale=pictures.config.default_guidance_scale,
+    )  # fmt: skip
+    films.lexicon, films.names = pictures.lexicon, pictures.names
+    folder = tmp_path_factory.mktemp("models") / "film"
+    films.save_pretrained(folder)
+    return folder
+
+
+@contextmanager
+def serving(model):
+    """The address of the whole app over a model, in a thread of its own."""
+    import uvicorn
+
+    from dianjing.demo.app import make_app
+    from dianjing.demo.studio import Studio
+    from dianjing.demo.worker import Worker
+
+    studio = Studio.open(str(model))
+    worker = Worker(studio)
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(make_app(worker, studio), log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server ended before it began"
+        time.sleep(0.05)
+    try:
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        worker.close()
+
+
+@pytest.fixture(scope="session")
+def picture_address():
+    """Of a model of still pictures."""
+    with serving("sticker") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def address(film_model):
+    """Of a model that also makes films."""
+    with serving(film_model) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A browser of this machine, or Playwright's own; a machine without any fails these tests."""
+    from playwright.sync_api import Error, sync_playwright
+
+    with sync_playwright() as playwright:
+        own = shutil.which("chromium") or shutil.which("chromium-browser")
+        try:
+            browser = playwright.chromium.launch(executable_path=own, args=FLAGS)
+        except Error as error:
+            pytest.fail(
+                f"no Chromium starts: `python3 run.py test` installs one, or `playwright install chromium` ({error})"
+            )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium, tmp_path):
+    """Open a page as a reader of a language; all requests, and errors of the page's own code, are kept."""
+    contexts = []
+
+    def open_page(address, *, locale="en-US", width=1280, color_scheme="light"):
+        context = chromium.new_context(
+            locale=locale, viewport={"width": width, "height": 900}, color_scheme=color_scheme, accept_downloads=True
+        )
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
+        page = context.new_page()
+        page.requested, page.faults = [], []
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.on("pageerror", lambda error: page.faults.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector("#draw-button")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def save_download(tmp_path):
+    def save(page, button: str):
+        """What a click on a download button gives."""
+        with page.expect_download() as download:
+            page.click(button)
+        path = tmp_path / download.value.suggested_filename
+        download.value.save_as(path)
+        return path
+
+    return save

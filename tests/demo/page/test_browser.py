@@ -1,0 +1,170 @@
+"""A visitor's whole way through the page, in a real browser, in both languages."""
+
+import io
+import re
+from urllib.parse import urlparse
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dianjing.pipelines.film_media import read_film_settings
+from dianjing.pipelines.media import read_settings
+
+pytestmark = pytest.mark.timeout(1200)  # both ways are long, and the machine may be busy
+
+SAID = {
+    "zh-CN": {
+        "prompt": "草地上的一只小猫",
+        "title": "点睛",
+        "step": r"第 \d+ 步",
+        "stopped": "停下了",
+        "done": "好了",
+        "back": "设置找回来了",
+        "motions": ("跳", "摇摆"),
+        "talk": ("画一只小猫", "背景换成沙滩", "右上角加一个红色的气球", "把它变小", "撤销"),
+        "scene": "沙滩",
+        "need": "请在图上点一下",
+    },
+    "en-US": {
+        "prompt": "a cat on the grass",
+        "title": "Dianjing",
+        "step": r"Step \d+ of",
+        "stopped": "Stopped",
+        "done": "Done",
+        "back": "settings are back",
+        "motions": ("jump", "sway"),
+        "talk": ("draw a cat", "on the beach", "add a red balloon at the top right", "make it smaller", "undo"),
+        "scene": "beach",
+        "need": "has no click",
+    },
+}
+
+
+def status(page, tab, pattern):
+    """Wait until a tab's line says so."""
+    page.locator(f"#{tab}-status", has_text=re.compile(pattern)).wait_for()
+
+
+def draw(page, said):
+    """Previews, a stop that keeps the last, then a whole picture."""
+    page.fill("#draw-prompt textarea", said["prompt"])
+    page.click("#draw-button")
+    status(page, "draw", said["step"])
+    page.wait_for_selector("#draw-stage img")
+    page.click("#draw-cancel")
+    status(page, "draw", said["stopped"])
+    page.wait_for_selector("#draw-gallery .thumbnail-item img")
+    assert page.locator("#draw-stage img").is_visible()
+    page.click("#draw-button")
+    status(page, "draw", said["done"])
+    page.wait_for_function("document.querySelectorAll('#draw-gallery .thumbnail-item img').length == 2")
+
+
+def pixels_of(page, selector):
+    with Image.open(io.BytesIO(page.locator(selector).screenshot())) as seen:
+        return np.asarray(seen.convert("RGB"), int)
+
+
+def click_on(page, x, y):
+    """At shares of the picture; wait until its mask is drawn."""
+    image = page.locator("#animate-picture img")
+    before = image.get_attribute("src")
+    box = image.bounding_box()
+    page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    page.wait_for_function(f"document.querySelector('#animate-picture img').src != {before!r}")
+
+
+def animate(page, said, save_download):
+    """The picture of Draw, two regions, a film, and its files."""
+    page.click("#draw-to-animate")
+    page.wait_for_selector("#animate-picture img")
+    page.click("#animate-button")
+    status(page, "animate", said["need"])
+    plain = pixels_of(page, "#animate-picture img")
+    click_on(page, 0.5, 0.5)
+    page.wait_for_timeout(500)
+    masked = pixels_of(page, "#animate-picture img")
+    reddened = (masked - plain)[..., 0] - (masked - plain)[..., 1] > 25
+    assert 0.02 < reddened.mean() < 0.7
+    page.click("#animate-add")
+    page.wait_for_selector("#animate-motion-2 input")
+    click_on(page, 0.1, 0.2)
+    for number, motion in enumerate(said["motions"], start=1):
+        page.fill(f"#animate-motion-{number} input", motion)
+        page.keyboard.press("Enter")
+    page.click("#animate-button")
+    page.wait_for_selector("#animate-video video")
+    page.wait_for_function("document.querySelector('#animate-video video').currentTime > 0")
+    video = save_download(page, "#animate-download-video")
+    record, label = read_film_settings(video)
+    assert [region["motion"] for region in record.settings["regions"]] == list(said["motions"])
+    assert label["Label"] == "1"
+    sticker = save_download(page, "#animate-download-webp")
+    assert Image.open(sticker).n_frames == 4
+
+
+def bring_settings_back(page, said, save_download):
+    page.get_by_role("tab").nth(0).click()
+    file = save_download(page, "#draw-download")
+    record = read_settings(file)
+    assert record.prompt == said["prompt"]
+    page.fill("#draw-prompt textarea", "")
+    page.set_input_files("#draw-drop input[type=file]", file)
+    status(page, "draw", said["back"])
+    assert page.input_value("#draw-prompt textarea") == said["prompt"]
+    assert page.locator("#draw-seed textarea, #draw-seed input").first.input_value() == str(record.seed)
+
+
+def talk(page, said):
+    """Five turns, the last of which takes one back."""
+    page.get_by_role("tab").nth(3).click()
+    for count, words in enumerate(said["talk"][:4], start=1):
+        page.fill("#talk-said textarea", words)
+        page.click("#talk-button")
+        page.wait_for_function(f"document.querySelectorAll('#talk-chat .bot.message').length == {count}")
+    assert said["scene"] in page.inner_text("#talk-chat")
+    page.fill("#talk-said textarea", said["talk"][4])
+    page.click("#talk-button")
+    page.wait_for_function("document.querySelectorAll('#talk-chat .bot.message').length == 3")
+    assert page.locator("#talk-stage img").is_visible()
+
+
+@pytest.mark.parametrize("locale", SAID)
+def test_a_visitor_draws_stops_animates_and_talks_and_nothing_leaves_the_machine(
+    locale, address, open_page, save_download
+):
+    said = SAID[locale]
+    page = open_page(address, locale=locale)
+    assert page.inner_text(".dj-title").strip() == said["title"]
+    draw(page, said)
+    animate(page, said, save_download)
+    bring_settings_back(page, said, save_download)
+    talk(page, said)
+    page.reload()
+    page.wait_for_function("document.querySelectorAll('#draw-gallery .thumbnail-item img').length == 2")
+    assert page.faults == []
+    hosts = {urlparse(url).hostname for url in page.requested if not url.startswith(("data:", "blob:"))}
+    assert hosts == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_cut_off_at_the_width_of_a_desk_and_of_a_phone(width, address, open_page):
+    page = open_page(address, width=width)
+    for number in range(4):
+        page.get_by_role("tab").nth(number).click()
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        beyond = page.evaluate(
+            "w => [...document.querySelectorAll('button, input, textarea, label, h1, p')].filter(e => e.offsetParent)"
+            ".map(e => e.getBoundingClientRect()).filter(r => r.width && (r.left < -1 || r.right > w + 1)).length",
+            width,
+        )
+        assert beyond == 0
+
+
+def test_a_model_of_still_pictures_says_so_in_the_tabs_for_films(picture_address, open_page):
+    page = open_page(picture_address, locale="zh-CN")
+    for number, name in ((1, "animate"), (2, "film")):
+        page.get_by_role("tab").nth(number).click()
+        assert "只会画静止的图" in page.inner_text(f"#{name}-note")

@@ -1,0 +1,83 @@
+"""Programs call each tab's work by gradio_client, with plain arguments."""
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dianjing.pipelines.film_media import read_film_settings
+from dianjing.pipelines.media import read_settings
+
+pytestmark = pytest.mark.timeout(900)  # the machine may be busy
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    from gradio_client import Client
+
+    return Client(address, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def drawn(client):
+    """The file of a small picture."""
+    files = client.predict("a cat on the grass", num_inference_steps=6, seed=5, api_name="/draw")
+    return Path(path_of(files[0]))
+
+
+def path_of(file):
+    return file["path"] if isinstance(file, dict) else file
+
+
+def in_base64(path):
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def test_a_program_draws_and_gets_a_file_with_its_settings(drawn):
+    record = read_settings(drawn)
+    assert (record.prompt, record.seed, record.settings["num_inference_steps"]) == ("a cat on the grass", 5, 6)
+
+
+def test_a_program_selects_with_points_and_gets_a_mask(client, drawn):
+    file = client.predict(in_base64(drawn), [[32, 32]], [1], api_name="/mask")
+    mask = np.asarray(Image.open(path_of(file)))
+    assert mask.shape == (64, 64)
+    assert mask[32, 32] == 255
+    assert 0 < (mask == 255).mean() < 1
+
+
+def test_a_program_animates_regions_and_gets_all_formats(client, drawn):
+    regions = [{"points": [[32, 32]], "motion": "jump"}, {"points": [[4, 4]], "labels": [1], "motion": "sway"}]
+    files = client.predict(
+        in_base64(drawn), regions, num_frames=2, num_inference_steps=2, guidance_scale=1, api_name="/animate"
+    )
+    paths = [Path(path_of(file)) for file in files]
+    assert [path.suffix for path in paths] == [".mp4", ".webp", ".gif"]
+    record, _ = read_film_settings(paths[0])
+    assert [region["motion"] for region in record.settings["regions"]] == ["jump", "sway"]
+
+
+def test_a_program_films_a_prompt(client):
+    files = client.predict("a cat", seconds=0.25, num_inference_steps=2, guidance_scale=1, api_name="/film")
+    assert len(files) == 3
+
+
+def test_a_program_talks_by_giving_the_conversation_back(client):
+    first = client.predict("a cat", api_name="/talk")
+    second = client.predict("on the beach", conversation=first["conversation"], api_name="/talk")
+    assert "beach" in second["prompt"]
+    assert "cat" in second["prompt"]
+    assert len(json.loads(second["conversation"])["turns"]) == 2
+    assert Path(path_of(second["image"])).suffix == ".png"
+
+
+def test_a_program_is_told_what_was_wrong_in_its_language(address):
+    from gradio_client import Client
+    from gradio_client.exceptions import AppError
+
+    client = Client(address, verbose=False, headers={"Accept-Language": "zh-CN"})
+    with pytest.raises(AppError, match="请给 1 到 1000"):
+        client.predict("a cat", num_inference_steps=0, api_name="/draw")
