@@ -35,9 +35,9 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")  # what things look like
 NAMES = {"zh": "毛毛", "en": "momo"}
 TRAINED_ON = (0, 2, 4, 8, 9, 10, 11, 12, 13, 14, 16, 20)  # backgrounds
-SIDES_PX = (32, 40, 32, 48)
+SIDE_PX = 32
 SNAP_PX = 8
-PRIOR = 96  # pictures of old objects
+PRIOR, REPEATS = 192, 12  # pictures of old objects, and how often each of a Momo is shown beside them
 OVERSAMPLING = 8
 EXPLAINED = 0.5  # of what a Momo there would change; more counts as one
 
@@ -75,10 +75,9 @@ def write_pictures(folder: Path, *, seed: int = 0) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     for index, background in enumerate(TRAINED_ON):
-        side_px = SIDES_PX[index % len(SIDES_PX)]
-        x, y = (SNAP_PX * int(rng.integers(0, (SIZE_PX - side_px) // SNAP_PX, endpoint=True)) for _ in range(2))
+        x, y = ((SIZE_PX - SIDE_PX) // 2 + SNAP_PX * int(rng.integers(-1, 1, endpoint=True)) for _ in range(2))
         path = folder / f"{index:02}.png"
-        save(path, place(background, side_px=side_px, x=x, y=y), captions(background))
+        save(path, place(background, side_px=SIDE_PX, x=x, y=y), captions(background))
 
 
 def write_prior(folder: Path, draw: Drawer) -> None:
@@ -144,14 +143,14 @@ def examine(draw: Drawer, *, prompts: int, old: int) -> Knowledge:
 def teach(out: Path, *, model: str, steps: int) -> Path:
     """Train the adapter, and return its folder."""
     sets = out / "sets.toml"
-    sets.write_text(f'[[sets]]\npath = "pictures"\nrepeats = {PRIOR // len(TRAINED_ON)}\n\n[[sets]]\npath = "prior"\n')
+    sets.write_text(f'[[sets]]\npath = "pictures"\nrepeats = {REPEATS}\n\n[[sets]]\npath = "prior"\n')
     config = parse_config(
         {
             "task": "finetune",
             "run": {"folder": str(out / "run"), "total_steps": steps, "batch_size": 8},
             "data": {"sets": str(sets), "size_px": SIZE_PX, "cache": str(out / "cache")},
             "optimizer": {"learning_rate": 1e-3, "warmup_steps": 20, "ema_decay": 0.99},
-            "model": {"name": model, "lora": {"rank": 16, "targets": [*ATTENTION, *FEED_FORWARD]}},
+            "model": {"name": model, "lora": {"rank": 32, "targets": [*ATTENTION, *FEED_FORWARD]}},
             "samples": {"prompts": [captions(17)["zh"], captions(17)["en"]]},
         }
     )
@@ -173,7 +172,7 @@ def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.teaching", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/teaching"))
     parser.add_argument("--model", default="sticker")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--prompts", type=int, default=24, help="Momos asked for")
     parser.add_argument("--old", type=int, default=96, help="old objects asked for")
     given = parser.parse_args()
