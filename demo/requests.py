@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from PIL import Image
 from typing_extensions import Self
@@ -92,7 +92,7 @@ class Request:
 
         Raises: ValueError for what this model cannot draw.
         """
-        sides = {}
+        sides: dict[str, Any] = {}
         for name in ("width", "height"):
             given = getattr(self, name)
             sides[name] = abilities.side_px if given is None else given
