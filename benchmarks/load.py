@@ -13,6 +13,7 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,7 @@ from PIL import Image
 
 SETTLED_S = 60  # memory is compared with what it was then
 HANG_UP_EVERY = 25  # requests
+LEAVES_AFTER_S = 5.0  # in the queue, or in the middle of its thousand steps
 PATIENCE_S = 600
 
 
@@ -117,7 +119,7 @@ async def hang_up(client: httpx.AsyncClient, tally: Tally) -> None:
     tally.hung_up += 1
     body = {"prompt": "a dog", "num_inference_steps": 1000}
     try:
-        await asyncio.wait_for(client.post("/v1/images/generations", json=body), 1.0)
+        await asyncio.wait_for(client.post("/v1/images/generations", json=body), LEAVES_AFTER_S)
     except (asyncio.TimeoutError, httpx.HTTPError):
         return
 
@@ -181,9 +183,15 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--model", default="sticker")
-    parser.add_argument("--log", type=Path, default=Path("load-server.log"))
+    parser.add_argument("--log", type=Path, help="What the server says; a temporary file if left out.")
     given = parser.parse_args()
-    process, address = start_server(given.model, given.log)
+    with tempfile.TemporaryDirectory() as folder:
+        return run(given, given.log or Path(folder) / "server.log")
+
+
+def run(given: argparse.Namespace, log: Path) -> int:
+    """Start, measure, stop, tell; the exit code."""
+    process, address = start_server(given.model, log)
     try:
         report = asyncio.run(
             measure(address, psutil.Process(process.pid), clients=given.clients, seconds=given.seconds)

@@ -113,7 +113,7 @@ class Job:
                 return
             self._event, self._version = event, self._version + 1
             self.ended_s = time.monotonic() if self.is_over else None
-            listeners = self._listeners if self.is_over else []
+            listeners: list[Callable[[], object]] = self._listeners if self.is_over else []
             self._changed.notify_all()
         for listener in listeners:
             listener()

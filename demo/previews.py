@@ -64,7 +64,7 @@ class Previews:
     @torch.no_grad()
     def _decode(self, latents: Tensor) -> Image.Image:
         """All pictures of the batch beside each other."""
-        sides = [min(SIDE, side) for side in latents.shape[-2:]]
+        sides = (min(SIDE, latents.shape[-2]), min(SIDE, latents.shape[-1]))
         pixels = decode_latents(self.pipe.vae, adaptive_avg_pool2d(latents, sides)).float().clamp(-1, 1)
         images = self.pipe.image_processor.postprocess(pixels.cpu(), output_type="pil")
         columns = min(len(images), 4)

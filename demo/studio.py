@@ -85,6 +85,7 @@ class Studio:
             turn, records = self._say(request, tell)
             paths, fit = files.save_pictures(job.id, [turn.image], records, **label), None
         else:
+            assert request.fps is not None
             frames, records, fit = self._film(request, tell)
             paths, turn = files.save_film(job.id, frames, records[0], fps=request.fps, **label), None
         said = records[0].prompt
@@ -119,13 +120,14 @@ class Studio:
         on_step = Steps(self.pictures, tell, total=request.num_inference_steps * len(batches))
         images: list[Image.Image] = []
         for batch in batches:
-            images += self.pictures(
+            drawn: Any = self.pictures(
                 request.prompt, num_images_per_prompt=len(batch),
                 generator=[torch.Generator().manual_seed(seed) for seed in batch],
                 callback_on_step_end=on_step, **_common(request),
-            ).images  # fmt: skip
-        settings = {"width": request.width, "height": request.height, "negative_prompt": request.negative_prompt}
-        settings |= run_settings(self.pictures)
+            )  # fmt: skip
+            images += drawn.images
+        size = {"width": request.width, "height": request.height}
+        settings = {**size, "negative_prompt": request.negative_prompt, **run_settings(self.pictures)}
         return images, tuple(self._record(request.prompt, seed, settings) for seed in seeds)
 
     def _say(self, request: TalkRequest, tell: Tell) -> tuple[Any, tuple[Record, ...]]:

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from PIL import Image
+
 from dianjing.demo.errors import (
     BROKEN,
     OUT_OF_MEMORY,
@@ -217,7 +219,7 @@ class _Watch:
 
     def __init__(self, job: Job, metrics: Metrics):
         self.job, self.metrics = job, metrics
-        self.preview = None
+        self.preview: Image.Image | None = None
         self.stepped_s: float | None = None
 
     def __call__(self, progress: Progress) -> None:

@@ -170,9 +170,9 @@ def write_grid(job: Job) -> None:
     step_x, step_y = (side + GRID_GAP_PX for side in size)
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (columns * step_x - GRID_GAP_PX, rows * step_y - GRID_GAP_PX), "white")
-    for index, picture in enumerate(pictures):
+    for index, shown in enumerate(pictures):
         row, column = divmod(index, columns)
-        sheet.paste(picture.resize(size, Image.Resampling.BICUBIC), (column * step_x, row * step_y))
+        sheet.paste(shown.resize(size, Image.Resampling.BICUBIC), (column * step_x, row * step_y))
     first = read_settings(job.paths[0][0])
     record = replace(first, prompt="\n".join(request.prompt for request in job.requests))
     label = label_of(sheet, record, producer=job.producer or PRODUCER)

@@ -13,7 +13,7 @@ SMALLEST_PX = 10  # below that no stroke can be told from the next
 FIRST_S = 2.0  # of a film, at least: how long the label is shown
 FINE = 8  # drawn so many times larger
 # strokes on a square of 16 x 16, by character: lists of (x, y)
-STROKES = {
+STROKES: dict[str, list[list[tuple[float, float]]]] = {
     "A": [[(2, 14), (7, 2), (12, 14)], [(4, 10), (10, 10)]],
     "I": [[(3, 2), (3, 14)]],
     "生": [

@@ -34,11 +34,11 @@ MULTIPART = {
         "seed": {"type": "string"},
     },
 }
-CONTENT = {
+CONTENT_IN = {
     "application/json": {"schema": {"$ref": "#/components/schemas/VideoBody"}},
     "multipart/form-data": {"schema": MULTIPART},
 }
-BINARY = {"schema": {"type": "string", "format": "binary"}}
+CONTENT_OUT = {media: {"schema": {"type": "string", "format": "binary"}} for _, media in VARIANTS.values()}
 
 
 def video_routes(worker: Worker, access: Access) -> APIRouter:
@@ -46,15 +46,12 @@ def video_routes(worker: Worker, access: Access) -> APIRouter:
     model = worker.studio.abilities.model
 
     def find(request: Request, video_id: str) -> Job:
-        job = worker.get(video_id, access.owner(request))
-        if job.request.kind not in (FilmRequest.kind, AnimateRequest.kind):
-            raise NoSuchJobError("there is no such job; it may have expired, or been deleted")
-        return job
+        return _check_is_film(worker.get(video_id, access.owner(request)))
 
     @router.post(
         "",
         responses=documented(400, 401, 404, 413, 415, 429, 503),
-        openapi_extra={"requestBody": {"required": True, "content": CONTENT}},
+        openapi_extra={"requestBody": {"required": True, "content": CONTENT_IN}},
     )
     async def create(request: Request) -> dict[str, Any]:
         """Begin a film, from words or of a picture whose regions move."""
@@ -72,18 +69,11 @@ def video_routes(worker: Worker, access: Access) -> APIRouter:
     @router.get(
         "/{video_id}/content",
         response_class=Response,
-        responses={
-            **documented(400, 401, 404, 409, 500, 503),
-            200: {"content": {media: BINARY for _, media in VARIANTS.values()}},
-        },
+        responses=documented(400, 401, 404, 409, 500, 503) | {200: {"content": CONTENT_OUT}},
     )
     async def download(video_id: str, request: Request, variant: str = "video") -> Response:
         """The film: `variant` video (MP4), webp or gif; the last two are stickers."""
-        if variant not in VARIANTS:
-            raise ValueError(f"variant is {ascii(variant)[:40]}; give one of {', '.join(VARIANTS)}")
-        ending, media = VARIANTS[variant]
-        path = next(path for path in result_of(find(request, video_id)).files if path.suffix == ending)
-        return FileResponse(path, media_type=media, filename=path.name)
+        return _content(find(request, video_id), variant)
 
     @router.delete("/{video_id}", responses=documented(401, 404))
     async def delete(video_id: str, request: Request) -> dict[str, Any]:
@@ -92,6 +82,20 @@ def video_routes(worker: Worker, access: Access) -> APIRouter:
         return {"id": video_id, "object": "video.deleted", "deleted": True}
 
     return router
+
+
+def _check_is_film(job: Job) -> Job:
+    if job.request.kind not in (FilmRequest.kind, AnimateRequest.kind):
+        raise NoSuchJobError("there is no such job; it may have expired, or been deleted")
+    return job
+
+
+def _content(job: Job, variant: str) -> Response:
+    if variant not in VARIANTS:
+        raise ValueError(f"variant is {ascii(variant)[:40]}; give one of {', '.join(VARIANTS)}")
+    ending, media = VARIANTS[variant]
+    path = next(path for path in result_of(job).files if path.suffix == ending)
+    return FileResponse(path, media_type=media, filename=path.name)
 
 
 def video_schemas() -> dict[str, Any]:
