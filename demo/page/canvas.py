@@ -93,7 +93,7 @@ def _tint(shown: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> 
 
 def _dot(shown: np.ndarray, point: Point, colour: tuple[int, int, int], *, scale: int) -> None:
     """Full where something is meant, crossed where not."""
-    centre = (round((point.x + 0.5) * scale), round((point.y + 0.5) * scale))
+    centre = (round(point.x * scale), round(point.y * scale))
     cv2.circle(shown, centre, DOT_PX + 2, (255, 255, 255), thickness=-1, lineType=cv2.LINE_AA)
     cv2.circle(shown, centre, DOT_PX, colour if point.positive else (40, 40, 40), thickness=-1, lineType=cv2.LINE_AA)
     if not point.positive:

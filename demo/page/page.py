@@ -24,6 +24,7 @@ def make_page(worker: Worker, studio: Any) -> gr.Blocks:
     with gr.Blocks(title="点睛 Dianjing", analytics_enabled=False, delete_cache=(CACHE_S // 24, CACHE_S)) as page:
         token = gr.BrowserState(None, storage_key="dianjing-visitor")
         shared = Shared(worker=worker, studio=studio, shelf=Shelf(), token=token)
+        connect_programs(shared)  # first: a private event of the same name would take theirs
         with gr.Row(elem_classes="dj-head"):
             gr.HTML(text("head_title"), elem_classes="dj-title")
             gr.HTML(text("head_motto"), elem_classes="dj-motto")
@@ -40,7 +41,6 @@ def make_page(worker: Worker, studio: Any) -> gr.Blocks:
             send = {"shared": shared, "tabs": tabs}
             connect_send(draw.to_animate, draw.chosen, animate, made=lambda visit: visit.pictures, **send)
             connect_send(talk.to_animate, talk.chosen, animate, made=lambda visit: visit.talked, **send)
-        connect_programs(shared)
         _connect_coming(page, shared, draw, animate, film, talk)
     return page
 

@@ -166,7 +166,7 @@ def _connect_tools(tab: TalkTab, shared: Shared) -> None:
     tab.undo.click(changed(lambda visit: start(shared, visit).undo()), shared.token, outputs, **quiet())
     fork = changed(lambda visit: visit.add_talk(start(shared, visit).fork()))
     tab.fork.click(fork, shared.token, outputs, **quiet())
-    tab.new.click(changed(new), shared.token, outputs, **quiet())
+    gr.on([tab.new.click, tab.chat.clear], changed(new), shared.token, outputs, **quiet())
     tab.which.input(changed(Visit.choose_talk), [shared.token, tab.which], outputs, **quiet())
     tab.load.upload(changed(load), [shared.token, tab.load], outputs, **quiet())
 

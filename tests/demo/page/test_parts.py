@@ -82,7 +82,8 @@ def test_a_visitor_finds_the_same_things_by_token_and_before_it_by_session():
 def test_what_is_kept_outlives_the_workers_file_until_it_is_cleared(tmp_path):
     file = tmp_path / "made.png"
     file.write_bytes(b"picture")
-    _, visit = Shelf().visit(None, "session")
+    shelf = Shelf()  # its folder goes with it
+    _, visit = shelf.visit(None, "session")
     made = visit.keep(visit.pictures, [file], RECORD)
     file.unlink()
     assert made.files[0].read_bytes() == b"picture"

@@ -79,5 +79,5 @@ def test_a_program_is_told_what_was_wrong_in_its_language(address):
     from gradio_client.exceptions import AppError
 
     client = Client(address, verbose=False, headers={"Accept-Language": "zh-CN"})
-    with pytest.raises(AppError, match="请给 1 到 1000"):
+    with pytest.raises(AppError, match="请给出 1 到 1000 的整数"):
         client.predict("a cat", num_inference_steps=0, api_name="/draw")
