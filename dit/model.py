@@ -22,7 +22,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dianjing.dit.block import DiTBlock, ScaleShiftNorm
-from dianjing.dit.checks import as_frames, check_click, check_sizes
+from dianjing.dit.checks import as_frames, check_film, check_sizes
 from dianjing.dit.condition import Condition
 from dianjing.dit.embeddings import PatchEmbed, Projection, TimeExtraEmbedding
 from dianjing.dit.film import Click, ClickConditioner, Film, MotionBlock, film_rotation, frame_rotation, make_film
@@ -177,7 +177,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         texts = (encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5)
         prepared = []
         with onloaded(self):
-            self._check_film(num_frames, click, batch_size=len(encoder_hidden_states))
+            check_film(self.config, num_frames, click, batch_size=len(encoder_hidden_states))
             text, mask, temb = self._encode(timesteps.unsqueeze(-1), *texts, image_meta_size, style, click)
             film = self._film(num_frames, click, text, mask, grid=(rows, columns))
             for block in self.blocks:
@@ -230,7 +230,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             raise ValueError("give either `condition`, or `timestep` and the text states of both encoders")
         else:
             texts = (encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5)
-            self._check_film(num_frames, click, batch_size=batch_size)
+            check_film(self.config, num_frames, click, batch_size=batch_size)
             text, mask, temb = self._encode(timestep.expand(batch_size), *texts, image_meta_size, style, click)
             film = self._film(num_frames, click, text, mask, grid=(rows, columns))
             if image_rotary_emb is None:
@@ -281,12 +281,6 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             states = torch.where(present, states, self.text_embedding_padding.to(states.dtype))
         temb = self.time_extra_emb(timesteps, text_t5, sizes, style)
         return *fill_up(states), temb if click is None or self.click is None else temb + self.click.time(click)
-
-    def _check_film(self, num_frames: int, click: Click | None, *, batch_size: int) -> None:
-        if click is not None:
-            check_click(click, batch_size=batch_size, num_frames=num_frames, max_regions=self.config.max_regions)
-        if num_frames > 1 and self.motion_blocks is None:
-            raise ValueError(f"{num_frames} frames; this model draws pictures, use one with use_motion_blocks")
 
     def _film(
         self, num_frames: int, click: Click | None, text: Tensor, mask: Tensor | None, *, grid: tuple[int, int]
