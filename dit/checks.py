@@ -1,5 +1,7 @@
 """Configurations and inputs that cannot work, refused by name."""
 
+from typing import Any
+
 from torch import Tensor
 
 from dianjing.dit.embeddings import POOL_HEADS
@@ -41,8 +43,15 @@ def as_frames(latents: Tensor) -> Tensor:
     return latents.unsqueeze(2) if latents.ndim == 4 else latents
 
 
-def check_click(click: Click, *, batch_size: int, num_frames: int, max_regions: int) -> None:
-    """Raise ValueError for a click that this model was not trained for."""
+def check_film(config: Any, num_frames: int, click: Click | None, *, batch_size: int) -> None:
+    """Raise ValueError for frames or a click that a model of this configuration was not trained for."""
+    if click is not None:
+        _check_click(click, batch_size=batch_size, num_frames=num_frames, max_regions=config.max_regions)
+    if num_frames > 1 and not config.use_motion_blocks:
+        raise ValueError(f"{num_frames} frames; this model draws pictures, use one with use_motion_blocks")
+
+
+def _check_click(click: Click, *, batch_size: int, num_frames: int, max_regions: int) -> None:
     if not max_regions:
         raise ValueError("this model was trained without clicks; use one whose configuration has max_regions")
     if click.masks.shape[1] != max_regions:

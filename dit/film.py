@@ -1,13 +1,14 @@
 """Time: what turns the picture model into one for film, and what a click asks of it.
 
-B batch, F frames, R regions, M tokens of a motion phrase, P phrase tokens in all, N image tokens, D width, H heads,
-E head width, T text width; latents are B C F Y X.
+B batch, F frames, R regions, M tokens of a motion phrase, L text tokens, P tokens of text and phrases, N image tokens,
+D width, H heads, E head width, T text width; latents are B C F Y X.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
+from diffusers.models.attention import FeedForward
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -45,8 +46,8 @@ class Film:
     num_frames: int
     rotation: Tensor  # (F, N, E/2, 2) over time and places, or (F, 1, E/2, 2) over time alone
     start: Tensor | None = None  # (B, F, N, D), added to the tokens: masks and first frame
-    phrases: tuple[KeyValue, ...] | None = None  # one for each motion block, (B, P, H, E)
-    mask: Tensor | None = None  # (B, 1, 1, P), added to the scores
+    said: tuple[KeyValue, ...]  # text and phrases, one for each motion block, (B, P, H, E)
+    mask: Tensor | None = None  # (B or 1, 1, 1, P), added to the scores
 
     def first(self, num_frames: int) -> "Film":
         start = None if self.start is None else self.start[:, :num_frames]
@@ -54,12 +55,12 @@ class Film:
 
     def apply(self, change: Callable[[Tensor], Tensor]) -> "Film":
         """The same with a change to every tensor that has rows; the rotation has none."""
-        phrases = self.phrases and tuple(KeyValue(change(key), change(value)) for key, value in self.phrases)
+        mask = self.mask if self.mask is None or len(self.mask) == 1 else change(self.mask)
         return replace(
             self,
             start=None if self.start is None else change(self.start),
-            phrases=phrases,
-            mask=None if self.mask is None else change(self.mask),
+            said=tuple(KeyValue(change(key), change(value)) for key, value in self.said),
+            mask=mask,
         )
 
 
@@ -95,52 +96,52 @@ def reset(module: nn.Module) -> None:
 
 
 class MotionBlock(nn.Module):
-    """After a block of the picture model: attention over time, then to the motion phrases. Starts as nothing.
+    """After a block of the picture model: attention over time, to text and motion phrases, feed-forward.
 
-    Each place attends to itself in all frames, or, where the rotation has places, every place to every place in all
-    frames: what moves is then seen where it was, for the price of longer rows.
+    Starts as nothing. Each place attends to itself in all frames, or, where the rotation has places, every place to
+    every place in all frames: what moves is then seen where it was, for the price of longer rows. With text and
+    feed-forward of its own, time can be learnt while the picture model stays as it is.
     Source: AnimateDiff (arXiv 2307.04725); the phrases' own attention: Follow-Your-Click, "motion-augmented module".
     """
 
-    def __init__(self, width: int, *, heads: int, head_dim: int, text_dim: int | None):
+    def __init__(self, width: int, *, heads: int, head_dim: int, text_dim: int, hidden_dim: int, activation: str):
         super().__init__()
         self.norm1 = LayerNorm(width, eps=EPS)
         self.attn1 = Attention(width, heads=heads, head_dim=head_dim)
-        if text_dim is not None:
-            self.norm2 = LayerNorm(width, eps=EPS)
-            self.attn2 = Attention(width, heads=heads, head_dim=head_dim, text_dim=text_dim)
+        self.norm2 = LayerNorm(width, eps=EPS)
+        self.attn2 = Attention(width, heads=heads, head_dim=head_dim, text_dim=text_dim)
+        self.norm3 = LayerNorm(width, eps=EPS)
+        self.ff = FeedForward(width, activation_fn=activation, inner_dim=hidden_dim)
         self.start_at_nothing()
 
     @torch.no_grad()
     def start_at_nothing(self) -> None:
-        """Random weights inside, zeros at the end of both attentions."""
+        """Random weights inside, zeros at the end of each part."""
         reset(self)
-        for module in self.children():
-            if isinstance(module, Attention):
-                module.to_out[0].weight.zero_()
-                module.to_out[0].bias.zero_()
+        for last in (self.attn1.to_out[0], self.attn2.to_out[0], self.ff.net[-1]):
+            last.weight.zero_()
+            last.bias.zero_()
 
-    def forward(
-        self, x: Tensor, num_frames: int, turns: Tensor, mask: Tensor | None = None, phrases: KeyValue | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, num_frames: int, turns: Tensor, said: KeyValue, mask: Tensor | None = None) -> Tensor:
         """(B F, N, D) -> (B F, N, D); turns (F, N or 1, 1, E/2, 2) or complex."""
         tokens = x.shape[1]
         if turns.shape[1] == tokens > 1:
             x = rearrange(x, "(b f) n d -> b (f n) d", f=num_frames)
             turns = turns.flatten(0, 1)
             x = x + self.attn1(self.norm1(x), turns)
-            x = self._obey(x, turns, mask, phrases)
+            x = self._obey(x, turns, said, mask)
             return rearrange(x, "b (f n) d -> (b f) n d", f=num_frames)
         x = rearrange(x, "(b f) n d -> (b n) f d", f=num_frames)
         turns = turns.squeeze(1)
         x = x + self.attn1(self.norm1(x), turns)
         x = rearrange(x, "(b n) f d -> b (n f) d", n=tokens)
-        x = self._obey(x, turns.repeat(tokens, *(1,) * (turns.ndim - 1)), mask, phrases)
+        x = self._obey(x, turns.repeat(tokens, *(1,) * (turns.ndim - 1)), said, mask)
         return rearrange(x, "b (n f) d -> (b f) n d", f=num_frames)
 
-    def _obey(self, x: Tensor, turns: Tensor, mask: Tensor | None, phrases: KeyValue | None) -> Tensor:
-        """(B, F N, D) or (B, N F, D): what the motion phrases ask for is added."""
-        return x if phrases is None else x + self.attn2(self.norm2(x), turns, mask, phrases)
+    def _obey(self, x: Tensor, turns: Tensor, said: KeyValue, mask: Tensor | None) -> Tensor:
+        """(B, F N, D) or (B, N F, D): what text and phrases ask for is done."""
+        x = x + self.attn2(self.norm2(x), turns, mask, said)
+        return x + self.ff(self.norm3(x))
 
 
 class ClickConditioner(nn.Module):
@@ -155,7 +156,6 @@ class ClickConditioner(nn.Module):
         self.elapsed = nn.Linear(SINUSOID_DIM, width, bias=False)
         self.strength = nn.Linear(max_regions * SINUSOID_DIM, width, bias=False)
         self.region = nn.Parameter(torch.empty(max_regions, text_dim))
-        self.nothing = nn.Parameter(torch.empty(text_dim))  # what is attended to where nothing is asked
         self.start_at_nothing()
 
     @torch.no_grad()
@@ -164,8 +164,7 @@ class ClickConditioner(nn.Module):
         self.patch.weight.zero_()
         self.elapsed.weight.zero_()
         self.strength.weight.zero_()
-        self.region.normal_(std=len(self.nothing) ** -0.5)
-        self.nothing.normal_()
+        self.region.normal_(std=self.region.shape[1] ** -0.5)
 
     def start(self, click: Click, num_frames: int) -> Tensor:
         """(B, F, N, D): the mask is on the first frame, the first frame's latents are on all.
@@ -183,13 +182,11 @@ class ClickConditioner(nn.Module):
         return tokens + is_shown[:, None, None, None] * self.elapsed(waves)[:, None]
 
     def phrases(self, click: Click) -> tuple[Tensor, Tensor]:
-        """Text (B, P, T) and its mask (B, 1, 1, P), to be added to scores."""
-        states = (click.phrases + self.region[:, None]).flatten(1, 2)  # (B, R M, T)
-        nothing = self.nothing.to(states.dtype).expand(len(states), 1, -1)
+        """Tokens (B, R M, T) and their mask (B, 1, 1, R M), to be added to scores."""
+        states = (click.phrases + self.region[:, None]).flatten(1, 2)
         absent = click.phrases_mask.flatten(1) == 0
         mask = torch.zeros_like(absent, dtype=states.dtype).masked_fill(absent, -torch.inf)
-        mask = torch.cat([mask.new_zeros(len(mask), 1), mask], dim=1)
-        return torch.cat([nothing, states], dim=1), mask[:, None, None]
+        return states, mask[:, None, None]
 
     def time(self, click: Click) -> Tensor:
         """(B, D), to be added to the time embedding; regions without a phrase add nothing."""
@@ -199,16 +196,28 @@ class ClickConditioner(nn.Module):
 
 
 def make_film(
-    rotation: Tensor, blocks: Iterable[MotionBlock], conditioner: ClickConditioner | None, click: Click | None
+    rotation: Tensor,
+    blocks: Iterable[MotionBlock],
+    conditioner: ClickConditioner | None,
+    click: Click | None,
+    *,
+    text: Tensor,
+    mask: Tensor | None,
 ) -> Film:
-    """What frames turned by `rotation` (F, N or 1, E/2, 2) share, and what a click asks of them."""
-    num_frames = len(rotation)
-    if click is None or conditioner is None:
-        return Film(num_frames=num_frames, rotation=rotation)
-    text, mask = conditioner.phrases(click)
-    phrases = []
+    """What frames turned by `rotation` (F, N or 1, E/2, 2) share, and what text and a click ask of them.
+
+    text (B, L, T), and its mask (1, 1, 1, L), to be added to scores.
+    """
+    num_frames, start = len(rotation), None
+    if click is not None and conditioner is not None:
+        phrases, asked = conditioner.phrases(click)
+        if mask is None:
+            mask = text.new_zeros(1, 1, 1, text.shape[1])
+        mask = torch.cat([mask.expand(len(asked), -1, -1, -1), asked], dim=-1)
+        text = torch.cat([text, phrases.to(text.dtype)], dim=1)
+        start = conditioner.start(click, num_frames)
+    said = []
     for block in blocks:
         with onloaded(block):
-            phrases.append(block.attn2.key_value(text))
-    start = conditioner.start(click, num_frames)
-    return Film(num_frames=num_frames, rotation=rotation, start=start, phrases=tuple(phrases), mask=mask)
+            said.append(block.attn2.key_value(text))
+    return Film(num_frames=num_frames, rotation=rotation, start=start, said=tuple(said), mask=mask)

@@ -22,7 +22,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dianjing.dit.block import DiTBlock, ScaleShiftNorm
-from dianjing.dit.checks import as_frames, check_click, check_sizes
+from dianjing.dit.checks import as_frames, check_film, check_sizes
 from dianjing.dit.condition import Condition
 from dianjing.dit.embeddings import PatchEmbed, Projection, TimeExtraEmbedding
 from dianjing.dit.film import Click, ClickConditioner, Film, MotionBlock, film_rotation, frame_rotation, make_film
@@ -120,9 +120,16 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         self.motion_blocks: nn.ModuleList | None = None
         self.click: ClickConditioner | None = None
         if use_motion_blocks:
-            phrase_dim = cross_attention_dim if max_regions else None
             self.motion_blocks = nn.ModuleList(
-                MotionBlock(width, heads=heads, head_dim=head_dim, text_dim=phrase_dim) for _ in range(num_layers)
+                MotionBlock(
+                    width,
+                    heads=heads,
+                    head_dim=head_dim,
+                    text_dim=cross_attention_dim,
+                    hidden_dim=int(width * mlp_ratio),
+                    activation=activation_fn,
+                )
+                for _ in range(num_layers)
             )
         if max_regions:
             sizes = {"width": width, "text_dim": cross_attention_dim, "patch_size": patch_size}
@@ -170,8 +177,9 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         texts = (encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5)
         prepared = []
         with onloaded(self):
-            film = self._film(num_frames, click, batch_size=len(encoder_hidden_states), grid=(rows, columns))
+            check_film(self.config, num_frames, click, batch_size=len(encoder_hidden_states))
             text, mask, temb = self._encode(timesteps.unsqueeze(-1), *texts, image_meta_size, style, click)
+            film = self._film(num_frames, click, text, mask, grid=(rows, columns))
             for block in self.blocks:
                 with onloaded(block):
                     prepared.append(block.prepare(temb, text))
@@ -222,8 +230,9 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             raise ValueError("give either `condition`, or `timestep` and the text states of both encoders")
         else:
             texts = (encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5)
-            film = self._film(num_frames, click, batch_size=batch_size, grid=(rows, columns))
+            check_film(self.config, num_frames, click, batch_size=batch_size)
             text, mask, temb = self._encode(timestep.expand(batch_size), *texts, image_meta_size, style, click)
+            film = self._film(num_frames, click, text, mask, grid=(rows, columns))
             if image_rotary_emb is None:
                 rotation = self._rotation(rows, columns, device=latents.device)
             else:
@@ -273,20 +282,18 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         temb = self.time_extra_emb(timesteps, text_t5, sizes, style)
         return *fill_up(states), temb if click is None or self.click is None else temb + self.click.time(click)
 
-    def _film(self, num_frames: int, click: Click | None, *, batch_size: int, grid: tuple[int, int]) -> Film | None:
+    def _film(
+        self, num_frames: int, click: Click | None, text: Tensor, mask: Tensor | None, *, grid: tuple[int, int]
+    ) -> Film | None:
         """What the frames share; None for a picture."""
-        if click is not None:
-            check_click(click, batch_size=batch_size, num_frames=num_frames, max_regions=self.config.max_regions)
-        if num_frames == 1:
+        if num_frames == 1 or self.motion_blocks is None:
             return None
-        if self.motion_blocks is None:
-            raise ValueError(f"{num_frames} frames; this model draws pictures, use one with use_motion_blocks")
         head_dim, device = self.config.attention_head_dim, self.proj_out.weight.device
         if self.config.motion_span == "picture":
             rotation = film_rotation(num_frames, *grid, head_dim=head_dim, device=device)
         else:
             rotation = frame_rotation(num_frames, head_dim=head_dim, device=device)
-        return make_film(rotation, self.motion_blocks, self.click, click)
+        return make_film(rotation, self.motion_blocks, self.click, click, text=text, mask=mask)
 
     def _run_blocks(self, tokens: Tensor, guide: Guide, residuals: Sequence[Tensor] | None) -> Tensor:
         num_skips = (len(self.blocks) - 1) // 2
@@ -309,8 +316,8 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             else:
                 tokens = self._run(block, *inputs)
             if film is not None and self.motion_blocks is not None:
-                phrases = film.phrases and film.phrases[layer]
-                tokens = self._run(self.motion_blocks[layer], tokens, film.num_frames, frame_turns, film.mask, phrases)
+                inputs_of_film = (film.num_frames, frame_turns, film.said[layer], film.mask)
+                tokens = self._run(self.motion_blocks[layer], tokens, *inputs_of_film)
             if layer < num_skips:
                 skips.append(tokens)
         return tokens

@@ -210,10 +210,11 @@ def test_how_far_a_place_sees_over_time_is_its_span(make_model, make_text, laten
         tokens = torch.randn(2 * NUM_FRAMES, rows * columns, model.inner_dim)
         text = make_text(model)
         film = model.condition(TIMESTEPS, **text, size=(8, 8), num_frames=NUM_FRAMES).film
-        turns = model._turns(film.rotation)
+        turns, said = model._turns(film.rotation), film.said[0]
         changed = tokens.clone()
         changed[0, 5] = torch.randn(model.inner_dim)  # frame 0 of the first clip, one place
-        moved = (block(changed, NUM_FRAMES, turns) - block(tokens, NUM_FRAMES, turns)).abs().amax(dim=-1) > 1e-6
+        before, after = (block(x, NUM_FRAMES, turns, said) for x in (tokens, changed))
+        moved = (after - before).abs().amax(dim=-1) > 1e-6
         assert not moved[NUM_FRAMES:].any()  # the other clip
         seen[span] = moved[:NUM_FRAMES]
     assert seen["place"].nonzero()[:, 1].unique().tolist() == [5]
