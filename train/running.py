@@ -1,6 +1,7 @@
 """A run from its config to its export, on one process or many."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,11 +60,23 @@ def start(config: Run) -> Accelerator:
     torch.backends.cudnn.allow_tf32 = run.matmul_precision != "highest"
     torch.backends.cudnn.benchmark = True
     torch.set_flush_denormal(True)  # a quarter of the autoencoder's time on a CPU
+    check_launch()
     run.folder.mkdir(parents=True, exist_ok=True)
     return Accelerator(
         mixed_precision=run.mixed_precision, kwargs_handlers=unused_parameters(config),
         log_with=list(run.trackers) or None, project_dir=run.folder,
     )  # fmt: skip
+
+
+def check_launch() -> None:
+    """Raises ValueError for a way of sharding whose weights and moments could not be saved here."""
+    flags = {name: os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("DEEPSPEED", "FSDP")}
+    if flags["DEEPSPEED"] or (flags["FSDP"] and os.environ.get("FSDP_VERSION", "1") != "2"):
+        given = "DeepSpeed" if flags["DEEPSPEED"] else "FSDP 1"
+        raise ValueError(
+            f"launched with {given}, whose weights and moments our checkpoints do not hold; "
+            "FSDP2 spreads the same: accelerate launch --config_file train/recipes/fsdp2.yaml"
+        )
 
 
 def plan_of(config: Run) -> Iterator[str]:
