@@ -1,5 +1,7 @@
 """Several processes compute what one does, and their checkpoints go on anywhere."""
 
+import json
+
 import pytest
 import torch
 from accelerate.commands.config import load_config_from_file
@@ -30,6 +32,17 @@ def test_two_processes_equal_one_and_go_on_as_one_and_as_two(tmp_path):
     assert trainer.step == 5
     trainer.train(batches(), wants_stop=never)
     assert_close(files(tmp_path / "one"), files(tmp_path / "two"))
+
+
+def test_gradient_that_is_not_finite_on_one_rank_stops_all_before_its_step_and_names_the_samples(tmp_path):
+    job = {"folder": str(tmp_path), "last": 6, "poisoned_rank": 1, "poison_step": 4}
+    ranks = ended(start_ranks(job))
+    for code, said in ranks:
+        assert code == 1
+        assert "Diverged: the gradient of step 4 is not finite (seed 7, picture samples 16 to 19)" in said
+    assert newest_valid(tmp_path / "checkpoints")[0].step == 3
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("*.yaml")))

@@ -11,7 +11,8 @@ from dianjing.train.data import Batch
 from dianjing.train.finetune.encoding import Encoded
 from dianjing.train.finetune.sections import FinetuneObjective
 from dianjing.train.sets.entries import Entry
-from dianjing.train.sets.plan import FilePlan
+from dianjing.train.sets.plan import FilePlan, FileSample
+from dianjing.train.sets.skipping import Skips
 
 NAMES = {"text_encoder": ("embeds", "mask"), "text_encoder_2": ("embeds_t5", "mask_t5")}  # of states in a batch
 
@@ -22,20 +23,36 @@ class EncodedBatches(Dataset[Batch]):
     "latents" are (B, C, Y, X), states (B, L, T) and masks (B, L) of both text encoders.
     """
 
-    def __init__(self, plan: FilePlan, encoded: Encoded, objective: FinetuneObjective, *, seed: int) -> None:
-        self.plan, self.encoded, self.objective, self.seed = plan, encoded, objective, seed
+    def __init__(
+        self, plan: FilePlan, encoded: Encoded, objective: FinetuneObjective, *, seed: int, skips: Skips
+    ) -> None:
+        self.plan, self.encoded, self.objective, self.seed, self.skips = plan, encoded, objective, seed, skips
 
     def __getitem__(self, index: int) -> Batch:
         step, micro = divmod(index, self.plan.accumulation)
         layout = self.plan.at(step).layout
         rows = layout.rows(micro)
-        samples = [self.plan.sample(step, row) for row in range(rows.start, rows.stop)]
+        samples, latents = zip(*(self._readable(step, row) for row in range(rows.start, rows.stop)), strict=True)
         draws = np.random.default_rng((self.seed, step)).random((layout.global_batch, 3))[rows]
-        batch = {"latents": torch.stack([self.encoded.latents(sample.entry, sample.shape) for sample in samples])}
+        batch = {"latents": torch.stack(latents)}
         texts = [caption(sample.entry, draw, self.objective) for sample, draw in zip(samples, draws, strict=True)]
         for encoder, said in zip(NAMES, zip(*texts, strict=True), strict=True):
             batch |= states_of(self.encoded, encoder, said)
         return batch
+
+    def _readable(self, step: int, row: int) -> tuple[FileSample, Tensor]:
+        """What is due, with its latents; in place of what cannot be read the next picture of its shape.
+
+        Raises: ValueError where too many cannot.
+        """
+        after = 0
+        while True:
+            sample = self.plan.sample(step, row, after=after)
+            try:
+                return sample, self.encoded.latents(sample.entry, sample.shape)
+            except ValueError as error:
+                self.skips.add(sample.entry.name, str(error))
+            after += 1
 
 
 def caption(entry: Entry, draws: Sequence[float], objective: FinetuneObjective) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 L text tokens, T width of an encoder's states; latents are C Y X.
 """
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,9 @@ class Encoded:
         """(C, Y, X), scaled as the transformer takes them."""
         return self.cache.read(self._latents_key(entry, shape))["latents"]
 
+    def holds(self, entry: Entry, shape: Shape) -> bool:
+        return self._latents_key(entry, shape) in self.cache
+
     def states(self, text: str, encoder: str) -> tuple[Tensor, Tensor]:
         """(L, T) and mask (L,)."""
         found = self.cache.read(self._states_key(text, encoder))
@@ -68,12 +72,9 @@ class Encoded:
 
     @torch.no_grad()
     def fill_latents(self, pictures: Mapping[Shape, Sequence[Entry]], *, device: torch.device, share: Share) -> None:
-        """Raises: ValueError for a picture that changed since it was looked at."""
+        """What changed since it was looked at, and cannot be read any more, stays missing."""
         missing = [
-            (entry, shape)
-            for shape, entries in pictures.items()
-            for entry in entries
-            if self._latents_key(entry, shape) not in self.cache
+            (entry, shape) for shape, entries in pictures.items() for entry in entries if not self.holds(entry, shape)
         ]
         mine = share.of(missing)
         if not mine:
@@ -81,7 +82,11 @@ class Encoded:
         vae = AutoencoderKL.from_pretrained(self.folder / "vae", torch_dtype=self.dtype).to(device)
         for entry, shape in tqdm(mine, desc="latents", unit="picture"):
             height, width = shape
-            picture, _ = fit(decode(entry.source, name=entry.name), height=height, width=width)
+            try:
+                picture, _ = fit(decode(entry.source, name=entry.name), height=height, width=width)
+            except ValueError as error:
+                tqdm.write(f"not encoded: {error}", file=sys.stderr)
+                continue
             pixels = to_pixels(torch.from_numpy(np.asarray(picture)[None].copy()).to(device))
             latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode()[0] * vae.config.scaling_factor
             self.cache.write(self._latents_key(entry, shape), {"latents": latents})

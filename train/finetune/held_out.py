@@ -58,7 +58,8 @@ def split(gathered: Gathered, share: float) -> tuple[Gathered, dict[Shape, list[
 
 def parts(held: Mapping[Shape, Sequence[Entry]], encoded: Encoded) -> Iterator[Part]:
     """All that is measured, in batches."""
-    chosen = [(shape, entry) for shape, entries in held.items() for entry in entries][:MOST]
+    encodable = [(s, entry) for s, entries in held.items() for entry in entries if encoded.holds(entry, s)]
+    chosen = encodable[:MOST]
     for language in LANGUAGES:
         for shape in held:
             said = [e for s, e in chosen if s == shape and getattr(e, f"text_{language}") is not None]

@@ -21,6 +21,7 @@ from dianjing.train.noising import Noising
 from dianjing.train.sets.gathering import Gathered, gather
 from dianjing.train.sets.plan import FilePlan
 from dianjing.train.sets.shapes import shapes
+from dianjing.train.sets.skipping import Skips
 from dianjing.weights.fetching import find_folder
 from dianjing.weights.loading import check_folder
 
@@ -36,7 +37,11 @@ def prepare(config: FinetuneRun, accelerator: Accelerator) -> Job:
     plan = make_plan(config, kept, processes=accelerator.num_processes, rank=accelerator.process_index)
     torch.manual_seed(run.seed)  # the adapter's first weights; the loop has a generator of its own
     task = FinetuneTask(config, encoded, half=half_of(config), held_out=held_out)
-    return Job(task=task, batches=EncodedBatches(plan, encoded, config.objective, seed=run.seed))
+    skips = Skips(run.folder, limit=min(int(config.data.drop_limit * kept.count), kept.count - 1))
+    if accelerator.is_main_process:
+        skips.begin()
+    accelerator.wait_for_everyone()
+    return Job(task=task, batches=EncodedBatches(plan, encoded, config.objective, seed=run.seed, skips=skips))
 
 
 def make_plan(config: FinetuneRun, gathered: Gathered, *, processes: int, rank: int) -> FilePlan:

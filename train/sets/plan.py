@@ -69,9 +69,11 @@ class FilePlan:
         (height, width), _ = self._batch(step)
         return Bucket(layout=self.layout, height=height, width=width)
 
-    def sample(self, step: int, row: int) -> FileSample:
+    def sample(self, step: int, row: int, *, after: int = 0) -> FileSample:
+        """after: how many pictures of the same shape to go on by, where the one that is due cannot be read."""
         shape, indices = self._batch(step)
-        return FileSample(self.pictures[shape][indices[row]], shape)
+        among = self.pictures[shape]
+        return FileSample(among[(indices[row] + after) % len(among)], shape)
 
     def names(self, step: int) -> list[str]:
         shape, indices = self._batch(step)
