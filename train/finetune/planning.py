@@ -14,9 +14,11 @@ from typing import Any
 import psutil
 import torch
 from accelerate import PartialState
-from torch import Tensor
+from torch import Tensor, nn
 
 from dianjing.dit import DiT
+from dianjing.train.finetune.controlnet import make_controlnet, predict_controlled
+from dianjing.train.finetune.encoding import ENCODERS
 from dianjing.train.finetune.held_out import split
 from dianjing.train.finetune.preparing import gather_pictures, half_of, make_plan, read_json
 from dianjing.train.finetune.sections import FinetuneRun
@@ -27,6 +29,7 @@ from dianjing.weights.loading import check_folder
 
 GIB = 2**30
 ADAM_BYTES = 8  # two moments in float32
+SIZES, CONTROLNET_SIZES = (1, 2, 3), (4, 6)  # of the small models, in blocks
 REPEATS = 3  # of a timed step; the fastest counts
 
 
@@ -67,20 +70,27 @@ def estimate(config: FinetuneRun, folder: Path, shape: Shape, *, processes: int,
         whole = DiT.from_config(DiT.load_config(folder / "transformer"))
         settings = dict(whole.config)
         prepare_transformer(whole, config.model)
-    trained = sum(p.numel() for p in whole.parameters() if p.requires_grad)
-    frozen = sum(p.numel() for p in whole.parameters()) - trained
+        parts = [whole, *([make_controlnet(whole)] if config.model.trained == "controlnet" else [])]
+    if config.model.text_encoders == "joint":
+        parts += text_encoders(folder)
+    weights = [p for part in parts for p in part.parameters()]
+    trained = sum(p.numel() for p in weights if p.requires_grad)
+    frozen = sum(p.numel() for p in weights) - trained
     rows = config.run.batch_size // (config.run.accumulation * processes)
-    probes = [probe(config, folder, settings | {"num_layers": n}, shape, rows=rows, device=device) for n in (1, 2, 3)]
+    sizes = SIZES if config.model.trained != "controlnet" else CONTROLNET_SIZES
+    probes = [probe(config, folder, settings | {"num_layers": n}, shape, rows=rows, device=device) for n in sizes]
     saved, seconds = ([getattr(each, name) for each in probes] for name in ("saved_bytes", "seconds"))
     layers = settings["num_layers"]
     activations = extrapolate(saved, layers)
+    if config.model.text_encoders == "joint":
+        activations += text_activations(folder, rows=rows, lengths=(settings["text_len"], settings["text_len_t5"]))
     if config.model.recompute_every:  # while one block is computed again, its inside is there
         plain = config.model_copy(update={"model": config.model.model_copy(update={"recompute_every": 0})})
         inside = [
             probe(plain, folder, settings | {"num_layers": n}, shape, rows=rows, device=device).saved_bytes
-            for n in (2, 3)
+            for n in sizes[-2:]
         ]
-        activations += inside[1] - inside[0]
+        activations += (inside[1] - inside[0]) / (sizes[-1] - sizes[-2])
     half = torch.finfo(half_of(config)).bits // 8
     return Estimate(
         trained=trained, frozen=frozen, weights=4 * trained + half * frozen, gradients=4 * trained,
@@ -90,7 +100,13 @@ def estimate(config: FinetuneRun, folder: Path, shape: Shape, *, processes: int,
 
 
 def extrapolate(values: list[float], layers: int) -> float:
-    """From models of 1, 2 and 3 blocks, of which only the third takes a skip connection, to one of `layers`."""
+    """From models of SIZES, of which only the third takes a skip connection, to one of `layers`.
+
+    With a ControlNet from models of CONTROLNET_SIZES: it has blocks by twos.
+    """
+    if len(values) == len(CONTROLNET_SIZES):
+        four, six = values
+        return four + (layers - 4) / 2 * (six - four)
     one, two, three = values
     with_skip = len(range(layers // 2 + 1, layers))
     return one + (layers - 1 - with_skip) * (two - one) + with_skip * (three - two)
@@ -103,22 +119,58 @@ def probe(
     torch.manual_seed(0)
     half = half_of(config)
     transformer = DiT.from_config(settings).to(device, resting_dtype(config.model, half))
+    controlnet = make_controlnet(transformer) if config.model.trained == "controlnet" else None
     transformer = prepare_transformer(transformer, config.model)
     inputs = noise_inputs(settings, folder, shape, rows=rows, device=device, half=half)
-    own = {p.untyped_storage().data_ptr() for p in transformer.parameters()}
+    parts = nn.ModuleList([transformer] if controlnet is None else [transformer, controlnet.to(device)])
+    own = {p.untyped_storage().data_ptr() for p in parts.parameters()}
     seconds, saved = [], 0
     for repeat in range(REPEATS):
         began = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=half == torch.bfloat16):
             with counted(own) as storages:
-                loss = transformer(**inputs, return_dict=False)[0].float().square().mean()
+                loss = predict(transformer, controlnet, inputs).float().square().mean()
             saved = sum(storages.values()) if repeat == 0 else saved
             loss.backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - began)
-        transformer.zero_grad(set_to_none=True)
+        parts.zero_grad(set_to_none=True)
     return Probe(saved_bytes=saved, seconds=min(seconds))
+
+
+def predict(transformer: DiT, controlnet: Any, inputs: dict[str, Tensor]) -> Tensor:
+    if controlnet is None:
+        return transformer(**inputs, return_dict=False)[0]
+    noisy, timestep, *_ = inputs.values()
+    rest = {name: tensor for name, tensor in inputs.items() if name not in ("hidden_states", "timestep")}
+    return predict_controlled(transformer, controlnet, noisy, timestep, control=noisy, inputs=rest)
+
+
+def text_encoders(folder: Path) -> list[nn.Module]:
+    """Both, without weights; what is not trained of them is left out of the gradients."""
+    with torch.device("meta"):
+        bert, t5 = (kind(kind.config_class.from_pretrained(folder / name)) for name, kind in ENCODERS.items())
+    bert.pooler.requires_grad_(False)
+    return [bert, t5]
+
+
+def text_activations(folder: Path, *, rows: int, lengths: tuple[int, int]) -> int:
+    """Bytes that both encoders keep for their gradients: from small ones of one and two layers."""
+    total = 0
+    for (name, kind), length in zip(ENCODERS.items(), lengths, strict=True):
+        config = kind.config_class.from_pretrained(folder / name)
+        kept = []
+        for layers in (1, 2):
+            shrunk = kind.config_class.from_pretrained(folder / name, num_hidden_layers=layers, num_layers=layers)
+            encoder = kind(shrunk).eval()
+            own = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
+            ids = torch.ones(rows, length, dtype=torch.long)
+            with counted(own) as storages:
+                encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
+            kept.append(sum(storages.values()))
+        total += kept[0] + (config.num_hidden_layers - 1) * (kept[1] - kept[0])
+    return total
 
 
 @contextmanager

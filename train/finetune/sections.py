@@ -32,10 +32,17 @@ class LoraSection(Section):
 
 class FinetuneModel(Section):
     name: str  # of the registry, a diffusers folder or a Hub id
-    trained: Literal["lora", "all"] = "lora"
+    trained: Literal["lora", "all", "controlnet"] = "lora"  # controlnet: for line art, drawn from the pictures
+    text_encoders: Literal["frozen", "joint"] = "frozen"  # joint: trained too, and so not cached
     lora: LoraSection = LoraSection()
     recompute_every: int = Field(default=0, ge=0)  # gradient checkpointing: 0 no block, 1 every one, 2 every other
     attention_backend: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "FinetuneModel":
+        if self.text_encoders == "joint" and self.trained != "all":
+            raise ValueError(f"text_encoders = 'joint' with trained = {self.trained!r}; it takes trained = 'all'")
+        return self
 
 
 class FinetuneObjective(TimestepsSection):
