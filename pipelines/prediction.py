@@ -43,7 +43,7 @@ def model_inputs(
     inputs = dict(text.inputs(guided=guided))
     rows = len(inputs["encoder_hidden_states"])
     if transformer.config.use_style_cond_and_image_meta_size:
-        inputs["image_meta_size"] = torch.tensor([image_meta_size], dtype=torch.float32, device=device).expand(rows, -1)
+        inputs["image_meta_size"] = torch.tensor([image_meta_size], dtype=torch.float32, device=device).repeat(rows, 1)
         inputs["style"] = torch.zeros(rows, dtype=torch.long, device=device)  # the only style there is
     return inputs
 

@@ -180,7 +180,7 @@ class FinetuneTask(Task):
         height, width = (factor * side for side in latents.shape[-2:])
         sizes = torch.tensor([[height, width, height, width, 0, 0]], dtype=torch.float32, device=latents.device)
         style = torch.zeros(len(latents), dtype=torch.long, device=latents.device)
-        return {"image_meta_size": sizes.expand(len(latents), -1), "style": style}
+        return {"image_meta_size": sizes.repeat(len(latents), 1), "style": style}
 
     def grid(self) -> np.ndarray:
         """A picture for each prompt from the same noise; of an adapter's run the model without it above."""
