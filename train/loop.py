@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from dianjing.train.checkpoints import Checkpoint, check_space, save_checkpoint
 from dianjing.train.data import Batch, Bucket, PlannedBatches
-from dianjing.train.optimizing import MovingAverage, learning_rate, make_optimizer
+from dianjing.train.optimizing import learning_rate, make_average, make_optimizer
 from dianjing.train.sections import OptimizerSection, RunSection
 from dianjing.train.states import moments_of, take_moments, take_weights, weights_of, whole
 from dianjing.train.watching import Journal, peak_memory_gib
@@ -111,7 +111,7 @@ class Trainer:
             task.compile_parts(run.compile)
         self.task = task
         self.model, self.optimizer = accelerator.prepare(task, make_optimizer(task, optimizer))
-        self.average = MovingAverage(self.model, optimizer.ema_decay)
+        self.average = make_average(self.model, self.optimizer, optimizer)
         self.generator = torch.Generator(device)
         self.first_bad = torch.tensor(-1, device=device)
         self.sums: dict[str, tuple[Tensor, float]] = {}  # since the last log: sum and weight
@@ -122,9 +122,9 @@ class Trainer:
     def load(self, checkpoint: Checkpoint) -> None:
         """Weights, averages and optimizer moments of a checkpoint; the next step follows from it."""
         take_weights(self.model, checkpoint, "model")
+        take_moments(self.model, self.optimizer, checkpoint.tensors("optimizer"))
         with self.average.applied():
             take_weights(self.model, checkpoint, "ema")
-        take_moments(self.model, self.optimizer, checkpoint.tensors("optimizer"))
         self.step = checkpoint.step
 
     def save(self) -> None:
@@ -238,8 +238,11 @@ class Trainer:
         norm = whole(self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm))
         bad = ~torch.isfinite(norm)
         self.first_bad = torch.where(bad & (self.first_bad < 0), self.step, self.first_bad)
-        self.optimizer.optimizer.found_inf = bad.float()  # the fused kernel then leaves all as it is
-        self.optimizer.step()
+        if self.settings.kind == "adamw":
+            self.optimizer.optimizer.found_inf = bad.float()  # the fused kernel then leaves all as it is
+            self.optimizer.step()
+        elif not bad:  # the others cannot tell by themselves: this waits for the device
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(self.step)
         self._add({"grad_norm": norm})

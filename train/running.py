@@ -18,6 +18,7 @@ from dianjing.train.finetune import preparing as finetuning
 from dianjing.train.finetune.planning import dry_run
 from dianjing.train.finetune.sections import FinetuneRun
 from dianjing.train.loop import Job, Outcome, Trainer
+from dianjing.train.optimizing import check_optimizer
 from dianjing.train.plotting import plot_noise
 from dianjing.train.sections import AutoencoderRun
 from dianjing.train.text_to_image import noising_of
@@ -56,6 +57,7 @@ def start(config: Run) -> Accelerator:
     """Set up this process, and make the run's folder."""
     run = config.run
     check_trackers(run.trackers)
+    check_optimizer(config.optimizer)
     torch.set_float32_matmul_precision(run.matmul_precision)
     torch.backends.cudnn.allow_tf32 = run.matmul_precision != "highest"
     torch.backends.cudnn.benchmark = True

@@ -1,5 +1,6 @@
 """What a model and its optimizer know, whole on the main process however it is spread over many, by stable names."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from dianjing.train.checkpoints import Checkpoint, Tensors
 
+COUNTS = {"k", "weight_sum", "lr_max"}  # of a schedule-free optimizer: a group's, not a weight's
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
 
@@ -30,9 +32,13 @@ def weights_of(model: nn.Module) -> Tensors:
 
 
 def moments_of(model: nn.Module, optimizer: Any) -> Tensors:
-    """What the optimizer keeps of each weight, as "weight/kind"; on the main process alone."""
+    """What the optimizer keeps of each weight, as "weight/kind", and counts, as "/group/count"; on the main process."""
     found = get_optimizer_state_dict(model, optimizer, options=FULL).get("state", {})
-    return _apart({f"{name}/{kind}": value for name, kept in found.items() for kind, value in kept.items()})
+    moments = {f"{name}/{kind}": value for name, kept in found.items() for kind, value in _flat(kept).items()}
+    if found:
+        for index, group in enumerate(optimizer.param_groups):
+            moments |= {f"/{index}/{name}": torch.tensor(group[name]).double() for name in COUNTS & group.keys()}
+    return _apart(moments)
 
 
 def take_weights(model: nn.Module, checkpoint: Checkpoint, name: str) -> None:
@@ -48,13 +54,44 @@ def take_weights(model: nn.Module, checkpoint: Checkpoint, name: str) -> None:
 
 
 def take_moments(model: nn.Module, optimizer: Any, moments: Tensors) -> None:
-    groups = get_optimizer_state_dict(model, optimizer)["param_groups"]
-    kept: dict[str, Tensors] = {}
-    for key, value in moments.items():
-        name, _, kind = key.rpartition("/")
-        kept.setdefault(name, {})[kind] = value
-    state: Any = {"state": kept, "param_groups": groups}
-    set_optimizer_state_dict(model, optimizer, state, options=FULL)
+    """Raises ValueError where another kind of optimizer kept them."""
+    fresh = get_optimizer_state_dict(model, optimizer)
+    state: dict[str, Any] = dict(fresh["state"])
+    for name, own in fresh["state"].items():
+        kept = {key.removeprefix(f"{name}/"): value for key, value in moments.items() if key.startswith(f"{name}/")}
+        if not kept:  # it never had a gradient
+            del state[name]
+            continue
+        if kept.keys() != _flat(own).keys():
+            raise ValueError(
+                "the checkpoint is of another optimizer.kind; go on with that one, or in another run.folder"
+            )
+        state[name] = _filled(own, kept)
+    set_optimizer_state_dict(model, optimizer, {"state": state, "param_groups": fresh["param_groups"]}, options=FULL)
+    for index, group in enumerate(optimizer.param_groups):
+        for name in COUNTS & group.keys():
+            value = moments[f"/{index}/{name}"].item()
+            group[name] = int(value) if name == "k" else value
+
+
+def _flat(kept: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a/b": 1}; bitsandbytes keeps some moments a level down."""
+    flat: dict[str, Any] = {}
+    for name, value in kept.items():
+        flat |= _flat(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _filled(own: Mapping[str, Any], kept: Tensors, prefix: str = "") -> dict[str, Any]:
+    """The same tree with other values; what is a whole number stays one."""
+    filled: dict[str, Any] = {}
+    for name, value in own.items():
+        if isinstance(value, Mapping):
+            filled[name] = _filled(value, kept, f"{prefix}{name}/")
+        else:
+            found = kept[prefix + name]
+            filled[name] = int(found) if isinstance(value, int) else found
+    return filled
 
 
 def _apart(state: dict[str, Tensor]) -> Tensors:

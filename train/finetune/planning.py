@@ -28,7 +28,8 @@ from dianjing.weights.fetching import find_folder
 from dianjing.weights.loading import check_folder
 
 GIB = 2**30
-ADAM_BYTES = 8  # two moments in float32
+MOMENT_BYTES = {"adamw": 8, "adamw8bit": 2, "schedule_free": 8}  # of a parameter, beside the average
+SMALLEST_8BIT = 4096  # numbers; the moments of smaller tensors stay in float32
 SIZES, CONTROLNET_SIZES = (1, 2, 3), (4, 6)  # of the small models, in blocks
 REPEATS = 3  # of a timed step; the fastest counts
 
@@ -92,11 +93,16 @@ def estimate(config: FinetuneRun, folder: Path, shape: Shape, *, processes: int,
         ]
         activations += (inside[1] - inside[0]) / (sizes[-1] - sizes[-2])
     half = torch.finfo(half_of(config)).bits // 8
+    moments = sum(p.numel() * moment_bytes(p, config) for p in weights if p.requires_grad)
     return Estimate(
         trained=trained, frozen=frozen, weights=4 * trained + half * frozen, gradients=4 * trained,
-        optimizer=ADAM_BYTES * trained, average=4 * trained, activations=int(activations),
+        optimizer=moments, average=4 * trained, activations=int(activations),
         step_s=config.run.accumulation * max(extrapolate(seconds, layers), min(seconds)),
     )  # fmt: skip
+
+
+def moment_bytes(weight: Tensor, config: FinetuneRun) -> int:
+    return MOMENT_BYTES["adamw" if weight.numel() < SMALLEST_8BIT else config.optimizer.kind]
 
 
 def extrapolate(values: list[float], layers: int) -> float:
@@ -220,6 +226,8 @@ def remedies(config: FinetuneRun, found: Estimate) -> Iterator[str]:
     if model.trained == "all":
         saved = 16 * found.trained / GIB
         yield f'model.trained = "lora": about {saved:.1f} GiB less for gradients, moments and averages'
+    if config.optimizer.kind == "adamw":
+        yield f'optimizer.kind = "adamw8bit": up to {6 * found.trained / GIB:.1f} GiB less for moments'
     if not model.recompute_every:
         yield "model.recompute_every = 1: most of the activations less, about a third more time"
     if run.batch_size > run.accumulation:
