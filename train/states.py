@@ -37,7 +37,9 @@ def moments_of(model: nn.Module, optimizer: Any) -> Tensors:
     moments = {f"{name}/{kind}": value for name, kept in found.items() for kind, value in _flat(kept).items()}
     if found:
         for index, group in enumerate(optimizer.param_groups):
-            moments |= {f"/{index}/{name}": torch.tensor(group[name]).double() for name in COUNTS & group.keys()}
+            moments |= {
+                f"/{index}/{name}": torch.tensor(group[name], dtype=torch.float64) for name in COUNTS & group.keys()
+            }
     return _apart(moments)
 
 
