@@ -47,7 +47,7 @@ def test_gradient_that_is_not_finite_on_one_rank_stops_all_before_its_step_and_n
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("*.yaml")))
 def test_accelerate_reads_every_recipe_and_asks_how_many_devices_there_are(recipe):
-    config = load_config_from_file(RECIPES / f"{recipe}.yaml")
+    config = load_config_from_file(str(RECIPES / f"{recipe}.yaml"))
     assert config.num_processes == -1
 
 
