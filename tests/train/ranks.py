@@ -57,7 +57,7 @@ def start_ranks(job: dict[str, Any], *, count: int = 2, recipe: str = "ddp") -> 
     ]  # fmt: skip
 
 
-def ended(ranks: list[subprocess.Popen], *, timeout_s: float = 250) -> list[tuple[int, str]]:
+def ended(ranks: list[subprocess.Popen], *, timeout_s: float = 500) -> list[tuple[int, str]]:
     """The exit code and the errors of each."""
     try:
         errors = [rank.communicate(timeout=timeout_s)[1] for rank in ranks]

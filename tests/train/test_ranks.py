@@ -12,7 +12,7 @@ from tests.train.conftest import TinyWorld, autoencoder_run, make_trainer
 from tests.train.ranks import RECIPES, ended, start_ranks
 from tests.train.test_loop import files, never
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 
 def assert_close(one, other):

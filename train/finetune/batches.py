@@ -7,11 +7,13 @@ import torch
 from torch.utils.data import Dataset
 
 from dianjing.train.data import Batch
+from dianjing.train.finetune.clicking import click_batch, click_draw
 from dianjing.train.finetune.encoding import Encoded
 from dianjing.train.finetune.sections import FinetuneObjective
 from dianjing.train.finetune.texts import Say
 from dianjing.train.sets.entries import Entry
 from dianjing.train.sets.plan import FilePlan, FileSample
+from dianjing.train.sets.shapes import frames_of
 from dianjing.train.sets.skipping import Skips
 
 
@@ -34,7 +36,14 @@ class EncodedBatches(Dataset[Batch]):
         samples, pictures = zip(*(self._readable(step, row) for row in range(rows.start, rows.stop)), strict=True)
         draws = np.random.default_rng((self.seed, step)).random((layout.global_batch, 3))[rows]
         texts = [caption(sample.entry, draw, self.objective) for sample, draw in zip(samples, draws, strict=True)]
-        return stacked(pictures) | self.say(texts)
+        batch = stacked([{name: picture[name] for name in PICTURE_KEYS & picture.keys()} for picture in pictures])
+        if frames_of(samples[0].shape) == 1:
+            return batch | self.say(texts)
+        chances = np.random.default_rng((self.seed, step, 1)).random((layout.global_batch, 3))[rows]
+        films = [sample.entry for sample in samples]
+        shown = [click_draw(film, chance, self.objective) for film, chance in zip(films, chances, strict=True)]
+        texts = [text if draw.has_caption else ("", "") for text, draw in zip(texts, shown, strict=True)]
+        return batch | self.say(texts) | click_batch(films, pictures, shown, say=self.say)
 
     def _readable(self, step: int, row: int) -> tuple[FileSample, Batch]:
         """What is due, with its latents; in place of what cannot be read the next picture of its shape.
@@ -49,6 +58,9 @@ class EncodedBatches(Dataset[Batch]):
             except ValueError as error:
                 self.skips.add(sample.entry.name, str(error))
             after += 1
+
+
+PICTURE_KEYS = {"latents", "control"}
 
 
 def caption(entry: Entry, draws: Sequence[float], objective: FinetuneObjective) -> tuple[str, str]:
@@ -67,5 +79,7 @@ def stacked(pictures: Sequence[Batch]) -> Batch:
 
 
 def texts_of(pictures: Sequence[Entry]) -> set[str]:
-    """Everything that may be said of them, and nothing."""
-    return {"", *(text for entry in pictures for text in (entry.text_zh, entry.text_en) if text)}
+    """Everything that may be said of them or asked of what is in them, and nothing."""
+    asked = (entry.click for entry in pictures if entry.click is not None)
+    motions = {text for click in asked for text in (click.motion_zh, click.motion_en) if text}
+    return {"", *motions, *(text for entry in pictures for text in (entry.text_zh, entry.text_en) if text)}

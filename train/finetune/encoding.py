@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase, T5EncoderModel
@@ -19,17 +21,45 @@ from dianjing.pipelines.fitting import fit
 from dianjing.pipelines.line_art import THRESHOLDS, line_art
 from dianjing.pipelines.text import encode
 from dianjing.train.caches import Cache, fingerprint, key_of
+from dianjing.train.footage import optical_flow, strength
 from dianjing.train.pictures import to_pixels
 from dianjing.train.sets.entries import Entry
-from dianjing.train.sets.looking import decode
-from dianjing.train.sets.shapes import Shape
+from dianjing.train.sets.looking import decode, read_frames
+from dianjing.train.sets.shapes import Shape, frames_of
 
 ENCODERS: dict[str, type[BertModel] | type[T5EncoderModel]] = {
     "text_encoder": BertModel,
     "text_encoder_2": T5EncoderModel,
 }
 TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
-TEXTS_AT_ONCE = 16
+TEXTS_AT_ONCE = FRAMES_AT_ONCE = 16
+
+
+def encode_frames(vae: AutoencoderKL, frames: Sequence[Image.Image], *, device: torch.device) -> Tensor:
+    """Scaled latents (F, C, Y, X)."""
+    parts = []
+    for first in range(0, len(frames), FRAMES_AT_ONCE):
+        levels = np.stack([np.asarray(frame) for frame in frames[first : first + FRAMES_AT_ONCE]])
+        pixels = to_pixels(torch.from_numpy(levels).to(device))
+        parts.append(vae.encode(pixels.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor)
+    return torch.cat(parts)
+
+
+def click_of(entry: Entry, frames: Sequence[Image.Image], *, fps: float) -> dict[str, Tensor]:
+    """As "clicked" (H, W), 1 where the mask is, and "strength" (), read from the optical flow where nobody told it.
+
+    Raises: ValueError for a mask that cannot be read, or is empty.
+    """
+    assert entry.click is not None
+    width, height = frames[0].size
+    drawn, _ = fit(decode(entry.click.mask, name=f"mask of {entry.name}"), height=height, width=width)
+    mask = np.asarray(drawn.convert("L")) > 127
+    if not mask.any():
+        raise ValueError(f"the mask of {entry.name} is empty")
+    speed = entry.click.strength
+    if speed is None:
+        speed = strength(optical_flow(np.stack([np.asarray(frame) for frame in frames])), mask, fps=fps)
+    return {"clicked": torch.from_numpy(mask).float(), "strength": torch.tensor(speed)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,24 +83,30 @@ class Encoded:
     lengths: Mapping[str, int]
     fingerprints: Mapping[str, str]  # of "vae" and of both text encoders with their tokenizers
     draws_lines: bool = False  # the line art of every picture is encoded too
+    fps: float = 8.0  # that films are read at
 
     @classmethod
     def of(
-        cls, folder: Path, cache: Cache, *, dtype: torch.dtype, lengths: Mapping[str, int], draws_lines: bool = False
-    ) -> "Encoded":
+        cls, folder: Path, cache: Cache, *, dtype: torch.dtype, lengths: Mapping[str, int], draws_lines: bool = False,
+        fps: float = 8.0,
+    ) -> "Encoded":  # fmt: skip
         fingerprints = {name: fingerprint([folder / name, folder / TOKENIZERS[name]]) for name in ENCODERS}
         fingerprints["vae"] = fingerprint([folder / "vae"])
         return cls(
-            cache=cache, folder=folder, dtype=dtype, lengths=lengths, fingerprints=fingerprints, draws_lines=draws_lines
-        )
+            cache=cache, folder=folder, dtype=dtype, lengths=lengths, fingerprints=fingerprints,
+            draws_lines=draws_lines, fps=fps,
+        )  # fmt: skip
 
     def picture(self, entry: Entry, shape: Shape) -> dict[str, Tensor]:
-        """ "latents" (C, Y, X), scaled as the transformer takes them, and where lines are drawn theirs as "control"."""
-        kinds = {"latents": False, "control": True} if self.draws_lines else {"latents": False}
-        return {
-            name: self.cache.read(self._latents_key(entry, shape, is_line_art=kind))["latents"]
-            for name, kind in kinds.items()
-        }
+        """Its "latents" (C, Y, X), or of a film (C, F, Y, X), scaled as the transformer takes them.
+
+        With "control", the latents of line art, where lines are drawn; with "clicked" (H, W), the mask of what is
+        clicked on, and "strength" (), where something is.
+        """
+        found = self.cache.read(self._latents_key(entry, shape, is_line_art=False))
+        if self.draws_lines:
+            found["control"] = self.cache.read(self._latents_key(entry, shape, is_line_art=True))["latents"]
+        return found
 
     def holds(self, entry: Entry, shape: Shape) -> bool:
         return not list(self._missing(entry, shape))
@@ -100,16 +136,30 @@ class Encoded:
             return
         vae = AutoencoderKL.from_pretrained(self.folder / "vae", torch_dtype=self.dtype).to(device)
         for entry, shape, is_line_art in tqdm(mine, desc="latents", unit="picture"):
-            height, width = shape
             try:
-                picture, _ = fit(decode(entry.source, name=entry.name), height=height, width=width)
+                frames = self._frames(entry, shape)
+                clicked = {} if entry.click is None else click_of(entry, frames, fps=self.fps)
             except ValueError as error:
                 tqdm.write(f"not encoded: {error}", file=sys.stderr)
                 continue
-            picture = line_art(picture) if is_line_art else picture
-            pixels = to_pixels(torch.from_numpy(np.asarray(picture)[None].copy()).to(device))
-            latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode()[0] * vae.config.scaling_factor
-            self.cache.write(self._latents_key(entry, shape, is_line_art=is_line_art), {"latents": latents})
+            if is_line_art:
+                frames = [line_art(frame) for frame in frames]
+            latents = encode_frames(vae, frames, device=device)
+            latents = latents[0] if frames_of(shape) == 1 else latents.transpose(0, 1).contiguous()
+            key = self._latents_key(entry, shape, is_line_art=is_line_art)
+            self.cache.write(key, {"latents": latents, **clicked})
+
+    def _frames(self, entry: Entry, shape: Shape) -> list[Image.Image]:
+        """Of a picture one."""
+        height, width = shape[:2]
+        if frames_of(shape) == 1:
+            pictures = [decode(entry.source, name=entry.name)]
+        else:
+            frames = read_frames(entry, fps=self.fps)[: frames_of(shape)]
+            if len(frames) < frames_of(shape):
+                raise ValueError(f"{entry.name} has become shorter: {len(frames)} frames")
+            pictures = [Image.fromarray(frame) for frame in frames]
+        return [fit(picture, height=height, width=width)[0] for picture in pictures]
 
     @torch.no_grad()
     def fill_states(self, texts: Iterable[str], *, device: torch.device, share: Share) -> None:
@@ -130,7 +180,9 @@ class Encoded:
 
     def _latents_key(self, entry: Entry, shape: Shape, *, is_line_art: bool) -> str:
         assert entry.digest is not None, "pictures are looked at before they are encoded"
-        drawn = {"lines": THRESHOLDS} if is_line_art else {}
+        drawn: dict[str, Any] = {"lines": THRESHOLDS} if is_line_art else {}
+        if frames_of(shape) > 1:
+            drawn |= {"fps": self.fps, "strength": entry.click and entry.click.strength}
         return key_of(
             picture=entry.digest, shape=shape, vae=self.fingerprints["vae"], dtype=str(self.dtype), fit="filled",
             **drawn,

@@ -16,14 +16,14 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from dianjing.dit import DiT
+from dianjing.dit import Click, DiT
 from dianjing.train.finetune.controlnet import make_controlnet, predict_controlled
 from dianjing.train.finetune.encoding import ENCODERS
 from dianjing.train.finetune.held_out import split
 from dianjing.train.finetune.preparing import gather_pictures, half_of, make_plan, read_json
 from dianjing.train.finetune.sections import FinetuneRun
-from dianjing.train.finetune.task import prepare_transformer, resting_dtype
-from dianjing.train.sets.shapes import Shape
+from dianjing.train.finetune.task import film_parts, prepare_transformer, resting_dtype
+from dianjing.train.sets.shapes import Shape, frames_of
 from dianjing.weights.fetching import find_folder
 from dianjing.weights.loading import check_folder
 
@@ -65,10 +65,13 @@ class Estimate:
             yield f"{name:12}{getattr(self, name) / GIB:8.2f} GiB"
 
 
-def estimate(config: FinetuneRun, folder: Path, shape: Shape, *, processes: int, device: torch.device) -> Estimate:
-    """shape: in pixels, of the largest bucket."""
+def estimate(
+    config: FinetuneRun, folder: Path, shape: Shape, *, processes: int, device: torch.device, has_clicks: bool = False
+) -> Estimate:
+    """shape: in pixels, and frames, of the largest bucket."""
+    own = DiT.load_config(folder / "transformer")
     with torch.device("meta"):
-        whole = DiT.from_config(DiT.load_config(folder / "transformer"))
+        whole = DiT.from_config({**own, **film_parts(config, own, has_clicks=has_clicks)})
         settings = dict(whole.config)
         prepare_transformer(whole, config.model)
         parts = [whole, *([make_controlnet(whole)] if config.model.trained == "controlnet" else [])]
@@ -196,17 +199,26 @@ def counted(own: set[int]) -> Iterator[dict[int, int]]:
 
 def noise_inputs(
     settings: dict[str, Any], folder: Path, shape: Shape, *, rows: int, device: torch.device, half: torch.dtype
-) -> dict[str, Tensor]:
+) -> dict[str, Any]:
     """Of the sizes that training has, in the names of `DiT.forward`."""
     vae = read_json(folder / "vae" / "config.json")
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    latents = torch.randn(rows, settings["in_channels"], shape[0] // factor, shape[1] // factor, device=device)
-    inputs = {"hidden_states": latents, "timestep": torch.full((rows,), 500.0, device=device)}
+    frames = [frames_of(shape)] if frames_of(shape) > 1 else []
+    sides = shape[0] // factor, shape[1] // factor
+    latents = torch.randn(rows, settings["in_channels"], *frames, *sides, device=device)
+    inputs: dict[str, Any] = {"hidden_states": latents, "timestep": torch.full((rows,), 500.0, device=device)}
     for suffix in ("", "_t5"):
         length, width = settings[f"text_len{suffix}"], settings[f"cross_attention_dim{suffix}"]
         states = torch.randn(rows, length, width, device=device, dtype=half)
         mask = torch.ones(rows, length, dtype=torch.long, device=device)
         inputs |= {f"encoder_hidden_states{suffix}": states, f"text_embedding_mask{suffix}": mask}
+    if frames and (regions := settings["max_regions"]):
+        states, mask = inputs["encoder_hidden_states"], inputs["text_embedding_mask"]
+        inputs["click"] = Click(
+            first_frame=latents[:, :, 0], masks=latents.new_ones(rows, regions, *sides),
+            phrases=states[:, None].repeat(1, regions, 1, 1), phrases_mask=mask[:, None].repeat(1, regions, 1),
+            strengths=latents.new_ones(rows, regions),
+        )  # fmt: skip
     if settings["use_style_cond_and_image_meta_size"]:
         inputs["image_meta_size"] = torch.full((rows, 6), 1024.0, device=device)
         inputs["style"] = torch.zeros(rows, dtype=torch.long, device=device)
@@ -252,8 +264,9 @@ def dry_run(config: FinetuneRun) -> Iterator[str]:
     plan = make_plan(config, kept, processes=here.num_processes, rank=here.process_index)
     steps = config.run.total_steps
     yield f"{steps} steps of {config.run.batch_size} pictures: {steps / plan.epoch_steps:.1f} times through all of them"
-    largest = max(gathered.pictures, key=lambda shape: shape[0] * shape[1])
-    found = estimate(config, folder, largest, processes=here.num_processes, device=here.device)
+    largest = max(gathered.pictures, key=lambda shape: shape[0] * shape[1] * frames_of(shape))
+    has_clicks = any(entry.click is not None for found in gathered.pictures.values() for entry in found)
+    found = estimate(config, folder, largest, processes=here.num_processes, device=here.device, has_clicks=has_clicks)
     yield from found.lines()
     yield f"about {found.step_s:.2g} s a step, {steps * found.step_s / 60:.3g} min in all, and the time for samples"
     free = memory_of(here.device)

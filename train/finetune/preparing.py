@@ -26,7 +26,7 @@ from dianjing.train.sets.entries import Entry
 from dianjing.train.sets.gathering import Gathered, gather
 from dianjing.train.sets.looking import decode
 from dianjing.train.sets.plan import FilePlan
-from dianjing.train.sets.shapes import Shape, shapes
+from dianjing.train.sets.shapes import Shape, frames_of, shapes
 from dianjing.train.sets.skipping import Skips
 from dianjing.weights.fetching import find_folder
 from dianjing.weights.loading import check_folder
@@ -39,6 +39,9 @@ def prepare(config: FinetuneRun, accelerator: Accelerator) -> Job:
     """
     run = config.run
     gathered, encoded = fill(config, accelerator)
+    if config.model.trained == "film" and any(frames_of(shape) == 1 for shape in gathered.pictures):
+        raise ValueError("model.trained = 'film' with pictures in the data sets, which would train nothing; "
+                         "leave them out, or take model.trained = 'all'")  # fmt: skip
     kept, held_out = split(gathered, config.data.held_out)
     plan = make_plan(config, kept, processes=accelerator.num_processes, rank=accelerator.process_index)
     torch.manual_seed(run.seed)  # the adapter's first weights; the loop has a generator of its own
@@ -54,7 +57,8 @@ def prepare(config: FinetuneRun, accelerator: Accelerator) -> Job:
 def make_task(
     config: FinetuneRun, encoded: Encoded, say: Say, *, kept: Gathered, held_out: dict[Shape, list[Entry]]
 ) -> FinetuneTask:
-    settings = {"say": say, "half": half_of(config), "held_out": held_out}
+    has_clicks = any(entry.click is not None for found in kept.pictures.values() for entry in found)
+    settings = {"say": say, "half": half_of(config), "held_out": held_out, "has_clicks": has_clicks}
     if config.model.trained != "controlnet":
         return FinetuneTask(config, encoded, **settings)
     entries = [entry for found in kept.pictures.values() for entry in found]
@@ -96,7 +100,10 @@ def gather_pictures(config: FinetuneRun, folder: Path) -> Gathered:
     if data.size_px < multiple_px:
         raise ValueError(f"data.size_px is {data.size_px}; this model's pictures are at least {multiple_px} px")
     among = shapes(data.size_px, multiple_px=multiple_px, max_aspect=data.max_aspect)
-    return gather(read_sets(data.sets), among, min_px=data.min_px, drop_limit=data.drop_limit)
+    return gather(
+        read_sets(data.sets), among, min_px=data.min_px, drop_limit=data.drop_limit, num_frames=data.num_frames,
+        fps=data.fps,
+    )  # fmt: skip
 
 
 def encode(config: FinetuneRun, folder: Path, gathered: Gathered, accelerator: Accelerator) -> Encoded:
@@ -105,7 +112,12 @@ def encode(config: FinetuneRun, folder: Path, gathered: Gathered, accelerator: A
     lengths = {"text_encoder": transformer["text_len"], "text_encoder_2": transformer["text_len_t5"]}
     cache = Cache(config.data.cache.expanduser())
     encoded = Encoded.of(
-        folder, cache, dtype=half_of(config), lengths=lengths, draws_lines=config.model.trained == "controlnet"
+        folder,
+        cache,
+        dtype=half_of(config),
+        lengths=lengths,
+        draws_lines=config.model.trained == "controlnet",
+        fps=config.data.fps,
     )
     share = Share(rank=accelerator.process_index, processes=accelerator.num_processes)
     encoded.fill_latents(gathered.pictures, device=accelerator.device, share=share)

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import Self
 
-from dianjing.dit import DiT
+from dianjing.dit import Click, DiT
 from dianjing.pipelines.text_to_image import TextToImagePipeline
+from dianjing.pipelines.text_to_video import TextToVideoPipeline
 from dianjing.train import objectives
 from dianjing.train.data import Batch, Bucket
+from dianjing.train.finetune.clicking import PHRASE, make_click
 from dianjing.train.finetune.encoding import ENCODERS, Encoded
 from dianjing.train.finetune.exporting import export_adapter, export_pipeline
 from dianjing.train.finetune.held_out import parts
@@ -31,6 +33,7 @@ from dianjing.train.pictures import stack, tile
 from dianjing.train.sets.entries import Entry
 from dianjing.train.sets.shapes import Shape
 
+FILM_PARTS = ("motion_blocks.", "click.")  # of the transformer; a picture model has none
 MODEL_NAMES = {
     "text_encoder": ("encoder_hidden_states", "text_embedding_mask"),
     "text_encoder_2": ("encoder_hidden_states_t5", "text_embedding_mask_t5"),
@@ -70,6 +73,9 @@ def prepare_transformer(transformer: DiT, model: FinetuneModel) -> DiT:
 
         transformer.enable_gradient_checkpointing(recompute)
     transformer.requires_grad_(model.trained == "all")
+    for name, weight in transformer.named_parameters():
+        if model.trained == "film" and name.startswith(FILM_PARTS):
+            weight.requires_grad_(True)
     if model.trained == "lora":
         transformer.add_adapter(lora_config(model.lora, transformer))
     return transformer.train()
@@ -77,7 +83,26 @@ def prepare_transformer(transformer: DiT, model: FinetuneModel) -> DiT:
 
 def resting_dtype(model: FinetuneModel, half: torch.dtype) -> torch.dtype:
     """Of the weights in memory: what is trained needs float32, what stays does not."""
-    return torch.float32 if model.trained == "all" else half
+    return torch.float32 if model.trained in ("all", "film") else half
+
+
+def film_parts(config: FinetuneRun, own: Mapping[str, Any], *, has_clicks: bool) -> dict[str, Any]:
+    """What a model whose configuration is `own` needs besides, to be trained on films.
+
+    Raises: ValueError where it lacks that and cannot get it.
+    """
+    if not config.data.num_frames:
+        return {}
+    has_time, regions = own.get("use_motion_blocks", False), own.get("max_regions", 0)
+    if has_clicks and has_time and not regions:
+        raise ValueError(f"{config.model.name} draws films without clicks; leave the masks out of the data set")
+    if has_time:
+        return {}
+    if config.model.trained == "lora":
+        raise ValueError(
+            f"{config.model.name} draws pictures, and an adapter gives it no time; take model.trained = 'film' or 'all'"
+        )
+    return {"use_motion_blocks": True, "max_regions": int(has_clicks)}
 
 
 class FinetuneTask(Task):
@@ -85,13 +110,15 @@ class FinetuneTask(Task):
 
     def __init__(
         self, config: FinetuneRun, encoded: Encoded, *, say: Say, half: torch.dtype,
-        held_out: Mapping[Shape, Sequence[Entry]] | None = None,
+        held_out: Mapping[Shape, Sequence[Entry]] | None = None, has_clicks: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.config, self.encoded, self.say, self.held_out = config, encoded, say, held_out or {}
         folder = encoded.folder
         dtype = resting_dtype(config.model, half)
-        transformer = DiT.from_pretrained(folder / "transformer", torch_dtype=dtype)
+        own = DiT.load_config(folder / "transformer")
+        time = film_parts(config, own, has_clicks=has_clicks)
+        transformer = DiT.from_pretrained(folder / "transformer", torch_dtype=dtype, **time)
         self.transformer = prepare_transformer(transformer, config.model)
         self.text_encoders = nn.ModuleDict()
         if config.model.text_encoders == "joint":
@@ -116,11 +143,13 @@ class FinetuneTask(Task):
         factor = 2 ** (len(self.vae_config["block_out_channels"]) - 1)
         assert bucket.height is not None
         assert bucket.width is not None
-        shape = (rows, self.transformer.config.in_channels, bucket.height // factor, bucket.width // factor)
+        frames = [] if bucket.num_frames == 1 else [bucket.num_frames]
+        shape = (rows, self.transformer.config.in_channels, *frames, bucket.height // factor, bucket.width // factor)
         noise = torch.randn(shape, generator=generator, device=device)
         positions = objectives.positions(torch.rand(rows, generator=generator, device=device), self.config.objective)
         if offset := self.config.objective.noise_offset:
-            noise = noise + offset * torch.randn((*shape[:2], 1, 1), generator=generator, device=device)
+            each = (*shape[:2], *[1] * (len(shape) - 2))
+            noise = noise + offset * torch.randn(each, generator=generator, device=device)
         return {"latents": noise, "timestep": self.noising.timestep(positions)}
 
     def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
@@ -132,11 +161,21 @@ class FinetuneTask(Task):
         latents, timestep = batch["latents"].float(), noise["timestep"]
         noisy = self.noising.noisy(latents, noise["latents"], timestep)
         target = self.noising.target(latents, noise["latents"], timestep)
-        predicted = self._predict(noisy, timestep.float(), batch)[:, : latents.shape[1]]
+        click = self._click(batch, latents)
+        settings = {} if click is None else {"click": click}
+        predicted = self._predict(noisy, timestep.float(), batch, **settings)[:, : latents.shape[1]]
         return (predicted.float() - target).square().flatten(1).mean(dim=1)
 
-    def _predict(self, noisy: Tensor, timestep: Tensor, batch: Batch) -> Tensor:
-        return self.transformer(noisy, timestep, **self._inputs(batch, noisy), return_dict=False)[0]
+    def _predict(self, noisy: Tensor, timestep: Tensor, batch: Batch, **settings: Any) -> Tensor:
+        return self.transformer(noisy, timestep, **self._inputs(batch, noisy), **settings, return_dict=False)[0]
+
+    def _click(self, batch: Batch, latents: Tensor) -> Click | None:
+        """Of films, for a model that can be clicked on."""
+        regions = self.transformer.config.max_regions
+        if not regions or "clicked" not in batch:
+            return None
+        said = {name.removeprefix(PHRASE): tensor for name, tensor in batch.items() if name.startswith(PHRASE)}
+        return make_click(batch, *self._texts(said)[0], latents=latents, max_regions=regions)
 
     def _inputs(self, batch: Batch, noisy: Tensor) -> dict[str, Tensor]:
         """What the transformer takes besides latents and timestep."""
@@ -187,15 +226,13 @@ class FinetuneTask(Task):
         prompts = self.config.samples.prompts
         if not prompts:
             return np.full((8, 8, 3), 255, np.uint8)
-        vae = AutoencoderKL.from_pretrained(self.encoded.folder / "vae").to(self.transformer.device)
-        pipe = TextToImagePipeline(
-            vae, None, None, self.transformer, type(self.scheduler).from_config(self.scheduler.config),
-            default_num_inference_steps=self.defaults[0], default_guidance_scale=self.defaults[1],
-        )  # fmt: skip
+        pipe = TextToImagePipeline(**self._parts())
         pipe.set_progress_bar_config(disable=True)
         return stack(self._rows(pipe))
 
     def _rows(self, pipe: TextToImagePipeline) -> list[np.ndarray]:
+        if self.config.data.num_frames:
+            return [self._draw(pipe), self._draw_films()]
         rows = [self._draw(pipe)]
         if self.config.model.trained == "lora":
             self.transformer.disable_adapters()
@@ -204,20 +241,40 @@ class FinetuneTask(Task):
         return rows
 
     def _draw(self, pipe: TextToImagePipeline, **settings: Any) -> np.ndarray:
-        samples, device = self.config.samples, self.transformer.device
+        pictures: Any = pipe(**self._call(), output_type="pt", return_dict=False, **settings)[0]
+        levels = rearrange((pictures.float() * 255).round().to(torch.uint8), "b c h w -> b h w c")
+        return tile(levels, columns=min(8, len(levels)))
+
+    def _draw_films(self) -> np.ndarray:
+        """One a row, as long as the shortest clips."""
+        count = min(self.config.data.num_frames)
+        pipe = TextToVideoPipeline(**self._parts(), default_num_frames=count, default_fps=self.config.data.fps)
+        pipe.set_progress_bar_config(disable=True)
+        frames: Any = pipe(**self._call(), num_frames=count, output_type="uint8").frames
+        return tile(torch.from_numpy(frames).flatten(0, 1), columns=count)
+
+    def _parts(self) -> dict[str, Any]:
+        """Of a pipeline whose texts are given as states."""
+        return {
+            "vae": AutoencoderKL.from_pretrained(self.encoded.folder / "vae").to(self.transformer.device),
+            "transformer": self.transformer, "scheduler": type(self.scheduler).from_config(self.scheduler.config),
+            "default_num_inference_steps": self.defaults[0], "default_guidance_scale": self.defaults[1],
+            **dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")),
+        }  # fmt: skip
+
+    def _call(self) -> dict[str, Any]:
+        """A call of a pipeline: the sample prompts, each from its own noise."""
+        samples, device, size = self.config.samples, self.transformer.device, self.config.data.size_px
         embeds: dict[str, Any] = {}
         for side, texts in (("", samples.prompts), ("negative_", [""] * len(samples.prompts))):
             batch = {name: tensor.to(device) for name, tensor in self.say([(text, text) for text in texts]).items()}
             for names, found in zip(PIPELINE_NAMES.values(), self._texts(batch), strict=True):
                 embeds |= {side + name: tensor for name, tensor in zip(names, found, strict=True)}
-        size = self.config.data.size_px
-        pictures: Any = pipe(
-            height=size, width=size, num_inference_steps=samples.steps, guidance_scale=samples.guidance_scale,
-            generator=[torch.Generator().manual_seed(samples.seed + row) for row in range(len(samples.prompts))],
-            output_type="pt", return_dict=False, **embeds, **settings,
-        )[0]  # fmt: skip
-        levels = rearrange((pictures.float() * 255).round().to(torch.uint8), "b c h w -> b h w c")
-        return tile(levels, columns=min(8, len(levels)))
+        generators = [torch.Generator().manual_seed(samples.seed + row) for row in range(len(samples.prompts))]
+        sides = {"height": size, "width": size}
+        return sides | embeds | {
+            "num_inference_steps": samples.steps, "guidance_scale": samples.guidance_scale, "generator": generators,
+        }  # fmt: skip
 
     def export(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
         """The adapter, as diffusers and PEFT load it, or the whole pipeline's folder; read again before it counts."""

@@ -11,7 +11,7 @@ from tests.train.ranks import ended, start_ranks
 from tests.train.test_loop import files
 from tests.train.test_ranks import assert_close
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.mark.parametrize("trained", ["lora", "all"])
