@@ -26,10 +26,12 @@ from tqdm.auto import tqdm
 from dianjing.train.checkpoints import Checkpoint, check_space, save_checkpoint
 from dianjing.train.data import Batch, Bucket, PlannedBatches
 from dianjing.train.optimizing import learning_rate, make_average, make_optimizer
+from dianjing.train.posthoc import PowerAverages
 from dianjing.train.sections import OptimizerSection, RunSection
 from dianjing.train.states import moments_of, take_moments, take_weights, weights_of, whole
 from dianjing.train.watching import Journal, peak_memory_gib
 
+SNAPSHOTS = "snapshots"  # folder of a run's
 CHECKPOINT_BYTES = 16  # a parameter: itself, its average, two moments
 SHOWN = ("loss", "samples_per_s", "peak_memory_gib")  # beside the progress bar
 
@@ -112,6 +114,7 @@ class Trainer:
         self.task = task
         self.model, self.optimizer = accelerator.prepare(task, make_optimizer(task, optimizer))
         self.average = make_average(self.model, self.optimizer, optimizer)
+        self.powers = PowerAverages(self.model, are_kept=optimizer.snapshot_every is not None)
         self.generator = torch.Generator(device)
         self.first_bad = torch.tensor(-1, device=device)
         self.sums: dict[str, tuple[Tensor, float]] = {}  # since the last log: sum and weight
@@ -125,6 +128,7 @@ class Trainer:
         take_moments(self.model, self.optimizer, checkpoint.tensors("optimizer"))
         with self.average.applied():
             take_weights(self.model, checkpoint, "ema")
+        self.powers.take(checkpoint)
         self.step = checkpoint.step
 
     def save(self) -> None:
@@ -133,6 +137,7 @@ class Trainer:
         groups = {"model": weights_of(self.model), "optimizer": moments_of(self.model, self.optimizer)}
         with self.average.applied():
             groups["ema"] = weights_of(self.model)
+        groups |= self.powers.tensors()
         if self.accelerator.is_main_process:
             state = {"run": json.loads(self.run.model_dump_json())}
             folder = self.run.folder / "checkpoints"
@@ -159,14 +164,17 @@ class Trainer:
                 bar.update(self.step - bar.n)
                 bar.set_postfix({name: f"{figures[name]:.4g}" for name in SHOWN})
                 clock, waited = time.perf_counter(), 0.0
-            if self.step % run.sample_every == 0 or self.step == run.total_steps:
+            is_last = self.step == run.total_steps
+            if self.step % run.sample_every == 0 or is_last:
                 self.show()
+            if (every := self.settings.snapshot_every) and (self.step % every == 0 or is_last):
+                self.powers.snapshot(run.folder / SNAPSHOTS, self.step, writes=self.accelerator.is_main_process)
             # many processes must agree to stop, which costs a sync: they do so when they log
             if logs or self.accelerator.num_processes == 1:
                 minutes = (time.perf_counter() - started) / 60
                 over = run.max_minutes is not None and minutes >= run.max_minutes
                 outcome = self._agree(interrupted=wants_stop(), over=over)
-            ended = self.step == run.total_steps or outcome is not Outcome.FINISHED
+            ended = is_last or outcome is not Outcome.FINISHED
             if ended or self.step % run.checkpoint_every == 0:
                 self.save()
         bar.close()
@@ -245,6 +253,7 @@ class Trainer:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(self.step)
+        self.powers.update(self.step)
         self._add({"grad_norm": norm})
         self.samples += bucket.layout.global_batch
         self.step += 1

@@ -17,10 +17,12 @@ from dianjing.train.data import World, loader
 from dianjing.train.finetune import preparing as finetuning
 from dianjing.train.finetune.planning import dry_run
 from dianjing.train.finetune.sections import FinetuneRun
-from dianjing.train.loop import Job, Outcome, Trainer
+from dianjing.train.loop import SNAPSHOTS, Job, Outcome, Trainer
 from dianjing.train.optimizing import check_optimizer
 from dianjing.train.plotting import plot_noise
+from dianjing.train.posthoc import reconstruct
 from dianjing.train.sections import AutoencoderRun
+from dianjing.train.states import weights_of
 from dianjing.train.text_to_image import noising_of
 from dianjing.train.watching import check_trackers
 
@@ -42,7 +44,7 @@ def find_checkpoint(folder: Path, resume: str) -> Checkpoint | None:
 
 def unused_parameters(config: Run) -> list[DistributedDataParallelKwargs]:
     """Of several kinds of sample, none passes through all the weights."""
-    several = not isinstance(config, FinetuneRun) and len(config.data.buckets) > 1
+    several = bool(config.data.num_frames) if isinstance(config, FinetuneRun) else len(config.data.buckets) > 1
     return [DistributedDataParallelKwargs(find_unused_parameters=True)] if several else []
 
 
@@ -119,6 +121,27 @@ def fill_caches(config: Run) -> None:
             f"a run of task {config.task!r} draws its samples anew and caches nothing; leave --cache-only out"
         )
     finetuning.fill(config, start(config))
+
+
+def average_of(config: Run, sigma_rel: float) -> Path:
+    """Export a finished run again, with an average of another length, beside its export.
+
+    Raises: ValueError where the run kept no snapshots, or for a length that no average has.
+    """
+    run = config.run
+    step, weights = reconstruct(run.folder / SNAPSHOTS, sigma_rel)
+    accelerator = start(config)
+    task = prepare(config, None, accelerator).task
+    if strange := sorted(weights.keys() ^ weights_of(task).keys()):
+        raise ValueError(f"the snapshots are of another model: {len(strange)} names differ, such as {strange[0]}")
+    task.load_state_dict(weights, strict=False)
+    task.to(accelerator.device).eval()
+    task.place(accelerator.device, torch.float32)
+    folder = run.folder / f"export-{sigma_rel:.3f}"
+    with torch.no_grad():
+        figures = task.export(folder, getattr(torch, run.export_dtype))
+    print(json.dumps({"export": str(folder), "step": step, **figures}), flush=True)
+    return folder
 
 
 def train(config: Run, world: World | None = None, *, resume: str, wants_stop: Callable[[], bool]) -> Outcome:

@@ -88,6 +88,7 @@ class OptimizerSection(Section):
     schedule: Literal["constant", "cosine"] = "cosine"
     final_fraction: float = Field(default=0.05, ge=0, le=1)  # of the learning rate, at the end
     ema_decay: float = Field(default=0.9995, ge=0, lt=1)
+    snapshot_every: int | None = Field(default=None, gt=0)  # steps; for averages whose length is chosen afterwards
 
     @model_validator(mode="after")
     def _check_schedule(self) -> "OptimizerSection":
