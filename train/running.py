@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
 from dianjing.train import objectives, worlds
+from dianjing.train.cards import write_card
 from dianjing.train.checkpoints import Checkpoint, newest_valid, read_checkpoint
 from dianjing.train.config import Run
 from dianjing.train.data import World, loader
@@ -140,6 +141,7 @@ def average_of(config: Run, sigma_rel: float) -> Path:
     folder = run.folder / f"export-{sigma_rel:.3f}"
     with torch.no_grad():
         figures = task.export(folder, getattr(torch, run.export_dtype))
+    write_card(folder, config, figures, sigma_rel=sigma_rel)
     print(json.dumps({"export": str(folder), "step": step, **figures}), flush=True)
     return folder
 
@@ -167,6 +169,7 @@ def train(config: Run, world: World | None = None, *, resume: str, wants_stop: C
     if outcome is not Outcome.INTERRUPTED:
         figures = trainer.export()
         if accelerator.is_main_process:
+            write_card(run.folder / "export", config, figures)
             print(json.dumps({"export": str(run.folder / "export"), **figures}), flush=True)
     accelerator.end_training()
     return outcome
