@@ -36,7 +36,7 @@ class EncodedBatches(Dataset[Batch]):
         samples, pictures = zip(*(self._readable(step, row) for row in range(rows.start, rows.stop)), strict=True)
         draws = np.random.default_rng((self.seed, step)).random((layout.global_batch, 3))[rows]
         texts = [caption(sample.entry, draw, self.objective) for sample, draw in zip(samples, draws, strict=True)]
-        batch = stacked([{name: picture[name] for name in PICTURE_KEYS & picture.keys()} for picture in pictures])
+        batch = stacked(pictures)
         if frames_of(samples[0].shape) == 1:
             return batch | self.say(texts)
         chances = np.random.default_rng((self.seed, step, 1)).random((layout.global_batch, 3))[rows]
@@ -75,7 +75,8 @@ def caption(entry: Entry, draws: Sequence[float], objective: FinetuneObjective) 
 
 
 def stacked(pictures: Sequence[Batch]) -> Batch:
-    return {name: torch.stack([picture[name] for picture in pictures]) for name in pictures[0]}
+    """Latents and line art; what is clicked on is not of every film."""
+    return {name: torch.stack([picture[name] for picture in pictures]) for name in PICTURE_KEYS & pictures[0].keys()}
 
 
 def texts_of(pictures: Sequence[Entry]) -> set[str]:

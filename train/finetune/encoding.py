@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,12 +35,12 @@ TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 TEXTS_AT_ONCE = FRAMES_AT_ONCE = 16
 
 
-def encode_frames(vae: AutoencoderKL, frames: Sequence[Image.Image], *, device: torch.device) -> Tensor:
+def encode_frames(vae: AutoencoderKL, frames: Sequence[Image.Image]) -> Tensor:
     """Scaled latents (F, C, Y, X)."""
     parts = []
     for first in range(0, len(frames), FRAMES_AT_ONCE):
         levels = np.stack([np.asarray(frame) for frame in frames[first : first + FRAMES_AT_ONCE]])
-        pixels = to_pixels(torch.from_numpy(levels).to(device))
+        pixels = to_pixels(torch.from_numpy(levels).to(vae.device))
         parts.append(vae.encode(pixels.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor)
     return torch.cat(parts)
 
@@ -60,6 +60,14 @@ def click_of(entry: Entry, frames: Sequence[Image.Image], *, fps: float) -> dict
     if speed is None:
         speed = strength(optical_flow(np.stack([np.asarray(frame) for frame in frames])), mask, fps=fps)
     return {"clicked": torch.from_numpy(mask).float(), "strength": torch.tensor(speed)}
+
+
+class Piece(NamedTuple):
+    """What is encoded at once: a picture or film at its shape, or the line art of a picture."""
+
+    entry: Entry
+    shape: Shape
+    is_line_art: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +111,9 @@ class Encoded:
         With "control", the latents of line art, where lines are drawn; with "clicked" (H, W), the mask of what is
         clicked on, and "strength" (), where something is.
         """
-        found = self.cache.read(self._latents_key(entry, shape, is_line_art=False))
+        found = self.cache.read(self._latents_key(entry, shape, False))
         if self.draws_lines:
-            found["control"] = self.cache.read(self._latents_key(entry, shape, is_line_art=True))["latents"]
+            found["control"] = self.cache.read(self._latents_key(entry, shape, True))["latents"]
         return found
 
     def holds(self, entry: Entry, shape: Shape) -> bool:
@@ -114,7 +122,7 @@ class Encoded:
     def _missing(self, entry: Entry, shape: Shape) -> Iterator[bool]:
         """Of the picture, and of its line art: whether it is the line art that is not there."""
         for is_line_art in (False, True) if self.draws_lines else (False,):
-            if self._latents_key(entry, shape, is_line_art=is_line_art) not in self.cache:
+            if self._latents_key(entry, shape, is_line_art) not in self.cache:
                 yield is_line_art
 
     def states(self, text: str, encoder: str) -> tuple[Tensor, Tensor]:
@@ -122,32 +130,39 @@ class Encoded:
         found = self.cache.read(self._states_key(text, encoder))
         return found["states"], found["mask"]
 
-    @torch.no_grad()
     def fill_latents(self, pictures: Mapping[Shape, Sequence[Entry]], *, device: torch.device, share: Share) -> None:
         """What changed since it was looked at, and cannot be read any more, stays missing."""
-        missing = [
-            (entry, shape, is_line_art)
+        if mine := share.of(self.missing_latents(pictures)):
+            vae = self.load_vae(device)
+            for piece in tqdm(mine, desc="latents", unit="picture"):
+                self.write_latents(vae, piece)
+
+    def missing_latents(self, pictures: Mapping[Shape, Sequence[Entry]]) -> list[Piece]:
+        return [
+            Piece(entry, shape, is_line_art)
             for shape, entries in pictures.items()
             for entry in entries
             for is_line_art in self._missing(entry, shape)
         ]
-        mine = share.of(missing)
-        if not mine:
+
+    def load_vae(self, device: torch.device) -> AutoencoderKL:
+        return AutoencoderKL.from_pretrained(self.folder / "vae", torch_dtype=self.dtype).to(device)
+
+    @torch.no_grad()
+    def write_latents(self, vae: AutoencoderKL, piece: Piece) -> None:
+        """Nothing where it cannot be read."""
+        entry, shape, is_line_art = piece
+        try:
+            frames = self._frames(entry, shape)
+            clicked = {} if entry.click is None else click_of(entry, frames, fps=self.fps)
+        except ValueError as error:
+            tqdm.write(f"not encoded: {error}", file=sys.stderr)
             return
-        vae = AutoencoderKL.from_pretrained(self.folder / "vae", torch_dtype=self.dtype).to(device)
-        for entry, shape, is_line_art in tqdm(mine, desc="latents", unit="picture"):
-            try:
-                frames = self._frames(entry, shape)
-                clicked = {} if entry.click is None else click_of(entry, frames, fps=self.fps)
-            except ValueError as error:
-                tqdm.write(f"not encoded: {error}", file=sys.stderr)
-                continue
-            if is_line_art:
-                frames = [line_art(frame) for frame in frames]
-            latents = encode_frames(vae, frames, device=device)
-            latents = latents[0] if frames_of(shape) == 1 else latents.transpose(0, 1).contiguous()
-            key = self._latents_key(entry, shape, is_line_art=is_line_art)
-            self.cache.write(key, {"latents": latents, **clicked})
+        if is_line_art:
+            frames = [line_art(frame) for frame in frames]
+        latents = encode_frames(vae, frames)
+        latents = latents[0] if frames_of(shape) == 1 else latents.transpose(0, 1).contiguous()
+        self.cache.write(self._latents_key(*piece), {"latents": latents, **clicked})
 
     def _frames(self, entry: Entry, shape: Shape) -> list[Image.Image]:
         """Of a picture one."""
@@ -161,24 +176,30 @@ class Encoded:
             pictures = [Image.fromarray(frame) for frame in frames]
         return [fit(picture, height=height, width=width)[0] for picture in pictures]
 
-    @torch.no_grad()
     def fill_states(self, texts: Iterable[str], *, device: torch.device, share: Share) -> None:
         """Of both encoders, one after the other."""
         every = sorted(set(texts))
-        for name, kind in ENCODERS.items():
-            missing = share.of([text for text in every if self._states_key(text, name) not in self.cache])
-            if not missing:
-                continue
-            encoder = kind.from_pretrained(self.folder / name, dtype=self.dtype).to(device)
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.folder / TOKENIZERS[name])
-            for first in tqdm(range(0, len(missing), TEXTS_AT_ONCE), desc=name, unit="batch"):
-                batch = missing[first : first + TEXTS_AT_ONCE]
-                states = encode(encoder, tokenizer, batch, length=self.lengths[name], device=device)
-                for text, embeds, mask in zip(batch, states.embeds, states.mask, strict=True):
-                    self.cache.write(self._states_key(text, name), {"states": embeds, "mask": mask})
-            del encoder
+        for name in ENCODERS:
+            if missing := share.of(self.missing_states(every, name)):
+                encoder = self.load_encoder(name, device)
+                for first in tqdm(range(0, len(missing), TEXTS_AT_ONCE), desc=name, unit="batch"):
+                    self.write_states(*encoder, missing[first : first + TEXTS_AT_ONCE], name)
+                del encoder
 
-    def _latents_key(self, entry: Entry, shape: Shape, *, is_line_art: bool) -> str:
+    def missing_states(self, texts: Iterable[str], name: str) -> list[str]:
+        return [text for text in texts if self._states_key(text, name) not in self.cache]
+
+    def load_encoder(self, name: str, device: torch.device) -> tuple[Any, PreTrainedTokenizerBase]:
+        encoder = ENCODERS[name].from_pretrained(self.folder / name, dtype=self.dtype).to(device)
+        return encoder, AutoTokenizer.from_pretrained(self.folder / TOKENIZERS[name])
+
+    @torch.no_grad()
+    def write_states(self, encoder: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], name: str) -> None:
+        states = encode(encoder, tokenizer, texts, length=self.lengths[name], device=encoder.device)
+        for text, embeds, mask in zip(texts, states.embeds, states.mask, strict=True):
+            self.cache.write(self._states_key(text, name), {"states": embeds, "mask": mask})
+
+    def _latents_key(self, entry: Entry, shape: Shape, is_line_art: bool) -> str:
         assert entry.digest is not None, "pictures are looked at before they are encoded"
         drawn: dict[str, Any] = {"lines": THRESHOLDS} if is_line_art else {}
         if frames_of(shape) > 1:

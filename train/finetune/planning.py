@@ -95,10 +95,10 @@ def estimate(
             for n in sizes[-2:]
         ]
         activations += (inside[1] - inside[0]) / (sizes[-1] - sizes[-2])
-    half = torch.finfo(half_of(config)).bits // 8
+    resting = torch.finfo(resting_dtype(config.model, half_of(config))).bits // 8
     moments = sum(p.numel() * moment_bytes(p, config) for p in weights if p.requires_grad)
     return Estimate(
-        trained=trained, frozen=frozen, weights=4 * trained + half * frozen, gradients=4 * trained,
+        trained=trained, frozen=frozen, weights=4 * trained + resting * frozen, gradients=4 * trained,
         optimizer=moments, average=4 * trained, activations=int(activations),
         step_s=config.run.accumulation * max(extrapolate(seconds, layers), min(seconds)),
     )  # fmt: skip

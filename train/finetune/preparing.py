@@ -108,17 +108,7 @@ def gather_pictures(config: FinetuneRun, folder: Path) -> Gathered:
 
 def encode(config: FinetuneRun, folder: Path, gathered: Gathered, accelerator: Accelerator) -> Encoded:
     """Fill the cache with what is missing, every process its share."""
-    transformer = read_json(folder / "transformer" / "config.json")
-    lengths = {"text_encoder": transformer["text_len"], "text_encoder_2": transformer["text_len_t5"]}
-    cache = Cache(config.data.cache.expanduser())
-    encoded = Encoded.of(
-        folder,
-        cache,
-        dtype=half_of(config),
-        lengths=lengths,
-        draws_lines=config.model.trained == "controlnet",
-        fps=config.data.fps,
-    )
+    encoded = encoded_of(config, folder)
     share = Share(rank=accelerator.process_index, processes=accelerator.num_processes)
     encoded.fill_latents(gathered.pictures, device=accelerator.device, share=share)
     accelerator.wait_for_everyone()
@@ -129,6 +119,21 @@ def encode(config: FinetuneRun, folder: Path, gathered: Gathered, accelerator: A
     encoded.fill_states(texts, device=accelerator.device, share=share)
     accelerator.wait_for_everyone()
     return encoded
+
+
+def encoded_of(config: FinetuneRun, folder: Path) -> Encoded:
+    """Where a run's latents and states are kept; nothing is encoded yet."""
+    transformer = read_json(folder / "transformer" / "config.json")
+    lengths = {"text_encoder": transformer["text_len"], "text_encoder_2": transformer["text_len_t5"]}
+    cache = Cache(config.data.cache.expanduser())
+    return Encoded.of(
+        folder,
+        cache,
+        dtype=half_of(config),
+        lengths=lengths,
+        draws_lines=config.model.trained == "controlnet",
+        fps=config.data.fps,
+    )
 
 
 def noising_for(config: FinetuneRun) -> Noising:

@@ -9,7 +9,7 @@ from dianjing.train.sections import SetSection
 from dianjing.train.sets.entries import Entry
 from dianjing.train.sets.finding import find
 from dianjing.train.sets.looking import look
-from dianjing.train.sets.shapes import Shape, nearest
+from dianjing.train.sets.shapes import Fitted, Shape, nearest
 
 WORTH_TELLING = 0.02  # of a picture, cut off
 
@@ -42,6 +42,18 @@ def named(shape: Shape) -> str:
     return f"{width} x {height} px" + (f" and {frames[0]} frames" if frames else "")
 
 
+def lost(fitted: Fitted, size: tuple[int, int], *, kept: int, length: int) -> str:
+    """What is cut off in bringing a picture of (width, height) or a film of `length` frames to its bucket."""
+    why = []
+    if fitted.cut > WORTH_TELLING:
+        why.append(
+            f"{fitted.cut:.0%} cut off to make {size[0]} x {size[1]} px {named(fitted.shape).removesuffix(' px')}"
+        )
+    if kept < length:
+        why.append(f"the first {kept} of {length} frames")
+    return "; ".join(why)
+
+
 def gather(
     sets: Sequence[SetSection],
     shapes: Sequence[Shape],
@@ -67,21 +79,14 @@ def gather(
             kept = 1 if length == 1 else max((count for count in num_frames if count <= length), default=0)
             if not kept:
                 gathered.dropped[name] = f"{length} frames at {fps:g} a second; the shortest clip has {min(num_frames)}"
-                continue
-            if kept == 1 and entry.click is not None:
+            elif kept == 1 and entry.click is not None:
                 gathered.dropped[name] = "a click on a picture, which does not move"
-                continue
-            shape = fitted.shape if kept == 1 else (*fitted.shape, kept)
-            gathered.pictures.setdefault(shape, []).append(entry)
-            gathered.repeats.setdefault(shape, []).append(section.repeats)
-            why = []
-            if fitted.cut > WORTH_TELLING:
-                height, width = fitted.shape
-                why.append(f"{fitted.cut:.0%} cut off to make {size[0]} x {size[1]} px {width} x {height}")
-            if kept < length:
-                why.append(f"the first {kept} of {length} frames")
-            if why:
-                gathered.cropped[name] = "; ".join(why)
+            else:
+                shape = fitted.shape if kept == 1 else (*fitted.shape, kept)
+                gathered.pictures.setdefault(shape, []).append(entry)
+                gathered.repeats.setdefault(shape, []).append(section.repeats)
+                if why := lost(fitted, size, kept=kept, length=length):
+                    gathered.cropped[name] = why
     seen = gathered.count + len(gathered.dropped)
     if not gathered.count or len(gathered.dropped) > drop_limit * seen:
         lines = "".join(f"\n  {name}: {why}" for name, why in list(gathered.dropped.items())[:20])

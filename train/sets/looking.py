@@ -86,6 +86,8 @@ def look(entries: Sequence[Entry], *, min_px: int, fps: float | None = None) -> 
                     return "a film; data.num_frames names no length for films"
                 return open_picture(BytesIO(content), name=entry.name).size, 1, digest.hexdigest()
             count, height, width, _ = read_frames(entry, fps=fps).shape
+            if count < 2:
+                return f"a film of one frame at {fps:g} a second"
             for beside in (entry.first_frame, entry.click and entry.click.mask):
                 if beside is not None:
                     digest.update(read(beside, name=f"what is beside {entry.name}"))
