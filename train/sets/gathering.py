@@ -46,9 +46,8 @@ def lost(fitted: Fitted, size: tuple[int, int], *, kept: int, length: int) -> st
     """What is cut off in bringing a picture of (width, height) or a film of `length` frames to its bucket."""
     why = []
     if fitted.cut > WORTH_TELLING:
-        why.append(
-            f"{fitted.cut:.0%} cut off to make {size[0]} x {size[1]} px {named(fitted.shape).removesuffix(' px')}"
-        )
+        height, width = fitted.shape
+        why.append(f"{fitted.cut:.0%} cut off to make {size[0]} x {size[1]} px {width} x {height}")
     if kept < length:
         why.append(f"the first {kept} of {length} frames")
     return "; ".join(why)
