@@ -71,7 +71,7 @@ class Controlled:
     controlnet: HunyuanDiT2DControlNetModel
     control: Tensor
     scale: float
-    current_timestep: Callable[[], Tensor]
+    current_timestep: Callable[[], Tensor | None]
     inputs: dict[str, Tensor] = field(default_factory=dict)  # of the schedule that was looked ahead at last
 
     def look_ahead(self, timesteps: Tensor, text: Text, *, guided: bool, **sizes: Any) -> Condition:
@@ -82,9 +82,10 @@ class Controlled:
         return prediction.look_ahead(self.transformer, timesteps, text, guided=guided, **sizes)
 
     def predict(self, latents: Tensor, condition: Condition) -> tuple[Tensor, ...]:
-        copies = condition.batch_size // len(latents)
+        copies, timestep = condition.batch_size // len(latents), self.current_timestep()
+        assert timestep is not None, "predictions are of a step"
         residuals = residuals_of(
-            self.controlnet, torch.cat([latents] * copies).to(self.controlnet.dtype), self.current_timestep(),
+            self.controlnet, torch.cat([latents] * copies).to(self.controlnet.dtype), timestep,
             control=torch.cat([self.control] * copies), rotation=condition.rotation, inputs=self.inputs,
             scale=self.scale,
         )  # fmt: skip

@@ -23,7 +23,7 @@ def scheduler_beside(adapter: str | PathLike) -> Any:
     if not (folder / "scheduler_config.json").is_file():
         return None
     name = json.loads((folder / "scheduler_config.json").read_text(encoding="utf-8")).get("_class_name")
-    kind = getattr(diffusers, str(name), None)
+    kind: Any = getattr(diffusers, str(name), None)
     if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
         raise ValueError(f"{folder} names the scheduler {name!r}, which diffusers does not have")
     return kind.from_pretrained(folder)

@@ -32,15 +32,17 @@ def look_ahead(
     Where guided, the negative prompts come first: 2B rows. size is (height, width) in latents;
     image_meta_size holds six numbers in px; film is what else `DiT.condition` takes, of 2B rows.
     """
-    inputs = model_inputs(transformer, text, guided=guided, image_meta_size=image_meta_size, device=timesteps.device)
+    inputs: dict[str, Any] = model_inputs(
+        transformer, text, guided=guided, image_meta_size=image_meta_size, device=timesteps.device
+    )
     return transformer.condition(timesteps[:STEPS_AT_ONCE], size=size, **inputs, **film)
 
 
 def model_inputs(
     transformer: DiT, text: Text, *, guided: bool, image_meta_size: tuple[int, ...], device: torch.device
-) -> dict[str, Tensor]:
+) -> dict[str, Any]:
     """Text and, where the model was trained with it, size: under the names of `DiT.forward`."""
-    inputs = dict(text.inputs(guided=guided))
+    inputs: dict[str, Any] = dict(text.inputs(guided=guided))
     rows = len(inputs["encoder_hidden_states"])
     if transformer.config.use_style_cond_and_image_meta_size:
         inputs["image_meta_size"] = torch.tensor([image_meta_size], dtype=torch.float32, device=device).repeat(rows, 1)

@@ -74,7 +74,8 @@ def write_card(folder: Path, config: Run, figures: Mapping[str, Any], *, sigma_r
 
 def _header(config: Run) -> str:
     """What a hub reads of it."""
-    tags, known = ["dianjing", config.task], {}
+    tags = ["dianjing", config.task]
+    known: dict[str, Any] = {}
     if isinstance(config, FinetuneRun):
         tags.append(config.model.trained)
         entry = next((entry for entry in registry.ENTRIES if entry.name == config.model.name), None)

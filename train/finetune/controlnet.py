@@ -63,7 +63,8 @@ class ControlNetTask(FinetuneTask):
         self.controlnet = make_controlnet(self.transformer)
         self.drawings = drawings
 
-    def _predict(self, noisy: Tensor, timestep: Tensor, batch: Batch) -> Tensor:
+    def _predict(self, noisy: Tensor, timestep: Tensor, batch: Batch, **settings: Any) -> Tensor:
+        assert not settings, "films are refused in the run file"
         return predict_controlled(
             self.transformer, self.controlnet, noisy, timestep,
             control=batch["control"].float(), inputs=self._inputs(batch, noisy),

@@ -23,7 +23,7 @@ def export_pipeline(
     pipe.scheduler = scheduler
     pipe.save_pretrained(folder)
     for name, part in parts.items():
-        again = type(part).from_pretrained(folder / name, torch_dtype=dtype)  # type: ignore[attr-defined]
+        again = type(part).from_pretrained(folder / name, torch_dtype=dtype)
         _check_same(again, part)
 
 

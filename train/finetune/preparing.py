@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -58,7 +59,7 @@ def make_task(
     config: FinetuneRun, encoded: Encoded, say: Say, *, kept: Gathered, held_out: dict[Shape, list[Entry]]
 ) -> FinetuneTask:
     has_clicks = any(entry.click is not None for found in kept.pictures.values() for entry in found)
-    settings = {"say": say, "half": half_of(config), "held_out": held_out, "has_clicks": has_clicks}
+    settings: dict[str, Any] = {"say": say, "half": half_of(config), "held_out": held_out, "has_clicks": has_clicks}
     if config.model.trained != "controlnet":
         return FinetuneTask(config, encoded, **settings)
     entries = [entry for found in kept.pictures.values() for entry in found]

@@ -250,7 +250,7 @@ class FinetuneTask(Task):
         count = min(self.config.data.num_frames)
         pipe = TextToVideoPipeline(**self._parts(), default_num_frames=count, default_fps=self.config.data.fps)
         pipe.set_progress_bar_config(disable=True)
-        frames: Any = pipe(**self._call(), num_frames=count, output_type="uint8").frames
+        frames: Any = pipe(**self._call(), num_frames=count, output_type="uint8", return_dict=False)[0]
         return tile(torch.from_numpy(frames).flatten(0, 1), columns=count)
 
     def _parts(self) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def look(entries: Sequence[Entry], *, min_px: int, fps: float | None = None) -> 
             count, height, width, _ = read_frames(entry, fps=fps).shape
             if count < 2:
                 return f"a film of one frame at {fps:g} a second"
-            for beside in (entry.first_frame, entry.click and entry.click.mask):
+            for beside in (entry.first_frame, None if entry.click is None else entry.click.mask):
                 if beside is not None:
                     digest.update(read(beside, name=f"what is beside {entry.name}"))
         except (ValueError, OSError) as error:

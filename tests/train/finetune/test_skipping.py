@@ -15,7 +15,7 @@ def damage(job, step, row):
     """Of a picture's latents; returns its name."""
     sample = job.batches.plan.sample(step, row)
     encoded = job.batches.encoded
-    encoded.cache._path(encoded._latents_key(sample.entry, sample.shape)).write_bytes(b"torn")
+    encoded.cache._path(encoded._latents_key(sample.entry, sample.shape, False)).write_bytes(b"torn")
     return sample.entry.name
 
 
