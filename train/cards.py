@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-import dianjing
+from dianjing import __version__
 from dianjing.train.config import Run
 from dianjing.train.finetune.sections import FinetuneRun
 from dianjing.train.sections import AutoencoderRun
@@ -87,7 +87,7 @@ def _header(config: Run) -> str:
 
 
 def _what(config: Run) -> str:
-    by = f"trained by Dianjing {dianjing.__version__}"
+    by = f"trained by Dianjing {__version__}"
     if isinstance(config, FinetuneRun):
         encoders = " with both text encoders" if config.model.text_encoders == "joint" else ""
         return f"{WHAT[config.model.trained]} for `{_base(config)}`{encoders}, {by}."

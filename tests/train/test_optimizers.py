@@ -44,7 +44,7 @@ def test_stopped_and_resumed_run_equals_the_whole_one_bit_for_bit(tmp_path, kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_loss_falls(tmp_path, kind):
+def test_the_loss_falls_with_each_kind(tmp_path, kind):
     trainer, batches = trainer_of(config_of(tmp_path, kind, total_steps=40))
     trainer.train(batches(), wants_stop=never)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def small_ray():
+def small_ray(monkeypatch):
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")  # a busy machine takes longer than the half minute
     ray = pytest.importorskip("ray")
     ray.init(num_cpus=2, object_store_memory=80 << 20, include_dashboard=False,
              runtime_env={"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}})  # fmt: skip
