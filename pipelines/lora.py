@@ -24,7 +24,8 @@ def scheduler_beside(adapter: str | PathLike) -> Any:
         return None
     name = json.loads((folder / "scheduler_config.json").read_text(encoding="utf-8")).get("_class_name")
     kind: Any = getattr(diffusers, str(name), None)
-    if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
+    is_scheduler = isinstance(kind, type) and issubclass(kind, SchedulerMixin)
+    if not is_scheduler:
         raise ValueError(f"{folder} names the scheduler {name!r}, which diffusers does not have")
     return kind.from_pretrained(folder)
 
