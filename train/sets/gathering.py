@@ -64,8 +64,7 @@ def gather(
 ) -> Gathered:
     """Find and open all pictures, and bring each to the nearest shape.
 
-    Films come to the nearest shape and the greatest of `num_frames` that they fill at `fps`; without any they are
-    left out.
+    Films come to the nearest shape and the greatest of `num_frames` that they fill at `fps`; without any, none does.
     Raises: ValueError where nothing is left, or more than `drop_limit` of the pictures had to be left out.
     """
     gathered = Gathered()
