@@ -4,7 +4,7 @@ L text tokens, T width of an encoder's states; latents are C Y X.
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,6 +81,9 @@ class Share:
         return pieces[self.rank :: self.processes]
 
 
+WHOLE = Share()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
     """Where the latents and text states of one model and precision are kept; lengths in tokens, by encoder."""
@@ -117,13 +120,13 @@ class Encoded:
         return found
 
     def holds(self, entry: Entry, shape: Shape) -> bool:
-        return not list(self._missing(entry, shape))
+        return all(self._has(piece) for piece in self._pieces(entry, shape))
 
-    def _missing(self, entry: Entry, shape: Shape) -> Iterator[bool]:
-        """Of the picture, and of its line art: whether it is the line art that is not there."""
-        for is_line_art in (False, True) if self.draws_lines else (False,):
-            if self._latents_key(entry, shape, is_line_art) not in self.cache:
-                yield is_line_art
+    def _pieces(self, entry: Entry, shape: Shape) -> list[Piece]:
+        return [Piece(entry, shape, is_line_art) for is_line_art in ((False, True) if self.draws_lines else (False,))]
+
+    def _has(self, piece: Piece) -> bool:
+        return self._latents_key(*piece) in self.cache
 
     def states(self, text: str, encoder: str) -> tuple[Tensor, Tensor]:
         """(L, T) and mask (L,)."""
@@ -132,18 +135,15 @@ class Encoded:
 
     def fill_latents(self, pictures: Mapping[Shape, Sequence[Entry]], *, device: torch.device, share: Share) -> None:
         """What changed since it was looked at, and cannot be read any more, stays missing."""
-        if mine := share.of(self.missing_latents(pictures)):
+        if mine := self.missing_latents(pictures, share):
             vae = self.load_vae(device)
             for piece in tqdm(mine, desc="latents", unit="picture"):
                 self.write_latents(vae, piece)
 
-    def missing_latents(self, pictures: Mapping[Shape, Sequence[Entry]]) -> list[Piece]:
-        return [
-            Piece(entry, shape, is_line_art)
-            for shape, entries in pictures.items()
-            for entry in entries
-            for is_line_art in self._missing(entry, shape)
-        ]
+    def missing_latents(self, pictures: Mapping[Shape, Sequence[Entry]], share: Share = WHOLE) -> list[Piece]:
+        """Dealt out before it is asked what is there: ranks that ask at other times must not deal otherwise."""
+        every = [piece for shape, found in pictures.items() for entry in found for piece in self._pieces(entry, shape)]
+        return [piece for piece in share.of(every) if not self._has(piece)]
 
     def load_vae(self, device: torch.device) -> AutoencoderKL:
         return AutoencoderKL.from_pretrained(self.folder / "vae", torch_dtype=self.dtype).to(device)
@@ -180,7 +180,7 @@ class Encoded:
         """Of both encoders, one after the other."""
         every = sorted(set(texts))
         for name in ENCODERS:
-            if missing := share.of(self.missing_states(every, name)):
+            if missing := self.missing_states(share.of(every), name):
                 encoder = self.load_encoder(name, device)
                 for first in tqdm(range(0, len(missing), TEXTS_AT_ONCE), desc=name, unit="batch"):
                     self.write_states(*encoder, missing[first : first + TEXTS_AT_ONCE], name)
