@@ -179,7 +179,7 @@ def bench(
 def train(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="[verify-resume | plot-noise] CONFIG", help="The run file (TOML)."),
+        typer.Argument(metavar="[verify-resume | plot-noise | average] CONFIG", help="The run file (TOML)."),
     ],
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value.")] = None,
     resume: Annotated[str, typer.Option(help="auto, none, or a checkpoint's folder.")] = "auto",
@@ -188,18 +188,21 @@ def train(
     cache_only: Annotated[
         bool, typer.Option("--cache-only", help="Encode pictures and captions, and no more.")
     ] = False,
+    sigma: Annotated[float | None, typer.Option(help="Of average: its length, as a share of the run.")] = None,
     debug: Debug = False,
 ) -> None:
     """Train from a run file; on several devices: accelerate launch -m dianjing.train CONFIG.
 
     `verify-resume CONFIG` tries on the spot whether stopping and resuming ends, bit for bit, where going on ends.
     `plot-noise CONFIG` draws which timesteps are trained at, and how much an error counts there.
+    `average CONFIG --sigma 0.1` exports a run that kept snapshots again, with a moving average of that length.
     """
     from dianjing.train.__main__ import main as train_main
 
     settings = [part for override in overrides or [] for part in ("--set", override)]
     given = {"--init": init, "--dry-run": dry_run, "--cache-only": cache_only}
     flags = [flag for flag, is_given in given.items() if is_given]
+    flags += [] if sigma is None else ["--sigma", str(sigma)]
     raise typer.Exit(train_main([*words, *settings, "--resume", resume, *flags]))
 
 

@@ -134,7 +134,10 @@ def draw(job: Job) -> Iterator[dict[str, Any]]:
     """Draw and write; yield the id, path and settings of each picture once it is on disk."""
     pipe = load("TextToImagePipeline", model=job.model, device=job.device, dtype=job.dtype)
     if job.lora is not None:
+        from dianjing.pipelines.lora import scheduler_beside
+
         pipe.load_lora_weights(job.lora)
+        pipe.scheduler = scheduler_beside(job.lora) or pipe.scheduler
     for request, paths in zip(job.requests, job.paths, strict=True):
         for start in range(0, len(paths), BATCH):
             seeds = request.seeds[start : start + BATCH]

@@ -190,7 +190,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             mask=mask,
             shifts=torch.stack([each.shift for each in prepared], dim=1),
             scale_shift=scale_shift,
-            rotation=self._rotation(rows, columns, device=text.device),
+            rotation=self.rotation(rows, columns, device=text.device),
             size=size,
             frozen=freeze(self.blocks) if can_run_frozen(text) else None,
             film=film,
@@ -234,7 +234,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             text, mask, temb = self._encode(timestep.expand(batch_size), *texts, image_meta_size, style, click)
             film = self._film(num_frames, click, text, mask, grid=(rows, columns))
             if image_rotary_emb is None:
-                rotation = self._rotation(rows, columns, device=latents.device)
+                rotation = self.rotation(rows, columns, device=latents.device)
             else:
                 rotation = rotation_from_pairs(*image_rotary_emb, device=latents.device)
             scale_shift = self.norm_out.scale_shift(temb)
@@ -339,6 +339,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             raise ValueError(f"latents of {height} x {width} are not multiples of the patch size {patch}")
         return height // patch, width // patch
 
-    def _rotation(self, rows: int, columns: int, *, device: torch.device) -> Tensor:
+    def rotation(self, rows: int, columns: int, *, device: torch.device) -> Tensor:
+        """Positions of a grid of rows x columns tokens, (N, E/2, 2)."""
         head_dim, base = self.config.attention_head_dim, ROPE_SIDE // self.config.patch_size
         return rotation_table(rows, columns, head_dim=head_dim, base=base, device=device)

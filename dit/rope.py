@@ -47,6 +47,12 @@ def rotation_from_pairs(cosine: Tensor, sine: Tensor, *, device: torch.device) -
     return torch.stack([cosine[..., ::2], sine[..., ::2]], dim=-1).to(device, torch.float32)
 
 
+def pairs_from_rotation(rotation: Tensor) -> tuple[Tensor, Tensor]:
+    """Diffusers' cosine and sine (N, E), which hold each value twice, from a rotation (N, E/2, 2)."""
+    cosine, sine = rotation.repeat_interleave(2, dim=-2).unbind(-1)
+    return cosine, sine
+
+
 def rotate(x: Tensor, turns: Tensor) -> Tensor:
     """Turn neighbouring pairs of x (B, N, H, E), float32, which may be overwritten.
 

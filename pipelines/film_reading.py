@@ -3,11 +3,14 @@
 F frames, H height, W width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageSequence
@@ -37,24 +40,39 @@ def read_film(path: Path, *, most_frames: int = MOST_FRAMES) -> ReadFilm:
 
     Raises: ValueError for what cannot be read as one.
     """
-    kind = _read_folder if path.is_dir() else _read_animation if path.suffix.lower() in ANIMATIONS else _read_video
+    if path.is_dir():
+        return _checked(partial(_read_folder, path, most_frames), name=str(path))
+    kind = _read_animation if path.suffix.lower() in ANIMATIONS else _read_video
+    return _checked(partial(kind, str(path), most_frames), name=str(path))
+
+
+def decode_film(content: bytes, *, name: str, most_frames: int = MOST_FRAMES) -> ReadFilm:
+    """As `read_film`, of a file's bytes; the ending of its name says what it is.
+
+    Raises: ValueError for what cannot be read as a film.
+    """
+    kind = _read_animation if name.lower().endswith(ANIMATIONS) else _read_video
+    return _checked(partial(kind, BytesIO(content), most_frames), name=name)
+
+
+def _checked(read: Callable[[], tuple[list[np.ndarray], float]], *, name: str) -> ReadFilm:
     try:
-        frames, fps = kind(path, most_frames)
+        frames, fps = read()
     except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
+        raise ValueError(f"there is no file {name}") from None
     except (OSError, SyntaxError, ValueError) as error:  # av's errors are OSErrors and ValueErrors
-        raise ValueError(f"{path} cannot be read as a film: {error}") from None
+        raise ValueError(f"{name} cannot be read as a film: {error}") from None
     if not frames:
-        raise ValueError(f"{path} holds no frame")
+        raise ValueError(f"{name} holds no frame")
     if len({frame.shape for frame in frames}) > 1:
-        raise ValueError(f"{path} has frames of several sizes")
+        raise ValueError(f"{name} has frames of several sizes")
     return ReadFilm(frames=np.stack(frames), fps=fps)
 
 
-def _read_video(path: Path, most_frames: int) -> tuple[list[np.ndarray], float]:
+def _read_video(source: str | BinaryIO, most_frames: int) -> tuple[list[np.ndarray], float]:
     import av
 
-    with av.open(str(path)) as container:
+    with av.open(source) as container:
         stream = container.streams.best("video")
         if stream is None:
             raise ValueError("it has no pictures")
@@ -64,7 +82,7 @@ def _read_video(path: Path, most_frames: int) -> tuple[list[np.ndarray], float]:
         return frames, float(stream.average_rate or STILL_FPS)
 
 
-def _read_animation(path: Path, most_frames: int) -> tuple[list[np.ndarray], float]:
+def _read_animation(source: str | BinaryIO, most_frames: int) -> tuple[list[np.ndarray], float]:
     durations = []
 
     def shown(image: Image.Image) -> Iterator[np.ndarray]:
@@ -73,7 +91,7 @@ def _read_animation(path: Path, most_frames: int) -> tuple[list[np.ndarray], flo
             durations.append(frame.info.get("duration", 0))
             yield pixels
 
-    with closing(Image.open(path, formats=("WEBP", "GIF"))) as image:
+    with closing(Image.open(source, formats=("WEBP", "GIF"))) as image:
         check_picture_size(*image.size)
         frames = list(islice(shown(image), most_frames))
     total = sum(durations)

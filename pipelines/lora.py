@@ -1,13 +1,33 @@
 """LoRA adapters of the transformer, loaded, mixed, fused and saved as in diffusers."""
 
+import json
 from collections.abc import Mapping
 from os import PathLike
+from pathlib import Path
 from typing import Any, ClassVar
 
+import diffusers
 from diffusers.loaders.lora_base import LoraBaseMixin, _fetch_state_dict
+from diffusers.schedulers import SchedulerMixin
 from torch import Tensor
 
 PEFT_PREFIX = "base_model.model."  # of an adapter that PEFT itself saved
+
+
+def scheduler_beside(adapter: str | PathLike) -> Any:
+    """The scheduler that an adapter's folder names, for one that changed what is predicted; None where there is none.
+
+    Raises: ValueError for one that diffusers does not have.
+    """
+    folder = Path(adapter) / "scheduler"
+    if not (folder / "scheduler_config.json").is_file():
+        return None
+    name = json.loads((folder / "scheduler_config.json").read_text(encoding="utf-8")).get("_class_name")
+    kind: Any = getattr(diffusers, str(name), None)
+    is_scheduler = isinstance(kind, type) and issubclass(kind, SchedulerMixin)
+    if not is_scheduler:
+        raise ValueError(f"{folder} names the scheduler {name!r}, which diffusers does not have")
+    return kind.from_pretrained(folder)
 
 
 class LoRAMixin(LoraBaseMixin):

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
-from diffusers.image_processor import VaeImageProcessor
+from diffusers import AutoencoderKL, HunyuanDiT2DControlNetModel
+from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
 from diffusers.schedulers import SchedulerMixin
 from diffusers.utils import BaseOutput
 from PIL import Image
@@ -20,6 +20,7 @@ from transformers import BertModel, PreTrainedTokenizerBase, T5EncoderModel
 
 from dianjing.dit import DiT
 from dianjing.pipelines import inputs, request
+from dianjing.pipelines.controlnet import Controlled, check_controlnet, encode_control
 from dianjing.pipelines.denoising import DenoisingPipeline
 from dianjing.pipelines.latents import Generators, decode_latents, draw_noise
 from dianjing.pipelines.prediction import look_ahead, predict
@@ -45,6 +46,7 @@ class TextToImagePipeline(DenoisingPipeline):
 
     _optional_components: ClassVar[list[str]] = [
         "safety_checker", "feature_extractor", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2",
+        "controlnet",
     ]  # fmt: skip
 
     def __init__(
@@ -58,6 +60,7 @@ class TextToImagePipeline(DenoisingPipeline):
         feature_extractor: Any = None,
         text_encoder_2: T5EncoderModel | None = None,
         tokenizer_2: PreTrainedTokenizerBase | None = None,
+        controlnet: HunyuanDiT2DControlNetModel | None = None,
         default_num_inference_steps: int = 50,
         default_guidance_scale: float = 5.0,
     ):
@@ -74,6 +77,7 @@ class TextToImagePipeline(DenoisingPipeline):
             feature_extractor=feature_extractor,
             text_encoder_2=text_encoder_2,
             tokenizer_2=tokenizer_2,
+            controlnet=controlnet,
         )
         self.register_to_config(
             default_num_inference_steps=default_num_inference_steps, default_guidance_scale=default_guidance_scale
@@ -111,13 +115,16 @@ class TextToImagePipeline(DenoisingPipeline):
         target_size: tuple[int, int] | None = None,
         crops_coords_top_left: tuple[int, int] = (0, 0),
         use_resolution_binning: bool = False,
+        control_image: PipelineImageInput | None = None,
+        controlnet_conditioning_scale: float = 1.0,
     ) -> TextToImageOutput | tuple:
         """Draw `num_images_per_prompt` pictures for each prompt.
 
         Arguments are those of diffusers' `HunyuanDiTPipeline`; height and width are in px, None for
         the model's own size. With a list of generators each picture has its own seed, and is the
         same whatever the batch it sits in. With `use_resolution_binning` the nearest size that
-        Hunyuan-DiT was trained at is drawn instead of the one given.
+        Hunyuan-DiT was trained at is drawn instead of the one given. A pipeline with a `controlnet`
+        takes a `control_image`, such as line art: one, or one for each picture.
 
         Raises: ValueError for what cannot be drawn, before anything is computed.
         """
@@ -134,6 +141,7 @@ class TextToImagePipeline(DenoisingPipeline):
         batch_size = self._check_text(prompt, negative_prompt, given) * request.check_count(num_images_per_prompt)
         shape = self._check_latents(latents, generator, batch_size, height=height, width=width)
         inputs.check_output_type(output_type)
+        check_controlnet(self.controlnet, self.transformer, has_image=control_image is not None)
         call_back = self._listener(callback_on_step_end, callback_on_step_end_tensor_inputs)
         meta = (original_size or (height, width)), (target_size or (height, width)), crops_coords_top_left
         image_meta_size = inputs.check_image_meta_size(*meta)
@@ -144,13 +152,22 @@ class TextToImagePipeline(DenoisingPipeline):
         timesteps = set_schedule(self.scheduler, steps, device=device)
         if latents is None:
             latents = draw_noise(shape, generator, device=device)
-        size = (latents.shape[-2], latents.shape[-1])
+        sizes = {"size": (latents.shape[-2], latents.shape[-1]), "image_meta_size": image_meta_size}
+        model: Any = partial(look_ahead, self.transformer), partial(predict, self.transformer)
+        if control_image is not None:
+            pixels = self.image_processor.preprocess(control_image, height=height, width=width)
+            control = encode_control(self.vae, pixels, rows=batch_size)
+            controlled = Controlled(
+                transformer=self.transformer, controlnet=self.controlnet, control=control,
+                scale=controlnet_conditioning_scale, current_timestep=lambda: self.current_timestep,
+            )  # fmt: skip
+            model = controlled.look_ahead, controlled.predict
         latents = self._denoise(
             latents.to(device, torch.float32) * self.scheduler.init_noise_sigma,
             timesteps,
             text,
-            look_ahead=partial(look_ahead, self.transformer, size=size, image_meta_size=image_meta_size),
-            predict=partial(predict, self.transformer),
+            look_ahead=partial(model[0], **sizes),
+            predict=model[1],
             options=step_options(self.scheduler, eta=eta, generator=generator),
             call_back=call_back,
         )

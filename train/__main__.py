@@ -1,9 +1,10 @@
 """The trainer's command line, alone or under accelerate.
 
-    python -m dianjing.train [verify-resume | plot-noise] CONFIG [--set a.b=c] [--resume auto|none|PATH]
+    python -m dianjing.train [verify-resume | plot-noise | average] CONFIG [--set a.b=c] [--resume auto|none|PATH]
 
 verify-resume proves on the spot that stopping and resuming this run is the same as going on, bit for bit; plot-noise
-draws which timesteps it trains at, and how much an error counts there, into its folder.
+draws which timesteps it trains at, and how much an error counts there, into its folder; average exports a finished run
+again, with a moving average of length --sigma, a share of the run.
 Exit codes: 0 done (or max_minutes over), 1 failed, or verify-resume found a difference, 2 usage, 75 stopped by a signal
 after saving, 76 the gradient was not finite.
 """
@@ -18,23 +19,24 @@ from types import FrameType
 
 from dianjing.train.config import read_config
 from dianjing.train.loop import Diverged, Outcome
-from dianjing.train.running import fill_caches, plan_of, plot_noise_of, train
+from dianjing.train.running import average_of, fill_caches, plan_of, plot_noise_of, train
 from dianjing.train.starting import write_templates
 from dianjing.train.verifying import STEPS, differences
 
 DIFFERENT = FAILED = 1
 USAGE, INTERRUPTED, DIVERGED = 2, 75, 76
-VERIFY, PLOT = "verify-resume", "plot-noise"
+VERIFY, PLOT, AVERAGE = ACTIONS = ("verify-resume", "plot-noise", "average")
 
 
 def _parser() -> argparse.ArgumentParser:
     lines = (__doc__ or "").split("\n\n")
     parser = argparse.ArgumentParser(prog="python -m dianjing.train", description=lines[0], epilog=lines[-1])
-    parser.add_argument("words", nargs="+", metavar=f"[{VERIFY} | {PLOT}] CONFIG", help="the run file (TOML)")
+    parser.add_argument("words", nargs="+", metavar=f"[{' | '.join(ACTIONS)}] CONFIG", help="the run file (TOML)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides")
     parser.add_argument("--resume", default="auto", help="auto (default), none, or a checkpoint")
     parser.add_argument("--init", action="store_true", help="write a commented run file to begin with")
     parser.add_argument("--dry-run", action="store_true", help="say what the run will do and need, and no more")
+    parser.add_argument("--sigma", type=float, help="of average: such as 0.05 for a short one, or 0.2 for a long one")
     parser.add_argument("--cache-only", action="store_true", help="encode pictures and captions, and no more")
     return parser
 
@@ -54,7 +56,9 @@ def _until_signalled() -> Callable[[], bool]:
 
 
 def _run(given: argparse.Namespace) -> int:
-    action = given.words[0] if given.words[0] in (VERIFY, PLOT) else None
+    action = given.words[0] if given.words[0] in ACTIONS else None
+    if (given.sigma is None) == (action == AVERAGE):
+        raise ValueError(f"--sigma goes with {AVERAGE}, and {AVERAGE} with --sigma: the average's length")
     if len(given.words) != (1 if action is None else 2):
         raise ValueError(f"give one run file; got {' '.join(given.words)!r}")
     path = Path(given.words[-1])
@@ -72,6 +76,9 @@ def _run(given: argparse.Namespace) -> int:
         return 0
     if action == PLOT:
         print(plot_noise_of(config))
+        return 0
+    if action == AVERAGE:
+        average_of(config, given.sigma)
         return 0
     if action == VERIFY:
         found = differences(config)

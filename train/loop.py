@@ -10,7 +10,8 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -20,25 +21,19 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 from tqdm.auto import tqdm
 
-from dianjing.train.checkpoints import Checkpoint, Tensors, check_space, save_checkpoint
+from dianjing.train.checkpoints import Checkpoint, check_space, save_checkpoint
 from dianjing.train.data import Batch, Bucket, PlannedBatches
-from dianjing.train.optimizing import MovingAverage, learning_rate, make_optimizer
+from dianjing.train.optimizing import learning_rate, make_average, make_optimizer
+from dianjing.train.posthoc import PowerAverages
 from dianjing.train.sections import OptimizerSection, RunSection
+from dianjing.train.states import moments_of, take_moments, take_weights, weights_of, whole
 from dianjing.train.watching import Journal, peak_memory_gib
 
+SNAPSHOTS = "snapshots"  # folder of a run's
 CHECKPOINT_BYTES = 16  # a parameter: itself, its average, two moments
 SHOWN = ("loss", "samples_per_s", "peak_memory_gib")  # beside the progress bar
-FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
-TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
 
 
 class Outcome(Enum):
@@ -109,14 +104,17 @@ class Trainer:
         self.run, self.settings, self.accelerator, self.plan = run, optimizer, accelerator, job.batches.plan
         task = job.task
         device = accelerator.device
-        half = torch.bfloat16 if run.mixed_precision == "bf16" else torch.float32
+        self.half = torch.bfloat16 if run.mixed_precision == "bf16" else torch.float32
+        # sharded weights cannot be drawn with or exported by one process: it keeps a whole copy, beside the device
+        self.unsharded = deepcopy(task) if accelerator.is_fsdp2 and accelerator.is_main_process else None
         task.to(device)
-        task.place(device, half)
+        task.place(device, self.half)
         if run.compile != "none":
             task.compile_parts(run.compile)
         self.task = task
         self.model, self.optimizer = accelerator.prepare(task, make_optimizer(task, optimizer))
-        self.average = MovingAverage(self.model, optimizer.ema_decay)
+        self.average = make_average(self.model, self.optimizer, optimizer)
+        self.powers = PowerAverages(self.model, are_kept=optimizer.snapshot_every is not None)
         self.generator = torch.Generator(device)
         self.first_bad = torch.tensor(-1, device=device)
         self.sums: dict[str, tuple[Tensor, float]] = {}  # since the last log: sum and weight
@@ -126,30 +124,20 @@ class Trainer:
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Weights, averages and optimizer moments of a checkpoint; the next step follows from it."""
-        self._take(checkpoint, "model")
+        take_weights(self.model, checkpoint, "model")
+        take_moments(self.model, self.optimizer, checkpoint.tensors("optimizer"))
         with self.average.applied():
-            self._take(checkpoint, "ema")
-        groups = get_optimizer_state_dict(self.model, self.optimizer)["param_groups"]
-        moments: dict[str, Tensors] = {}
-        for key, value in checkpoint.tensors("optimizer").items():
-            name, _, kind = key.rpartition("/")
-            moments.setdefault(name, {})[kind] = value
-        state: Any = {"state": moments, "param_groups": groups}
-        set_optimizer_state_dict(self.model, self.optimizer, state, options=FULL)
+            take_weights(self.model, checkpoint, "ema")
+        self.powers.take(checkpoint)
         self.step = checkpoint.step
 
     def save(self) -> None:
         """A checkpoint of this step; every process takes part, the main one writes."""
         self._refuse_divergence()
-        optimizer = get_optimizer_state_dict(self.model, self.optimizer, options=FULL)  # {} off main
-        groups: dict[str, Tensors] = {"model": self._weights()}
-        groups["optimizer"] = {
-            f"{name}/{kind}": value.detach().cpu().clone().contiguous()
-            for name, moments in optimizer.get("state", {}).items()
-            for kind, value in moments.items()
-        }
+        groups = {"model": weights_of(self.model), "optimizer": moments_of(self.model, self.optimizer)}
         with self.average.applied():
-            groups["ema"] = self._weights()
+            groups["ema"] = weights_of(self.model)
+        groups |= self.powers.tensors()
         if self.accelerator.is_main_process:
             state = {"run": json.loads(self.run.model_dump_json())}
             folder = self.run.folder / "checkpoints"
@@ -176,14 +164,17 @@ class Trainer:
                 bar.update(self.step - bar.n)
                 bar.set_postfix({name: f"{figures[name]:.4g}" for name in SHOWN})
                 clock, waited = time.perf_counter(), 0.0
-            if self.step % run.sample_every == 0 or self.step == run.total_steps:
+            is_last = self.step == run.total_steps
+            if self.step % run.sample_every == 0 or is_last:
                 self.show()
+            if (every := self.settings.snapshot_every) and (self.step % every == 0 or is_last):
+                self.powers.snapshot(run.folder / SNAPSHOTS, self.step, writes=self.accelerator.is_main_process)
             # many processes must agree to stop, which costs a sync: they do so when they log
             if logs or self.accelerator.num_processes == 1:
                 minutes = (time.perf_counter() - started) / 60
                 over = run.max_minutes is not None and minutes >= run.max_minutes
                 outcome = self._agree(interrupted=wants_stop(), over=over)
-            ended = self.step == run.total_steps or outcome is not Outcome.FINISHED
+            ended = is_last or outcome is not Outcome.FINISHED
             if ended or self.step % run.checkpoint_every == 0:
                 self.save()
         bar.close()
@@ -192,27 +183,43 @@ class Trainer:
 
     def show(self) -> None:
         """The sample grid of the averaged weights, and how well they do."""
-        training = self.task.training
-        self.task.eval()
-        with (
-            self.average.applied(), torch.no_grad(), self.accelerator.autocast(),
-            torch.compiler.set_stance("force_eager"),  # other shapes; no second compilation
-        ):  # fmt: skip
-            self.journal.show(self.step, self.task.grid())
-            if figures := self.task.measure():
-                self.journal.note(self.step, figures)
-        self.task.train(training)
+        with self._averaged() as task, self.accelerator.autocast():
+            if task is not None:
+                self.journal.show(self.step, task.grid())
+                if figures := task.measure():
+                    self.journal.note(self.step, figures)
+        self.accelerator.wait_for_everyone()
 
     def export(self) -> dict[str, Any]:
         """The averaged weights as diffusers / transformers folders under export/."""
         figures: dict[str, Any] = {}
-        self.task.eval()
-        with self.average.applied(), torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            if self.accelerator.is_main_process:
-                dtype = getattr(torch, self.run.export_dtype)
-                figures = self.task.export(self.run.folder / "export", dtype)
+        with self._averaged() as task:
+            if task is not None and self.accelerator.is_main_process:
+                figures = task.export(self.run.folder / "export", getattr(torch, self.run.export_dtype))
         self.accelerator.wait_for_everyone()
         return figures
+
+    @contextmanager
+    def _averaged(self) -> Iterator[Task | None]:
+        """The task with the averaged weights, not to be trained; of sharded ones whole, on the main process alone."""
+        device, task = self.accelerator.device, self.task
+        with (
+            self.average.applied(), torch.no_grad(),
+            torch.compiler.set_stance("force_eager"),  # other shapes; no second compilation
+        ):  # fmt: skip
+            if self.accelerator.is_fsdp2:
+                weights = weights_of(self.model)
+                if self.unsharded is None:
+                    yield None
+                    return
+                self.unsharded.load_state_dict(weights, strict=False)
+                task = self.unsharded.to(device)
+                task.place(device, self.half)
+            training = task.training
+            yield task.eval()
+            task.train(training)
+            if self.unsharded is not None:
+                self.unsharded.cpu()
 
     def _advance(self, batches: Iterator[Batch]) -> float:
         """One optimizer step; nothing here waits for the device. Returns seconds without data."""
@@ -236,13 +243,17 @@ class Trainer:
             self._add({k: v.detach() for k, v in metrics.items()}, weight=1 / accumulation)
             if len(self.plan.kinds) > 1:  # of each kind apart, too
                 self._add({f"loss_{bucket.kind}": metrics["loss"].detach()}, weight=1 / accumulation)
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        norm = whole(self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm))
         bad = ~torch.isfinite(norm)
         self.first_bad = torch.where(bad & (self.first_bad < 0), self.step, self.first_bad)
-        self.optimizer.optimizer.found_inf = bad.float()  # the fused kernel then leaves all as it is
-        self.optimizer.step()
+        if self.settings.kind == "adamw":
+            self.optimizer.optimizer.found_inf = bad.float()  # the fused kernel then leaves all as it is
+            self.optimizer.step()
+        elif not bad:  # the others cannot tell by themselves: this waits for the device
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(self.step)
+        self.powers.update(self.step)
         self._add({"grad_norm": norm})
         self.samples += bucket.layout.global_batch
         self.step += 1
@@ -284,19 +295,3 @@ class Trainer:
         if interrupted:
             return Outcome.INTERRUPTED
         return Outcome.TIME_OVER if over else Outcome.FINISHED
-
-    def _weights(self) -> Tensors:
-        """The trained ones, under their names in the task."""
-        state = get_model_state_dict(self.model, options=TRAINED)
-        return {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
-
-    def _take(self, checkpoint: Checkpoint, name: str) -> None:
-        """Raises ValueError where it holds other weights than are trained."""
-        tensors = checkpoint.tensors(name)
-        own = get_model_state_dict(self.model, options=StateDictOptions(ignore_frozen_params=True)).keys()
-        if strange := sorted(tensors.keys() ^ own):
-            raise ValueError(
-                f"{checkpoint.path} is of another model: {len(strange)} names differ, such as {strange[0]}; "
-                "start in another run.folder"
-            )
-        set_model_state_dict(self.model, tensors, options=TRAINED)

@@ -1,6 +1,7 @@
 """A run from its config to its export, on one process or many."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,15 +11,19 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
 from dianjing.train import objectives, worlds
+from dianjing.train.cards import write_card
 from dianjing.train.checkpoints import Checkpoint, newest_valid, read_checkpoint
 from dianjing.train.config import Run
 from dianjing.train.data import World, loader
 from dianjing.train.finetune import preparing as finetuning
 from dianjing.train.finetune.planning import dry_run
 from dianjing.train.finetune.sections import FinetuneRun
-from dianjing.train.loop import Job, Outcome, Trainer
+from dianjing.train.loop import SNAPSHOTS, Job, Outcome, Trainer
+from dianjing.train.optimizing import check_optimizer
 from dianjing.train.plotting import plot_noise
+from dianjing.train.posthoc import reconstruct
 from dianjing.train.sections import AutoencoderRun
+from dianjing.train.states import weights_of
 from dianjing.train.text_to_image import noising_of
 from dianjing.train.watching import check_trackers
 
@@ -40,7 +45,7 @@ def find_checkpoint(folder: Path, resume: str) -> Checkpoint | None:
 
 def unused_parameters(config: Run) -> list[DistributedDataParallelKwargs]:
     """Of several kinds of sample, none passes through all the weights."""
-    several = not isinstance(config, FinetuneRun) and len(config.data.buckets) > 1
+    several = bool(config.data.num_frames) if isinstance(config, FinetuneRun) else len(config.data.buckets) > 1
     return [DistributedDataParallelKwargs(find_unused_parameters=True)] if several else []
 
 
@@ -55,15 +60,28 @@ def start(config: Run) -> Accelerator:
     """Set up this process, and make the run's folder."""
     run = config.run
     check_trackers(run.trackers)
+    check_optimizer(config.optimizer)
     torch.set_float32_matmul_precision(run.matmul_precision)
     torch.backends.cudnn.allow_tf32 = run.matmul_precision != "highest"
     torch.backends.cudnn.benchmark = True
     torch.set_flush_denormal(True)  # a quarter of the autoencoder's time on a CPU
+    check_launch()
     run.folder.mkdir(parents=True, exist_ok=True)
     return Accelerator(
         mixed_precision=run.mixed_precision, kwargs_handlers=unused_parameters(config),
         log_with=list(run.trackers) or None, project_dir=run.folder,
     )  # fmt: skip
+
+
+def check_launch() -> None:
+    """Raises ValueError for a way of sharding whose weights and moments could not be saved here."""
+    flags = {name: os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("DEEPSPEED", "FSDP")}
+    if flags["DEEPSPEED"] or (flags["FSDP"] and os.environ.get("FSDP_VERSION", "1") != "2"):
+        given = "DeepSpeed" if flags["DEEPSPEED"] else "FSDP 1"
+        raise ValueError(
+            f"launched with {given}, whose weights and moments our checkpoints do not hold; "
+            "FSDP2 spreads the same: accelerate launch --config_file train/recipes/fsdp2.yaml"
+        )
 
 
 def plan_of(config: Run) -> Iterator[str]:
@@ -106,6 +124,28 @@ def fill_caches(config: Run) -> None:
     finetuning.fill(config, start(config))
 
 
+def average_of(config: Run, sigma_rel: float) -> Path:
+    """Export a finished run again, with an average of another length, beside its export.
+
+    Raises: ValueError where the run kept no snapshots, or for a length that no average has.
+    """
+    run = config.run
+    step, weights = reconstruct(run.folder / SNAPSHOTS, sigma_rel)
+    accelerator = start(config)
+    task = prepare(config, None, accelerator).task
+    if strange := sorted(weights.keys() ^ weights_of(task).keys()):
+        raise ValueError(f"the snapshots are of another model: {len(strange)} names differ, such as {strange[0]}")
+    task.load_state_dict(weights, strict=False)
+    task.to(accelerator.device).eval()
+    task.place(accelerator.device, torch.float32)
+    folder = run.folder / f"export-{sigma_rel:.3f}"
+    with torch.no_grad():
+        figures = task.export(folder, getattr(torch, run.export_dtype))
+    write_card(folder, config, figures, sigma_rel=sigma_rel)
+    print(json.dumps({"export": str(folder), "step": step, **figures}), flush=True)
+    return folder
+
+
 def train(config: Run, world: World | None = None, *, resume: str, wants_stop: Callable[[], bool]) -> Outcome:
     """One run from its config to its export."""
     run = config.run
@@ -129,6 +169,7 @@ def train(config: Run, world: World | None = None, *, resume: str, wants_stop: C
     if outcome is not Outcome.INTERRUPTED:
         figures = trainer.export()
         if accelerator.is_main_process:
+            write_card(run.folder / "export", config, figures)
             print(json.dumps({"export": str(run.folder / "export"), **figures}), flush=True)
     accelerator.end_training()
     return outcome

@@ -77,6 +77,8 @@ class DataSection(Section):
 
 
 class OptimizerSection(Section):
+    # adamw8bit: moments in eight bits; schedule_free: its own average in place of ema_decay (Defazio et al. 2024)
+    kind: Literal["adamw", "adamw8bit", "schedule_free"] = "adamw"
     learning_rate: float = Field(gt=0)
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-8
@@ -86,6 +88,13 @@ class OptimizerSection(Section):
     schedule: Literal["constant", "cosine"] = "cosine"
     final_fraction: float = Field(default=0.05, ge=0, le=1)  # of the learning rate, at the end
     ema_decay: float = Field(default=0.9995, ge=0, lt=1)
+    snapshot_every: int | None = Field(default=None, gt=0)  # steps; for averages whose length is chosen afterwards
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> "OptimizerSection":
+        if self.kind == "schedule_free" and self.schedule != "constant":
+            raise ValueError(f"kind 'schedule_free' with schedule {self.schedule!r}; it takes schedule = 'constant'")
+        return self
 
 
 class AutoencoderModel(Section):

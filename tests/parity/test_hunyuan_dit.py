@@ -189,7 +189,7 @@ def test_on_other_than_square_grids_their_positions_are_off_and_ours_are_not(row
     grid = start + (stop - start) * torch.arange(rows, dtype=torch.float64) / rows  # the stop itself left out
     expected = torch.outer(grid, frequencies).cos().repeat_interleave(columns, dim=0)
     theirs = get_2d_rotary_pos_embed(88, span, (rows, columns))[0][:, 44::2]
-    ours = DiT(**PUBLISHED)._rotation(rows, columns, device=torch.device("cpu"))[:, 22:, 0]
+    ours = DiT(**PUBLISHED).rotation(rows, columns, device=torch.device("cpu"))[:, 22:, 0]
     assert float((ours - expected).abs().max()) < 1e-5
     assert float((theirs - expected).abs().max()) > 0.05
 

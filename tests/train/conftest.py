@@ -63,9 +63,9 @@ class TinyWorld:
 class TinyTask(Task):
     """Denoises mean colours: a few hundred parameters with every moving part of the loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(3, 32), nn.SiLU(), nn.LayerNorm(32), nn.Linear(32, 3))
+        self.net = nn.Sequential(nn.Linear(3, width), nn.SiLU(), nn.LayerNorm(width), nn.Linear(width, 3))
         self.poison_step: int | None = None
         self.calls = 0
 

@@ -1,8 +1,4 @@
 import json
-import os
-import socket
-import subprocess
-import sys
 from math import isclose
 from pathlib import Path
 
@@ -70,54 +66,6 @@ def test_accumulation_changes_nothing_but_rounding(tmp_path):
     one, four = files(tmp_path / "one"), files(tmp_path / "four")
     for key in one:
         torch.testing.assert_close(one[key], four[key], rtol=1e-4, atol=1e-5)
-
-
-def test_two_processes_equal_one_and_go_on_as_one_and_as_two(tmp_path):
-    trainer, batches = make_trainer(autoencoder_run(tmp_path / "one"))
-    trainer.train(batches(), wants_stop=never)
-    two_processes(tmp_path / "two", total_steps=4)
-    two_processes(tmp_path / "two", total_steps=5)
-    trainer, batches = make_trainer(autoencoder_run(tmp_path / "two"))
-    trainer.load(newest_valid(tmp_path / "two" / "checkpoints")[0])
-    assert trainer.step == 5
-    trainer.train(batches(), wants_stop=never)
-    one, two = files(tmp_path / "one"), files(tmp_path / "two")
-    assert one.keys() == two.keys()
-    for key in one:
-        torch.testing.assert_close(one[key], two[key], rtol=1e-4, atol=1e-5)
-
-
-def two_processes(folder: Path, *, total_steps: int) -> None:
-    """Two gloo processes go on from what the folder holds to total_steps, of a run of 6."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    code = (
-        "import sys, pathlib\n"
-        "from tests.train.conftest import autoencoder_run, make_trainer\n"
-        "from dianjing.train.checkpoints import newest_valid\n"
-        "folder, last = pathlib.Path(sys.argv[1]), int(sys.argv[2])\n"
-        "trainer, batches = make_trainer(autoencoder_run(folder))\n"
-        "found, _ = newest_valid(folder / 'checkpoints')\n"
-        "if found: trainer.load(found)\n"
-        "assert trainer.accelerator.num_processes == 2\n"
-        "trainer.train(batches(), wants_stop=lambda: trainer.step == last)\n"
-        "trainer.accelerator.end_training()\n"
-    )
-    root = Path(__file__).parents[2]
-    shared = {
-        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root),
-    }  # fmt: skip
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(folder), str(total_steps)],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=root,
-        )
-        for rank in range(2)
-    ]
-    assert [rank.wait(timeout=100) for rank in ranks] == [0, 0]
 
 
 def test_checkpoint_of_two_processes_has_the_names_of_one(tmp_path):

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from dianjing.train.data import Batch
-from dianjing.train.finetune.batches import NAMES, states_of
+from dianjing.train.finetune.batches import stacked
 from dianjing.train.finetune.encoding import Encoded
+from dianjing.train.finetune.texts import Say
 from dianjing.train.sets.entries import Entry
 from dianjing.train.sets.gathering import Gathered
 from dianjing.train.sets.shapes import Shape
@@ -56,20 +57,20 @@ def split(gathered: Gathered, share: float) -> tuple[Gathered, dict[Shape, list[
     return kept, held
 
 
-def parts(held: Mapping[Shape, Sequence[Entry]], encoded: Encoded) -> Iterator[Part]:
+def parts(held: Mapping[Shape, Sequence[Entry]], encoded: Encoded, say: Say) -> Iterator[Part]:
     """All that is measured, in batches."""
-    chosen = [(shape, entry) for shape, entries in held.items() for entry in entries][:MOST]
+    encodable = [(s, entry) for s, entries in held.items() for entry in entries if encoded.holds(entry, s)]
+    chosen = encodable[:MOST]
     for language in LANGUAGES:
         for shape in held:
             said = [e for s, e in chosen if s == shape and getattr(e, f"text_{language}") is not None]
             for first in range(0, len(said), AT_ONCE):
-                yield from _quantiles(said[first : first + AT_ONCE], shape, language, encoded)
+                yield from _quantiles(said[first : first + AT_ONCE], shape, language, encoded, say)
 
 
-def _quantiles(entries: Sequence[Entry], shape: Shape, language: str, encoded: Encoded) -> Iterator[Part]:
-    batch = {"latents": torch.stack([encoded.latents(entry, shape) for entry in entries])}
-    for encoder in NAMES:
-        batch |= states_of(encoded, encoder, [getattr(entry, f"text_{language}") for entry in entries])
+def _quantiles(entries: Sequence[Entry], shape: Shape, language: str, encoded: Encoded, say: Say) -> Iterator[Part]:
+    texts = [getattr(entry, f"text_{language}") for entry in entries]
+    batch = stacked([encoded.picture(entry, shape) for entry in entries]) | say([(text, text) for text in texts])
     seeds = [int((entry.digest or "0")[:15], 16) for entry in entries]
     noise = torch.stack([_noise(seed, batch["latents"].shape[1:]) for seed in seeds])
     inside = torch.tensor([seed * GOLDEN % 1 for seed in seeds])

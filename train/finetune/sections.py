@@ -1,7 +1,7 @@
 """The run file of a fine-tuning."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,8 @@ class FilesSection(Section):
     max_aspect: float = Field(default=2.0, ge=1)
     min_px: int = Field(default=16, gt=0)  # pictures with a smaller side are left out
     drop_limit: float = Field(default=0.1, ge=0, le=1)  # share of pictures that may be left out
+    num_frames: tuple[Annotated[int, Field(gt=1)], ...] = ()  # lengths of clips; none: films are left out
+    fps: float = Field(default=8.0, gt=0)  # that films are read at
     held_out: float = Field(default=0.0, ge=0, lt=1)  # share of pictures that are measured on, never trained on
     cache: Path = Path("~/.cache/dianjing/encoded")  # latents and text states; runs may share it
     workers: int = Field(default=0, ge=0)
@@ -32,10 +34,18 @@ class LoraSection(Section):
 
 class FinetuneModel(Section):
     name: str  # of the registry, a diffusers folder or a Hub id
-    trained: Literal["lora", "all"] = "lora"
+    # film: what a model for pictures lacks, time and clicks; controlnet: for line art, drawn from the pictures
+    trained: Literal["lora", "all", "film", "controlnet"] = "lora"
+    text_encoders: Literal["frozen", "joint"] = "frozen"  # joint: trained too, and so not cached
     lora: LoraSection = LoraSection()
     recompute_every: int = Field(default=0, ge=0)  # gradient checkpointing: 0 no block, 1 every one, 2 every other
     attention_backend: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "FinetuneModel":
+        if self.text_encoders == "joint" and self.trained != "all":
+            raise ValueError(f"text_encoders = 'joint' with trained = {self.trained!r}; it takes trained = 'all'")
+        return self
 
 
 class FinetuneObjective(TimestepsSection):
@@ -47,6 +57,9 @@ class FinetuneObjective(TimestepsSection):
     chinese: float = Field(default=0.5, ge=0, le=1)  # share of Chinese captions, of pictures that have both
     caption_dropout: float = Field(default=0.1, ge=0, le=1)  # of the first encoder (BERT)
     caption_dropout_t5: float = Field(default=0.1, ge=0, le=1)
+    clips_continued: float = Field(default=0.3, ge=0, le=1)  # share of clips that show their first frame
+    first_frame_masking: float = Field(default=0.5, ge=0, le=1)  # share of clicks that hide it (Follow-Your-Click)
+    click_captions: float = Field(default=0.3, ge=0, le=1)  # share of clicks with the first frame that have a caption
 
     @model_validator(mode="after")
     def _check(self) -> "FinetuneObjective":
@@ -72,3 +85,11 @@ class FinetuneRun(Section):
     model: FinetuneModel
     objective: FinetuneObjective = FinetuneObjective()
     samples: FinetuneSamples = FinetuneSamples()
+
+    @model_validator(mode="after")
+    def _check_films(self) -> "FinetuneRun":
+        if self.model.trained == "film" and not self.data.num_frames:
+            raise ValueError("model.trained = 'film' without films; name lengths of clips in data.num_frames")
+        if self.model.trained == "controlnet" and self.data.num_frames:
+            raise ValueError("model.trained = 'controlnet' draws pictures; leave data.num_frames out")
+        return self

@@ -4,7 +4,6 @@ B batch; latents are (B, C, Y, X).
 """
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +11,37 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from einops import rearrange
-from peft import LoraConfig, get_peft_model_state_dict
+from peft import LoraConfig
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from typing_extensions import Self
 
-from dianjing.dit import DiT
+from dianjing.dit import Click, DiT
 from dianjing.pipelines.text_to_image import TextToImagePipeline
+from dianjing.pipelines.text_to_video import TextToVideoPipeline
 from dianjing.train import objectives
 from dianjing.train.data import Batch, Bucket
-from dianjing.train.finetune.batches import NAMES, states_of
-from dianjing.train.finetune.encoding import Encoded
+from dianjing.train.finetune.clicking import PHRASE, make_click
+from dianjing.train.finetune.encoding import ENCODERS, Encoded
+from dianjing.train.finetune.exporting import export_adapter, export_pipeline
 from dianjing.train.finetune.held_out import parts
 from dianjing.train.finetune.schedules import noising_of, scheduler_of
 from dianjing.train.finetune.sections import FinetuneModel, FinetuneRun, LoraSection
+from dianjing.train.finetune.texts import STATES, TOKENS, Say
 from dianjing.train.loop import Task
 from dianjing.train.pictures import stack, tile
 from dianjing.train.sets.entries import Entry
 from dianjing.train.sets.shapes import Shape
 
+FILM_PARTS = ("motion_blocks.", "click.")  # of the transformer; a picture model has none
+MODEL_NAMES = {
+    "text_encoder": ("encoder_hidden_states", "text_embedding_mask"),
+    "text_encoder_2": ("encoder_hidden_states_t5", "text_embedding_mask_t5"),
+}  # of states and masks for the transformer
 PIPELINE_NAMES = {
     "text_encoder": ("prompt_embeds", "prompt_attention_mask"),
     "text_encoder_2": ("prompt_embeds_2", "prompt_attention_mask_2"),
-}  # of states in a call
+}
 
 
 def lora_config(lora: LoraSection, transformer: DiT) -> LoraConfig:
@@ -64,30 +72,58 @@ def prepare_transformer(transformer: DiT, model: FinetuneModel) -> DiT:
             return checkpoint(block, *inputs, use_reentrant=False) if block in recomputed else block(*inputs)
 
         transformer.enable_gradient_checkpointing(recompute)
+    transformer.requires_grad_(model.trained == "all")
+    for name, weight in transformer.named_parameters():
+        if model.trained == "film" and name.startswith(FILM_PARTS):
+            weight.requires_grad_(True)
     if model.trained == "lora":
-        transformer.requires_grad_(False)
         transformer.add_adapter(lora_config(model.lora, transformer))
     return transformer.train()
 
 
 def resting_dtype(model: FinetuneModel, half: torch.dtype) -> torch.dtype:
     """Of the weights in memory: what is trained needs float32, what stays does not."""
-    return half if model.trained == "lora" else torch.float32
+    return torch.float32 if model.trained in ("all", "film") else half
+
+
+def film_parts(config: FinetuneRun, own: Mapping[str, Any], *, has_clicks: bool) -> dict[str, Any]:
+    """What a model whose configuration is `own` needs besides, to be trained on films.
+
+    Raises: ValueError where it lacks that and cannot get it.
+    """
+    if not config.data.num_frames:
+        return {}
+    has_time, regions = own.get("use_motion_blocks", False), own.get("max_regions", 0)
+    if has_clicks and has_time and not regions:
+        raise ValueError(f"{config.model.name} draws films without clicks; leave the masks out of the data set")
+    if has_time:
+        return {}
+    if config.model.trained == "lora":
+        raise ValueError(
+            f"{config.model.name} draws pictures, and an adapter gives it no time; take model.trained = 'film' or 'all'"
+        )
+    return {"use_motion_blocks": True, "max_regions": int(has_clicks)}
 
 
 class FinetuneTask(Task):
-    """The transformer alone is trained; the encoders' work is in the cache."""
+    """The transformer, and where asked for the text encoders; else their work is in the cache."""
 
     def __init__(
-        self, config: FinetuneRun, encoded: Encoded, *, half: torch.dtype,
-        held_out: Mapping[Shape, Sequence[Entry]] | None = None,
+        self, config: FinetuneRun, encoded: Encoded, *, say: Say, half: torch.dtype,
+        held_out: Mapping[Shape, Sequence[Entry]] | None = None, has_clicks: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.config, self.encoded, self.held_out = config, encoded, held_out or {}
+        self.config, self.encoded, self.say, self.held_out = config, encoded, say, held_out or {}
         folder = encoded.folder
         dtype = resting_dtype(config.model, half)
-        transformer = DiT.from_pretrained(folder / "transformer", torch_dtype=dtype)
+        own = DiT.load_config(folder / "transformer")
+        time = film_parts(config, own, has_clicks=has_clicks)
+        transformer = DiT.from_pretrained(folder / "transformer", torch_dtype=dtype, **time)
         self.transformer = prepare_transformer(transformer, config.model)
+        self.text_encoders = nn.ModuleDict()
+        if config.model.text_encoders == "joint":
+            self.text_encoders.update({name: kind.from_pretrained(folder / name) for name, kind in ENCODERS.items()})
+            self.text_encoders["text_encoder"].pooler.requires_grad_(False)  # nothing reads it
         pipe = TextToImagePipeline.from_pretrained(
             folder, transformer=None, text_encoder=None, text_encoder_2=None, vae=None
         )
@@ -107,11 +143,13 @@ class FinetuneTask(Task):
         factor = 2 ** (len(self.vae_config["block_out_channels"]) - 1)
         assert bucket.height is not None
         assert bucket.width is not None
-        shape = (rows, self.transformer.config.in_channels, bucket.height // factor, bucket.width // factor)
+        frames = [] if bucket.num_frames == 1 else [bucket.num_frames]
+        shape = (rows, self.transformer.config.in_channels, *frames, bucket.height // factor, bucket.width // factor)
         noise = torch.randn(shape, generator=generator, device=device)
         positions = objectives.positions(torch.rand(rows, generator=generator, device=device), self.config.objective)
         if offset := self.config.objective.noise_offset:
-            noise = noise + offset * torch.randn((*shape[:2], 1, 1), generator=generator, device=device)
+            each = (*shape[:2], *[1] * (len(shape) - 2))
+            noise = noise + offset * torch.randn(each, generator=generator, device=device)
         return {"latents": noise, "timestep": self.noising.timestep(positions)}
 
     def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
@@ -123,19 +161,49 @@ class FinetuneTask(Task):
         latents, timestep = batch["latents"].float(), noise["timestep"]
         noisy = self.noising.noisy(latents, noise["latents"], timestep)
         target = self.noising.target(latents, noise["latents"], timestep)
-        predicted = self.transformer(
-            noisy, timestep.float(),
-            encoder_hidden_states=batch["embeds"], text_embedding_mask=batch["mask"],
-            encoder_hidden_states_t5=batch["embeds_t5"], text_embedding_mask_t5=batch["mask_t5"],
-            **self._sizes(noisy), return_dict=False,
-        )[0][:, : latents.shape[1]]  # fmt: skip
+        click = self._click(batch, latents)
+        settings = {} if click is None else {"click": click}
+        predicted = self._predict(noisy, timestep.float(), batch, **settings)[:, : latents.shape[1]]
         return (predicted.float() - target).square().flatten(1).mean(dim=1)
+
+    def _predict(self, noisy: Tensor, timestep: Tensor, batch: Batch, **settings: Any) -> Tensor:
+        return self.transformer(noisy, timestep, **self._inputs(batch, noisy), **settings, return_dict=False)[0]
+
+    def _click(self, batch: Batch, latents: Tensor) -> Click | None:
+        """Of films, for a model that can be clicked on."""
+        regions = self.transformer.config.max_regions
+        if not regions or "clicked" not in batch:
+            return None
+        said = {name.removeprefix(PHRASE): tensor for name, tensor in batch.items() if name.startswith(PHRASE)}
+        return make_click(batch, *self._texts(said)[0], latents=latents, max_regions=regions)
+
+    def _inputs(self, batch: Batch, noisy: Tensor) -> dict[str, Tensor]:
+        """What the transformer takes besides latents and timestep."""
+        pairs = zip(MODEL_NAMES.values(), self._texts(batch), strict=True)
+        return {
+            name: tensor for names, found in pairs for name, tensor in zip(names, found, strict=True)
+        } | self._sizes(noisy)
+
+    def _texts(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """States (B, L, T) and mask (B, L) of each encoder: cached, or computed now."""
+        if not self.text_encoders:
+            return [(batch[states], batch[mask]) for states, mask in STATES.values()]
+        found = []
+        for encoder, (ids, mask) in TOKENS.items():
+            states = self.text_encoders[encoder](input_ids=batch[ids], attention_mask=batch[mask]).last_hidden_state
+            found.append((states, batch[mask]))
+        return found
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.text_encoders.eval()  # their dropout would take randomness that is not the step's
+        return self
 
     def measure(self) -> dict[str, float]:
         """Errors of held-out pictures, Chinese and English apart: over all timesteps, and in each quantile of them."""
         found: dict[str, list[float]] = {}
         device = self.transformer.device
-        for part in parts(self.held_out, self.encoded):
+        for part in parts(self.held_out, self.encoded, self.say):
             batch = {name: tensor.to(device) for name, tensor in part.batch.items()}
             timestep = self.noising.timestep(part.positions.to(device))
             errors = self._errors(batch, {"latents": part.noise.to(device), "timestep": timestep}).tolist()
@@ -151,64 +219,71 @@ class FinetuneTask(Task):
         height, width = (factor * side for side in latents.shape[-2:])
         sizes = torch.tensor([[height, width, height, width, 0, 0]], dtype=torch.float32, device=latents.device)
         style = torch.zeros(len(latents), dtype=torch.long, device=latents.device)
-        return {"image_meta_size": sizes.expand(len(latents), -1), "style": style}
+        return {"image_meta_size": sizes.repeat(len(latents), 1), "style": style}
 
     def grid(self) -> np.ndarray:
         """A picture for each prompt from the same noise; of an adapter's run the model without it above."""
         prompts = self.config.samples.prompts
         if not prompts:
             return np.full((8, 8, 3), 255, np.uint8)
-        vae = AutoencoderKL.from_pretrained(self.encoded.folder / "vae").to(self.transformer.device)
-        pipe = TextToImagePipeline(
-            vae, None, None, self.transformer, type(self.scheduler).from_config(self.scheduler.config),
-            default_num_inference_steps=self.defaults[0], default_guidance_scale=self.defaults[1],
-        )  # fmt: skip
+        pipe = TextToImagePipeline(**self._parts())
         pipe.set_progress_bar_config(disable=True)
+        return stack(self._rows(pipe))
+
+    def _rows(self, pipe: TextToImagePipeline) -> list[np.ndarray]:
+        if self.config.data.num_frames:
+            return [self._draw(pipe), self._draw_films()]
         rows = [self._draw(pipe)]
         if self.config.model.trained == "lora":
             self.transformer.disable_adapters()
             rows.insert(0, self._draw(pipe))
             self.transformer.enable_adapters()
-        return stack(rows)
+        return rows
 
-    def _draw(self, pipe: TextToImagePipeline) -> np.ndarray:
-        samples, device = self.config.samples, self.transformer.device
-        embeds: dict[str, Any] = {}
-        for side, texts in (("", samples.prompts), ("negative_", [""] * len(samples.prompts))):
-            for encoder, names in PIPELINE_NAMES.items():
-                states = states_of(self.encoded, encoder, texts)
-                embeds |= {side + name: states[key].to(device) for name, key in zip(names, NAMES[encoder], strict=True)}
-        size = self.config.data.size_px
-        pictures: Any = pipe(
-            height=size, width=size, num_inference_steps=samples.steps, guidance_scale=samples.guidance_scale,
-            generator=[torch.Generator().manual_seed(samples.seed + row) for row in range(len(samples.prompts))],
-            output_type="pt", return_dict=False, **embeds,
-        )[0]  # fmt: skip
+    def _draw(self, pipe: TextToImagePipeline, **settings: Any) -> np.ndarray:
+        pictures: Any = pipe(**self._call(), output_type="pt", return_dict=False, **settings)[0]
         levels = rearrange((pictures.float() * 255).round().to(torch.uint8), "b c h w -> b h w c")
         return tile(levels, columns=min(8, len(levels)))
 
+    def _draw_films(self) -> np.ndarray:
+        """One a row, as long as the shortest clips."""
+        count = min(self.config.data.num_frames)
+        pipe = TextToVideoPipeline(**self._parts(), default_num_frames=count, default_fps=self.config.data.fps)
+        pipe.set_progress_bar_config(disable=True)
+        frames: Any = pipe(**self._call(), num_frames=count, output_type="uint8", return_dict=False)[0]
+        return tile(torch.from_numpy(frames).flatten(0, 1), columns=count)
+
+    def _parts(self) -> dict[str, Any]:
+        """Of a pipeline whose texts are given as states."""
+        return {
+            "vae": AutoencoderKL.from_pretrained(self.encoded.folder / "vae").to(self.transformer.device),
+            "transformer": self.transformer, "scheduler": type(self.scheduler).from_config(self.scheduler.config),
+            "default_num_inference_steps": self.defaults[0], "default_guidance_scale": self.defaults[1],
+            **dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")),
+        }  # fmt: skip
+
+    def _call(self) -> dict[str, Any]:
+        """A call of a pipeline: the sample prompts, each from its own noise."""
+        samples, device, size = self.config.samples, self.transformer.device, self.config.data.size_px
+        embeds: dict[str, Any] = {}
+        for side, texts in (("", samples.prompts), ("negative_", [""] * len(samples.prompts))):
+            batch = {name: tensor.to(device) for name, tensor in self.say([(text, text) for text in texts]).items()}
+            for names, found in zip(PIPELINE_NAMES.values(), self._texts(batch), strict=True):
+                embeds |= {side + name: tensor for name, tensor in zip(names, found, strict=True)}
+        generators = [torch.Generator().manual_seed(samples.seed + row) for row in range(len(samples.prompts))]
+        sides = {"height": size, "width": size}
+        return sides | embeds | {
+            "num_inference_steps": samples.steps, "guidance_scale": samples.guidance_scale, "generator": generators,
+        }  # fmt: skip
+
     def export(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
         """The adapter, as diffusers and PEFT load it, or the whole pipeline's folder; read again before it counts."""
-        trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        self._export(folder, dtype)
+        return {"parameters": sum(p.numel() for p in self.parameters() if p.requires_grad)}
+
+    def _export(self, folder: Path, dtype: torch.dtype) -> None:
         if self.config.model.trained == "lora":
-            self._export_adapter(folder, dtype)
+            export_adapter(folder, dtype, transformer=self.transformer, scheduler=self.scheduler)
         else:
-            self._export_pipeline(folder, dtype)
-        return {"parameters": trained}
-
-    def _export_pipeline(self, folder: Path, dtype: torch.dtype) -> None:
-        transformer = nn.Module.to(deepcopy(self.transformer), dtype)
-        pipe = TextToImagePipeline.from_pretrained(self.encoded.folder, transformer=transformer, torch_dtype=dtype)
-        pipe.scheduler = self.scheduler
-        pipe.save_pretrained(folder)
-        again = DiT.from_pretrained(folder / "transformer", torch_dtype=dtype).state_dict()
-        assert all(torch.equal(again[name], weight.cpu()) for name, weight in transformer.state_dict().items())
-
-    def _export_adapter(self, folder: Path, dtype: torch.dtype) -> None:
-        weights = {name: weight.to(dtype) for name, weight in get_peft_model_state_dict(self.transformer).items()}
-        described = self.transformer.peft_config["default"].to_dict()
-        TextToImagePipeline.save_lora_weights(folder, weights, transformer_lora_adapter_metadata=described)
-        self.scheduler.save_pretrained(folder / "scheduler")
-        found, _ = TextToImagePipeline.lora_state_dict(folder)
-        assert found.keys() == weights.keys()
-        assert all(torch.equal(found[name], weight.cpu()) for name, weight in weights.items())
+            trained = {"transformer": self.transformer, **self.text_encoders}
+            export_pipeline(folder, dtype, base=self.encoded.folder, trained=trained, scheduler=self.scheduler)

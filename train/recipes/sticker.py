@@ -126,7 +126,7 @@ def build_bundle(export: Path, bundle: Path) -> None:
     """Copy an export into the package with its lexicon, names, defaults and checksums."""
     for old in [path for path in bundle.glob("*") if path.name not in ("report.json", "grid.png", "README.md")]:
         shutil.rmtree(old) if old.is_dir() else old.unlink()
-    shutil.copytree(export, bundle, dirs_exist_ok=True)
+    shutil.copytree(export, bundle, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))  # it has its own
     for config_path in bundle.glob("*/config.json"):  # diffusers and transformers note where a part was loaded from
         config = json.loads(config_path.read_text(encoding="utf-8"))
         config.pop("_name_or_path", None)

@@ -51,13 +51,25 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Clicked:
+    """What of a film is clicked on, in its first frame, and what that is asked to do."""
+
+    mask: Source  # a picture, white where it is
+    motion_zh: str | None
+    motion_en: str | None
+    strength: float | None  # in picture heights a second; None: as the film has it
+
+
+@dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A picture with at least one caption; `name` is what people know it by."""
+    """A picture or film with a caption, or a click in its place; `name` is what people know it by."""
 
     name: str
     source: Source
     text_zh: str | None
     text_en: str | None
+    first_frame: Source | None = None  # of a film, in place of its own
+    click: Clicked | None = None
     digest: str | None = None  # of its bytes, once they were looked at
 
 

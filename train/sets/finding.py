@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dianjing.pipelines.film_reading import VIDEOS
 from dianjing.train.sections import SetSection
-from dianjing.train.sets.entries import Cell, Entry, File, Member, Source, languages_of
+from dianjing.train.sets.entries import Cell, Clicked, Entry, File, Member, Source, languages_of
 
+FILMS = VIDEOS  # animated WebP and GIF are told from pictures when they are opened
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 TABLES = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 CAPTIONS = {".zh.txt": "text_zh", ".en.txt": "text_en"}  # by the ending; .txt alone may be either
+BESIDE = {".mask.png": "mask", ".first.png": "first_frame"}  # of a film, by the ending
+MOTIONS = {".motion.zh.txt": "motion_zh", ".motion.en.txt": "motion_en"}  # what the mask is asked to do
 NEEDS_DATASETS = "tables and saved data sets take the library `datasets`: pip install 'dianjing[data]'"
 
 
@@ -26,14 +30,28 @@ class Found:
     entries: list[Entry] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
 
-    def add(self, name: str, source: Source, texts: Mapping[str, str | None]) -> None:
+    def add(
+        self,
+        name: str,
+        source: Source,
+        texts: Mapping[str, str | None],
+        beside: Mapping[str, Source] | None = None,
+        strength: float | None = None,
+    ) -> None:
+        """texts: captions and motions; beside: a mask and a first frame, by their names in BESIDE."""
+        beside = beside or {}
         texts = {key: text.strip() if text else None for key, text in texts.items()}
-        if not any(texts.values()):
+        said, motions = ({key: texts.get(key) or None for key in keys.values()} for keys in (CAPTIONS, MOTIONS))
+        click = None
+        if "mask" in beside:
+            click = Clicked(mask=beside["mask"], strength=strength, **motions)
+        if click is not None and not any(motions.values()):
+            self.dropped[name] = "a mask without motion_zh or motion_en"
+        elif click is None and not any(said.values()):
             self.dropped[name] = "no caption"
-            return
-        self.entries.append(
-            Entry(name=name, source=source, text_zh=texts.get("text_zh") or None, text_en=texts.get("text_en") or None)
-        )
+        else:
+            first_frame = beside.get("first_frame")
+            self.entries.append(Entry(name=name, source=source, click=click, first_frame=first_frame, **said))
 
 
 def find(section: SetSection) -> Found:
@@ -64,14 +82,16 @@ def find(section: SetSection) -> Found:
 
 def _find_in_folder(folder: Path) -> Found:
     found = Found()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES):
+    files = (p for p in folder.rglob("*") if p.suffix.lower() in PICTURES + FILMS)
+    for path in sorted(p for p in files if not p.name.endswith(tuple(BESIDE))):
         name = str(path.relative_to(folder))
         try:
-            texts = _captions({ending: path.with_suffix(ending) for ending in (".txt", *CAPTIONS)})
+            texts = _captions({ending: path.with_suffix(ending) for ending in (".txt", *CAPTIONS, *MOTIONS)})
         except UnicodeDecodeError as error:
             found.dropped[name] = f"its caption is not UTF-8 ({error.reason} at byte {error.start})"
             continue
-        found.add(name, File(path), texts)
+        beside = {key: path.with_suffix(ending) for ending, key in BESIDE.items()}
+        found.add(name, File(path), texts, {key: File(other) for key, other in beside.items() if other.is_file()})
     return found
 
 
@@ -79,10 +99,11 @@ def _captions(files: Mapping[str, Path]) -> dict[str, str | None]:
     texts: dict[str, str | None] = {}
     if files[".txt"].is_file():
         texts |= languages_of(files[".txt"].read_text(encoding="utf-8"))
-    texts |= {
-        key: files[ending].read_text(encoding="utf-8") for ending, key in CAPTIONS.items() if files[ending].is_file()
+    return texts | {
+        key: files[ending].read_text(encoding="utf-8")
+        for ending, key in (CAPTIONS | MOTIONS).items()
+        if files[ending].is_file()
     }
-    return texts
 
 
 def _find_in_tar(shards: list[Path]) -> Found:
@@ -96,7 +117,7 @@ def _find_in_tar(shards: list[Path]) -> Found:
             continue
         for key, members in samples:
             name = f"{shard.name}!{key}"
-            picture = next((ending for ending in members if ending.lower() in PICTURES), None)
+            picture = next((ending for ending in members if ending.lower() in PICTURES + FILMS), None)
             if picture is None:
                 found.dropped[name] = "no picture"
                 continue
@@ -105,7 +126,9 @@ def _find_in_tar(shards: list[Path]) -> Found:
             except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ones
                 found.dropped[name] = f"its caption cannot be read: {error}"
                 continue
-            found.add(name, members[picture], texts)
+            # films are told by their endings
+            called = name + picture if picture.lower() in FILMS else name
+            found.add(called, members[picture], texts, {k: members[e] for e, k in BESIDE.items() if e in members})
     return found
 
 
@@ -131,15 +154,17 @@ def _texts_in(members: Mapping[str, Member]) -> dict[str, str | None]:
             texts |= _known_texts(content)
     if ".txt" in members:
         texts = languages_of(members[".txt"].read().decode()) | texts
-    return texts | {key: members[ending].read().decode() for ending, key in CAPTIONS.items() if ending in members}
+    named = (CAPTIONS | MOTIONS).items()
+    return texts | {key: members[ending].read().decode() for ending, key in named if ending in members}
 
 
 def _known_texts(row: Mapping[str, Any], columns: tuple[str, str] = ("text_zh", "text_en")) -> dict[str, str | None]:
     zh, en = (row.get(column) for column in columns)
+    motions = {key: row.get(key) for key in MOTIONS.values()}
     if zh is None and en is None:
         other = next((row[name] for name in ("text", "caption", "prompt") if isinstance(row.get(name), str)), None)
-        return {} if other is None else languages_of(other)
-    return {"text_zh": zh, "text_en": en}
+        return motions if other is None else languages_of(other) | motions
+    return {"text_zh": zh, "text_en": en} | motions
 
 
 def _load_table(path: Path) -> Any:
@@ -181,11 +206,19 @@ def _find_in_table(table: Any, section: SetSection, *, beside: Path) -> Found:
         if is_picture:
             found.add(name, Cell(table, index, section.image), texts)
             continue
-        path = beside / str(row[section.image])
-        if not path.resolve().is_relative_to(beside.resolve()):
-            found.dropped[name] = f"{row[section.image]} leads out of {beside}"
-        elif not path.is_file():
-            found.dropped[name] = f"there is no file {path}"
-        else:
-            found.add(str(row[section.image]), File(path), texts)
+        named = {"": section.image, **{key: key for key in BESIDE.values() if row.get(key)}}
+        files = {key: beside / str(row[column]) for key, column in named.items()}
+        wrong = next((why for path in files.values() if (why := _wrong(path, beside))), None)
+        if wrong is not None:
+            found.dropped[name] = wrong
+            continue
+        sources: dict[str, Source] = {key: File(path) for key, path in files.items()}
+        found.add(str(row[section.image]), sources.pop(""), texts, sources, row.get("strength"))
     return found
+
+
+def _wrong(path: Path, beside: Path) -> str | None:
+    """Why a path of a table cannot be followed."""
+    if not path.resolve().is_relative_to(beside.resolve()):
+        return f"{path.relative_to(beside) if path.is_relative_to(beside) else path} leads out of {beside}"
+    return None if path.is_file() else f"there is no file {path}"

@@ -8,6 +8,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Literal
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from dianjing.pipelines.fitting import fit
 from dianjing.train.data import Bucket, Layout
 from dianjing.train.sets.entries import Entry
 from dianjing.train.sets.looking import decode
-from dianjing.train.sets.shapes import Shape
+from dianjing.train.sets.shapes import Shape, frames_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class FileSample:
     @cached_property
     def image(self) -> np.ndarray:
         """uint8 (H, W, 3). Raises ValueError where the file has changed since it was looked at."""
-        height, width = self.shape
+        height, width = self.shape[:2]
         picture, _ = fit(decode(self.entry.source, name=self.entry.name), height=height, width=width)
         return np.asarray(picture)
 
@@ -50,8 +51,6 @@ class FilePlan:
     pictures: by shape. repeats: by shape too, how often each takes part in an epoch; of 0.5 half take part.
     """
 
-    kinds = frozenset(["picture"])
-
     def __init__(
         self,
         pictures: Mapping[Shape, Sequence[Entry]],
@@ -65,13 +64,20 @@ class FilePlan:
         self._epoch = lru_cache(maxsize=2)(self._deal)
         self.epoch_steps = len(self._epoch(0))  # the same for every epoch
 
-    def at(self, step: int) -> Bucket:
-        (height, width), _ = self._batch(step)
-        return Bucket(layout=self.layout, height=height, width=width)
+    @property
+    def kinds(self) -> frozenset[str]:
+        return frozenset(_kind(shape) for shape in self.pictures)
 
-    def sample(self, step: int, row: int) -> FileSample:
+    def at(self, step: int) -> Bucket:
+        shape, _ = self._batch(step)
+        height, width = shape[:2]
+        return Bucket(kind=_kind(shape), num_frames=frames_of(shape), layout=self.layout, height=height, width=width)
+
+    def sample(self, step: int, row: int, *, after: int = 0) -> FileSample:
+        """after: how many pictures of the same shape to go on by, where the one that is due cannot be read."""
         shape, indices = self._batch(step)
-        return FileSample(self.pictures[shape][indices[row]], shape)
+        among = self.pictures[shape]
+        return FileSample(among[(indices[row] + after) % len(among)], shape)
 
     def names(self, step: int) -> list[str]:
         shape, indices = self._batch(step)
@@ -96,6 +102,10 @@ class FilePlan:
             batches += [(shape, drawn[first : first + size]) for first in range(0, len(drawn), size)]
         rng.shuffle(batches)
         return batches
+
+
+def _kind(shape: Shape) -> Literal["picture", "clip"]:
+    return "picture" if frames_of(shape) == 1 else "clip"
 
 
 def draw(repeats: Sequence[float], rng: random.Random) -> list[int]:

@@ -4,7 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-Shape = tuple[int, int]  # height, width in pixels
+Shape = tuple[int, ...]  # height and width in pixels, and of films the number of frames
+
+
+def frames_of(shape: Shape) -> int:
+    """1 of pictures."""
+    return shape[2] if len(shape) > 2 else 1
 
 
 @dataclass(frozen=True, kw_only=True)

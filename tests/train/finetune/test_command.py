@@ -40,7 +40,8 @@ def test_what_is_commented_out_is_known_and_says_the_default(tmp_path):
     }  # fmt: skip
     # those whose default is to be off, or the model's, show a usual value
     assert different == {
-        "model.lora", "objective.min_snr_gamma", "objective.noise_offset", "samples.steps", "samples.guidance_scale",
+        "model.lora", "objective.min_snr_gamma", "objective.noise_offset", "optimizer.snapshot_every", "samples.steps",
+        "samples.guidance_scale",
     }  # fmt: skip
 
 

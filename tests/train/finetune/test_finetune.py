@@ -18,7 +18,7 @@ from dianjing.train.caches import Cache
 from dianjing.train.finetune.preparing import prepare
 from dianjing.train.finetune.sections import LoraSection
 from dianjing.train.loop import Outcome
-from dianjing.train.running import train
+from dianjing.train.running import average_of, train
 from tests.train.finetune.conftest import STILL, finetune_run
 
 FULL = {"model": {"trained": "all"}}
@@ -221,3 +221,15 @@ def test_data_set_file_is_strict(tmp_path, model, sets):
     sets.write_text('[[sets]]\npaht = "pictures"\n')
     with pytest.raises(ValueError, match="did you mean 'path'"):
         prepared(finetune_run(tmp_path / "run", model=model, sets=sets))
+
+
+def test_finished_run_is_exported_again_with_an_average_of_another_length(tmp_path, model, sets):
+    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes={"optimizer": {"snapshot_every": 2}})
+    train(config, **STILL)
+    folder = average_of(config, 0.08)
+    first, again = (load_file(path / "pytorch_lora_weights.safetensors") for path in (export_of(config), folder))
+    assert first.keys() == again.keys()
+    assert any(not torch.equal(weight, again[name]) for name, weight in first.items())
+    pipe = TextToImagePipeline.from_pretrained(model)
+    pipe.load_lora_weights(folder)
+    assert pipe("小猫", num_inference_steps=1).images

@@ -56,7 +56,7 @@ def test_measures_repeat_and_part_languages_and_timesteps(tmp_path, model, sets)
         quantiles = [first[f"held_out_{language}_q{q + 1}"] for q in range(QUANTILES)]
         assert first[f"held_out_{language}"] == pytest.approx(sum(quantiles) / QUANTILES)
         assert len(set(quantiles)) == QUANTILES
-    for part in parts(job.task.held_out, job.task.encoded):
+    for part in parts(job.task.held_out, job.task.encoded, job.task.say):
         assert (part.positions >= part.quantile / QUANTILES).all()
         assert (part.positions < (part.quantile + 1) / QUANTILES).all()
 
@@ -65,7 +65,7 @@ def test_measure_is_the_error_of_the_model_on_those_pictures(tmp_path, model, se
     job = prepared(finetune_run(tmp_path / "run", model=model, sets=sets, changes=HELD))
     errors, count = 0.0, 0
     with torch.no_grad():
-        for part in parts(job.task.held_out, job.task.encoded):
+        for part in parts(job.task.held_out, job.task.encoded, job.task.say):
             if (part.language, part.quantile) == ("zh", 0):
                 noise = {"latents": part.noise, "timestep": job.task.noising.timestep(part.positions)}
                 errors += job.task(part.batch, noise)["error"].item() * len(part.positions)

@@ -1,9 +1,14 @@
 """Two runs that fill one cache at the same time."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
+from dianjing.train.caches import Cache
+from dianjing.train.finetune.encoding import ENCODERS, Share
 from tests.train.finetune.conftest import finetune_run
 from tests.train.finetune.test_finetune import prepared
 
@@ -39,3 +44,16 @@ name = "{name}"
     )
     assert both == alone
     assert not list((tmp_path / "both").rglob("*.part"))
+
+
+def test_ranks_that_look_one_after_the_other_leave_nothing_out(tmp_path, model, sets):
+    job = prepared(finetune_run(tmp_path / "alone", model=model, sets=sets))
+    texts = ["", "小猫", "a balloon", "气球", "a cat"]
+    cache = Cache(tmp_path / "dealt")
+    dealt = dataclasses.replace(job.batches.encoded, cache=cache)
+    for rank in range(2):
+        share = {"share": Share(rank=rank, processes=2), "device": torch.device("cpu")}
+        dealt.fill_latents(job.batches.plan.pictures, **share)
+        dealt.fill_states(texts, **share)
+    assert not dealt.missing_latents(job.batches.plan.pictures)
+    assert not any(dealt.missing_states(texts, name) for name in ENCODERS)

@@ -1,0 +1,116 @@
+"""A ControlNet for line art: it begins by changing nothing, learns, and diffusers draws with what is exported."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import HunyuanDiT2DControlNetModel, HunyuanDiTControlNetPipeline
+from PIL import Image
+from safetensors.torch import load_file
+
+from dianjing import TextToImagePipeline
+from dianjing.pipelines.line_art import line_art
+from dianjing.train.finetune import planning
+from dianjing.train.finetune.controlnet import make_controlnet
+from dianjing.train.loop import Outcome
+from dianjing.train.running import train
+from tests.train.finetune.conftest import STILL, finetune_run
+from tests.train.finetune.test_finetune import export_of, overfit, prepared
+from tests.train.finetune.test_planning import CPU, settings_of
+
+CONTROLNET = {"model": {"trained": "controlnet"}}
+
+
+@pytest.fixture
+def job(tmp_path, model, sets):
+    return prepared(finetune_run(tmp_path / "run", model=model, sets=sets, changes=CONTROLNET))
+
+
+def test_new_controlnet_changes_nothing(job):
+    task, batch = job.task, job.batches[0]
+    noise = job.task.draw(job.batches.plan.at(0), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        inputs = task._inputs(batch, noise["latents"])
+        timestep = noise["timestep"].float()
+        plain = task.transformer(noise["latents"], timestep, **inputs, return_dict=False)[0]
+        torch.testing.assert_close(task._predict(noise["latents"], timestep, batch), plain, atol=0, rtol=0)
+
+
+def test_it_alone_is_trained_and_learns_one_batch_by_heart(job):
+    assert all(name.startswith("controlnet.") for name, p in job.task.named_parameters() if p.requires_grad)
+    losses = overfit(job, steps=100, learning_rate=3e-2)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_batches_hold_the_latents_of_line_art(job, model):
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(model / "vae")
+    sample = job.batches.plan.sample(0, 0)
+    lines = np.asarray(line_art(Image.fromarray(sample.image))).copy()
+    assert set(np.unique(lines)) == {0, 255}
+    with torch.no_grad():
+        pixels = torch.from_numpy(lines).permute(2, 0, 1)[None] / 127.5 - 1
+        expected = vae.encode(pixels).latent_dist.mode()[0] * vae.config.scaling_factor
+    torch.testing.assert_close(job.batches[0]["control"][0], expected)
+
+
+def test_run_ends_in_a_controlnet_that_changes_what_our_pipeline_draws(tmp_path, model, sets):
+    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes=CONTROLNET)
+    assert train(config, **STILL) is Outcome.FINISHED
+    saved = load_file(tmp_path / "run" / "checkpoints" / "step-00000006" / "model.safetensors")
+    assert saved
+    assert all(name.startswith("controlnet.") for name in saved)
+    controlnet = HunyuanDiT2DControlNetModel.from_pretrained(export_of(config))
+    pipe = TextToImagePipeline.from_pretrained(model, controlnet=controlnet)
+    drawing = line_art(Image.open(tmp_path / "pictures" / "0.png"))
+    settings = {"num_inference_steps": 2, "height": 16, "width": 16, "output_type": "np"}
+    plain, drawn = (
+        pipe("小猫", generator=torch.Generator().manual_seed(0), control_image=image, **settings).images
+        for image in (None, drawing)
+    )
+    assert np.abs(plain - drawn).max() > 1e-4
+
+
+def test_diffusers_pipeline_draws_with_the_export_what_ours_draws(tmp_path, make_hunyuan, sets, monkeypatch):
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
+    plain = make_hunyuan()
+    plain.save_pretrained(tmp_path / "model")
+    changes = {**CONTROLNET, "data": {"size_px": 32}, "samples": {"prompts": []}}
+    config = finetune_run(tmp_path / "run", model=tmp_path / "model", sets=sets, changes=changes)
+    train(config, **STILL)
+    controlnet = HunyuanDiT2DControlNetModel.from_pretrained(export_of(config))
+    parts = {k: part for k, part in plain.components.items() if k not in ("safety_checker", "feature_extractor")}
+    theirs = HunyuanDiTControlNetPipeline(
+        **parts, controlnet=controlnet, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    ours = TextToImagePipeline.from_pretrained(tmp_path / "model", controlnet=controlnet)
+    drawing = Image.effect_noise((64, 64), 80).convert("RGB")
+    settings = {"num_inference_steps": 3, "height": 64, "width": 64, "guidance_scale": 4.0, "output_type": "latent"}
+    both = [
+        pipe("小猫", control_image=drawing, use_resolution_binning=False,
+             generator=torch.Generator().manual_seed(0), **settings).images
+        for pipe in (theirs, ours)
+    ]  # fmt: skip
+    assert (both[1] - both[0]).norm() <= 1e-4 * both[0].norm()
+
+
+def test_transformer_with_an_odd_number_of_blocks_is_refused(model):
+    from dianjing.dit import DiT
+
+    with pytest.raises(ValueError, match="5 blocks; a ControlNet takes an even number"):
+        make_controlnet(DiT.from_config(settings_of(model) | {"num_layers": 5}))
+
+
+def test_plan_of_a_controlnet_is_right_to_the_byte(tmp_path, model, sets):
+    config = finetune_run(tmp_path, model=model, sets=sets, changes=CONTROLNET)
+    saved = [
+        planning.probe(config, model, settings_of(model) | {"num_layers": n}, (16, 16), rows=2, device=CPU).saved_bytes
+        for n in (*planning.CONTROLNET_SIZES, 10)
+    ]
+    assert planning.extrapolate(saved[:2], 10) == saved[2]
+    found = planning.estimate(config, model, (16, 16), processes=1, device=CPU)
+    task = prepared(config).task
+    assert found.trained == sum(p.numel() for p in task.parameters() if p.requires_grad)
+    assert found.frozen == sum(p.numel() for p in task.parameters() if not p.requires_grad)

@@ -1,0 +1,85 @@
+"""Text encoders trained together with the transformer, on captions as tokens."""
+
+import pytest
+import torch
+
+from dianjing import TextToImagePipeline
+from dianjing.train.finetune import planning
+from dianjing.train.loop import Outcome
+from dianjing.train.running import train
+from tests.train.finetune.conftest import finetune_run
+from tests.train.finetune.test_finetune import export_of, overfit, prepared
+from tests.train.finetune.test_planning import CPU
+
+JOINT = {"model": {"trained": "all", "text_encoders": "joint"}, "data": {"held_out": 0.3}}
+ENCODERS = ("text_encoder", "text_encoder_2")
+
+
+def test_before_training_the_encoders_give_what_the_cache_would(tmp_path, model, sets):
+    changes = {**JOINT, "objective": {"caption_dropout": 0.3}}
+    frozen = {**changes, "model": {"trained": "all"}}
+    jobs = [
+        prepared(finetune_run(tmp_path / name, model=model, sets=sets, changes=which))
+        for name, which in (("joint", changes), ("frozen", frozen))
+    ]
+    for index in range(4):
+        batches = [job.batches[index] for job in jobs]
+        assert torch.equal(batches[0]["latents"], batches[1]["latents"])
+        with torch.no_grad():
+            texts = [job.task._texts(batch) for job, batch in zip(jobs, batches, strict=True)]
+        for (states, mask), (expected, expected_mask) in zip(*texts, strict=True):
+            torch.testing.assert_close(states, expected)
+            assert torch.equal(mask, expected_mask)
+
+
+def test_no_text_states_are_cached(tmp_path, model, sets):
+    prepared(finetune_run(tmp_path / "run", model=model, sets=sets, changes=JOINT))
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 9
+
+
+def test_gradients_reach_both_encoders_and_one_batch_is_learnt(tmp_path, model, sets):
+    job = prepared(finetune_run(tmp_path / "run", model=model, sets=sets, changes=JOINT))
+    losses = overfit(job, steps=60, learning_rate=1e-2)
+    assert losses[-1] < 0.8 * losses[0]
+    trained = [(name, p) for name, p in job.task.text_encoders.named_parameters() if p.requires_grad]
+    assert {name.split(".")[0] for name, _ in trained} == set(ENCODERS)
+    assert all(p.grad is not None for _, p in trained)
+
+
+def test_run_measures_exports_and_resumes_with_its_own_encoders(tmp_path, model, sets):
+    runs = {}
+    for name, stops in (("whole", []), ("stopped", [False, False, True])):
+        config = finetune_run(tmp_path / name, model=model, sets=sets, changes=JOINT)
+        answers = iter([*stops, *[False] * 99])
+        while train(config, resume="auto", wants_stop=lambda a=answers: next(a)) is Outcome.INTERRUPTED:
+            pass
+        runs[name] = TextToImagePipeline.from_pretrained(export_of(config))
+    assert "held_out_en" in (tmp_path / "whole" / "metrics.jsonl").read_text()
+    before = TextToImagePipeline.from_pretrained(model)
+    for part in ENCODERS:
+        first, whole, stopped = (getattr(pipe, part).state_dict() for pipe in (before, *runs.values()))
+        assert any(not torch.equal(first[key], whole[key]) for key in first)
+        assert all(torch.equal(whole[key], stopped[key]) for key in whole)
+    assert runs["whole"]("小猫", num_inference_steps=1).images
+
+
+def test_joint_encoders_beside_an_adapter_are_refused(tmp_path, model, sets):
+    with pytest.raises(ValueError, match="it takes trained = 'all'"):
+        finetune_run(tmp_path, model=model, sets=sets, changes={"model": {"text_encoders": "joint"}})
+
+
+def test_plan_counts_the_encoders(tmp_path, model, sets):
+    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes=JOINT)
+    found = planning.estimate(config, model, (16, 16), processes=1, device=CPU)
+    task = prepared(config).task
+    assert found.trained == sum(p.numel() for p in task.parameters() if p.requires_grad)
+    frozen = {**JOINT, "model": {"trained": "all"}}
+    without = planning.estimate(
+        finetune_run(tmp_path / "run", model=model, sets=sets, changes=frozen), model, (16, 16), processes=1, device=CPU
+    )
+    task.transformer.requires_grad_(False)
+    batch = prepared(config).batches[0]
+    own = {p.untyped_storage().data_ptr() for p in task.parameters()}
+    with planning.counted(own) as storages:
+        task._texts(batch)
+    assert abs(found.activations - without.activations - sum(storages.values())) <= 0.15 * sum(storages.values())

@@ -1,0 +1,51 @@
+"""The caching step as a Ray Data job."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from dianjing.train.ray_caching import fill, main
+from tests.train.finetune.conftest import finetune_run
+from tests.train.finetune.test_finetune import prepared
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def small_ray(monkeypatch):
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")  # a busy machine takes longer than the half minute
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, object_store_memory=80 << 20, include_dashboard=False,
+             runtime_env={"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}})  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.timeout(600)
+def test_job_writes_the_very_cache_that_a_run_would(tmp_path, model, sets, small_ray):
+    configs = {
+        name: finetune_run(tmp_path / name, model=model, sets=sets, changes={"data": {"cache": str(tmp_path / name)}})
+        for name in ("by ray", "by the run")
+    }
+    fill(configs["by ray"])
+    prepared(configs["by the run"])
+    by_ray, by_run = (
+        {path.relative_to(tmp_path / name): path.stat().st_size for path in (tmp_path / name).rglob("*.safetensors")}
+        for name in configs
+    )
+    assert by_ray == by_run
+
+
+def test_missing_ray_is_named_with_its_extra(tmp_path, model, sets, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"dianjing\[ray\]"):
+        fill(finetune_run(tmp_path, model=model, sets=sets))
+
+
+def test_run_without_a_cache_is_refused(tmp_path, capsys):
+    path = tmp_path / "run.toml"
+    path.write_text('task = "autoencoder"\n[run]\nfolder = "x"\ntotal_steps = 1\nbatch_size = 1\n'
+                    '[data]\nstages = [{kinds = {single = 1.0}}]\n[optimizer]\nlearning_rate = 1e-3\n')  # fmt: skip
+    assert main([str(path)]) == 2
+    assert "caches nothing" in capsys.readouterr().err

@@ -1,0 +1,34 @@
+"""Weights spread over two processes (FSDP2): they end where one process ends, and their checkpoints are the same."""
+
+import json
+import shutil
+
+import pytest
+
+from dianjing.train.running import train
+from tests.train.finetune.conftest import STILL, finetune_run
+from tests.train.ranks import ended, start_ranks
+from tests.train.test_loop import files
+from tests.train.test_ranks import assert_close
+
+pytestmark = pytest.mark.timeout(1200)
+
+
+@pytest.mark.parametrize("trained", ["lora", "all"])
+def test_two_processes_with_sharded_weights_end_where_one_ends_and_go_on_as_one(tmp_path, model, sets, trained):
+    # with a tiny eps Adam makes whole steps of gradients that are nothing but rounding
+    changes = {"model": {"trained": trained}, "optimizer": {"eps": 1e-3}}
+    runs = {name: finetune_run(tmp_path / name, model=model, sets=sets, changes=changes) for name in ("one", "two")}
+    train(runs["one"], **STILL)
+    ranks = ended(start_ranks({"config": json.loads(runs["two"].model_dump_json())}, recipe="fsdp2"))
+    assert [code for code, _ in ranks] == [0, 0], ranks
+    one, two = (files(config.run.folder) for config in runs.values())
+    assert_close(one, two)
+    exported = [config.run.folder / "export" for config in runs.values()]
+    assert len({tuple(sorted(p.name for p in folder.rglob("*"))) for folder in exported}) == 1
+    for kind in ("metrics.jsonl", "losses.png", "samples/step-00000006.png"):
+        assert (runs["two"].run.folder / kind).is_file()
+
+    shutil.rmtree(runs["two"].run.folder / "checkpoints" / "step-00000006")
+    train(runs["two"], **STILL)
+    assert_close(one, files(tmp_path / "two"))

@@ -1,0 +1,70 @@
+"""Pictures that cannot be read any more once the run goes on."""
+
+import json
+
+import pytest
+import torch
+
+from dianjing.train.running import train
+from dianjing.train.sets.skipping import Skips
+from tests.train.finetune.conftest import STILL, finetune_run
+from tests.train.finetune.test_finetune import prepared
+
+
+def damage(job, step, row):
+    """Of a picture's latents; returns its name."""
+    sample = job.batches.plan.sample(step, row)
+    encoded = job.batches.encoded
+    encoded.cache._path(encoded._latents_key(sample.entry, sample.shape, False)).write_bytes(b"torn")
+    return sample.entry.name
+
+
+def test_damaged_picture_is_left_out_written_down_and_another_takes_its_place(tmp_path, model, sets, capsys):
+    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes={"data": {"drop_limit": 0.2}})
+    job = prepared(config)
+    whole = job.batches[0]["latents"]
+    name = damage(job, 0, 1)
+    batch = job.batches[0]
+    assert torch.equal(batch["latents"][0], whole[0])
+    assert not torch.equal(batch["latents"][1], whole[1])
+    assert torch.equal(job.batches[0]["latents"], batch["latents"])  # the same one each time
+    lines = [json.loads(line) for line in (config.run.folder / "skipped.jsonl").read_text().splitlines()]
+    assert [line["name"] for line in lines] == [name]
+    assert "damaged" in lines[0]["why"]
+    assert f"left out: {name}" in capsys.readouterr().err
+
+
+def test_too_many_of_them_stop_the_run_with_their_names(tmp_path, model, sets):
+    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes={"data": {"drop_limit": 0.2}})
+    job = prepared(config)
+    names = {damage(job, step, row) for step in range(2) for row in range(2)}
+    with pytest.raises(ValueError, match=r"data\.drop_limit allows 1") as error:
+        [job.batches[index] for index in range(12)]
+    assert sum(name in str(error.value) for name in names) == 2
+
+
+def test_run_over_a_damaged_picture_comes_to_its_end(tmp_path, model, sets):
+    changes = {"data": {"drop_limit": 0.2, "workers": 1}}
+    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes=changes)
+    name = damage(prepared(config), 3, 0)
+    train(config, **STILL)
+    assert list(Skips(config.run.folder, limit=9).names()) == [name]
+    assert json.loads((config.run.folder / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 6
+
+
+def test_picture_that_changes_before_it_is_encoded_is_left_out(tmp_path, model, sets, monkeypatch):
+    from dianjing.train.finetune import encoding
+
+    plain = encoding.decode
+
+    def decode(source, *, name):
+        if name == "3.png":
+            raise ValueError("3.png cannot be read as a picture: it went away")
+        return plain(source, name=name)
+
+    monkeypatch.setattr(encoding, "decode", decode)
+    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes={"data": {"drop_limit": 0.2}})
+    job = prepared(config)
+    for step in range(job.batches.plan.epoch_steps):
+        assert job.batches[step]["latents"].isfinite().all()
+    assert list(job.batches.skips.names()) == ["3.png"]

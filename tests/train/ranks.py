@@ -1,0 +1,105 @@
+"""Several gloo processes that train together: `python -m tests.train.ranks JOB` runs one of them."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.state import DistributedType, PartialState
+from accelerate.utils import FullyShardedDataParallelPlugin
+from accelerate.utils.launch import prepare_multi_gpu_env
+
+from dianjing.train import running
+from dianjing.train.checkpoints import newest_valid
+from dianjing.train.config import parse_config
+from tests.train.conftest import TinyTask, autoencoder_run, make_trainer
+
+ROOT = Path(__file__).parents[2]
+RECIPES = ROOT / "train" / "recipes"
+
+
+def launched_with(recipe: str) -> dict[str, str]:
+    """The environment that `accelerate launch --config_file` gives its processes."""
+    given = [
+        "--config_file",
+        str(RECIPES / f"{recipe}.yaml"),
+        "--num_processes",
+        "2",
+        "-m",
+        "dianjing.train",
+        "run.toml",
+    ]
+    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(given))
+    return prepare_multi_gpu_env(arguments)
+
+
+def start_ranks(job: dict[str, Any], *, count: int = 2, recipe: str = "ddp") -> list[subprocess.Popen]:
+    """job: for `main`; the processes share what it says."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {
+        **launched_with(recipe), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.train.ranks", json.dumps(job)],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(count)
+    ]  # fmt: skip
+
+
+def ended(ranks: list[subprocess.Popen], *, timeout_s: float = 500) -> list[tuple[int, str]]:
+    """The exit code and the errors of each."""
+    try:
+        errors = [rank.communicate(timeout=timeout_s)[1] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return [(rank.returncode, said) for rank, said in zip(ranks, errors, strict=True)]
+
+
+def sharded(accelerator: Accelerator) -> Accelerator:
+    """As accelerate makes one on GPUs for the recipe of FSDP2; on CPUs it leaves that out."""
+    plugin = FullyShardedDataParallelPlugin()
+    assert plugin.fsdp_version == 2
+    accelerator.state.distributed_type, accelerator.state.fsdp_plugin = DistributedType.FSDP, plugin
+    PartialState._shared_state["distributed_type"] = DistributedType.FSDP  # each new view of the state is made of it
+    assert accelerator.is_fsdp2
+    return accelerator
+
+
+def main() -> None:
+    """Train the tiny task to a step, one rank of it poisoned where that is asked for; or a run from its config."""
+    job = json.loads(sys.argv[1])
+    is_sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    if "config" in job:
+        plain = running.start
+        if is_sharded:
+            running.start = lambda config: sharded(plain(config))
+        running.train(parse_config(job["config"]), resume="auto", wants_stop=lambda: False)
+        return
+    folder = Path(job["folder"])
+    trainer, batches = make_trainer(autoencoder_run(folder))
+    assert isinstance(trainer.task, TinyTask)
+    if job.get("poisoned_rank") == int(os.environ["RANK"]):
+        trainer.task.poison_step = job["poison_step"]
+    assert trainer.accelerator.num_processes == int(os.environ["WORLD_SIZE"])
+    found, _ = newest_valid(folder / "checkpoints")
+    if found:
+        trainer.load(found)
+    trainer.train(batches(), wants_stop=lambda: trainer.step == job["last"])
+    trainer.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

@@ -1,0 +1,60 @@
+"""Several processes compute what one does, and their checkpoints go on anywhere."""
+
+import json
+
+import pytest
+import torch
+from accelerate.commands.config import load_config_from_file
+
+from dianjing.train.checkpoints import newest_valid
+from dianjing.train.running import train
+from tests.train.conftest import TinyWorld, autoencoder_run, make_trainer
+from tests.train.ranks import RECIPES, ended, start_ranks
+from tests.train.test_loop import files, never
+
+pytestmark = pytest.mark.timeout(1200)
+
+
+def assert_close(one, other):
+    assert one.keys() == other.keys()
+    for key in one:
+        torch.testing.assert_close(one[key], other[key], rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_equal_one_and_go_on_as_one_and_as_two(tmp_path):
+    trainer, batches = make_trainer(autoencoder_run(tmp_path / "one"))
+    trainer.train(batches(), wants_stop=never)
+    for last in (4, 5):
+        ranks = ended(start_ranks({"folder": str(tmp_path / "two"), "last": last}))
+        assert [code for code, _ in ranks] == [0, 0], ranks
+    trainer, batches = make_trainer(autoencoder_run(tmp_path / "two"))
+    trainer.load(newest_valid(tmp_path / "two" / "checkpoints")[0])
+    assert trainer.step == 5
+    trainer.train(batches(), wants_stop=never)
+    assert_close(files(tmp_path / "one"), files(tmp_path / "two"))
+
+
+def test_gradient_that_is_not_finite_on_one_rank_stops_all_before_its_step_and_names_the_samples(tmp_path):
+    job = {"folder": str(tmp_path), "last": 6, "poisoned_rank": 1, "poison_step": 4}
+    ranks = ended(start_ranks(job))
+    for code, said in ranks:
+        assert code == 1
+        assert "Diverged: the gradient of step 4 is not finite (seed 7, picture samples 16 to 19)" in said
+    assert newest_valid(tmp_path / "checkpoints")[0].step == 3
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("*.yaml")))
+def test_accelerate_reads_every_recipe_and_asks_how_many_devices_there_are(recipe):
+    config = load_config_from_file(str(RECIPES / f"{recipe}.yaml"))
+    assert config.num_processes == -1
+
+
+@pytest.mark.parametrize("settings", [{"ACCELERATE_USE_DEEPSPEED": "true"}, {"ACCELERATE_USE_FSDP": "true"}], ids=str)
+def test_sharding_whose_state_cannot_be_saved_is_refused_before_anything_loads(tmp_path, monkeypatch, settings):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="FSDP2 spreads the same"):
+        train(autoencoder_run(tmp_path / "run"), TinyWorld(), resume="auto", wants_stop=never)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,101 @@
+"""What a model and its optimizer know, whole on the main process however it is spread over many, by stable names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.tensor import DTensor
+
+from dianjing.train.checkpoints import Checkpoint, Tensors
+
+COUNTS = {"k", "weight_sum", "lr_max"}  # of a schedule-free optimizer: a group's, not a weight's
+FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
+TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Of a sharded one all shards together; every process takes part."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def weights_of(model: nn.Module) -> Tensors:
+    """The trained ones, under their names in the task; sharded ones on the main process alone."""
+    return _apart(get_model_state_dict(model, options=TRAINED))
+
+
+def moments_of(model: nn.Module, optimizer: Any) -> Tensors:
+    """What the optimizer keeps of each weight, as "weight/kind", and counts, as "/group/count"; on the main process."""
+    found = get_optimizer_state_dict(model, optimizer, options=FULL).get("state", {})
+    moments = {f"{name}/{kind}": value for name, kept in found.items() for kind, value in _flat(kept).items()}
+    if found:
+        for index, group in enumerate(optimizer.param_groups):
+            moments |= {
+                f"/{index}/{name}": torch.tensor(group[name], dtype=torch.float64) for name in COUNTS & group.keys()
+            }
+    return _apart(moments)
+
+
+def take_weights(model: nn.Module, checkpoint: Checkpoint, name: str) -> None:
+    """Raises ValueError where it holds other weights than are trained."""
+    tensors = checkpoint.tensors(name)
+    own = get_model_state_dict(model, options=StateDictOptions(ignore_frozen_params=True)).keys()
+    if strange := sorted(tensors.keys() ^ own):
+        raise ValueError(
+            f"{checkpoint.path} is of another model: {len(strange)} names differ, such as {strange[0]}; "
+            "start in another run.folder"
+        )
+    set_model_state_dict(model, tensors, options=TRAINED)
+
+
+def take_moments(model: nn.Module, optimizer: Any, moments: Tensors) -> None:
+    """Raises ValueError where another kind of optimizer kept them."""
+    fresh = get_optimizer_state_dict(model, optimizer)
+    state: dict[str, Any] = dict(fresh["state"])
+    for name, own in fresh["state"].items():
+        kept = {key.removeprefix(f"{name}/"): value for key, value in moments.items() if key.startswith(f"{name}/")}
+        if not kept:  # it never had a gradient
+            del state[name]
+            continue
+        if kept.keys() != _flat(own).keys():
+            raise ValueError(
+                "the checkpoint is of another optimizer.kind; go on with that one, or in another run.folder"
+            )
+        state[name] = _filled(own, kept)
+    set_optimizer_state_dict(model, optimizer, {"state": state, "param_groups": fresh["param_groups"]}, options=FULL)
+    for index, group in enumerate(optimizer.param_groups):
+        for name in COUNTS & group.keys():
+            value = moments[f"/{index}/{name}"].item()
+            group[name] = int(value) if name == "k" else value
+
+
+def _flat(kept: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a/b": 1}; bitsandbytes keeps some moments a level down."""
+    flat: dict[str, Any] = {}
+    for name, value in kept.items():
+        flat |= _flat(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _filled(own: Mapping[str, Any], kept: Tensors, prefix: str = "") -> dict[str, Any]:
+    """The same tree with other values; what is a whole number stays one."""
+    filled: dict[str, Any] = {}
+    for name, value in own.items():
+        if isinstance(value, Mapping):
+            filled[name] = _filled(value, kept, f"{prefix}{name}/")
+        else:
+            found = kept[prefix + name]
+            filled[name] = int(found) if isinstance(value, int) else found
+    return filled
+
+
+def _apart(state: dict[str, Tensor]) -> Tensors:
+    """Copies that later steps do not change."""
+    return {name: torch.as_tensor(value).detach().cpu().clone().contiguous() for name, value in state.items()}
