@@ -36,7 +36,6 @@ FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")  # what things look like
 NAMES = {"zh": "毛毛", "en": "momo"}
 TRAINED_ON = (0, 2, 4, 8, 9, 10, 11, 12, 13, 14, 16, 20)  # backgrounds
 SIDE_PX = 32
-SNAP_PX = 8
 PRIOR, REPEATS = 192, 12  # pictures of old objects, and how often each of a Momo is shown beside them
 OVERSAMPLING = 8
 EXPLAINED = 0.5  # of what a Momo there would change; more counts as one
@@ -64,20 +63,19 @@ def momo(side_px: int) -> np.ndarray:
     return pixels.copy()
 
 
-def place(background: int, *, side_px: int, x: int, y: int) -> np.ndarray:
+def portrait(background: int) -> np.ndarray:
+    """A Momo in the middle."""
     canvas = paint(background, 0, size_px=SIZE_PX).copy()
-    lay_over(canvas, momo(side_px), x=x, y=y)
+    corner = (SIZE_PX - SIDE_PX) // 2
+    lay_over(canvas, momo(SIDE_PX), x=corner, y=corner)
     return canvas
 
 
-def write_pictures(folder: Path, *, seed: int = 0) -> None:
+def write_pictures(folder: Path) -> None:
     """Twelve pictures, with captions in both languages."""
     folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
     for index, background in enumerate(TRAINED_ON):
-        x, y = ((SIZE_PX - SIDE_PX) // 2 + SNAP_PX * int(rng.integers(-1, 1, endpoint=True)) for _ in range(2))
-        path = folder / f"{index:02}.png"
-        save(path, place(background, side_px=SIDE_PX, x=x, y=y), captions(background))
+        save(folder / f"{index:02}.png", portrait(background), captions(background))
 
 
 def write_prior(folder: Path, draw: Drawer) -> None:

@@ -123,6 +123,7 @@ def _connect(tab: DrawTab, shared: Shared) -> None:
 
 def _keep(tab: DrawTab, shared: Shared, visit: Visit, job: Job, last: Shown) -> Updates:
     """The pictures, or of what was stopped its last preview, that no file is of yet."""
+    assert isinstance(job.request, PictureRequest)
     if last.result is not None:
         for file, record in reversed(list(zip(last.result.files, last.result.records, strict=True))):
             visit.keep(visit.pictures, [file], record)

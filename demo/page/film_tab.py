@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -62,7 +62,7 @@ def make_film_tab(shared: Shared) -> FilmTab | None:
 
 def _connect(tab: FilmTab, shared: Shared) -> None:
     # window by window where the model can go on from a frame: its progress can then be told
-    long_film = "continued" if shared.abilities.takes_clicks else "joint"
+    long_film: Literal["continued", "joint"] = "continued" if shared.abilities.takes_clicks else "joint"
 
     def film(
         request: gr.Request, token: str, prompt: str, seconds: float, fps: float, *values: Any

@@ -145,7 +145,7 @@ def _connect(tab: TalkTab, shared: Shared) -> None:
 def _connect_tools(tab: TalkTab, shared: Shared) -> None:
     """What changes which talk is shown, and how far it goes."""
 
-    def changed(change: Callable[..., None]) -> Callable[..., Updates]:
+    def changed(change: Callable[..., object]) -> Callable[..., Updates]:
         def act(request: gr.Request, token: str, *values: Any) -> Updates:
             language, visit = language_for(request), shared.visit(token, request)
             try:
@@ -175,6 +175,7 @@ def _keep(
     tab: TalkTab, shared: Shared, talk: Conversation, language: str, visit: Visit, job: Job, last: Shown
 ) -> Updates:
     """A turn's picture, its words and its hints; what was not understood stays in the field."""
+    assert isinstance(job.request, TalkRequest)
     if last.result is None or last.result.turn is None:
         return {tab.chat: messages(talk), tab.said: job.request.text}
     turn = last.result.turn

@@ -38,7 +38,7 @@ def picture_of(shared: Shared, visit: Visit, turn: Turn) -> Path:
     """The file of a turn's picture; one from an opened talk is written now."""
     made = next((each for each in visit.talked if each.turn is turn), None)
     if made is None:
-        size = {"width": turn.image.width, "height": turn.image.height}
+        size: dict[str, object] = {"width": turn.image.width, "height": turn.image.height}
         record = Record(
             prompt=turn.prompt, seed=turn.seed, settings=size, model=shared.abilities.model, version=__version__
         )
