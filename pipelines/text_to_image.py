@@ -85,6 +85,11 @@ class TextToImagePipeline(DenoisingPipeline):
         self.vae_scale_factor = 8 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
 
+    @property
+    def components(self) -> dict[str, Any]:
+        """As diffusers'; no ControlNet where there is none, so that its other pipelines take them as they are."""
+        return {name: part for name, part in super().components.items() if name != "controlnet" or part is not None}
+
     @torch.no_grad()
     def __call__(
         self,
