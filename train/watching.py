@@ -72,7 +72,9 @@ def _truncate(path: Path, step: int) -> None:
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        path.write_text("".join(kept), encoding="utf-8")
+        beside = path.with_name(f"{path.name}.new")
+        beside.write_text("".join(kept), encoding="utf-8")
+        beside.replace(path)  # whole or as it was, whenever the run is killed
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str | float]:
