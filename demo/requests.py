@@ -179,16 +179,18 @@ class FilmRequest(_MovingRequest):
     kind: ClassVar[str] = "film"
 
     prompt: str
-    long_film: Literal["joint", "continued"] = "joint"
+    long_film: Literal["joint", "continued"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_prompt(self.prompt)
-        if self.long_film not in ("joint", "continued"):
+        if self.long_film not in (None, "joint", "continued"):
             raise ValueError(f"long_film is {self.long_film!r}; give 'joint' or 'continued'")
 
     def settled(self, abilities: Abilities) -> Self:
         settled = super().settled(abilities)
+        if self.long_film is None:
+            return replace(settled, long_film="continued" if abilities.takes_clicks else "joint")
         if self.long_film == "continued" and not abilities.takes_clicks:
             raise ValueError(
                 f"long_film is 'continued', and the model {abilities.model} takes no first frame; give 'joint'"

@@ -166,13 +166,11 @@ class Studio:
         return frames, (self._record(request.prompt, request.seed, settings),), fit
 
     def _windows(self, request: FilmRequest) -> int:
-        """How many runs a film takes; each but the first begins with the last frame of the one before."""
+        """How many runs a film takes: a picture, and windows that each begin with the last frame before them."""
         window = self.abilities.num_frames
         assert window is not None
         assert request.num_frames is not None
-        if request.long_film == "joint" or request.num_frames <= window:
-            return 1
-        return 1 + -(-(request.num_frames - window) // (window - 1))
+        return 1 if request.long_film == "joint" else 1 + -(-(request.num_frames - 1) // (window - 1))
 
     def _record(self, prompt: str, seed: int, settings: dict[str, object]) -> Record:
         return Record(prompt=prompt, seed=seed, settings=settings, model=self.model, version=__version__)

@@ -42,8 +42,8 @@ def video(
     steps: Steps = None,
     guidance: Guidance = None,
     negative: Annotated[str | None, typer.Option(help="What to keep out of the film.")] = None,
-    continued: Annotated[
-        bool, typer.Option("--continued", help="Draw a long film piece by piece, not all of it together.")
+    joint: Annotated[
+        bool, typer.Option("--joint", help="Draw a long film all together, not a picture and then piece by piece.")
     ] = False,
     model: Model = "sticker",
     device: Device = "auto",
@@ -61,7 +61,7 @@ def video(
     job = filming.plan_video(
         prompt,
         negative_prompt=negative,
-        long_film="continued" if continued else "joint",
+        long_film="joint" if joint else None,
         out=out,
         duration_s=seconds,
         num_frames=frames,

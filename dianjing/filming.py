@@ -53,7 +53,7 @@ class FilmJob:
     segmenter: str | None = None
 
 
-def plan_video(prompt: str, *, negative_prompt: str | None, long_film: str, **given: Any) -> FilmJob:
+def plan_video(prompt: str, *, negative_prompt: str | None, long_film: str | None, **given: Any) -> FilmJob:
     """Check everything that can be checked before weights load.
 
     Raises: ValueError that says what was given, what is allowed and what to do.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dianjing.dit.attention import EPS, Attention, KeyValue, LayerNorm
 from dianjing.dit.embeddings import SINUSOID_DIM, sinusoid
+from dianjing.dit.first_frame import FirstFrameAttention, Shown
 from dianjing.dit.offload import onloaded
 from dianjing.dit.rope import THETA
 
@@ -48,6 +49,7 @@ class Film:
     start: Tensor | None = None  # (B, F, N, D), added to the tokens: masks and first frame
     said: tuple[KeyValue, ...]  # text and phrases, one for each motion block, (B, P, H, E)
     mask: Tensor | None = None  # (B or 1, 1, 1, P), added to the scores
+    shown: Shown | None = None  # of the first frame, to be looked up
 
     def first(self, num_frames: int) -> "Film":
         start = None if self.start is None else self.start[:, :num_frames]
@@ -61,6 +63,7 @@ class Film:
             start=None if self.start is None else change(self.start),
             said=tuple(KeyValue(change(key), change(value)) for key, value in self.said),
             mask=mask,
+            shown=self.shown and self.shown.apply(change),
         )
 
 
@@ -147,15 +150,25 @@ class MotionBlock(nn.Module):
 class ClickConditioner(nn.Module):
     """Masks, first frame and the frames since to tokens, phrases of all regions to one row, strengths to the time.
 
-    All but the phrases start at zero.
+    All but the phrases start at zero. With `first_frame_heads` what was there is also looked up in the first frame.
     """
 
-    def __init__(self, *, channels: int, max_regions: int, width: int, text_dim: int, patch_size: int):
+    def __init__(
+        self, *, channels: int, out_channels: int, max_regions: int, width: int, text_dim: int, patch_size: int,
+        first_frame_heads: int,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.patch = nn.Conv2d(channels + max_regions, width, patch_size, stride=patch_size, bias=False)
         self.elapsed = nn.Linear(SINUSOID_DIM, width, bias=False)
         self.strength = nn.Linear(max_regions * SINUSOID_DIM, width, bias=False)
+        self.strength_of_region = nn.Linear(SINUSOID_DIM, text_dim, bias=False)
         self.region = nn.Parameter(torch.empty(max_regions, text_dim))
+        self.lookup: FirstFrameAttention | None = None
+        if first_frame_heads:
+            self.lookup = FirstFrameAttention(
+                width, channels=channels, max_regions=max_regions, out_channels=out_channels, patch_size=patch_size,
+                heads=first_frame_heads,
+            )  # fmt: skip
         self.start_at_nothing()
 
     @torch.no_grad()
@@ -164,7 +177,10 @@ class ClickConditioner(nn.Module):
         self.patch.weight.zero_()
         self.elapsed.weight.zero_()
         self.strength.weight.zero_()
+        self.strength_of_region.weight.zero_()
         self.region.normal_(std=self.region.shape[1] ** -0.5)
+        if self.lookup is not None:
+            self.lookup.start_at_nothing()
 
     def start(self, click: Click, num_frames: int) -> Tensor:
         """(B, F, N, D): the mask is on the first frame, the first frame's latents are on all.
@@ -181,9 +197,14 @@ class ClickConditioner(nn.Module):
         is_shown = click.first_frame.flatten(1).any(dim=1)  # (B,)
         return tokens + is_shown[:, None, None, None] * self.elapsed(waves)[:, None]
 
+    def finish(self, predicted: Tensor, latents: Tensor, tokens: Tensor, shown: Shown | None) -> Tensor:
+        """A prediction from latents, both (B, C, F, Y, X), with what is taken over from the first frame."""
+        return predicted if self.lookup is None or shown is None else self.lookup(predicted, latents, tokens, shown)
+
     def phrases(self, click: Click) -> tuple[Tensor, Tensor]:
         """Tokens (B, R M, T) and their mask (B, 1, 1, R M), to be added to scores."""
-        states = (click.phrases + self.region[:, None]).flatten(1, 2)
+        speeds = self.strength_of_region(sinusoid(click.strengths.float() * STRENGTH_SCALE).to(click.phrases.dtype))
+        states = (click.phrases + speeds.unsqueeze(2) + self.region[:, None]).flatten(1, 2)
         absent = click.phrases_mask.flatten(1) == 0
         mask = torch.zeros_like(absent, dtype=states.dtype).masked_fill(absent, -torch.inf)
         return states, mask[:, None, None]
@@ -208,7 +229,7 @@ def make_film(
 
     text (B, L, T), and its mask (1, 1, 1, L), to be added to scores.
     """
-    num_frames, start = len(rotation), None
+    num_frames, start, shown = len(rotation), None, None
     if click is not None and conditioner is not None:
         phrases, asked = conditioner.phrases(click)
         if mask is None:
@@ -216,8 +237,10 @@ def make_film(
         mask = torch.cat([mask.expand(len(asked), -1, -1, -1), asked], dim=-1)
         text = torch.cat([text, phrases.to(text.dtype)], dim=1)
         start = conditioner.start(click, num_frames)
+        if conditioner.lookup is not None:
+            shown = conditioner.lookup.look(click.first_frame, click.masks)
     said = []
     for block in blocks:
         with onloaded(block):
             said.append(block.attn2.key_value(text))
-    return Film(num_frames=num_frames, rotation=rotation, start=start, said=tuple(said), mask=mask)
+    return Film(num_frames=num_frames, rotation=rotation, start=start, said=tuple(said), mask=mask, shown=shown)

@@ -26,6 +26,7 @@ from dianjing.dit.checks import as_frames, check_film, check_sizes
 from dianjing.dit.condition import Condition
 from dianjing.dit.embeddings import PatchEmbed, Projection, TimeExtraEmbedding
 from dianjing.dit.film import Click, ClickConditioner, Film, MotionBlock, film_rotation, frame_rotation, make_film
+from dianjing.dit.first_frame import FirstFrameAttention
 from dianjing.dit.frozen import can_run_frozen, freeze, run_frozen
 from dianjing.dit.guide import Guide, fill_up, guide_from_condition
 from dianjing.dit.offload import onloaded
@@ -79,6 +80,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         use_motion_blocks: bool = False,
         max_regions: int = 0,
         motion_span: str = "place",
+        first_frame_heads: int = 0,
     ):
         super().__init__()
         heads, head_dim, text_dim_t5 = num_attention_heads, attention_head_dim, cross_attention_dim_t5
@@ -90,6 +92,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             max_regions=max_regions,
             has_motion=use_motion_blocks,
             motion_span=motion_span,
+            first_frame_heads=first_frame_heads,
         )
         if norm_type != "layer_norm":
             raise ValueError(f"norm_type {norm_type!r} is unknown; only 'layer_norm' is")
@@ -133,7 +136,8 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             )
         if max_regions:
             sizes = {"width": width, "text_dim": cross_attention_dim, "patch_size": patch_size}
-            self.click = ClickConditioner(channels=in_channels, max_regions=max_regions, **sizes)
+            sizes |= {"channels": in_channels, "out_channels": self.out_channels}
+            self.click = ClickConditioner(max_regions=max_regions, first_frame_heads=first_frame_heads, **sizes)
         self.norm_out = ScaleShiftNorm(width)
         self.proj_out = nn.Linear(width, patch_size**2 * self.out_channels)
 
@@ -145,9 +149,11 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         # diffusers names what the checkpoint lacks, and leaves it without values
         wants_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(*args, **{"low_cpu_mem_usage": False, **kwargs}, output_loading_info=True)
+        missing = set(info["missing_keys"])
         for name, part in model.named_modules():
-            is_new = any(key.startswith(f"{name}.") for key in info["missing_keys"])
-            if is_new and isinstance(part, MotionBlock | ClickConditioner):
+            if isinstance(part, MotionBlock | ClickConditioner | FirstFrameAttention) and missing.issuperset(
+                f"{name}.{key}" for key in part.state_dict()
+            ):
                 part.start_at_nothing()
         return (model, info) if wants_info else model
 
@@ -243,10 +249,12 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         if guide.film is not None and guide.film.start is not None:
             tokens = tokens + guide.film.start.flatten(0, 1)
         tokens = self._run_blocks(tokens, guide, controlnet_block_samples)
-        tokens = self.proj_out(self.norm_out(tokens, guide.scale_shift))
+        tokens = self.norm_out(tokens, guide.scale_shift)
         patch = self.config.patch_size
         axes = {"y": rows, "p": patch, "q": patch, "f": num_frames}
-        sample = rearrange(tokens, "(b f) (y x) (p q c) -> b c f (y p) (x q)", **axes)
+        sample = rearrange(self.proj_out(tokens), "(b f) (y x) (p q c) -> b c f (y p) (x q)", **axes)
+        if guide.film is not None and self.click is not None:
+            sample = self.click.finish(sample, latents, tokens, guide.film.shown)
         sample = sample.reshape(batch_size, self.out_channels, *hidden_states.shape[2:])
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dianjing.dit import Click
 from dianjing.pipelines import inputs, request
 from dianjing.pipelines.film import OUTPUT_TYPES, FilmOutput, FilmPipeline, as_output
 from dianjing.pipelines.latents import Generators, draw_noise
@@ -22,8 +21,10 @@ LongFilm = Literal["joint", "continued"]
 class TextToVideoPipeline(FilmPipeline):
     """A prompt in Chinese or English to films, by a `DiT` with motion blocks and its two text encoders.
 
-    A film longer than the model was trained on is drawn in windows: "joint" denoises all of it together, its windows
-    moving from step to step; "continued" draws one window after the other, each from the last frame before it.
+    A model that takes first frames draws a picture and then moves it, as Emu Video does (arXiv 2311.10709). A film
+    longer than the model was trained on is drawn in windows: "continued" draws one after the other, each from the last
+    frame before it; "joint" denoises all of it together without a picture, its windows moving from step to step.
+    "continued" is the default where the model takes first frames.
     """
 
     @torch.no_grad()
@@ -55,7 +56,7 @@ class TextToVideoPipeline(FilmPipeline):
         callback_on_step_end: inputs.CallbackOnStepEnd | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         guidance_rescale: float = 0.0,
-        long_film: LongFilm = "joint",
+        long_film: LongFilm | None = None,
     ) -> FilmOutput | tuple:
         """Draw `num_videos_per_prompt` films of num_frames frames, or duration_s seconds at fps, for each prompt.
 
@@ -77,9 +78,12 @@ class TextToVideoPipeline(FilmPipeline):
         batch_size = self._check_text(prompt, negative_prompt, given) * each
         sides = {"height": height, "width": width}
         num_frames, _ = self._check_length(num_frames, duration_s, fps, **sides, batch_size=batch_size)
+        takes_first = bool(self.transformer.config.max_regions)
+        if long_film is None:
+            long_film = "continued" if takes_first else "joint"
         if long_film not in ("joint", "continued"):
             raise ValueError(f"long_film is {long_film!r}; give 'joint' or 'continued'")
-        if long_film == "continued" and not self.transformer.config.max_regions:
+        if long_film == "continued" and not takes_first:
             raise ValueError("long_film='continued' needs a model that takes first frames; this one has no max_regions")
         shape = self._shape(batch_size, num_frames, **sides)
         inputs.check_latents(latents, shape)
@@ -96,20 +100,22 @@ class TextToVideoPipeline(FilmPipeline):
             options=step_options(self.scheduler, eta=eta, generator=generator),
             call_back=call_back,
         )  # fmt: skip
-        make = draw if long_film == "joint" else partial(self._continue, draw)
-        latents = make(latents, click=self._click(torch.zeros_like(latents[:, :, 0], dtype=self.transformer.dtype)))
+        if long_film == "continued":
+            latents = self._continue(draw, latents)
+        else:
+            latents = draw(latents, click=self._click(torch.zeros_like(latents[:, :, 0], dtype=self.transformer.dtype)))
         frames: Any = latents
         if output_type != "latent":
             frames = as_output(self.decode(latents), output_type)
         self.maybe_free_model_hooks()
         return FilmOutput(frames=frames) if return_dict else (frames,)
 
-    def _continue(self, draw: Callable[..., Tensor], noise: Tensor, *, click: Click | None) -> Tensor:
-        """One window after the other: each begins with the last frame drawn."""
-        window = self.config.default_num_frames
-        film = draw(noise[:, :, :window], click=click)
+    def _continue(self, draw: Callable[..., Tensor], noise: Tensor) -> Tensor:
+        """A picture, and one window after the other: each begins with the last frame drawn."""
+        film = draw(noise[:, :, :1], click=None)
         while film.shape[2] < noise.shape[2] and not self._interrupt:
             first = film.shape[2] - 1
             click = self._click(film[:, :, -1].to(self.transformer.dtype))
-            film = torch.cat([film, draw(noise[:, :, first : first + window], click=click)[:, :, 1:]], dim=2)
+            window = noise[:, :, first : first + self.config.default_num_frames]
+            film = torch.cat([film, draw(window, click=click)[:, :, 1:]], dim=2)
         return film

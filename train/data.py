@@ -41,6 +41,9 @@ class ClipSample(Protocol):
     def masks(self) -> np.ndarray:
         """Where each object is visible: bool (F, K, H, W)."""
 
+    def sources(self, side: int) -> np.ndarray:
+        """Where in the first frame each of side x side cells comes from: float32 (F, side, side, 2), NaN if hidden."""
+
     @property
     def strengths(self) -> Sequence[float]:
         """How fast each object moves, in picture sides a second; 0 for what stands still."""

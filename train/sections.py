@@ -148,6 +148,7 @@ class TransformerSection(Section):
     use_motion_blocks: bool = False
     max_regions: int = Field(default=0, ge=0)  # that can be clicked on at once
     motion_span: Literal["place", "picture"] = "place"  # how far a place sees over time
+    first_frame_heads: int = Field(default=0, ge=0)  # that look up what was where in the first frame; 0: none
 
 
 class TextToImageModel(Section):
@@ -182,6 +183,7 @@ class TextToImageObjective(TimestepsSection):
     caption_dropout: float = Field(default=0.1, ge=0, le=1)  # both encoders together, motion phrases too
     first_frame_masking: float = Field(default=0.5, ge=0, le=1)  # share of clicks that hide it (Follow-Your-Click)
     clips_continued: float = Field(default=0.3, ge=0, le=1)  # share of clips that show their first frame
+    tracking: float = Field(default=0.0, ge=0)  # weight of the error of where in the first frame places come from
     click_captions: float = Field(default=0.3, ge=0, le=1)  # share of clicks with the first frame that have one
 
 
@@ -223,4 +225,6 @@ class TextToImageRun(Section):
             raise ValueError("a bucket of clicks needs model.transformer.max_regions")
         if self.model.trained == "film" and "picture" in kinds:
             raise ValueError('model.trained = "film" with a bucket of pictures, which would train nothing')
+        if self.objective.tracking and not shape.first_frame_heads:
+            raise ValueError("objective.tracking needs model.transformer.first_frame_heads, which it teaches")
         return self

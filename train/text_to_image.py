@@ -30,6 +30,7 @@ from dianjing.train.pictures import stack, tile, to_pixels, to_uint8
 from dianjing.train.principal import as_convolution
 from dianjing.train.sections import TextToImageModel, TextToImageObjective, TextToImageSamples
 from dianjing.train.texts import TEXT_KEYS, BilingualCaptions
+from dianjing.train.tracking import Tracking
 from dianjing.train.weights import load_weights, save_module
 
 TRAINED_PARTS = ("transformer", "text_encoder", "text_encoder_2")
@@ -120,6 +121,12 @@ class TextToImageTask(Task):
         self.objective, self.samples, self.captions, self.probe = objective, samples, captions, probe
         self.frozen = (vae, as_convolution(vae))  # in a tuple, so that they are not registered
         self.noising = noising_of(objective)
+        self.tracking: Tracking | None = None
+        if objective.tracking:
+            click = self.transformer.click
+            assert click is not None, "checked in the run file"
+            assert click.lookup is not None, "checked in the run file"
+            self.tracking, captions.tracked_side = Tracking(click.lookup), side
         self.encode_pictures, self.predict = self._encode_pictures, self._predict
 
     def place(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -153,7 +160,11 @@ class TextToImageTask(Task):
             clicked = (latents[:, :, 0], [batch[key] for key in CLICK_KEYS])
         predicted = self.predict(noisy, timestep, text, clicked)
         errors = (predicted.float() - target).square().flatten(1).mean(dim=1)
-        return {"loss": (errors * self.noising.weight(timestep)).mean(), "v_error": errors.mean()}
+        metrics = {"loss": (errors * self.noising.weight(timestep)).mean(), "v_error": errors.mean()}
+        if self.tracking is not None and "sources" in batch:
+            metrics["tracking"] = self.tracking.error(batch["sources"])
+            metrics["loss"] = metrics["loss"] + self.objective.tracking * metrics["tracking"]
+        return metrics
 
     @torch.no_grad()
     def _encode_pictures(self, images: Tensor) -> Tensor:

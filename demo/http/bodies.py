@@ -126,8 +126,8 @@ class VideoBody(Drawing):
         None, description="The picture that moves: PNG, JPEG or WebP in base64, or a data: URL; never another URL."
     )
     regions: list[RegionBody] = Field([], description="What moves in the picture, each in its own way.")
-    long_film: Literal["joint", "continued"] = Field(
-        "joint", description="A film longer than the model's window: all together, or window after window."
+    long_film: Literal["joint", "continued"] | None = Field(
+        None, description="A picture and then window after window, or all together without a picture."
     )
 
     def to_request(self, limits: Limits, *, upload: bytes | None = None) -> FilmRequest | AnimateRequest:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import gradio as gr
 
@@ -61,14 +61,11 @@ def make_film_tab(shared: Shared) -> FilmTab | None:
 
 
 def _connect(tab: FilmTab, shared: Shared) -> None:
-    # window by window where the model can go on from a frame: its progress can then be told
-    long_film: Literal["continued", "joint"] = "continued" if shared.abilities.takes_clicks else "joint"
-
     def film(
         request: gr.Request, token: str, prompt: str, seconds: float, fps: float, *values: Any
     ) -> Iterator[Updates]:
         def submit(owner: str) -> Job:
-            asked = FilmRequest(prompt=prompt, duration_s=seconds, fps=fps, long_film=long_film, **to_arguments(values))
+            asked = FilmRequest(prompt=prompt, duration_s=seconds, fps=fps, **to_arguments(values))
             return shared.worker.submit(asked, owner)
 
         keep, begin = partial(keep_film, tab.show), show_stage(tab.show)

@@ -95,8 +95,8 @@ def test_a_film_in_windows_tells_which_one_is_drawn(make_worker, tiny_studio):
             return tiny_studio.run(job, files, tell=told)
 
     result = finish(make_worker(Watched()), request)[-1].result
-    # windows of 4 frames, each but the first from the last frame before it: 4, 7, 10
-    assert watched == [(1, 0), (1, 1), (1, 2), (2, 3), (2, 4), (3, 5), (3, 6)]
+    # a picture, and windows of 4 frames, each from the last frame before it: 1, 4, 7, 10
+    assert watched == [(1, 0), (1, 1), (1, 2), (2, 3), (2, 4), (3, 5), (3, 6), (4, 7), (4, 8)]
     assert result.records[0].settings["num_frames"] == 10
 
 

@@ -16,7 +16,7 @@ NUM_FRAMES = 3
 def film_settings(request):
     return {
         "use_motion_blocks": True, "max_regions": 2, "use_style_cond_and_image_meta_size": False,
-        "motion_span": request.param,
+        "motion_span": request.param, "first_frame_heads": 2,
     }  # fmt: skip
 
 
@@ -55,8 +55,9 @@ def wake(model):
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for part in (model.motion_blocks, model.click):
-            for parameter in part.parameters():
-                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+            for name, parameter in part.named_parameters():
+                scale = 0.05 if name.startswith("lookup.") else 0.3
+                parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
     return model
 
 

@@ -89,6 +89,7 @@ def test_a_continued_film_goes_on_from_what_is_drawn(moving):
     assert film.shape == (1, 4, 9, 8, 8)
     noise = torch.randn((1, 4, 9, 8, 8), generator=torch.Generator().manual_seed(0))
     close(film[:, :, :4], latents_of(moving, latents=noise[:, :, :4]))
+    close(film[:, :, :1], latents_of(moving, latents=noise[:, :, :1]))  # a picture
 
 
 def test_length_is_frames_or_seconds(pipe):

@@ -33,7 +33,7 @@ def test_all_three_pipelines_load_it_with_its_defaults(bundle):
     assert TextToImagePipeline.from_pretrained(bundle).config.default_num_inference_steps == INFERENCE_STEPS
     for cls in (TextToVideoPipeline, ImageToVideoPipeline):
         pipe = cls.from_pretrained(bundle)
-        assert (pipe.config.default_num_frames, pipe.config.default_fps) == (8, 8.0)
+        assert (pipe.config.default_num_frames, pipe.config.default_fps) == (9, 8.0)
         assert {motion.name for motion in pipe.motions.motions} == {motion.name for motion in MOTIONS}
     assert not (bundle / "stale.txt").exists()
 

@@ -27,7 +27,7 @@ from dianjing.weights.sums import write_sums
 
 RECIPES = Path(__file__).parent
 INFERENCE_STEPS, GUIDANCE_SCALE = 30, 4.0
-NUM_FRAMES, FPS = 8, 8.0  # of a clip, as in sticker_film.toml
+NUM_FRAMES, FPS = 9, 8.0  # of a clip, as in sticker_film.toml: a second, and the frame it ends with
 
 
 @dataclass(frozen=True, kw_only=True)

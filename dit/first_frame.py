@@ -1,0 +1,120 @@
+"""What a frame takes over from the first one as it is: a look-up, latent by latent.
+
+B batch, F frames, N image tokens, D width, H heads, E head width; latents are B C F Y X, S of them a frame.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from dianjing.dit.rope import rotate
+
+HEAD_DIM = 32
+FINEST = 2.0  # radians a latent: the fastest of a head's pairs
+COARSEST = 0.05
+SHARPNESS = 2.0  # a head's first look: how much more its own place counts than those further away
+
+
+class Shown(NamedTuple):
+    """Of the first frame, every latent a place: keys, turned, and values (B, S, H, E); turns of places (S, E/2, 2);
+    whether it is given at all, (B,) 0 or 1.
+    """
+
+    key: Tensor
+    value: Tensor
+    turns: Tensor
+    given: Tensor
+
+    def apply(self, change: Callable[[Tensor], Tensor]) -> "Shown":
+        """The same with a change to every tensor that has rows."""
+        return Shown(change(self.key), change(self.value), self.turns, change(self.given))
+
+
+def place_rotation(rows: int, columns: int, *, device: torch.device | None = None) -> Tensor:
+    """Rotation (rows x columns, E/2, 2) of places a latent apart: half of the pairs by column, half by row."""
+    rates = torch.logspace(0, 1, HEAD_DIM // 4, base=COARSEST / FINEST, device=device) * FINEST
+    y, x = (torch.arange(n, dtype=torch.float32, device=device) for n in (rows, columns))
+    angles = torch.cat([torch.outer(x, rates).repeat(rows, 1), torch.outer(y, rates).repeat_interleave(columns, 0)], -1)
+    return torch.stack([angles.cos(), angles.sin()], dim=-1)
+
+
+class FirstFrameAttention(nn.Module):
+    """Each latent of each frame attends to those of the first frame, and is mended with what it finds.
+
+    A patch that moves by a part of itself would have to be drawn anew by blocks that know whole patches; here it is
+    copied: the tokens say from where and how to cut it, and how much of what the blocks predict stays. Starts as
+    nothing that looks at its own place.
+    Source: the copying of pointer networks (arXiv 1506.03134), in two dimensions.
+    """
+
+    def __init__(
+        self, width: int, *, channels: int, max_regions: int, out_channels: int, patch_size: int, heads: int
+    ) -> None:
+        super().__init__()
+        self.patch_size, inner, places = patch_size, heads * HEAD_DIM, patch_size**2
+        self.to_q = nn.Linear(width, places * inner)
+        self.to_k = nn.Conv2d(channels + max_regions, inner, 3, padding=1, padding_mode="replicate")
+        self.to_v = nn.Conv2d(channels + max_regions, inner, 3, padding=1, padding_mode="replicate")
+        self.to_hidden = nn.Linear(inner, inner)
+        self.modulation = nn.Linear(width, 2 * places * inner)
+        self.to_out = nn.Linear(inner, out_channels)
+        self.kept = nn.Linear(width, places * out_channels)
+        self.own = nn.Linear(width, places * channels)
+        self.start_at_nothing()
+
+    @torch.no_grad()
+    def start_at_nothing(self) -> None:
+        """Zeros at the end; queries and keys that agree most where they are of one place."""
+        for layer in (self.to_q, self.to_k, self.to_v, self.to_hidden, self.modulation):
+            layer.reset_parameters()
+        for layer in (self.to_q, self.to_k):
+            layer.weight.mul_(0.1)
+            assert layer.bias is not None
+            layer.bias.zero_()
+            layer.bias[::2] = SHARPNESS
+        for layer in (self.to_out, self.kept, self.own):
+            layer.weight.zero_()
+            layer.bias.zero_()
+
+    def look(self, first_frame: Tensor, masks: Tensor) -> Shown:
+        """What is to be found in a first frame (B, C, Y, X) with masks (B, R, Y, X); zeros where it is not given."""
+        turns = place_rotation(*first_frame.shape[-2:], device=first_frame.device)
+        shown = torch.cat([first_frame, masks.to(first_frame.dtype)], dim=1)
+        key, value = (
+            rearrange(layer(shown), "b (h e) y x -> b (y x) h e", e=HEAD_DIM) for layer in (self.to_k, self.to_v)
+        )
+        given = first_frame.flatten(1).any(dim=1).to(key.dtype)
+        return Shown(rotate(key.float(), turns.unsqueeze(-3)).to(key.dtype), value, turns, given)
+
+    def query(self, tokens: Tensor, shown: Shown, *, rows: int, columns: int) -> Tensor:
+        """(B, F S, H, E) of tokens (B F, N, D): frames of rows x columns latents, in the order of their tokens."""
+        patch, batch = self.patch_size, len(shown.key)
+        turns = rearrange(shown.turns, "(y p x q) e c -> (y x p q) 1 e c", p=patch, q=patch, x=columns // patch)
+        query = self.to_q(tokens).view(batch, -1, *shown.key.shape[2:])
+        turns = turns.repeat(query.shape[1] // (rows * columns), 1, 1, 1)
+        return rotate(query.float(), turns).to(shown.key.dtype)
+
+    def forward(self, predicted: Tensor, latents: Tensor, tokens: Tensor, shown: Shown) -> Tensor:
+        """A prediction from latents, both (B, C, F, Y, X), mended; tokens (B F, N, D) are those it was made of."""
+        batch, _, frames, height, width = latents.shape
+        patch = self.patch_size
+        grid = {"f": frames, "y": height // patch, "p": patch, "q": patch}
+        query = self.query(tokens, shown, rows=height, columns=width)
+        query, key, value = (part.transpose(1, 2) for part in (query, shown.key, shown.value))
+        found = F.scaled_dot_product_attention(query, key, value)
+        hidden = self.to_hidden(found.transpose(1, 2).flatten(2))
+        scale, shift = self.modulation(tokens).view(*hidden.shape[:2], -1).chunk(2, dim=-1)
+        hidden = F.gelu(torch.addcmul(shift, hidden, 1 + scale))
+        taken = rearrange(self.to_out(hidden), "b (f y x p q) c -> b c f (y p) (x q)", **grid)
+        kept, own = (
+            rearrange(layer(tokens), "(b f) (y x) (p q c) -> b c f (y p) (x q)", **grid)
+            for layer in (self.kept, self.own)
+        )
+        if predicted.shape[1] != latents.shape[1]:  # with a variance, which is not of the latents
+            own = F.pad(own, (0,) * 7 + (predicted.shape[1] - latents.shape[1],))
+            latents = F.pad(latents, (0,) * 7 + (predicted.shape[1] - latents.shape[1],))
+        return predicted + shown.given.view(batch, 1, 1, 1, 1) * (kept * predicted + own * latents + taken)

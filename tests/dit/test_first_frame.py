@@ -1,0 +1,119 @@
+"""What frames look up in the first one."""
+
+import pytest
+import torch
+
+from dianjing.dit.first_frame import HEAD_DIM, FirstFrameAttention, place_rotation
+from dianjing.dit.rope import rotate
+
+ROWS, COLUMNS, FRAMES = 6, 4, 2
+CHANNELS, REGIONS, WIDTH = 4, 1, 16
+
+
+@pytest.fixture
+def lookup():
+    torch.manual_seed(0)
+    sizes = {"channels": CHANNELS, "max_regions": REGIONS, "out_channels": CHANNELS}
+    return FirstFrameAttention(WIDTH, **sizes, patch_size=2, heads=1)
+
+
+def draw(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def scene():
+    latents, predicted = draw(1, CHANNELS, FRAMES, ROWS, COLUMNS), draw(1, CHANNELS, FRAMES, ROWS, COLUMNS) + 1
+    tokens = draw(FRAMES, ROWS * COLUMNS // 4, WIDTH)
+    return predicted, latents, tokens, draw(1, CHANNELS, ROWS, COLUMNS), draw(1, REGIONS, ROWS, COLUMNS)
+
+
+@torch.no_grad()
+def wake(lookup):
+    for layer in (lookup.to_out, lookup.kept, lookup.own):
+        layer.weight.normal_()
+    return lookup
+
+
+@torch.no_grad()
+def test_it_starts_as_nothing_and_takes_nothing_from_a_frame_that_is_not_given(lookup, scene):
+    predicted, latents, tokens, first_frame, masks = scene
+    assert torch.equal(lookup(predicted, latents, tokens, lookup.look(first_frame, masks)), predicted)
+    wake(lookup)
+    assert not torch.allclose(lookup(predicted, latents, tokens, lookup.look(first_frame, masks)), predicted)
+    hidden = lookup.look(torch.zeros_like(first_frame), masks)
+    assert torch.equal(lookup(predicted, latents, tokens, hidden), predicted)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shift", [(0, 0), (1, 2), (-2, 1)])
+def test_a_query_turned_by_a_shift_finds_the_place_that_far_away(shift):
+    """What training has to find: the shift alone decides from where every latent is copied."""
+    turns = place_rotation(ROWS, COLUMNS).unsqueeze(-3)
+    one = torch.tensor([1.0, 0.0]).repeat(HEAD_DIM // 2).expand(1, ROWS * COLUMNS, 1, HEAD_DIM)
+    far = place_rotation(16, 16).view(16, 16, -1, 2)
+    moved = one.clone()
+    for axis, step in enumerate(shift):  # rows, then columns; by how much each pair turns in so many steps
+        there = [0, 0]
+        there[axis] = abs(step)
+        turn = far[tuple(there)].clone()
+        turn[..., 1] *= 1 if step >= 0 else -1
+        moved = rotate(moved.clone(), turn.view(1, 1, -1, 2))
+    scores = rotate(moved.clone(), turns)[0, :, 0] @ rotate(one.clone(), turns)[0, :, 0].T
+    found = scores.argmax(dim=1)
+    for place in range(ROWS * COLUMNS):
+        row, column = place // COLUMNS + shift[0], place % COLUMNS + shift[1]
+        if 0 <= row < ROWS and 0 <= column < COLUMNS:
+            assert found[place] == row * COLUMNS + column
+
+
+@torch.no_grad()
+def test_before_training_every_latent_looks_at_its_own_place(lookup, scene):
+    *_, tokens, first_frame, masks = scene
+    lookup.to_v.weight.zero_()
+    seen = []
+    for place in range(ROWS * COLUMNS):  # what is found where one place alone holds a value
+        shown = lookup.look(first_frame, masks)
+        value = torch.zeros_like(shown.value)
+        value[:, place] = 1
+        lookup.to_hidden.weight.copy_(torch.eye(HEAD_DIM))
+        lookup.to_hidden.bias.zero_()
+        lookup.modulation.weight.zero_()
+        lookup.modulation.bias.zero_()
+        lookup.to_out.weight.fill_(1)
+        zero = torch.zeros(1, CHANNELS, FRAMES, ROWS, COLUMNS)
+        seen.append(lookup(zero, zero, tokens, shown._replace(value=value))[0, 0, 0].flatten())
+    assert (torch.stack(seen).argmax(dim=0) == torch.arange(ROWS * COLUMNS)).all()
+
+
+def test_it_learns_to_copy_what_has_moved(lookup):
+    """A picture that goes one latent to the right in every clip: copied after 200 steps from pictures never seen."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.Adam(lookup.parameters(), lr=0.01)
+    tokens = torch.ones(8, ROWS * COLUMNS // 4, WIDTH)
+
+    def error():
+        first = torch.randn(8, CHANNELS, ROWS, COLUMNS)
+        zero = torch.zeros(8, CHANNELS, 1, ROWS, COLUMNS)
+        shown = lookup.look(first, torch.zeros(8, REGIONS, ROWS, COLUMNS))
+        frame = lookup(zero, zero, tokens, shown)[:, :, 0]
+        return (frame[..., 1:] - first[..., :-1]).square().mean()
+
+    before = error().item()
+    for _ in range(200):
+        optimizer.zero_grad()
+        error().backward()
+        optimizer.step()
+    assert before > 0.9
+    assert error().item() < 0.1
+
+
+@torch.no_grad()
+def test_with_a_variance_beside_the_prediction_only_the_channels_of_latents_pass_through(scene):
+    predicted, latents, tokens, first_frame, masks = scene
+    sizes = {"channels": CHANNELS, "max_regions": REGIONS, "out_channels": 2 * CHANNELS}
+    lookup = FirstFrameAttention(WIDTH, **sizes, patch_size=2, heads=1)
+    lookup.own.bias.fill_(1)
+    both = torch.cat([predicted, predicted], dim=1)
+    mended = lookup(both, latents, tokens, lookup.look(first_frame, masks))
+    torch.testing.assert_close(mended, both + torch.cat([latents, torch.zeros_like(latents)], dim=1))
