@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from dianjing.dit.motion_field import Origins
 from dianjing.dit.rope import rotate
 
 HEAD_DIM = 32
+TAKEN = 128  # numbers that stand for a latent and its neighbours
 FINEST = 2.0  # radians a latent: the fastest of a head's pairs
 COARSEST = 0.05
 SHARPNESS = 2.0  # a head's first look: how much more its own place counts than those further away
@@ -21,17 +23,21 @@ SHARPNESS = 2.0  # a head's first look: how much more its own place counts than 
 
 class Shown(NamedTuple):
     """Of the first frame, every latent a place: keys, turned, and values (B, S, H, E); turns of places (S, E/2, 2);
-    whether it is given at all, (B,) 0 or 1.
+    what was moved as the clicks ask (B, F, S, H E); whether it is given at all, (B,) 0 or 1.
     """
 
     key: Tensor
     value: Tensor
     turns: Tensor
+    moved: Tensor
     given: Tensor
 
     def apply(self, change: Callable[[Tensor], Tensor]) -> "Shown":
         """The same with a change to every tensor that has rows."""
-        return Shown(change(self.key), change(self.value), self.turns, change(self.given))
+        return Shown(change(self.key), change(self.value), self.turns, change(self.moved), change(self.given))
+
+    def first(self, num_frames: int) -> "Shown":
+        return self._replace(moved=self.moved[:, :num_frames])
 
 
 def place_rotation(rows: int, columns: int, *, device: torch.device | None = None) -> Tensor:
@@ -40,6 +46,12 @@ def place_rotation(rows: int, columns: int, *, device: torch.device | None = Non
     y, x = (torch.arange(n, dtype=torch.float32, device=device) for n in (rows, columns))
     angles = torch.cat([torch.outer(x, rates).repeat(rows, 1), torch.outer(y, rates).repeat_interleave(columns, 0)], -1)
     return torch.stack([angles.cos(), angles.sin()], dim=-1)
+
+
+def take(source: Tensor, index: Tensor) -> Tensor:
+    """What is at places index (B, R, F, S) of source (B, R or 1, S, T): (B, R, F, S, T)."""
+    wide = index.flatten(2).unsqueeze(-1).expand(-1, -1, -1, source.shape[-1])
+    return source.expand(-1, index.shape[1], -1, -1).gather(2, wide).unflatten(2, index.shape[2:])
 
 
 class FirstFrameAttention(nn.Module):
@@ -59,6 +71,10 @@ class FirstFrameAttention(nn.Module):
         self.to_q = nn.Linear(width, places * inner)
         self.to_k = nn.Conv2d(channels + max_regions, inner, 3, padding=1, padding_mode="replicate")
         self.to_v = nn.Conv2d(channels + max_regions, inner, 3, padding=1, padding_mode="replicate")
+        self.taken = nn.Conv2d(channels + max_regions, TAKEN, 3, padding=1, padding_mode="replicate")
+        self.taken_mask = nn.Conv2d(1, TAKEN, 3, padding=1, padding_mode="replicate", bias=False)
+        self.cut = nn.Linear(5, 2 * TAKEN)
+        self.to_moved = nn.Linear(TAKEN, inner, bias=False)
         self.to_hidden = nn.Linear(inner, inner)
         self.modulation = nn.Linear(width, 2 * places * inner)
         self.to_out = nn.Linear(inner, out_channels)
@@ -69,7 +85,7 @@ class FirstFrameAttention(nn.Module):
     @torch.no_grad()
     def start_at_nothing(self) -> None:
         """Zeros at the end; queries and keys that agree most where they are of one place."""
-        for layer in (self.to_q, self.to_k, self.to_v, self.to_hidden, self.modulation):
+        for layer in self.children():
             layer.reset_parameters()
         for layer in (self.to_q, self.to_k):
             layer.weight.mul_(0.1)
@@ -80,7 +96,7 @@ class FirstFrameAttention(nn.Module):
             layer.weight.zero_()
             layer.bias.zero_()
 
-    def look(self, first_frame: Tensor, masks: Tensor) -> Shown:
+    def look(self, first_frame: Tensor, masks: Tensor, origins: Origins) -> Shown:
         """What is to be found in a first frame (B, C, Y, X) with masks (B, R, Y, X); zeros where it is not given."""
         turns = place_rotation(*first_frame.shape[-2:], device=first_frame.device)
         shown = torch.cat([first_frame, masks.to(first_frame.dtype)], dim=1)
@@ -88,7 +104,20 @@ class FirstFrameAttention(nn.Module):
             rearrange(layer(shown), "b (h e) y x -> b (y x) h e", e=HEAD_DIM) for layer in (self.to_k, self.to_v)
         )
         given = first_frame.flatten(1).any(dim=1).to(key.dtype)
-        return Shown(rotate(key.float(), turns.unsqueeze(-3)).to(key.dtype), value, turns, given)
+        key = rotate(key.float(), turns.unsqueeze(-3)).to(key.dtype)
+        return Shown(key, value, turns, self._move(shown, origins), given)
+
+    def _move(self, shown: Tensor, origins: Origins) -> Tensor:
+        """(B, F, S, H E), all regions together: what is where each place comes from, and cut as it lies there."""
+        regions = origins.asked.shape[1]
+        masks = rearrange(shown[:, -regions:], "b r y x -> (b r) 1 y x")
+        own = rearrange(self.taken_mask(masks), "(b r) t y x -> b r (y x) t", r=regions)
+        source = self.taken(shown).flatten(2).transpose(1, 2).unsqueeze(1) + own  # (B, R, S, T)
+        taken = take(source, origins.nearest)
+        x, y = origins.rest.to(shown.dtype).unbind(-1)
+        scale, shift = self.cut(torch.stack([x, y, x * x, y * y, x * y], dim=-1)).chunk(2, dim=-1)
+        moved = F.gelu(torch.addcmul(shift, taken, 1 + scale)) * origins.asked[:, :, None, None, None]
+        return self.to_moved(moved.sum(dim=1))
 
     def query(self, tokens: Tensor, shown: Shown, *, rows: int, columns: int) -> Tensor:
         """(B, F S, H, E) of tokens (B F, N, D): frames of rows x columns latents, in the order of their tokens."""
@@ -106,7 +135,8 @@ class FirstFrameAttention(nn.Module):
         query = self.query(tokens, shown, rows=height, columns=width)
         query, key, value = (part.transpose(1, 2) for part in (query, shown.key, shown.value))
         found = F.scaled_dot_product_attention(query, key, value)
-        hidden = self.to_hidden(found.transpose(1, 2).flatten(2))
+        moved = rearrange(shown.moved, "b f (y p x q) e -> b (f y x p q) e", x=width // patch, p=patch, q=patch)
+        hidden = self.to_hidden(found.transpose(1, 2).flatten(2)) + moved
         scale, shift = self.modulation(tokens).view(*hidden.shape[:2], -1).chunk(2, dim=-1)
         hidden = F.gelu(torch.addcmul(shift, hidden, 1 + scale))
         taken = rearrange(self.to_out(hidden), "b (f y x p q) c -> b c f (y p) (x q)", **grid)

@@ -27,16 +27,22 @@ class Clicks:
     ) -> None:
         self.tokenizer, self.objective = tokenizer, objective
         self.max_regions, self.phrase_len = max_regions, phrase_len
+        self.tracked_side: int | None = None  # latents along a side, where the ways back are told too
 
     def __call__(self, clips: Sequence[ClipSample], draws: np.ndarray) -> tuple[list[str], Batch]:
         """Captions, often none, and the tensors of CLICK_KEYS; draws (B, 2) are uniform on [0, 1).
 
+        Where tracks are told, also "ways_back" (B, R, F, Y, X, 2), as `ClipSample.ways_back` has them.
         Where the first frame is hidden (Follow-Your-Click's first-frame masking) the caption says what is in it.
         """
         masks = np.zeros((len(clips), self.max_regions, *clips[0].masks.shape[2:]), np.float32)
         strengths, asked = np.zeros((2, len(clips), self.max_regions), np.float32)
         shows_first = np.ones(len(clips), np.float32)
         captions, phrases = [], [""] * (len(clips) * self.max_regions)
+        ways = None
+        if (side := self.tracked_side) is not None:
+            shape = (len(clips), self.max_regions, len(clips[0].frames), side, side, 2)
+            ways = np.full(shape, np.nan, np.float32)
         for row, (clip, draw) in enumerate(zip(clips, draws, strict=True)):
             rng = random.Random(repr(tuple(draw)))
             language = 0 if rng.random() < self.objective.chinese else 1
@@ -51,10 +57,13 @@ class Clicks:
                 masks[row, region] = clip.masks[0, k]
                 strengths[row, region] = clip.strengths[k]
                 asked[row, region] = not is_silent
+                if ways is not None and side is not None and not is_silent:
+                    ways[row, region] = clip.ways_back(k, side)
                 phrasings = clip.phrases[k]
                 assert phrasings is not None
                 phrases[row * self.max_regions + region] = rng.choice(phrasings[language])
-        return captions, self._tensors(masks, phrases, asked, strengths, shows_first)
+        tensors = self._tensors(masks, phrases, asked, strengths, shows_first)
+        return captions, tensors if ways is None else tensors | {"ways_back": torch.from_numpy(ways)}
 
     def nothing(self, draws: np.ndarray, *, size_px: int) -> Batch:
         """The tensors of clips that are told in words; some show their first frame, to be continued from."""

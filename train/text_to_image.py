@@ -126,7 +126,9 @@ class TextToImageTask(Task):
             click = self.transformer.click
             assert click is not None, "checked in the run file"
             assert click.lookup is not None, "checked in the run file"
-            self.tracking, captions.tracked_side = Tracking(click.lookup), side
+            assert click.field is not None, "checked in the run file"
+            self.tracking = Tracking(click.lookup, click.field)
+            captions.track(side)
         self.encode_pictures, self.predict = self._encode_pictures, self._predict
 
     def place(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -161,9 +163,13 @@ class TextToImageTask(Task):
         predicted = self.predict(noisy, timestep, text, clicked)
         errors = (predicted.float() - target).square().flatten(1).mean(dim=1)
         metrics = {"loss": (errors * self.noising.weight(timestep)).mean(), "v_error": errors.mean()}
-        if self.tracking is not None and "sources" in batch:
-            metrics["tracking"] = self.tracking.error(batch["sources"])
-            metrics["loss"] = metrics["loss"] + self.objective.tracking * metrics["tracking"]
+        if self.tracking is not None:
+            if "sources" in batch:
+                metrics["tracking"] = self.tracking.error(batch["sources"])
+            if "ways_back" in batch:
+                metrics["ways_back"] = self.tracking.error_of_ways(batch["ways_back"])
+            told = sum(metrics.get(name, 0) for name in ("tracking", "ways_back"))
+            metrics["loss"] = metrics["loss"] + self.objective.tracking * told
         return metrics
 
     @torch.no_grad()

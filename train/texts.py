@@ -36,6 +36,12 @@ class BilingualCaptions:
         if regions := model.transformer.max_regions:
             self.clicks = Clicks(self.tokenizer, objective, max_regions=regions, phrase_len=model.phrase_len)
 
+    def track(self, side: int) -> None:
+        """Tell from now on where the latents of clips come from, `side` along a side of a frame."""
+        self.tracked_side = side
+        if self.clicks is not None:
+            self.clicks.tracked_side = side
+
     def __call__(self, samples: Sequence[Any], draws: np.ndarray, *, kind: str) -> Batch:
         """draws (B, 2) on [0, 1): the first decides on dropout, the second on the language."""
         tracks = {}

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dianjing.dit.first_frame import HEAD_DIM, FirstFrameAttention, place_rotation
+from dianjing.dit.motion_field import Origins
 from dianjing.dit.rope import rotate
 
 ROWS, COLUMNS, FRAMES = 6, 4, 2
@@ -19,6 +20,14 @@ def lookup():
 
 def draw(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def origins(frames, *, columns_left=0, asked=True, batch=1):
+    """Every place comes from so many columns to its left."""
+    row, column = torch.meshgrid(torch.arange(ROWS), torch.arange(COLUMNS), indexing="ij")
+    index = (row * COLUMNS + (column - columns_left).clamp(min=0)).flatten()
+    index = index.expand(batch, REGIONS, frames, -1)
+    return Origins(index, torch.zeros(*index.shape, 2), torch.full((batch, REGIONS), asked))
 
 
 @pytest.fixture
@@ -38,10 +47,12 @@ def wake(lookup):
 @torch.no_grad()
 def test_it_starts_as_nothing_and_takes_nothing_from_a_frame_that_is_not_given(lookup, scene):
     predicted, latents, tokens, first_frame, masks = scene
-    assert torch.equal(lookup(predicted, latents, tokens, lookup.look(first_frame, masks)), predicted)
+    assert torch.equal(lookup(predicted, latents, tokens, lookup.look(first_frame, masks, origins(FRAMES))), predicted)
     wake(lookup)
-    assert not torch.allclose(lookup(predicted, latents, tokens, lookup.look(first_frame, masks)), predicted)
-    hidden = lookup.look(torch.zeros_like(first_frame), masks)
+    assert not torch.allclose(
+        lookup(predicted, latents, tokens, lookup.look(first_frame, masks, origins(FRAMES))), predicted
+    )
+    hidden = lookup.look(torch.zeros_like(first_frame), masks, origins(FRAMES))
     assert torch.equal(lookup(predicted, latents, tokens, hidden), predicted)
 
 
@@ -73,9 +84,10 @@ def test_before_training_every_latent_looks_at_its_own_place(lookup, scene):
     lookup.to_v.weight.zero_()
     seen = []
     for place in range(ROWS * COLUMNS):  # what is found where one place alone holds a value
-        shown = lookup.look(first_frame, masks)
+        shown = lookup.look(first_frame, masks, origins(FRAMES))
         value = torch.zeros_like(shown.value)
         value[:, place] = 1
+        lookup.to_moved.weight.zero_()
         lookup.to_hidden.weight.copy_(torch.eye(HEAD_DIM))
         lookup.to_hidden.bias.zero_()
         lookup.modulation.weight.zero_()
@@ -86,8 +98,9 @@ def test_before_training_every_latent_looks_at_its_own_place(lookup, scene):
     assert (torch.stack(seen).argmax(dim=0) == torch.arange(ROWS * COLUMNS)).all()
 
 
-def test_it_learns_to_copy_what_has_moved(lookup):
-    """A picture that goes one latent to the right in every clip: copied after 200 steps from pictures never seen."""
+@pytest.mark.parametrize("told", [True, False])
+def test_it_learns_to_copy_what_has_moved(lookup, told):
+    """A picture that goes one latent to the right, in every clip or as its origins tell: copied after 200 steps."""
     torch.manual_seed(0)
     optimizer = torch.optim.Adam(lookup.parameters(), lr=0.01)
     tokens = torch.ones(8, ROWS * COLUMNS // 4, WIDTH)
@@ -95,9 +108,11 @@ def test_it_learns_to_copy_what_has_moved(lookup):
     def error():
         first = torch.randn(8, CHANNELS, ROWS, COLUMNS)
         zero = torch.zeros(8, CHANNELS, 1, ROWS, COLUMNS)
-        shown = lookup.look(first, torch.zeros(8, REGIONS, ROWS, COLUMNS))
+        shift = int(torch.randint(0, 3, ())) if told else 1
+        masks = torch.ones(8, REGIONS, ROWS, COLUMNS)
+        shown = lookup.look(first, masks, origins(1, columns_left=shift, asked=told, batch=8))
         frame = lookup(zero, zero, tokens, shown)[:, :, 0]
-        return (frame[..., 1:] - first[..., :-1]).square().mean()
+        return (frame[..., shift:] - first[..., : COLUMNS - shift]).square().mean()
 
     before = error().item()
     for _ in range(200):
@@ -115,5 +130,5 @@ def test_with_a_variance_beside_the_prediction_only_the_channels_of_latents_pass
     lookup = FirstFrameAttention(WIDTH, **sizes, patch_size=2, heads=1)
     lookup.own.bias.fill_(1)
     both = torch.cat([predicted, predicted], dim=1)
-    mended = lookup(both, latents, tokens, lookup.look(first_frame, masks))
+    mended = lookup(both, latents, tokens, lookup.look(first_frame, masks, origins(FRAMES)))
     torch.testing.assert_close(mended, both + torch.cat([latents, torch.zeros_like(latents)], dim=1))

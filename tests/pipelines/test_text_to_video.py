@@ -63,15 +63,16 @@ def test_frames_see_each_other_across_windows(moving):
     noise = torch.randn((1, 4, 12, 8, 8), generator=torch.Generator().manual_seed(3))
     changed = noise.clone()
     changed[:, :, 0] += 1
-    moved = (latents_of(moving, latents=changed) - latents_of(moving, latents=noise)).abs().amax(dim=(0, 1, 3, 4))
+    after, before = (latents_of(moving, latents=latents, long_film="joint") for latents in (changed, noise))
+    moved = (after - before).abs().amax(dim=(0, 1, 3, 4))
     assert (moved[:8] > 1e-6).all()  # a window holds 4
 
 
 def test_a_film_of_one_window_is_drawn_at_once(moving, monkeypatch):
     seen = []
     monkeypatch.setattr("dianjing.pipelines.windows.predict", lambda t, x, c: seen.append(x.shape[2]) or (x, x))
-    latents_of(moving, num_frames=6)
-    latents_of(moving, num_frames=9)
+    latents_of(moving, num_frames=6, long_film="joint")
+    latents_of(moving, num_frames=9, long_film="joint")
     assert seen[:3] == [6, 6, 6]
     assert max(seen[3:]) <= longest(4)
     assert sum(seen[3:]) == 3 * 9
@@ -82,6 +83,15 @@ def test_a_seed_gives_the_same_film_whatever_the_batch(moving):
     together = latents_of(moving, ["a cat", "red hearts"], generator=seeds, num_frames=3)
     alone = latents_of(moving, "red hearts", generator=[torch.Generator().manual_seed(6)], num_frames=3)
     close(together[1:], alone)
+
+
+def test_a_film_is_a_picture_that_moves(moving):
+    film = latents_of(moving, num_frames=3)
+    pictures = TextToImagePipeline(**moving.components)
+    noise = torch.randn((1, 4, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    settings = {"num_inference_steps": 3, "output_type": "latent", "latents": noise[:, :, 0], "guidance_scale": 5.0}
+    close(film[:, :, 0], pictures("a cat", **settings).images)
+    assert not torch.allclose(film[:, :, 1], film[:, :, 0], atol=1e-2)
 
 
 def test_a_continued_film_goes_on_from_what_is_drawn(moving):
@@ -142,7 +152,7 @@ def test_callback_sees_and_stops_a_film(pipe):
         return {}
 
     pipe("a cat", num_frames=3, num_inference_steps=5, output_type="latent", callback_on_step_end=stop_after_two)
-    assert steps == [(1, 4, 3, 8, 8)] * 2
+    assert steps == [(1, 4, 1, 8, 8)] * 2  # of the picture that it begins with
 
 
 def test_a_picture_model_is_refused(hunyuan_folder):

@@ -45,6 +45,12 @@ class TinyClip:
         found[found[..., 1] < 0] = np.nan
         return found
 
+    def ways_back(self, index: int, side: int) -> np.ndarray:
+        """The first object sinks a row a frame."""
+        ways = np.zeros((len(self.frames), side, side, 2), np.float32)
+        ways[..., 1] = -np.arange(len(self.frames))[:, None, None] / self.frames.shape[1]
+        return ways
+
 
 class TinyWorld:
     """Flat coloured squares, named by position."""

@@ -19,6 +19,7 @@ from dianjing.train.stickers.scenes import CANVAS_PX, Item, Scene
 
 REST = Pose()
 TRIES = 8
+NEAR = 1.25  # of half a sprite: places whose way back is told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,15 +151,33 @@ class Clip:
             seen = self.masks[frame, :, y.astype(int), x.astype(int)].T  # (K, side x side)
             still = ~seen.any(axis=0) & ~self.masks[0, :, y.astype(int), x.astype(int)].T.any(axis=0)
             found[frame, still] = np.stack([x, y], axis=-1)[still]
-            for index, (item, pose) in enumerate(zip(self.scene.items, self.poses(frame), strict=True)):
-                centre_x, centre_y, length = _centre(item, self.size_px)
+            for index in range(len(self.scene.items)):
                 here = np.flatnonzero(seen[index])
-                u, v = _scaled(pose, self.size_px).backward(x[here] - centre_x, y[here] - centre_y, side=length)
-                from_x, from_y = (w * length / 2 + centre for w, centre in ((u, centre_x), (v, centre_y)))
+                from_x, from_y, _ = self._back(frame, index, x[here], y[here])
                 columns, rows = (w.astype(int).clip(0, self.size_px - 1) for w in (from_x, from_y))
                 shown = self.masks[0, index, rows, columns]
                 found[frame, here[shown]] = np.stack([from_x, from_y], axis=-1)[shown]
         return (found / cell - 0.5).reshape(self.num_frames, side, side, 2)
+
+    def ways_back(self, index: int, side: int) -> np.ndarray:
+        """From the middle of each of side x side cells to where item `index` had it in the first frame, were it of
+        that item: float32 (F, side, side, 2), (x, y) in picture sides. NaN away from the item.
+        """
+        middles = (np.arange(side) + 0.5) * self.size_px / side
+        x, y = (part.ravel() for part in np.meshgrid(middles, middles))
+        found = np.full((self.num_frames, side**2, 2), np.nan, np.float32)
+        for frame in range(self.num_frames):
+            from_x, from_y, inside = self._back(frame, index, x, y)
+            found[frame, inside] = np.stack([from_x - x, from_y - y], axis=-1)[inside] / self.size_px
+        return found.reshape(self.num_frames, side, side, 2)
+
+    def _back(self, frame: int, index: int, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where item `index` had pixels (x, y) of a frame in the first one, and whether that is in its sprite."""
+        centre_x, centre_y, side = _centre(self.scene.items[index], self.size_px)
+        pose = _scaled(self.poses(frame)[index], self.size_px)
+        u, v = pose.backward(x - centre_x, y - centre_y, side=side)
+        inside = np.maximum(np.abs(u), np.abs(v)) < NEAR
+        return u * side / 2 + centre_x, v * side / 2 + centre_y, inside
 
     @property
     def strengths(self) -> list[float]:

@@ -1,0 +1,96 @@
+"""From a phrase, a strength and a mask to where places come from."""
+
+import pytest
+import torch
+
+from dianjing.dit.first_frame import take
+from dianjing.dit.motion_field import MotionField, places, region_sizes
+
+ROWS, COLUMNS, FRAMES = 4, 8, 3
+WORDS = torch.eye(8)[:2, None]  # two phrases of one token
+
+
+def asked(phrase=0, *, strength=0.5, mask=None):
+    mask = torch.ones(1, 1, ROWS, COLUMNS) if mask is None else mask
+    return WORDS[phrase].view(1, 1, 1, 8), torch.ones(1, 1, 1), torch.tensor([[strength]]), mask
+
+
+@torch.no_grad()
+def test_nothing_moves_before_training():
+    torch.manual_seed(0)
+    origins = MotionField(8).origins(*asked(), num_frames=FRAMES)
+    assert (origins.nearest == torch.arange(ROWS * COLUMNS)).all()
+    assert origins.rest.abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_a_region_that_is_not_asked_stays():
+    field = MotionField(8)
+    field.affine.bias.fill_(0.4)
+    phrases, mask, *rest = asked()
+    assert (field.origins(phrases, mask, *rest, num_frames=2).nearest != torch.arange(ROWS * COLUMNS)).any()
+    assert (field.origins(phrases, 0 * mask, *rest, num_frames=2).nearest == torch.arange(ROWS * COLUMNS)).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("way", [(0.125, 0.0), (-0.25, 0.25), (0.0625, 0.0)])
+def test_a_way_in_picture_sides_leads_to_the_latent_there_and_what_is_left(way):
+    field = MotionField(8)
+    field.affine.bias[[2, 5]] = torch.tensor(way)
+    origins = field.origins(*asked(), num_frames=1)
+    column, row = 3 + way[0] * COLUMNS, 1 + way[1] * ROWS
+    place = 1 * COLUMNS + 3
+    found = torch.tensor([origins.nearest[0, 0, 0, place] % COLUMNS, origins.nearest[0, 0, 0, place] // COLUMNS])
+    torch.testing.assert_close(found + origins.rest[0, 0, 0, place], torch.tensor([column, row]), atol=1e-4, rtol=0)
+    assert origins.rest.abs().amax() <= 1
+
+
+def test_sizes_of_a_region_are_its_middle_and_spread():
+    mask = torch.zeros(1, 2, ROWS, COLUMNS)
+    mask[0, 0, 1:3, 6:8] = 1
+    middle_and_spread = region_sizes(mask)[0]
+    torch.testing.assert_close(middle_and_spread[0], torch.tensor([7 / 8, 0.5, 0.5 / 8, 0.5 / 4]))
+    torch.testing.assert_close(middle_and_spread[1], torch.tensor([0.5, 0.5, 0.0, 0.0]))
+
+
+def test_it_learns_a_shift_and_a_turn_by_their_phrases_for_strengths_and_places_never_seen():
+    torch.manual_seed(0)
+    field = MotionField(8)
+    optimizer = torch.optim.Adam(field.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(1)
+    at = places(ROWS, COLUMNS)
+    time = torch.arange(FRAMES).view(-1, 1)
+
+    def error():
+        row, column = (int(torch.randint(0, most, (), generator=generator)) for most in (ROWS - 1, COLUMNS - 1))
+        mask = torch.zeros(1, 1, ROWS, COLUMNS)
+        mask[..., row : row + 2, column : column + 2] = 1
+        strength = float(torch.rand((), generator=generator))
+        middle = region_sizes(mask)[0, 0, :2]
+        shift = torch.stack([-0.1 * strength * time.expand(-1, len(at)), torch.zeros(FRAMES, len(at))], dim=-1)
+        angle = 0.3 * strength * time
+        away = at - middle
+        turned = torch.stack(
+            [angle.cos() * away[:, 0] - angle.sin() * away[:, 1], angle.sin() * away[:, 0] + angle.cos() * away[:, 1]],
+            dim=-1,
+        )
+        errors = [
+            (field(*asked(phrase, strength=strength, mask=mask), num_frames=FRAMES)[0, 0] - truth).square().mean()
+            for phrase, truth in enumerate((shift, turned - away))
+        ]
+        return sum(errors)
+
+    before = sum(error().item() for _ in range(20))
+    for _ in range(200):
+        optimizer.zero_grad()
+        sum(error() for _ in range(8)).backward()
+        optimizer.step()
+    assert sum(error().item() for _ in range(20)) < 0.05 * before
+
+
+def test_what_is_taken_is_what_lies_at_the_places():
+    source = torch.randn(2, 1, 5, 3)
+    index = torch.randint(0, 5, (2, 4, 6, 7))
+    taken = take(source, index)
+    assert taken.shape == (2, 4, 6, 7, 3)
+    assert torch.equal(taken[1, 2, 3, 4], source[1, 0, index[1, 2, 3, 4]])
