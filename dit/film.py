@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from dianjing.dit.attention import EPS, Attention, KeyValue, LayerNorm
 from dianjing.dit.embeddings import SINUSOID_DIM, sinusoid
-from dianjing.dit.first_frame import FirstFrameAttention, Shown, take
-from dianjing.dit.motion_field import MotionField, Origins
+from dianjing.dit.first_frame import FirstFrameAttention, Shown
+from dianjing.dit.motion_field import MotionField
+from dianjing.dit.moving import Moved, Mover
 from dianjing.dit.offload import onloaded
 from dianjing.dit.rope import THETA
 
 STRENGTH_SCALE = 1000.0  # picture sides a second to the range of a timestep
 FILM_THETA = 100.0  # of places in frames, which are few
 ELAPSED_SCALE = 4.0  # frames since the first one to the same
-COVERED = 0.5  # of a latent: more of it is the region's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,8 @@ class ClickConditioner(nn.Module):
         self.field: MotionField | None = None
         if first_frame_heads:
             self.field = MotionField(text_dim)
-            self.moved = nn.Conv2d(channels + 3 * max_regions, width, patch_size, stride=patch_size, bias=False)
+            self.mover = Mover(channels)
+            self.moved = nn.Conv2d(channels + max_regions, width, patch_size, stride=patch_size, bias=False)
             self.lookup = FirstFrameAttention(
                 width, channels=channels, max_regions=max_regions, out_channels=out_channels, patch_size=patch_size,
                 heads=first_frame_heads,
@@ -188,16 +189,17 @@ class ClickConditioner(nn.Module):
         if self.lookup is not None and self.field is not None:
             self.moved.weight.zero_()
             self.field.start_at_nothing()
+            self.mover.start_at_nothing()
             self.lookup.start_at_nothing()
 
-    def origins(self, click: Click, num_frames: int) -> Origins | None:
-        """Where the places of each region come from."""
+    def move(self, click: Click, num_frames: int) -> Moved | None:
+        """The first frame moved as the click asks."""
         if self.field is None:
             return None
         said = (click.phrases, click.phrases_mask, click.strengths, click.masks)
-        return self.field.origins(*said, num_frames=num_frames)
+        return self.mover(click.first_frame, click.masks, self.field.origins(*said, num_frames=num_frames))
 
-    def start(self, click: Click, num_frames: int, origins: Origins | None) -> Tensor:
+    def start(self, click: Click, num_frames: int, moved: Moved | None) -> Tensor:
         """(B, F, N, D): the mask is on the first frame, the first frame's latents are on all, and moved as asked.
 
         Where a first frame is shown, each frame also knows how long ago it was: attention over time alone sees who
@@ -210,9 +212,9 @@ class ClickConditioner(nn.Module):
         tokens = torch.cat([first.unsqueeze(1), later.unsqueeze(1).expand(-1, num_frames - 1, -1, -1)], dim=1)
         waves = sinusoid(torch.arange(num_frames, device=tokens.device) * ELAPSED_SCALE).to(tokens)
         is_shown = click.first_frame.flatten(1).any(dim=1)  # (B,)
-        if origins is not None:
-            moved = self.moved(_moved_picture(click, origins))
-            tokens = tokens + rearrange(moved, "(b f) d y x -> b f (y x) d", f=num_frames)
+        if moved is not None:
+            seen = self.moved(torch.cat(moved, dim=2).flatten(0, 1))
+            tokens = tokens + rearrange(seen, "(b f) d y x -> b f (y x) d", f=num_frames)
         return tokens + is_shown[:, None, None, None] * self.elapsed(waves)[:, None]
 
     def finish(self, predicted: Tensor, latents: Tensor, tokens: Tensor, shown: Shown | None) -> Tensor:
@@ -232,20 +234,6 @@ class ClickConditioner(nn.Module):
         asked = click.phrases_mask.any(dim=-1, keepdim=True)  # (B, R, 1)
         waves = sinusoid(click.strengths.float() * STRENGTH_SCALE) * asked
         return self.strength(waves.flatten(1).to(self.strength.weight.dtype))
-
-
-def _moved_picture(click: Click, origins: Origins) -> Tensor:
-    """(B F, C + 3 R, Y, X): the first frame with each region moved, where regions are then, and how they lie there."""
-    size, first = click.masks.shape[-2:], click.first_frame
-    masks = click.masks.to(first.dtype).flatten(2).unsqueeze(-1)  # (B, R, S, 1)
-    covered = take(masks, origins.nearest) * origins.asked[:, :, None, None, None]  # (B, R, F, S, 1)
-    taken = take(first.flatten(2).transpose(1, 2).unsqueeze(1), origins.nearest)  # (B, R, F, S, C)
-    picture = rearrange(first, "b c y x -> b 1 (y x) c").expand(-1, covered.shape[2], -1, -1)
-    for each, over in zip(taken.unbind(1), covered.unbind(1), strict=True):
-        picture = torch.where(over > COVERED, each, picture)
-    lying = origins.rest.to(first.dtype) * covered
-    extra = rearrange(torch.cat([covered, lying], dim=-1), "b r f s c -> b f s (r c)")
-    return rearrange(torch.cat([picture, extra], dim=-1), "b f (y x) c -> (b f) c y x", y=size[0])
 
 
 def make_film(
@@ -268,10 +256,10 @@ def make_film(
             mask = text.new_zeros(1, 1, 1, text.shape[1])
         mask = torch.cat([mask.expand(len(asked), -1, -1, -1), asked], dim=-1)
         text = torch.cat([text, phrases.to(text.dtype)], dim=1)
-        origins = conditioner.origins(click, num_frames)
-        start = conditioner.start(click, num_frames, origins)
-        if conditioner.lookup is not None and origins is not None:
-            shown = conditioner.lookup.look(click.first_frame, click.masks, origins)
+        moved = conditioner.move(click, num_frames)
+        start = conditioner.start(click, num_frames, moved)
+        if conditioner.lookup is not None and moved is not None:
+            shown = conditioner.lookup.look(click.first_frame, click.masks, moved)
     said = []
     for block in blocks:
         with onloaded(block):

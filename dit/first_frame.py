@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from dianjing.dit.motion_field import Origins
+from dianjing.dit.moving import Moved
 from dianjing.dit.rope import rotate
 
 HEAD_DIM = 32
-TAKEN = 128  # numbers that stand for a latent and its neighbours
 FINEST = 2.0  # radians a latent: the fastest of a head's pairs
 COARSEST = 0.05
 SHARPNESS = 2.0  # a head's first look: how much more its own place counts than those further away
@@ -23,21 +22,21 @@ SHARPNESS = 2.0  # a head's first look: how much more its own place counts than 
 
 class Shown(NamedTuple):
     """Of the first frame, every latent a place: keys, turned, and values (B, S, H, E); turns of places (S, E/2, 2);
-    what was moved as the clicks ask (B, F, S, H E); whether it is given at all, (B,) 0 or 1.
+    the same moved as the clicks ask, every frame; whether it is given at all, (B,) 0 or 1.
     """
 
     key: Tensor
     value: Tensor
     turns: Tensor
-    moved: Tensor
+    moved: Moved
     given: Tensor
 
     def apply(self, change: Callable[[Tensor], Tensor]) -> "Shown":
         """The same with a change to every tensor that has rows."""
-        return Shown(change(self.key), change(self.value), self.turns, change(self.moved), change(self.given))
+        return Shown(change(self.key), change(self.value), self.turns, self.moved.apply(change), change(self.given))
 
     def first(self, num_frames: int) -> "Shown":
-        return self._replace(moved=self.moved[:, :num_frames])
+        return self._replace(moved=self.moved.first(num_frames))
 
 
 def place_rotation(rows: int, columns: int, *, device: torch.device | None = None) -> Tensor:
@@ -48,18 +47,14 @@ def place_rotation(rows: int, columns: int, *, device: torch.device | None = Non
     return torch.stack([angles.cos(), angles.sin()], dim=-1)
 
 
-def take(source: Tensor, index: Tensor) -> Tensor:
-    """What is at places index (B, R, F, S) of source (B, R or 1, S, T): (B, R, F, S, T)."""
-    wide = index.flatten(2).unsqueeze(-1).expand(-1, -1, -1, source.shape[-1])
-    return source.expand(-1, index.shape[1], -1, -1).gather(2, wide).unflatten(2, index.shape[2:])
-
-
 class FirstFrameAttention(nn.Module):
-    """Each latent of each frame attends to those of the first frame, and is mended with what it finds.
+    """Mends a prediction with what is known from the first frame: itself, moved as the clicks ask, and what each latent
+    finds in it by attention.
 
     A patch that moves by a part of itself would have to be drawn anew by blocks that know whole patches; here it is
-    copied: the tokens say from where and how to cut it, and how much of what the blocks predict stays. Starts as
-    nothing that looks at its own place.
+    copied, and the tokens say how much of it, of the noisy latents and of what the blocks predict goes into the
+    prediction: where a frame is known for sure that is all there is to say (v is linear in both). Starts as nothing
+    that looks at its own place.
     Source: the copying of pointer networks (arXiv 1506.03134), in two dimensions.
     """
 
@@ -71,15 +66,12 @@ class FirstFrameAttention(nn.Module):
         self.to_q = nn.Linear(width, places * inner)
         self.to_k = nn.Conv2d(channels + max_regions, inner, 3, padding=1, padding_mode="replicate")
         self.to_v = nn.Conv2d(channels + max_regions, inner, 3, padding=1, padding_mode="replicate")
-        self.taken = nn.Conv2d(channels + max_regions, TAKEN, 3, padding=1, padding_mode="replicate")
-        self.taken_mask = nn.Conv2d(1, TAKEN, 3, padding=1, padding_mode="replicate", bias=False)
-        self.cut = nn.Linear(5, 2 * TAKEN)
-        self.to_moved = nn.Linear(TAKEN, inner, bias=False)
         self.to_hidden = nn.Linear(inner, inner)
         self.modulation = nn.Linear(width, 2 * places * inner)
         self.to_out = nn.Linear(inner, out_channels)
         self.kept = nn.Linear(width, places * out_channels)
         self.own = nn.Linear(width, places * channels)
+        self.shown = nn.Linear(width, places * channels)
         self.start_at_nothing()
 
     @torch.no_grad()
@@ -92,11 +84,11 @@ class FirstFrameAttention(nn.Module):
             assert layer.bias is not None
             layer.bias.zero_()
             layer.bias[::2] = SHARPNESS
-        for layer in (self.to_out, self.kept, self.own):
+        for layer in (self.to_out, self.kept, self.own, self.shown):
             layer.weight.zero_()
             layer.bias.zero_()
 
-    def look(self, first_frame: Tensor, masks: Tensor, origins: Origins) -> Shown:
+    def look(self, first_frame: Tensor, masks: Tensor, moved: Moved) -> Shown:
         """What is to be found in a first frame (B, C, Y, X) with masks (B, R, Y, X); zeros where it is not given."""
         turns = place_rotation(*first_frame.shape[-2:], device=first_frame.device)
         shown = torch.cat([first_frame, masks.to(first_frame.dtype)], dim=1)
@@ -105,19 +97,7 @@ class FirstFrameAttention(nn.Module):
         )
         given = first_frame.flatten(1).any(dim=1).to(key.dtype)
         key = rotate(key.float(), turns.unsqueeze(-3)).to(key.dtype)
-        return Shown(key, value, turns, self._move(shown, origins), given)
-
-    def _move(self, shown: Tensor, origins: Origins) -> Tensor:
-        """(B, F, S, H E), all regions together: what is where each place comes from, and cut as it lies there."""
-        regions = origins.asked.shape[1]
-        masks = rearrange(shown[:, -regions:], "b r y x -> (b r) 1 y x")
-        own = rearrange(self.taken_mask(masks), "(b r) t y x -> b r (y x) t", r=regions)
-        source = self.taken(shown).flatten(2).transpose(1, 2).unsqueeze(1) + own  # (B, R, S, T)
-        taken = take(source, origins.nearest)
-        x, y = origins.rest.to(shown.dtype).unbind(-1)
-        scale, shift = self.cut(torch.stack([x, y, x * x, y * y, x * y], dim=-1)).chunk(2, dim=-1)
-        moved = F.gelu(torch.addcmul(shift, taken, 1 + scale)) * origins.asked[:, :, None, None, None]
-        return self.to_moved(moved.sum(dim=1))
+        return Shown(key, value, turns, moved, given)
 
     def query(self, tokens: Tensor, shown: Shown, *, rows: int, columns: int) -> Tensor:
         """(B, F S, H, E) of tokens (B F, N, D): frames of rows x columns latents, in the order of their tokens."""
@@ -135,16 +115,14 @@ class FirstFrameAttention(nn.Module):
         query = self.query(tokens, shown, rows=height, columns=width)
         query, key, value = (part.transpose(1, 2) for part in (query, shown.key, shown.value))
         found = F.scaled_dot_product_attention(query, key, value)
-        moved = rearrange(shown.moved, "b f (y p x q) e -> b (f y x p q) e", x=width // patch, p=patch, q=patch)
-        hidden = self.to_hidden(found.transpose(1, 2).flatten(2)) + moved
+        hidden = self.to_hidden(found.transpose(1, 2).flatten(2))
         scale, shift = self.modulation(tokens).view(*hidden.shape[:2], -1).chunk(2, dim=-1)
         hidden = F.gelu(torch.addcmul(shift, hidden, 1 + scale))
         taken = rearrange(self.to_out(hidden), "b (f y x p q) c -> b c f (y p) (x q)", **grid)
-        kept, own = (
+        kept, own, moved = (
             rearrange(layer(tokens), "(b f) (y x) (p q c) -> b c f (y p) (x q)", **grid)
-            for layer in (self.kept, self.own)
+            for layer in (self.kept, self.own, self.shown)
         )
-        if predicted.shape[1] != latents.shape[1]:  # with a variance, which is not of the latents
-            own = F.pad(own, (0,) * 7 + (predicted.shape[1] - latents.shape[1],))
-            latents = F.pad(latents, (0,) * 7 + (predicted.shape[1] - latents.shape[1],))
-        return predicted + shown.given.view(batch, 1, 1, 1, 1) * (kept * predicted + own * latents + taken)
+        known = own * latents + moved * shown.moved.frames.transpose(1, 2)
+        known = F.pad(known, (0,) * 7 + (predicted.shape[1] - known.shape[1],))  # a variance is not known
+        return predicted + shown.given.view(batch, 1, 1, 1, 1) * (kept * predicted + known + taken)

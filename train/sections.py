@@ -159,7 +159,8 @@ class TextToImageModel(Section):
     text_len: int = 64
     text_len_t5: int = 64
     phrase_len: int = Field(default=12, gt=0)  # tokens of a motion phrase
-    trained: Literal["all", "film"] = "all"  # film: motion blocks and clicks alone
+    # film: motion blocks and clicks, but for the motion field and the mover; field: these two alone
+    trained: Literal["all", "film", "field"] = "all"
     attention_backend: str | None = None  # a name diffusers' dispatcher knows; None: its default
     bert: BertSection = BertSection()
     t5: T5Section = T5Section()
@@ -225,6 +226,8 @@ class TextToImageRun(Section):
             raise ValueError("a bucket of clicks needs model.transformer.max_regions")
         if self.model.trained == "film" and "picture" in kinds:
             raise ValueError('model.trained = "film" with a bucket of pictures, which would train nothing')
+        if self.model.trained == "field" and (kinds != {"click"} or not self.objective.tracking):
+            raise ValueError('model.trained = "field" takes buckets of clicks alone, and objective.tracking')
         if self.objective.tracking and not shape.first_frame_heads:
             raise ValueError("objective.tracking needs model.transformer.first_frame_heads, which it teaches")
         return self

@@ -35,6 +35,13 @@ from dianjing.train.weights import load_weights, save_module
 
 TRAINED_PARTS = ("transformer", "text_encoder", "text_encoder_2")
 FILM_PARTS = ("motion_blocks.", "click.")  # of the transformer; a picture model has none
+FIELD_PARTS = ("click.field.", "click.mover.")
+
+
+def _is_trained(name: str, trained: str) -> bool:
+    """Whether a weight of the task is, where not all are."""
+    name = name.removeprefix("transformer.")
+    return name.startswith(FIELD_PARTS) == (trained == "field") and name.startswith(FILM_PARTS)
 
 
 def make_scheduler(objective: TextToImageObjective) -> DPMSolverMultistepScheduler:
@@ -68,7 +75,7 @@ def make_transformer(model: TextToImageModel, *, channels: int, sample_size: int
 
 @torch.no_grad()
 def initialise(transformer: DiT) -> None:
-    """Xavier everywhere, modulation and output at zero (DiT: Peebles & Xie 2023, Sec. 3.2)."""
+    """Xavier everywhere, modulation and output at zero (DiT: Peebles & Xie 2023, Sec. 3.2); film starts as nothing."""
     for name, module in transformer.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             nn.init.xavier_uniform_(module.weight.flatten(1))
@@ -77,6 +84,8 @@ def initialise(transformer: DiT) -> None:
         if name.endswith(("norm1.linear", "norm_out.linear", "proj_out")) or name == "proj_out":
             nn.init.zeros_(module.weight)
     nn.init.normal_(transformer.text_embedding_padding, std=0.02)
+    for part in (*(transformer.motion_blocks or ()), *filter(None, (transformer.click,))):
+        part.start_at_nothing()
 
 
 class TextToImageTask(Task):
@@ -115,9 +124,10 @@ class TextToImageTask(Task):
         if model.start_from is not None:
             for part in TRAINED_PARTS:
                 load_weights(getattr(self, part), model.start_from / part, new_parts=FILM_PARTS)
-        if model.trained == "film":
+        self.trained = model.trained
+        if model.trained != "all":
             for name, weight in self.named_parameters():
-                weight.requires_grad_(name.startswith(tuple(f"transformer.{part}" for part in FILM_PARTS)))
+                weight.requires_grad_(_is_trained(name, model.trained))
         self.objective, self.samples, self.captions, self.probe = objective, samples, captions, probe
         self.frozen = (vae, as_convolution(vae))  # in a tuple, so that they are not registered
         self.noising = noising_of(objective)
@@ -153,6 +163,8 @@ class TextToImageTask(Task):
         return {"latents": latents, "timestep": self.noising.timestep(positions)}
 
     def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
+        if self.trained == "field":
+            return self._moved(batch)
         latents, timestep = self.encode_pictures(batch["images"]), noise["timestep"]
         noisy = self.noising.noisy(latents, noise["latents"], timestep)
         target = self.noising.target(latents, noise["latents"], timestep)
@@ -171,6 +183,19 @@ class TextToImageTask(Task):
             told = sum(metrics.get(name, 0) for name in ("tracking", "ways_back"))
             metrics["loss"] = metrics["loss"] + self.objective.tracking * told
         return metrics
+
+    def _moved(self, batch: Batch) -> dict[str, Tensor]:
+        """Of the motion field and what moves latents by it: errors of the ways in latents, and of moved frames."""
+        conditioner, latents = self.transformer.click, self.encode_pictures(batch["images"])
+        assert self.tracking is not None, "checked in the run file"
+        assert conditioner is not None, "checked in the run file"
+        click = make_click(self.text_encoder, latents[:, :, 0], [batch[key] for key in CLICK_KEYS])
+        moved = conditioner.move(click, latents.shape[2])
+        assert moved is not None
+        ways = self.tracking.error_of_ways(batch["ways_back"])
+        shown = batch["shows_first"].view(-1, 1, 1, 1, 1)
+        error = ((moved.frames - latents.transpose(1, 2)).square() * shown).mean()
+        return {"loss": ways + error, "ways_back": ways, "moved": error}
 
     @torch.no_grad()
     def _encode_pictures(self, images: Tensor) -> Tensor:

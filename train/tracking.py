@@ -23,7 +23,7 @@ class Tracking:
     """
 
     def __init__(self, lookup: FirstFrameAttention, field: MotionField) -> None:
-        self.lookup = lookup
+        self.lookup, self.field = lookup, field
         self.seen: tuple[Tensor, Tensor, Shown] | None = None
         self.ways: Tensor | None = None
         lookup.register_forward_hook(self._see)

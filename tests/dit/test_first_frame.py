@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dianjing.dit.first_frame import HEAD_DIM, FirstFrameAttention, place_rotation
-from dianjing.dit.motion_field import Origins
+from dianjing.dit.moving import Moved
 from dianjing.dit.rope import rotate
 
 ROWS, COLUMNS, FRAMES = 6, 4, 2
@@ -22,12 +22,10 @@ def draw(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
-def origins(frames, *, columns_left=0, asked=True, batch=1):
-    """Every place comes from so many columns to its left."""
-    row, column = torch.meshgrid(torch.arange(ROWS), torch.arange(COLUMNS), indexing="ij")
-    index = (row * COLUMNS + (column - columns_left).clamp(min=0)).flatten()
-    index = index.expand(batch, REGIONS, frames, -1)
-    return Origins(index, torch.zeros(*index.shape, 2), torch.full((batch, REGIONS), asked))
+def moved(first_frame, frames, *, columns=0):
+    """Every latent so many columns further to the right."""
+    shifted = first_frame.roll(columns, dims=-1).unsqueeze(1).expand(-1, frames, -1, -1, -1)
+    return Moved(shifted, torch.zeros(len(first_frame), frames, REGIONS, ROWS, COLUMNS))
 
 
 @pytest.fixture
@@ -39,7 +37,7 @@ def scene():
 
 @torch.no_grad()
 def wake(lookup):
-    for layer in (lookup.to_out, lookup.kept, lookup.own):
+    for layer in (lookup.to_out, lookup.kept, lookup.own, lookup.shown):
         layer.weight.normal_()
     return lookup
 
@@ -47,12 +45,11 @@ def wake(lookup):
 @torch.no_grad()
 def test_it_starts_as_nothing_and_takes_nothing_from_a_frame_that_is_not_given(lookup, scene):
     predicted, latents, tokens, first_frame, masks = scene
-    assert torch.equal(lookup(predicted, latents, tokens, lookup.look(first_frame, masks, origins(FRAMES))), predicted)
+    frames = (first_frame, torch.zeros_like(first_frame))
+    shown, hidden = (lookup.look(frame, masks, moved(frame, FRAMES)) for frame in frames)
+    assert torch.equal(lookup(predicted, latents, tokens, shown), predicted)
     wake(lookup)
-    assert not torch.allclose(
-        lookup(predicted, latents, tokens, lookup.look(first_frame, masks, origins(FRAMES))), predicted
-    )
-    hidden = lookup.look(torch.zeros_like(first_frame), masks, origins(FRAMES))
+    assert not torch.allclose(lookup(predicted, latents, tokens, shown), predicted)
     assert torch.equal(lookup(predicted, latents, tokens, hidden), predicted)
 
 
@@ -84,10 +81,9 @@ def test_before_training_every_latent_looks_at_its_own_place(lookup, scene):
     lookup.to_v.weight.zero_()
     seen = []
     for place in range(ROWS * COLUMNS):  # what is found where one place alone holds a value
-        shown = lookup.look(first_frame, masks, origins(FRAMES))
+        shown = lookup.look(first_frame, masks, moved(first_frame, FRAMES))
         value = torch.zeros_like(shown.value)
         value[:, place] = 1
-        lookup.to_moved.weight.zero_()
         lookup.to_hidden.weight.copy_(torch.eye(HEAD_DIM))
         lookup.to_hidden.bias.zero_()
         lookup.modulation.weight.zero_()
@@ -100,7 +96,7 @@ def test_before_training_every_latent_looks_at_its_own_place(lookup, scene):
 
 @pytest.mark.parametrize("told", [True, False])
 def test_it_learns_to_copy_what_has_moved(lookup, told):
-    """A picture that goes one latent to the right, in every clip or as its origins tell: copied after 200 steps."""
+    """A picture that goes to the right, one latent in every clip or as the moved frame tells: copied in 200 steps."""
     torch.manual_seed(0)
     optimizer = torch.optim.Adam(lookup.parameters(), lr=0.01)
     tokens = torch.ones(8, ROWS * COLUMNS // 4, WIDTH)
@@ -110,7 +106,7 @@ def test_it_learns_to_copy_what_has_moved(lookup, told):
         zero = torch.zeros(8, CHANNELS, 1, ROWS, COLUMNS)
         shift = int(torch.randint(0, 3, ())) if told else 1
         masks = torch.ones(8, REGIONS, ROWS, COLUMNS)
-        shown = lookup.look(first, masks, origins(1, columns_left=shift, asked=told, batch=8))
+        shown = lookup.look(first, masks, moved(first, 1, columns=shift if told else 0))
         frame = lookup(zero, zero, tokens, shown)[:, :, 0]
         return (frame[..., shift:] - first[..., : COLUMNS - shift]).square().mean()
 
@@ -129,6 +125,8 @@ def test_with_a_variance_beside_the_prediction_only_the_channels_of_latents_pass
     sizes = {"channels": CHANNELS, "max_regions": REGIONS, "out_channels": 2 * CHANNELS}
     lookup = FirstFrameAttention(WIDTH, **sizes, patch_size=2, heads=1)
     lookup.own.bias.fill_(1)
+    lookup.shown.bias.fill_(2)
     both = torch.cat([predicted, predicted], dim=1)
-    mended = lookup(both, latents, tokens, lookup.look(first_frame, masks, origins(FRAMES)))
-    torch.testing.assert_close(mended, both + torch.cat([latents, torch.zeros_like(latents)], dim=1))
+    mended = lookup(both, latents, tokens, lookup.look(first_frame, masks, moved(first_frame, FRAMES)))
+    known = latents + 2 * first_frame.unsqueeze(2)
+    torch.testing.assert_close(mended, both + torch.cat([known, torch.zeros_like(known)], dim=1))

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from dianjing.dit.first_frame import take
 from dianjing.dit.motion_field import MotionField, places, region_sizes
 
 ROWS, COLUMNS, FRAMES = 4, 8, 3
@@ -86,11 +85,3 @@ def test_it_learns_a_shift_and_a_turn_by_their_phrases_for_strengths_and_places_
         sum(error() for _ in range(8)).backward()
         optimizer.step()
     assert sum(error().item() for _ in range(20)) < 0.05 * before
-
-
-def test_what_is_taken_is_what_lies_at_the_places():
-    source = torch.randn(2, 1, 5, 3)
-    index = torch.randint(0, 5, (2, 4, 6, 7))
-    taken = take(source, index)
-    assert taken.shape == (2, 4, 6, 7, 3)
-    assert torch.equal(taken[1, 2, 3, 4], source[1, 0, index[1, 2, 3, 4]])

@@ -8,12 +8,12 @@ import torch
 from transformers import AutoTokenizer
 
 from dianjing.dit import DiT
-from dianjing.train.clicks import Clicks, make_click
+from dianjing.train.clicks import CLICK_KEYS, Clicks, make_click
 from dianjing.train.config import parse_config
 from dianjing.train.loop import Outcome
 from dianjing.train.running import train
 from dianjing.train.sections import TextToImageObjective
-from dianjing.train.texts import BilingualCaptions
+from dianjing.train.texts import TEXT_KEYS, BilingualCaptions
 from dianjing.train.worlds import make_task
 from tests.train.conftest import TinyWorld, autoencoder_run, film_run, text_to_image_run
 from tests.train.test_tasks import batch_of, never, overfit
@@ -75,6 +75,36 @@ def test_training_film_alone_leaves_the_picture_model_as_it_is(tmp_path, picture
     after = DiT.from_pretrained(tmp_path / "film" / "export" / "transformer").state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert any(weight.abs().max() > 0 for name, weight in after.items() if name.endswith("attn1.to_out.0.weight"))
+
+
+@torch.no_grad()
+def test_a_film_run_begins_with_the_pictures_of_its_frames(tmp_path, pictures):
+    config = film_run(tmp_path / "film", start_from=pictures, vae=pictures / "vae")
+    task, captions = make_task(config, TinyWorld(), accelerator=_Alone())
+    clips = some_clips(2)
+    batch = captions(clips, np.full((2, 2), 0.9), kind="click")
+    latents = task.encode_pictures(torch.from_numpy(np.stack([clip.frames for clip in clips])))
+    text, timestep = [batch[key] for key in TEXT_KEYS], torch.tensor([500, 200])
+    clicked = (latents[:, :, 0], [batch[key] for key in CLICK_KEYS])
+    film = task.predict(latents, timestep, text, clicked)
+    frames = [task.predict(frame, timestep, text) for frame in latents.unbind(2)]
+    torch.testing.assert_close(film, torch.stack(frames, dim=2), rtol=1e-4, atol=1e-5)
+
+
+def test_training_the_field_alone_changes_nothing_else(tmp_path, pictures):
+    tree = film_run(tmp_path / "film", start_from=pictures, vae=pictures / "vae", export_dtype="float32").model_dump()
+    tree["model"]["trained"] = "field"
+    with pytest.raises(ValueError, match="buckets of clicks alone"):
+        parse_config(tree)
+    tree["data"]["buckets"] = tree["data"]["buckets"][2:]
+    weights = {}
+    for steps in (1, 8):
+        tree["run"] |= {"folder": tmp_path / str(steps), "total_steps": steps}
+        train(parse_config(tree), TinyWorld(), resume="auto", wants_stop=never)
+        weights[steps] = DiT.from_pretrained(tmp_path / str(steps) / "export" / "transformer").state_dict()
+    changed = {name for name in weights[1] if not torch.equal(weights[1][name], weights[8][name])}
+    assert changed
+    assert all(name.startswith(("click.field.", "click.mover.")) for name in changed)
 
 
 def test_click_learns_one_batch_by_heart(tmp_path, pictures):

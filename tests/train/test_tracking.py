@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from dianjing.dit.first_frame import HEAD_DIM, FirstFrameAttention, place_rotation
-from dianjing.dit.motion_field import MotionField, Origins
+from dianjing.dit.motion_field import MotionField
+from dianjing.dit.moving import Moved
 from dianjing.dit.rope import rotate
 from dianjing.train.tracking import Tracking
 
@@ -42,8 +43,7 @@ def looking():
 def look(lookup: FirstFrameAttention, *, given: bool = True) -> None:
     latents, tokens = torch.zeros(1, 4, 1, ROWS, COLUMNS), torch.zeros(1, ROWS * COLUMNS // 4, 16)
     first = torch.ones(1, 4, ROWS, COLUMNS) * given
-    places = torch.arange(ROWS * COLUMNS).view(1, 1, 1, -1)
-    still = Origins(places, torch.zeros(1, 1, 1, ROWS * COLUMNS, 2), torch.zeros(1, 1, dtype=torch.bool))
+    still = Moved(first.unsqueeze(1), torch.zeros(1, 1, 1, ROWS, COLUMNS))
     lookup(latents, latents, tokens, lookup.look(first, torch.zeros(1, 1, ROWS, COLUMNS), still))
 
 

@@ -46,6 +46,8 @@ TRAININGS = {
         "text_to_image": Training(recipe="sticker_dit.toml", folder="sticker-dit"),
         "refine": Training(recipe="sticker_refine.toml", folder="sticker-refine", after="sticker-dit"),
         "tidy": Training(recipe="sticker_tidy.toml", folder="sticker-tidy", after="sticker-refine"),
+        "field": Training(recipe="sticker_field.toml", folder="sticker-field", after="sticker-tidy"),
+        "film": Training(recipe="sticker_film.toml", folder="sticker-film", after="sticker-field"),
     },
     "gpu": {  # faster, and so needs no second one
         "autoencoder": Training(recipe="sticker_vae_gpu.toml", folder=AUTOENCODER),
@@ -150,10 +152,14 @@ def build_bundle(export: Path, bundle: Path) -> None:
 
 
 def samples_seen(run: Path) -> int:
-    """How many samples a run of one kind of batch has trained on."""
-    batch_size = json.loads((run / "config.json").read_text(encoding="utf-8"))["run"]["batch_size"]
+    """How many samples a run has trained on; of buckets of several sizes, by their shares."""
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     last = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
-    return json.loads(last)["step"] * batch_size
+    whole = config["run"]["batch_size"]
+    buckets = config["data"].get("buckets") or [{"share": 1.0, "batch_size": None}]
+    share = sum(bucket["share"] for bucket in buckets)
+    mean = sum(bucket["share"] * (bucket["batch_size"] or whole) for bucket in buckets) / share
+    return round(json.loads(last)["step"] * mean)
 
 
 def write_card(bundle: Path, runs: Path, *, on: str = "cpu") -> None:
