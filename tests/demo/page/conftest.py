@@ -28,7 +28,7 @@ def film_model(tmp_path_factory):
     transformer = DiT.from_pretrained(local_folder("sticker") / "transformer", use_motion_blocks=True, max_regions=3)
     components = {name: part for name, part in pictures.components.items() if name in PARTS}
     films = TextToVideoPipeline(
-        **components, transformer=transformer, default_num_frames=4, default_num_inference_steps=30,  # long enough to stop
+        **components, transformer=transformer, default_num_frames=4, default_num_inference_steps=30,  # can be stopped
         default_guidance_scale=pictures.config.default_guidance_scale,
     )  # fmt: skip
     films.lexicon, films.names = pictures.lexicon, pictures.names
