@@ -42,6 +42,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
     published weights load as they are. `hidden_size` may be left out: it is heads x head width.
     `use_motion_blocks` adds time, `max_regions` clicks; a picture is drawn as without them. `motion_span` says how far
     a place sees over time: "place", itself in all frames, or "picture", every place in all frames.
+    `first_frame_heads` lets clicks move the first frame itself and frames look up in it; 0 leaves that out.
 
     Raises: ValueError for a configuration that cannot work.
     Source: Hunyuan-DiT (arXiv 2405.08748).
