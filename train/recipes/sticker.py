@@ -173,7 +173,8 @@ def write_card(bundle: Path, runs: Path, *, on: str = "cpu") -> None:
         f"| {name.replace('_', ' ')} | " + " | ".join(f"{100 * report[name][c]:.1f}" for c in ("zh", "en", "ceiling"))
         for name in names
     ]
-    samples = sum(samples_seen(runs / each.folder) for each in TRAININGS[on].values() if each.folder != AUTOENCODER)
+    of_pictures = (each for name, each in TRAININGS[on].items() if name not in ("autoencoder", "field", "film"))
+    samples = sum(samples_seen(runs / each.folder) for each in of_pictures)
     measured = json.loads((runs / AUTOENCODER / "export" / "vae" / "measured.json").read_text())
     sample_size = json.loads((bundle / "transformer" / "config.json").read_text())["sample_size"]
     weights = sum(path.stat().st_size for path in bundle.glob("*/*.safetensors"))
