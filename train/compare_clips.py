@@ -18,7 +18,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from dianjing.pipelines.film_reading import read_film
-from dianjing.train.evaluate_clips import CHANGED, temporal_flickering
+from dianjing.train.clip_judges import CHANGED, temporal_flickering
 from dianjing.train.footage import films_in, moving_mask, optical_flow
 
 Pair = tuple[np.ndarray, np.ndarray]  # made and real, uint8 (F, H, W, 3) of one size and length

@@ -6,7 +6,7 @@ process r, accumulation m holds rows [(r * accumulation + m) * micro, ... + micr
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
@@ -235,3 +235,11 @@ def loader(
         pin_memory=pin,
         worker_init_fn=_leave_group,
     )
+
+
+def next_batch(batches: Iterator[Batch]) -> Batch:
+    """A killed worker is torch's "DataLoader worker ... is killed" also where it dies while its pipe is being read."""
+    try:
+        return next(batches)
+    except (ConnectionError, EOFError) as error:
+        raise RuntimeError(f"DataLoader worker is gone: {error}") from error

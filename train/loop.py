@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dianjing.train.checkpoints import Checkpoint, check_space, save_checkpoint
-from dianjing.train.data import Batch, Bucket, PlannedBatches
+from dianjing.train.data import Batch, Bucket, PlannedBatches, next_batch
 from dianjing.train.optimizing import learning_rate, make_average, make_optimizer
 from dianjing.train.posthoc import PowerAverages
 from dianjing.train.sections import OptimizerSection, RunSection
@@ -232,7 +232,7 @@ class Trainer:
         waited, accumulation = 0.0, bucket.layout.accumulation
         for micro in range(accumulation):
             asked = time.perf_counter()
-            batch = next(batches)
+            batch = next_batch(batches)
             waited += time.perf_counter() - asked
             batch = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
             rows = bucket.layout.rows(micro)

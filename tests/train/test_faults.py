@@ -15,6 +15,7 @@ import pytest
 
 from dianjing.train.__main__ import main
 from dianjing.train.checkpoints import newest_valid
+from dianjing.train.data import next_batch
 from dianjing.train.running import train
 from tests.train.conftest import TinyWorld, autoencoder_run
 from tests.train.test_command import CONFIG, start, wait_for_steps
@@ -76,6 +77,16 @@ def test_dead_data_worker_ends_the_run_and_it_goes_on_from_there(tmp_path):
     assert "data worker" in errors
     process = start(folder, total_steps=3)
     assert process.wait(timeout=200) == 0
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("Connection reset by peer"), EOFError()])
+def test_worker_that_dies_while_its_pipe_is_read_is_named_too(error):
+    def batches():
+        raise error
+        yield
+
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        next_batch(batches())
 
 
 def children(pid: int) -> list[int]:
