@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -19,6 +20,7 @@ import torch
 from dianjing.pipelines.motions import FILE_NAME as MOTIONS_FILE
 from dianjing.pipelines.motions import Motion, Motions
 from dianjing.pipelines.names import FILE_NAME as NAMES_FILE
+from dianjing.train.recipes.card import Seen, samples_seen, write_card
 from dianjing.train.stickers import Stage, World
 from dianjing.train.stickers.captions import motion_vocabulary, names, vocabulary
 from dianjing.train.stickers.clips import Move
@@ -40,6 +42,8 @@ class Training:
 
 
 AUTOENCODER = "sticker-vae"
+OF_FILM = ("field", "film")
+MEASURED = ("report.json", "grid.png", "clips.json", "clips.png", "README.md")  # in the bundle, but of no export
 TRAININGS = {
     "cpu": {
         "autoencoder": Training(recipe="sticker_vae.toml", folder=AUTOENCODER),
@@ -54,43 +58,6 @@ TRAININGS = {
         "text_to_image": Training(recipe="sticker_dit_gpu.toml", folder="sticker-dit"),
     },
 }
-
-CARD = """# sticker: the embedded model of Dianjing
-
-A small bilingual (Chinese and English) text-to-image model in the Hunyuan-DiT arrangement: `BertModel` and
-`T5EncoderModel`, trained jointly from scratch with their own tokenizers, `AutoencoderKL`, `DiT`. It draws emoji-like
-objects in small scenes, {size_px} x {size_px} px. {parameters:.1f} M parameters, half precision.
-
-## How it was made
-By this repository's own trainer, from procedural pictures (`train/stickers/`) and nothing else:
-
-    python -m dianjing.train.recipes.sticker
-
-Every number is in `train/recipes/`. This bundle saw {samples:,} pictures with captions, after {vae_samples:,} for the
-autoencoder, which gives back pictures it never saw at {psnr_db:.1f} dB.
-
-## Figures
-Prompts of combinations of object, background and place that training never shows, {count} for each row and language,
-{inference_steps} steps, guidance {guidance_scale}; every picture is read back by matching against all sprites.
-"Ceiling" is the truth itself, read by the same matcher.
-
-    python -m dianjing.train.evaluate --model sticker --count {count}
-
-| % right | Chinese | English | ceiling |
-|---|---|---|---|
-{rows}
-
-![Held-out prompts: eight of each row above, Chinese then English](grid.png)
-
-## Limits
-It knows the words in `lexicon.json`: {objects} objects, ten colours for some of them, {backgrounds} backgrounds,
-numbers up to four, places and relations. It names the words it does not know. Small objects
-are the ones it most often gets wrong: about one in six of those that are asked for.
-
-## Licence
-Weights: Apache-2.0. The sprites it learned from are rendered from Noto Color Emoji (SIL OFL 1.1; artwork Apache-2.0);
-the names follow Unicode CLDR. See NOTICE.
-"""
 
 
 def run_training(training: Training, runs: Path, *, processes: int) -> None:
@@ -126,7 +93,7 @@ def taught_motions(*, size_px: int) -> Motions:
 
 def build_bundle(export: Path, bundle: Path) -> None:
     """Copy an export into the package with its lexicon, names, defaults and checksums."""
-    for old in [path for path in bundle.glob("*") if path.name not in ("report.json", "grid.png", "README.md")]:
+    for old in [path for path in bundle.glob("*") if path.name not in MEASURED]:
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     shutil.copytree(export, bundle, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))  # it has its own
     for config_path in bundle.glob("*/config.json"):  # diffusers and transformers note where a part was loaded from
@@ -151,41 +118,15 @@ def build_bundle(export: Path, bundle: Path) -> None:
     write_sums(bundle)
 
 
-def samples_seen(run: Path) -> int:
-    """How many samples a run has trained on; of buckets of several sizes, by their shares."""
-    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    last = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
-    whole = config["run"]["batch_size"]
-    buckets = config["data"].get("buckets") or [{"share": 1.0, "batch_size": None}]
-    share = sum(bucket["share"] for bucket in buckets)
-    mean = sum(bucket["share"] * (bucket["batch_size"] or whole) for bucket in buckets) / share
-    return round(json.loads(last)["step"] * mean)
+def seen_in(runs: Path, trainings: Mapping[str, Training]) -> Seen:
+    seen = {name: samples_seen(runs / each.folder) for name, each in trainings.items()}
+    clips = sum(seen.pop(name, 0) for name in OF_FILM)
+    return Seen(autoencoder=seen.pop("autoencoder"), pictures=sum(seen.values()), clips=clips)
 
 
-def write_card(bundle: Path, runs: Path, *, on: str = "cpu") -> None:
-    """README.md of the bundle, from what was measured."""
-    from dianjing.train.stickers.backgrounds import BACKGROUNDS
-    from dianjing.train.stickers.objects import things
-
-    report = json.loads((bundle / "report.json").read_text(encoding="utf-8"))
-    names = [name for name, value in report.items() if isinstance(value, dict) and "ceiling" in value]
-    rows = [
-        f"| {name.replace('_', ' ')} | " + " | ".join(f"{100 * report[name][c]:.1f}" for c in ("zh", "en", "ceiling"))
-        for name in names
-    ]
-    of_pictures = (each for name, each in TRAININGS[on].items() if name not in ("autoencoder", "field", "film"))
-    samples = sum(samples_seen(runs / each.folder) for each in of_pictures)
-    measured = json.loads((runs / AUTOENCODER / "export" / "vae" / "measured.json").read_text())
-    sample_size = json.loads((bundle / "transformer" / "config.json").read_text())["sample_size"]
-    weights = sum(path.stat().st_size for path in bundle.glob("*/*.safetensors"))
-    card = CARD.format(
-        size_px=8 * sample_size, parameters=weights / 2e6,
-        samples=samples, vae_samples=samples_seen(runs / AUTOENCODER),
-        psnr_db=measured["psnr_db"], count=report["prompts_a_language"]["single_object"],
-        inference_steps=INFERENCE_STEPS, guidance_scale=GUIDANCE_SCALE, rows=" |\n".join(rows) + " |",
-        objects=len(things()), backgrounds=len(BACKGROUNDS),
-    )  # fmt: skip
-    (bundle / "README.md").write_text(card, encoding="utf-8")
+def evaluate(module: str, bundle: Path, *, count: int, processes: int) -> None:
+    command = [sys.executable, "-m", f"dianjing.train.{module}", "--model", str(bundle), "--out", str(bundle)]
+    subprocess.run([*command, "--count", str(count), "--processes", str(processes)], check=True)
 
 
 def main() -> None:
@@ -209,11 +150,11 @@ def main() -> None:
         elif step == "bundle":
             build_bundle(given.runs / list(trainings.values())[-1].folder / "export", given.bundle)
         elif step == "evaluate":
-            command = [sys.executable, "-m", "dianjing.train.evaluate", "--model", str(given.bundle)]
-            command += ["--count", str(given.count), "--out", str(given.bundle)]
-            command += ["--processes", str(given.processes)]
-            subprocess.run(command, check=True)
-            write_card(given.bundle, given.runs, on=given.on)
+            evaluate("evaluate", given.bundle, count=given.count, processes=given.processes)
+            if "film" in trainings:
+                evaluate("evaluate_clips", given.bundle, count=given.count // 2, processes=given.processes)
+            measured = json.loads((given.runs / AUTOENCODER / "export" / "vae" / "measured.json").read_text())
+            write_card(given.bundle, seen=seen_in(given.runs, trainings), psnr_db=measured["psnr_db"])
             write_sums(given.bundle)
 
 

@@ -1,0 +1,139 @@
+"""Peak memory of fine-tuning at the width of Hunyuan-DiT, beside what --dry-run says that it needs.
+
+    python -m benchmarks.memory --layers 8
+
+A transformer of 16 heads of 88 with random weights stands in for the embedded model's. Each row is a run of its own
+process: its peak, without what the libraries take by themselves, and the planner's figure for the same config.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dianjing.dit import DiT
+from dianjing.train.config import parse_config
+from dianjing.train.finetune.planning import GIB, estimate
+from dianjing.train.finetune.sections import FinetuneRun
+from dianjing.weights.fetching import find_folder
+
+WIDE = {"num_attention_heads": 16, "attention_head_dim": 88, "hidden_size": 1408}
+SIZE_PX = 64
+STEPS = 3
+ROWS: dict[str, dict[str, Any]] = {
+    "all": {"model": {"trained": "all"}},
+    "all, recomputed": {"model": {"trained": "all", "recompute_every": 1}},
+    "lora": {"model": {"trained": "lora"}},
+    "lora, bf16": {"model": {"trained": "lora"}, "run": {"mixed_precision": "bf16"}},
+}
+# a process that has loaded what a run loads, and has run none
+EMPTY = """
+import torch
+from pathlib import Path
+from dianjing.train import running
+from dianjing.train.finetune import preparing, task
+from dianjing.train.watching import peak_memory_gib
+print(peak_memory_gib(torch.device("cpu")))
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """GiB."""
+
+    planned: float
+    measured: float
+
+    @property
+    def ratio(self) -> float:
+        return self.measured / self.planned
+
+
+def write_model(folder: Path, *, layers: int) -> None:
+    """The embedded model with a transformer of the real width, weights drawn by lot."""
+    source = find_folder("sticker")
+    copytree(source, folder, ignore=ignore_patterns("transformer", "*.md", "*.png"))
+    config = DiT.load_config(source / "transformer")
+    torch.manual_seed(0)
+    DiT.from_config({**config, **WIDE, "num_layers": layers}).save_pretrained(folder / "transformer")
+
+
+def write_pictures(folder: Path, count: int = 16) -> None:
+    folder.mkdir()
+    for index in range(count):
+        levels = np.random.default_rng(index).integers(0, 256, (SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+        Image.fromarray(levels).save(folder / f"{index}.png")
+        (folder / f"{index}.txt").write_text("a cat on the grass", encoding="utf-8")
+
+
+def settings(place: Path, row: Mapping[str, Any], *, name: str, batch_size: int) -> dict[str, Any]:
+    tree: dict[str, Any] = {
+        "task": "finetune",
+        "run": {"folder": str(place / name), "total_steps": STEPS, "batch_size": batch_size, "log_every": 1},
+        "data": {"sets": str(place / "sets.toml"), "size_px": SIZE_PX, "cache": str(place / "cache")},
+        "optimizer": {"learning_rate": 1e-5},
+        "model": {"name": str(place / "model")},
+        "samples": {"prompts": ["a cat on the grass"], "steps": 1},
+    }
+    for section, values in row.items():
+        tree[section] = {**tree[section], **values}
+    return tree
+
+
+def measure(*, layers: int, batch_size: int) -> Iterator[tuple[str, Found]]:
+    empty = float(_said([sys.executable, "-c", EMPTY]))
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        write_model(place / "model", layers=layers)
+        write_pictures(place / "pictures")
+        (place / "sets.toml").write_text('[[sets]]\npath = "pictures"\n')
+        for name, row in ROWS.items():
+            tree = settings(place, row, name=name.replace(", ", "-"), batch_size=batch_size)
+            config = parse_config(tree)
+            assert isinstance(config, FinetuneRun)
+            shape = (SIZE_PX, SIZE_PX)
+            planned = estimate(config, place / "model", shape, processes=1, device=torch.device("cpu")).total / GIB
+            yield name, Found(planned=planned, measured=_peak(place, tree) - empty)
+
+
+def _peak(place: Path, tree: Mapping[str, Any]) -> float:
+    """Of the last step: a checkpoint, which copies all once more, is written after it."""
+    file = place / "run.toml"
+    lines = (f"{key} = {json.dumps(value)}" for key, value in tree.items() if not isinstance(value, dict))
+    tables = (
+        f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+        for name, values in tree.items()
+        if isinstance(values, dict)
+    )
+    file.write_text("\n".join([*lines, *tables]))
+    _said([sys.executable, "-m", "dianjing.train", str(file)])
+    last = (Path(tree["run"]["folder"]) / "metrics.jsonl").read_text().splitlines()
+    return max(json.loads(line).get("peak_memory_gib", 0.0) for line in last)
+
+
+def _said(command: list[str]) -> str:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip().splitlines()[-1]
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=8)
+    given = parser.parse_args()
+    print("| trained | planned | measured | |\n|---|---|---|---|")
+    for name, found in measure(layers=given.layers, batch_size=given.batch):
+        print(f"| {name} | {found.planned:.2f} GiB | {found.measured:.2f} GiB | {found.ratio:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    _main()
