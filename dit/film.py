@@ -157,8 +157,7 @@ class ClickConditioner(nn.Module):
     """
 
     def __init__(
-        self, *, channels: int, out_channels: int, max_regions: int, width: int, text_dim: int, patch_size: int,
-        first_frame_heads: int,
+        self, *, channels: int, max_regions: int, width: int, text_dim: int, patch_size: int, first_frame_heads: int
     ) -> None:  # fmt: skip
         super().__init__()
         self.patch = nn.Conv2d(channels + max_regions, width, patch_size, stride=patch_size, bias=False)
@@ -173,8 +172,7 @@ class ClickConditioner(nn.Module):
             self.mover = Mover(channels)
             self.moved = nn.Conv2d(channels + max_regions, width, patch_size, stride=patch_size, bias=False)
             self.lookup = FirstFrameAttention(
-                width, channels=channels, max_regions=max_regions, out_channels=out_channels, patch_size=patch_size,
-                heads=first_frame_heads,
+                width, channels=channels, max_regions=max_regions, patch_size=patch_size, heads=first_frame_heads
             )  # fmt: skip
         self.start_at_nothing()
 
@@ -217,9 +215,19 @@ class ClickConditioner(nn.Module):
             tokens = tokens + rearrange(seen, "(b f) d y x -> b f (y x) d", f=num_frames)
         return tokens + is_shown[:, None, None, None] * self.elapsed(waves)[:, None]
 
-    def finish(self, predicted: Tensor, latents: Tensor, tokens: Tensor, shown: Shown | None) -> Tensor:
+    def finish(
+        self, predicted: Tensor, latents: Tensor, tokens: Tensor, shown: Shown | None, clean: Tensor | None
+    ) -> Tensor:  # fmt: skip
         """A prediction from latents, both (B, C, F, Y, X), with what is taken over from the first frame."""
-        return predicted if self.lookup is None or shown is None else self.lookup(predicted, latents, tokens, shown)
+        if self.lookup is None or shown is None or clean is None:
+            return predicted
+        return self.lookup(predicted, latents, tokens, shown, clean)
+
+    def clean(self, timesteps: Tensor) -> Tensor | None:
+        """(T,) -> (T, 2): how much of noisy latents and of a prediction makes clean latents; None without a look-up."""
+        if self.lookup is None:
+            return None
+        return self.lookup.clean[timesteps.round().long().clamp(0, len(self.lookup.clean) - 1)]
 
     def phrases(self, click: Click) -> tuple[Tensor, Tensor]:
         """Tokens (B, R M, T) and their mask (B, 1, 1, R M), to be added to scores."""

@@ -17,6 +17,7 @@ from dianjing.dit.rope import rotate
 HEAD_DIM = 32
 FINEST = 2.0  # radians a latent: the fastest of a head's pairs
 COARSEST = 0.05
+NUM_TIMESTEPS = 1000
 SHARPNESS = 2.0  # a head's first look: how much more its own place counts than those further away
 
 
@@ -52,15 +53,17 @@ class FirstFrameAttention(nn.Module):
     finds in it by attention.
 
     A patch that moves by a part of itself would have to be drawn anew by blocks that know whole patches; here it is
-    copied, and the tokens say how much of it, of the noisy latents and of what the blocks predict goes into the
-    prediction: where a frame is known for sure that is all there is to say (v is linear in both). Starts as nothing
-    that looks at its own place.
+    copied. The moved frame, what attention finds and what the blocks predict are compared as clean latents, and the
+    tokens say how far the prediction goes to the first and to the second. Starts as nothing, that looks at its own
+    place.
     Source: the copying of pointer networks (arXiv 1506.03134), in two dimensions.
+
+    clean (timesteps, 2): how much of noisy latents and of a prediction makes clean latents (`know_noise`).
     """
 
-    def __init__(
-        self, width: int, *, channels: int, max_regions: int, out_channels: int, patch_size: int, heads: int
-    ) -> None:
+    clean: Tensor
+
+    def __init__(self, width: int, *, channels: int, max_regions: int, patch_size: int, heads: int) -> None:
         super().__init__()
         self.patch_size, inner, places = patch_size, heads * HEAD_DIM, patch_size**2
         self.to_q = nn.Linear(width, places * inner)
@@ -68,10 +71,9 @@ class FirstFrameAttention(nn.Module):
         self.to_v = nn.Conv2d(channels + max_regions, inner, 3, padding=1, padding_mode="replicate")
         self.to_hidden = nn.Linear(inner, inner)
         self.modulation = nn.Linear(width, 2 * places * inner)
-        self.to_out = nn.Linear(inner, out_channels)
-        self.kept = nn.Linear(width, places * out_channels)
-        self.own = nn.Linear(width, places * channels)
-        self.shown = nn.Linear(width, places * channels)
+        self.to_out = nn.Linear(inner, channels)
+        self.trust = nn.Linear(width, 2 * places * channels)
+        self.register_buffer("clean", torch.zeros(NUM_TIMESTEPS, 2))
         self.start_at_nothing()
 
     @torch.no_grad()
@@ -84,9 +86,19 @@ class FirstFrameAttention(nn.Module):
             assert layer.bias is not None
             layer.bias.zero_()
             layer.bias[::2] = SHARPNESS
-        for layer in (self.to_out, self.kept, self.own, self.shown):
-            layer.weight.zero_()
-            layer.bias.zero_()
+        self.trust.weight.zero_()
+        self.trust.bias.zero_()
+
+    def know_noise(self, clean: Tensor) -> None:
+        """Take over what a noise schedule says (timesteps, 2); weights hold it from then on.
+
+        Raises: ValueError for another number of timesteps.
+        """
+        if clean.shape != self.clean.shape:
+            raise ValueError(
+                f"clean latents of shape {tuple(clean.shape)} are for {len(clean)} timesteps; {NUM_TIMESTEPS} are known"
+            )
+        self.clean.copy_(clean)
 
     def look(self, first_frame: Tensor, masks: Tensor, moved: Moved) -> Shown:
         """What is to be found in a first frame (B, C, Y, X) with masks (B, R, Y, X); zeros where it is not given."""
@@ -107,9 +119,12 @@ class FirstFrameAttention(nn.Module):
         turns = turns.repeat(query.shape[1] // (rows * columns), 1, 1, 1)
         return rotate(query.float(), turns).to(shown.key.dtype)
 
-    def forward(self, predicted: Tensor, latents: Tensor, tokens: Tensor, shown: Shown) -> Tensor:
-        """A prediction from latents, both (B, C, F, Y, X), mended; tokens (B F, N, D) are those it was made of."""
-        batch, _, frames, height, width = latents.shape
+    def forward(self, predicted: Tensor, latents: Tensor, tokens: Tensor, shown: Shown, clean: Tensor) -> Tensor:
+        """A prediction from latents, both (B, C, F, Y, X), mended; tokens (B F, N, D) are those it was made of.
+
+        clean (B or 1, 2): `self.clean` of the step.
+        """
+        batch, channels, frames, height, width = latents.shape
         patch = self.patch_size
         grid = {"f": frames, "y": height // patch, "p": patch, "q": patch}
         query = self.query(tokens, shown, rows=height, columns=width)
@@ -118,11 +133,10 @@ class FirstFrameAttention(nn.Module):
         hidden = self.to_hidden(found.transpose(1, 2).flatten(2))
         scale, shift = self.modulation(tokens).view(*hidden.shape[:2], -1).chunk(2, dim=-1)
         hidden = F.gelu(torch.addcmul(shift, hidden, 1 + scale))
-        taken = rearrange(self.to_out(hidden), "b (f y x p q) c -> b c f (y p) (x q)", **grid)
-        kept, own, moved = (
-            rearrange(layer(tokens), "(b f) (y x) (p q c) -> b c f (y p) (x q)", **grid)
-            for layer in (self.kept, self.own, self.shown)
-        )
-        known = own * latents + moved * shown.moved.frames.transpose(1, 2)
-        known = F.pad(known, (0,) * 7 + (predicted.shape[1] - known.shape[1],))  # a variance is not known
-        return predicted + shown.given.view(batch, 1, 1, 1, 1) * (kept * predicted + known + taken)
+        found = rearrange(self.to_out(hidden), "b (f y x p q) c -> b c f (y p) (x q)", **grid)
+        trust = rearrange(self.trust(tokens), "(b f) (y x) (k p q c) -> k b c f (y p) (x q)", k=2, **grid)
+        of_noisy, of_predicted = clean.to(latents.dtype).view(-1, 2, 1, 1, 1, 1).unbind(1)
+        drawn = of_noisy * latents + of_predicted * predicted[:, :channels]
+        missing = trust[0] * (shown.moved.frames.transpose(1, 2) - drawn) + trust[1] * (found - drawn)
+        missing = F.pad(missing, (0,) * 7 + (predicted.shape[1] - channels,))  # a variance is not known
+        return predicted - shown.given.view(batch, 1, 1, 1, 1) * missing

@@ -137,8 +137,8 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             )
         if max_regions:
             sizes = {"width": width, "text_dim": cross_attention_dim, "patch_size": patch_size}
-            sizes |= {"channels": in_channels, "out_channels": self.out_channels}
-            self.click = ClickConditioner(max_regions=max_regions, first_frame_heads=first_frame_heads, **sizes)
+            sizes |= {"channels": in_channels, "first_frame_heads": first_frame_heads}
+            self.click = ClickConditioner(max_regions=max_regions, **sizes)
         self.norm_out = ScaleShiftNorm(width)
         self.proj_out = nn.Linear(width, patch_size**2 * self.out_channels)
 
@@ -201,6 +201,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             size=size,
             frozen=freeze(self.blocks) if can_run_frozen(text) else None,
             film=film,
+            clean=None if self.click is None else self.click.clean(timesteps),
         )
 
     def forward(
@@ -245,7 +246,10 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             else:
                 rotation = rotation_from_pairs(*image_rotary_emb, device=latents.device)
             scale_shift = self.norm_out.scale_shift(temb)
-            guide = Guide(temb=temb, text=text, mask=mask, rotation=rotation, scale_shift=scale_shift, film=film)
+            clean = None if self.click is None else self.click.clean(timestep.expand(batch_size))
+            guide = Guide(
+                temb=temb, text=text, mask=mask, rotation=rotation, scale_shift=scale_shift, film=film, clean=clean
+            )
         tokens = self.pos_embed(rearrange(latents, "b c f y x -> (b f) c y x"))  # (B F, N, D)
         if guide.film is not None and guide.film.start is not None:
             tokens = tokens + guide.film.start.flatten(0, 1)
@@ -255,7 +259,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         axes = {"y": rows, "p": patch, "q": patch, "f": num_frames}
         sample = rearrange(self.proj_out(tokens), "(b f) (y x) (p q c) -> b c f (y p) (x q)", **axes)
         if guide.film is not None and self.click is not None:
-            sample = self.click.finish(sample, latents, tokens, guide.film.shown)
+            sample = self.click.finish(sample, latents, tokens, guide.film.shown, guide.clean)
         sample = sample.reshape(batch_size, self.out_channels, *hidden_states.shape[2:])
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from dianjing.dit import DiT
+from dianjing.dit.first_frame import NUM_TIMESTEPS
 from dianjing.train import objectives
 
 
@@ -25,6 +27,9 @@ class Noising(Protocol):
 
     def weight(self, timestep: Tensor) -> Tensor:
         """Of each sample's squared error (B,)."""
+
+    def clean(self, timestep: Tensor) -> Tensor:
+        """How much of noisy latents and of what the model predicts makes clean latents: (B, 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,13 @@ class Diffusion:
             return objectives.min_snr_weight_epsilon(alpha_bar, gamma=self.min_snr_gamma)
         return objectives.min_snr_weight(alpha_bar, gamma=self.min_snr_gamma)
 
+    def clean(self, timestep: Tensor) -> Tensor:
+        alpha_bar = self.alphas_cumprod[timestep]
+        signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+        if self.prediction == "epsilon":
+            return torch.stack([1 / signal, -noise / signal], dim=-1)
+        return torch.stack([signal, -noise], dim=-1)
+
     def _alpha_bar(self, timestep: Tensor, latents: Tensor) -> Tensor:
         return self.alphas_cumprod[timestep].reshape(-1, *[1] * (latents.ndim - 1))
 
@@ -83,3 +95,13 @@ class Flow:
 
     def weight(self, timestep: Tensor) -> Tensor:
         return torch.ones_like(timestep)
+
+    def clean(self, timestep: Tensor) -> Tensor:
+        sigma = timestep / self.num_timesteps
+        return torch.stack([torch.ones_like(sigma), -sigma], dim=-1)
+
+
+def tell_noise(transformer: DiT, noising: Noising) -> None:
+    """A transformer whose frames look up in the first one compares clean latents: what they are made of."""
+    if transformer.click is not None and transformer.click.lookup is not None:
+        transformer.click.lookup.know_noise(noising.clean(torch.arange(NUM_TIMESTEPS)))

@@ -25,7 +25,7 @@ from dianjing.train import objectives
 from dianjing.train.clicks import CLICK_KEYS, make_click
 from dianjing.train.data import Batch, Bucket, ClipSample
 from dianjing.train.loop import Task
-from dianjing.train.noising import Diffusion
+from dianjing.train.noising import Diffusion, tell_noise
 from dianjing.train.pictures import stack, tile, to_pixels, to_uint8
 from dianjing.train.principal import as_convolution
 from dianjing.train.sections import TextToImageModel, TextToImageObjective, TextToImageSamples
@@ -131,6 +131,7 @@ class TextToImageTask(Task):
         self.objective, self.samples, self.captions, self.probe = objective, samples, captions, probe
         self.frozen = (vae, as_convolution(vae))  # in a tuple, so that they are not registered
         self.noising = noising_of(objective)
+        tell_noise(self.transformer, self.noising)
         self.tracking: Tracking | None = None
         if objective.tracking:
             click = self.transformer.click

@@ -30,7 +30,7 @@ class Tracking:
         field.register_forward_hook(self._see_ways)
 
     def _see(self, _: nn.Module, inputs: tuple[Tensor, Tensor, Tensor, Shown], __: Tensor) -> None:
-        _, latents, tokens, shown = inputs
+        _, latents, tokens, shown, _ = inputs
         self.seen = (latents, tokens, shown)
 
     def _see_ways(self, _: nn.Module, __: object, ways: Tensor) -> None:

@@ -9,13 +9,13 @@ from dianjing.dit.rope import rotate
 
 ROWS, COLUMNS, FRAMES = 6, 4, 2
 CHANNELS, REGIONS, WIDTH = 4, 1, 16
+VELOCITY = torch.tensor([[0.6, -0.8]])  # of noisy latents and of a prediction, what makes clean ones
 
 
 @pytest.fixture
 def lookup():
     torch.manual_seed(0)
-    sizes = {"channels": CHANNELS, "max_regions": REGIONS, "out_channels": CHANNELS}
-    return FirstFrameAttention(WIDTH, **sizes, patch_size=2, heads=1)
+    return FirstFrameAttention(WIDTH, channels=CHANNELS, max_regions=REGIONS, patch_size=2, heads=1)
 
 
 def draw(*shape):
@@ -37,8 +37,7 @@ def scene():
 
 @torch.no_grad()
 def wake(lookup):
-    for layer in (lookup.to_out, lookup.kept, lookup.own, lookup.shown):
-        layer.weight.normal_()
+    lookup.trust.weight.normal_()
     return lookup
 
 
@@ -47,10 +46,10 @@ def test_it_starts_as_nothing_and_takes_nothing_from_a_frame_that_is_not_given(l
     predicted, latents, tokens, first_frame, masks = scene
     frames = (first_frame, torch.zeros_like(first_frame))
     shown, hidden = (lookup.look(frame, masks, moved(frame, FRAMES)) for frame in frames)
-    assert torch.equal(lookup(predicted, latents, tokens, shown), predicted)
+    assert torch.equal(lookup(predicted, latents, tokens, shown, VELOCITY), predicted)
     wake(lookup)
-    assert not torch.allclose(lookup(predicted, latents, tokens, shown), predicted)
-    assert torch.equal(lookup(predicted, latents, tokens, hidden), predicted)
+    assert not torch.allclose(lookup(predicted, latents, tokens, shown, VELOCITY), predicted)
+    assert torch.equal(lookup(predicted, latents, tokens, hidden, VELOCITY), predicted)
 
 
 @torch.no_grad()
@@ -89,8 +88,9 @@ def test_before_training_every_latent_looks_at_its_own_place(lookup, scene):
         lookup.modulation.weight.zero_()
         lookup.modulation.bias.zero_()
         lookup.to_out.weight.fill_(1)
+        lookup.trust.bias.copy_(torch.tensor([0.0, -1.0]).repeat_interleave(4 * CHANNELS))  # in what is found
         zero = torch.zeros(1, CHANNELS, FRAMES, ROWS, COLUMNS)
-        seen.append(lookup(zero, zero, tokens, shown._replace(value=value))[0, 0, 0].flatten())
+        seen.append(lookup(zero, zero, tokens, shown._replace(value=value), VELOCITY)[0, 0, 0].flatten())
     assert (torch.stack(seen).argmax(dim=0) == torch.arange(ROWS * COLUMNS)).all()
 
 
@@ -107,7 +107,7 @@ def test_it_learns_to_copy_what_has_moved(lookup, told):
         shift = int(torch.randint(0, 3, ())) if told else 1
         masks = torch.ones(8, REGIONS, ROWS, COLUMNS)
         shown = lookup.look(first, masks, moved(first, 1, columns=shift if told else 0))
-        frame = lookup(zero, zero, tokens, shown)[:, :, 0]
+        frame = lookup(zero, zero, tokens, shown, VELOCITY)[:, :, 0]
         return (frame[..., shift:] - first[..., : COLUMNS - shift]).square().mean()
 
     before = error().item()
@@ -120,13 +120,20 @@ def test_it_learns_to_copy_what_has_moved(lookup, told):
 
 
 @torch.no_grad()
-def test_with_a_variance_beside_the_prediction_only_the_channels_of_latents_pass_through(scene):
+@pytest.mark.parametrize("has_variance", [False, True])
+def test_full_trust_makes_it_the_prediction_of_the_moved_frame(lookup, scene, has_variance):
+    """Of v, x0 = a x_t - s v (Salimans & Ho 2022): trusting 1/s gives (a x_t - moved)/s, whatever was predicted."""
     predicted, latents, tokens, first_frame, masks = scene
-    sizes = {"channels": CHANNELS, "max_regions": REGIONS, "out_channels": 2 * CHANNELS}
-    lookup = FirstFrameAttention(WIDTH, **sizes, patch_size=2, heads=1)
-    lookup.own.bias.fill_(1)
-    lookup.shown.bias.fill_(2)
-    both = torch.cat([predicted, predicted], dim=1)
-    mended = lookup(both, latents, tokens, lookup.look(first_frame, masks, moved(first_frame, FRAMES)))
-    known = latents + 2 * first_frame.unsqueeze(2)
-    torch.testing.assert_close(mended, both + torch.cat([known, torch.zeros_like(known)], dim=1))
+    signal, noise = 0.6, 0.8
+    lookup.trust.bias[: 4 * CHANNELS] = 1 / noise
+    given = torch.cat([predicted, predicted], dim=1) if has_variance else predicted
+    shown = lookup.look(first_frame, masks, moved(first_frame, FRAMES, columns=1))
+    mended = lookup(given, latents, tokens, shown, VELOCITY)
+    wanted = (signal * latents - shown.moved.frames.transpose(1, 2)) / noise
+    torch.testing.assert_close(mended[:, :CHANNELS], wanted)
+    torch.testing.assert_close(mended[:, CHANNELS:], given[:, CHANNELS:])  # a variance passes through
+
+
+def test_a_schedule_of_another_length_is_refused(lookup):
+    with pytest.raises(ValueError, match="1000"):
+        lookup.know_noise(torch.zeros(50, 2))

@@ -10,7 +10,7 @@ from dianjing.dit.rope import rotate
 from dianjing.train.tracking import Tracking
 
 ROWS, COLUMNS = 4, 6
-SIZES = {"channels": 4, "max_regions": 1, "out_channels": 4, "patch_size": 2, "heads": 2}
+SIZES = {"channels": 4, "max_regions": 1, "patch_size": 2, "heads": 2}
 
 
 def own_places() -> torch.Tensor:
@@ -44,7 +44,7 @@ def look(lookup: FirstFrameAttention, *, given: bool = True) -> None:
     latents, tokens = torch.zeros(1, 4, 1, ROWS, COLUMNS), torch.zeros(1, ROWS * COLUMNS // 4, 16)
     first = torch.ones(1, 4, ROWS, COLUMNS) * given
     still = Moved(first.unsqueeze(1), torch.zeros(1, 1, 1, ROWS, COLUMNS))
-    lookup(latents, latents, tokens, lookup.look(first, torch.zeros(1, 1, ROWS, COLUMNS), still))
+    lookup(latents, latents, tokens, lookup.look(first, torch.zeros(1, 1, ROWS, COLUMNS), still), torch.zeros(1, 2))
 
 
 @torch.no_grad()

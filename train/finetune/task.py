@@ -29,6 +29,7 @@ from dianjing.train.finetune.schedules import noising_of, scheduler_of
 from dianjing.train.finetune.sections import FinetuneModel, FinetuneRun, LoraSection
 from dianjing.train.finetune.texts import STATES, TOKENS, Say
 from dianjing.train.loop import Task
+from dianjing.train.noising import tell_noise
 from dianjing.train.pictures import stack, tile
 from dianjing.train.sets.entries import Entry
 from dianjing.train.sets.shapes import Shape
@@ -130,6 +131,7 @@ class FinetuneTask(Task):
         self.defaults = (pipe.config.default_num_inference_steps, pipe.config.default_guidance_scale)
         self.scheduler = scheduler_of(config.objective, pipe.scheduler)
         self.noising = noising_of(self.scheduler, min_snr_gamma=config.objective.min_snr_gamma)
+        tell_noise(transformer, self.noising)
         self.vae_config = AutoencoderKL.load_config(folder / "vae")
 
     def place(self, device: torch.device, dtype: torch.dtype) -> None:
