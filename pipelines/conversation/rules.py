@@ -46,6 +46,11 @@ HELP = {
     "zh": "请说要画什么或怎么改，例如“左边加一只小狗”“把它变大一点”“换成沙滩”",
 }
 UNKNOWN = {"en": "this model does not know: {}", "zh": "这个模型不认识：{}"}
+ABSENT = {"en": "there is no {} in the picture; add it first", "zh": "图片里没有{}；请先加上"}
+
+
+class AbsentError(NotPossibleError):
+    """Something is to be changed that is not there; its message is the name that a model is taught."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +81,21 @@ class Rules:
                 if (instead := _instead(clause, clauses[0], scene) if clauses else None) is not None:
                     found, clauses = [instead], clauses[1:]
                 else:
-                    found = _edits(clause, scene)
+                    found = self._edits(clause, scene, language)
                 for edit in found:
                     edits.append(edit)
                     scene = scene if isinstance(edit, Undo) else apply(scene, edit)
         if not edits:
             raise NotPossibleError("; ".join([*hints, HELP[language]]))
         return Understood(edits=tuple(edits), hints=hints)
+
+    def _edits(self, clause: Clause, scene: Scene, language: str) -> list[Edit]:
+        try:
+            return _edits(clause, scene)
+        except AbsentError as error:
+            entry = self.names.find_object(str(error))
+            name = entry.names_zh[0] if entry is not None and language == "zh" else str(error)
+            raise NotPossibleError(ABSENT[language].format(name)) from None
 
     def _clauses(self, text: str) -> list[Clause]:
         """Split where one change ends; a part that asks for none belongs to the one before, or else after."""
@@ -187,15 +200,11 @@ def _remove(said: Clause, scene: Scene) -> list[Edit]:
     edits: list[Edit] = []
     for mention, of in sorted(found, key=lambda pair: -(pair[1] if pair[1] is not None else -1)):
         if of is None:
-            raise _missing(mention)
+            raise AbsentError(mention.name)
         count, number = scene.things[of].count, mention.number
         is_some = number is not None and number < count
         edits.append(SetCount(of=of, count=count - number) if is_some and number is not None else Remove(of=of))
     return edits
-
-
-def _missing(mention: Mention) -> NotPossibleError:
-    return NotPossibleError(f"there is no {mention.name} in the picture; add it first")
 
 
 def _about(said: Clause, scene: Scene) -> int | None:
@@ -246,7 +255,7 @@ def _add(said: Clause, scene: Scene) -> list[Edit]:
         if mention.name is None or (is_there and not (adds and (mention.is_new or "more" in said.kinds))):
             continue
         if not (is_there or adds or mention.is_new or "wish" in said.kinds) and said.kinds & ACTIONS:
-            raise _missing(mention)
+            raise AbsentError(mention.name)
         like = _find(mention, scene)
         colour = mention.colour if mention.colour is not None or like is None else scene.things[like].colour
         place = mention.place or (None if said.relation else said.place)
