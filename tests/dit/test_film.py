@@ -56,7 +56,7 @@ def wake(model):
     with torch.no_grad():
         for part in (model.motion_blocks, model.click):
             for name, parameter in part.named_parameters():
-                scale = 0.03 if name.startswith("lookup.") else 0.3
+                scale = 0.02 if name.startswith("lookup.") else 0.3
                 parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
     return model
 
