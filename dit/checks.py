@@ -65,3 +65,5 @@ def _check_click(click: Click, *, batch_size: int, num_frames: int, max_regions:
         raise ValueError(f"clicks for {len(click.masks)} clips, but latents of {batch_size}")
     if num_frames < 2:
         raise ValueError("a click moves something, which takes at least 2 frames")
+    if click.moved is not None and click.moved.frames.shape[1] != num_frames:
+        raise ValueError(f"a click with {click.moved.frames.shape[1]} moved frames, but latents of {num_frames}")

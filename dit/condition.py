@@ -28,7 +28,7 @@ class Condition:
     size: tuple[int, int]  # height and width in latents
     frozen: tuple[FrozenBlock, ...] | None = None  # the blocks for a CPU in bfloat16, where that holds
     film: Film | None = None  # None for a picture
-    clean: Tensor | None = None  # `ClickConditioner.clean` of the steps: (S, 2)
+    mix: Tensor | None = None  # `ClickConditioner.mix` of the steps: (S, 2 + KINDS)
 
     @property
     def num_steps(self) -> int:
@@ -43,8 +43,8 @@ class Condition:
         if not 0 <= step < self.num_steps:
             raise IndexError(f"step {step} is outside the schedule of {self.num_steps} steps")
         of_step = slice(step, step + 1)
-        clean = None if self.clean is None else self.clean[of_step]
-        return replace(self, shifts=self.shifts[of_step], scale_shift=self.scale_shift[of_step], clean=clean)
+        mix = None if self.mix is None else self.mix[of_step]
+        return replace(self, shifts=self.shifts[of_step], scale_shift=self.scale_shift[of_step], mix=mix)
 
     def frames(self, num_frames: int) -> "Condition":
         """The same for the first `num_frames` of those it was made for."""
@@ -83,5 +83,5 @@ class Condition:
             rotation=move(self.rotation).to(self.rotation.dtype),
             size=self.size,
             film=self.film and replace(self.film.apply(move), rotation=self.film.rotation.to(self.shifts.device)),
-            clean=None if self.clean is None else move(self.clean),
+            mix=None if self.mix is None else move(self.mix),
         )

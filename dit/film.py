@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from diffusers.models.attention import FeedForward
 from einops import rearrange
 from torch import Tensor, nn
@@ -15,12 +16,14 @@ from torch import Tensor, nn
 from dianjing.dit.attention import EPS, Attention, KeyValue, LayerNorm
 from dianjing.dit.embeddings import SINUSOID_DIM, sinusoid
 from dianjing.dit.first_frame import FirstFrameAttention, Shown
-from dianjing.dit.motion_field import MotionField
-from dianjing.dit.moving import Moved, Mover
+from dianjing.dit.motion_field import MotionField, corners
+from dianjing.dit.moving import Moved, move, still
 from dianjing.dit.offload import onloaded
 from dianjing.dit.rope import THETA
 
 STRENGTH_SCALE = 1000.0  # picture sides a second to the range of a timestep
+Encode = Callable[[Tensor], Tensor]  # pictures (N, 3, H, W), from -1 to 1, to latents
+SPAN = 9  # points along a side that ways are told for
 FILM_THETA = 100.0  # of places in frames, which are few
 ELAPSED_SCALE = 4.0  # frames since the first one to the same
 
@@ -32,6 +35,7 @@ class Click:
     first_frame: its latents (B, C, Y, X), zeros where it is not given. masks: (B, R, Y, X) in latents, 1 inside.
     phrases: states (B, R, M, T) of the first text encoder, and phrases_mask (B, R, M), 1 for text: a row or region
     without text is not asked to move. strengths: float32 (B, R), a region's mean speed in picture sides a second.
+    moved: latents of the first frame moved as is asked, where a model takes it (`ClickConditioner.with_moved`).
     Source: Follow-Your-Click (arXiv 2403.08268), Sec. 3.
     """
 
@@ -40,6 +44,13 @@ class Click:
     phrases: Tensor
     phrases_mask: Tensor
     strengths: Tensor
+    moved: Moved | None = None
+
+    def apply(self, change: Callable[[Tensor], Tensor]) -> "Click":
+        """The same with a change to every tensor."""
+        names = ("first_frame", "masks", "phrases", "phrases_mask", "strengths")
+        parts = {name: change(getattr(self, name)) for name in names}
+        return Click(**parts, moved=self.moved and self.moved.apply(change))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +180,7 @@ class ClickConditioner(nn.Module):
         self.field: MotionField | None = None
         if first_frame_heads:
             self.field = MotionField(text_dim)
-            self.mover = Mover(channels)
-            self.moved = nn.Conv2d(channels + max_regions, width, patch_size, stride=patch_size, bias=False)
+            self.see_moved = nn.Conv2d(channels + max_regions, width, patch_size, stride=patch_size, bias=False)
             self.lookup = FirstFrameAttention(
                 width, channels=channels, max_regions=max_regions, patch_size=patch_size, heads=first_frame_heads
             )  # fmt: skip
@@ -185,19 +195,33 @@ class ClickConditioner(nn.Module):
         self.strength_of_region.weight.zero_()
         self.region.normal_(std=self.region.shape[1] ** -0.5)
         if self.lookup is not None and self.field is not None:
-            self.moved.weight.zero_()
+            self.see_moved.weight.zero_()
             self.field.start_at_nothing()
-            self.mover.start_at_nothing()
             self.lookup.start_at_nothing()
 
-    def move(self, click: Click, num_frames: int) -> Moved | None:
-        """The first frame moved as the click asks."""
-        if self.field is None:
-            return None
+    def ways(self, click: Click, num_frames: int, *, at: Tensor) -> Tensor:
+        """What a click asks for, as `MotionField` says it at points (S, 2): (B, R, F, S, 2)."""
+        assert self.field is not None
         said = (click.phrases, click.phrases_mask, click.strengths, click.masks)
-        return self.mover(click.first_frame, click.masks, self.field.origins(*said, num_frames=num_frames))
+        return self.field(*said, num_frames=num_frames, at=at)
 
-    def start(self, click: Click, num_frames: int, moved: Moved | None) -> Tensor:
+    @torch.no_grad()
+    def with_moved(self, click: Click, picture: Tensor, masks: Tensor, *, num_frames: int, encode: Encode) -> Click:
+        """A click with its first frame moved as it asks: the picture (B, 3, H, W) itself is, by masks (B, R, H, W),
+        and encoded anew, so that it is as sharp as it was. A model that takes no moved frames gets the click as it is.
+        """
+        if self.field is None:
+            return click
+        ways = self.ways(click, num_frames, at=corners(SPAN, device=picture.device)).unflatten(3, (SPAN, SPAN))
+        moved = move(picture, masks.to(picture.dtype), ways, click.phrases_mask.any(dim=-1))
+        first, rest = click.first_frame.unsqueeze(1), moved.frames[:, 1:]
+        is_given = first.flatten(1).any(dim=1).view(-1, 1, 1, 1, 1)
+        latents = encode(rest.flatten(0, 1)).unflatten(0, rest.shape[:2]) * is_given
+        covered = F.adaptive_avg_pool2d(moved.covered.flatten(0, 1), [*first.shape[-2:]])
+        frames = torch.cat([first, latents.to(first.dtype)], dim=1)
+        return replace(click, moved=Moved(frames, covered.unflatten(0, frames.shape[:2]).to(first.dtype)))
+
+    def start(self, click: Click, num_frames: int, moved: Moved) -> Tensor:
         """(B, F, N, D): the mask is on the first frame, the first frame's latents are on all, and moved as asked.
 
         Where a first frame is shown, each frame also knows how long ago it was: attention over time alone sees who
@@ -210,24 +234,22 @@ class ClickConditioner(nn.Module):
         tokens = torch.cat([first.unsqueeze(1), later.unsqueeze(1).expand(-1, num_frames - 1, -1, -1)], dim=1)
         waves = sinusoid(torch.arange(num_frames, device=tokens.device) * ELAPSED_SCALE).to(tokens)
         is_shown = click.first_frame.flatten(1).any(dim=1)  # (B,)
-        if moved is not None:
-            seen = self.moved(torch.cat(moved, dim=2).flatten(0, 1))
+        if self.lookup is not None:
+            seen = self.see_moved(torch.cat(moved, dim=2).flatten(0, 1))
             tokens = tokens + rearrange(seen, "(b f) d y x -> b f (y x) d", f=num_frames)
         return tokens + is_shown[:, None, None, None] * self.elapsed(waves)[:, None]
 
     def finish(
-        self, predicted: Tensor, latents: Tensor, tokens: Tensor, shown: Shown | None, clean: Tensor | None
+        self, predicted: Tensor, latents: Tensor, tokens: Tensor, shown: Shown | None, mix: Tensor | None
     ) -> Tensor:  # fmt: skip
         """A prediction from latents, both (B, C, F, Y, X), with what is taken over from the first frame."""
-        if self.lookup is None or shown is None or clean is None:
+        if self.lookup is None or shown is None or mix is None:
             return predicted
-        return self.lookup(predicted, latents, tokens, shown, clean)
+        return self.lookup(predicted, latents, tokens, shown, mix)
 
-    def clean(self, timesteps: Tensor) -> Tensor | None:
-        """(T,) -> (T, 2): how much of noisy latents and of a prediction makes clean latents; None without a look-up."""
-        if self.lookup is None:
-            return None
-        return self.lookup.clean[timesteps.round().long().clamp(0, len(self.lookup.clean) - 1)]
+    def mix(self, timesteps: Tensor) -> Tensor | None:
+        """`FirstFrameAttention.mix`; None without a look-up."""
+        return None if self.lookup is None else self.lookup.mix(timesteps)
 
     def phrases(self, click: Click) -> tuple[Tensor, Tensor]:
         """Tokens (B, R M, T) and their mask (B, 1, 1, R M), to be added to scores."""
@@ -264,9 +286,9 @@ def make_film(
             mask = text.new_zeros(1, 1, 1, text.shape[1])
         mask = torch.cat([mask.expand(len(asked), -1, -1, -1), asked], dim=-1)
         text = torch.cat([text, phrases.to(text.dtype)], dim=1)
-        moved = conditioner.move(click, num_frames)
+        moved = click.moved or still(click.first_frame, click.masks.shape[1], num_frames)
         start = conditioner.start(click, num_frames, moved)
-        if conditioner.lookup is not None and moved is not None:
+        if conditioner.lookup is not None:
             shown = conditioner.lookup.look(click.first_frame, click.masks, moved)
     said = []
     for block in blocks:

@@ -18,26 +18,43 @@ HEAD_DIM = 32
 FINEST = 2.0  # radians a latent: the fastest of a head's pairs
 COARSEST = 0.05
 NUM_TIMESTEPS = 1000
+KINDS = 4  # of places, see `kinds`
+POINTS = 17  # of timesteps, between which lines are drawn
+LEAST_NOISE = 0.02
+CERTAIN_SCALE = 10.0  # learns that much faster than other weights
 SHARPNESS = 2.0  # a head's first look: how much more its own place counts than those further away
 
 
 class Shown(NamedTuple):
     """Of the first frame, every latent a place: keys, turned, and values (B, S, H, E); turns of places (S, E/2, 2);
-    the same moved as the clicks ask, every frame; whether it is given at all, (B,) 0 or 1.
+    the same moved as the clicks ask, every frame; what kind of place each one is (B, F, KINDS, Y, X); whether it is
+    given at all, (B,) 0 or 1.
     """
 
     key: Tensor
     value: Tensor
     turns: Tensor
     moved: Moved
+    kinds: Tensor
     given: Tensor
 
     def apply(self, change: Callable[[Tensor], Tensor]) -> "Shown":
         """The same with a change to every tensor that has rows."""
-        return Shown(change(self.key), change(self.value), self.turns, self.moved.apply(change), change(self.given))
+        moved, kinds, given = self.moved.apply(change), change(self.kinds), change(self.given)
+        return Shown(change(self.key), change(self.value), self.turns, moved, kinds, given)
 
     def first(self, num_frames: int) -> "Shown":
-        return self._replace(moved=self.moved.first(num_frames))
+        return self._replace(moved=self.moved.first(num_frames), kinds=self.kinds[:, :num_frames])
+
+
+def kinds_of(covered: Tensor) -> Tensor:
+    """What regions (B, F, R, Y, X), 0 to 1, make of each place, (B, F, KINDS, Y, X): it stays as it is, something has
+    moved there, something has moved away from there; or nothing is asked in the whole clip, and nobody knows.
+    """
+    now = covered.amax(dim=2)
+    before = now[:, :1] * (1 - now)
+    asked = (covered.flatten(1).amax(dim=1) > 0).to(covered).view(-1, 1, 1, 1)
+    return torch.stack([asked * (1 - now - before), now, before, (1 - asked).expand_as(now)], dim=2)
 
 
 def place_rotation(rows: int, columns: int, *, device: torch.device | None = None) -> Tensor:
@@ -59,6 +76,7 @@ class FirstFrameAttention(nn.Module):
     Source: the copying of pointer networks (arXiv 1506.03134), in two dimensions.
 
     clean (timesteps, 2): how much of noisy latents and of a prediction makes clean latents (`know_noise`).
+    certain (KINDS, POINTS): how far each kind of place follows the moved frame, from the first timestep to the last.
     """
 
     clean: Tensor
@@ -73,6 +91,7 @@ class FirstFrameAttention(nn.Module):
         self.modulation = nn.Linear(width, 2 * places * inner)
         self.to_out = nn.Linear(inner, channels)
         self.trust = nn.Linear(width, 2 * places * channels)
+        self.certain = nn.Parameter(torch.empty(KINDS, POINTS))
         self.register_buffer("clean", torch.zeros(NUM_TIMESTEPS, 2))
         self.start_at_nothing()
 
@@ -86,6 +105,7 @@ class FirstFrameAttention(nn.Module):
             assert layer.bias is not None
             layer.bias.zero_()
             layer.bias[::2] = SHARPNESS
+        self.certain.zero_()
         self.trust.weight.zero_()
         self.trust.bias.zero_()
 
@@ -100,6 +120,16 @@ class FirstFrameAttention(nn.Module):
             )
         self.clean.copy_(clean)
 
+    def mix(self, timesteps: Tensor) -> Tensor:
+        """(T,) -> (T, 2 + KINDS): `clean` of each, and how far each kind of place follows the moved frame."""
+        share = timesteps.float().clamp(0, NUM_TIMESTEPS - 1) / (NUM_TIMESTEPS - 1) * (POINTS - 1)
+        before = share.long().clamp(max=POINTS - 2)
+        low, high = self.certain.T[before].float(), self.certain.T[before + 1].float()
+        certain = CERTAIN_SCALE * torch.lerp(low, high, (share - before).unsqueeze(-1))
+        clean = self.clean[timesteps.round().long().clamp(0, NUM_TIMESTEPS - 1)].float()
+        # in full where the clean latents are the moved frame's: see forward
+        return torch.cat([clean, certain / (-clean[:, 1:]).clamp_min(LEAST_NOISE)], dim=-1)
+
     def look(self, first_frame: Tensor, masks: Tensor, moved: Moved) -> Shown:
         """What is to be found in a first frame (B, C, Y, X) with masks (B, R, Y, X); zeros where it is not given."""
         turns = place_rotation(*first_frame.shape[-2:], device=first_frame.device)
@@ -109,7 +139,7 @@ class FirstFrameAttention(nn.Module):
         )
         given = first_frame.flatten(1).any(dim=1).to(key.dtype)
         key = rotate(key.float(), turns.unsqueeze(-3)).to(key.dtype)
-        return Shown(key, value, turns, moved, given)
+        return Shown(key, value, turns, moved, kinds_of(moved.covered), given)
 
     def query(self, tokens: Tensor, shown: Shown, *, rows: int, columns: int) -> Tensor:
         """(B, F S, H, E) of tokens (B F, N, D): frames of rows x columns latents, in the order of their tokens."""
@@ -119,10 +149,11 @@ class FirstFrameAttention(nn.Module):
         turns = turns.repeat(query.shape[1] // (rows * columns), 1, 1, 1)
         return rotate(query.float(), turns).to(shown.key.dtype)
 
-    def forward(self, predicted: Tensor, latents: Tensor, tokens: Tensor, shown: Shown, clean: Tensor) -> Tensor:
+    def forward(self, predicted: Tensor, latents: Tensor, tokens: Tensor, shown: Shown, mix: Tensor) -> Tensor:
         """A prediction from latents, both (B, C, F, Y, X), mended; tokens (B F, N, D) are those it was made of.
 
-        clean (B or 1, 2): `self.clean` of the step.
+        mix (B or 1, 2 + KINDS): `self.mix` of the step. From the prediction p of v to that of clean latents x it is
+        -(x - x(p)) / s, with the share s of noise: so far goes what is certain, and the tokens say what to change.
         """
         batch, channels, frames, height, width = latents.shape
         patch = self.patch_size
@@ -135,8 +166,10 @@ class FirstFrameAttention(nn.Module):
         hidden = F.gelu(torch.addcmul(shift, hidden, 1 + scale))
         found = rearrange(self.to_out(hidden), "b (f y x p q) c -> b c f (y p) (x q)", **grid)
         trust = rearrange(self.trust(tokens), "(b f) (y x) (k p q c) -> k b c f (y p) (x q)", k=2, **grid)
-        of_noisy, of_predicted = clean.to(latents.dtype).view(-1, 2, 1, 1, 1, 1).unbind(1)
+        of_noisy, of_predicted = mix[:, :2].to(latents.dtype).view(-1, 2, 1, 1, 1, 1).unbind(1)
+        certain = torch.einsum("bfkyx,bk->bfyx", shown.kinds, mix[:, 2:].expand(batch, -1).to(shown.kinds))
         drawn = of_noisy * latents + of_predicted * predicted[:, :channels]
-        missing = trust[0] * (shown.moved.frames.transpose(1, 2) - drawn) + trust[1] * (found - drawn)
+        missing = (trust[0] + certain.unsqueeze(1)) * (shown.moved.frames.transpose(1, 2) - drawn)
+        missing = missing + trust[1] * (found - drawn)
         missing = F.pad(missing, (0,) * 7 + (predicted.shape[1] - channels,))  # a variance is not known
         return predicted - shown.given.view(batch, 1, 1, 1, 1) * missing

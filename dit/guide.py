@@ -31,7 +31,7 @@ class Guide:
     rotation: Tensor  # (N, E/2, 2)
     scale_shift: Tensor  # (B, 2D)
     film: Film | None = None
-    clean: Tensor | None = None  # (B or 1, 2), as in `Condition`
+    mix: Tensor | None = None  # (B or 1, 2 + KINDS), as in `Condition`
 
 
 def guide_from_condition(condition: Condition, latents: Tensor) -> Guide:
@@ -50,7 +50,7 @@ def guide_from_condition(condition: Condition, latents: Tensor) -> Guide:
         rotation=condition.rotation,
         scale_shift=condition.scale_shift[0],
         film=condition.film,
-        clean=condition.clean,
+        mix=condition.mix,
     )
 
 

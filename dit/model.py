@@ -201,7 +201,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             size=size,
             frozen=freeze(self.blocks) if can_run_frozen(text) else None,
             film=film,
-            clean=None if self.click is None else self.click.clean(timesteps),
+            mix=None if self.click is None else self.click.mix(timesteps),
         )
 
     def forward(
@@ -246,9 +246,9 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             else:
                 rotation = rotation_from_pairs(*image_rotary_emb, device=latents.device)
             scale_shift = self.norm_out.scale_shift(temb)
-            clean = None if self.click is None else self.click.clean(timestep.expand(batch_size))
+            mix = None if self.click is None else self.click.mix(timestep.expand(batch_size))
             guide = Guide(
-                temb=temb, text=text, mask=mask, rotation=rotation, scale_shift=scale_shift, film=film, clean=clean
+                temb=temb, text=text, mask=mask, rotation=rotation, scale_shift=scale_shift, film=film, mix=mix
             )
         tokens = self.pos_embed(rearrange(latents, "b c f y x -> (b f) c y x"))  # (B F, N, D)
         if guide.film is not None and guide.film.start is not None:
@@ -259,7 +259,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         axes = {"y": rows, "p": patch, "q": patch, "f": num_frames}
         sample = rearrange(self.proj_out(tokens), "(b f) (y x) (p q c) -> b c f (y p) (x q)", **axes)
         if guide.film is not None and self.click is not None:
-            sample = self.click.finish(sample, latents, tokens, guide.film.shown, guide.clean)
+            sample = self.click.finish(sample, latents, tokens, guide.film.shown, guide.mix)
         sample = sample.reshape(batch_size, self.out_channels, *hidden_states.shape[2:])
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 

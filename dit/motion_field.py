@@ -3,9 +3,6 @@
 B batch, R regions, F frames, H hidden width, S places of a frame (Y x X latents); places and ways in picture sides.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,26 +15,16 @@ TIME_SCALE, STRENGTH_SCALE = 1.0, 20.0  # frames, and picture sides a second, to
 SIZES = 4  # of a region: mean place and spread, (x, y) each
 
 
-class Origins(NamedTuple):
-    """Where each place of each region comes from: the nearest latent of the first frame, flat, (B, R, F, S); what is
-    left to its middle, in latents, (B, R, F, S, 2); which regions are asked to move, (B, R).
-    """
-
-    nearest: Tensor
-    rest: Tensor
-    asked: Tensor
-
-    def apply(self, change: Callable[[Tensor], Tensor]) -> "Origins":
-        return Origins(*(change(part) for part in self))
-
-    def first(self, num_frames: int) -> "Origins":
-        return Origins(self.nearest[:, :, :num_frames], self.rest[:, :, :num_frames], self.asked)
-
-
 def places(rows: int, columns: int, *, device: torch.device | None = None) -> Tensor:
     """Middles of latents, (S, 2) as (x, y)."""
     y, x = ((torch.arange(n, dtype=torch.float32, device=device) + 0.5) / n for n in (rows, columns))
     return torch.stack([x.repeat(rows), y.repeat_interleave(columns)], dim=-1)
+
+
+def corners(side: int, *, device: torch.device | None = None) -> Tensor:
+    """Points that span the picture to its borders, (side x side, 2) as (x, y)."""
+    line = torch.linspace(0, 1, side, device=device)
+    return torch.stack([line.repeat(side), line.repeat_interleave(side)], dim=-1)
 
 
 def region_sizes(masks: Tensor) -> Tensor:
@@ -80,8 +67,10 @@ class MotionField(nn.Module):
             layer.weight.zero_()
             layer.bias.zero_()
 
-    def forward(self, phrases: Tensor, mask: Tensor, strengths: Tensor, masks: Tensor, *, num_frames: int) -> Tensor:
-        """Ways (B, R, F, S, 2) from each place back to its origin.
+    def forward(
+        self, phrases: Tensor, mask: Tensor, strengths: Tensor, masks: Tensor, *, num_frames: int, at: Tensor
+    ) -> Tensor:
+        """Ways (B, R, F, S, 2) from each place of `at` (S, 2) back to its origin.
 
         phrases (B, R, M, T) with mask (B, R, M), strengths (B, R), masks (B, R, Y, X); all as in `Click`.
         """
@@ -104,21 +93,10 @@ class MotionField(nn.Module):
         for layer in self.trunk:
             x = x + F.silu(layer(x))
         middle, spread = sizes.unsqueeze(2).chunk(2, dim=-1)
-        away = places(*masks.shape[-2:], device=masks.device) - middle  # (B, R, S, 2)
+        away = at - middle  # (B, R, S, 2)
         turned = self.affine(x).float().unflatten(-1, (2, 3))  # (B, R, F, 2, 3)
         straight = turned[..., None, :, 2] + torch.einsum("brfij,brsj->brfsi", turned[..., :2], away)
         relative = torch.cat([away, away / spread.clamp_min(0.02)], dim=-1).clamp(-4, 4)
         scale, shift = self.modulation(x).unsqueeze(-2).chunk(2, dim=-1)
         bent = self.bend(F.silu(self.place(relative.to(dtype)).unsqueeze(2) * (1 + scale) + shift))
         return straight + bent.float()
-
-    def origins(self, phrases: Tensor, mask: Tensor, strengths: Tensor, masks: Tensor, *, num_frames: int) -> Origins:
-        """The same as latents of the first frame to be taken."""
-        rows, columns = masks.shape[-2:]
-        way = self(phrases, mask, strengths, masks, num_frames=num_frames)
-        asked = mask.any(dim=-1)  # (B, R)
-        at = places(rows, columns, device=masks.device) + way * asked[:, :, None, None, None]
-        at = at * at.new_tensor([columns, rows]) - 0.5  # in latents, middles at whole numbers
-        nearest = torch.stack([at[..., 0].round().clamp(0, columns - 1), at[..., 1].round().clamp(0, rows - 1)], dim=-1)
-        index = (nearest[..., 1] * columns + nearest[..., 0]).long()
-        return Origins(index, (at - nearest).clamp(-1, 1), asked)

@@ -1,6 +1,6 @@
-"""The first frame, moved: what a motion field says, done to latents.
+"""The first frame, moved: what a motion field says, done to a picture.
 
-B batch, R regions, F frames, C channels; latents are (B, C, Y, X), S places of them a frame.
+B batch, R regions, F frames, C channels, H height, W width; pictures have any range.
 """
 
 from collections.abc import Callable
@@ -9,17 +9,15 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
-from dianjing.dit.motion_field import Origins
-
-POWERS = tuple((i, j) for i in range(4) for j in range(4 - i))  # of what is left to the middle of a latent, (x, y)
-FULL = 0.25  # of a latent: a region that covers more of it has it whole
-REACH = 5  # latents: how far what was behind a region is filled in from
+EDGE_PX = 1  # around a mask, where an object's colours still show
 
 
 class Moved(NamedTuple):
-    """Frames (B, F, C, Y, X) made of the first one, and where regions are in them (B, F, R, Y, X), 0 to 1."""
+    """Frames (B, F, C, H, W) made of the first one, and where regions are in them (B, F, R, H, W), 0 to 1: a picture's
+    or, with Y and X in place of H and W, latents.
+    """
 
     frames: Tensor
     covered: Tensor
@@ -31,66 +29,59 @@ class Moved(NamedTuple):
         return Moved(*(part[:, :num_frames] for part in self))
 
 
-def take(source: Tensor, places: Tensor) -> Tensor:
-    """What is at places (B, R, F, S) of source (B, R or 1, S, T): (B, R, F, S, T)."""
-    wide = places.flatten(2).unsqueeze(-1).expand(-1, -1, -1, source.shape[-1])
-    return source.expand(-1, places.shape[1], -1, -1).gather(2, wide).unflatten(2, places.shape[2:])
+def still(first_frame: Tensor, regions: int, num_frames: int) -> Moved:
+    """A first frame (B, C, H, W) that nothing is asked of."""
+    frames = first_frame.unsqueeze(1).expand(-1, num_frames, -1, -1, -1)
+    return Moved(frames, frames.new_zeros(*frames.shape[:2], regions, *frames.shape[3:]))
 
 
-class Mover(nn.Module):
-    """Takes each latent of a region from where it comes, and cuts it anew where it lies between latents.
+def move(picture: Tensor, masks: Tensor, ways: Tensor, asked: Tensor) -> Moved:
+    """A picture (B, C, H, W) of which each region of masks (B, R, H, W) goes its own way, over what was behind it.
 
-    Latents of a picture moved by a part of one are nearly linear in those around, with weights that are smooth in the
-    part: a polynomial. Starts as the nearest latent.
+    ways (B, R, F, P, Q, 2) lead back, (x, y) in picture sides, from points that span the picture to its borders. What
+    is asked (B, R) moves; later regions lie over earlier ones, and what was behind is filled in from around.
     """
+    size, frames = picture.shape[-2:], ways.shape[2]
+    asked = asked.to(picture.dtype)[:, :, None, None]
+    y, x = (2 * (torch.arange(n, dtype=ways.dtype, device=ways.device) + 0.5) / n - 1 for n in size)
+    own = torch.stack([x.expand(size), y.unsqueeze(1).expand(size)], dim=-1)  # (H, W, 2)
+    there = own.expand(ways.shape[0] * ways.shape[1] * frames, -1, -1, -1)
+    way = F.grid_sample(rearrange(ways, "b r f p q c -> (b r f) c p q"), there, align_corners=True)
+    origins = (own + 2 * way.permute(0, 2, 3, 1)).to(picture.dtype)
+    how = {"b": len(picture), "f": frames}
+    pieces = F.grid_sample(
+        picture[:, None, None].expand(-1, masks.shape[1], frames, -1, -1, -1).flatten(0, 2), origins,
+        mode="bicubic", padding_mode="border", align_corners=False,
+    )  # fmt: skip
+    covered = F.grid_sample(
+        (masks * asked)[:, :, None, None].expand(-1, -1, frames, -1, -1, -1).flatten(0, 2), origins, align_corners=False
+    )
+    pieces = rearrange(pieces, "(b r f) c h w -> b f r c h w", **how)
+    covered = rearrange(covered, "(b r f) 1 h w -> b f r h w", **how)
+    behind = fill(picture, (masks * asked).amax(dim=1, keepdim=True))
+    moved = behind.unsqueeze(1).expand(-1, frames, -1, -1, -1)
+    for piece, over in zip(pieces.unbind(2), covered.unbind(2), strict=True):
+        moved = torch.lerp(moved, piece, over.unsqueeze(2))
+    moved = moved.clamp(picture.amin(), picture.amax())  # a cubic goes beyond
+    return Moved(
+        torch.cat([picture.unsqueeze(1), moved[:, 1:]], dim=1),
+        torch.cat([(masks * asked).unsqueeze(1), covered[:, 1:]], dim=1),
+    )
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
-        self.cut = nn.Conv2d(channels, len(POWERS) * channels, 3, padding=1, padding_mode="replicate", bias=False)
-        self.cut_mask = nn.Conv2d(1, len(POWERS), 3, padding=1, bias=False)
-        self.start_at_nothing()
 
-    @torch.no_grad()
-    def start_at_nothing(self) -> None:
-        """What is nearest, as it is."""
-        for layer in (self.cut, self.cut_mask):
-            layer.weight.zero_()
-            for channel in range(layer.weight.shape[1]):
-                layer.weight[channel, channel, 1, 1] = 1
+def fill(picture: Tensor, hidden: Tensor) -> Tensor:
+    """A picture (B, C, H, W) with what is around in place of what is hidden (B, 1, H, W).
 
-    def forward(self, first_frame: Tensor, masks: Tensor, origins: Origins) -> Moved:
-        """A first frame with masks (B, R, Y, X); regions that are not asked to move stay."""
-        rows, columns = first_frame.shape[-2:]
-        x, y = origins.rest.to(first_frame.dtype).unbind(-1)
-        powers = torch.stack([x**i * y**j for i, j in POWERS], dim=-1)  # (B, R, F, S, P)
-        every = rearrange(self.cut(first_frame), "b t y x -> b 1 (y x) t")
-        pieces = take(every, origins.nearest).unflatten(-1, (len(POWERS), self.channels))
-        pieces = torch.einsum("brfspc,brfsp->brfsc", pieces, powers)
-        asked = origins.asked.to(first_frame.dtype)[:, :, None, None]
-        masks = masks.to(first_frame.dtype)
-        cut = self.cut_mask(rearrange(masks, "b r y x -> (b r) 1 y x"))
-        cut = rearrange(cut, "(b r) p y x -> b r (y x) p", r=masks.shape[1])
-        covered = (take(cut, origins.nearest) * powers).sum(dim=-1).clamp(0, 1) * asked  # (B, R, F, S)
-        frames = rearrange(_fill(first_frame, masks * asked), "b c y x -> b 1 (y x) c")
-        for piece, over in zip(pieces.unbind(1), covered.unbind(1), strict=True):
-            share = (over / FULL).clamp(max=1).unsqueeze(-1)
-            frames = frames + share * (piece - frames)
-        return Moved(
-            rearrange(frames, "b f (y x) c -> b f c y x", y=rows),
-            rearrange(covered, "b r f (y x) -> b f r y x", x=columns),
+    Source: push and pull (Gortler et al. 1996, "The Lumigraph", Sec. 3.4).
+    """
+    hidden = F.max_pool2d(hidden, 2 * EDGE_PX + 1, stride=1, padding=EDGE_PX)
+    values, weights = [picture * (1 - hidden)], [1 - hidden]
+    while max(values[-1].shape[-2:]) > 1:
+        values, weights = (
+            [*parts, F.avg_pool2d(parts[-1], 2, ceil_mode=True, count_include_pad=False)] for parts in (values, weights)
         )
-
-
-def _fill(first_frame: Tensor, masks: Tensor) -> Tensor:
-    """The first frame with what is around in place of what is under masks (B, R, Y, X)."""
-    hidden = (masks.amax(dim=1, keepdim=True) / FULL).clamp(max=1)
-    seen = 1 - hidden
-
-    def mean(of: Tensor, reach: int) -> Tensor:
-        return F.avg_pool2d(of, reach, stride=1, padding=reach // 2, count_include_pad=True)
-
-    whole = (first_frame * seen).sum(dim=(2, 3), keepdim=True) / seen.sum(dim=(2, 3), keepdim=True).clamp_min(1e-3)
-    weight = mean(seen, REACH)
-    near = (mean(first_frame * seen, REACH) + 1e-3 * whole) / (weight + 1e-3)
-    return first_frame * seen + near * hidden
+    filled = values.pop() / weights.pop().clamp_min(1e-6)
+    for value, weight in zip(reversed(values), reversed(weights), strict=True):
+        around = F.interpolate(filled, value.shape[-2:], mode="bilinear", align_corners=False)
+        filled = value + (1 - weight) * around
+    return filled

@@ -4,7 +4,7 @@ B batch of films, F frames; latents are B C F Y X.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from os import PathLike
@@ -58,9 +58,8 @@ def look_ahead_film(
 
 def without_phrases_first(click: Click) -> Click:
     """2B rows: first those of the click without its phrases, then as it is."""
-    both = {name: torch.cat([tensor, tensor]) for name, tensor in vars(click).items()}
-    both["phrases_mask"] = torch.cat([torch.zeros_like(click.phrases_mask), click.phrases_mask])
-    return Click(**both)
+    both = click.apply(lambda tensor: torch.cat([tensor, tensor]))
+    return replace(both, phrases_mask=torch.cat([torch.zeros_like(click.phrases_mask), click.phrases_mask]))
 
 
 class FilmPipeline(DenoisingPipeline):

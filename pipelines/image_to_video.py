@@ -26,6 +26,7 @@ from dianjing.pipelines.segmenting import GrabCut, Segmenter
 from dianjing.pipelines.stillness import keep_still
 from dianjing.pipelines.text import encode, tokenize
 
+ENCODED_AT_ONCE = 8  # frames
 logger = logging.get_logger(__name__)
 
 
@@ -102,7 +103,7 @@ class ImageToVideoPipeline(FilmPipeline):
         masks = self._masks(picture, regions, how)
         given = _NOTHING_GIVEN if prompt else _NOTHING_GIVEN | self._silence()
         text = self._encode(prompt or None, negative_prompt, given, num_images_per_prompt=batch_size)
-        click = self._clicked(np.asarray(fitted), masks, regions, batch_size=batch_size)
+        click = self._clicked(np.asarray(fitted), masks, regions, num_frames=num_frames, batch_size=batch_size)
         if latents is None:
             latents = draw_noise(shape, generator, device=self._execution_device)
         latents = self._draw(
@@ -156,25 +157,36 @@ class ImageToVideoPipeline(FilmPipeline):
                 raise ValueError(f"nothing of the region of {region.motion!r} is left in the picture ({how})")
         return np.stack(masks)
 
-    def _clicked(self, picture: np.ndarray, masks: np.ndarray, regions: Sequence[Region], *, batch_size: int) -> Click:
+    def _clicked(
+        self, picture: np.ndarray, masks: np.ndarray, regions: Sequence[Region], *, num_frames: int, batch_size: int
+    ) -> Click:  # fmt: skip
         """The same picture and clicks for every film of the batch."""
         device, dtype = self._execution_device, self.transformer.dtype
         pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].to(device, self.vae.dtype) / 127.5 - 1
-        first_frame = self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor
+        first_frame = self._encode_pixels(pixels)
         most, (rows, columns) = self.transformer.config.max_regions, first_frame.shape[-2:]
-        covered = torch.zeros(1, most, rows, columns, device=device)
-        covered[0, : len(masks)] = adaptive_avg_pool2d(torch.from_numpy(masks).float(), (rows, columns)).to(device)
+        whole = torch.zeros(1, most, *masks.shape[1:], device=device)
+        whole[0, : len(masks)] = torch.from_numpy(masks).to(whole)
+        covered = adaptive_avg_pool2d(whole, (rows, columns))
         strengths = torch.zeros(1, most, device=device)
         strengths[0, : len(regions)] = torch.tensor([self.motions.speed(r.motion, r.strength) for r in regions])
         phrases = [region.motion for region in regions] + [""] * (most - len(regions))
         ids, mask = (t.to(device) for t in tokenize(self.tokenizer, phrases, length=self._phrase_length(phrases)))
         states = self.text_encoder(ids, attention_mask=mask)[0]
         mask[len(regions) :] = 0
-        click = {
-            "first_frame": first_frame.to(dtype), "masks": covered.to(dtype), "phrases": states[None].to(dtype),
-            "phrases_mask": mask[None], "strengths": strengths,
-        }  # fmt: skip
-        return Click(**{name: tensor.repeat_interleave(batch_size, dim=0) for name, tensor in click.items()})
+        click = Click(
+            first_frame=first_frame.to(dtype), masks=covered.to(dtype), phrases=states[None].to(dtype),
+            phrases_mask=mask[None], strengths=strengths,
+        )  # fmt: skip
+        click = self.transformer.click.with_moved(
+            click, pixels, whole, num_frames=num_frames, encode=self._encode_pixels
+        )
+        return click.apply(lambda tensor: tensor.repeat_interleave(batch_size, dim=0))
+
+    def _encode_pixels(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W), from -1 to 1, to latents."""
+        parts = [self.vae.encode(part).latent_dist.mode() for part in pixels.to(self.vae.dtype).split(ENCODED_AT_ONCE)]
+        return torch.cat(parts) * self.vae.config.scaling_factor
 
     def _silence(self) -> dict[str, Tensor]:
         """States of an empty prompt, which says nothing of the picture."""

@@ -20,7 +20,8 @@ from transformers import (
     T5EncoderModel,
 )
 
-from dianjing.dit import DiT
+from dianjing.dit import Click, DiT
+from dianjing.dit.motion_field import places
 from dianjing.train import objectives
 from dianjing.train.clicks import CLICK_KEYS, make_click
 from dianjing.train.data import Batch, Bucket, ClipSample
@@ -30,12 +31,12 @@ from dianjing.train.pictures import stack, tile, to_pixels, to_uint8
 from dianjing.train.principal import as_convolution
 from dianjing.train.sections import TextToImageModel, TextToImageObjective, TextToImageSamples
 from dianjing.train.texts import TEXT_KEYS, BilingualCaptions
-from dianjing.train.tracking import Tracking
+from dianjing.train.tracking import Tracking, error_of_ways
 from dianjing.train.weights import load_weights, save_module
 
 TRAINED_PARTS = ("transformer", "text_encoder", "text_encoder_2")
 FILM_PARTS = ("motion_blocks.", "click.")  # of the transformer; a picture model has none
-FIELD_PARTS = ("click.field.", "click.mover.")
+FIELD_PARTS = "click.field."
 
 
 def _is_trained(name: str, trained: str) -> bool:
@@ -137,8 +138,7 @@ class TextToImageTask(Task):
             click = self.transformer.click
             assert click is not None, "checked in the run file"
             assert click.lookup is not None, "checked in the run file"
-            assert click.field is not None, "checked in the run file"
-            self.tracking = Tracking(click.lookup, click.field)
+            self.tracking = Tracking(click.lookup)
             captions.track(side)
         self.encode_pictures, self.predict = self._encode_pictures, self._predict
 
@@ -164,58 +164,63 @@ class TextToImageTask(Task):
         return {"latents": latents, "timestep": self.noising.timestep(positions)}
 
     def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
-        if self.trained == "field":
-            return self._moved(batch)
         latents, timestep = self.encode_pictures(batch["images"]), noise["timestep"]
+        click = None
+        if CLICK_KEYS[0] in batch:
+            click = self._click(batch, batch["images"][:, 0], latents[:, :, 0], num_frames=latents.shape[2])
+        metrics: dict[str, Tensor] = {}
+        if "ways_back" in batch and self.trained != "film":  # which leaves the field as it is
+            metrics["ways_back"] = self._error_of_ways(click, batch["ways_back"])
+        if self.trained == "field":
+            return {"loss": metrics["ways_back"], **metrics}
         noisy = self.noising.noisy(latents, noise["latents"], timestep)
         target = self.noising.target(latents, noise["latents"], timestep)
-        text = [batch[key] for key in TEXT_KEYS]
-        clicked = None
-        if CLICK_KEYS[0] in batch:
-            clicked = (latents[:, :, 0], [batch[key] for key in CLICK_KEYS])
-        predicted = self.predict(noisy, timestep, text, clicked)
+        predicted = self.predict(noisy, timestep, [batch[key] for key in TEXT_KEYS], click)
         errors = (predicted.float() - target).square().flatten(1).mean(dim=1)
-        metrics = {"loss": (errors * self.noising.weight(timestep)).mean(), "v_error": errors.mean()}
-        if self.tracking is not None:
-            if "sources" in batch:
-                metrics["tracking"] = self.tracking.error(batch["sources"])
-            if "ways_back" in batch:
-                metrics["ways_back"] = self.tracking.error_of_ways(batch["ways_back"])
-            told = sum(metrics.get(name, 0) for name in ("tracking", "ways_back"))
-            metrics["loss"] = metrics["loss"] + self.objective.tracking * told
-        return metrics
+        metrics |= {"loss": (errors * self.noising.weight(timestep)).mean(), "v_error": errors.mean()}
+        if self.tracking is not None and "sources" in batch:
+            metrics["tracking"] = self.tracking.error(batch["sources"])
+        told = sum(metrics.get(name, 0) for name in ("tracking", "ways_back"))
+        return metrics | {"loss": metrics["loss"] + self.objective.tracking * told}
 
-    def _moved(self, batch: Batch) -> dict[str, Tensor]:
-        """Of the motion field and what moves latents by it: errors of the ways in latents, and of moved frames."""
-        conditioner, latents = self.transformer.click, self.encode_pictures(batch["images"])
-        assert self.tracking is not None, "checked in the run file"
-        assert conditioner is not None, "checked in the run file"
-        click = make_click(self.text_encoder, latents[:, :, 0], [batch[key] for key in CLICK_KEYS])
-        moved = conditioner.move(click, latents.shape[2])
-        assert moved is not None
-        ways = self.tracking.error_of_ways(batch["ways_back"])
-        shown = batch["shows_first"].view(-1, 1, 1, 1, 1)
-        error = ((moved.frames - latents.transpose(1, 2)).square() * shown).mean()
-        return {"loss": ways + error, "ways_back": ways, "moved": error}
+    def _error_of_ways(self, click: Click | None, truth: Tensor) -> Tensor:
+        conditioner = self.transformer.click
+        assert click is not None
+        assert conditioner is not None
+        at = places(*truth.shape[3:5], device=truth.device)
+        return error_of_ways(conditioner.ways(click, truth.shape[2], at=at), truth)
+
+    def _click(self, batch: Batch, pictures: Tensor, first_frame: Tensor, *, num_frames: int) -> Click:
+        """What the tensors of CLICK_KEYS ask of pictures uint8 (B, H, W, 3), whose latents are first_frame."""
+        click = make_click(self.text_encoder, first_frame, [batch[key] for key in CLICK_KEYS])
+        if self.transformer.click is None or self.trained == "field":
+            return click
+        masks, pixels = batch[CLICK_KEYS[0]], to_pixels(pictures)
+        return self.transformer.click.with_moved(
+            click, pixels, masks, num_frames=num_frames, encode=self._encode_pixels
+        )
 
     @torch.no_grad()
     def _encode_pictures(self, images: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) or (B, F, H, W, 3) to latents."""
+        latents = self._encode_pixels(to_pixels(images.flatten(0, -4)))
+        return latents if images.ndim == 4 else rearrange(latents, "(b f) c y x -> b c f y x", b=len(images))
+
+    @torch.no_grad()
+    def _encode_pixels(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W), from -1 to 1, to latents."""
         vae, convolution = self.frozen
-        pixels = to_pixels(images.flatten(0, -4))
-        with torch.autocast(images.device.type, enabled=False):  # its weights are in their dtype
+        with torch.autocast(pixels.device.type, enabled=False):  # its weights are in their dtype
             if convolution is not None:
                 latents = convolution(pixels)
             else:
                 latents, _ = vae.quant_conv(vae.encoder(pixels.to(vae.dtype))).float().chunk(2, dim=1)
-        latents = latents.contiguous() * vae.config.scaling_factor
-        return latents if images.ndim == 4 else rearrange(latents, "(b f) c y x -> b c f y x", b=len(images))
+        return latents.contiguous() * vae.config.scaling_factor
 
     def _predict(
-        self, noisy: Tensor, timestep: Tensor, text: Sequence[Tensor],
-        clicked: tuple[Tensor, Sequence[Tensor]] | None = None,
+        self, noisy: Tensor, timestep: Tensor, text: Sequence[Tensor], click: Click | None = None
     ) -> Tensor:  # fmt: skip
-        """text: tensors of TEXT_KEYS; clicked: latents of the first frames, and tensors of CLICK_KEYS."""
+        """text: tensors of TEXT_KEYS."""
         ids, mask, ids_t5, mask_t5 = text
         states = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         states_t5 = self.text_encoder_2(input_ids=ids_t5, attention_mask=mask_t5).last_hidden_state
@@ -223,8 +228,7 @@ class TextToImageTask(Task):
             noisy, timestep.to(noisy.dtype),
             encoder_hidden_states=states, text_embedding_mask=mask,
             encoder_hidden_states_t5=states_t5, text_embedding_mask_t5=mask_t5,
-            click=None if clicked is None else make_click(self.text_encoder, *clicked),
-            return_dict=False,
+            click=click, return_dict=False,
         )[0]  # fmt: skip
 
     def grid(self) -> np.ndarray:
@@ -246,25 +250,26 @@ class TextToImageTask(Task):
             batch = self.captions(self.probe, draws, kind="click")
             batch["shows_first"].fill_(1.0)
             images = torch.from_numpy(np.stack([clip.frames for clip in self.probe]))
-            first_frame = self._encode_pictures(images[:, 0].to(self.transformer.device))
-            clips = self._sample(batch, num_frames=images.shape[1], first_frame=first_frame)
+            pictures = images[:, 0].to(self.transformer.device)
+            clips = self._sample(batch, num_frames=images.shape[1], pictures=pictures)
             rows.append(tile(to_uint8(clips.flatten(0, 1)), columns=images.shape[1]))
         return stack(rows)
 
-    def _sample(self, batch: Batch, *, num_frames: int, first_frame: Tensor | None = None) -> Tensor:
-        """Pixels (B, F, 3, H, W): guided away from nothing said and nothing asked; latents of the first frames."""
+    def _sample(self, batch: Batch, *, num_frames: int, pictures: Tensor | None = None) -> Tensor:
+        """Pixels (B, F, 3, H, W): guided away from nothing said and nothing asked; pictures are the first frames."""
         samples, device = self.samples, self.transformer.device
         vae, _ = self.frozen
         batch = {key: tensor.to(device) for key, tensor in batch.items()}
         empty = self.captions.encode([""] * len(batch["ids"]))
         text = [torch.cat([empty[key].to(device), batch[key]]) for key in TEXT_KEYS]
-        clicked = None
+        click = None
         if CLICK_KEYS[0] in batch:
-            if first_frame is None:
-                first_frame = torch.zeros((len(empty["ids"]), *self.latent_shape), device=device)
+            if pictures is None:
+                pictures = torch.zeros(len(empty["ids"]), self.size_px, self.size_px, 3, dtype=torch.uint8)
+            pictures = torch.cat([pictures.to(device)] * 2)
             tensors = {key: torch.cat([batch[key]] * 2) for key in CLICK_KEYS}
-            tensors["asked"][: len(first_frame)] = 0
-            clicked = (first_frame.repeat(2, 1, 1, 1), list(tensors.values()))
+            tensors["asked"][: len(empty["ids"])] = 0
+            click = self._click(tensors, pictures, self._encode_pictures(pictures), num_frames=num_frames)
         scheduler = make_scheduler(self.objective)
         scheduler.set_timesteps(samples.steps, device=device)
         channels, *sides = self.latent_shape
@@ -272,7 +277,7 @@ class TextToImageTask(Task):
         latents = torch.randn(shape, generator=torch.Generator().manual_seed(samples.seed)).to(device)
         for timestep in scheduler.timesteps:
             twice = torch.cat([latents, latents])
-            nothing, prompted = self._predict(twice, timestep.expand(len(twice)), text, clicked).chunk(2)
+            nothing, prompted = self._predict(twice, timestep.expand(len(twice)), text, click).chunk(2)
             guided = nothing.float() + samples.guidance_scale * (prompted.float() - nothing.float())
             latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
         frames = latents.unsqueeze(2) if num_frames == 1 else latents

@@ -3,51 +3,45 @@
 B batch, F frames, H heads, E head width; S places of a frame, Y rows and X columns of latents.
 """
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
 from dianjing.dit.first_frame import FirstFrameAttention, Shown
-from dianjing.dit.motion_field import MotionField
 
 FAR = 0.25  # latents: what is nearer to its source than this stands still
 SMOOTH = 0.1  # latents: errors below count by their square
 
 
-class Tracking:
-    """Watches a model's motion field and look-up; after a forward pass both are compared with the truth.
+def error_of_ways(ways: Tensor, asked: Tensor) -> Tensor:
+    """Mean smooth error in latents of a motion field's ways (B, R, F, S, 2) against (B, R, F, Y, X, 2), both in picture
+    sides. NaN is what nobody asked for.
+    """
+    known = ~asked.isnan()
+    sides = asked.new_tensor([asked.shape[4], asked.shape[3]])
+    away = (ways.unflatten(3, asked.shape[3:5]) - asked.nan_to_num()) * known * sides
+    error = smooth_l1_loss(away, torch.zeros_like(away), beta=SMOOTH, reduction="sum")
+    return error / known.sum().clamp_min(1)
 
-    Of the look-up, the first half of its heads are; the others are free to look elsewhere. Source: Track4Gen
+
+class Tracking:
+    """Watches a model's look-up; after a forward pass the first half of its heads is compared with the truth.
+
+    The others are free to look elsewhere. Source: Track4Gen
     (arXiv 2412.06016), which teaches features of a video model by tracks.
     """
 
-    def __init__(self, lookup: FirstFrameAttention, field: MotionField) -> None:
-        self.lookup, self.field = lookup, field
+    def __init__(self, lookup: FirstFrameAttention) -> None:
+        self.lookup = lookup
         self.seen: tuple[Tensor, Tensor, Shown] | None = None
-        self.ways: Tensor | None = None
         lookup.register_forward_hook(self._see)
-        field.register_forward_hook(self._see_ways)
 
-    def _see(self, _: nn.Module, inputs: tuple[Tensor, Tensor, Tensor, Shown], __: Tensor) -> None:
+    def _see(self, _: nn.Module, inputs: tuple[Any, ...], __: Tensor) -> None:
         _, latents, tokens, shown, _ = inputs
         self.seen = (latents, tokens, shown)
-
-    def _see_ways(self, _: nn.Module, __: object, ways: Tensor) -> None:
-        self.ways = ways
-
-    def error_of_ways(self, asked: Tensor) -> Tensor:
-        """Mean smooth error in latents of the field's last ways against (B, R, F, Y, X, 2) in picture sides.
-
-        NaN is what nobody asked for.
-        """
-        assert self.ways is not None, "a forward pass comes first"
-        known = ~asked.isnan()
-        sides = asked.new_tensor([asked.shape[4], asked.shape[3]])
-        away = (self.ways.unflatten(3, asked.shape[3:5]) - asked.nan_to_num()) * known * sides
-        self.ways = None
-        error = smooth_l1_loss(away, torch.zeros_like(away), beta=SMOOTH, reduction="sum")
-        return error / known.sum().clamp_min(1)
 
     def error(self, sources: Tensor) -> Tensor:
         """Cross-entropy of where the last pass looked against sources (B, F, Y, X, 2), (x, y) in latents.
