@@ -1,12 +1,14 @@
 """Time and clicks on the picture model."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 
 from dianjing import DiT
 from dianjing.dit.film import Click, film_rotation
+from dianjing.dit.moving import Moved
 
 TIMESTEPS = torch.tensor([900.0, 300.0])
 NUM_FRAMES = 3
@@ -25,7 +27,7 @@ def latents():
     return torch.randn(2, 4, NUM_FRAMES, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
-def make_click(model, *, batch_size=2, regions=2):
+def make_click(model, *, batch_size=2, regions=2, num_frames=NUM_FRAMES):
     generator = torch.Generator().manual_seed(2)
 
     def draw(*shape):
@@ -39,6 +41,7 @@ def make_click(model, *, batch_size=2, regions=2):
         phrases=draw(batch_size, regions, 5, model.config.cross_attention_dim),
         phrases_mask=mask,
         strengths=draw(batch_size, regions).abs(),
+        moved=Moved(draw(batch_size, num_frames, 4, 8, 8), (draw(batch_size, num_frames, regions, 8, 8) > 0).float()),
     )
 
 
@@ -124,12 +127,13 @@ def test_frames_see_each_other_and_their_order(make_model, make_text, latents, f
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("part", ["first_frame", "masks", "phrases", "strengths"])
+@pytest.mark.parametrize("part", ["first_frame", "masks", "phrases", "strengths", "moved"])
 def test_every_part_of_a_click_counts(make_model, make_text, latents, part, film_settings):
     model = wake(make_model(**film_settings))
     text, click = make_text(model), make_click(model)
     whole = model(latents, TIMESTEPS, **text, click=click).sample
-    other = Click(**{**vars(click), part: 1 - getattr(click, part)})
+    given = getattr(click, part)
+    other = replace(click, **{part: given.apply(lambda tensor: 1 - tensor) if part == "moved" else 1 - given})
     assert not torch.allclose(model(latents, TIMESTEPS, **text, click=other).sample, whole, atol=1e-3)
 
 
@@ -142,7 +146,7 @@ def test_frames_know_how_long_ago_the_first_was_where_it_is_shown(make_model, ma
     text, click = make_text(model), make_click(model)
     alike = torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(1)).expand(-1, -1, NUM_FRAMES, -1, -1)
     shown = model(alike, TIMESTEPS, **text, click=click).sample
-    hidden = Click(**{**vars(click), "first_frame": torch.zeros_like(click.first_frame)})
+    hidden = replace(click, first_frame=torch.zeros_like(click.first_frame))
     assert not torch.allclose(shown[:, :, 1], shown[:, :, 2], atol=1e-3)
     unaware = model(alike, TIMESTEPS, **text, click=hidden).sample
     assert torch.allclose(unaware[:, :, 1], unaware[:, :, 2], atol=1e-5)
@@ -155,7 +159,7 @@ def test_a_region_without_a_phrase_asks_for_nothing(make_model, make_text, laten
     whole = model(latents, TIMESTEPS, **text, click=click).sample
     phrases, strengths = click.phrases.clone(), click.strengths.clone()
     phrases[0, 1], strengths[0, 1] = 7.0, 7.0  # of the region that has no phrase
-    other = Click(**{**vars(click), "phrases": phrases, "strengths": strengths})
+    other = replace(click, phrases=phrases, strengths=strengths)
     assert torch.allclose(model(latents, TIMESTEPS, **text, click=other).sample, whole, atol=1e-5)
 
 
@@ -168,7 +172,8 @@ def test_gradients_reach_every_part_also_with_checkpointing(make_model, make_tex
             model.enable_gradient_checkpointing()
         model.zero_grad()
         model(latents, TIMESTEPS, **text, click=click).sample.square().mean().backward()
-        found.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
+        own = {name: weight for name, weight in model.named_parameters() if not name.startswith("click.field.")}
+        found.append({name: weight.grad.clone() for name, weight in own.items()})  # the field acts before, on pictures
     for name, gradient in found[0].items():
         assert gradient.abs().sum() > 0 or name.endswith("pooler.k_proj.bias"), name
         assert torch.allclose(gradient, found[1][name], atol=1e-5), name
@@ -179,7 +184,7 @@ def test_film_in_bfloat16_follows_float32(make_model, make_text, latents, film_s
     model = wake(make_model(**film_settings, num_attention_heads=4, attention_head_dim=16)).bfloat16()
     text, click = make_text(model), make_click(model)
     half = {name: value.bfloat16() if value.is_floating_point() else value for name, value in text.items()}
-    asked = Click(**{name: value if name == "strengths" else value.bfloat16() for name, value in vars(click).items()})
+    asked = replace(click.apply(torch.Tensor.bfloat16), strengths=click.strengths)
     condition = model.condition(TIMESTEPS[:1], **half, size=(8, 8), num_frames=NUM_FRAMES, click=asked).at(0)
     fast = model(latents.bfloat16(), condition=condition).sample.float()
     exact = model.float()(latents, TIMESTEPS[:1], **text, click=click).sample

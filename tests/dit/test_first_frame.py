@@ -9,7 +9,7 @@ from dianjing.dit.rope import rotate
 
 ROWS, COLUMNS, FRAMES = 6, 4, 2
 CHANNELS, REGIONS, WIDTH = 4, 1, 16
-VELOCITY = torch.tensor([[0.6, -0.8]])  # of noisy latents and of a prediction, what makes clean ones
+VELOCITY = torch.tensor([[0.6, -0.8, 0, 0, 0, 0]])  # of noisy latents and of a prediction, what makes clean ones
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
 """From a phrase, a strength and a mask to where places come from."""
 
-import pytest
 import torch
 
-from dianjing.dit.motion_field import MotionField, places, region_sizes
+from dianjing.dit.motion_field import MotionField, corners, places, region_sizes
 
 ROWS, COLUMNS, FRAMES = 4, 8, 3
 WORDS = torch.eye(8)[:2, None]  # two phrases of one token
@@ -17,31 +16,22 @@ def asked(phrase=0, *, strength=0.5, mask=None):
 @torch.no_grad()
 def test_nothing_moves_before_training():
     torch.manual_seed(0)
-    origins = MotionField(8).origins(*asked(), num_frames=FRAMES)
-    assert (origins.nearest == torch.arange(ROWS * COLUMNS)).all()
-    assert origins.rest.abs().max() < 1e-5
+    assert MotionField(8)(*asked(), num_frames=FRAMES, at=corners(3)).abs().max() < 1e-6
 
 
 @torch.no_grad()
-def test_a_region_that_is_not_asked_stays():
+def test_ways_are_the_same_wherever_they_are_asked_for():
+    """A field is of the picture and not of its latents: what it says at a place does not depend on the others."""
+    torch.manual_seed(0)
     field = MotionField(8)
-    field.affine.bias.fill_(0.4)
-    phrases, mask, *rest = asked()
-    assert (field.origins(phrases, mask, *rest, num_frames=2).nearest != torch.arange(ROWS * COLUMNS)).any()
-    assert (field.origins(phrases, 0 * mask, *rest, num_frames=2).nearest == torch.arange(ROWS * COLUMNS)).all()
+    for layer in (field.affine, field.bend):
+        layer.weight.normal_()
+    few, many = (field(*asked(), num_frames=FRAMES, at=corners(side)).unflatten(3, (side, side)) for side in (3, 9))
+    torch.testing.assert_close(many[..., ::4, ::4, :], few)
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("way", [(0.125, 0.0), (-0.25, 0.25), (0.0625, 0.0)])
-def test_a_way_in_picture_sides_leads_to_the_latent_there_and_what_is_left(way):
-    field = MotionField(8)
-    field.affine.bias[[2, 5]] = torch.tensor(way)
-    origins = field.origins(*asked(), num_frames=1)
-    column, row = 3 + way[0] * COLUMNS, 1 + way[1] * ROWS
-    place = 1 * COLUMNS + 3
-    found = torch.tensor([origins.nearest[0, 0, 0, place] % COLUMNS, origins.nearest[0, 0, 0, place] // COLUMNS])
-    torch.testing.assert_close(found + origins.rest[0, 0, 0, place], torch.tensor([column, row]), atol=1e-4, rtol=0)
-    assert origins.rest.abs().amax() <= 1
+def test_corners_span_the_picture():
+    assert corners(3).tolist() == [[x, y] for y in (0, 0.5, 1) for x in (0, 0.5, 1)]
 
 
 def test_sizes_of_a_region_are_its_middle_and_spread():
@@ -74,7 +64,9 @@ def test_it_learns_a_shift_and_a_turn_by_their_phrases_for_strengths_and_places_
             dim=-1,
         )
         errors = [
-            (field(*asked(phrase, strength=strength, mask=mask), num_frames=FRAMES)[0, 0] - truth).square().mean()
+            (field(*asked(phrase, strength=strength, mask=mask), num_frames=FRAMES, at=at)[0, 0] - truth)
+            .square()
+            .mean()
             for phrase, truth in enumerate((shift, turned - away))
         ]
         return sum(errors)

@@ -1,93 +1,79 @@
-"""A first frame moved by what a motion field says."""
+"""A picture moved by what a motion field says."""
 
 import pytest
 import torch
 
-from dianjing.dit.motion_field import Origins
-from dianjing.dit.moving import Mover, take
+from dianjing.dit.motion_field import corners
+from dianjing.dit.moving import fill, move, still
 
-ROWS, COLUMNS, FRAMES, CHANNELS = 4, 8, 2, 3
+SIDE, FRAMES, SPAN = 16, 2, 5
 
 
-def origins(*, columns_left=0, rest=0.0, asked=(True,)):
-    """Places of the second frame come from so many columns to their left, and a part of one."""
-    row, column = torch.meshgrid(torch.arange(ROWS), torch.arange(COLUMNS), indexing="ij")
-    still = (row * COLUMNS + column).flatten()
-    moved = (row * COLUMNS + (column - columns_left).clamp(min=0)).flatten()
-    nearest = torch.stack([still, moved]).expand(1, len(asked), -1, -1)
-    left = torch.zeros(*nearest.shape, 2)
-    left[:, :, 1, :, 0] = -rest
-    return Origins(nearest, left, torch.tensor([asked]))
+def shifted(*ways):
+    """For each region a way back (x, y) in pixels that holds in the second frame; in the first nothing has moved."""
+    found = torch.zeros(1, len(ways), FRAMES, SPAN, SPAN, 2)
+    found[0, :, 1] = torch.tensor(ways)[:, None, None] / SIDE
+    return found
 
 
 @pytest.fixture
 def scene():
-    """A flat background, and a region of two by two latents that are all different."""
-    first = torch.ones(1, CHANNELS, ROWS, COLUMNS)
-    first[:, :, 1:3, 2:4] = torch.randn(1, CHANNELS, 2, 2, generator=torch.Generator().manual_seed(0))
-    mask = torch.zeros(1, 1, ROWS, COLUMNS)
-    mask[:, :, 1:3, 2:4] = 1
-    return first, mask
+    """A flat background, and a square whose pixels are all different."""
+    picture = torch.full((1, 3, SIDE, SIDE), 0.5)
+    picture[:, :, 6:9, 4:7] = torch.rand(1, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(1, 1, SIDE, SIDE)
+    mask[:, :, 6:9, 4:7] = 1
+    return picture, mask
 
 
-@torch.no_grad()
+ASKED = torch.tensor([[True]])
+
+
 def test_a_region_is_seen_where_it_went_and_the_background_where_it_was(scene):
-    first, mask = scene
-    moved = Mover(CHANNELS)(first, mask, origins(columns_left=3))
-    torch.testing.assert_close(moved.frames[:, 0], first)
-    expected = torch.ones_like(first)
-    expected[:, :, 1:3, 5:7] = first[:, :, 1:3, 2:4]
-    torch.testing.assert_close(moved.frames[:, 1], expected)
-    torch.testing.assert_close(moved.covered[:, 1], mask.roll(3, dims=-1))
+    picture, mask = scene
+    moved = move(picture, mask, shifted((-5.0, 2.0)), ASKED)
+    assert torch.equal(moved.frames[:, 0], picture)
+    assert torch.equal(moved.covered[:, 0], mask)
+    expected = torch.full_like(picture, 0.5)
+    expected[:, :, 4:7, 9:12] = picture[:, :, 6:9, 4:7]
+    torch.testing.assert_close(moved.frames[:, 1], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(moved.covered[:, 1], mask.roll((-2, 5), dims=(-2, -1)), atol=1e-5, rtol=0)
 
 
-@torch.no_grad()
 def test_a_region_that_is_not_asked_stays_and_nothing_is_taken_away(scene):
-    first, mask = scene
-    moved = Mover(CHANNELS)(first, mask, origins(columns_left=3, asked=(False,)))
-    torch.testing.assert_close(moved.frames, first.unsqueeze(1).expand(-1, FRAMES, -1, -1, -1))
+    picture, mask = scene
+    moved = move(picture, mask, shifted((-5.0, 0.0)), ~ASKED)
+    torch.testing.assert_close(moved.frames, still(picture, 1, FRAMES).frames)
     assert not moved.covered.any()
 
 
-@torch.no_grad()
-def test_regions_that_meet_are_both_seen(scene):
-    first, mask = scene
-    masks = torch.cat([mask, mask.roll(2, dims=-1)], dim=1)
-    first = torch.where(masks[:, 1:] > 0, 5.0, first)
-    moved = Mover(CHANNELS)(first, masks, origins(columns_left=1, asked=(True, False)))
-    torch.testing.assert_close(moved.frames[:, 1, :, 1:3, 3:5], first[:, :, 1:3, 2:4])
-    torch.testing.assert_close(moved.frames[:, 1, :, 1:3, 5], first[:, :, 1:3, 5])
+def test_each_region_goes_its_own_way_and_the_later_one_lies_on_top(scene):
+    picture, mask = scene
+    other = mask.roll(5, dims=-1)
+    picture = torch.where(other > 0, 0.9, picture)
+    moved = move(picture, torch.cat([mask, other], dim=1), shifted((-2.0, 0.0), (2.0, 0.0)), torch.ones(1, 2).bool())
+    assert (moved.frames[0, 1, :, 6:9, 7:10] - 0.9).abs().max() < 1e-5  # the second's place, where both would be
+    torch.testing.assert_close(moved.frames[0, 1, :, 6:9, 6], picture[0, :, 6:9, 4], atol=1e-5, rtol=0)
 
 
-def test_it_learns_to_cut_between_latents():
-    """Latents are the mean and the slope of eight numbers each; moved by a part of one, linear in those around."""
-    torch.manual_seed(0)
-    mover = Mover(2)
-    optimizer = torch.optim.Adam(mover.parameters(), lr=0.01)
-    ramp = torch.linspace(-1, 1, 8)
-
-    def latents(line):  # (N, 8 columns, 8) -> (N, 2, rows, columns)
-        both = torch.stack([line.mean(dim=-1), (line * ramp).mean(dim=-1)], dim=1)
-        return both.unsqueeze(2).expand(-1, -1, ROWS, -1)
-
-    def error(shift):
-        smooth = torch.randn(1, COLUMNS * 8 + 16).cumsum(dim=1) / 4
-        now, then = (smooth[:, at : at + COLUMNS * 8].unflatten(1, (COLUMNS, 8)) for at in (8, 8 - shift))
-        moved = mover(latents(now), torch.ones(1, 1, ROWS, COLUMNS), origins(rest=shift / 8))
-        return (moved.frames[:, 1, ..., 1:-1] - latents(then)[..., 1:-1]).square().mean()
-
-    before = sum(error(3).item() for _ in range(50))
-    for _ in range(300):
-        optimizer.zero_grad()
-        sum(error(shift) for shift in (0, 1, 2, 4)).backward()
-        optimizer.step()
-    assert sum(error(3).item() for _ in range(50)) < 0.1 * before  # a part that it was not taught
+def test_a_turn_by_a_field_that_is_told_at_few_points_is_exact():
+    """A quarter turn about the middle is linear, so a few points tell it; every pixel comes from where it was."""
+    picture = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(1, 1, SIDE, SIDE)
+    away = corners(SPAN) - 0.5
+    back = torch.stack([away[:, 1], -away[:, 0]], dim=-1) - away
+    ways = torch.zeros(1, 1, FRAMES, SPAN, SPAN, 2)
+    ways[0, 0, 1] = back.view(SPAN, SPAN, 2)
+    moved = move(picture, mask, ways, ASKED)
+    torch.testing.assert_close(moved.frames[:, 1], picture.rot90(-1, dims=(-2, -1)), atol=1e-4, rtol=0)
 
 
-@torch.no_grad()
-def test_what_is_taken_is_what_lies_at_the_places():
-    source = torch.randn(2, 1, 5, 3)
-    index = torch.randint(0, 5, (2, 4, 6, 7))
-    taken = take(source, index)
-    assert taken.shape == (2, 4, 6, 7, 3)
-    assert torch.equal(taken[1, 2, 3, 4], source[1, 0, index[1, 2, 3, 4]])
+def test_what_is_hidden_is_filled_from_around_and_the_rest_stays():
+    picture = torch.linspace(0, 1, SIDE).expand(1, 3, SIDE, SIDE).clone()  # a slope to the right
+    hidden = torch.zeros(1, 1, SIDE, SIDE)
+    hidden[..., 6:10, 6:10] = 1
+    spoilt = torch.where(hidden > 0, 5.0, picture)
+    filled = fill(spoilt, hidden)
+    near = torch.nn.functional.max_pool2d(hidden, 3, stride=1, padding=1).expand_as(picture) > 0
+    assert torch.equal(filled[~near], picture[~near])
+    assert (filled - picture).abs().max() < 0.2

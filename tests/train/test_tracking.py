@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from dianjing.dit.first_frame import HEAD_DIM, FirstFrameAttention, place_rotation
-from dianjing.dit.motion_field import MotionField
+from dianjing.dit.first_frame import HEAD_DIM, KINDS, FirstFrameAttention, place_rotation
 from dianjing.dit.moving import Moved
 from dianjing.dit.rope import rotate
-from dianjing.train.tracking import Tracking
+from dianjing.train.tracking import Tracking, error_of_ways
 
 ROWS, COLUMNS = 4, 6
 SIZES = {"channels": 4, "max_regions": 1, "patch_size": 2, "heads": 2}
@@ -26,7 +25,7 @@ def looking():
     def make(shift: int) -> tuple[FirstFrameAttention, Tracking]:
         torch.manual_seed(0)
         lookup = FirstFrameAttention(16, **SIZES)
-        tracking = Tracking(lookup, MotionField(8))
+        tracking = Tracking(lookup)
         one = torch.tensor([20.0, 0.0]).repeat(HEAD_DIM // 2).view(1, 1, 1, HEAD_DIM)
         back = place_rotation(1, 8)[shift].clone()
         back[..., 1] *= -1
@@ -44,7 +43,9 @@ def look(lookup: FirstFrameAttention, *, given: bool = True) -> None:
     latents, tokens = torch.zeros(1, 4, 1, ROWS, COLUMNS), torch.zeros(1, ROWS * COLUMNS // 4, 16)
     first = torch.ones(1, 4, ROWS, COLUMNS) * given
     still = Moved(first.unsqueeze(1), torch.zeros(1, 1, 1, ROWS, COLUMNS))
-    lookup(latents, latents, tokens, lookup.look(first, torch.zeros(1, 1, ROWS, COLUMNS), still), torch.zeros(1, 2))
+    lookup(
+        latents, latents, tokens, lookup.look(first, torch.zeros(1, 1, ROWS, COLUMNS), still), torch.zeros(1, 2 + KINDS)
+    )
 
 
 @torch.no_grad()
@@ -97,17 +98,11 @@ def test_only_the_first_half_of_the_heads_is_taught(looking):
     assert second == 0
 
 
-@torch.no_grad()
 def test_ways_count_in_latents_where_they_are_asked_for():
-    field = MotionField(8)
-    tracking = Tracking(FirstFrameAttention(16, **SIZES), field)
-    field.affine.bias.copy_(torch.tensor([0, 0, 0.25, 0, 0, 0.5]))  # a quarter of the width, half of the height
-    said = (torch.zeros(1, 1, 2, 8), torch.ones(1, 1, 2), torch.ones(1, 1), torch.ones(1, 1, ROWS, COLUMNS))
+    ways = torch.tensor([0.25, 0.5]).expand(1, 1, 3, ROWS * COLUMNS, 2)  # a quarter of the width, half of the height
     asked = torch.full((1, 1, 3, ROWS, COLUMNS, 2), torch.nan)
     asked[0, 0, 1, 2, 3] = torch.tensor([0.25, 0.5])
-    field(*said, num_frames=3)
-    assert tracking.error_of_ways(asked).item() == 0
+    assert error_of_ways(ways, asked).item() == 0
     asked[0, 0, 1, 2, 3] = torch.tensor([0.25, 0.25])
-    field(*said, num_frames=3)
     quarter = 0.25 * ROWS  # in latents; mean with the other axis, which is right; beta 0.1
-    assert tracking.error_of_ways(asked).item() == pytest.approx((quarter - 0.05) / 2)
+    assert error_of_ways(ways, asked).item() == pytest.approx((quarter - 0.05) / 2)

@@ -131,7 +131,7 @@ def test_what_asks_for_nothing_brings_an_example(rules, scene):
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    ("text", "told"),
     [
         ("remove the dog", "there is no dog"), ("make the dog bigger", "there is no dog"),
         ("去掉小狗", "图片里没有小?狗"), ("把小狗移到左边", "图片里没有小?狗"),
