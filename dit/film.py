@@ -217,7 +217,7 @@ class ClickConditioner(nn.Module):
         first, rest = click.first_frame.unsqueeze(1), moved.frames[:, 1:]
         is_given = first.flatten(1).any(dim=1).view(-1, 1, 1, 1, 1)
         latents = encode(rest.flatten(0, 1)).unflatten(0, rest.shape[:2]) * is_given
-        covered = F.adaptive_avg_pool2d(moved.covered.flatten(0, 1), [*first.shape[-2:]])
+        covered = F.adaptive_avg_pool2d(moved.covered.flatten(0, 1), (first.shape[-2], first.shape[-1]))
         frames = torch.cat([first, latents.to(first.dtype)], dim=1)
         return replace(click, moved=Moved(frames, covered.unflatten(0, frames.shape[:2]).to(first.dtype)))
 

@@ -21,7 +21,7 @@ NUM_TIMESTEPS = 1000
 KINDS = 4  # of places, see `kinds`
 POINTS = 17  # of timesteps, between which lines are drawn
 LEAST_NOISE = 0.02
-CERTAIN_SCALE = 10.0  # learns that much faster than other weights
+CERTAIN_SCALE, TRUST_SCALE = 100.0, 0.1  # what all clips have in common is learnt before what single tokens say
 SHARPNESS = 2.0  # a head's first look: how much more its own place counts than those further away
 
 
@@ -165,7 +165,8 @@ class FirstFrameAttention(nn.Module):
         scale, shift = self.modulation(tokens).view(*hidden.shape[:2], -1).chunk(2, dim=-1)
         hidden = F.gelu(torch.addcmul(shift, hidden, 1 + scale))
         found = rearrange(self.to_out(hidden), "b (f y x p q) c -> b c f (y p) (x q)", **grid)
-        trust = rearrange(self.trust(tokens), "(b f) (y x) (k p q c) -> k b c f (y p) (x q)", k=2, **grid)
+        trust = TRUST_SCALE * self.trust(tokens)
+        trust = rearrange(trust, "(b f) (y x) (k p q c) -> k b c f (y p) (x q)", k=2, **grid)
         of_noisy, of_predicted = mix[:, :2].to(latents.dtype).view(-1, 2, 1, 1, 1, 1).unbind(1)
         certain = torch.einsum("bfkyx,bk->bfyx", shown.kinds, mix[:, 2:].expand(batch, -1).to(shown.kinds))
         drawn = of_noisy * latents + of_predicted * predicted[:, :channels]

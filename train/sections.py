@@ -159,7 +159,7 @@ class TextToImageModel(Section):
     text_len: int = 64
     text_len_t5: int = 64
     phrase_len: int = Field(default=12, gt=0)  # tokens of a motion phrase
-    # film: motion blocks and clicks, but for the motion field and the mover; field: these two alone
+    # film: motion blocks and clicks, but for the motion field; field: that alone
     trained: Literal["all", "film", "field"] = "all"
     attention_backend: str | None = None  # a name diffusers' dispatcher knows; None: its default
     bert: BertSection = BertSection()

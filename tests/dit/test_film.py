@@ -60,6 +60,7 @@ def wake(model):
         for part in (model.motion_blocks, model.click):
             for name, parameter in part.named_parameters():
                 scale = 0.02 if name.startswith("lookup.") else 0.3
+                scale = 1e-4 if name == "lookup.certain" else scale  # counts a hundredfold
                 parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
     return model
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dianjing.dit.first_frame import HEAD_DIM, FirstFrameAttention, place_rotation
+from dianjing.dit.first_frame import HEAD_DIM, TRUST_SCALE, FirstFrameAttention, place_rotation
 from dianjing.dit.moving import Moved
 from dianjing.dit.rope import rotate
 
@@ -125,7 +125,7 @@ def test_full_trust_makes_it_the_prediction_of_the_moved_frame(lookup, scene, ha
     """Of v, x0 = a x_t - s v (Salimans & Ho 2022): trusting 1/s gives (a x_t - moved)/s, whatever was predicted."""
     predicted, latents, tokens, first_frame, masks = scene
     signal, noise = 0.6, 0.8
-    lookup.trust.bias[: 4 * CHANNELS] = 1 / noise
+    lookup.trust.bias[: 4 * CHANNELS] = 1 / noise / TRUST_SCALE
     given = torch.cat([predicted, predicted], dim=1) if has_variance else predicted
     shown = lookup.look(first_frame, masks, moved(first_frame, FRAMES, columns=1))
     mended = lookup(given, latents, tokens, shown, VELOCITY)
