@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer
 
 from dianjing.dit import DiT
-from dianjing.train.clicks import CLICK_KEYS, Clicks, make_click
+from dianjing.train.clicks import Clicks, make_click
 from dianjing.train.config import parse_config
 from dianjing.train.loop import Outcome
 from dianjing.train.running import train
@@ -85,8 +85,9 @@ def test_a_film_run_begins_with_the_pictures_of_its_frames(tmp_path, pictures):
     batch = captions(clips, np.full((2, 2), 0.9), kind="click")
     latents = task.encode_pictures(torch.from_numpy(np.stack([clip.frames for clip in clips])))
     text, timestep = [batch[key] for key in TEXT_KEYS], torch.tensor([500, 200])
-    clicked = (latents[:, :, 0], [batch[key] for key in CLICK_KEYS])
-    film = task.predict(latents, timestep, text, clicked)
+    shown = torch.from_numpy(np.stack([clip.frames[0] for clip in clips]))
+    click = task._click(batch, shown, latents[:, :, 0], num_frames=latents.shape[2])
+    film = task.predict(latents, timestep, text, click)
     frames = [task.predict(frame, timestep, text) for frame in latents.unbind(2)]
     torch.testing.assert_close(film, torch.stack(frames, dim=2), rtol=1e-4, atol=1e-5)
 

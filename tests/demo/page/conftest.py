@@ -14,27 +14,6 @@ FLAGS = [
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 PATIENCE_MS = 120_000  # the machine may be busy with other things
-PARTS = {"vae", "text_encoder", "tokenizer", "scheduler", "text_encoder_2", "tokenizer_2"}
-
-
-@pytest.fixture(scope="session")
-def film_model(tmp_path_factory):
-    """The embedded model with new motion layers that do nothing yet: its films are still, and its pictures real."""
-    from dianjing import DiT, TextToImagePipeline
-    from dianjing.pipelines.text_to_video import TextToVideoPipeline
-    from dianjing.weights.fetching import local_folder
-
-    pictures = TextToImagePipeline.from_pretrained("sticker")
-    transformer = DiT.from_pretrained(local_folder("sticker") / "transformer", use_motion_blocks=True, max_regions=3)
-    components = {name: part for name, part in pictures.components.items() if name in PARTS}
-    films = TextToVideoPipeline(
-        **components, transformer=transformer, default_num_frames=4, default_num_inference_steps=30,  # can be stopped
-        default_guidance_scale=pictures.config.default_guidance_scale,
-    )  # fmt: skip
-    films.lexicon, films.names = pictures.lexicon, pictures.names
-    folder = tmp_path_factory.mktemp("models") / "film"
-    films.save_pretrained(folder)
-    return folder
 
 
 @contextmanager
