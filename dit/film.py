@@ -17,7 +17,7 @@ from dianjing.dit.attention import EPS, Attention, KeyValue, LayerNorm
 from dianjing.dit.embeddings import SINUSOID_DIM, sinusoid
 from dianjing.dit.first_frame import FirstFrameAttention, Shown
 from dianjing.dit.motion_field import MotionField, corners
-from dianjing.dit.moving import Moved, move, still
+from dianjing.dit.moving import Moved, Path, move, still
 from dianjing.dit.offload import onloaded
 from dianjing.dit.rope import THETA
 
@@ -206,20 +206,35 @@ class ClickConditioner(nn.Module):
         return self.field(*said, num_frames=num_frames, at=at)
 
     @torch.no_grad()
-    def with_moved(self, click: Click, picture: Tensor, masks: Tensor, *, num_frames: int, encode: Encode) -> Click:
-        """A click with its first frame moved as it asks: the picture (B, 3, H, W) itself is, by masks (B, R, H, W),
+    def with_moved(self, click: Click, picture: Tensor, path: Path, *, num_frames: int, encode: Encode) -> Click:
+        """A click with its first frame moved as it asks: the picture (B, 3, H, W) itself is, in which the path began,
         and encoded anew, so that it is as sharp as it was. A model that takes no moved frames gets the click as it is.
         """
         if self.field is None:
             return click
-        ways = self.ways(click, num_frames, at=corners(SPAN, device=picture.device)).unflatten(3, (SPAN, SPAN))
-        moved = move(picture, masks.to(picture.dtype), ways, click.phrases_mask.any(dim=-1))
+        moved, _ = self._moved(click, picture, path, num_frames)
         first, rest = click.first_frame.unsqueeze(1), moved.frames[:, 1:]
         is_given = first.flatten(1).any(dim=1).view(-1, 1, 1, 1, 1)
         latents = encode(rest.flatten(0, 1)).unflatten(0, rest.shape[:2]) * is_given
         covered = F.adaptive_avg_pool2d(moved.covered.flatten(0, 1), (first.shape[-2], first.shape[-1]))
         frames = torch.cat([first, latents.to(first.dtype)], dim=1)
         return replace(click, moved=Moved(frames, covered.unflatten(0, frames.shape[:2]).to(first.dtype)))
+
+    @torch.no_grad()
+    def go_on(self, click: Click, path: Path, *, num_frames: int) -> tuple[Path, Tensor]:
+        """The path after so many frames of what is asked, and where regions are on the way: (B, F, R, H, W)."""
+        if self.field is None:
+            return path, path.covered.unsqueeze(1)
+        moved, ways = self._moved(click, path.masks[:, :1], path, num_frames)
+        return Path(path.masks, moved.covered[:, -1], ways[:, :, -1]), moved.covered
+
+    def _moved(self, click: Click, picture: Tensor, path: Path, num_frames: int) -> tuple[Moved, Tensor]:
+        """A picture moved, and the ways back to it (B, R, F, P, Q, 2); on the first frame all is where it is now."""
+        ways = self.ways(click, num_frames, at=corners(SPAN, device=picture.device)).unflatten(3, (SPAN, SPAN))
+        ways, asked = path.on(ways), click.phrases_mask.any(dim=-1)
+        moved = move(picture, path.masks.to(picture.dtype), ways, asked)
+        now = path.covered.to(picture.dtype) * asked[:, :, None, None]
+        return Moved(moved.frames, torch.cat([now.unsqueeze(1), moved.covered[:, 1:]], dim=1)), ways
 
     def start(self, click: Click, num_frames: int, moved: Moved) -> Tensor:
         """(B, F, N, D): the mask is on the first frame, the first frame's latents are on all, and moved as asked.

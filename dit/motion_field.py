@@ -11,7 +11,7 @@ from dianjing.dit.embeddings import sinusoid
 
 HIDDEN = 256
 WAVES = 32  # numbers that stand for a time or a strength
-TIME_SCALE, STRENGTH_SCALE = 1.0, 20.0  # frames, and picture sides a second, to radians of the fastest wave
+TIME_SCALE, STRENGTH_SCALE = 2.0, 20.0  # frames, and picture sides a second, to radians of the fastest wave
 TURN_SCALE = 0.2  # of ways in a region's own sizes; a way of one in an eighth of a second turns by about a radian
 LEAST_SPREAD = 0.02
 SIZES = 4  # of a region: mean place and spread, (x, y) each
@@ -42,7 +42,8 @@ def region_sizes(masks: Tensor) -> Tensor:
 
 class MotionField(nn.Module):
     """A phrase, a strength and a mask to a way back for every place and frame: an affine map about the region's
-    middle, told by its logarithm, in which a turn is as simple as a shift, and what bends. Depends on no noise and no
+    middle, told by its logarithm, in which a turn is as simple as a shift, and what bends. All of it grows with the
+    strength, the logarithm as that is in the region's own sizes; what is learnt is the rest. Depends on no noise and no
     picture, so that it is learnt in minutes.
 
     Source: explicit motion before pixels, Motion-I2V (arXiv 2401.15977).
@@ -51,7 +52,7 @@ class MotionField(nn.Module):
     def __init__(self, text_dim: int) -> None:
         super().__init__()
         self.words = nn.Linear(text_dim, HIDDEN)
-        self.elapsed = nn.Linear(3 * WAVES + 1 + SIZES, HIDDEN, bias=False)
+        self.elapsed = nn.Linear(2 * WAVES + 1 + SIZES, HIDDEN, bias=False)
         self.strength = nn.Linear(WAVES + 1, HIDDEN, bias=False)
         self.trunk = nn.ModuleList(nn.Linear(HIDDEN, HIDDEN) for _ in range(3))
         self.affine = nn.Linear(HIDDEN, 6)
@@ -83,12 +84,11 @@ class MotionField(nn.Module):
         sizes, strengths = region_sizes(masks), strengths.float()
         strong = torch.cat([sinusoid(strengths * STRENGTH_SCALE, WAVES), strengths.unsqueeze(-1)], dim=-1)
         frames = torch.arange(num_frames, dtype=torch.float32, device=masks.device)
-        gone = strengths.unsqueeze(-1) * frames  # (B, R, F)
-        turned = gone / sizes[..., 2:].norm(dim=-1).clamp_min(LEAST_SPREAD).unsqueeze(-1)  # the same in its own sizes
+        own = strengths / sizes[..., 2:].norm(dim=-1).clamp_min(LEAST_SPREAD)  # in its own sizes a second
+        turned = own.unsqueeze(-1) * frames  # (B, R, F)
         late = torch.cat(
             [
-                sinusoid(frames * TIME_SCALE, WAVES).expand(*gone.shape, -1),
-                sinusoid(gone * STRENGTH_SCALE / 4, WAVES),
+                sinusoid(frames * TIME_SCALE, WAVES).expand(*turned.shape, -1),
                 sinusoid(turned * TURN_SCALE, WAVES),
                 turned.unsqueeze(-1) * TURN_SCALE,
                 sizes.unsqueeze(2).expand(-1, -1, num_frames, -1),
@@ -101,9 +101,12 @@ class MotionField(nn.Module):
         middle, spread = sizes.unsqueeze(2).chunk(2, dim=-1)
         away = at - middle  # (B, R, S, 2)
         logarithm, shift = self.affine(x).float().split((4, 2), dim=-1)
-        turn = torch.matrix_exp(logarithm.unflatten(-1, (2, 2))) - torch.eye(2, device=x.device)
-        straight = shift.unsqueeze(-2) + torch.einsum("brfij,brsj->brfsi", turn, away)
+        logarithm = logarithm.unflatten(-1, (2, 2)) * own[:, :, None, None, None]
+        turn = torch.matrix_exp(logarithm) - torch.eye(2, device=x.device)
+        straight = shift.unsqueeze(-2) * strengths[:, :, None, None, None] + torch.einsum(
+            "brfij,brsj->brfsi", turn, away
+        )
         relative = torch.cat([away, away / spread.clamp_min(LEAST_SPREAD)], dim=-1).clamp(-4, 4)
         scale, offset = self.modulation(x).unsqueeze(-2).chunk(2, dim=-1)
         bent = self.bend(F.silu(self.place(relative.to(dtype)).unsqueeze(2) * (1 + scale) + offset))
-        return straight + bent.float()
+        return straight + bent.float() * strengths[:, :, None, None, None]

@@ -29,6 +29,30 @@ class Moved(NamedTuple):
         return Moved(*(part[:, :num_frames] for part in self))
 
 
+class Path(NamedTuple):
+    """How regions have come to where they are now: masks of the picture (B, R, H, W) and of now, and the ways back from
+    now to the picture (B, R, P, Q, 2), (x, y) in picture sides, at points that span it to its borders.
+    """
+
+    masks: Tensor
+    covered: Tensor
+    ways: Tensor
+
+    @classmethod
+    def start(cls, masks: Tensor, *, span: int) -> "Path":
+        return cls(masks, masks, masks.new_zeros(*masks.shape[:2], span, span, 2, dtype=torch.float32))
+
+    def on(self, ways: Tensor) -> Tensor:
+        """Ways back to now (B, R, F, P, Q, 2), made into ways back to the picture."""
+        sides = ways.shape[3:5]
+        y, x = (torch.linspace(-1, 1, side, device=ways.device) for side in sides)
+        own = torch.stack([x.expand(sides), y.unsqueeze(1).expand(sides)], dim=-1)
+        before = rearrange(self.ways, "b r p q c -> (b r) c p q")
+        there = rearrange(own + 2 * ways, "b r f p q c -> (b r) (f p) q c")
+        found = F.grid_sample(before, there, padding_mode="border", align_corners=True)
+        return ways + rearrange(found, "(b r) c (f p) q -> b r f p q c", b=len(ways), f=ways.shape[2])
+
+
 def still(first_frame: Tensor, regions: int, num_frames: int) -> Moved:
     """A first frame (B, C, H, W) that nothing is asked of."""
     frames = first_frame.unsqueeze(1).expand(-1, num_frames, -1, -1, -1)
@@ -63,10 +87,7 @@ def move(picture: Tensor, masks: Tensor, ways: Tensor, asked: Tensor) -> Moved:
     for piece, over in zip(pieces.unbind(2), covered.unbind(2), strict=True):
         moved = torch.lerp(moved, piece, over.unsqueeze(2))
     moved = moved.clamp(picture.amin(), picture.amax())  # a cubic goes beyond
-    return Moved(
-        torch.cat([picture.unsqueeze(1), moved[:, 1:]], dim=1),
-        torch.cat([(masks * asked).unsqueeze(1), covered[:, 1:]], dim=1),
-    )
+    return Moved(moved, covered)
 
 
 def fill(picture: Tensor, hidden: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 B batch of films, F frames; latents are B C F Y X.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -19,21 +19,29 @@ from diffusers.schedulers import SchedulerMixin
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 from transformers import BertModel, PreTrainedTokenizerBase, T5EncoderModel
 
 from dianjing.dit import Click, Condition, DiT
 from dianjing.pipelines import request
 from dianjing.pipelines.denoising import CallBack, DenoisingPipeline
+from dianjing.pipelines.encoding import SUFFIXES
 from dianjing.pipelines.latents import decode_latents
 from dianjing.pipelines.lengths import check_fps, check_num_frames
 from dianjing.pipelines.motions import FILE_NAME, Motions
 from dianjing.pipelines.prediction import look_ahead
+from dianjing.pipelines.rolling import roll
 from dianjing.pipelines.schedule import set_schedule
-from dianjing.pipelines.text import Text
+from dianjing.pipelines.segmenting import GrabCut, Segmenter
+from dianjing.pipelines.text import Text, encode, tokenize
 from dianjing.pipelines.windows import longest, predict_windows, split
 
-DECODED_AT_ONCE = 16  # frames
+DECODED_AT_ONCE, ENCODED_AT_ONCE = 16, 8  # frames
 OUTPUT_TYPES = ("pil", "np", "pt", "uint8", "latent")
+NOTHING_GIVEN = dict.fromkeys(
+    f"{side}prompt_{what}{suffix}"
+    for side in ("", "negative_") for what in ("embeds", "attention_mask") for suffix in ("", "_2")
+)  # fmt: skip
 
 
 @dataclass
@@ -45,6 +53,20 @@ class FilmOutput(BaseOutput):
     """
 
     frames: list[list[Image.Image]] | np.ndarray | Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Pictures (B, 3, H, W), masks of regions in them (B, R, H, W), and what these are asked to do."""
+
+    click: Click
+    pixels: Tensor
+    masks: Tensor
+
+    @classmethod
+    def nothing(cls, click: Click, pixels: Tensor) -> "Asked":
+        """A click that asks nothing."""
+        return cls(click=click, pixels=pixels, masks=pixels.new_zeros(*click.masks.shape[:2], *pixels.shape[-2:]))
 
 
 def look_ahead_film(
@@ -65,6 +87,7 @@ def without_phrases_first(click: Click) -> Click:
 class FilmPipeline(DenoisingPipeline):
     """For films by a `DiT` with motion blocks. The defaults are those of a call that names none.
 
+    `segmenter` makes a mask of clicks: what came with the model or, where nothing did, GrabCut, which needs no weights.
     Raises: ValueError for a transformer that draws pictures only.
     """
 
@@ -99,6 +122,7 @@ class FilmPipeline(DenoisingPipeline):
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
         self.motions = Motions()
+        self.segmenter: Segmenter = GrabCut()
 
     def _read_extras(self, folder: Path) -> None:
         super()._read_extras(folder)
@@ -164,7 +188,7 @@ class FilmPipeline(DenoisingPipeline):
             noise, timesteps, text, options=options, call_back=call_back, look_ahead=ahead, predict=predict
         )
 
-    def _click(self, first_frame: Tensor) -> Click | None:
+    def _nothing_asked(self, first_frame: Tensor) -> Click | None:
         """A click that asks nothing, on a first frame (B, C, Y, X); zeros where none is given."""
         regions, batch_size = self.transformer.config.max_regions, len(first_frame)
         if not regions:
@@ -177,6 +201,58 @@ class FilmPipeline(DenoisingPipeline):
             phrases_mask=torch.zeros(*rows, 1, dtype=torch.long, device=first_frame.device),
             strengths=torch.zeros(*rows, device=first_frame.device),
         )
+
+    def _roll(self, noise: Tensor, asked: Asked, *, window: int, draw: Callable[..., Tensor]) -> Tensor:
+        """The latents (B, C, F, Y, X) of films that begin with the pictures in which something is asked to move."""
+        return roll(
+            self.transformer.click, asked.click, asked.pixels, asked.masks, noise,
+            window=window,
+            draw=lambda part, click: draw(part, click=click, window=part.shape[2]),
+            encode=self._encode_pixels, is_interrupted=lambda: self._interrupt,
+        )  # fmt: skip
+
+    def _ask(self, pixels: Tensor, masks: Sequence[np.ndarray], said: Sequence[Sequence[tuple[str, float]]]) -> Asked:
+        """What is to move in pictures (B, 3, H, W): for each its masks (R, H, W), phrases and speeds."""
+        device, dtype, most = self._execution_device, self.transformer.dtype, self.transformer.config.max_regions
+        first_frame = self._encode_pixels(pixels)
+        whole = torch.zeros(len(pixels), most, *pixels.shape[-2:], device=device)
+        strengths = torch.zeros(len(pixels), most, device=device)
+        phrases = [[phrase for phrase, _ in each] + [""] * (most - len(each)) for each in said]
+        for row, (own, each) in enumerate(zip(masks, said, strict=True)):
+            whole[row, : len(own)] = torch.from_numpy(np.asarray(own)).to(whole)
+            strengths[row, : len(each)] = torch.tensor([speed for _, speed in each], device=device)
+        flat = [phrase for each in phrases for phrase in each]
+        length = min(max(map(len, self.tokenizer(flat).input_ids)), self.transformer.config.text_len)
+        ids, mask = (tensor.to(device) for tensor in tokenize(self.tokenizer, flat, length=length))
+        states = self.text_encoder(ids, attention_mask=mask)[0]
+        is_said = torch.tensor([bool(phrase) for phrase in flat], device=device)
+        click = Click(
+            first_frame=first_frame.to(dtype), strengths=strengths,
+            masks=adaptive_avg_pool2d(whole, (first_frame.shape[-2], first_frame.shape[-1])).to(dtype),
+            phrases=states.to(dtype).unflatten(0, (-1, most)),
+            phrases_mask=(mask * is_said.unsqueeze(-1)).unflatten(0, (-1, most)),
+        )  # fmt: skip
+        return Asked(click=click, pixels=pixels, masks=whole)
+
+    def _states_of(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """States of prompts, also of empty ones, under the names of a `Text`."""
+        given: dict[str, Tensor] = {}
+        for suffix, length in zip(SUFFIXES, self._text_lengths, strict=True):
+            encoder, tokenizer = getattr(self, f"text_encoder{suffix}"), getattr(self, f"tokenizer{suffix}")
+            states = encode(encoder, tokenizer, texts, length=length, device=self._execution_device)
+            states = states.to(self._execution_device, self._text_dtype)
+            given |= {f"prompt_embeds{suffix}": states.embeds, f"prompt_attention_mask{suffix}": states.mask}
+        return given
+
+    def _to_pixels(self, frames: np.ndarray) -> Tensor:
+        """uint8 (N, H, W, 3) to (N, 3, H, W), from -1 to 1."""
+        numbers = torch.from_numpy(frames.copy()).permute(0, 3, 1, 2)
+        return numbers.to(self._execution_device, self.vae.dtype) / 127.5 - 1
+
+    def _encode_pixels(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W), from -1 to 1, to latents."""
+        parts = [self.vae.encode(part).latent_dist.mode() for part in pixels.to(self.vae.dtype).split(ENCODED_AT_ONCE)]
+        return torch.cat(parts) * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> np.ndarray:

@@ -5,6 +5,7 @@ B batch of films, F frames, R regions, H height, W width; latents are B C F Y X.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,21 +13,15 @@ import torch
 from diffusers.utils import logging
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
-from dianjing.dit import Click
 from dianjing.pipelines import inputs, request
-from dianjing.pipelines.encoding import SUFFIXES
-from dianjing.pipelines.film import OUTPUT_TYPES, FilmOutput, FilmPipeline, as_output
+from dianjing.pipelines.film import NOTHING_GIVEN, OUTPUT_TYPES, FilmOutput, FilmPipeline, as_output
 from dianjing.pipelines.fitting import Fit, as_rgb, check_picture_size, fit
 from dianjing.pipelines.latents import Generators, draw_noise
 from dianjing.pipelines.regions import Region, check_region
 from dianjing.pipelines.schedule import step_options
-from dianjing.pipelines.segmenting import GrabCut, Segmenter
 from dianjing.pipelines.stillness import keep_still
-from dianjing.pipelines.text import encode, tokenize
 
-ENCODED_AT_ONCE = 8  # frames
 logger = logging.get_logger(__name__)
 
 
@@ -41,12 +36,10 @@ class ImageToVideoOutput(FilmOutput):
 class ImageToVideoPipeline(FilmPipeline):
     """A picture, clicks and motion phrases to films, by a `DiT` trained with clicks.
 
-    The mask says what moves, and does not confine where to. `segmenter` makes a mask of clicks; GrabCut, which needs
-    no weights, unless it is set.
+    The mask says what moves, and does not confine where to. A film longer than the model was trained on is drawn window
+    after window.
     Source: Follow-Your-Click (arXiv 2403.08268).
     """
-
-    segmenter: Segmenter | None = None
 
     @torch.no_grad()
     def __call__(
@@ -101,16 +94,20 @@ class ImageToVideoPipeline(FilmPipeline):
 
         fitted, how = fit(picture, **sides)
         masks = self._masks(picture, regions, how)
-        given = _NOTHING_GIVEN if prompt else _NOTHING_GIVEN | self._silence()
+        given = NOTHING_GIVEN if prompt else NOTHING_GIVEN | self._states_of([""])  # says nothing of the picture
         text = self._encode(prompt or None, negative_prompt, given, num_images_per_prompt=batch_size)
-        click = self._clicked(np.asarray(fitted), masks, regions, num_frames=num_frames, batch_size=batch_size)
         if latents is None:
             latents = draw_noise(shape, generator, device=self._execution_device)
-        latents = self._draw(
-            latents, text, click=click, steps=steps, window=num_frames,
-            options=step_options(self.scheduler, eta=eta, generator=generator),
-            call_back=call_back,
+        draw = partial(
+            self._draw, text=text, steps=steps,
+            options=step_options(self.scheduler, eta=eta, generator=generator), call_back=call_back,
         )  # fmt: skip
+        said = [(region.motion, self.motions.speed(region.motion, region.strength)) for region in regions]
+        pixels = self._to_pixels(np.asarray(fitted)[None]).expand(batch_size, -1, -1, -1)
+        asked = self._ask(pixels, [masks] * batch_size, [said] * batch_size)
+        has_field = self.transformer.click.field is not None  # which goes on where it was; else all is drawn at once
+        window = self.config.default_num_frames if has_field else num_frames
+        latents = self._roll(latents, asked, window=window, draw=draw)
         if output_type == "latent":
             frames: Any = latents
         else:
@@ -137,7 +134,7 @@ class ImageToVideoPipeline(FilmPipeline):
 
     def _segment(self, picture: Image.Image, regions: Sequence[Region]) -> np.ndarray:
         """bool (R, H, W)"""
-        segmenter = self.segmenter or GrabCut()
+        segmenter = self.segmenter
         if any(region.mask is None for region in regions):
             segmenter.look(np.asarray(picture))
         masks = [
@@ -156,56 +153,6 @@ class ImageToVideoPipeline(FilmPipeline):
             if not masks[-1].any():
                 raise ValueError(f"nothing of the region of {region.motion!r} is left in the picture ({how})")
         return np.stack(masks)
-
-    def _clicked(
-        self, picture: np.ndarray, masks: np.ndarray, regions: Sequence[Region], *, num_frames: int, batch_size: int
-    ) -> Click:  # fmt: skip
-        """The same picture and clicks for every film of the batch."""
-        device, dtype = self._execution_device, self.transformer.dtype
-        pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].to(device, self.vae.dtype) / 127.5 - 1
-        first_frame = self._encode_pixels(pixels)
-        most, (rows, columns) = self.transformer.config.max_regions, first_frame.shape[-2:]
-        whole = torch.zeros(1, most, *masks.shape[1:], device=device)
-        whole[0, : len(masks)] = torch.from_numpy(masks).to(whole)
-        covered = adaptive_avg_pool2d(whole, (rows, columns))
-        strengths = torch.zeros(1, most, device=device)
-        strengths[0, : len(regions)] = torch.tensor([self.motions.speed(r.motion, r.strength) for r in regions])
-        phrases = [region.motion for region in regions] + [""] * (most - len(regions))
-        ids, mask = (t.to(device) for t in tokenize(self.tokenizer, phrases, length=self._phrase_length(phrases)))
-        states = self.text_encoder(ids, attention_mask=mask)[0]
-        mask[len(regions) :] = 0
-        click = Click(
-            first_frame=first_frame.to(dtype), masks=covered.to(dtype), phrases=states[None].to(dtype),
-            phrases_mask=mask[None], strengths=strengths,
-        )  # fmt: skip
-        click = self.transformer.click.with_moved(
-            click, pixels, whole, num_frames=num_frames, encode=self._encode_pixels
-        )
-        return click.apply(lambda tensor: tensor.repeat_interleave(batch_size, dim=0))
-
-    def _encode_pixels(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W), from -1 to 1, to latents."""
-        parts = [self.vae.encode(part).latent_dist.mode() for part in pixels.to(self.vae.dtype).split(ENCODED_AT_ONCE)]
-        return torch.cat(parts) * self.vae.config.scaling_factor
-
-    def _silence(self) -> dict[str, Tensor]:
-        """States of an empty prompt, which says nothing of the picture."""
-        given: dict[str, Tensor] = {}
-        for suffix, length in zip(SUFFIXES, self._text_lengths, strict=True):
-            encoder, tokenizer = getattr(self, f"text_encoder{suffix}"), getattr(self, f"tokenizer{suffix}")
-            states = encode(encoder, tokenizer, [""], length=length, device=self._execution_device)
-            given |= {f"prompt_embeds{suffix}": states.embeds, f"prompt_attention_mask{suffix}": states.mask}
-        return given
-
-    def _phrase_length(self, phrases: Sequence[str]) -> int:
-        lengths = [len(ids) for ids in self.tokenizer(list(phrases)).input_ids]
-        return min(max(lengths), self.transformer.config.text_len)
-
-
-_NOTHING_GIVEN = dict.fromkeys(
-    f"{side}prompt_{what}{suffix}"
-    for side in ("", "negative_") for what in ("embeds", "attention_mask") for suffix in ("", "_2")
-)  # fmt: skip
 
 
 def check_picture(image: object) -> Image.Image:

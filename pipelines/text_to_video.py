@@ -4,24 +4,35 @@ B batch of films, F frames; latents are B C F Y X.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from diffusers.utils import logging
 from torch import Tensor
 
 from dianjing.pipelines import inputs, request
-from dianjing.pipelines.film import OUTPUT_TYPES, FilmOutput, FilmPipeline, as_output
-from dianjing.pipelines.latents import Generators, draw_noise
+from dianjing.pipelines.film import NOTHING_GIVEN, OUTPUT_TYPES, Asked, FilmOutput, FilmPipeline, as_output
+from dianjing.pipelines.grounding import evidence, places
+from dianjing.pipelines.latents import Generators, decode_latents, draw_noise
+from dianjing.pipelines.rolling import stay
 from dianjing.pipelines.schedule import step_options
+from dianjing.pipelines.script import Script, ScriptReader
+from dianjing.pipelines.segmenting import Point
+from dianjing.pipelines.text import Text
 
+STRENGTH = 0.7  # of what moves in a film of words
+logger = logging.get_logger(__name__)
 LongFilm = Literal["joint", "continued"]
 
 
 class TextToVideoPipeline(FilmPipeline):
     """A prompt in Chinese or English to films, by a `DiT` with motion blocks and its two text encoders.
 
-    A model that takes first frames draws a picture and then moves it, as Emu Video does (arXiv 2311.10709). A film
+    A model that takes first frames draws a picture and then moves it, as Emu Video does (arXiv 2311.10709): a motion
+    that it was taught by name is read from the prompt, what does it is found in the picture and clicked on. A film
     longer than the model was trained on is drawn in windows: "continued" draws one after the other, each from the last
     frame before it; "joint" denoises all of it together without a picture, its windows moving from step to step.
     "continued" is the default where the model takes first frames.
@@ -96,26 +107,78 @@ class TextToVideoPipeline(FilmPipeline):
         if latents is None:
             latents = draw_noise(shape, generator, device=self._execution_device)
         draw = partial(
-            self._draw, text=text, steps=steps, window=self.config.default_num_frames,
+            self._draw, text=text, steps=steps,
             options=step_options(self.scheduler, eta=eta, generator=generator),
             call_back=call_back,
         )  # fmt: skip
         if long_film == "continued":
-            latents = self._continue(draw, latents)
+            prompts = inputs.check_prompts(prompt) if prompt is not None else []
+            latents = self._continue(draw, latents, [text for text in prompts for _ in range(each)])
         else:
-            latents = draw(latents, click=self._click(torch.zeros_like(latents[:, :, 0], dtype=self.transformer.dtype)))
+            nothing = self._nothing_asked(torch.zeros_like(latents[:, :, 0], dtype=self.transformer.dtype))
+            latents = draw(latents, click=nothing, window=self.config.default_num_frames)
         frames: Any = latents
         if output_type != "latent":
             frames = as_output(self.decode(latents), output_type)
         self.maybe_free_model_hooks()
         return FilmOutput(frames=frames) if return_dict else (frames,)
 
-    def _continue(self, draw: Callable[..., Tensor], noise: Tensor) -> Tensor:
-        """A picture, and one window after the other: each begins with the last frame drawn."""
-        film = draw(noise[:, :, :1], click=None)
-        while film.shape[2] < noise.shape[2] and not self._interrupt:
-            first = film.shape[2] - 1
-            click = self._click(film[:, :, -1].to(self.transformer.dtype))
-            window = noise[:, :, first : first + self.config.default_num_frames]
-            film = torch.cat([film, draw(window, click=click)[:, :, 1:]], dim=2)
-        return film
+    def _continue(self, draw: Callable[..., Tensor], noise: Tensor, prompts: Sequence[str]) -> Tensor:
+        """A picture, and one window after the other, each from the last frame before it: (B, C, F, Y, X).
+
+        Where the model was taught motions by name, those that the prompts name happen to what does them.
+        """
+        scripts = [ScriptReader(self.motions, self.names).read(prompt) for prompt in prompts if self.motions.motions]
+        is_told = any(part.motion for script in scripts for part in script.parts)
+        if is_told:
+            stills = self._encode([script.still for script in scripts], None, NOTHING_GIVEN, num_images_per_prompt=1)
+            draw = partial(draw, text=stills)
+        first = draw(noise[:, :, :1], click=None, window=1)[:, :, 0]
+        if noise.shape[2] == 1 or self._interrupt:
+            return first.unsqueeze(2)
+        roll = partial(self._roll, noise, window=self.config.default_num_frames)
+        if is_told:
+            return roll(asked=self._direct(first, scripts, num_frames=noise.shape[2]), draw=draw)
+        if self.motions.motions and prompts:
+            known = ", ".join(motion.phrases[0] for motion in self.motions.motions)
+            logger.warning(
+                f"no motion that this model was taught is in the prompt, so little may move; it knows: {known}"
+            )
+        nothing = Asked.nothing(self._nothing_asked(first.to(self.transformer.dtype)), self._pixels_of(first))
+        return roll(asked=nothing, draw=draw)
+
+    def _direct(self, first: Tensor, scripts: Sequence[Script], *, num_frames: int) -> Asked:
+        """Clicks on what the scripts let move in the pictures of latents (B, C, Y, X), which then stays in them."""
+        pixels = self._pixels_of(first)
+        masks, said = [], []
+        for latents, picture, script in zip(first, self.decode(first.unsqueeze(2))[:, 0], scripts, strict=True):
+            found = self._find(latents, picture, script)
+            masks.append([mask for mask, _ in found] or np.zeros((0, *picture.shape[:2]), bool))
+            said.append([(phrase, self.motions.speed(phrase, STRENGTH)) for _, phrase in found])
+        asked = self._ask(pixels, masks, said)
+        window = self.config.default_num_frames
+        calm = stay(self.transformer.click, asked.click, asked.masks, num_frames=num_frames, window=window)
+        return replace(asked, click=replace(calm, first_frame=first.to(self.transformer.dtype)))
+
+    def _find(self, latents: Tensor, picture: np.ndarray, script: Script) -> list[tuple[np.ndarray, str]]:
+        """Masks of what moves in a picture uint8 (H, W, 3) of latents (C, Y, X), and how it does."""
+        prompts = [script.still, *(part.without for part in script.parts)]
+        text = Text(**self._states_of(prompts))
+        size = picture.shape[:2]
+        known = evidence(self.transformer, self.scheduler, latents[None], text, image_meta_size=(*size, *size, 0, 0))
+        at = places(known, [part.count for part in script.parts])
+        scale = self.vae_scale_factor
+        clicks = [[Point(x=(x + 0.5) * scale, y=(y + 0.5) * scale) for x, y in each] for each in at]
+        self.segmenter.look(picture)
+        found = []
+        for index, part in enumerate(script.parts):
+            if part.motion is not None:
+                others = [
+                    replace(point, positive=False) for other in clicks if other is not clicks[index] for point in other
+                ]
+                found += [(self.segmenter.mask([point, *others]), part.motion) for point in clicks[index]]
+        return found[: self.transformer.config.max_regions]
+
+    def _pixels_of(self, latents: Tensor) -> Tensor:
+        """What the pictures of latents (B, C, Y, X) show: (B, 3, H, W), from -1 to 1."""
+        return decode_latents(self.vae, latents).clamp(-1, 1)

@@ -39,6 +39,7 @@ class StageSection(Section):
     coloured: float | None = Field(default=None, ge=0, le=1)  # share of mentions with a colour; None: as it falls
     sized: float = Field(default=0.4, ge=0, le=1)  # share of single objects asked for big or small
     tidy: float = Field(default=0.0, ge=0, le=1)  # share of scenes with the most usual sizes and places
+    least_amplitude: float = Field(default=0.3, gt=0, lt=1)  # of motions in clips; the greatest is 1
     until: float | None = Field(default=None, gt=0, lt=1)  # None: to the end
 
 

@@ -21,7 +21,9 @@ from transformers import (
 )
 
 from dianjing.dit import Click, DiT
+from dianjing.dit.film import SPAN
 from dianjing.dit.motion_field import places
+from dianjing.dit.moving import Path as MotionPath
 from dianjing.train import objectives
 from dianjing.train.clicks import CLICK_KEYS, make_click
 from dianjing.train.data import Batch, Bucket, ClipSample
@@ -197,7 +199,7 @@ class TextToImageTask(Task):
             return click
         masks, pixels = batch[CLICK_KEYS[0]], to_pixels(pictures)
         return self.transformer.click.with_moved(
-            click, pixels, masks, num_frames=num_frames, encode=self._encode_pixels
+            click, pixels, MotionPath.start(masks, span=SPAN), num_frames=num_frames, encode=self._encode_pixels
         )
 
     @torch.no_grad()

@@ -86,8 +86,8 @@ def taught_motions(*, size_px: int) -> Motions:
     for index, motion in enumerate(MOTIONS):
         full = Move(motion=index, amplitude=1.0)
         speed = median(replace(clip, moves=(full,) * len(clip.moves)).strengths[0] for clip in clips)
-        phrases = (*motion.phrases_zh, *motion.phrases_en)
-        taught.append(Motion(name=motion.name, phrases=phrases, speed=round(speed, 4)))
+        zh, en = motion.phrasings
+        taught.append(Motion(name=motion.name, phrases=(*zh, *en), speed=round(speed, 4)))
     return Motions(tuple(taught))
 
 

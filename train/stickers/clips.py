@@ -191,7 +191,7 @@ class Clip:
     def phrases(self) -> list[tuple[tuple[str, ...], tuple[str, ...]] | None]:
         """Of each object: phrasings that ask for what it does, Chinese and English; None for what stands still."""
         motions = [None if move is None else MOTIONS[move.motion] for move in self.moves]
-        return [None if motion is None else (motion.phrases_zh, motion.phrases_en) for motion in motions]
+        return [None if motion is None else motion.phrasings for motion in motions]
 
     @property
     def boxes(self) -> list[list[tuple[int, int, int, int] | None]]:
@@ -219,15 +219,15 @@ def stays_in_picture(item: Item, move: Move, *, duration_s: float) -> bool:
 
 
 def draw_moves(
-    rng: random.Random, scene: Scene, groups: Sequence[Sequence[int]], *, duration_s: float
+    rng: random.Random, scene: Scene, groups: Sequence[Sequence[int]], *, duration_s: float, least: float
 ) -> tuple[Move | None, ...] | None:
     """A move for each item of a scene: some groups of items move, each as one; the others stand still.
 
-    At least one moves; as many as are chosen, each number as likely. None: one found no room.
+    At least one moves; as many as are chosen, each number as likely. least: amplitude. None: one found no room.
     """
     moves: list[Move | None] = [None] * len(scene.items)
     for group in rng.sample(groups, rng.randint(1, len(groups))):
-        drawn = (Move(motion=rng.randrange(len(MOTIONS)), amplitude=rng.uniform(0.3, 1)) for _ in range(TRIES))
+        drawn = (Move(motion=rng.randrange(len(MOTIONS)), amplitude=rng.uniform(least, 1)) for _ in range(TRIES))
         items = [scene.items[index] for index in group]
         fits = (m for m in drawn if all(stays_in_picture(item, m, duration_s=duration_s) for item in items))
         move = next(fits, None)

@@ -67,6 +67,12 @@ class Motion:
     verbs_en: tuple[str, ...]
     verbs_zh: tuple[str, ...]
 
+    @property
+    def phrasings(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """All that asks for it, Chinese and English."""
+        zh, en = (*self.phrases_zh, *self.verbs_zh), (*self.phrases_en, *self.verbs_en)
+        return tuple(dict.fromkeys(zh)), tuple(dict.fromkeys(en))
+
 
 TRAVEL_PX = 48.0  # a second, at full amplitude
 HOP_PX = 32.0

@@ -30,7 +30,7 @@ class Stage:
 
     kinds: kind of scene -> weight. snap_px: pixels of the grid that places and sizes keep to; of several, each scene
     takes one. coloured, sized, tidy: shares of mentions with a colour, of single objects with a size, and of scenes
-    with the most usual sizes and places, as Pool has them.
+    with the most usual sizes and places, as Pool has them. least_amplitude: of what moves in clips, above 0.
     """
 
     kinds: dict[str, float]
@@ -38,6 +38,7 @@ class Stage:
     coloured: float | None = None
     sized: float = 0.4
     tidy: float = 0.0
+    least_amplitude: float = 0.3
     until: int | None = None
 
     def __post_init__(self) -> None:
@@ -154,7 +155,7 @@ class World:
         snap_px = rng.choice(stage.snap_px)
         while True:
             scene = self._scene(rng, stage, snap_px)
-            moves = draw_moves(rng, scene, group(scene), duration_s=duration_s)
+            moves = draw_moves(rng, scene, group(scene), duration_s=duration_s, least=stage.least_amplitude)
             if moves is not None:
                 return scene, moves
 

@@ -1,0 +1,87 @@
+"""A film from a picture and a click, as long as one likes: window after window, each from the frame before it ends.
+
+What moves is always taken from the picture itself, however long ago it was, so that it does not blur from window to
+window. B batch, R regions, F frames; latents are B C F Y X, pixels B C H W from -1 to 1.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from dianjing.dit import Click
+from dianjing.dit.film import SPAN, ClickConditioner, Encode
+from dianjing.dit.moving import Path
+
+SLOWER = (1.0, 0.7, 0.5, 0.35, 0.25, 0.17, 0.12, 0.08, 0.05)  # shares of a strength
+CUT_OFF = 0.3  # pixels on the picture's border, of the root of all: an object that leaves has more
+LEAST_AREA = 0.1  # of what a region covered at first
+
+
+def roll(
+    conditioner: ClickConditioner,
+    click: Click,
+    pixels: Tensor,
+    masks: Tensor,
+    noise: Tensor,
+    *,
+    window: int,
+    draw: Callable[[Tensor, Click], Tensor],
+    encode: Encode,
+    is_interrupted: Callable[[], bool],
+) -> Tensor:
+    """The latents of a film that begins with click.first_frame, whose pixels and masks (B, R, H, W) are given too.
+
+    draw denoises the noise (B, C, F, Y, X) of a window, of which the first frame is given.
+    """
+    film, path = click.first_frame.unsqueeze(2).to(noise), Path.start(masks, span=SPAN)
+    while film.shape[2] < noise.shape[2] and not is_interrupted():
+        first = film.shape[2] - 1
+        part = noise[:, :, first : first + window]
+        now = _from(click, path, film[:, :, -1])
+        moving = conditioner.with_moved(now, pixels, path, num_frames=part.shape[2], encode=encode)
+        film = torch.cat([film, draw(part, moving)[:, :, 1:]], dim=2)
+        path, _ = conditioner.go_on(now, path, num_frames=part.shape[2])
+    return film
+
+
+def stay(conditioner: ClickConditioner, click: Click, masks: Tensor, *, num_frames: int, window: int) -> Click:
+    """The same click with strengths so low that what moves stays in the picture for num_frames."""
+    best = torch.zeros_like(click.strengths)
+    for share in SLOWER:
+        slow = replace(click, strengths=click.strengths * share)
+        fits = _stays(conditioner, slow, masks, num_frames=num_frames, window=window)
+        best = torch.where(fits & (best == 0), share, best)
+        if (best > 0).all():
+            break
+    return replace(click, strengths=click.strengths * best.clamp_min(SLOWER[-1]))
+
+
+def _stays(conditioner: ClickConditioner, click: Click, masks: Tensor, *, num_frames: int, window: int) -> Tensor:
+    """Whether each region does, (B, R)."""
+    path, at = Path.start(masks, span=SPAN), 0
+    most, least = _on_border(masks) + CUT_OFF, LEAST_AREA * masks.sum(dim=(-2, -1))
+    fits = torch.ones_like(click.strengths, dtype=torch.bool)
+    while at < num_frames - 1 and fits.any():
+        length = min(window, num_frames - at)
+        path, covered = conditioner.go_on(_from(click, path, click.first_frame), path, num_frames=length)
+        inside = (_on_border(covered) <= most.unsqueeze(1)) & (covered.sum(dim=(-2, -1)) >= least.unsqueeze(1))
+        fits &= inside.all(dim=1) | ~click.phrases_mask.any(dim=-1)
+        at += length - 1
+    return fits
+
+
+def _on_border(covered: Tensor) -> Tensor:
+    """(..., H, W) -> (...)"""
+    inner = covered[..., 1:-1, 1:-1].sum(dim=(-2, -1))
+    whole = covered.sum(dim=(-2, -1))
+    return (whole - inner) / whole.clamp_min(1).sqrt()
+
+
+def _from(click: Click, path: Path, first_frame: Tensor) -> Click:
+    """A click on a later frame."""
+    dtype = click.first_frame.dtype
+    masks = adaptive_avg_pool2d(path.covered, (first_frame.shape[-2], first_frame.shape[-1]))
+    return replace(click, first_frame=first_frame.to(dtype), masks=masks.to(dtype))
