@@ -29,6 +29,8 @@ from dianjing.pipelines.encoding import SUFFIXES
 from dianjing.pipelines.latents import decode_latents
 from dianjing.pipelines.lengths import check_fps, check_num_frames
 from dianjing.pipelines.motions import FILE_NAME, Motions
+from dianjing.pipelines.own_segmenting import FOLDER as SEGMENTER_FOLDER
+from dianjing.pipelines.own_segmenting import OwnSegmenter
 from dianjing.pipelines.prediction import look_ahead
 from dianjing.pipelines.rolling import roll
 from dianjing.pipelines.schedule import set_schedule
@@ -87,7 +89,8 @@ def without_phrases_first(click: Click) -> Click:
 class FilmPipeline(DenoisingPipeline):
     """For films by a `DiT` with motion blocks. The defaults are those of a call that names none.
 
-    `segmenter` makes a mask of clicks: what came with the model or, where nothing did, GrabCut, which needs no weights.
+    `segmenter` makes a mask of clicks: GrabCut, which needs no weights, unless it is set. `own_segmenter`, where one came
+    with the model, knows the pictures that this model draws.
     Raises: ValueError for a transformer that draws pictures only.
     """
 
@@ -123,16 +126,21 @@ class FilmPipeline(DenoisingPipeline):
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
         self.motions = Motions()
         self.segmenter: Segmenter = GrabCut()
+        self.own_segmenter: OwnSegmenter | None = None
 
     def _read_extras(self, folder: Path) -> None:
         super()._read_extras(folder)
         if (folder / FILE_NAME).is_file():
             self.motions = Motions.from_file(folder / FILE_NAME)
+        if (folder / SEGMENTER_FOLDER).is_dir():
+            self.own_segmenter = OwnSegmenter.from_pretrained(folder / SEGMENTER_FOLDER)
 
     def save_pretrained(self, save_directory: str | PathLike, *args: Any, **options: Any) -> None:
         super().save_pretrained(save_directory, *args, **options)
         if self.motions.motions:
             self.motions.save(Path(save_directory) / FILE_NAME)
+        if self.own_segmenter is not None:
+            self.own_segmenter.network.save_pretrained(Path(save_directory) / SEGMENTER_FOLDER)
 
     def _check_size(self, height: int | None, width: int | None) -> tuple[int, int]:
         multiple_px = self.vae_scale_factor * self.transformer.config.patch_size

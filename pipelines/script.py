@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from dianjing.pipelines.lexicon import HAN
 from dianjing.pipelines.motions import Motions
@@ -51,9 +52,7 @@ class ScriptReader:
     names: Names | None = None
 
     def read(self, prompt: str) -> Script:
-        places = _spans(prompt, self._places)
-        nouns = _spans(prompt, self._nouns, taken=places)
-        nouns = [noun for noun, after in zip(nouns, [*nouns[1:], (-1, -1)], strict=True) if noun[1] != after[0]]
+        places, nouns = self._places_and_nouns(prompt)
         verbs = _spans(prompt, self._verbs, taken=[*places, *nouns])
         if self.names is None:
             nouns = [(max((j.end() for j in JOINT.finditer(prompt, 0, first)), default=0), first) for first, _ in verbs]
@@ -63,12 +62,20 @@ class ScriptReader:
             if before:
                 moves.setdefault(before[-1], prompt[first:last])
         still, parts = _without_verbs(prompt, verbs), []
+        if self.names is not None:
+            still = _as_list(still, self._places_and_nouns(still)[1])
         for noun in nouns:
             subject = prompt[slice(*_with_adjectives(prompt, noun, [*places, *verbs, *nouns]))]
             subject = COPULA.sub("", subject).strip()
             said = {"subject": subject, "without": _without(still, subject), "motion": moves.get(noun)}
             parts.append(Part(**said, count=_count(subject)))
         return Script(still=still, parts=tuple(parts))
+
+    def _places_and_nouns(self, text: str) -> tuple[list[Span], list[Span]]:
+        """Of nouns side by side, such as 一桶爆米花, the last one is meant."""
+        places = _spans(text, self._places)
+        nouns = _spans(text, self._nouns, taken=places)
+        return places, [noun for noun in nouns if all(noun[1] != other[0] for other in nouns)]
 
     @cached_property
     def _verbs(self) -> re.Pattern[str]:
@@ -114,14 +121,20 @@ def _with_adjectives(text: str, noun: Span, others: Iterable[Span]) -> Span:
 
 
 def _without_verbs(prompt: str, verbs: Iterable[Span]) -> str:
-    """The picture's words; clauses become a list."""
+    """The picture's words."""
     said, at = "", 0
     for first, last in verbs:
         said, at = said + COPULA.sub("", prompt[at:first].rstrip()), last
-        comma = re.match(r"\s*[,，]\s*", prompt[at:])
-        if comma and (rest := prompt[at + comma.end() :]) and any(first > at for first, _ in verbs):
-            said, at = said + ("和" if IS_CHINESE.search(rest) else " and "), at + comma.end()
     return " ".join((said + prompt[at:]).split()).strip(" ,，")
+
+
+def _as_list(still: str, nouns: list[Span]) -> str:
+    """Clauses that have lost their verbs, as a list: 一顶草帽和一副眼镜."""
+    for (_, last), (first, _) in reversed(list(pairwise(nouns))):
+        if comma := re.compile(r"\s*[,，]\s*").match(still, last, first):
+            joint = "和" if IS_CHINESE.search(still) else " and "
+            still = still[: comma.start()] + joint + still[comma.end() :]
+    return still
 
 
 def _without(still: str, subject: str) -> str:

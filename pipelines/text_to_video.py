@@ -169,14 +169,15 @@ class TextToVideoPipeline(FilmPipeline):
         at = places(known, [part.count for part in script.parts])
         scale = self.vae_scale_factor
         clicks = [[Point(x=(x + 0.5) * scale, y=(y + 0.5) * scale) for x, y in each] for each in at]
-        self.segmenter.look(picture)
+        segmenter = self.own_segmenter or self.segmenter
+        segmenter.look(picture)
         found = []
         for index, part in enumerate(script.parts):
             if part.motion is not None:
                 others = [
                     replace(point, positive=False) for other in clicks if other is not clicks[index] for point in other
                 ]
-                found += [(self.segmenter.mask([point, *others]), part.motion) for point in clicks[index]]
+                found += [(segmenter.mask([point, *others]), part.motion) for point in clicks[index]]
         return found[: self.transformer.config.max_regions]
 
     def _pixels_of(self, latents: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCardData
 from dianjing import __version__
 from dianjing.train.config import Run
 from dianjing.train.finetune.sections import FinetuneRun
-from dianjing.train.sections import AutoencoderRun
+from dianjing.train.sections import AutoencoderRun, SegmenterRun
 from dianjing.weights import registry
 
 PRIVATE = {  # paths of the machine it was trained on
@@ -47,6 +47,10 @@ AUTOENCODER = """\
 from diffusers import AutoencoderKL
 
 vae = AutoencoderKL.from_pretrained("FOLDER/vae")"""
+SEGMENTER = """\
+from dianjing.pipelines.own_segmenting import OwnSegmenter
+
+segmenter = OwnSegmenter.from_pretrained("FOLDER/segmenter")"""
 
 
 def write_card(folder: Path, config: Run, figures: Mapping[str, Any], *, sigma_rel: float | None = None) -> Path:
@@ -102,6 +106,8 @@ def _base(config: FinetuneRun) -> str:
 def _loading(config: Run, folder: Path) -> str:
     if isinstance(config, AutoencoderRun):
         return AUTOENCODER
+    if isinstance(config, SegmenterRun):
+        return SEGMENTER
     if not isinstance(config, FinetuneRun):
         return PIPELINE.format(pipeline="TextToImagePipeline")
     if config.model.trained in ("lora", "controlnet"):

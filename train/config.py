@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from dianjing.train.finetune.sections import FinetuneRun
-from dianjing.train.sections import AutoencoderRun, Section, SetSection, TextToImageRun
+from dianjing.train.sections import AutoencoderRun, Section, SegmenterRun, SetSection, TextToImageRun
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -18,10 +18,11 @@ else:
 
 
 S = TypeVar("S", bound=BaseModel)
-Run = AutoencoderRun | TextToImageRun | FinetuneRun
-RUNS: dict[str, type[AutoencoderRun] | type[TextToImageRun] | type[FinetuneRun]] = {
+Run = AutoencoderRun | SegmenterRun | TextToImageRun | FinetuneRun
+RUNS: dict[str, type[Run]] = {
     "finetune": FinetuneRun,
     "autoencoder": AutoencoderRun,
+    "segmenter": SegmenterRun,
     "text_to_image": TextToImageRun,
 }
 

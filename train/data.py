@@ -24,6 +24,10 @@ class Sample(Protocol):
         """uint8 (H, W, 3), drawn when first read."""
 
     @property
+    def masks(self) -> np.ndarray:
+        """Where each object is visible: bool (K, H, W); for segmenters alone."""
+
+    @property
     def text_zh(self) -> str: ...
 
     @property

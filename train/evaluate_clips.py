@@ -78,7 +78,7 @@ def load(model: str, device: str, steps: int | None, guidance: float | None) -> 
     from dianjing.pipelines.text_to_video import TextToVideoPipeline
 
     clicks: Any = ImageToVideoPipeline.from_pretrained(model).to(device)
-    words: Any = TextToVideoPipeline(**clicks.components, **{k: v for k, v in clicks.config.items() if "default" in k})
+    words: Any = TextToVideoPipeline.from_pretrained(model, **clicks.components)
     for pipe in (clicks, words):
         pipe.set_progress_bar_config(disable=True)
     settings = {"num_inference_steps": steps, "guidance_scale": guidance}

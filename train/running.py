@@ -22,7 +22,7 @@ from dianjing.train.loop import SNAPSHOTS, Job, Outcome, Trainer
 from dianjing.train.optimizing import check_optimizer
 from dianjing.train.plotting import plot_noise
 from dianjing.train.posthoc import reconstruct
-from dianjing.train.sections import AutoencoderRun
+from dianjing.train.sections import AutoencoderRun, SegmenterRun
 from dianjing.train.states import weights_of
 from dianjing.train.text_to_image import noising_of
 from dianjing.train.watching import check_trackers
@@ -99,7 +99,7 @@ def plot_noise_of(config: Run) -> Path:
 
     Raises: ValueError for a run without noise.
     """
-    if isinstance(config, AutoencoderRun):
+    if isinstance(config, AutoencoderRun | SegmenterRun):
         raise ValueError(f"a run of task {config.task!r} adds no noise; give one of 'finetune' or 'text_to_image'")
     of = finetuning.noising_for(config) if isinstance(config, FinetuneRun) else noising_of(config.objective)
     positions = objectives.positions((torch.arange(PLOTTED) + 0.5) / PLOTTED, config.objective)

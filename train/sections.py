@@ -124,6 +124,14 @@ class AutoencoderSamples(Section):
     measured_pictures: int = Field(default=512, gt=0)  # for the scaling factor, at export
 
 
+class SegmenterModel(Section):
+    """Shape of diffusers' UNet2DModel."""
+
+    block_out_channels: tuple[int, ...] = (32, 64, 96)
+    layers_per_block: int = 1
+    norm_num_groups: int = 8
+
+
 class BertSection(Section):
     hidden_size: int = 192
     num_hidden_layers: int = 3
@@ -207,6 +215,14 @@ class AutoencoderRun(Section):
     model: AutoencoderModel = AutoencoderModel()
     objective: AutoencoderObjective = AutoencoderObjective()
     samples: AutoencoderSamples = AutoencoderSamples()
+
+
+class SegmenterRun(Section):
+    task: Literal["segmenter"]
+    run: RunSection
+    data: DataSection
+    optimizer: OptimizerSection
+    model: SegmenterModel = SegmenterModel()
 
 
 class TextToImageRun(Section):

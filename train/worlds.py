@@ -8,13 +8,21 @@ from accelerate import Accelerator
 from dianjing.train.autoencoder import AutoencoderTask
 from dianjing.train.data import Bucket, CaptionEncoder, Layout, MicroBatches, World, WorldPlan, only_pictures
 from dianjing.train.loop import Job, Task
-from dianjing.train.sections import AutoencoderRun, AutoencoderSamples, TextToImageRun, TextToImageSamples
+from dianjing.train.sections import (
+    AutoencoderRun,
+    AutoencoderSamples,
+    SegmenterRun,
+    TextToImageRun,
+    TextToImageSamples,
+)
+from dianjing.train.segmenter import Clicked, SegmenterTask
 from dianjing.train.text_to_image import TextToImageTask
 from dianjing.train.texts import BilingualCaptions
 from dianjing.train.tokenizers import extend_tokenizers, save_tokenizers
 
-WorldRun = AutoencoderRun | TextToImageRun
+WorldRun = AutoencoderRun | SegmenterRun | TextToImageRun
 PROBE_SEED = 1_000_003  # added to the seed: pictures for grids and measures, not for training
+PROBED = 256  # pictures that a segmenter is measured on
 
 
 def sticker_world(config: WorldRun) -> World:
@@ -97,12 +105,17 @@ def spoken_words(world: World, seed: int, *, fps: float, count: int = 2000) -> l
 
 def make_task(config: WorldRun, world: World, accelerator: Accelerator) -> tuple[Task, CaptionEncoder | None]:
     torch.manual_seed(config.run.seed)  # the first weights; the loop has a generator of its own
-    seed, samples = config.run.seed + PROBE_SEED, config.samples
+    seed = config.run.seed + PROBE_SEED
+    if isinstance(config, SegmenterRun):
+        layout = Layout(global_batch=PROBED, accumulation=1, processes=1, rank=0)
+        probe = MicroBatches(only_pictures(world, layout, seed=seed), seed=seed, captions=Clicked())[0]
+        return SegmenterTask(config.model, size_px=config.data.size_px, probe=probe), Clicked()
+    samples = config.samples
     if isinstance(config, AutoencoderRun):
         assert isinstance(samples, AutoencoderSamples)
         count = max(samples.pictures, samples.measured_pictures)
-        probe = pictures(world, seed=config.run.seed, count=count)
-        return AutoencoderTask(config.model, config.objective, samples, probe=probe), None
+        images = pictures(world, seed=config.run.seed, count=count)
+        return AutoencoderTask(config.model, config.objective, samples, probe=images), None
     assert isinstance(samples, TextToImageSamples)
     model = config.model.model_copy(update={"tokenizers": tokenizer_folder(config, world, accelerator)})
     captions = BilingualCaptions(model, config.objective)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dianjing.dit.motion_field import corners
-from dianjing.dit.moving import fill, move, still
+from dianjing.dit.moving import Path, fill, move, still
 
 SIDE, FRAMES, SPAN = 16, 2, 5
 
@@ -77,3 +77,15 @@ def test_what_is_hidden_is_filled_from_around_and_the_rest_stays():
     near = torch.nn.functional.max_pool2d(hidden, 3, stride=1, padding=1).expand_as(picture) > 0
     assert torch.equal(filled[~near], picture[~near])
     assert (filled - picture).abs().max() < 0.2
+
+
+def test_a_path_of_two_ways_is_their_sum_and_the_picture_is_cut_from_once(scene):
+    """What moves on from where it has come is as sharp as the picture: half a pixel twice leaves no trace."""
+    picture, mask = scene
+    path = Path.start(mask, span=SPAN)
+    half = shifted((-2.5, 1.0))
+    path = Path(mask, move(picture, mask, path.on(half), ASKED).covered[:, 1], path.on(half)[:, :, 1])
+    moved = move(picture, mask, path.on(shifted((-2.5, 1.0))), ASKED)
+    expected = torch.full_like(picture, 0.5)
+    expected[:, :, 4:7, 9:12] = picture[:, :, 6:9, 4:7]
+    torch.testing.assert_close(moved.frames[:, 1], expected, atol=1e-4, rtol=0)

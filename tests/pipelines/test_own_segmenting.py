@@ -1,0 +1,40 @@
+"""Masks by a network that comes with a model."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DModel
+
+from dianjing.pipelines.own_segmenting import OwnSegmenter, click_map
+from dianjing.pipelines.segmenting import Point
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    levels = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    shape = {"sample_size": 16, "in_channels": 16, "out_channels": 4, "block_out_channels": (8, 8), **levels}
+    return UNet2DModel(**shape, layers_per_block=1, norm_num_groups=4, add_attention=False)
+
+
+def test_clicks_are_seen_where_they_are_and_negative_ones_below_zero():
+    found = click_map([Point(x=4.5, y=8.5), Point(x=20.5, y=8.5, positive=False)], 32)
+    assert np.unravel_index(found.argmax(), found.shape) == (8, 4)
+    assert np.unravel_index(found.argmin(), found.shape) == (8, 20)
+    assert found.max() == pytest.approx(1)
+
+
+def test_a_mask_has_the_size_of_the_picture_and_follows_the_click(network, tmp_path):
+    network.save_pretrained(tmp_path)
+    segmenter = OwnSegmenter.from_pretrained(tmp_path)
+    segmenter.look(np.random.default_rng(0).integers(0, 256, (48, 96, 3), dtype=np.uint8))
+    masks = [segmenter.mask([Point(x=x, y=20)]) for x in (5, 90)]
+    assert all(mask.shape == (48, 96) and mask.dtype == bool for mask in masks)
+    assert (masks[0] != masks[1]).any()
+
+
+def test_a_click_beside_the_picture_is_refused(network):
+    segmenter = OwnSegmenter(network)
+    segmenter.look(np.zeros((32, 32, 3), np.uint8))
+    with pytest.raises(ValueError, match="outside the picture"):
+        segmenter.mask([Point(x=40, y=3)])
