@@ -19,7 +19,7 @@ def check_sizes(
     max_regions: int,
     has_motion: bool,
     motion_span: str,
-    first_frame_heads: int,
+    use_motion_field: bool,
 ) -> None:
     """Raise ValueError for widths that do not go together, or a span that there is not."""
     if motion_span not in SPANS:
@@ -31,8 +31,8 @@ def check_sizes(
         )
     if max_regions and not has_motion:
         raise ValueError(f"max_regions {max_regions} needs use_motion_blocks: a click moves something")
-    if first_frame_heads and not max_regions:
-        raise ValueError(f"first_frame_heads {first_frame_heads} needs max_regions: clicks bring a first frame")
+    if use_motion_field and not max_regions:
+        raise ValueError("use_motion_field needs max_regions: clicks bring a first frame")
     if head_dim % 4:
         raise ValueError(f"attention_head_dim {head_dim} is not a multiple of 4; RoPE turns pairs on two axes")
     if text_dim_t5 % POOL_HEADS:

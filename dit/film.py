@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dianjing.dit.attention import EPS, Attention, KeyValue, LayerNorm
 from dianjing.dit.embeddings import SINUSOID_DIM, sinusoid
-from dianjing.dit.first_frame import FirstFrameAttention, Shown
+from dianjing.dit.first_frame import FirstFrameTrust, Shown, show
 from dianjing.dit.motion_field import MotionField, corners
 from dianjing.dit.moving import Moved, Path, move, still
 from dianjing.dit.offload import onloaded
@@ -62,7 +62,7 @@ class Film:
     start: Tensor | None = None  # (B, F, N, D), added to the tokens: masks and first frame
     said: tuple[KeyValue, ...]  # text and phrases, one for each motion block, (B, P, H, E)
     mask: Tensor | None = None  # (B or 1, 1, 1, P), added to the scores
-    shown: Shown | None = None  # of the first frame, to be looked up
+    shown: Shown | None = None  # the first frame, moved
 
     def first(self, num_frames: int) -> "Film":
         start = None if self.start is None else self.start[:, :num_frames]
@@ -164,11 +164,11 @@ class MotionBlock(nn.Module):
 class ClickConditioner(nn.Module):
     """Masks, first frame and the frames since to tokens, phrases of all regions to one row, strengths to the time.
 
-    All but the phrases start at zero. With `first_frame_heads` what was there is also looked up in the first frame.
+    All but the phrases start at zero. With a motion field the first frame is also moved as is asked, and taken over.
     """
 
     def __init__(
-        self, *, channels: int, max_regions: int, width: int, text_dim: int, patch_size: int, first_frame_heads: int
+        self, *, channels: int, max_regions: int, width: int, text_dim: int, patch_size: int, has_field: bool
     ) -> None:  # fmt: skip
         super().__init__()
         self.patch = nn.Conv2d(channels + max_regions, width, patch_size, stride=patch_size, bias=False)
@@ -176,14 +176,12 @@ class ClickConditioner(nn.Module):
         self.strength = nn.Linear(max_regions * SINUSOID_DIM, width, bias=False)
         self.strength_of_region = nn.Linear(SINUSOID_DIM, text_dim, bias=False)
         self.region = nn.Parameter(torch.empty(max_regions, text_dim))
-        self.lookup: FirstFrameAttention | None = None
         self.field: MotionField | None = None
-        if first_frame_heads:
+        self.taking_over: FirstFrameTrust | None = None
+        if has_field:
             self.field = MotionField(text_dim)
             self.see_moved = nn.Conv2d(channels + max_regions, width, patch_size, stride=patch_size, bias=False)
-            self.lookup = FirstFrameAttention(
-                width, channels=channels, max_regions=max_regions, patch_size=patch_size, heads=first_frame_heads
-            )  # fmt: skip
+            self.taking_over = FirstFrameTrust(width, channels=channels, patch_size=patch_size)
         self.start_at_nothing()
 
     @torch.no_grad()
@@ -194,10 +192,10 @@ class ClickConditioner(nn.Module):
         self.strength.weight.zero_()
         self.strength_of_region.weight.zero_()
         self.region.normal_(std=self.region.shape[1] ** -0.5)
-        if self.lookup is not None and self.field is not None:
+        if self.taking_over is not None and self.field is not None:
             self.see_moved.weight.zero_()
             self.field.start_at_nothing()
-            self.lookup.start_at_nothing()
+            self.taking_over.start_at_nothing()
 
     def ways(self, click: Click, num_frames: int, *, at: Tensor) -> Tensor:
         """What a click asks for, as `MotionField` says it at points (S, 2): (B, R, F, S, 2)."""
@@ -249,7 +247,7 @@ class ClickConditioner(nn.Module):
         tokens = torch.cat([first.unsqueeze(1), later.unsqueeze(1).expand(-1, num_frames - 1, -1, -1)], dim=1)
         waves = sinusoid(torch.arange(num_frames, device=tokens.device) * ELAPSED_SCALE).to(tokens)
         is_shown = click.first_frame.flatten(1).any(dim=1)  # (B,)
-        if self.lookup is not None:
+        if self.field is not None:
             seen = self.see_moved(torch.cat(moved, dim=2).flatten(0, 1))
             tokens = tokens + rearrange(seen, "(b f) d y x -> b f (y x) d", f=num_frames)
         return tokens + is_shown[:, None, None, None] * self.elapsed(waves)[:, None]
@@ -258,13 +256,13 @@ class ClickConditioner(nn.Module):
         self, predicted: Tensor, latents: Tensor, tokens: Tensor, shown: Shown | None, mix: Tensor | None
     ) -> Tensor:  # fmt: skip
         """A prediction from latents, both (B, C, F, Y, X), with what is taken over from the first frame."""
-        if self.lookup is None or shown is None or mix is None:
+        if self.taking_over is None or shown is None or mix is None:
             return predicted
-        return self.lookup(predicted, latents, tokens, shown, mix)
+        return self.taking_over(predicted, latents, tokens, shown, mix)
 
     def mix(self, timesteps: Tensor) -> Tensor | None:
-        """`FirstFrameAttention.mix`; None without a look-up."""
-        return None if self.lookup is None else self.lookup.mix(timesteps)
+        """`FirstFrameTrust.mix`; None without a motion field."""
+        return None if self.taking_over is None else self.taking_over.mix(timesteps)
 
     def phrases(self, click: Click) -> tuple[Tensor, Tensor]:
         """Tokens (B, R M, T) and their mask (B, 1, 1, R M), to be added to scores."""
@@ -303,8 +301,8 @@ def make_film(
         text = torch.cat([text, phrases.to(text.dtype)], dim=1)
         moved = click.moved or still(click.first_frame, click.masks.shape[1], num_frames)
         start = conditioner.start(click, num_frames, moved)
-        if conditioner.lookup is not None:
-            shown = conditioner.lookup.look(click.first_frame, click.masks, moved)
+        if conditioner.field is not None:
+            shown = show(click.first_frame, moved)
     said = []
     for block in blocks:
         with onloaded(block):

@@ -26,12 +26,14 @@ from dianjing.dit.checks import as_frames, check_film, check_sizes
 from dianjing.dit.condition import Condition
 from dianjing.dit.embeddings import PatchEmbed, Projection, TimeExtraEmbedding
 from dianjing.dit.film import Click, ClickConditioner, Film, MotionBlock, film_rotation, frame_rotation, make_film
-from dianjing.dit.first_frame import FirstFrameAttention
+from dianjing.dit.first_frame import FirstFrameTrust
 from dianjing.dit.frozen import can_run_frozen, freeze, run_frozen
 from dianjing.dit.guide import Guide, fill_up, guide_from_condition
+from dianjing.dit.motion_field import MotionField
 from dianjing.dit.offload import onloaded
 from dianjing.dit.rope import rotation_from_pairs, rotation_table
 
+STARTING_AT_NOTHING = (MotionBlock, ClickConditioner, MotionField, FirstFrameTrust)
 ROPE_SIDE = 64  # latents along a side of the 512 px picture whose grid defines the positions
 
 
@@ -42,7 +44,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
     published weights load as they are. `hidden_size` may be left out: it is heads x head width.
     `use_motion_blocks` adds time, `max_regions` clicks; a picture is drawn as without them. `motion_span` says how far
     a place sees over time: "place", itself in all frames, or "picture", every place in all frames.
-    `first_frame_heads` lets clicks move the first frame itself and frames look up in it; 0 leaves that out.
+    `use_motion_field` lets clicks move the first frame itself, which frames take over.
 
     Raises: ValueError for a configuration that cannot work.
     Source: Hunyuan-DiT (arXiv 2405.08748).
@@ -81,7 +83,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         use_motion_blocks: bool = False,
         max_regions: int = 0,
         motion_span: str = "place",
-        first_frame_heads: int = 0,
+        use_motion_field: bool = False,
     ):
         super().__init__()
         heads, head_dim, text_dim_t5 = num_attention_heads, attention_head_dim, cross_attention_dim_t5
@@ -93,7 +95,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             max_regions=max_regions,
             has_motion=use_motion_blocks,
             motion_span=motion_span,
-            first_frame_heads=first_frame_heads,
+            use_motion_field=use_motion_field,
         )
         if norm_type != "layer_norm":
             raise ValueError(f"norm_type {norm_type!r} is unknown; only 'layer_norm' is")
@@ -136,9 +138,8 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
                 for _ in range(num_layers)
             )
         if max_regions:
-            sizes = {"width": width, "text_dim": cross_attention_dim, "patch_size": patch_size}
-            sizes |= {"channels": in_channels, "first_frame_heads": first_frame_heads}
-            self.click = ClickConditioner(max_regions=max_regions, **sizes)
+            sizes = {"width": width, "text_dim": cross_attention_dim, "patch_size": patch_size, "channels": in_channels}
+            self.click = ClickConditioner(max_regions=max_regions, has_field=use_motion_field, **sizes)
         self.norm_out = ScaleShiftNorm(width)
         self.proj_out = nn.Linear(width, patch_size**2 * self.out_channels)
 
@@ -152,7 +153,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         model, info = super().from_pretrained(*args, **{"low_cpu_mem_usage": False, **kwargs}, output_loading_info=True)
         missing = set(info["missing_keys"])
         for name, part in model.named_modules():
-            if isinstance(part, MotionBlock | ClickConditioner | FirstFrameAttention) and missing.issuperset(
+            if isinstance(part, STARTING_AT_NOTHING) and missing.issuperset(
                 f"{name}.{key}" for key in part.state_dict()
             ):
                 part.start_at_nothing()

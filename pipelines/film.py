@@ -23,7 +23,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from transformers import BertModel, PreTrainedTokenizerBase, T5EncoderModel
 
 from dianjing.dit import Click, Condition, DiT
-from dianjing.pipelines import request
+from dianjing.pipelines import inputs, request
 from dianjing.pipelines.denoising import CallBack, DenoisingPipeline
 from dianjing.pipelines.encoding import SUFFIXES
 from dianjing.pipelines.latents import decode_latents
@@ -87,10 +87,11 @@ def without_phrases_first(click: Click) -> Click:
 
 
 class FilmPipeline(DenoisingPipeline):
-    """For films by a `DiT` with motion blocks. The defaults are those of a call that names none.
+    """For films by a `DiT` with motion blocks. The defaults are those of a call that names none; frames that go on from
+    a given one may take fewer steps and less guidance than a picture that is drawn from noise alone.
 
-    `segmenter` makes a mask of clicks: GrabCut, which needs no weights, unless it is set. `own_segmenter`, where one came
-    with the model, knows the pictures that this model draws.
+    `segmenter` makes a mask of clicks: GrabCut, which needs no weights, unless it is set. `own_segmenter`, where one
+    came with the model, knows the pictures that this model draws.
     Raises: ValueError for a transformer that draws pictures only.
     """
 
@@ -107,6 +108,8 @@ class FilmPipeline(DenoisingPipeline):
         default_guidance_scale: float = 5.0,
         default_num_frames: int = 16,
         default_fps: float = 8.0,
+        default_film_steps: int | None = None,
+        default_film_guidance_scale: float | None = None,
     ):
         super().__init__()
         if not getattr(transformer.config, "use_motion_blocks", False):
@@ -121,6 +124,7 @@ class FilmPipeline(DenoisingPipeline):
         self.register_to_config(
             default_num_inference_steps=default_num_inference_steps, default_guidance_scale=default_guidance_scale,
             default_num_frames=default_num_frames, default_fps=default_fps,
+            default_film_steps=default_film_steps, default_film_guidance_scale=default_film_guidance_scale,
         )  # fmt: skip
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
@@ -141,6 +145,15 @@ class FilmPipeline(DenoisingPipeline):
             self.motions.save(Path(save_directory) / FILE_NAME)
         if self.own_segmenter is not None:
             self.own_segmenter.network.save_pretrained(Path(save_directory) / SEGMENTER_FOLDER)
+
+    def _going_on(
+        self, num_inference_steps: int | None, guidance_scale: float | None
+    ) -> tuple[int | None, float | None]:
+        """Steps and guidance of frames that go on from a given one."""
+        return (
+            inputs.or_default(num_inference_steps, self.config.default_film_steps),
+            inputs.or_default(guidance_scale, self.config.default_film_guidance_scale),
+        )
 
     def _check_size(self, height: int | None, width: int | None) -> tuple[int, int]:
         multiple_px = self.vae_scale_factor * self.transformer.config.patch_size

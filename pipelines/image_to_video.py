@@ -76,7 +76,7 @@ class ImageToVideoPipeline(FilmPipeline):
         picture = check_picture(image)
         regions = self._check_regions(regions, size=picture.size)
         height, width = self._check_size(height, width)
-        steps = self._set_run(num_inference_steps, guidance_scale, guidance_rescale)
+        steps = self._set_run(*self._going_on(num_inference_steps, guidance_scale), guidance_rescale)
         batch_size = request.check_count(num_videos_per_prompt)
         sides = {"height": height, "width": width}
         num_frames, _ = self._check_length(num_frames, duration_s, fps, **sides, batch_size=batch_size)

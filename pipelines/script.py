@@ -67,8 +67,8 @@ class ScriptReader:
         for noun in nouns:
             subject = prompt[slice(*_with_adjectives(prompt, noun, [*places, *verbs, *nouns]))]
             subject = COPULA.sub("", subject).strip()
-            said = {"subject": subject, "without": _without(still, subject), "motion": moves.get(noun)}
-            parts.append(Part(**said, count=_count(subject)))
+            without, count = _without(still, subject), _count(subject)
+            parts.append(Part(subject=subject, count=count, without=without, motion=moves.get(noun)))
         return Script(still=still, parts=tuple(parts))
 
     def _places_and_nouns(self, text: str) -> tuple[list[Span], list[Span]]:

@@ -14,7 +14,7 @@ from diffusers.utils import logging
 from torch import Tensor
 
 from dianjing.pipelines import inputs, request
-from dianjing.pipelines.film import NOTHING_GIVEN, OUTPUT_TYPES, Asked, FilmOutput, FilmPipeline, as_output
+from dianjing.pipelines.film import OUTPUT_TYPES, Asked, FilmOutput, FilmPipeline, as_output
 from dianjing.pipelines.grounding import evidence, places
 from dianjing.pipelines.latents import Generators, decode_latents, draw_noise
 from dianjing.pipelines.rolling import stay
@@ -106,36 +106,47 @@ class TextToVideoPipeline(FilmPipeline):
         text = self._encode(prompt, negative_prompt, given, num_images_per_prompt=each)
         if latents is None:
             latents = draw_noise(shape, generator, device=self._execution_device)
-        draw = partial(
-            self._draw, text=text, steps=steps,
-            options=step_options(self.scheduler, eta=eta, generator=generator),
-            call_back=call_back,
-        )  # fmt: skip
+        options = step_options(self.scheduler, eta=eta, generator=generator)
+        draw = partial(self._draw, options=options, call_back=call_back)
         if long_film == "continued":
             prompts = inputs.check_prompts(prompt) if prompt is not None else []
-            latents = self._continue(draw, latents, [text for text in prompts for _ in range(each)])
+            prompts = [text for text in prompts for _ in range(each)]
+            going_on = self._going_on(num_inference_steps, guidance_scale)
+            latents = self._continue(draw, latents, text, prompts, steps=steps, going_on=going_on)
         else:
             nothing = self._nothing_asked(torch.zeros_like(latents[:, :, 0], dtype=self.transformer.dtype))
-            latents = draw(latents, click=nothing, window=self.config.default_num_frames)
+            window = self.config.default_num_frames
+            latents = draw(latents, text=text, steps=steps, click=nothing, window=window)
         frames: Any = latents
         if output_type != "latent":
             frames = as_output(self.decode(latents), output_type)
         self.maybe_free_model_hooks()
         return FilmOutput(frames=frames) if return_dict else (frames,)
 
-    def _continue(self, draw: Callable[..., Tensor], noise: Tensor, prompts: Sequence[str]) -> Tensor:
+    def _continue(
+        self,
+        draw: Callable[..., Tensor],
+        noise: Tensor,
+        text: Text,
+        prompts: Sequence[str],
+        *,
+        steps: int,
+        going_on: tuple[int | None, float | None],
+    ) -> Tensor:
         """A picture, and one window after the other, each from the last frame before it: (B, C, F, Y, X).
 
-        Where the model was taught motions by name, those that the prompts name happen to what does them.
+        Where the model was taught motions by name, those that the prompts name happen to what does them. going_on:
+        steps and guidance after the picture.
         """
         scripts = [ScriptReader(self.motions, self.names).read(prompt) for prompt in prompts if self.motions.motions]
         is_told = any(part.motion for script in scripts for part in script.parts)
         if is_told:
-            stills = self._encode([script.still for script in scripts], None, NOTHING_GIVEN, num_images_per_prompt=1)
-            draw = partial(draw, text=stills)
-        first = draw(noise[:, :, :1], click=None, window=1)[:, :, 0]
+            text = replace(text, **self._states_of([script.still for script in scripts]))
+        first = draw(noise[:, :, :1], text=text, steps=steps, click=None, window=1)[:, :, 0]
         if noise.shape[2] == 1 or self._interrupt:
             return first.unsqueeze(2)
+        self._guidance_scale = inputs.or_default(going_on[1], self._guidance_scale)
+        draw = partial(draw, text=text, steps=inputs.or_default(going_on[0], steps))
         roll = partial(self._roll, noise, window=self.config.default_num_frames)
         if is_told:
             return roll(asked=self._direct(first, scripts, num_frames=noise.shape[2]), draw=draw)
@@ -144,16 +155,19 @@ class TextToVideoPipeline(FilmPipeline):
             logger.warning(
                 f"no motion that this model was taught is in the prompt, so little may move; it knows: {known}"
             )
-        nothing = Asked.nothing(self._nothing_asked(first.to(self.transformer.dtype)), self._pixels_of(first))
+        nothing_asked = self._nothing_asked(first.to(self.transformer.dtype))
+        assert nothing_asked is not None, "a film is continued where first frames are taken"
+        nothing = Asked.nothing(nothing_asked, self._pixels_of(first))
         return roll(asked=nothing, draw=draw)
 
     def _direct(self, first: Tensor, scripts: Sequence[Script], *, num_frames: int) -> Asked:
         """Clicks on what the scripts let move in the pictures of latents (B, C, Y, X), which then stays in them."""
         pixels = self._pixels_of(first)
-        masks, said = [], []
+        masks: list[np.ndarray] = []
+        said = []
         for latents, picture, script in zip(first, self.decode(first.unsqueeze(2))[:, 0], scripts, strict=True):
             found = self._find(latents, picture, script)
-            masks.append([mask for mask, _ in found] or np.zeros((0, *picture.shape[:2]), bool))
+            masks.append(np.array([mask for mask, _ in found]).reshape(-1, *picture.shape[:2]))
             said.append([(phrase, self.motions.speed(phrase, STRENGTH)) for _, phrase in found])
         asked = self._ask(pixels, masks, said)
         window = self.config.default_num_frames

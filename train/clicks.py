@@ -27,12 +27,12 @@ class Clicks:
     ) -> None:
         self.tokenizer, self.objective = tokenizer, objective
         self.max_regions, self.phrase_len = max_regions, phrase_len
-        self.tracked_side: int | None = None  # latents along a side, where the ways back are told too
+        self.told_side: int | None = None  # latents along a side, where the ways back are told too
 
     def __call__(self, clips: Sequence[ClipSample], draws: np.ndarray) -> tuple[list[str], Batch]:
         """Captions, often none, and the tensors of CLICK_KEYS; draws (B, 2) are uniform on [0, 1).
 
-        Where tracks are told, also "ways_back" (B, R, F, Y, X, 2), as `ClipSample.ways_back` has them.
+        Where ways back are told, also "ways_back" (B, R, F, Y, X, 2), as `ClipSample.ways_back` has them.
         Where the first frame is hidden (Follow-Your-Click's first-frame masking) the caption says what is in it.
         """
         masks = np.zeros((len(clips), self.max_regions, *clips[0].masks.shape[2:]), np.float32)
@@ -40,7 +40,7 @@ class Clicks:
         shows_first = np.ones(len(clips), np.float32)
         captions, phrases = [], [""] * (len(clips) * self.max_regions)
         ways = None
-        if (side := self.tracked_side) is not None:
+        if (side := self.told_side) is not None:
             shape = (len(clips), self.max_regions, len(clips[0].frames), side, side, 2)
             ways = np.full(shape, np.nan, np.float32)
         for row, (clip, draw) in enumerate(zip(clips, draws, strict=True)):

@@ -45,9 +45,6 @@ class ClipSample(Protocol):
     def masks(self) -> np.ndarray:
         """Where each object is visible: bool (F, K, H, W)."""
 
-    def sources(self, side: int) -> np.ndarray:
-        """Where in the first frame each of side x side cells comes from: float32 (F, side, side, 2), NaN if hidden."""
-
     def ways_back(self, index: int, side: int) -> np.ndarray:
         """From each of side x side cells to where object `index` had it in the first frame, in picture sides:
         float32 (F, side, side, 2), NaN away from the object.

@@ -102,6 +102,6 @@ class Flow:
 
 
 def tell_noise(transformer: DiT, noising: Noising) -> None:
-    """A transformer whose frames look up in the first one compares clean latents: what they are made of."""
-    if transformer.click is not None and transformer.click.lookup is not None:
-        transformer.click.lookup.know_noise(noising.clean(torch.arange(NUM_TIMESTEPS)))
+    """A transformer whose frames take over the first one compares clean latents: what they are made of."""
+    if transformer.click is not None and transformer.click.taking_over is not None:
+        transformer.click.taking_over.know_noise(noising.clean(torch.arange(NUM_TIMESTEPS)))

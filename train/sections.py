@@ -127,7 +127,7 @@ class AutoencoderSamples(Section):
 class SegmenterModel(Section):
     """Shape of diffusers' UNet2DModel."""
 
-    block_out_channels: tuple[int, ...] = (32, 64, 96)
+    block_out_channels: tuple[int, ...] = (16, 32, 64)
     layers_per_block: int = 1
     norm_num_groups: int = 8
 
@@ -157,7 +157,7 @@ class TransformerSection(Section):
     use_motion_blocks: bool = False
     max_regions: int = Field(default=0, ge=0)  # that can be clicked on at once
     motion_span: Literal["place", "picture"] = "place"  # how far a place sees over time
-    first_frame_heads: int = Field(default=0, ge=0)  # that look up what was where in the first frame; 0: none
+    use_motion_field: bool = False  # clicks move the first frame itself
 
 
 class TextToImageModel(Section):
@@ -193,7 +193,7 @@ class TextToImageObjective(TimestepsSection):
     caption_dropout: float = Field(default=0.1, ge=0, le=1)  # both encoders together, motion phrases too
     first_frame_masking: float = Field(default=0.5, ge=0, le=1)  # share of clicks that hide it (Follow-Your-Click)
     clips_continued: float = Field(default=0.3, ge=0, le=1)  # share of clips that show their first frame
-    tracking: float = Field(default=0.0, ge=0)  # weight of the error of where in the first frame places come from
+    ways: float = Field(default=1.0, gt=0)  # weight of a motion field's error, in latents, where it is trained
     click_captions: float = Field(default=0.3, ge=0, le=1)  # share of clicks with the first frame that have one
 
 
@@ -243,8 +243,6 @@ class TextToImageRun(Section):
             raise ValueError("a bucket of clicks needs model.transformer.max_regions")
         if self.model.trained == "film" and "picture" in kinds:
             raise ValueError('model.trained = "film" with a bucket of pictures, which would train nothing')
-        if self.model.trained == "field" and (kinds != {"click"} or not self.objective.tracking):
-            raise ValueError('model.trained = "field" takes buckets of clicks alone, and objective.tracking')
-        if self.objective.tracking and not shape.first_frame_heads:
-            raise ValueError("objective.tracking needs model.transformer.first_frame_heads, which it teaches")
+        if self.model.trained == "field" and not (kinds == {"click"} and shape.use_motion_field):
+            raise ValueError('model.trained = "field" takes buckets of clicks alone, and transformer.use_motion_field')
         return self

@@ -33,7 +33,7 @@ from dianjing.train.pictures import stack, tile, to_pixels, to_uint8
 from dianjing.train.principal import as_convolution
 from dianjing.train.sections import TextToImageModel, TextToImageObjective, TextToImageSamples
 from dianjing.train.texts import TEXT_KEYS, BilingualCaptions
-from dianjing.train.tracking import Tracking, error_of_ways
+from dianjing.train.ways import error_of_ways
 from dianjing.train.weights import load_weights, save_module
 
 TRAINED_PARTS = ("transformer", "text_encoder", "text_encoder_2")
@@ -135,13 +135,9 @@ class TextToImageTask(Task):
         self.frozen = (vae, as_convolution(vae))  # in a tuple, so that they are not registered
         self.noising = noising_of(objective)
         tell_noise(self.transformer, self.noising)
-        self.tracking: Tracking | None = None
-        if objective.tracking:
-            click = self.transformer.click
-            assert click is not None, "checked in the run file"
-            assert click.lookup is not None, "checked in the run file"
-            self.tracking = Tracking(click.lookup)
-            captions.track(side)
+        if model.transformer.use_motion_field and model.trained != "film":  # which leaves the field as it is
+            assert captions.clicks is not None, "checked with the transformer's shape"
+            captions.clicks.told_side = side
         self.encode_pictures, self.predict = self._encode_pictures, self._predict
 
     def place(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -171,7 +167,7 @@ class TextToImageTask(Task):
         if CLICK_KEYS[0] in batch:
             click = self._click(batch, batch["images"][:, 0], latents[:, :, 0], num_frames=latents.shape[2])
         metrics: dict[str, Tensor] = {}
-        if "ways_back" in batch and self.trained != "film":  # which leaves the field as it is
+        if "ways_back" in batch:
             metrics["ways_back"] = self._error_of_ways(click, batch["ways_back"])
         if self.trained == "field":
             return {"loss": metrics["ways_back"], **metrics}
@@ -180,10 +176,7 @@ class TextToImageTask(Task):
         predicted = self.predict(noisy, timestep, [batch[key] for key in TEXT_KEYS], click)
         errors = (predicted.float() - target).square().flatten(1).mean(dim=1)
         metrics |= {"loss": (errors * self.noising.weight(timestep)).mean(), "v_error": errors.mean()}
-        if self.tracking is not None and "sources" in batch:
-            metrics["tracking"] = self.tracking.error(batch["sources"])
-        told = sum(metrics.get(name, 0) for name in ("tracking", "ways_back"))
-        return metrics | {"loss": metrics["loss"] + self.objective.tracking * told}
+        return metrics | {"loss": metrics["loss"] + self.objective.ways * metrics.get("ways_back", 0)}
 
     def _error_of_ways(self, click: Click | None, truth: Tensor) -> Tensor:
         conditioner = self.transformer.click

@@ -32,32 +32,22 @@ class BilingualCaptions:
         )
         self.chinese, self.dropout = objective.chinese, objective.caption_dropout
         self.clicks: Clicks | None = None
-        self.tracked_side: int | None = None  # latents along a side of clips whose sources are told
         if regions := model.transformer.max_regions:
             self.clicks = Clicks(self.tokenizer, objective, max_regions=regions, phrase_len=model.phrase_len)
 
-    def track(self, side: int) -> None:
-        """Tell from now on where the latents of clips come from, `side` along a side of a frame."""
-        self.tracked_side = side
-        if self.clicks is not None:
-            self.clicks.tracked_side = side
-
     def __call__(self, samples: Sequence[Any], draws: np.ndarray, *, kind: str) -> Batch:
         """draws (B, 2) on [0, 1): the first decides on dropout, the second on the language."""
-        tracks = {}
-        if kind != "picture" and self.tracked_side is not None:
-            tracks["sources"] = torch.from_numpy(np.stack([clip.sources(self.tracked_side) for clip in samples]))
         if kind == "click":
             assert self.clicks is not None, "checked in the run file"
             texts, batch = self.clicks(samples, draws)
-            return self.encode(texts) | batch | tracks
+            return self.encode(texts) | batch
         texts = [
             "" if dropped < self.dropout
             else sample.text_zh if language < self.chinese
             else sample.text_en
             for sample, (dropped, language) in zip(samples, draws, strict=True)
         ]  # fmt: skip
-        batch = self.encode(texts) | tracks
+        batch = self.encode(texts)
         if kind == "clip" and self.clicks is not None:
             batch |= self.clicks.nothing(draws, size_px=samples[0].frames.shape[1])
         return batch

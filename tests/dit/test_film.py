@@ -18,7 +18,7 @@ NUM_FRAMES = 3
 def film_settings(request):
     return {
         "use_motion_blocks": True, "max_regions": 2, "use_style_cond_and_image_meta_size": False,
-        "motion_span": request.param, "first_frame_heads": 2,
+        "motion_span": request.param, "use_motion_field": True,
     }  # fmt: skip
 
 
@@ -59,8 +59,7 @@ def wake(model):
     with torch.no_grad():
         for part in (model.motion_blocks, model.click):
             for name, parameter in part.named_parameters():
-                scale = 0.02 if name.startswith("lookup.") else 0.3
-                scale = 1e-4 if name == "lookup.certain" else scale  # counts a hundredfold
+                scale = 1e-4 if name == "taking_over.certain" else 0.3  # counts a hundredfold
                 parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
     return model
 

@@ -36,15 +36,6 @@ class TinyClip:
     strengths: tuple[float, float] = (0.5, 0.0)
     phrases: tuple[Any, None] = ((("落下",), ("sink",)), None)
 
-    def sources(self, side: int) -> np.ndarray:
-        """A row a frame further up."""
-        num_frames, size_px = self.frames.shape[:2]
-        columns, rows = np.meshgrid(np.arange(side, dtype=np.float32), np.arange(side, dtype=np.float32))
-        up = np.arange(num_frames, dtype=np.float32)[:, None, None] * side / size_px
-        found = np.stack(np.broadcast_arrays(columns[None], rows[None] - up), axis=-1)
-        found[found[..., 1] < 0] = np.nan
-        return found
-
     def ways_back(self, index: int, side: int) -> np.ndarray:
         """The first object sinks a row a frame."""
         ways = np.zeros((len(self.frames), side, side, 2), np.float32)
@@ -153,8 +144,7 @@ def film_run(folder: Path, *, start_from: Path, vae: Path, **run: Any) -> TextTo
     """Pictures, clips and clicks, from a run of pictures alone."""
     tree = json.loads(text_to_image_run(folder, vae=vae, tokenizers=vae, **run).model_dump_json())
     tree["model"] |= {"start_from": str(start_from), "tokenizers": None}
-    tree["model"]["transformer"] |= {"use_motion_blocks": True, "max_regions": 2, "first_frame_heads": 2}
-    tree["objective"]["tracking"] = 0.1
+    tree["model"]["transformer"] |= {"use_motion_blocks": True, "max_regions": 2, "use_motion_field": True}
     tree["data"]["buckets"] = [
         {"kind": "picture"},
         {"kind": "clip", "num_frames": 3, "batch_size": 2},

@@ -38,7 +38,7 @@ def test_film_run_exports_a_transformer_for_pictures_and_film(tmp_path, pictures
     trained = [block.attn1.to_out[0].weight for block in model.motion_blocks]
     assert all(weight.abs().max() > 0 for weight in trained)
     assert model.click.patch.weight.abs().max() > 0
-    assert model.click.lookup.to_out.weight.abs().max() > 0
+    assert model.click.field.words.weight.abs().max() > 0
 
 
 def test_film_run_keeps_the_ids_of_known_words_and_learns_new_ones(tmp_path, pictures):

@@ -29,6 +29,7 @@ from dianjing.weights.sums import write_sums
 
 RECIPES = Path(__file__).parent
 INFERENCE_STEPS, GUIDANCE_SCALE = 30, 4.0
+FILM_STEPS, FILM_GUIDANCE_SCALE = 10, 1.0  # of frames that go on from a given one
 NUM_FRAMES, FPS = 9, 8.0  # of a clip, as in sticker_film.toml: a second, and the frame it ends with
 
 
@@ -107,6 +108,7 @@ def build_bundle(export: Path, bundle: Path) -> None:
     words = vocabulary()
     if transformer.get("use_motion_blocks"):
         defaults |= {"default_num_frames": NUM_FRAMES, "default_fps": FPS}
+        defaults |= {"default_film_steps": FILM_STEPS, "default_film_guidance_scale": FILM_GUIDANCE_SCALE}
         words = {language: sorted({*words[language], *moving}) for language, moving in motion_vocabulary().items()}
         taught_motions(size_px=8 * transformer["sample_size"]).save(bundle / MOTIONS_FILE)
     index_path = bundle / "model_index.json"

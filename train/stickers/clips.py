@@ -139,26 +139,6 @@ class Clip:
                 flow[frame, rows, columns] = np.stack([to_x - x, to_y - y], axis=-1)
         return flow
 
-    def sources(self, side: int) -> np.ndarray:
-        """Where in the first frame the middle of each of side x side cells comes from: float32 (F, side, side, 2),
-        (x, y) in cells, their middles at whole numbers. NaN where that was hidden then.
-        """
-        cell = self.size_px / side
-        middles = (np.arange(side) + 0.5) * cell
-        x, y = (part.ravel() for part in np.meshgrid(middles, middles))
-        found = np.full((self.num_frames, side**2, 2), np.nan, np.float32)
-        for frame in range(self.num_frames):
-            seen = self.masks[frame, :, y.astype(int), x.astype(int)].T  # (K, side x side)
-            still = ~seen.any(axis=0) & ~self.masks[0, :, y.astype(int), x.astype(int)].T.any(axis=0)
-            found[frame, still] = np.stack([x, y], axis=-1)[still]
-            for index in range(len(self.scene.items)):
-                here = np.flatnonzero(seen[index])
-                from_x, from_y, _ = self._back(frame, index, x[here], y[here])
-                columns, rows = (w.astype(int).clip(0, self.size_px - 1) for w in (from_x, from_y))
-                shown = self.masks[0, index, rows, columns]
-                found[frame, here[shown]] = np.stack([from_x, from_y], axis=-1)[shown]
-        return (found / cell - 0.5).reshape(self.num_frames, side, side, 2)
-
     def ways_back(self, index: int, side: int) -> np.ndarray:
         """From the middle of each of side x side cells to where item `index` had it in the first frame, were it of
         that item: float32 (F, side, side, 2), (x, y) in picture sides. NaN away from the item.

@@ -84,39 +84,6 @@ def test_the_flow_leads_to_the_same_object_in_the_next_frame(name):
         assert arrived.mean() > 0.93
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_moved_looks_as_where_it_came_from(name):
-    """Colours at the middle of each cell are those of its source in the first frame; edges aside."""
-    clip = clip_of(name, 0.7)
-    side = 32
-    sources = clip.sources(side)
-    known = ~np.isnan(sources[..., 0])
-    cell = SIZE_PX / side
-    columns, rows = ((sources[..., axis] + 0.5) * cell for axis in (0, 1))
-    middles = ((np.arange(side) + 0.5) * cell).astype(int)
-    here = clip.frames[:, middles][:, :, middles].astype(int)
-    there = clip.frames[0][rows[known].astype(int).clip(0, 63), columns[known].astype(int).clip(0, 63)]
-    alike = np.abs(here[known] - there).max(axis=-1) < 48
-    assert alike.mean() > 0.9
-    own = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1)
-    moved = known & (np.abs(sources - own).sum(axis=-1) > 0.5)
-    assert moved.any()
-    assert np.abs(here[moved] - clip.frames[0][middles][:, middles][None].repeat(NUM_FRAMES, 0)[moved]).max() > 48
-
-
-def test_sources_are_as_far_away_as_an_object_moved_and_hidden_places_have_none():
-    clip = clip_of("right", 1.0)
-    sources, frame = clip.sources(SIZE_PX), NUM_FRAMES - 1
-    step = 48 * frame / FPS * SIZE_PX / CANVAS_PX
-    moved, still = clip.masks[frame, 0], ~clip.masks[:, 0].any(axis=0)
-    shift = np.arange(SIZE_PX)[None, :] - sources[frame, :, :, 0]
-    known = moved & ~np.isnan(shift)
-    assert known.sum() > 0.9 * moved.sum()
-    np.testing.assert_allclose(shift[known], step, atol=1e-3)
-    np.testing.assert_allclose(shift[still], 0, atol=1e-3)
-    assert np.isnan(sources[frame, :, :, 0][clip.masks[0, 0] & ~moved]).all()
-
-
 def test_more_amplitude_is_more_strength():
     for name in NAMES:
         strengths = [clip_of(name, amplitude).strengths[0] for amplitude in (0.3, 0.6, 1.0)]
