@@ -204,19 +204,24 @@ class ClickConditioner(nn.Module):
         return self.field(*said, num_frames=num_frames, at=at)
 
     @torch.no_grad()
-    def with_moved(self, click: Click, picture: Tensor, path: Path, *, num_frames: int, encode: Encode) -> Click:
+    def with_moved(
+        self, click: Click, picture: Tensor, path: Path, *, num_frames: int, encode: Encode
+    ) -> tuple[Click, Tensor]:
         """A click with its first frame moved as it asks: the picture (B, 3, H, W) itself is, in which the path began,
-        and encoded anew, so that it is as sharp as it was. A model that takes no moved frames gets the click as it is.
+        and encoded anew, so that it is as sharp as it was; and its frames (B, F, 3, H, W) as pictures.
+
+        A model that takes no moved frames gets the click as it is, and a picture that stands still.
         """
         if self.field is None:
-            return click
+            return click, picture.unsqueeze(1).expand(-1, num_frames, -1, -1, -1)
         moved, _ = self._moved(click, picture, path, num_frames)
         first, rest = click.first_frame.unsqueeze(1), moved.frames[:, 1:]
         is_given = first.flatten(1).any(dim=1).view(-1, 1, 1, 1, 1)
         latents = encode(rest.flatten(0, 1)).unflatten(0, rest.shape[:2]) * is_given
         covered = F.adaptive_avg_pool2d(moved.covered.flatten(0, 1), (first.shape[-2], first.shape[-1]))
         frames = torch.cat([first, latents.to(first.dtype)], dim=1)
-        return replace(click, moved=Moved(frames, covered.unflatten(0, frames.shape[:2]).to(first.dtype)))
+        covered = covered.unflatten(0, frames.shape[:2]).to(first.dtype)
+        return replace(click, moved=Moved(frames, covered)), moved.frames
 
     @torch.no_grad()
     def go_on(self, click: Click, path: Path, *, num_frames: int) -> tuple[Path, Tensor]:

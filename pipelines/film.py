@@ -25,6 +25,7 @@ from transformers import BertModel, PreTrainedTokenizerBase, T5EncoderModel
 from dianjing.dit import Click, Condition, DiT
 from dianjing.pipelines import inputs, request
 from dianjing.pipelines.denoising import CallBack, DenoisingPipeline
+from dianjing.pipelines.details import keep_details
 from dianjing.pipelines.encoding import SUFFIXES
 from dianjing.pipelines.latents import decode_latents
 from dianjing.pipelines.lengths import check_fps, check_num_frames
@@ -32,7 +33,7 @@ from dianjing.pipelines.motions import FILE_NAME, Motions
 from dianjing.pipelines.own_segmenting import FOLDER as SEGMENTER_FOLDER
 from dianjing.pipelines.own_segmenting import OwnSegmenter
 from dianjing.pipelines.prediction import look_ahead
-from dianjing.pipelines.rolling import roll
+from dianjing.pipelines.rolling import Rolled, roll, to_levels
 from dianjing.pipelines.schedule import set_schedule
 from dianjing.pipelines.segmenting import GrabCut, Segmenter
 from dianjing.pipelines.text import Text, encode, tokenize
@@ -223,8 +224,8 @@ class FilmPipeline(DenoisingPipeline):
             strengths=torch.zeros(*rows, device=first_frame.device),
         )
 
-    def _roll(self, noise: Tensor, asked: Asked, *, window: int, draw: Callable[..., Tensor]) -> Tensor:
-        """The latents (B, C, F, Y, X) of films that begin with the pictures in which something is asked to move."""
+    def _roll(self, noise: Tensor, asked: Asked, *, window: int, draw: Callable[..., Tensor]) -> Rolled:
+        """Films that begin with the pictures in which something is asked to move; noise is (B, C, F, Y, X)."""
         return roll(
             self.transformer.click, asked.click, asked.pixels, asked.masks, noise,
             window=window,
@@ -275,13 +276,22 @@ class FilmPipeline(DenoisingPipeline):
         parts = [self.vae.encode(part).latent_dist.mode() for part in pixels.to(self.vae.dtype).split(ENCODED_AT_ONCE)]
         return torch.cat(parts) * self.vae.config.scaling_factor
 
+    def _frames_of(self, rolled: Rolled) -> np.ndarray:
+        """Levels (B, F, H, W, 3), with the details of what was moved."""
+        frames = self.decode(rolled.latents)
+        if rolled.moved_latents is None or rolled.moved_levels is None:
+            return frames
+        moved = rolled.moved_levels[:, : frames.shape[1]].permute(0, 1, 3, 4, 2).numpy()
+        films = zip(frames, moved, self.decode(rolled.moved_latents), strict=True)
+        return np.stack([keep_details(*film) for film in films])
+
     @torch.no_grad()
     def decode(self, latents: Tensor) -> np.ndarray:
         """Latents (B, C, F, Y, X), as output_type "latent" gives them, to levels: uint8 (B, F, H, W, 3)."""
         frames = []
         for part in latents.transpose(1, 2).flatten(0, 1).split(DECODED_AT_ONCE):
-            pixels = decode_latents(self.vae, part).float().clamp(-1, 1)
-            frames.append(((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
+            pixels = decode_latents(self.vae, part)
+            frames.append(to_levels(pixels).permute(0, 2, 3, 1).numpy())
         together = np.concatenate(frames)
         return together.reshape(len(latents), -1, *together.shape[1:])
 

@@ -15,12 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from dianjing.pipelines import inputs, request
+from dianjing.pipelines.details import keep_details
 from dianjing.pipelines.film import NOTHING_GIVEN, OUTPUT_TYPES, FilmOutput, FilmPipeline, as_output
 from dianjing.pipelines.fitting import Fit, as_rgb, check_picture_size, fit
 from dianjing.pipelines.latents import Generators, draw_noise
 from dianjing.pipelines.regions import Region, check_region
 from dianjing.pipelines.schedule import step_options
-from dianjing.pipelines.stillness import keep_still
 
 logger = logging.get_logger(__name__)
 
@@ -107,12 +107,14 @@ class ImageToVideoPipeline(FilmPipeline):
         asked = self._ask(pixels, [masks] * batch_size, [said] * batch_size)
         has_field = self.transformer.click.field is not None  # which goes on where it was; else all is drawn at once
         window = self.config.default_num_frames if has_field else num_frames
-        latents = self._roll(latents, asked, window=window, draw=draw)
-        if output_type == "latent":
-            frames: Any = latents
-        else:
-            films = [keep_still(film, np.asarray(fitted)) for film in self.decode(latents)]
-            frames = as_output(np.stack(films), output_type)
+        rolled = self._roll(latents, asked, window=window, draw=draw)
+        frames: Any = rolled.latents
+        if output_type != "latent":
+            films = self._frames_of(rolled)
+            if not has_field:
+                still = np.broadcast_to(np.asarray(fitted), films[0].shape)
+                films = np.stack([keep_details(film, still, film[:1].repeat(len(film), 0)) for film in films])
+            frames = as_output(films, output_type)
         self.maybe_free_model_hooks()
         return ImageToVideoOutput(frames=frames, masks=masks, fit=how) if return_dict else (frames, masks, how)
 

@@ -5,7 +5,7 @@ window. B batch, R regions, F frames; latents are B C F Y X, pixels B C H W from
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,17 @@ CUT_OFF = 0.3  # pixels on the picture's border, of the root of all: an object t
 LEAST_AREA = 0.1  # of what a region covered at first
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rolled:
+    """A film's latents, and what it would be if the picture were moved and nothing else: latents (B, C, F, Y, X) too,
+    and levels uint8 (B, F, 3, H, W). None for a model that moves no pictures.
+    """
+
+    latents: Tensor
+    moved_latents: Tensor | None = None
+    moved_levels: Tensor | None = None
+
+
 def roll(
     conditioner: ClickConditioner,
     click: Click,
@@ -31,20 +42,30 @@ def roll(
     draw: Callable[[Tensor, Click], Tensor],
     encode: Encode,
     is_interrupted: Callable[[], bool],
-) -> Tensor:
-    """The latents of a film that begins with click.first_frame, whose pixels and masks (B, R, H, W) are given too.
+) -> Rolled:
+    """A film that begins with click.first_frame, whose pixels and masks (B, R, H, W) are given too.
 
     draw denoises the noise (B, C, F, Y, X) of a window, of which the first frame is given.
     """
     film, path = click.first_frame.unsqueeze(2).to(noise), Path.start(masks, span=SPAN)
+    moved, levels = [film], [to_levels(pixels.unsqueeze(1))]
     while film.shape[2] < noise.shape[2] and not is_interrupted():
         first = film.shape[2] - 1
         part = noise[:, :, first : first + window]
         now = _from(click, path, film[:, :, -1])
-        moving = conditioner.with_moved(now, pixels, path, num_frames=part.shape[2], encode=encode)
+        moving, shown = conditioner.with_moved(now, pixels, path, num_frames=part.shape[2], encode=encode)
         film = torch.cat([film, draw(part, moving)[:, :, 1:]], dim=2)
         path, _ = conditioner.go_on(now, path, num_frames=part.shape[2])
-    return film
+        if moving.moved is not None:
+            moved.append(moving.moved.frames[:, 1:].transpose(1, 2).to(noise))
+            levels.append(to_levels(shown[:, 1:]))
+    if conditioner.field is None:
+        return Rolled(latents=film)
+    return Rolled(latents=film, moved_latents=torch.cat(moved, dim=2), moved_levels=torch.cat(levels, dim=1))
+
+
+def to_levels(pixels: Tensor) -> Tensor:
+    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
 
 
 def stay(conditioner: ClickConditioner, click: Click, masks: Tensor, *, num_frames: int, window: int) -> Click:

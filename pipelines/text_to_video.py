@@ -17,7 +17,7 @@ from dianjing.pipelines import inputs, request
 from dianjing.pipelines.film import OUTPUT_TYPES, Asked, FilmOutput, FilmPipeline, as_output
 from dianjing.pipelines.grounding import evidence, places
 from dianjing.pipelines.latents import Generators, decode_latents, draw_noise
-from dianjing.pipelines.rolling import stay
+from dianjing.pipelines.rolling import Rolled, stay
 from dianjing.pipelines.schedule import step_options
 from dianjing.pipelines.script import Script, ScriptReader
 from dianjing.pipelines.segmenting import Point
@@ -112,14 +112,14 @@ class TextToVideoPipeline(FilmPipeline):
             prompts = inputs.check_prompts(prompt) if prompt is not None else []
             prompts = [text for text in prompts for _ in range(each)]
             going_on = self._going_on(num_inference_steps, guidance_scale)
-            latents = self._continue(draw, latents, text, prompts, steps=steps, going_on=going_on)
+            rolled = self._continue(draw, latents, text, prompts, steps=steps, going_on=going_on)
         else:
             nothing = self._nothing_asked(torch.zeros_like(latents[:, :, 0], dtype=self.transformer.dtype))
             window = self.config.default_num_frames
-            latents = draw(latents, text=text, steps=steps, click=nothing, window=window)
-        frames: Any = latents
+            rolled = Rolled(latents=draw(latents, text=text, steps=steps, click=nothing, window=window))
+        frames: Any = rolled.latents
         if output_type != "latent":
-            frames = as_output(self.decode(latents), output_type)
+            frames = as_output(self._frames_of(rolled), output_type)
         self.maybe_free_model_hooks()
         return FilmOutput(frames=frames) if return_dict else (frames,)
 
@@ -132,8 +132,8 @@ class TextToVideoPipeline(FilmPipeline):
         *,
         steps: int,
         going_on: tuple[int | None, float | None],
-    ) -> Tensor:
-        """A picture, and one window after the other, each from the last frame before it: (B, C, F, Y, X).
+    ) -> Rolled:
+        """A picture, and one window after the other, each from the last frame before it.
 
         Where the model was taught motions by name, those that the prompts name happen to what does them. going_on:
         steps and guidance after the picture.
@@ -144,7 +144,7 @@ class TextToVideoPipeline(FilmPipeline):
             text = replace(text, **self._states_of([script.still for script in scripts]))
         first = draw(noise[:, :, :1], text=text, steps=steps, click=None, window=1)[:, :, 0]
         if noise.shape[2] == 1 or self._interrupt:
-            return first.unsqueeze(2)
+            return Rolled(latents=first.unsqueeze(2))
         self._guidance_scale = inputs.or_default(going_on[1], self._guidance_scale)
         draw = partial(draw, text=text, steps=inputs.or_default(going_on[0], steps))
         roll = partial(self._roll, noise, window=self.config.default_num_frames)

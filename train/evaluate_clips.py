@@ -74,7 +74,6 @@ def load(model: str, device: str, steps: int | None, guidance: float | None) -> 
     """Both pipelines over one model, once a process."""
     from dianjing.pipelines.image_to_video import ImageToVideoPipeline
     from dianjing.pipelines.regions import Region
-    from dianjing.pipelines.stillness import keep_still
     from dianjing.pipelines.text_to_video import TextToVideoPipeline
 
     clicks: Any = ImageToVideoPipeline.from_pretrained(model).to(device)
@@ -89,9 +88,9 @@ def load(model: str, device: str, steps: int | None, guidance: float | None) -> 
     def animate(clip: Clip, asked: Sequence[Asked], seed: int) -> Animated:
         regions = [Region(motion=each.phrase, mask=clip.masks[0, each.item], strength=each.strength) for each in asked]
         sizes = {"num_frames": clip.num_frames, "fps": clip.fps, "generator": generator(seed)}
-        latents = clicks(clip.frames[0], regions, output_type="latent", **sizes, **settings).frames
-        (decoded,) = clicks.decode(latents)
-        return Animated(frames=keep_still(decoded, clip.frames[0]), decoded_first=decoded[0])
+        frames = clicks(clip.frames[0], regions, output_type="uint8", **sizes, **settings).frames[0]
+        first_frame = clicks._encode_pixels(clicks._to_pixels(clip.frames[:1]))
+        return Animated(frames=frames, decoded_first=clicks.decode(first_frame.unsqueeze(2))[0, 0])
 
     def film(clip: Clip, language: str, seed: int) -> np.ndarray:
         prompt = clip.text_zh if language == "zh" else clip.text_en

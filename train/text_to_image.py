@@ -191,9 +191,11 @@ class TextToImageTask(Task):
         if self.transformer.click is None or self.trained == "field":
             return click
         masks, pixels = batch[CLICK_KEYS[0]], to_pixels(pictures)
-        return self.transformer.click.with_moved(
-            click, pixels, MotionPath.start(masks, span=SPAN), num_frames=num_frames, encode=self._encode_pixels
+        path = MotionPath.start(masks, span=SPAN)
+        click, _ = self.transformer.click.with_moved(
+            click, pixels, path, num_frames=num_frames, encode=self._encode_pixels
         )
+        return click
 
     @torch.no_grad()
     def _encode_pictures(self, images: Tensor) -> Tensor:

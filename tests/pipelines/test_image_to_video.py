@@ -2,16 +2,17 @@
 
 import logging
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from dianjing.pipelines.details import keep_details
 from dianjing.pipelines.image_to_video import ImageToVideoPipeline
 from dianjing.pipelines.motions import Motion, Motions
 from dianjing.pipelines.regions import Region
 from dianjing.pipelines.segmenting import Point
-from dianjing.pipelines.stillness import keep_still
 
 MOTIONS = Motions(
     (
@@ -213,7 +214,14 @@ def test_what_stands_still_keeps_the_pixels_of_the_picture_and_what_moves_does_n
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     blurred = np.full((2, 64, 64, 3), 120, np.uint8)
     blurred[1, :20, :20] = 250
-    kept = keep_still(blurred, picture)
+    kept = keep_details(blurred, picture[None].repeat(2, 0), blurred[:1].repeat(2, 0))
     np.testing.assert_array_equal(kept[0], picture)
     np.testing.assert_array_equal(kept[1, 32:, 32:], picture[32:, 32:])
     np.testing.assert_array_equal(kept[1, :10, :10], blurred[1, :10, :10])
+
+
+def test_what_has_moved_keeps_its_details_too():
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    moved = np.stack([picture, np.roll(picture, 5, axis=1)])
+    blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), 3) for frame in moved])
+    np.testing.assert_array_equal(keep_details(blurred, moved, blurred), moved)
