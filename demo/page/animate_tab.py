@@ -117,8 +117,8 @@ def _make_regions(most: int) -> dict[str, Any]:
 
 def suggest_motions(tab: AnimateTab, shared: Shared, language: str) -> Updates:
     """The motions the model was taught, in the reader's language; a few plain ones where it names none."""
-    taught = [phrase for motion in shared.studio.animations.motions.motions for phrase in motion.phrases]
-    known = [phrase for phrase in taught if phrase.isascii() is (language == "en")]
+    taught = shared.studio.animations.motions.motions
+    known = [next(p for p in motion.phrases if p.isascii() is (language == "en")) for motion in taught]
     choices = known or [each.zh if language == "zh" else each.en for each in MOTIONS]
     return {motion: gr.Dropdown(choices=choices) for motion in tab.motions}
 

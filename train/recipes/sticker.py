@@ -20,6 +20,7 @@ import torch
 from dianjing.pipelines.motions import FILE_NAME as MOTIONS_FILE
 from dianjing.pipelines.motions import Motion, Motions
 from dianjing.pipelines.names import FILE_NAME as NAMES_FILE
+from dianjing.pipelines.own_segmenting import FOLDER as SEGMENTER_FOLDER
 from dianjing.train.recipes.card import Seen, samples_seen, write_card
 from dianjing.train.stickers import Stage, World
 from dianjing.train.stickers.captions import motion_vocabulary, names, vocabulary
@@ -43,6 +44,7 @@ class Training:
 
 
 AUTOENCODER = "sticker-vae"
+SEGMENTER = "sticker-segmenter"
 OF_FILM = ("field", "film")
 MEASURED = ("report.json", "grid.png", "clips.json", "clips.png", "README.md")  # in the bundle, but of no export
 TRAININGS = {
@@ -51,6 +53,7 @@ TRAININGS = {
         "text_to_image": Training(recipe="sticker_dit.toml", folder="sticker-dit"),
         "refine": Training(recipe="sticker_refine.toml", folder="sticker-refine", after="sticker-dit"),
         "tidy": Training(recipe="sticker_tidy.toml", folder="sticker-tidy", after="sticker-refine"),
+        "segmenter": Training(recipe="sticker_segmenter.toml", folder=SEGMENTER),
         "field": Training(recipe="sticker_field.toml", folder="sticker-field", after="sticker-tidy"),
         "film": Training(recipe="sticker_film.toml", folder="sticker-film", after="sticker-field"),
     },
@@ -64,7 +67,7 @@ TRAININGS = {
 def run_training(training: Training, runs: Path, *, processes: int) -> None:
     """One process, or several: on a CPU each then has one thread, and they scale where threads do not."""
     settings = {"run.folder": runs / training.folder}
-    if training.folder != AUTOENCODER:
+    if training.folder not in (AUTOENCODER, SEGMENTER):
         settings["model.vae"] = runs / AUTOENCODER / "export" / "vae"
     if training.after is not None:
         settings["model.start_from"] = runs / training.after / "export"
@@ -92,11 +95,13 @@ def taught_motions(*, size_px: int) -> Motions:
     return Motions(tuple(taught))
 
 
-def build_bundle(export: Path, bundle: Path) -> None:
-    """Copy an export into the package with its lexicon, names, defaults and checksums."""
+def build_bundle(export: Path, bundle: Path, *, segmenter: Path | None = None) -> None:
+    """Copy an export into the package with its lexicon, names, defaults and checksums; a segmenter goes along."""
     for old in [path for path in bundle.glob("*") if path.name not in MEASURED]:
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     shutil.copytree(export, bundle, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))  # it has its own
+    if segmenter is not None:
+        shutil.copytree(segmenter, bundle / segmenter.name)
     for config_path in bundle.glob("*/config.json"):  # diffusers and transformers note where a part was loaded from
         config = json.loads(config_path.read_text(encoding="utf-8"))
         config.pop("_name_or_path", None)
@@ -123,6 +128,7 @@ def build_bundle(export: Path, bundle: Path) -> None:
 def seen_in(runs: Path, trainings: Mapping[str, Training]) -> Seen:
     seen = {name: samples_seen(runs / each.folder) for name, each in trainings.items()}
     clips = sum(seen.pop(name, 0) for name in OF_FILM)
+    seen.pop("segmenter", None)
     return Seen(autoencoder=seen.pop("autoencoder"), pictures=sum(seen.values()), clips=clips)
 
 
@@ -150,7 +156,8 @@ def main() -> None:
         if step in trainings:
             run_training(trainings[step], given.runs, processes=given.processes)
         elif step == "bundle":
-            build_bundle(given.runs / list(trainings.values())[-1].folder / "export", given.bundle)
+            segmenter = given.runs / SEGMENTER / "export" / SEGMENTER_FOLDER if "segmenter" in trainings else None
+            build_bundle(given.runs / list(trainings.values())[-1].folder / "export", given.bundle, segmenter=segmenter)
         elif step == "evaluate":
             evaluate("evaluate", given.bundle, count=given.count, processes=given.processes)
             if "film" in trainings:
