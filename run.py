@@ -24,7 +24,7 @@ CHECKS = [
     ["ruff", "check", "."],
     ["ruff", "format", "--check", "."],
     ["mypy"],
-    ["pytest"],
+    ["pytest", "--numprocesses", "auto", "--dist", "loadfile"],  # the tests of a file share what they set up
 ]
 
 
@@ -99,7 +99,7 @@ def install_browser():
 def run_checks(arguments):
     """Lint, types and tests; further arguments go to pytest."""
     for check in CHECKS:
-        command = [str(BIN / check[0]), *check[1:], *(arguments if check == ["pytest"] else [])]
+        command = [str(BIN / check[0]), *check[1:], *(arguments if check[0] == "pytest" else [])]
         say(" ".join(check))
         code = subprocess.call(command, cwd=ROOT)
         if code:

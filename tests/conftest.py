@@ -148,24 +148,3 @@ def tiny_film_folder(tiny_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "film"
     pipe.save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def film_model(tmp_path_factory):
-    """The embedded model with new motion layers that do nothing yet: its films are still, and its pictures real."""
-    from dianjing import DiT, TextToImagePipeline
-    from dianjing.pipelines.text_to_video import TextToVideoPipeline
-    from dianjing.weights.fetching import local_folder
-
-    pictures = TextToImagePipeline.from_pretrained("sticker")
-    transformer = DiT.from_pretrained(local_folder("sticker") / "transformer", use_motion_blocks=True, max_regions=3)
-    parts = ("vae", "text_encoder", "tokenizer", "scheduler", "text_encoder_2", "tokenizer_2")
-    components = {name: pictures.components[name] for name in parts}
-    films = TextToVideoPipeline(
-        **components, transformer=transformer, default_num_frames=4, default_num_inference_steps=30,  # can be stopped
-        default_guidance_scale=pictures.config.default_guidance_scale,
-    )  # fmt: skip
-    films.lexicon, films.names = pictures.lexicon, pictures.names
-    folder = tmp_path_factory.mktemp("models") / "film"
-    films.save_pretrained(folder)
-    return folder

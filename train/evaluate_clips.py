@@ -193,7 +193,7 @@ def _main() -> None:
     figures, shown = report_of(parts, judged)
     if "masks" in rows:
         figures["mask_iou_median"] = grabcut_iou(given)
-    report = {"model": given.model, "clips_a_language": given.count, "seed": given.seed}
+    report = {"model": given.model, "clips_a_language": dict.fromkeys(rows, given.count), "seed": given.seed}
     report |= {"num_inference_steps": given.steps, "guidance_scale": given.guidance, **figures}
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "clips.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

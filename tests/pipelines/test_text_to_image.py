@@ -266,7 +266,7 @@ class TestBadInput:
             ({"prompt": None, "prompt_embeds": torch.zeros(1, 77, 32)}, "without prompt_attention_mask"),
             ({"prompt_embeds_2": torch.zeros(1, 5, 32), "prompt_attention_mask_2": torch.ones(1, 5)}, "256, 32"),
         ],
-        ids=lambda value: str(value)[:50] if isinstance(value, dict) else None,
+        ids=lambda value: ", ".join(value) if isinstance(value, dict) else None,  # the same in every process
     )
     def test_what_cannot_be_drawn_is_refused_before_anything_runs(self, pipe, settings, message):
         with pytest.raises(ValueError, match=message):

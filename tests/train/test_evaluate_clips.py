@@ -28,9 +28,9 @@ def test_figures_are_means_over_all_clips_not_over_parts():
 
 
 @pytest.mark.timeout(600)
-def test_the_command_writes_figures_and_clips(film_model, tmp_path, monkeypatch):
+def test_the_command_writes_figures_and_clips(tmp_path, monkeypatch):
     rows = ["--only", "clicks", "--only", "masks", "--count", "1", "--steps", "2"]
-    monkeypatch.setattr(sys, "argv", ["evaluate_clips", "--model", str(film_model), *rows, "--out", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["evaluate_clips", "--model", "sticker", *rows, "--out", str(tmp_path)])
     evaluate_clips._main()
     report = json.loads((tmp_path / "clips.json").read_text())
     assert set(report["clicks"]) == {"zh", "en", "ceiling"}

@@ -48,11 +48,11 @@ the names follow Unicode CLDR. See NOTICE.
 """
 
 CLIPS = """
-Clips of {frames} frames at {fps:g} a second, {count} for each row and language, of combinations that training never
-shows, with {motions} motions. How an object moved is read by comparing it with itself in every motion; a change is one
+Clips of {frames} frames at {fps:g} a second, as many as each row says for each language, of combinations that training
+never shows, with {motions} motions. How an object moved is read by comparing it with itself in every motion; a change is one
 of more than 32 levels. Objects of films must be recognised on the first, middle and last frame.
 
-    python -m dianjing.train.evaluate_clips --model sticker --count {count}
+    python -m dianjing.train.evaluate_clips --model sticker
 
 | % | Chinese | English | ceiling |
 |---|---|---|---|
@@ -115,10 +115,14 @@ def write_card(bundle: Path, *, seen: Seen, psnr_db: float) -> None:
 
 
 def _clip_figures(report: Mapping[str, Any], index: Mapping[str, Any]) -> str:
-    found = {name: {c: report[row][c][figure] for c in COLUMNS} for name, (row, figure) in CLIP_ROWS.items()}
+    counts = report["clips_a_language"]
+    found = {
+        f"{name} ({counts[row]} clips)": {c: report[row][c][figure] for c in COLUMNS}
+        for name, (row, figure) in CLIP_ROWS.items()
+    }
     clicks, strengths = report["clicks"], report["strength"]
     return CLIPS.format(
-        frames=index["default_num_frames"], fps=index["default_fps"], count=report["clips_a_language"],
+        frames=index["default_num_frames"], fps=index["default_fps"],
         motions=len(MOTIONS), rows="\n".join(_row(name, values) for name, values in found.items()),
         mse=max(clicks[c]["i1_mse"] for c in ("zh", "en")),
         decoded=max(clicks[c]["i1_mse_decoded"] for c in ("zh", "en")),

@@ -44,16 +44,16 @@ def serving(model):
 
 
 @pytest.fixture(scope="session")
-def picture_address():
+def picture_address(tiny_folder):
     """Of a model of still pictures."""
-    with serving("sticker") as address:
+    with serving(tiny_folder) as address:
         yield address
 
 
 @pytest.fixture(scope="session")
-def address(film_model):
-    """Of a model that also makes films."""
-    with serving(film_model) as address:
+def address():
+    """Of the embedded model, which also makes films."""
+    with serving("sticker") as address:
         yield address
 
 
