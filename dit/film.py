@@ -69,6 +69,13 @@ class Film:
         shown = self.shown and self.shown.first(num_frames)
         return replace(self, num_frames=num_frames, rotation=self.rotation[:num_frames], start=start, shown=shown)
 
+    def seen(self, conditioner: "ClickConditioner", click: Click) -> "Film":
+        """The same for other frames, those of a click with moved ones; text and phrases stay."""
+        assert click.moved is not None
+        num_frames = click.moved.frames.shape[1]
+        start, shown = conditioner.start(click, num_frames, click.moved), show(click.first_frame, click.moved)
+        return replace(self, num_frames=num_frames, rotation=self.rotation[:num_frames], start=start, shown=shown)
+
     def apply(self, change: Callable[[Tensor], Tensor]) -> "Film":
         """The same with a change to every tensor that has rows; the rotation has none."""
         mask = self.mask if self.mask is None or len(self.mask) == 1 else change(self.mask)

@@ -33,7 +33,7 @@ from dianjing.pipelines.motions import FILE_NAME, Motions
 from dianjing.pipelines.own_segmenting import FOLDER as SEGMENTER_FOLDER
 from dianjing.pipelines.own_segmenting import OwnSegmenter
 from dianjing.pipelines.prediction import look_ahead
-from dianjing.pipelines.rolling import Rolled, roll, to_levels
+from dianjing.pipelines.rolling import Rolled, follow, of_window, roll, to_levels
 from dianjing.pipelines.schedule import set_schedule
 from dianjing.pipelines.segmenting import GrabCut, Segmenter
 from dianjing.pipelines.text import Text, encode, tokenize
@@ -189,15 +189,26 @@ class FilmPipeline(DenoisingPipeline):
         window: int,
         options: Mapping[str, Any],
         call_back: CallBack | None,
+        clicks: Callable[[slice], Click] | None = None,
     ) -> Tensor:
-        """Noise to latents (B, C, F, Y, X): all frames together, the model sees as many at once as a window has."""
+        """Noise to latents (B, C, F, Y, X): all frames together, the model sees as many at once as a window has.
+
+        clicks: what is asked of some of the frames, where that is not the same for all.
+        """
         device, num_frames = self._execution_device, latents.shape[2]
         timesteps = set_schedule(self.scheduler, steps, device=device)
         numbers = count()
 
         def predict(scaled: Tensor, condition: Condition) -> tuple[Tensor, ...]:
+            def condition_of(frames: slice) -> Condition:
+                if clicks is None or condition.film is None:
+                    return condition.frames(frames.stop - frames.start)
+                now = clicks(frames)
+                now = now if condition.batch_size == len(latents) else without_phrases_first(now)
+                return replace(condition, film=condition.film.seen(self.transformer.click, now))
+
             windows = split(num_frames, window=window, step=next(numbers))
-            return predict_windows(self.transformer, scaled, condition, windows=windows)
+            return predict_windows(self.transformer, scaled, windows, condition_of=condition_of)
 
         rows, columns = latents.shape[-2:]
         own_px = (rows * self.vae_scale_factor, columns * self.vae_scale_factor)
@@ -224,13 +235,32 @@ class FilmPipeline(DenoisingPipeline):
             strengths=torch.zeros(*rows, device=first_frame.device),
         )
 
-    def _roll(self, noise: Tensor, asked: Asked, *, window: int, draw: Callable[..., Tensor]) -> Rolled:
-        """Films that begin with the pictures in which something is asked to move; noise is (B, C, F, Y, X)."""
-        return roll(
-            self.transformer.click, asked.click, asked.pixels, asked.masks, noise,
-            window=window,
-            draw=lambda part, click: draw(part, click=click, window=part.shape[2]),
-            encode=self._encode_pixels, is_interrupted=lambda: self._interrupt,
+    def _roll(
+        self, noise: Tensor, asked: Asked, *, window: int, draw: Callable[..., Tensor], together: bool = False
+    ) -> Rolled:
+        """Films that begin with the pictures in which something is asked to move; noise is (B, C, F, Y, X).
+
+        Window after window or, together, all windows at once.
+        """
+        click, sizes = asked.click, {"num_frames": noise.shape[2], "window": window}
+        followed = follow(
+            self.transformer.click, click, asked.pixels, asked.masks, **sizes, encode=self._encode_pixels
+        )  # fmt: skip
+        moved, levels = followed or (None, None)
+        if together and moved is not None:
+
+            def clicks(frames: slice) -> Click:
+                return of_window(click, moved, frames, moved.frames[:, frames.start])
+
+            first = clicks(slice(0, min(noise.shape[2], longest(window))))
+            film = draw(noise, click=first, window=window, clicks=clicks)
+        else:
+            film = roll(
+                click, moved, noise, window=window, is_interrupted=lambda: self._interrupt,
+                draw=lambda part, now: draw(part, click=now, window=part.shape[2]),
+            )  # fmt: skip
+        return Rolled(
+            latents=film, moved_latents=moved and moved.frames.transpose(1, 2).to(film), moved_levels=levels
         )  # fmt: skip
 
     def _ask(self, pixels: Tensor, masks: Sequence[np.ndarray], said: Sequence[Sequence[tuple[str, float]]]) -> Asked:
@@ -282,7 +312,7 @@ class FilmPipeline(DenoisingPipeline):
         if rolled.moved_latents is None or rolled.moved_levels is None:
             return frames
         moved = rolled.moved_levels[:, : frames.shape[1]].permute(0, 1, 3, 4, 2).numpy()
-        films = zip(frames, moved, self.decode(rolled.moved_latents), strict=True)
+        films = zip(frames, moved, self.decode(rolled.moved_latents[:, :, : frames.shape[1]]), strict=True)
         return np.stack([keep_details(*film) for film in films])
 
     @torch.no_grad()

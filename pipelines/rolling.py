@@ -13,7 +13,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from dianjing.dit import Click
 from dianjing.dit.film import SPAN, ClickConditioner, Encode
-from dianjing.dit.moving import Path
+from dianjing.dit.moving import Moved, Path
 
 SLOWER = (1.0, 0.7, 0.5, 0.35, 0.25, 0.17, 0.12, 0.08, 0.05)  # shares of a strength
 CUT_OFF = 0.3  # pixels on the picture's border, of the root of all: an object that leaves has more
@@ -31,37 +31,66 @@ class Rolled:
     moved_levels: Tensor | None = None
 
 
-def roll(
+def follow(
     conditioner: ClickConditioner,
     click: Click,
     pixels: Tensor,
     masks: Tensor,
+    *,
+    num_frames: int,
+    window: int,
+    encode: Encode,
+) -> tuple[Moved, Tensor] | None:
+    """The picture on click.first_frame, moved as is asked from its masks (B, R, H, W) on, for a whole film: in latents,
+    and as levels uint8 (B, F, 3, H, W). None for a model that moves no pictures.
+    """
+    if conditioner.field is None:
+        return None
+    path, first = Path.start(masks, span=SPAN), click.first_frame
+    frames, covered = [first.unsqueeze(1)], [_from(click, path, first).masks.unsqueeze(1)]
+    levels, done = [to_levels(pixels.unsqueeze(1))], 1
+    while done < num_frames:
+        length = min(window, num_frames - done + 1)
+        now = _from(click, path, frames[-1][:, -1])
+        moving, shown = conditioner.with_moved(now, pixels, path, num_frames=length, encode=encode)
+        path, _ = conditioner.go_on(now, path, num_frames=length)
+        assert moving.moved is not None
+        frames.append(moving.moved.frames[:, 1:])
+        covered.append(moving.moved.covered[:, 1:])
+        levels.append(to_levels(shown[:, 1:]))
+        done += length - 1
+    return Moved(torch.cat(frames, dim=1), torch.cat(covered, dim=1)), torch.cat(levels, dim=1)
+
+
+def of_window(click: Click, moved: Moved | None, window: slice, first_frame: Tensor) -> Click:
+    """What a click asks for in some frames of a film, of which first_frame (B, C, Y, X) is the first."""
+    first_frame = first_frame.to(click.first_frame.dtype)
+    if moved is None:
+        return replace(click, first_frame=first_frame)
+    frames, covered = moved.frames[:, window], moved.covered[:, window]
+    frames = torch.cat([first_frame.unsqueeze(1), frames[:, 1:]], dim=1)
+    return replace(click, first_frame=first_frame, masks=covered[:, 0], moved=Moved(frames, covered))
+
+
+def roll(
+    click: Click,
+    moved: Moved | None,
     noise: Tensor,
     *,
     window: int,
     draw: Callable[[Tensor, Click], Tensor],
-    encode: Encode,
     is_interrupted: Callable[[], bool],
-) -> Rolled:
-    """A film that begins with click.first_frame, whose pixels and masks (B, R, H, W) are given too.
+) -> Tensor:
+    """The latents (B, C, F, Y, X) of a film that begins with click.first_frame, window after window.
 
     draw denoises the noise (B, C, F, Y, X) of a window, of which the first frame is given.
     """
-    film, path = click.first_frame.unsqueeze(2).to(noise), Path.start(masks, span=SPAN)
-    moved, levels = [film], [to_levels(pixels.unsqueeze(1))]
+    film = click.first_frame.unsqueeze(2).to(noise)
     while film.shape[2] < noise.shape[2] and not is_interrupted():
-        first = film.shape[2] - 1
-        part = noise[:, :, first : first + window]
-        now = _from(click, path, film[:, :, -1])
-        moving, shown = conditioner.with_moved(now, pixels, path, num_frames=part.shape[2], encode=encode)
-        film = torch.cat([film, draw(part, moving)[:, :, 1:]], dim=2)
-        path, _ = conditioner.go_on(now, path, num_frames=part.shape[2])
-        if moving.moved is not None:
-            moved.append(moving.moved.frames[:, 1:].transpose(1, 2).to(noise))
-            levels.append(to_levels(shown[:, 1:]))
-    if conditioner.field is None:
-        return Rolled(latents=film)
-    return Rolled(latents=film, moved_latents=torch.cat(moved, dim=2), moved_levels=torch.cat(levels, dim=1))
+        frames = slice(film.shape[2] - 1, film.shape[2] - 1 + window)
+        drawn = draw(noise[:, :, frames], of_window(click, moved, frames, film[:, :, -1]))
+        film = torch.cat([film, drawn[:, :, 1:]], dim=2)
+    return film
 
 
 def to_levels(pixels: Tensor) -> Tensor:

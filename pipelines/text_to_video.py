@@ -34,8 +34,8 @@ class TextToVideoPipeline(FilmPipeline):
     A model that takes first frames draws a picture and then moves it, as Emu Video does (arXiv 2311.10709): a motion
     that it was taught by name is read from the prompt, what does it is found in the picture and clicked on. A film
     longer than the model was trained on is drawn in windows: "continued" draws one after the other, each from the last
-    frame before it; "joint" denoises all of it together without a picture, its windows moving from step to step.
-    "continued" is the default where the model takes first frames.
+    frame before it; "joint" denoises all of it together, its windows moving from step to step, without a picture where
+    the model cannot move one. "continued" is the default where the model takes first frames.
     """
 
     @torch.no_grad()
@@ -108,11 +108,14 @@ class TextToVideoPipeline(FilmPipeline):
             latents = draw_noise(shape, generator, device=self._execution_device)
         options = step_options(self.scheduler, eta=eta, generator=generator)
         draw = partial(self._draw, options=options, call_back=call_back)
-        if long_film == "continued":
+        has_field = takes_first and self.transformer.click.field is not None
+        if long_film == "continued" or has_field:
             prompts = inputs.check_prompts(prompt) if prompt is not None else []
             prompts = [text for text in prompts for _ in range(each)]
             going_on = self._going_on(num_inference_steps, guidance_scale)
-            rolled = self._continue(draw, latents, text, prompts, steps=steps, going_on=going_on)
+            rolled = self._continue(
+                draw, latents, text, prompts, steps=steps, going_on=going_on, together=long_film == "joint"
+            )  # fmt: skip
         else:
             nothing = self._nothing_asked(torch.zeros_like(latents[:, :, 0], dtype=self.transformer.dtype))
             window = self.config.default_num_frames
@@ -132,8 +135,9 @@ class TextToVideoPipeline(FilmPipeline):
         *,
         steps: int,
         going_on: tuple[int | None, float | None],
+        together: bool,
     ) -> Rolled:
-        """A picture, and one window after the other, each from the last frame before it.
+        """A picture, and one window after the other, each from the last frame before it, or all windows together.
 
         Where the model was taught motions by name, those that the prompts name happen to what does them. going_on:
         steps and guidance after the picture.
@@ -147,7 +151,7 @@ class TextToVideoPipeline(FilmPipeline):
             return Rolled(latents=first.unsqueeze(2))
         self._guidance_scale = inputs.or_default(going_on[1], self._guidance_scale)
         draw = partial(draw, text=text, steps=inputs.or_default(going_on[0], steps))
-        roll = partial(self._roll, noise, window=self.config.default_num_frames)
+        roll = partial(self._roll, noise, window=self.config.default_num_frames, together=together)
         if is_told:
             return roll(asked=self._direct(first, scripts, num_frames=noise.shape[2]), draw=draw)
         if self.motions.motions and prompts:

@@ -4,7 +4,7 @@ The windows of a step do not overlap, so time grows as the film does; their edge
 no two frames stay strangers. B batch, F frames; latents are B C F Y X.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,11 +37,8 @@ def split(num_frames: int, *, window: int, step: int) -> list[slice]:
 
 
 def predict_windows(
-    transformer: DiT, latents: Tensor, condition: Condition, *, windows: Sequence[slice]
+    transformer: DiT, latents: Tensor, windows: Sequence[slice], *, condition_of: Callable[[slice], Condition]
 ) -> tuple[Tensor, ...]:
-    """As `predict`, window by window; `condition` is for as many frames as the longest has."""
-    parts = []
-    for window in windows:
-        part = latents[:, :, window]
-        parts.append(predict(transformer, part, condition.frames(part.shape[2])))
+    """As `predict`, window by window."""
+    parts = [predict(transformer, latents[:, :, window], condition_of(window)) for window in windows]
     return tuple(torch.cat(each, dim=2) for each in zip(*parts, strict=True))

@@ -49,8 +49,8 @@ the names follow Unicode CLDR. See NOTICE.
 
 CLIPS = """
 Clips of {frames} frames at {fps:g} a second, as many as each row says for each language, of combinations that training
-never shows, with {motions} motions. How an object moved is read by comparing it with itself in every motion; a change is one
-of more than 32 levels. Objects of films must be recognised on the first, middle and last frame.
+never shows, with {motions} motions. How an object moved is read by comparing it with itself in every motion; a change
+is one of more than 32 levels. Objects of films must be recognised on the first, middle and last frame.
 
     python -m dianjing.train.evaluate_clips --model sticker
 
