@@ -35,12 +35,15 @@ def load(model: str) -> tuple[TextToImagePipeline, TextToVideoPipeline, ImageToV
     """All three pipelines over the same parts."""
     pictures: Any = TextToImagePipeline.from_pretrained(model)
     parts = {name: getattr(pictures, name) for name in PARTS}
-    if not parts["transformer"].config.use_motion_blocks:
+    if parts["transformer"].config.use_motion_blocks:
+        films = [kind.from_pretrained(model, **parts) for kind in (TextToVideoPipeline, ImageToVideoPipeline)]
+    else:
         film = DiT(**{**parts["transformer"].config, "use_motion_blocks": True, "max_regions": REGIONS})
         film.load_state_dict(parts["transformer"].state_dict(), strict=False)
         parts["transformer"] = film
-    defaults = {name: value for name, value in pictures.config.items() if name.startswith("default_")}
-    pipes: Any = (pictures, TextToVideoPipeline(**parts, **defaults), ImageToVideoPipeline(**parts, **defaults))
+        defaults = {name: value for name, value in pictures.config.items() if name.startswith("default_")}
+        films = [kind(**parts, **defaults) for kind in (TextToVideoPipeline, ImageToVideoPipeline)]
+    pipes: Any = (pictures, *films)
     for pipe in pipes:
         pipe.set_progress_bar_config(disable=True)
     return pipes
