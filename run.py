@@ -97,11 +97,12 @@ def install_browser():
 
 
 def run_checks(arguments):
-    """Lint, types and tests; further arguments go to pytest."""
+    """Lint, types and tests; further arguments go to pytest, which has a process of one thread for each core."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for check in CHECKS:
         command = [str(BIN / check[0]), *check[1:], *(arguments if check[0] == "pytest" else [])]
         say(" ".join(check))
-        code = subprocess.call(command, cwd=ROOT)
+        code = subprocess.call(command, cwd=ROOT, env=environment)
         if code:
             raise SystemExit(code)
 
