@@ -15,7 +15,8 @@ from dianjing.train.running import train
 from tests.train.conftest import TinyWorld, autoencoder_run
 
 STEPS = 120
-LONGEST_S = 0.9  # that a run lives
+LONGEST_S = 0.9  # that a run lives, where the machine is quick
+LONGEST = 2.0  # of the time to a first checkpoint, where it is not
 
 
 def run(folder: Path) -> None:
@@ -23,8 +24,8 @@ def run(folder: Path) -> None:
     train(config, TinyWorld(), resume="auto", wants_stop=lambda: False)
 
 
-def killed_inside_a_save(folder: Path, *, lives_s: float) -> bool | None:
-    """Start the run and kill it; None where it came to its end first."""
+def start(folder: Path) -> int:
+    """The run in a process of its own."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -33,6 +34,22 @@ def killed_inside_a_save(folder: Path, *, lives_s: float) -> bool | None:
             code = 0
         finally:
             os._exit(code)
+    return child
+
+
+def seconds_to_a_checkpoint(folder: Path) -> float:
+    began, child = time.monotonic(), start(folder)
+    while not list((folder / "checkpoints").glob("step-*")):
+        time.sleep(0.01)
+    taken = time.monotonic() - began
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return taken
+
+
+def killed_inside_a_save(folder: Path, *, lives_s: float) -> bool | None:
+    """Start the run and kill it; None where it came to its end first."""
+    child = start(folder)
     time.sleep(lives_s)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -46,8 +63,11 @@ def main() -> None:
     folder, wanted = Path(sys.argv[1]), int(sys.argv[2])
     rng = random.Random(0)
     kills = inside = steps = 0
+    longest_s = LONGEST_S
+    if wanted:
+        longest_s = max(LONGEST_S, LONGEST * seconds_to_a_checkpoint(folder.parent / "timed"))
     while kills < wanted:
-        found = killed_inside_a_save(folder, lives_s=rng.uniform(0.05, LONGEST_S))
+        found = killed_inside_a_save(folder, lives_s=rng.uniform(0.05, longest_s))
         if found is None:
             break
         kills, inside = kills + 1, inside + found

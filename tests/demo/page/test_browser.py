@@ -10,6 +10,7 @@ from PIL import Image
 
 from dianjing.pipelines.film_media import read_film_settings
 from dianjing.pipelines.media import read_settings
+from dianjing.train.recipes.sticker import NUM_FRAMES
 
 pytestmark = pytest.mark.timeout(1200)  # both ways are long, and the machine may be busy
 
@@ -101,7 +102,7 @@ def animate(page, said, save_download):
     assert [region["motion"] for region in record.settings["regions"]] == list(said["motions"])
     assert label["Label"] == "1"
     sticker = save_download(page, "#animate-download-webp")
-    assert Image.open(sticker).n_frames == 4
+    assert Image.open(sticker).n_frames == NUM_FRAMES
 
 
 def bring_settings_back(page, said, save_download):
