@@ -269,7 +269,7 @@ class FilmPipeline(DenoisingPipeline):
         first_frame = self._encode_pixels(pixels)
         whole = torch.zeros(len(pixels), most, *pixels.shape[-2:], device=device)
         strengths = torch.zeros(len(pixels), most, device=device)
-        phrases = [[phrase for phrase, _ in each] + [""] * (most - len(each)) for each in said]
+        phrases = [[self.motions.usual(phrase) for phrase, _ in each] + [""] * (most - len(each)) for each in said]
         for row, (own, each) in enumerate(zip(masks, said, strict=True)):
             whole[row, : len(own)] = torch.from_numpy(np.asarray(own)).to(whole)
             strengths[row, : len(each)] = torch.tensor([speed for _, speed in each], device=device)

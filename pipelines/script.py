@@ -1,6 +1,8 @@
 """What the words of a film ask for: what is in the picture, and what of it moves how.
 
-"a cat jumping and a dog on the grass" is a picture of "a cat and a dog on the grass" in which "a cat" is jumping.
+"a cat jumping and a dog on the grass" is a picture of "a cat and a dog on the grass" in which "a cat" is jumping. Where
+the words leave open how two things stand to each other, each is given a place where it has room to move: a model that
+has to choose draws mixtures of both ways.
 """
 
 import re
@@ -12,11 +14,16 @@ from itertools import pairwise
 from dianjing.pipelines.lexicon import HAN
 from dianjing.pipelines.motions import Motions
 from dianjing.pipelines.names import Names
+from dianjing.pipelines.staging import choose_layout
 
 JOINT = re.compile(r"(\s*[,，、;；。.]\s*|\s+and\s+|和|还有|与)", re.IGNORECASE)  # between what is in a picture
 COPULA = re.compile(r"\s+(?:is|are|that is|that are)\s*$|(?:正在|在|正)$", re.IGNORECASE)  # before a motion
 BINDS = re.compile(r"[的有里上是]+")  # before what a Chinese place holds
 COUNTS = {"two": 2, "2": 2, "两": 2, "二": 2, "three": 3, "3": 3, "三": 3, "four": 4, "4": 4, "四": 4}
+SIDES = re.compile(
+    r"\b(?:left|right|top|bottom|upper|lower|above|below|over|under|beneath|middle|cent(?:er|re)|corner)\b|[左右上下中角旁边间]",
+    re.IGNORECASE,
+)
 IS_CHINESE = re.compile(f"[{HAN}]")
 
 Span = tuple[int, int]
@@ -34,9 +41,10 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """A film's picture in words, and its parts in their order."""
+    """A film's picture in words, the same with a place for each of two things, and its parts in their order."""
 
     still: str
+    placed: str
     parts: tuple[Part, ...] = ()
 
 
@@ -69,7 +77,19 @@ class ScriptReader:
             subject = COPULA.sub("", subject).strip()
             without, count = _without(still, subject), _count(subject)
             parts.append(Part(subject=subject, count=count, without=without, motion=moves.get(noun)))
-        return Script(still=still, parts=tuple(parts))
+        return Script(still=still, placed=self._placed(still, parts), parts=tuple(parts))
+
+    def _placed(self, still: str, parts: list[Part]) -> str:
+        """Two things that only a joint stands between, each in its place, where none is said."""
+        if self.names is None or [part.count for part in parts] != [1, 1]:
+            return still
+        if SIDES.search(self._nouns.sub("", self._places.sub("", still))):
+            return still
+        first, second = (part.subject for part in parts)
+        listed = re.compile(f"{re.escape(first)}{JOINT.pattern}{re.escape(second)}", re.IGNORECASE)
+        layout = choose_layout([self.motions.reach(part.motion) for part in parts])
+        words = layout.words_zh if IS_CHINESE.search(still) else layout.words_en
+        return listed.sub(lambda _: words.format(first, second), still, count=1)
 
     def _places_and_nouns(self, text: str) -> tuple[list[Span], list[Span]]:
         """Of nouns side by side, such as 一桶爆米花, the last one is meant."""

@@ -21,9 +21,9 @@ from dianjing.pipelines.rolling import Rolled, stay
 from dianjing.pipelines.schedule import step_options
 from dianjing.pipelines.script import Script, ScriptReader
 from dianjing.pipelines.segmenting import Point
+from dianjing.pipelines.staging import STRENGTH
 from dianjing.pipelines.text import Text
 
-STRENGTH = 0.7  # of what moves in a film of words
 logger = logging.get_logger(__name__)
 LongFilm = Literal["joint", "continued"]
 
@@ -145,7 +145,7 @@ class TextToVideoPipeline(FilmPipeline):
         scripts = [ScriptReader(self.motions, self.names).read(prompt) for prompt in prompts if self.motions.motions]
         is_told = any(part.motion for script in scripts for part in script.parts)
         if is_told:
-            text = replace(text, **self._states_of([script.still for script in scripts]))
+            text = replace(text, **self._states_of([script.placed for script in scripts]))
         first = draw(noise[:, :, :1], text=text, steps=steps, click=None, window=1)[:, :, 0]
         if noise.shape[2] == 1 or self._interrupt:
             return Rolled(latents=first.unsqueeze(2))

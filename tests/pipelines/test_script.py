@@ -50,6 +50,25 @@ def test_a_prompt_is_a_picture_and_what_moves_in_it(reader, prompt, still, parts
     assert script.parts == tuple(Part(subject=s, count=n, without=w, motion=m) for s, n, w, m in parts)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "placed"),
+    [
+        ("a cat jumping and a dog at sea", "a cat on the left and a dog on the right at sea"),
+        ("树林里，一只长颈鹿在往上走，一只独角兽", "树林里，左边是一只长颈鹿，右边是一只独角兽"),
+        ("一只猫在向左走，一只狗", "上面是一只猫，下面是一只狗"),
+        ("草地上一只猫和一只狗在跳", "草地上左边是一只猫，右边是一只狗"),
+        ("a cat jumping to the left of a dog", "a cat to the left of a dog"),
+        ("a cat and a dog jumping at the top", "a cat and a dog at the top"),
+        ("一只猫在跳，左边有一只狗", "一只猫和左边有一只狗"),
+        ("a cat jumping and two dogs", "a cat and two dogs"),
+        ("a cat jumping, a dog and a bird", "a cat and a dog and a bird"),
+        ("a cat jumping", "a cat"),
+    ],
+)  # fmt: skip
+def test_two_things_whose_places_are_left_open_are_placed(reader, prompt, placed):
+    assert reader.read(prompt).placed == placed
+
+
 def test_without_names_what_stands_before_a_motion_moves(known):
     script = ScriptReader(known[0]).read("a unicorn jumping, two dragons spinning")
     assert [(part.subject, part.motion) for part in script.parts] == [

@@ -26,6 +26,7 @@ from dianjing.train.stickers import Stage, World
 from dianjing.train.stickers.captions import motion_vocabulary, names, vocabulary
 from dianjing.train.stickers.clips import Move
 from dianjing.train.stickers.motions import MOTIONS
+from dianjing.train.stickers.scenes import CANVAS_PX
 from dianjing.weights.sums import write_sums
 
 RECIPES = Path(__file__).parent
@@ -83,7 +84,7 @@ def run_training(training: Training, runs: Path, *, processes: int) -> None:
 
 
 def taught_motions(*, size_px: int) -> Motions:
-    """The motions of the sticker world, each with its usual speed at full strength."""
+    """The motions of the sticker world, each with its usual speed at full strength and its reach."""
     world = World(size_px=size_px, stages=[Stage(kinds={"single": 1.0}, snap_px=(16,), sized=0.0)])
     clips = [world.click(0, position, num_frames=NUM_FRAMES, fps=FPS) for position in range(24)]
     taught = []
@@ -91,7 +92,12 @@ def taught_motions(*, size_px: int) -> Motions:
         full = Move(motion=index, amplitude=1.0)
         speed = median(replace(clip, moves=(full,) * len(clip.moves)).strengths[0] for clip in clips)
         zh, en = motion.phrasings
-        taught.append(Motion(name=motion.name, phrases=(*zh, *en), speed=round(speed, 4)))
+        poses = [motion.pose(t / 16, 1.0) for t in range(17)]
+        sides = [max(way) / CANVAS_PX for way in zip(*((-p.dx, -p.dy, p.dx, p.dy) for p in poses), strict=True)]
+        left, up, right, down = (round(side, 4) + 0.0 for side in sides)
+        taught.append(
+            Motion(name=motion.name, phrases=(*zh, *en), speed=round(speed, 4), reach=(left, up, right, down))
+        )
     return Motions(tuple(taught))
 
 

@@ -1,0 +1,25 @@
+"""Two things stand where each has room for what it does."""
+
+import pytest
+
+from dianjing.pipelines.staging import BOTTOM, LEFT, NOWHERE, RIGHT, TOP, choose_layout
+
+FAR = 0.375
+GO_LEFT, GO_UP, GO_RIGHT, GO_DOWN = (tuple(FAR * (i == side) for i in range(4)) for side in range(4))
+
+
+@pytest.mark.parametrize(
+    ("reaches", "middles"),
+    [
+        ((NOWHERE, NOWHERE), (LEFT, RIGHT)),
+        ((GO_UP, NOWHERE), (LEFT, RIGHT)),
+        ((NOWHERE, GO_DOWN), (LEFT, RIGHT)),
+        ((GO_LEFT, NOWHERE), (TOP, BOTTOM)),
+        ((NOWHERE, GO_RIGHT), (TOP, BOTTOM)),
+        ((GO_LEFT, GO_RIGHT), (TOP, BOTTOM)),
+        ((GO_LEFT, GO_UP), (RIGHT, LEFT)),
+        ((GO_RIGHT, GO_DOWN), (LEFT, RIGHT)),
+    ],
+)
+def test_nothing_is_put_where_it_leaves_the_picture_and_things_meet_only_if_they_must(reaches, middles):
+    assert choose_layout(reaches).middles == middles
