@@ -16,7 +16,7 @@ from dianjing.dit.film import SPAN, ClickConditioner, Encode
 from dianjing.dit.moving import Moved, Path
 
 SLOWER = (1.0, 0.7, 0.5, 0.35, 0.25, 0.17, 0.12, 0.08, 0.05)  # shares of a strength
-CUT_OFF = 0.3  # pixels on the picture's border, of the root of all: an object that leaves has more
+CUT_OFF = 0.65  # pixels on the border, of the root of all: what a disc has that lost a tenth of its width
 LEAST_AREA = 0.1  # of what a region covered at first
 
 

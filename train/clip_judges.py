@@ -197,7 +197,8 @@ def _placed(clip: Clip, seen: Sequence[Seen], background: int) -> Clip | None:
     """The clip's scene where a first frame has it; None if an object is missing."""
     left, items = list(seen), []
     for item in clip.scene.items:
-        match = next((each for each in left if each.thing == item.thing), None)
+        alike = [each for each in left if each.thing == item.thing]
+        match = next((each for each in alike if each.colour == item.colour), alike[0] if alike else None)
         if match is None:
             return None
         left.remove(match)

@@ -168,8 +168,8 @@ class TextToImageModel(Section):
     text_len: int = 64
     text_len_t5: int = 64
     phrase_len: int = Field(default=12, gt=0)  # tokens of a motion phrase
-    # film: motion blocks and clicks, but for the motion field; field: that alone
-    trained: Literal["all", "film", "field"] = "all"
+    # film: motion blocks and clicks, but for the motion field; field: that alone; pictures: the transformer without both
+    trained: Literal["all", "film", "field", "pictures"] = "all"
     attention_backend: str | None = None  # a name diffusers' dispatcher knows; None: its default
     bert: BertSection = BertSection()
     t5: T5Section = T5Section()
@@ -243,6 +243,8 @@ class TextToImageRun(Section):
             raise ValueError("a bucket of clicks needs model.transformer.max_regions")
         if self.model.trained == "film" and "picture" in kinds:
             raise ValueError('model.trained = "film" with a bucket of pictures, which would train nothing')
+        if self.model.trained == "pictures" and kinds != {"picture"}:
+            raise ValueError('model.trained = "pictures" needs buckets of pictures alone')
         if self.model.trained == "field" and not (kinds == {"click"} and shape.use_motion_field):
             raise ValueError('model.trained = "field" takes buckets of clicks alone, and transformer.use_motion_field')
         return self

@@ -43,6 +43,8 @@ FIELD_PARTS = "click.field."
 
 def _is_trained(name: str, trained: str) -> bool:
     """Whether a weight of the task is, where not all are."""
+    if trained == "pictures":
+        return name.startswith("transformer.") and not name.removeprefix("transformer.").startswith(FILM_PARTS)
     name = name.removeprefix("transformer.")
     return name.startswith(FIELD_PARTS) == (trained == "field") and name.startswith(FILM_PARTS)
 
@@ -135,7 +137,7 @@ class TextToImageTask(Task):
         self.frozen = (vae, as_convolution(vae))  # in a tuple, so that they are not registered
         self.noising = noising_of(objective)
         tell_noise(self.transformer, self.noising)
-        if model.transformer.use_motion_field and model.trained != "film":  # which leaves the field as it is
+        if model.transformer.use_motion_field and model.trained in ("all", "field"):
             assert captions.clicks is not None, "checked with the transformer's shape"
             captions.clicks.told_side = side
         self.encode_pictures, self.predict = self._encode_pictures, self._predict

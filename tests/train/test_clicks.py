@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from dianjing.dit import DiT
@@ -17,6 +18,8 @@ from dianjing.train.texts import TEXT_KEYS, BilingualCaptions
 from dianjing.train.worlds import make_task
 from tests.train.conftest import TinyWorld, autoencoder_run, film_run, text_to_image_run
 from tests.train.test_tasks import batch_of, never, overfit
+
+FILM_NAMES = ("transformer.motion_blocks.", "transformer.click.")
 
 
 @pytest.fixture
@@ -75,6 +78,28 @@ def test_training_film_alone_leaves_the_picture_model_as_it_is(tmp_path, picture
     after = DiT.from_pretrained(tmp_path / "film" / "export" / "transformer").state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert any(weight.abs().max() > 0 for name, weight in after.items() if name.endswith("attn1.to_out.0.weight"))
+
+
+def test_training_pictures_alone_leaves_film_and_text_encoders_as_they_are(tmp_path, pictures):
+    tree = film_run(tmp_path / "film", start_from=pictures, vae=pictures / "vae", export_dtype="float32").model_dump()
+    tree["model"]["trained"] = "pictures"
+    with pytest.raises(ValueError, match="buckets of pictures alone"):
+        parse_config(tree)
+    tree["data"]["buckets"] = tree["data"]["buckets"][:1]
+    weights = {}
+    for steps in (1, 3):
+        tree["run"] |= {"folder": tmp_path / str(steps), "total_steps": steps}
+        train(parse_config(tree), TinyWorld(), resume="auto", wants_stop=never)
+        export = tmp_path / str(steps) / "export"
+        weights[steps] = {
+            f"{part}.{name}": tensor
+            for part in ("transformer", "text_encoder", "text_encoder_2")
+            for file in (export / part).glob("*.safetensors")
+            for name, tensor in load_file(file).items()
+        }
+    changed = {name for name in weights[1] if not torch.equal(weights[1][name], weights[3][name])}
+    assert "transformer.blocks.0.attn1.to_q.weight" in changed
+    assert all(name.startswith("transformer.") and not name.startswith(FILM_NAMES) for name in changed)
 
 
 @torch.no_grad()
