@@ -28,6 +28,7 @@ from dianjing.train.finetune.sections import FinetuneRun
 from dianjing.weights.fetching import find_folder
 
 WIDE = {"num_attention_heads": 16, "attention_head_dim": 88, "hidden_size": 1408}
+PICTURES_ALONE = {"use_motion_blocks": False, "use_motion_field": False, "max_regions": 0}  # as the published one
 SIZE_PX = 64
 STEPS = 3
 ROWS: dict[str, dict[str, Any]] = {
@@ -65,7 +66,7 @@ def write_model(folder: Path, *, layers: int) -> None:
     copytree(source, folder, ignore=ignore_patterns("transformer", "*.md", "*.png"))
     config = DiT.load_config(source / "transformer")
     torch.manual_seed(0)
-    DiT.from_config({**config, **WIDE, "num_layers": layers}).save_pretrained(folder / "transformer")
+    DiT.from_config({**config, **WIDE, **PICTURES_ALONE, "num_layers": layers}).save_pretrained(folder / "transformer")
 
 
 def write_pictures(folder: Path, count: int = 16) -> None:

@@ -100,9 +100,9 @@ class TheirLoop:
         self.scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
         model = (DiT if loop.takes_our_model else HunyuanDiT2DModel).from_pretrained(folder / "transformer")
         self.lengths = (model.config.text_len, model.config.text_len_t5)
-        half = torch.bfloat16
+        dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
         for frozen in (self.vae, *self.encoders):
-            frozen.to(accelerator.device, half)
+            frozen.to(accelerator.device, dtype)
         optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=loop.fuses_optimizer or None)
         data = DataLoader(files, batch_size=batch_size, shuffle=True, drop_last=True)
         self.model, self.optimizer, self.data = accelerator.prepare(model.train(), optimizer, data)
@@ -116,7 +116,7 @@ class TheirLoop:
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         target = self.scheduler.get_velocity(latents, noise, timesteps)
         with self.accelerator.autocast():
-            predicted = self.model(noisy, timesteps, **text, **self._positions(noisy), return_dict=False)[0]
+            predicted = self.model(noisy, timesteps.to(noisy.dtype), **text, **self._positions(noisy), return_dict=False)[0]
         loss = F.mse_loss(predicted.float(), target.float())
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -179,7 +179,9 @@ class TheirLoop:
         return {"image_rotary_emb": get_2d_rotary_pos_embed(config.attention_head_dim, span, (rows, columns))}
 
 
-def our_step(model: str, pictures: Path, *, batch_size: int, size_px: int, folder: Path) -> Callable[[], object]:
+def our_step(
+    model: str, pictures: Path, *, batch_size: int, size_px: int, folder: Path, precision: str
+) -> Callable[[], object]:
     """A step of this repository's own trainer, caches filled."""
     sets = folder / "sets.toml"
     sets.write_text(f"[[sets]]\npath = {json.dumps(str(pictures))}\n")
@@ -187,7 +189,7 @@ def our_step(model: str, pictures: Path, *, batch_size: int, size_px: int, folde
         {
             "task": "finetune",
             "run": {"folder": str(folder / "run"), "total_steps": 10**9, "batch_size": batch_size,
-                    "mixed_precision": "bf16"},
+                    "mixed_precision": precision},
             "data": {"sets": str(sets), "size_px": size_px, "cache": str(folder / "cache")},
             "optimizer": {"learning_rate": LEARNING_RATE},
             "model": {"name": model, "trained": "all"},
@@ -196,7 +198,7 @@ def our_step(model: str, pictures: Path, *, batch_size: int, size_px: int, folde
     )  # fmt: skip
     assert isinstance(config, FinetuneRun)
     config.run.folder.mkdir()
-    accelerator = Accelerator(mixed_precision="bf16")
+    accelerator = Accelerator(mixed_precision=precision)
     job = prepare(config, accelerator)
     trainer = Trainer(job, config.run, config.optimizer, accelerator)
     steps = {"first_step": 0, "total_steps": config.run.total_steps}
@@ -204,7 +206,9 @@ def our_step(model: str, pictures: Path, *, batch_size: int, size_px: int, folde
     return lambda: trainer._advance(batches)
 
 
-def measure(model: str, *, batch_size: int, turns: int, pictures: int) -> dict[str, dict[str, Spread]]:
+def measure(
+    model: str, *, batch_size: int, turns: int, pictures: int, precision: str
+) -> dict[str, dict[str, Spread]]:
     """By loop: seconds a step, and how many times as long as ours it takes."""
     source = find_folder(model)
     side = json.loads((source / "transformer" / "config.json").read_text())["sample_size"]
@@ -215,12 +219,13 @@ def measure(model: str, *, batch_size: int, turns: int, pictures: int) -> dict[s
         (folder / "pictures").mkdir()
         write_pictures(folder / "pictures", count=pictures, size_px=size_px)
         files = Files(folder / "pictures", size_px=size_px)
-        accelerator = Accelerator(mixed_precision="bf16")
+        accelerator = Accelerator(mixed_precision=precision)
         work: dict[str, Callable[[], object]] = {
             name: TheirLoop(source, files, loop, batch_size=batch_size, accelerator=accelerator).step
             for name, loop in LOOPS.items()
         }
-        work[OURS] = our_step(model, folder / "pictures", batch_size=batch_size, size_px=size_px, folder=folder)
+        sizes = {"batch_size": batch_size, "size_px": size_px}
+        work[OURS] = our_step(model, folder / "pictures", folder=folder, precision=precision, **sizes)
         clock = make_clock(accelerator.device)
         seconds: dict[str, list[float]] = {name: [] for name in work}
         for turn in range(turns + 2):
@@ -251,9 +256,14 @@ def _main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--pictures", type=int, default=128)
+    parser.add_argument(
+        "--precision", choices=("no", "bf16"), default="bf16" if torch.accelerator.is_available() else "no",
+        help="mixed precision of all loops (default: bf16, on a CPU no)",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, help="write every number here")
     given = parser.parse_args()
-    found = measure(given.model, batch_size=given.batch, turns=given.turns, pictures=given.pictures)
+    sizes = {"batch_size": given.batch, "turns": given.turns, "pictures": given.pictures}
+    found = measure(given.model, precision=given.precision, **sizes)
     print(as_text(found, batch_size=given.batch))
     if given.json is not None:
         report = {name: {key: asdict(value) for key, value in each.items()} for name, each in found.items()}

@@ -73,7 +73,7 @@ def estimate(
     with torch.device("meta"):
         whole = DiT.from_config({**own, **film_parts(config, own, has_clicks=has_clicks)})
         settings = dict(whole.config)
-        prepare_transformer(whole, config.model)
+        prepare_transformer(whole, config.model, has_films=bool(config.data.num_frames))
         parts = [whole, *([make_controlnet(whole)] if config.model.trained == "controlnet" else [])]
     if config.model.text_encoders == "joint":
         parts += text_encoders(folder)
@@ -129,7 +129,7 @@ def probe(
     half = half_of(config)
     transformer = DiT.from_config(settings).to(device, resting_dtype(config.model, half))
     controlnet = make_controlnet(transformer) if config.model.trained == "controlnet" else None
-    transformer = prepare_transformer(transformer, config.model)
+    transformer = prepare_transformer(transformer, config.model, has_films=frames_of(shape) > 1)
     inputs = noise_inputs(settings, folder, shape, rows=rows, device=device, half=half)
     parts = nn.ModuleList([transformer] if controlnet is None else [transformer, controlnet.to(device)])
     own = {p.untyped_storage().data_ptr() for p in parts.parameters()}

@@ -62,8 +62,11 @@ def lora_config(lora: LoraSection, transformer: DiT) -> LoraConfig:
     )
 
 
-def prepare_transformer(transformer: DiT, model: FinetuneModel) -> DiT:
-    """Ready to train: with its adapter where one is trained, and blocks that are computed twice."""
+def prepare_transformer(transformer: DiT, model: FinetuneModel, *, has_films: bool) -> DiT:
+    """Ready to train: with its adapter where one is trained, and blocks that are computed twice.
+
+    Without films, what they alone use rests.
+    """
     if model.attention_backend is not None:
         transformer.set_attention_backend(model.attention_backend)
     if model.recompute_every:
@@ -73,10 +76,9 @@ def prepare_transformer(transformer: DiT, model: FinetuneModel) -> DiT:
             return checkpoint(block, *inputs, use_reentrant=False) if block in recomputed else block(*inputs)
 
         transformer.enable_gradient_checkpointing(recompute)
-    transformer.requires_grad_(model.trained == "all")
     for name, weight in transformer.named_parameters():
-        if model.trained == "film" and name.startswith(FILM_PARTS):
-            weight.requires_grad_(True)
+        is_of_film = name.startswith(FILM_PARTS)
+        weight.requires_grad_(model.trained in ("all", "film") and (has_films if is_of_film else model.trained == "all"))
     if model.trained == "lora":
         transformer.add_adapter(lora_config(model.lora, transformer))
     return transformer.train()
@@ -120,7 +122,7 @@ class FinetuneTask(Task):
         own = DiT.load_config(folder / "transformer")
         time = film_parts(config, own, has_clicks=has_clicks)
         transformer = DiT.from_pretrained(folder / "transformer", torch_dtype=dtype, **time)
-        self.transformer = prepare_transformer(transformer, config.model)
+        self.transformer = prepare_transformer(transformer, config.model, has_films=bool(config.data.num_frames))
         self.text_encoders = nn.ModuleDict()
         if config.model.text_encoders == "joint":
             self.text_encoders.update({name: kind.from_pretrained(folder / name) for name, kind in ENCODERS.items()})

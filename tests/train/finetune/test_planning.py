@@ -7,7 +7,7 @@ from dianjing.dit import DiT
 from dianjing.train.__main__ import main
 from dianjing.train.finetune import planning
 from dianjing.train.finetune.planning import GIB, counted, estimate, extrapolate, noise_inputs, probe
-from dianjing.train.finetune.task import prepare_transformer
+from dianjing.train.finetune.task import FILM_PARTS, prepare_transformer
 from tests.train.finetune.conftest import finetune_run
 
 CPU = torch.device("cpu")
@@ -38,8 +38,20 @@ def test_weights_and_moments_are_counted_as_they_are(tmp_path, model, sets):
     assert found.optimizer == 8 * found.trained
     adapted = finetune_run(tmp_path, model=model, sets=sets)
     found = estimate(adapted, model, (16, 16), processes=1, device=CPU)
-    prepared = prepare_transformer(whole, adapted.model)
+    prepared = prepare_transformer(whole, adapted.model, has_films=False)
     assert found.trained == sum(p.numel() for p in prepared.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("num_frames", [[], [3]])
+def test_what_film_alone_uses_rests_without_films(tmp_path, model, sets, num_frames):
+    own = DiT.load_config(model / "transformer")
+    film = DiT.from_config({**own, "use_motion_blocks": True, "max_regions": 2})
+    config = finetune_run(
+        tmp_path, model=model, sets=sets, changes={"model": {"trained": "all"}, "data": {"num_frames": num_frames}}
+    )
+    prepared = prepare_transformer(film, config.model, has_films=bool(config.data.num_frames))
+    trained = {name.startswith(FILM_PARTS) for name, p in prepared.named_parameters() if p.requires_grad}
+    assert trained == ({False, True} if num_frames else {False})
 
 
 def test_storages_are_counted_once_and_weights_not_at_all():
