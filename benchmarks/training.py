@@ -116,7 +116,8 @@ class TheirLoop:
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         target = self.scheduler.get_velocity(latents, noise, timesteps)
         with self.accelerator.autocast():
-            predicted = self.model(noisy, timesteps.to(noisy.dtype), **text, **self._positions(noisy), return_dict=False)[0]
+            inputs = {"timestep": timesteps.to(noisy.dtype), **text, **self._positions(noisy)}
+            predicted = self.model(noisy, **inputs, return_dict=False)[0]
         loss = F.mse_loss(predicted.float(), target.float())
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -206,9 +207,7 @@ def our_step(
     return lambda: trainer._advance(batches)
 
 
-def measure(
-    model: str, *, batch_size: int, turns: int, pictures: int, precision: str
-) -> dict[str, dict[str, Spread]]:
+def measure(model: str, *, batch_size: int, turns: int, pictures: int, precision: str) -> dict[str, dict[str, Spread]]:
     """By loop: seconds a step, and how many times as long as ours it takes."""
     source = find_folder(model)
     side = json.loads((source / "transformer" / "config.json").read_text())["sample_size"]

@@ -168,7 +168,7 @@ class TextToImageModel(Section):
     text_len: int = 64
     text_len_t5: int = 64
     phrase_len: int = Field(default=12, gt=0)  # tokens of a motion phrase
-    # film: motion blocks and clicks, but for the motion field; field: that alone; pictures: the transformer without both
+    # film: motion blocks and clicks, but for the motion field; field: that alone; pictures: the transformer's rest
     trained: Literal["all", "film", "field", "pictures"] = "all"
     attention_backend: str | None = None  # a name diffusers' dispatcher knows; None: its default
     bert: BertSection = BertSection()
