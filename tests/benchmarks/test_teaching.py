@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 
 from benchmarks import teaching
 from benchmarks.teaching import SIZE_PX, captions, explained, momo, portrait, teach, write_pictures, write_prior
