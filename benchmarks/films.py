@@ -1,5 +1,7 @@
 """How long films take and what memory: frames against pictures, a click, and long films against short ones.
 
+Frames and pictures are compared by one prediction of the transformer, which is all that differs between their steps.
+
     python -m benchmarks.films --model sticker
 
 A model for pictures is given motion blocks that do nothing: they take the time of trained ones. Long films are drawn in
@@ -12,8 +14,9 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,13 @@ import torch
 
 from benchmarks.timing import Spread, ratios, spread, timed
 from dianjing import DiT, ImageToVideoPipeline, Region, TextToImagePipeline, TextToVideoPipeline
+from dianjing.dit import Condition
 from dianjing.pipelines.windows import split
 
 FRAMES = 16
+STEPS = 20  # predictions that are timed together
 SECONDS = (2, 4, 8, 16)
-PROMPT, MOTION = "草地上的一只小猫在跳", "jump"
+PROMPT, MOTION = "草地上的一只小猫在旋转", "jump"  # what spins changes as much from every frame to the next
 REGIONS = 3  # of motion blocks made up for a picture model
 PARTS = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler", "text_encoder_2", "tokenizer_2")
 
@@ -49,27 +54,57 @@ def load(model: str) -> tuple[TextToImagePipeline, TextToVideoPipeline, ImageToV
     return pipes
 
 
+def predictions(transformer: DiT, *, num_frames: int) -> tuple[Callable[[], object], Callable[[], object]]:
+    """One prediction of that many pictures, and of a film of as many frames."""
+    config, draw = transformer.config, torch.Generator().manual_seed(0)
+    side = config.sample_size
+    latents = torch.randn(1, config.in_channels, num_frames, side, side, generator=draw)
+    texts = {}
+    for suffix in ("", "_t5"):
+        length, width = config[f"text_len{suffix}"], config[f"cross_attention_dim{suffix}"]
+        texts[f"encoder_hidden_states{suffix}"] = torch.randn(1, length, width, generator=draw)
+        texts[f"text_embedding_mask{suffix}"] = torch.ones(1, length, dtype=torch.long)
+    if config.use_style_cond_and_image_meta_size:
+        texts |= {"image_meta_size": torch.full((1, 6), 1024.0), "style": torch.zeros(1, dtype=torch.long)}
+    sizes: dict[str, Any] = {"size": (side, side)}
+    timesteps = torch.tensor([500.0])
+    with torch.no_grad():
+        film = transformer.condition(timesteps, **texts, **sizes, num_frames=num_frames)
+        each = {name: tensor.repeat_interleave(num_frames, dim=0) for name, tensor in texts.items()}
+        pictures = transformer.condition(timesteps, **each, **sizes)
+    apart = latents[0].transpose(0, 1).contiguous()
+
+    def predict(inputs: torch.Tensor, condition: Condition) -> object:
+        with torch.no_grad():
+            return transformer(inputs, condition=condition.at(0))
+
+    return partial(predict, apart, pictures), partial(predict, latents, film)
+
+
 def measure_frames(model: str, *, pairs: int) -> dict[str, Spread]:
-    """Sixteen pictures and a film of sixteen frames in turn, and how many times as long the film takes; a click."""
-    pictures, words, clicks = load(model)
+    """How many times as long a film's prediction takes as that of as many pictures; seconds of a film, and a click."""
+    _, words, clicks = load(model)
     side = clicks.transformer.config.sample_size * clicks.vae_scale_factor
     picture = np.full((side, side, 3), 255, np.uint8)
     mask = np.zeros((side, side), bool)
     picture[side // 4 : side // 2, side // 4 : side // 2] = (200, 40, 40)
     mask[side // 4 : side // 2, side // 4 : side // 2] = True
+    of_pictures, of_film = predictions(clicks.transformer, num_frames=clicks.config.default_num_frames)
     work = {
-        "pictures": lambda: pictures(PROMPT, num_images_per_prompt=FRAMES, output_type="latent"),
+        "picture_step": of_pictures,
+        "film_step": of_film,
         "film": lambda: words(PROMPT, num_frames=FRAMES, output_type="latent"),
         "click": lambda: clicks(picture, [Region(motion=MOTION, mask=mask)], num_frames=FRAMES, output_type="uint8"),
     }
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(pairs + 1):
         for name, call in work.items():
-            taken, _ = timed(call, time.perf_counter)
+            repeats = STEPS if name.endswith("_step") else 1
+            taken = sum(timed(call, time.perf_counter)[0] for _ in range(repeats)) / repeats
             if turn:  # the first one warms up
                 seconds[name].append(taken)
     found = {f"{name}_s": spread(taken) for name, taken in seconds.items()}
-    return found | {"film_to_pictures": spread(ratios(seconds["film"], seconds["pictures"]))}
+    return found | {"film_to_pictures": spread(ratios(seconds["film_step"], seconds["picture_step"]))}
 
 
 def measure_length(model: str, *, duration_s: float, long_film: str) -> dict[str, float]:
@@ -135,7 +170,7 @@ def as_text(frames: dict[str, Spread], lengths: Sequence[dict[str, float]]) -> s
 def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.films", description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="sticker", help="registry name, folder or Hub id")
-    parser.add_argument("--pairs", type=int, default=7, help="turns of pictures, film and click (default 7)")
+    parser.add_argument("--pairs", type=int, default=7, help="turns of all that is timed (default 7)")
     parser.add_argument("--long-film", choices=("joint", "continued"), default="joint")
     parser.add_argument("--duration", type=float, help="measure one film of so many seconds, as JSON")
     parser.add_argument("--json", type=Path, help="write every number here")
