@@ -3,7 +3,8 @@
     python -m benchmarks.memory --layers 8
 
 A transformer of 16 heads of 88 with random weights stands in for the embedded model's. Each row is a run of its own
-process: its peak, without what the libraries take by themselves, and the planner's figure for the same config.
+process: its peak, without what the libraries take by themselves and without pages of the weights' file, which the
+system takes back when it needs them; and the planner's figure for the same config.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +41,12 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 # a process that has loaded what a run loads, and has run none
 EMPTY = """
-import torch
-from pathlib import Path
+import time
 from dianjing.train import running
 from dianjing.train.finetune import preparing, task
-from dianjing.train.watching import peak_memory_gib
-print(peak_memory_gib(torch.device("cpu")))
+time.sleep(1)
 """
+EVERY_S = 0.01  # memory is looked at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ def settings(place: Path, row: Mapping[str, Any], *, name: str, batch_size: int)
 
 
 def measure(*, layers: int, batch_size: int) -> Iterator[tuple[str, Found]]:
-    empty = float(_said([sys.executable, "-c", EMPTY]))
+    empty = _peak([sys.executable, "-c", EMPTY])
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         write_model(place / "model", layers=layers)
@@ -104,12 +105,12 @@ def measure(*, layers: int, batch_size: int) -> Iterator[tuple[str, Found]]:
             assert isinstance(config, FinetuneRun)
             shape = (SIZE_PX, SIZE_PX)
             planned = estimate(config, place / "model", shape, processes=1, device=torch.device("cpu")).total / GIB
-            yield name, Found(planned=planned, measured=_peak(place, tree) - empty)
+            yield name, Found(planned=planned, measured=_peak_of_run(place, tree) - empty)
 
 
-def _peak(place: Path, tree: Mapping[str, Any]) -> float:
-    """Of the last step: a checkpoint, which copies all once more, is written after it."""
-    file = place / "run.toml"
+def _peak_of_run(place: Path, tree: Mapping[str, Any]) -> float:
+    """Until the last step: a checkpoint, which copies all once more, is written after it."""
+    file, journal = place / "run.toml", Path(tree["run"]["folder"]) / "metrics.jsonl"
     lines = (f"{key} = {json.dumps(value)}" for key, value in tree.items() if not isinstance(value, dict))
     tables = (
         f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
@@ -117,13 +118,32 @@ def _peak(place: Path, tree: Mapping[str, Any]) -> float:
         if isinstance(values, dict)
     )
     file.write_text("\n".join([*lines, *tables]))
-    _said([sys.executable, "-m", "dianjing.train", str(file)])
-    last = (Path(tree["run"]["folder"]) / "metrics.jsonl").read_text().splitlines()
-    return max(json.loads(line).get("peak_memory_gib", 0.0) for line in last)
+    return _peak([sys.executable, "-m", "dianjing.train", str(file)], journal)
 
 
-def _said(command: list[str]) -> str:
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip().splitlines()[-1]
+def _peak(command: list[str], journal: Path | None = None) -> float:
+    """GiB of a process's own memory, until its journal tells of the last step or it ends.
+
+    Raises: CalledProcessError.
+    """
+    process, peak = subprocess.Popen(command, stdout=subprocess.DEVNULL), 0
+    while process.poll() is None:
+        if journal is None or not (journal.is_file() and f'"step": {STEPS}' in journal.read_text()):
+            peak = max(peak, _own_bytes(process.pid))
+        time.sleep(EVERY_S)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return peak / GIB
+
+
+def _own_bytes(pid: int) -> int:
+    """What a process has for itself: RssAnon of proc(5)."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # it has ended
+        return 0
+    kib = next((line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")), 0)
+    return int(kib) * 1024
 
 
 def _main() -> None:
