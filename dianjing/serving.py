@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from dianjing.demo.app import listen, make_app
@@ -66,6 +67,8 @@ def plan(
     if folder is not None:
         read_components(folder)
     access = Access(keys=_check_keys(keys), auth=None if auth is None else _read_auth(auth))
+    if mcp:
+        _check_agents(auth)
     limits = Limits() if queue is None else Limits(max_queue=queue, max_queue_per_owner=min(queue, 8))
     sign = None
     if certificate is not None or key is not None:
@@ -79,6 +82,13 @@ def plan(
         model=model, device=device, dtype=dtype, segmenter=segmenter, access=access, limits=limits, marks=marks,
         mcp=mcp, taken=listen(host, port),
     )  # fmt: skip
+
+
+def _check_agents(auth: str | None) -> None:
+    if auth is not None:
+        raise ValueError("--mcp and --auth are both given, and agents cannot log in; give one of them")
+    if find_spec("mcp") is None:
+        raise ValueError('--mcp needs the package mcp; install it with pip install "dianjing[mcp]"')
 
 
 def _check_keys(keys: list[str]) -> tuple[str, ...]:
@@ -114,7 +124,7 @@ def serve(plan: Plan, *, ready: Callable[[str], object]) -> None:
     studio = Studio.open(plan.model, device=device, dtype=pick_dtype(torch, plan.dtype, device), **options)
     worker = Worker(studio, plan.limits, files=Files(plan.marks))
     try:
-        app = make_app(worker, studio, access=plan.access, mcp=plan.mcp)
+        app = make_app(worker, studio, access=plan.access, mcp=plan.address if plan.mcp else None)
         ready(plan.address)
         serve_app(app, worker, plan.taken)
     finally:

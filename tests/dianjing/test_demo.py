@@ -49,6 +49,7 @@ def test_keys_and_a_user_close_the_api():
         ({"auth": ":secret"}, "--auth takes USER:PASSWORD"),
         ({"keys": ["short"]}, "has 5 characters; give at least 8"),
         ({"keys": ["a key with blanks"]}, "no blanks"),
+        ({"mcp": True, "auth": "ann:secret"}, "agents cannot log in"),
         ({"certificate": "chain.pem"}, "belong together"),
         ({"host": "192.0.2.1"}, "cannot be listened on"),
     ],
@@ -56,6 +57,12 @@ def test_keys_and_a_user_close_the_api():
 def test_what_is_wrong_is_said_before_weights_load(changed, reason):
     with pytest.raises(ValueError, match=reason):
         plan(**changed)
+
+
+def test_agents_without_their_package_are_told_which_to_install(monkeypatch):
+    monkeypatch.setattr(serving, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"dianjing\[mcp\]"):
+        plan(mcp=True)
 
 
 def test_a_taken_port_ends_with_2_and_names_it():
