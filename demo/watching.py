@@ -35,15 +35,18 @@ class TalkPipeline(TextToImagePipeline):
     _taken = 0
 
     def listen(self, tell: Tell | None) -> None:
-        self.tell, self._taken = tell, 0
+        self.tell, self._taken, self._previews = tell, 0, Previews(self)
 
     def _denoise(self, latents: Any, timesteps: Any, text: Any, *, call_back: Any, **how: Any) -> Any:
         total = self._taken + len(timesteps)
 
         def told(step: int, timestep: Any, latents: Any, text: Any) -> tuple[Any, Any]:
+            if call_back is not None:
+                latents, text = call_back(step, timestep, latents, text)  # what stays is part of the preview
             self._taken += 1
             if self.tell is not None:
-                self.tell(Progress(step=self._taken, total=total))
-            return (latents, text) if call_back is None else call_back(step, timestep, latents, text)
+                preview = self._previews.see(step, latents)
+                self.tell(Progress(step=self._taken, total=total, preview=preview))
+            return latents, text
 
         return super()._denoise(latents, timesteps, text, call_back=told, **how)
