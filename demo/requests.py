@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8  # pictures of one batch; a seed gives the same picture in any batch
 BYTES_A_PIXEL = 16  # of a frame while it is drawn: uint8, and copies of float32 latents
-TALK_RUNS = 12  # of the model in one turn, at most: backgrounds, and four objects on white and on black
+TALK_RUNS = 14  # of the model in one turn, at most: three backgrounds in two runs each, four objects on white and black
 
 
 @dataclass(frozen=True, kw_only=True)
