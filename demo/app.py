@@ -23,9 +23,12 @@ HURRY_S = 5  # what is still open this long after the stop is cut
 
 
 def make_app(
-    worker: Worker, studio: "Studio | None" = None, *, access: Access | None = None, mcp: bool = False
+    worker: Worker, studio: "Studio | None" = None, *, access: Access | None = None, mcp: str | None = None
 ) -> FastAPI:
-    """The API, and the page with it where a studio is given. Whoever runs the app closes the worker with it."""
+    """The API, and the page with it where a studio is given. Whoever runs the app closes the worker with it.
+
+    mcp: where this server will be found, for Gradio calls itself there for agents; None: none are served.
+    """
     access = access or Access()
     app = make_api(worker, access)
     app.router.lifespan_context = _closing(worker, app.router.lifespan_context)
@@ -44,17 +47,22 @@ def _closing(worker: Worker, inner: Any) -> Any:
     return lifespan
 
 
-def _with_page(app: FastAPI, worker: Worker, studio: "Studio", access: Access, *, mcp: bool) -> FastAPI:
+def _with_page(app: FastAPI, worker: Worker, studio: "Studio", access: Access, *, mcp: str | None) -> FastAPI:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio reads it when it is imported
     import gradio
 
     from dianjing.demo.page import make_page, page_options
 
     page = make_page(worker, studio)
-    return gradio.mount_gradio_app(
-        app, page, path="/", auth=access.auth, mcp_server=mcp, max_file_size=worker.limits.max_upload_bytes,
-        **page_options(),
+    app = gradio.mount_gradio_app(
+        app, page, path="/", auth=access.auth, mcp_server=mcp is not None,
+        max_file_size=worker.limits.max_upload_bytes, **page_options(),
     )  # fmt: skip
+    if mcp is not None:
+        from dianjing.demo.page.agents import let_agents_see
+
+        let_agents_see(page.mcp_server_obj, address=mcp)
+    return app
 
 
 class _Server(uvicorn.Server):

@@ -4,6 +4,8 @@ import re
 from functools import cache
 from pathlib import Path
 
+from dianjing.pipelines.conversation.refusals import REFUSALS
+
 
 class RefusedError(ValueError):
     """A request that is not taken now; `status` is the HTTP status that says the same."""
@@ -58,19 +60,27 @@ def translate(message: str, language: str) -> str:
     """A message of Dianjing's in "zh" or "en"; one that is already Chinese stays as it is."""
     if language == "en":
         return message
+    return _in_chinese(message) or (message if HAN.search(message) else f"请求有误：{message}")
+
+
+def _in_chinese(message: str) -> str | None:
+    """None for a message that no sentence fits; a reason inside a sentence is a sentence of its own, or a plain one."""
     for pattern, chinese in _patterns():
-        found = pattern.fullmatch(message)
-        if found:
-            return chinese.format(**found.groupdict())
-    return message if HAN.search(message) else f"请求有误：{message}"
+        if found := pattern.fullmatch(message):
+            values = found.groupdict()
+            if "reason" in values:
+                values["reason"] = _in_chinese(values["reason"]) or "内容不完整，或被改过"
+            return chinese.format(**values)
+    return None
 
 
 @cache
 def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
     """What stands in braces in an English sentence is found by that name in a message."""
     lines = [line for line in SENTENCES.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    pairs = [*((each.en, each.zh) for each in REFUSALS), *zip(lines[::2], lines[1::2], strict=True)]
     compiled = []
-    for english, chinese in zip(lines[::2], lines[1::2], strict=True):
+    for english, chinese in pairs:
         parts = re.split(r"\{(\w+)\}", english)
         pattern = "".join(f"(?P<{part}>.+?)" if index % 2 else re.escape(part) for index, part in enumerate(parts))
         compiled.append((re.compile(pattern, re.DOTALL), chinese))

@@ -5,7 +5,7 @@ Cost is pixels x frames x steps over all that one request draws.
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -32,12 +32,16 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8  # pictures of one batch; a seed gives the same picture in any batch
 BYTES_A_PIXEL = 16  # of a frame while it is drawn: uint8, and copies of float32 latents
-TALK_RUNS = 12  # of the model in one turn, at most: backgrounds, and four objects on white and on black
+TALK_RUNS = 14  # of the model in one turn, at most: three backgrounds in two runs each, four objects on white and black
 
 
 @dataclass(frozen=True, kw_only=True)
 class Abilities:
-    """What the served model does where a request leaves it open. max_regions 0: no clicks; num_frames None: no film."""
+    """What the served model does where a request leaves it open. max_regions 0: no clicks; num_frames None: no film.
+
+    film_steps, film_guidance_scale: of frames that go on from a picture, None as of a picture. has_motion_field: what
+    moves is taken from that picture, however long ago it was.
+    """
 
     model: str
     side_px: int
@@ -47,6 +51,18 @@ class Abilities:
     num_frames: int | None = None
     fps: float = 8.0
     max_regions: int = 0
+    film_steps: int | None = None
+    film_guidance_scale: float | None = None
+    has_motion_field: bool = False
+
+    @property
+    def going_on(self) -> tuple[int, float]:
+        """Steps and guidance of frames that go on from a picture."""
+        steps, guidance = self.film_steps, self.film_guidance_scale
+        return (
+            self.num_inference_steps if steps is None else steps,
+            self.guidance_scale if guidance is None else guidance,
+        )
 
     @property
     def makes_films(self) -> bool:
@@ -97,21 +113,24 @@ class Request:
             given = getattr(self, name)
             sides[name] = abilities.side_px if given is None else given
             check_side(sides[name], name, multiple_px=abilities.size_multiple_px)
-        steps = abilities.num_inference_steps if self.num_inference_steps is None else self.num_inference_steps
-        guidance = abilities.guidance_scale if self.guidance_scale is None else self.guidance_scale
+        usual_steps, usual_guidance = self._usual(abilities)
+        steps = usual_steps if self.num_inference_steps is None else self.num_inference_steps
+        guidance = usual_guidance if self.guidance_scale is None else self.guidance_scale
         seed = secrets.randbelow(2**32) if self.seed is None else self.seed
         return replace(self, **sides, num_inference_steps=steps, guidance_scale=guidance, seed=seed)
 
-    @property
-    def cost(self) -> int:
+    def _usual(self, abilities: Abilities) -> tuple[int, float]:
+        """Steps and guidance where they are left open."""
+        return abilities.num_inference_steps, abilities.guidance_scale
+
+    def cost(self, abilities: Abilities) -> int:
         """Of a settled request."""
         assert self.width is not None
         assert self.height is not None
-        return self.width * self.height * self.total_steps
+        return self.width * self.height * sum(drawn * steps for drawn, steps in self.runs(abilities))
 
-    @property
-    def total_steps(self) -> int:
-        """Steps times what each step draws: pictures or frames."""
+    def runs(self, abilities: Abilities) -> list[tuple[int, int]]:
+        """Of the model, for a settled request: how many pictures or frames each draws, and in how many steps."""
         raise NotImplementedError
 
 
@@ -131,10 +150,10 @@ class PictureRequest(Request):
         if self.seed is not None:  # leaves room for the seeds of all
             ImageRequest(prompt=self.prompt, seed=self.seed, num_images_per_prompt=self.num_images)
 
-    @property
-    def total_steps(self) -> int:
+    def runs(self, abilities: Abilities) -> list[tuple[int, int]]:
         assert self.num_inference_steps is not None
-        return self.num_inference_steps * self.num_images
+        batches = [min(AT_ONCE, self.num_images - first) for first in range(0, self.num_images, AT_ONCE)]
+        return [(drawn, self.num_inference_steps) for drawn in batches]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,11 +184,12 @@ class _MovingRequest(Request):
         num_frames = abilities.num_frames if asked is None else asked
         return replace(settled, num_frames=num_frames, duration_s=None, fps=fps)
 
-    @property
-    def total_steps(self) -> int:
-        assert self.num_inference_steps is not None
+    def _windows(self, abilities: Abilities) -> list[int]:
+        """The frames of each, of a settled request; each begins with the last frame of the one before."""
         assert self.num_frames is not None
-        return self.num_inference_steps * self.num_frames
+        assert abilities.num_frames is not None
+        window = abilities.num_frames
+        return [min(window, self.num_frames - first) for first in range(0, self.num_frames - 1, window - 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +216,18 @@ class FilmRequest(_MovingRequest):
                 f"long_film is 'continued', and the model {abilities.model} takes no first frame; give 'joint'"
             )
         return settled
+
+    def runs(self, abilities: Abilities) -> list[tuple[int, int]]:
+        """A picture and the windows that go on from it, or all frames at once."""
+        assert self.num_inference_steps is not None
+        assert self.num_frames is not None
+        is_joint = self.long_film == "joint"
+        if is_joint and not abilities.has_motion_field:
+            return [(self.num_frames, self.num_inference_steps)]
+        windows = [self.num_frames] if is_joint and self.num_frames > 1 else self._windows(abilities)
+        is_usual = self.num_inference_steps == abilities.num_inference_steps
+        steps = abilities.going_on[0] if is_usual else self.num_inference_steps
+        return [(1, self.num_inference_steps), *((frames, steps) for frames in windows)]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -236,6 +268,15 @@ class AnimateRequest(_MovingRequest):
             raise ValueError(f"num_frames is {settled.num_frames}; what moves takes at least 2")
         return settled
 
+    def _usual(self, abilities: Abilities) -> tuple[int, float]:
+        return abilities.going_on
+
+    def runs(self, abilities: Abilities) -> list[tuple[int, int]]:
+        assert self.num_inference_steps is not None
+        assert self.num_frames is not None
+        windows = self._windows(abilities) if abilities.has_motion_field else [self.num_frames]
+        return [(frames, self.num_inference_steps) for frames in windows]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TalkRequest:
@@ -246,25 +287,26 @@ class TalkRequest:
     conversation: "Conversation"
     text: str
     visible_label: bool | None = None
-    cost: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         check_prompt(self.text, "text")
 
     def settled(self, abilities: Abilities) -> Self:
+        return self
+
+    def cost(self, abilities: Abilities) -> int:
         steps = self.conversation.num_inference_steps or abilities.num_inference_steps
-        settled = replace(self)
-        object.__setattr__(settled, "cost", TALK_RUNS * steps * abilities.side_px**2)
-        return settled
+        return TALK_RUNS * steps * abilities.side_px**2
 
 
 AnyRequest = PictureRequest | FilmRequest | AnimateRequest | TalkRequest
 
 
-def check_cost(request: AnyRequest, *, max_cost: int) -> None:
+def check_cost(request: AnyRequest, abilities: Abilities, *, max_cost: int) -> None:
     """Raise ValueError for a settled request that would take this server too long."""
-    if request.cost > max_cost:
+    cost = request.cost(abilities)
+    if cost > max_cost:
         raise ValueError(
-            f"this asks for {request.cost:,} pixels x frames x steps; at most {max_cost:,} are drawn at once here: "
+            f"this asks for {cost:,} pixels x frames x steps; at most {max_cost:,} are drawn at once here: "
             "ask for less of the size, the steps, the number of pictures or the length"
         )

@@ -117,7 +117,7 @@ class Studio:
         assert request.num_inference_steps is not None
         seeds = [request.seed + i for i in range(request.num_images)]
         batches = [seeds[i : i + AT_ONCE] for i in range(0, len(seeds), AT_ONCE)]
-        on_step = Steps(self.pictures, tell, total=request.num_inference_steps * len(batches))
+        on_step = Steps(self.pictures, tell, steps=[sum(steps for _, steps in request.runs(self.abilities))])
         images: list[Image.Image] = []
         for batch in batches:
             drawn: Any = self.pictures(
@@ -146,51 +146,28 @@ class Studio:
         assert request.seed is not None
         assert request.fps is not None
         common = {
-            **self._left_open(request), "num_frames": request.num_frames, "fps": request.fps, "output_type": "uint8",
+            **_common(request), "num_frames": request.num_frames, "fps": request.fps, "output_type": "uint8",
             "generator": torch.Generator().manual_seed(request.seed),
         }  # fmt: skip
         own: dict[str, Any] = {"negative_prompt": request.negative_prompt}
         fit = None
+        pipe: Any = self.animations if isinstance(request, AnimateRequest) else self.films
+        on_step = Steps(pipe, tell, steps=[steps for _, steps in request.runs(self.abilities)])
         if isinstance(request, AnimateRequest):
-            pipe: Any = self.animations
-            windows = self._windows(request)
-            on_step = Steps(pipe, tell, total=windows * self._film_steps(common), windows=windows)
             made = pipe(request.image, request.regions, request.prompt, callback_on_step_end=on_step, **common)
             own["regions"], fit = [region_settings(region) for region in request.regions], str(made.fit)
         else:
-            pipe, windows = self.films, self._windows(request)
-            later = (windows - 1) * self._film_steps(common)
-            on_step = Steps(pipe, tell, total=(request.num_inference_steps or 1) + later, windows=windows)
+            common |= self._left_open(request)
             made = pipe(request.prompt, long_film=request.long_film, callback_on_step_end=on_step, **common)
             own["long_film"] = request.long_film
         frames = made.frames[0]
         settings = {**film_settings(frames, request.fps), **run_settings(pipe), **own}
         return frames, (self._record(request.prompt, request.seed, settings),), fit
 
-    def _windows(self, request: FilmRequest | AnimateRequest) -> int:
-        """How many runs a film takes: windows that each begin with the last frame before; of words also a picture."""
-        window = self.abilities.num_frames
-        assert window is not None
-        assert request.num_frames is not None
-        later = -(-(request.num_frames - 1) // (window - 1))
-        if isinstance(request, AnimateRequest):
-            return later if self.pictures.transformer.config.use_motion_field else 1
-        return 1 if request.long_film == "joint" else 1 + later
-
-    def _left_open(self, request: FilmRequest | AnimateRequest) -> dict[str, Any]:
-        """What every pipeline takes; steps and guidance as the model has them are left to it, for frames that go on may
-        take fewer than a picture.
-        """
-        given = _common(request)
-        for name in ("num_inference_steps", "guidance_scale"):
-            if given[name] == getattr(self.abilities, name):
-                given[name] = None
-        return given
-
-    def _film_steps(self, given: dict[str, Any]) -> int:
-        """Of a window."""
-        steps = given["num_inference_steps"] or self.films.config.default_film_steps  # type: ignore[union-attr]
-        return steps or self.abilities.num_inference_steps
+    def _left_open(self, request: FilmRequest) -> dict[str, None]:
+        """Steps and guidance as the model has them are left to it: frames that go on may take fewer than a picture."""
+        names = ("num_inference_steps", "guidance_scale")
+        return {name: None for name in names if getattr(request, name) == getattr(self.abilities, name)}
 
     def _record(self, prompt: str, seed: int, settings: dict[str, object]) -> Record:
         return Record(prompt=prompt, seed=seed, settings=settings, model=self.model, version=__version__)
@@ -202,7 +179,9 @@ def _abilities(pictures: TextToImagePipeline, films: TextToVideoPipeline | None,
     if films is not None:
         film = {
             "num_frames": films.config.default_num_frames, "fps": films.config.default_fps,
-            "max_regions": config.max_regions,
+            "max_regions": config.max_regions, "has_motion_field": config.use_motion_field,
+            "film_steps": films.config.default_film_steps,
+            "film_guidance_scale": films.config.default_film_guidance_scale,
         }  # fmt: skip
     return Abilities(
         model=model,

@@ -1,6 +1,8 @@
 """What a run tells of every step, and where it can be stopped."""
 
-from collections.abc import Callable
+from bisect import bisect
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from dianjing.demo.jobs import Progress
@@ -11,16 +13,18 @@ Tell = Callable[[Progress], None]
 
 
 class Steps:
-    """A `callback_on_step_end` that counts over all runs of one job. windows: how many runs make a long film."""
+    """A `callback_on_step_end` that counts over all windows of one job. steps: of each."""
 
-    def __init__(self, pipe: Any, tell: Tell, *, total: int, windows: int = 1):
-        self.tell, self.total, self.windows = tell, total, windows
+    def __init__(self, pipe: Any, tell: Tell, *, steps: Sequence[int]):
+        self.tell, self.windows = tell, len(steps)
+        self.ends = list(accumulate(steps))
+        self.total = self.ends[-1]
         self.previews = Previews(pipe)
         self.taken = 0
-        tell(Progress(step=0, total=total, windows=windows))
+        tell(Progress(step=0, total=self.total, windows=self.windows))
 
     def __call__(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        window = 1 + self.taken * self.windows // self.total
+        window = min(1 + bisect(self.ends, self.taken), self.windows)
         self.taken += 1
         self.total = max(self.total, self.taken)  # a schedule of higher order has more steps than were asked for
         preview = self.previews.see(step, tensors["latents"])
@@ -35,15 +39,18 @@ class TalkPipeline(TextToImagePipeline):
     _taken = 0
 
     def listen(self, tell: Tell | None) -> None:
-        self.tell, self._taken = tell, 0
+        self.tell, self._taken, self._previews = tell, 0, Previews(self)
 
     def _denoise(self, latents: Any, timesteps: Any, text: Any, *, call_back: Any, **how: Any) -> Any:
         total = self._taken + len(timesteps)
 
         def told(step: int, timestep: Any, latents: Any, text: Any) -> tuple[Any, Any]:
+            if call_back is not None:
+                latents, text = call_back(step, timestep, latents, text)  # what stays is part of the preview
             self._taken += 1
             if self.tell is not None:
-                self.tell(Progress(step=self._taken, total=total))
-            return (latents, text) if call_back is None else call_back(step, timestep, latents, text)
+                preview = self._previews.see(step, latents)
+                self.tell(Progress(step=self._taken, total=total, preview=preview))
+            return latents, text
 
         return super()._denoise(latents, timesteps, text, call_back=told, **how)

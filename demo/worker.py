@@ -71,7 +71,7 @@ class Worker:
         """
         try:
             settled = request.settled(self.studio.abilities)
-            check_cost(settled, max_cost=self.limits.max_cost)
+            check_cost(settled, self.studio.abilities, max_cost=self.limits.max_cost)
             job = Job(settled, owner=owner)
             with self._changed:
                 self._check_room(owner)

@@ -23,6 +23,10 @@ def demo(
         list[str] | None,
         typer.Option(help=f"A bearer key for the HTTP API, or several; {KEYS_VARIABLE}, with commas, stands for it."),
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SCHEME://HOST[:PORT]", help="A web site whose pages may use it too, or several."),
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline/--online", help="Whether weights may be fetched.")] = True,
     mcp: Annotated[bool, typer.Option("--mcp", help="Also serve the page's tools to agents (MCP).")] = False,
     visible_label: Annotated[
@@ -48,7 +52,7 @@ def demo(
     plan = serving.plan(
         model=model, host=host, port=port, auth=auth, queue=queue, mcp=mcp, segmenter=segmenter,
         keys=api_key or os.environ.get(KEYS_VARIABLE, "").split(","),
-        device=device, dtype=dtype.value, producer=producer, visible_label=visible_label,
+        origins=allow_origin or [], device=device, dtype=dtype.value, producer=producer, visible_label=visible_label,
         certificate=c2pa_cert, key=c2pa_key,
     )  # fmt: skip
     serving.serve(plan, ready=lambda address: print(f"Dianjing 点睛: {address}", file=sys.stderr, flush=True))

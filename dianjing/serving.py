@@ -1,10 +1,14 @@
 """`dianjing demo`: everything is checked, and the address taken, before weights load; then it is served."""
 
+import re
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dianjing.demo.app import listen, make_app
 from dianjing.demo.app import serve as serve_app
@@ -18,6 +22,8 @@ from dianjing.weights.fetching import local_folder
 from dianjing.weights.folder import read_components
 
 LEAST_KEY_CHARS = 8
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+ORIGIN = re.compile(r"https?://[\w.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +53,7 @@ def plan(
     port: int,
     auth: str | None,
     keys: list[str],
+    origins: list[str],
     queue: int | None,
     mcp: bool,
     segmenter: str | None,
@@ -65,7 +72,10 @@ def plan(
     folder = local_folder(model)
     if folder is not None:
         read_components(folder)
-    access = Access(keys=_check_keys(keys), auth=None if auth is None else _read_auth(auth))
+    user = None if auth is None else _read_auth(auth)
+    access = Access(keys=_check_keys(keys), auth=user, origins=_check_origins(origins))
+    if mcp:
+        _check_agents(auth)
     limits = Limits() if queue is None else Limits(max_queue=queue, max_queue_per_owner=min(queue, 8))
     sign = None
     if certificate is not None or key is not None:
@@ -75,10 +85,19 @@ def plan(
             raise ValueError("--c2pa-cert and --c2pa-key belong together; give both")
         sign = make_signer(certificate, key)
     marks = Marks(producer=producer or PRODUCER, visible=visible_label, sign=sign)
+    taken = listen(host, port)
+    access = replace(access, hosts=_names_of(taken, access.origins))
     return Plan(
         model=model, device=device, dtype=dtype, segmenter=segmenter, access=access, limits=limits, marks=marks,
-        mcp=mcp, taken=listen(host, port),
+        mcp=mcp, taken=taken,
     )  # fmt: skip
+
+
+def _check_agents(auth: str | None) -> None:
+    if auth is not None:
+        raise ValueError("--mcp and --auth are both given, and agents cannot log in; give one of them")
+    if find_spec("mcp") is None:
+        raise ValueError('--mcp needs the package mcp; install it with pip install "dianjing[mcp]"')
 
 
 def _check_keys(keys: list[str]) -> tuple[str, ...]:
@@ -89,6 +108,24 @@ def _check_keys(keys: list[str]) -> tuple[str, ...]:
                 f"an --api-key has {len(key)} characters; give at least {LEAST_KEY_CHARS}, ASCII, no blanks"
             )
     return given
+
+
+def _check_origins(origins: list[str]) -> tuple[str, ...]:
+    given = tuple(origin.rstrip("/").lower() for origin in origins)
+    for origin in given:
+        if not ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f"--allow-origin is {origin!r}; give SCHEME://HOST[:PORT] such as https://draw.example.com"
+            )
+    return given
+
+
+def _names_of(taken: socket.socket, origins: Sequence[str]) -> frozenset[str] | None:
+    """What a server is known by that only this machine reaches; None for one that others reach by any name."""
+    address = taken.getsockname()[0]
+    if not ip_address(address).is_loopback:
+        return None
+    return frozenset({*LOCAL_NAMES, address, *(urlsplit(origin).hostname or "" for origin in origins)})
 
 
 def _read_auth(text: str) -> tuple[str, str]:
@@ -114,7 +151,7 @@ def serve(plan: Plan, *, ready: Callable[[str], object]) -> None:
     studio = Studio.open(plan.model, device=device, dtype=pick_dtype(torch, plan.dtype, device), **options)
     worker = Worker(studio, plan.limits, files=Files(plan.marks))
     try:
-        app = make_app(worker, studio, access=plan.access, mcp=plan.mcp)
+        app = make_app(worker, studio, access=plan.access, mcp=plan.address if plan.mcp else None)
         ready(plan.address)
         serve_app(app, worker, plan.taken)
     finally:

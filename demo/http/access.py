@@ -17,10 +17,14 @@ class Access:
     """keys: bearer keys, each an owner of its own. auth: user and password of the page, which open the API too.
 
     Without either everyone may ask; the owner is then the bearer token that a client chose for itself, or its address.
+    origins: other sites whose pages may ask, such as "https://draw.example.com". hosts: the names that the server is
+    known by; None: any.
     """
 
     keys: Sequence[str] = ()
     auth: tuple[str, str] | None = None
+    origins: Sequence[str] = ()
+    hosts: frozenset[str] | None = None
 
     def owner(self, request: Request) -> str:
         """A name that tells owners apart and no key.

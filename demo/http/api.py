@@ -4,12 +4,14 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 
 from dianjing import __version__
 from dianjing.demo.http.access import Access
 from dianjing.demo.http.body_limit import BodyLimit
 from dianjing.demo.http.docs import docs_page
+from dianjing.demo.http.door import Door
 from dianjing.demo.http.faults import handle
 from dianjing.demo.http.pictures import picture_routes
 from dianjing.demo.http.videos import video_routes, video_schemas
@@ -27,6 +29,9 @@ def make_api(worker: Worker, access: Access) -> FastAPI:
     )
     handle(app)
     app.add_middleware(BodyLimit, max_bytes=worker.limits.max_body_bytes)
+    if access.origins:
+        app.add_middleware(CORSMiddleware, allow_origins=access.origins, allow_methods=["*"], allow_headers=["*"])
+    app.add_middleware(Door, access=access)  # the last stands outside of all
     for routes in (picture_routes(worker, access), video_routes(worker, access), _state_routes(worker)):
         app.include_router(routes)
     own = app.openapi

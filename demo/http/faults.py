@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from dianjing.demo.errors import BROKEN, RefusedError, translate, wanted_language
 from dianjing.demo.http.bodies import ImageBody, VideoBody
@@ -42,7 +42,7 @@ KINDS = {
 }  # fmt: skip
 
 
-def answer(request: Request, message: str, *, status: int, param: str | None = None) -> JSONResponse:
+def answer(request: HTTPConnection, message: str, *, status: int, param: str | None = None) -> JSONResponse:
     """The response that says it."""
     language = wanted_language(request.headers.get("accept-language", ""))
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")

@@ -18,7 +18,7 @@ from dianjing.demo.worker import Worker
 def picture_routes(worker: Worker, access: Access) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["pictures"])
 
-    @router.post("/images/generations", responses=documented(400, 401, 404, 413, 429, 500, 503))
+    @router.post("/images/generations", responses=documented(400, 401, 403, 404, 413, 429, 500, 503))
     async def generate(body: ImageBody, request: Request) -> dict[str, Any]:
         """Draw pictures; they come with their settings and the label for AI-made pictures inside."""
         owner = access.owner(request)

@@ -50,7 +50,7 @@ def video_routes(worker: Worker, access: Access) -> APIRouter:
 
     @router.post(
         "",
-        responses=documented(400, 401, 404, 413, 415, 429, 503),
+        responses=documented(400, 401, 403, 404, 413, 415, 429, 503),
         openapi_extra={"requestBody": {"required": True, "content": CONTENT_IN}},
     )
     async def create(request: Request) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def video_routes(worker: Worker, access: Access) -> APIRouter:
         job = await run_in_threadpool(lambda: worker.submit(body.to_request(worker.limits, upload=upload), owner))
         return _show(job, request, model=model)
 
-    @router.get("/{video_id}", responses=documented(401, 404))
+    @router.get("/{video_id}", responses=documented(401, 403, 404))
     async def retrieve(video_id: str, request: Request) -> dict[str, Any]:
         """How far it is."""
         return _show(find(request, video_id), request, model=model)
@@ -69,13 +69,13 @@ def video_routes(worker: Worker, access: Access) -> APIRouter:
     @router.get(
         "/{video_id}/content",
         response_class=Response,
-        responses=documented(400, 401, 404, 409, 500, 503) | {200: {"content": CONTENT_OUT}},
+        responses=documented(400, 401, 403, 404, 409, 500, 503) | {200: {"content": CONTENT_OUT}},
     )
     async def download(video_id: str, request: Request, variant: str = "video") -> Response:
         """The film: `variant` video (MP4), webp or gif; the last two are stickers."""
         return _content(find(request, video_id), variant)
 
-    @router.delete("/{video_id}", responses=documented(401, 404))
+    @router.delete("/{video_id}", responses=documented(401, 403, 404))
     async def delete(video_id: str, request: Request) -> dict[str, Any]:
         """Cancel it if it runs, and forget it."""
         worker.drop(find(request, video_id))

@@ -72,7 +72,7 @@ def make_animate_tab(shared: Shared) -> AnimateTab | None:
             prompt = gr.Textbox(label=text("animate_prompt"), max_lines=2, elem_id="animate-prompt")
             longest = 2 * abilities.num_frames
             frames = gr.Slider(2, longest, abilities.num_frames, step=1, label=text("animate_frames"))
-            settings = make_settings("animate", shared)
+            settings = make_settings("animate", shared, usual=abilities.going_on)
     bench = Bench(button=button, cancel=cancel, status=show.status, stage=show.stage, job=gr.State(None))
     tab = AnimateTab(prompt=prompt, frames=frames, settings=settings, bench=bench, show=show, **parts)
     _connect_clicks(tab, shared)

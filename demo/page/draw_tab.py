@@ -129,10 +129,7 @@ def _keep(tab: DrawTab, shared: Shared, visit: Visit, job: Job, last: Shown) -> 
             visit.keep(visit.pictures, [file], record)
     elif last.is_cancelled and last.preview is not None:
         record = _record_of(job.request, model=shared.abilities.model)
-        label = {"visible_label": job.request.visible_label}
-        files = shared.worker.files.save_pictures(job.id, [last.preview], [record], **label)
-        visit.keep(visit.pictures, files, record)
-        shared.worker.files.forget(job.id)
+        shared.keep_picture(visit, visit.pictures, last.preview, record, visible_label=job.request.visible_label)
     else:
         return {}
     return {tab.settings.seed: str(job.request.seed), **restore_pictures(tab, visit)}

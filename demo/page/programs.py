@@ -5,7 +5,6 @@ Pictures go in as base64 and come out as files; points are numbers, in pixels of
 
 import base64
 import binascii
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,11 +14,13 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from PIL import Image
+from typing_extensions import TypedDict
 
 from dianjing.demo.errors import translate
 from dianjing.demo.files import open_upload
 from dianjing.demo.jobs import Done, Failed, Result
 from dianjing.demo.limits import Limits
+from dianjing.demo.page.agents import explain
 from dianjing.demo.page.shared import FOLLOWED_AT_ONCE, Shared, language_for
 from dianjing.demo.requests import AnimateRequest, AnyRequest, FilmRequest, PictureRequest, TalkRequest
 from dianjing.pipelines.conversation.talk import Conversation
@@ -27,6 +28,15 @@ from dianjing.pipelines.regions import Region
 from dianjing.pipelines.segmenting import Point
 
 Files = list[dict[str, Any]]
+
+
+class MovingPart(TypedDict, total=False):
+    """A region as programs give it; `read_region` says what it has to hold."""
+
+    points: list[list[float]]
+    labels: list[int]
+    motion: str
+    strength: float
 
 
 def connect_programs(shared: Shared) -> None:
@@ -38,7 +48,7 @@ def connect_programs(shared: Shared) -> None:
         height: int | None = None, num_inference_steps: int | None = None, guidance_scale: float | None = None,
         seed: int | None = None, num_images: int = 1,
     ) -> Iterator[Files]:  # fmt: skip
-        """Draw pictures of a prompt in Chinese or English; the PNG files hold their settings."""
+        """Draw pictures; the PNG files hold their settings."""
         make = partial(
             PictureRequest, prompt=prompt, negative_prompt=negative_prompt, width=width, height=height,
             num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, seed=seed, num_images=num_images,
@@ -50,7 +60,7 @@ def connect_programs(shared: Shared) -> None:
         request: gr.Request, prompt: str, seconds: float | None = None, negative_prompt: str | None = None,
         num_inference_steps: int | None = None, guidance_scale: float | None = None, seed: int | None = None,
     ) -> Iterator[Files]:  # fmt: skip
-        """Make a film of a prompt in Chinese or English; the files are MP4, WebP and GIF."""
+        """Make a film of words; the files are MP4, WebP and GIF."""
         make = partial(
             FilmRequest, prompt=prompt, negative_prompt=negative_prompt, duration_s=seconds,
             num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, seed=seed,
@@ -59,11 +69,11 @@ def connect_programs(shared: Shared) -> None:
             yield _cached(cache, () if result is None else result.files)
 
     def animate(
-        request: gr.Request, image: str, regions: list[dict[str, Any]], prompt: str = "",
+        request: gr.Request, image: str, regions: list[MovingPart], prompt: str = "",
         num_frames: int | None = None, num_inference_steps: int | None = None, guidance_scale: float | None = None,
         seed: int | None = None,
     ) -> Iterator[Files]:  # fmt: skip
-        """Move parts of a picture, a PNG, JPEG or WebP in base64; the files are MP4, WebP and GIF.
+        """Move parts of a picture; the files are MP4, WebP and GIF.
 
         A region is {"points": [[30, 40]], "labels": [1], "motion": "jump", "strength": 0.5}: points x, y in pixels,
         label 1 for what should move and 0 for what should not.
@@ -80,7 +90,7 @@ def connect_programs(shared: Shared) -> None:
             yield _cached(cache, () if result is None else result.files)
 
     def mask(request: gr.Request, image: str, points: list[list[float]], labels: list[int]) -> dict[str, Any]:
-        """Show what clicks select in a picture (base64): white is selected. Points and labels as for a region."""
+        """Show what clicks select in a picture: white is selected."""
         with TemporaryDirectory() as folder:
             path = Path(folder) / "mask.png"
             found = _plain(request, lambda: find_mask(shared, image, points, labels))
@@ -88,15 +98,15 @@ def connect_programs(shared: Shared) -> None:
             return _cached(cache, [path])[0]
 
     def talk(request: gr.Request, text: str, conversation: str = "", seed: int = 0) -> Iterator[dict[str, Any]]:
-        """Say one thing in a talk that draws. conversation: what the answer before gave as such, "" to begin."""
+        """Say one thing in a talk that draws."""
         going = _plain(request, lambda: read_talk(conversation, seed, shared))
         for result in _run(shared, request, partial(TalkRequest, conversation=going, text=text)):
             yield {} if result is None else _told(going, result, _cached(cache, result.files)[0])
 
     jobs = {"concurrency_id": "jobs", "concurrency_limit": FOLLOWED_AT_ONCE}
     for each in (draw, animate, film, talk):
-        gr.api(each, api_name=each.__name__, api_description=inspect.getdoc(each), **jobs)
-    gr.api(mask, api_name="mask", concurrency_id="masks", concurrency_limit=1)
+        gr.api(explain(each), api_name=each.__name__, **jobs)
+    gr.api(explain(mask), api_name="mask", concurrency_id="masks", concurrency_limit=1)
 
 
 def _plain(request: gr.Request, act: Callable[[], Any]) -> Any:

@@ -47,9 +47,10 @@ class Settings:
         return found
 
 
-def make_settings(name: str, shared: Shared) -> Settings:
-    """The seed stands open, the rest is folded away."""
+def make_settings(name: str, shared: Shared, *, usual: tuple[int, float] | None = None) -> Settings:
+    """The seed stands open, the rest is folded away. usual: steps and guidance, None as of a picture."""
     abilities = shared.abilities
+    usual_steps, usual_guidance = usual or (abilities.num_inference_steps, abilities.guidance_scale)
     with gr.Row(elem_classes="dj-seed"):
         seed = gr.Textbox(label=text("seed"), max_lines=1, elem_id=f"{name}-seed", scale=3, min_width=120)
         dice = gr.Button("🎲", elem_classes="dj-dice", scale=0, min_width=44)
@@ -61,11 +62,11 @@ def make_settings(name: str, shared: Shared) -> Settings:
             width = gr.Number(abilities.side_px, label=text("width"), **side)
             height = gr.Number(abilities.side_px, label=text("height"), **side)
         steps = gr.Slider(
-            1, max(MOST_STEPS, abilities.num_inference_steps), abilities.num_inference_steps, step=1,
+            1, max(MOST_STEPS, usual_steps), usual_steps, step=1,
             label=text("steps"), info=text("steps_info"),
         )  # fmt: skip
         guidance = gr.Slider(
-            0, MOST_GUIDANCE, abilities.guidance_scale, step=0.5, label=text("guidance"), info=text("guidance_info")
+            0, MOST_GUIDANCE, usual_guidance, step=0.5, label=text("guidance"), info=text("guidance_info")
         )
         label = make_label_switch(shared)
     dice.click(roll, None, [seed, keep_seed], queue=False, api_visibility="private", show_progress="hidden")

@@ -17,7 +17,7 @@ from dianjing.demo.page.look import text
 from dianjing.demo.page.settings import make_label_switch
 from dianjing.demo.page.shared import Shared, language_for, quiet, slow
 from dianjing.demo.page.shelf import Visit
-from dianjing.demo.page.talks import load_talk, messages, picture_of, save_talk, start
+from dianjing.demo.page.talks import keep_preview, load_talk, messages, picture_of, save_talk, start
 from dianjing.demo.requests import TalkRequest
 from dianjing.demo.texts.interface import TALK_EXAMPLES
 from dianjing.demo.texts.messages import say
@@ -174,8 +174,14 @@ def _connect_tools(tab: TalkTab, shared: Shared) -> None:
 def _keep(
     tab: TalkTab, shared: Shared, talk: Conversation, language: str, visit: Visit, job: Job, last: Shown
 ) -> Updates:
-    """A turn's picture, its words and its hints; what was not understood stays in the field."""
+    """A turn's picture, its words and its hints; what was not understood stays in the field.
+
+    Of what was stopped its last preview is kept; the talk itself goes on from the turn before.
+    """
     assert isinstance(job.request, TalkRequest)
+    if last.is_cancelled and last.preview is not None:
+        file = keep_preview(shared, visit, job.request, last.preview)
+        return {**show_talk(tab, shared, visit, language), **_look_at(tab, file), tab.said: job.request.text}
     if last.result is None or last.result.turn is None:
         return {tab.chat: messages(talk), tab.said: job.request.text}
     turn = last.result.turn

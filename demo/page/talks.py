@@ -3,10 +3,13 @@
 import secrets
 from pathlib import Path
 
+from PIL import Image
+
 from dianjing import __version__
 from dianjing.demo.page.shared import Shared
 from dianjing.demo.page.shelf import Visit
 from dianjing.demo.page.uploads import read_upload
+from dianjing.demo.requests import TalkRequest
 from dianjing.pipelines.conversation.talk import Conversation, Turn
 from dianjing.pipelines.media import Record
 
@@ -42,11 +45,20 @@ def picture_of(shared: Shared, visit: Visit, turn: Turn) -> Path:
         record = Record(
             prompt=turn.prompt, seed=turn.seed, settings=size, model=shared.abilities.model, version=__version__
         )
-        number = secrets.token_hex(16)
-        files = shared.worker.files.save_pictures(number, [turn.image], [record])
-        made = visit.keep(visit.talked, files, record, turn=turn)
-        shared.worker.files.forget(number)
+        made = shared.keep_picture(visit, visit.talked, turn.image, record, turn=turn)
     return made.files[0]
+
+
+def keep_preview(shared: Shared, visit: Visit, request: TalkRequest, preview: Image.Image) -> Path:
+    """The file of what a turn that was stopped had come to."""
+    turns = request.conversation.turns
+    seed = turns[-1].seed if turns else request.conversation.seed
+    settings: dict[str, object] = {"width": preview.width, "height": preview.height, "unfinished": True}
+    record = Record(
+        prompt=request.text, seed=seed, settings=settings, model=shared.abilities.model, version=__version__
+    )
+    kept = shared.keep_picture(visit, visit.talked, preview, record, visible_label=request.visible_label)
+    return kept.files[0]
 
 
 def save_talk(talk: Conversation, visit: Visit) -> str:

@@ -7,9 +7,11 @@ from os import PathLike
 from typing import Any
 
 from dianjing.pipelines.conversation import edits as e
+from dianjing.pipelines.conversation.reading import language_of
+from dianjing.pipelines.conversation.refusals import RULES_INSTEAD
 from dianjing.pipelines.conversation.rewriting import Understood
 from dianjing.pipelines.conversation.rules import Rules
-from dianjing.pipelines.conversation.scenes import PLACES, SIDES, NotPossibleError, Scene
+from dianjing.pipelines.conversation.scenes import PLACES, SIDES, Scene
 from dianjing.pipelines.request import check_prompt, check_whole
 
 Complete = Callable[[Sequence[Mapping[str, str]]], str]  # chat messages to the answer
@@ -68,7 +70,7 @@ class ChatModel:
             return Understood(edits=read_answer(self.complete(messages), scene, self.rules))
         except ValueError as error:
             understood = self.rules.rewrite(text, scene)
-            hint = f"the chat model's answers could not be used ({error}); the embedded rules were"
+            hint = RULES_INSTEAD.say(language_of(text), reason=error)
             return replace(understood, hints=(*understood.hints, hint[:1000]))
 
 
@@ -138,10 +140,10 @@ class _Given:
     def of(self, key: str) -> int:
         name = self.name(self.fields[key], key)
         if self.scene is None:
-            raise NotPossibleError("there is no picture yet; the first edit should be draw")
+            raise ValueError("there is no picture yet; the first edit should be draw")
         found = [index for index, thing in enumerate(self.scene.things) if thing.name == name]
         if not found:
-            raise NotPossibleError(f"{key} is {name!r}; the picture has {', '.join(t.name for t in self.scene.things)}")
+            raise ValueError(f"{key} is {name!r}; the picture has {', '.join(t.name for t in self.scene.things)}")
         return found[0]
 
     def of_or_none(self, key: str) -> int | None:

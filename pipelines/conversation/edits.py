@@ -6,7 +6,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dianjing.pipelines.conversation import layout
+from dianjing.pipelines.conversation import layout, refusals
+from dianjing.pipelines.conversation.refusals import NotPossibleError
 from dianjing.pipelines.conversation.scenes import (
     LARGEST,
     MAX_KINDS,
@@ -14,7 +15,6 @@ from dianjing.pipelines.conversation.scenes import (
     SMALL,
     USUAL,
     Box,
-    NotPossibleError,
     Scene,
     Thing,
 )
@@ -116,14 +116,14 @@ def apply(scene: Scene | None, edit: Edit) -> Scene:
     if isinstance(edit, Draw):
         return _draw(edit)
     if scene is None:
-        raise NotPossibleError("there is no picture yet; say what to draw")
+        raise NotPossibleError(refusals.NO_PICTURE)
     return _CHANGES[type(edit)](scene, edit)
 
 
 def _draw(edit: Draw) -> Scene:
     counts = [wanted.count for wanted in edit.wanted]
     if not 1 <= len(counts) <= MAX_KINDS or sum(counts) > MAX_OBJECTS or min(counts) < 1:
-        raise NotPossibleError(f"give 1 to {MAX_KINDS} kinds of objects, at most {MAX_OBJECTS} together")
+        raise NotPossibleError(refusals.WRONG_NUMBER, kinds=MAX_KINDS, most=MAX_OBJECTS)
     if edit.relation is not None and counts == [1, 1]:
         boxes: list[Box] = list(layout.beside(edit.relation))
     elif any(wanted.place is not None for wanted in edit.wanted):
@@ -157,9 +157,9 @@ def _add(scene: Scene, edit: Add) -> Scene:
     wanted = edit.wanted
     same = next((i for i, t in enumerate(scene.things) if (t.name, t.colour) == (wanted.name, wanted.colour)), None)
     if len(scene.boxes) + wanted.count > MAX_OBJECTS:
-        raise NotPossibleError(f"there are {len(scene.boxes)} objects; at most {MAX_OBJECTS} fit")
+        raise NotPossibleError(refusals.TOO_MANY, count=len(scene.boxes), most=MAX_OBJECTS)
     if same is None and len(scene.things) == MAX_KINDS:
-        raise NotPossibleError(f"there are {MAX_KINDS} kinds of objects, as many as one picture takes")
+        raise NotPossibleError(refusals.TOO_MANY_KINDS, count=MAX_KINDS)
     anchor = None if edit.anchor is None else scene.things[edit.anchor].boxes[0]
     boxes = list(scene.boxes)
     sides = (SMALL,) if wanted.size == "small" else (USUAL, SMALL)
@@ -175,7 +175,7 @@ def _add(scene: Scene, edit: Add) -> Scene:
 
 def _remove(scene: Scene, edit: Remove) -> Scene:
     if len(scene.things) == 1:
-        raise NotPossibleError("nothing would be left; replace it, or say what to draw instead")
+        raise NotPossibleError(refusals.NOTHING_LEFT)
     return scene.without(edit.of)
 
 
@@ -223,7 +223,7 @@ def _resize(scene: Scene, edit: Resize) -> Scene:
 def _set_count(scene: Scene, edit: SetCount) -> Scene:
     thing, others = scene.things[edit.of], _others(scene, edit.of)
     if not 1 <= edit.count <= MAX_OBJECTS - len(others):
-        raise NotPossibleError(f"{edit.count} and the other {len(others)} do not fit; 1 to {MAX_OBJECTS} objects do")
+        raise NotPossibleError(refusals.TOO_MANY_BESIDE, count=edit.count, others=len(others), most=MAX_OBJECTS)
     if not others:
         return scene.with_thing(edit.of, boxes=layout.together(edit.count))
     boxes = list(thing.boxes[: edit.count])

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from itertools import product
 
-from dianjing.pipelines.conversation.scenes import GRID, LARGEST, PLACES, SMALL, TINY, USUAL, Box, NotPossibleError
+from dianjing.pipelines.conversation.refusals import NO_ROOM, NO_ROOM_TO_GROW, SMALLEST, NotPossibleError
+from dianjing.pipelines.conversation.scenes import GRID, LARGEST, PLACES, SMALL, TINY, USUAL, Box
 
 COVERED = (0, 1, 2, 3, 4)  # cells of another object that a box may cover, tried in this order: corners are mostly empty
 CENTRES = (0, 2, 4)  # of the three columns and rows, for boxes of the usual side
@@ -88,7 +89,7 @@ def find_room(
             ]
             if free:
                 return min(free, key=lambda box: _cost(box, taken, place=place, anchor=anchor))
-    raise NotPossibleError("there is no room for it there; move or remove something first")
+    raise NotPossibleError(NO_ROOM)
 
 
 def is_in(box: Box, place: str) -> bool:
@@ -125,12 +126,12 @@ def larger(box: Box, taken: Sequence[Box]) -> Box:
         free = [b for b in moved if all(b.overlap(other) <= most for other in taken)]
         if free:
             return min(free, key=lambda b: 10 * sum(b.overlap(o) for o in taken) + _distance(b, box))
-    raise NotPossibleError("there is no room for it to grow; remove something first")
+    raise NotPossibleError(NO_ROOM_TO_GROW)
 
 
 def smaller(box: Box) -> Box:
     """A box one size down around the same centre. Raises: NotPossibleError."""
     side = USUAL if box.side > USUAL else box.side - 1
     if side < TINY:
-        raise NotPossibleError("it is as small as can be drawn")
+        raise NotPossibleError(SMALLEST)
     return resized(box, side=side)

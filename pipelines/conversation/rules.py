@@ -21,8 +21,15 @@ from dianjing.pipelines.conversation.edits import (
     apply,
 )
 from dianjing.pipelines.conversation.reading import Reader, language_of
+from dianjing.pipelines.conversation.refusals import (
+    ABSENT,
+    NOTHING_ASKED,
+    NOTHING_KNOWN,
+    UNKNOWN_WORDS,
+    NotPossibleError,
+)
 from dianjing.pipelines.conversation.rewriting import Understood
-from dianjing.pipelines.conversation.scenes import NotPossibleError, Scene
+from dianjing.pipelines.conversation.scenes import Scene
 from dianjing.pipelines.names import Names
 
 BREAKS = re.compile(r"[,，;；.。!！?？、\n]+|\band then\b|\bthen\b|然后|并且|同时|接着|顺便|\band (?=[a-z]+\b)")
@@ -41,15 +48,9 @@ ACTIONS = {
     "smaller",
     "paint",
 }
-HELP = {
-    "en": 'say what to draw or change, such as "add a dog on the left", "make it bigger" or "on the beach"',
-    "zh": "请说要画什么或怎么改，例如“左边加一只小狗”“把它变大一点”“换成沙滩”",
-}
-UNKNOWN = {"en": "this model does not know: {}", "zh": "这个模型不认识：{}"}
-ABSENT = {"en": "there is no {} in the picture; add it first", "zh": "图片里没有{}；请先加上"}
 
 
-class AbsentError(NotPossibleError):
+class AbsentError(Exception):
     """Something is to be changed that is not there; its message is the name that a model is taught."""
 
 
@@ -67,7 +68,8 @@ class Rules:
         """Raises: NotPossibleError for a text that asks for nothing that is understood."""
         language = language_of(text)
         read, unknown = self._reader.read(text)
-        hints = (UNKNOWN[language].format(", ".join(unknown)),) if unknown else ()
+        words = ("、" if language == "zh" else ", ").join(unknown)
+        hints = (UNKNOWN_WORDS.say(language, words=words),) if unknown else ()
         whole = gather(read)
         if "undo" in whole.kinds and not whole.named:
             return Understood(edits=(Undo(),))
@@ -86,7 +88,7 @@ class Rules:
                     edits.append(edit)
                     scene = scene if isinstance(edit, Undo) else apply(scene, edit)
         if not edits:
-            raise NotPossibleError("; ".join([*hints, HELP[language]]))
+            raise NotPossibleError(NOTHING_KNOWN if unknown else NOTHING_ASKED, language, words=words)
         return Understood(edits=tuple(edits), hints=hints)
 
     def _edits(self, clause: Clause, scene: Scene, language: str) -> list[Edit]:
@@ -95,7 +97,7 @@ class Rules:
         except AbsentError as error:
             entry = self.names.find_object(str(error))
             name = entry.names_zh[0] if entry is not None and language == "zh" else str(error)
-            raise NotPossibleError(ABSENT[language].format(name)) from None
+            raise NotPossibleError(ABSENT, language, name=name) from None
 
     def _clauses(self, text: str) -> list[Clause]:
         """Split where one change ends; a part that asks for none belongs to the one before, or else after."""

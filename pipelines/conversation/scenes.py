@@ -18,10 +18,6 @@ PLACES = (
 SIDES = ("left", "right", "above", "below")
 
 
-class NotPossibleError(ValueError):
-    """What was said is understood, or nearly, and cannot be drawn; the message is for whoever said it."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Box:
     """A square of the grid by its top left corner."""

@@ -13,9 +13,10 @@ from dianjing.pipelines.conversation.captions import caption
 from dianjing.pipelines.conversation.changes import describe
 from dianjing.pipelines.conversation.edits import Draw, Edit, Redraw, Undo, apply
 from dianjing.pipelines.conversation.reading import language_of
+from dianjing.pipelines.conversation.refusals import NO_PICTURE_BEFORE, NOTHING_DRAWN, NotPossibleError
 from dianjing.pipelines.conversation.rewriting import Rewriter
 from dianjing.pipelines.conversation.rules import Rules
-from dianjing.pipelines.conversation.scenes import NotPossibleError, Scene
+from dianjing.pipelines.conversation.scenes import Scene
 from dianjing.pipelines.names import FILE_NAME as NAMES_FILE
 from dianjing.pipelines.names import Names
 from dianjing.pipelines.request import MAX_SEED, check_guidance, check_prompt, check_seed, check_steps
@@ -75,6 +76,12 @@ class Conversation:
         """
         check_prompt(text, "text")
         language = language_of(text)
+        try:
+            return self._turn(text, language)
+        except NotPossibleError as error:
+            raise error.told(language) from None
+
+    def _turn(self, text: str, language: str) -> Turn:
         understood = self.rewriter.rewrite(text, self.turns[-1].scene if self.turns else None)
         turns, scene, seed, changes = self._follow(understood.edits, language)
         is_new = not turns or any(isinstance(edit, Draw) for edit in understood.edits)
@@ -99,7 +106,7 @@ class Conversation:
             changes.append(describe(edit, scene, self.names, language=language))
             if isinstance(edit, Undo):
                 if len(turns) < 2:
-                    raise NotPossibleError("there is no picture before this one to go back to")
+                    raise NotPossibleError(NO_PICTURE_BEFORE)
                 turns = turns[:-1]
                 scene, seed = turns[-1].scene, turns[-1].seed
             else:
@@ -114,7 +121,7 @@ class Conversation:
         Raises: ValueError where nothing has been said.
         """
         if not self.turns:
-            raise ValueError("nothing has been drawn that could be undone")
+            raise NotPossibleError(NOTHING_DRAWN)
         self.turns = self.turns[:-1]
         return self.turns[-1] if self.turns else None
 

@@ -133,9 +133,24 @@ def test_every_kind_of_run_stops_within_a_step(make_worker, tiny_studio, kind):
             steps.append(event.step)
             worker.cancel(job.id, "ann")
     assert isinstance(event, Cancelled)
-    assert (event.preview is None) == (kind == "talk")
+    assert event.preview is not None
     assert steps
     assert isinstance(finish(worker, PictureRequest(prompt="cat"))[-1], Done)  # the next run is not stopped too
+
+
+def test_a_turn_is_seen_while_it_is_drawn_with_all_that_stays(make_worker, picture_studio):
+    conversation = picture_studio.conversation(seed=3)
+    worker = make_worker(picture_studio)
+    finish(worker, TalkRequest(conversation=conversation, text="a cat at the bottom right"))
+    before = np.asarray(conversation.turns[-1].image, int)
+    heard = finish(worker, TalkRequest(conversation=conversation, text="add a dog at the top left"))
+    previews = [event.preview for event in heard if isinstance(event, Progress) and event.preview is not None]
+    side = before.shape[0]
+    stays = (slice(-side // 4, None), slice(-side // 4, None))
+    assert previews
+    for preview in previews:
+        assert preview.size == conversation.turns[-1].image.size
+        assert np.abs(np.asarray(preview, int)[stays] - before[stays]).mean() < 3
 
 
 def test_a_stopped_turn_changes_nothing_of_the_talk(make_worker, tiny_studio):

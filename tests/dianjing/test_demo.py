@@ -14,9 +14,9 @@ import pytest
 from dianjing import serving
 
 USUAL = {
-    "model": "sticker", "host": "127.0.0.1", "port": 0, "auth": None, "keys": [], "queue": None, "mcp": False,
-    "segmenter": None, "device": "cpu", "dtype": "auto", "producer": None, "visible_label": False,
-    "certificate": None, "key": None,
+    "model": "sticker", "host": "127.0.0.1", "port": 0, "auth": None, "keys": [], "origins": [],
+    "queue": None, "mcp": False, "segmenter": None, "device": "cpu", "dtype": "auto",
+    "producer": None, "visible_label": False, "certificate": None, "key": None,
 }  # fmt: skip
 
 
@@ -34,6 +34,14 @@ def test_without_options_it_listens_here_alone_and_asks_for_no_key():
     assert made.limits.max_queue == 32
 
 
+def test_it_is_known_by_the_names_of_this_machine_unless_others_may_reach_it():
+    assert plan().access.hosts == {"localhost", "127.0.0.1", "::1"}
+    assert plan(host="0.0.0.0").access.hosts is None
+    allowed = plan(origins=["https://Draw.example.com/"]).access
+    assert allowed.origins == ("https://draw.example.com",)
+    assert "draw.example.com" in allowed.hosts
+
+
 def test_keys_and_a_user_close_the_api():
     made = plan(keys=["a-long-key", " another-key "], auth="ann:secret:with:colons")
     assert made.access.keys == ("a-long-key", "another-key")
@@ -49,6 +57,9 @@ def test_keys_and_a_user_close_the_api():
         ({"auth": ":secret"}, "--auth takes USER:PASSWORD"),
         ({"keys": ["short"]}, "has 5 characters; give at least 8"),
         ({"keys": ["a key with blanks"]}, "no blanks"),
+        ({"origins": ["draw.example.com"]}, "--allow-origin is 'draw.example.com'"),
+        ({"origins": ["https://draw.example.com/path"]}, "SCHEME://HOST"),
+        ({"mcp": True, "auth": "ann:secret"}, "agents cannot log in"),
         ({"certificate": "chain.pem"}, "belong together"),
         ({"host": "192.0.2.1"}, "cannot be listened on"),
     ],
@@ -56,6 +67,12 @@ def test_keys_and_a_user_close_the_api():
 def test_what_is_wrong_is_said_before_weights_load(changed, reason):
     with pytest.raises(ValueError, match=reason):
         plan(**changed)
+
+
+def test_agents_without_their_package_are_told_which_to_install(monkeypatch):
+    monkeypatch.setattr(serving, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"dianjing\[mcp\]"):
+        plan(mcp=True)
 
 
 def test_a_taken_port_ends_with_2_and_names_it():

@@ -21,9 +21,9 @@ def make_client(make_worker):
     from dianjing.demo.app import make_app
     from dianjing.demo.http.access import Access
 
-    def make(studio, *, keys=(), auth=None, headers=None, **limits):
+    def make(studio, *, headers=None, access=None, keys=(), auth=None, **limits):
         worker = make_worker(studio, **limits)
-        app = make_app(worker, access=Access(keys=keys, auth=auth))
+        app = make_app(worker, access=access or Access(keys=keys, auth=auth))
         client = TestClient(app, raise_server_exceptions=False, headers=headers)
         client.worker = worker
         return client

@@ -17,7 +17,7 @@ PATIENCE_MS = 120_000  # the machine may be busy with other things
 
 
 @contextmanager
-def serving(model):
+def serving(model, *, mcp=False):
     """The address of the whole app over a model, in a thread of its own."""
     import uvicorn
 
@@ -29,14 +29,16 @@ def serving(model):
     worker = Worker(studio)
     taken = socket.socket()
     taken.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(make_app(worker, studio), log_level="warning"))
+    address = f"http://127.0.0.1:{taken.getsockname()[1]}/"
+    app = make_app(worker, studio, mcp=address if mcp else None)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive(), "the server ended before it began"
         time.sleep(0.05)
     try:
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}/"
+        yield address
     finally:
         server.should_exit = True
         thread.join(30)
@@ -55,6 +57,13 @@ def address():
     """Of the embedded model, which also makes films."""
     with serving("sticker") as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def agents_address():
+    """Of the embedded model, where agents find its tools."""
+    with serving("sticker", mcp=True) as address:
+        yield f"{address}gradio_api/mcp/"
 
 
 @pytest.fixture(scope="session")

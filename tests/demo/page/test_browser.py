@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from dianjing.pipelines.film_media import read_film_settings
+from dianjing.pipelines.film_reading import read_film
 from dianjing.pipelines.media import read_settings
 from dianjing.train.recipes.sticker import NUM_FRAMES
 
@@ -24,7 +25,10 @@ SAID = {
         "back": "设置找回来了",
         "motions": ("跳", "摇摆"),
         "talk": ("画一只小猫", "背景换成沙滩", "右上角加一个红色的气球", "把它变小", "撤销"),
+        "long": "画四只小小的小狗",  # many runs of the model: there is time to stop it
         "scene": "沙滩",
+        "film": "一只小狗在向右走",
+        "window": "第 {} 段，共 2 段",
         "need": "请在图上点一下",
     },
     "en-US": {
@@ -36,7 +40,10 @@ SAID = {
         "back": "settings are back",
         "motions": ("jump", "sway"),
         "talk": ("draw a cat", "on the beach", "add a red balloon at the top right", "make it smaller", "undo"),
+        "long": "draw four small dogs",
         "scene": "beach",
+        "film": "a cat jumping on the grass",
+        "window": "window {} of 2",
         "need": "has no click",
     },
 }
@@ -76,6 +83,12 @@ def click_on(page, x, y):
     page.wait_for_function(f"document.querySelector('#animate-picture img').src != {before!r}")
 
 
+def play(page, tab):
+    """Wait until a tab's film runs."""
+    page.wait_for_selector(f"#{tab}-video video")
+    page.wait_for_function(f"document.querySelector('#{tab}-video video').currentTime > 0")
+
+
 def animate(page, said, save_download):
     """The picture of Draw, two regions, a film, and its files."""
     page.click("#draw-to-animate")
@@ -95,14 +108,29 @@ def animate(page, said, save_download):
         page.fill(f"#animate-motion-{number} input", motion)
         page.keyboard.press("Enter")
     page.click("#animate-button")
-    page.wait_for_selector("#animate-video video")
-    page.wait_for_function("document.querySelector('#animate-video video').currentTime > 0")
+    play(page, "animate")
     video = save_download(page, "#animate-download-video")
     record, label = read_film_settings(video)
     assert [region["motion"] for region in record.settings["regions"]] == list(said["motions"])
     assert label["Label"] == "1"
     sticker = save_download(page, "#animate-download-webp")
     assert Image.open(sticker).n_frames == NUM_FRAMES
+
+
+def film(page, said, save_download):
+    """Words, a picture and the window that goes on from it, each with its progress; then the film and its file."""
+    page.get_by_role("tab").nth(2).click()
+    page.fill("#film-prompt textarea", said["film"])
+    page.click("#film-button")
+    for window in (1, 2):
+        status(page, "film", said["window"].format(window))
+    assert page.locator("#film-stage img").is_visible()
+    play(page, "film")
+    video = save_download(page, "#film-download-video")
+    record, label = read_film_settings(video)
+    assert record.prompt == said["film"]
+    assert label["Label"] == "1"
+    assert len(read_film(video).frames) == NUM_FRAMES
 
 
 def bring_settings_back(page, said, save_download):
@@ -118,8 +146,16 @@ def bring_settings_back(page, said, save_download):
 
 
 def talk(page, said):
-    """Five turns, the last of which takes one back."""
+    """Previews of a turn that is stopped; then five turns, the last of which takes one back."""
     page.get_by_role("tab").nth(3).click()
+    page.fill("#talk-said textarea", said["long"])
+    page.click("#talk-button")
+    page.wait_for_selector("#talk-stage img")
+    page.click("#talk-cancel")
+    status(page, "talk", said["stopped"])
+    assert page.locator("#talk-stage img").is_visible()
+    assert page.locator("#talk-chat .bot.message").count() == 0
+    assert page.input_value("#talk-said textarea") == said["long"]
     for count, words in enumerate(said["talk"][:4], start=1):
         page.fill("#talk-said textarea", words)
         page.click("#talk-button")
@@ -132,7 +168,7 @@ def talk(page, said):
 
 
 @pytest.mark.parametrize("locale", SAID)
-def test_a_visitor_draws_stops_animates_and_talks_and_nothing_leaves_the_machine(
+def test_a_visitor_draws_stops_animates_films_and_talks_and_nothing_leaves_the_machine(
     locale, address, open_page, save_download
 ):
     said = SAID[locale]
@@ -140,6 +176,7 @@ def test_a_visitor_draws_stops_animates_and_talks_and_nothing_leaves_the_machine
     assert page.inner_text(".dj-title").strip() == said["title"]
     draw(page, said)
     animate(page, said, save_download)
+    film(page, said, save_download)
     bring_settings_back(page, said, save_download)
     talk(page, said)
     page.reload()

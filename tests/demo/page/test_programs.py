@@ -74,6 +74,17 @@ def test_a_program_talks_by_giving_the_conversation_back(client):
     assert Path(path_of(second["image"])).suffix == ".png"
 
 
+def test_a_page_of_another_site_reaches_no_endpoint_of_the_page(address):
+    import httpx
+
+    own = address.rstrip("/")
+    for origin, status in (("https://evil.example", 403), ("null", 403), (own, 200), (None, 200)):
+        headers = {} if origin is None else {"Origin": origin}
+        answer = httpx.post(f"{address}gradio_api/call/mask", json={"data": ["", [], []]}, headers=headers, timeout=120)
+        assert answer.status_code == status
+    assert httpx.get(address, headers={"Origin": "https://evil.example"}, timeout=120).status_code == 403
+
+
 def test_a_program_is_told_what_was_wrong_in_its_language(address):
     from gradio_client import Client
     from gradio_client.exceptions import AppError

@@ -16,7 +16,8 @@ from dianjing.pipelines.conversation.edits import (
     Wanted,
     apply,
 )
-from dianjing.pipelines.conversation.scenes import PLACES, Box, NotPossibleError, Scene, Thing, from_json, to_json
+from dianjing.pipelines.conversation.refusals import NotPossibleError
+from dianjing.pipelines.conversation.scenes import PLACES, Box, Scene, Thing, from_json, to_json
 
 CAT = Scene(things=(Thing(name="cat", boxes=(layout.place_box("middle"),)),), background="grass")
 PAIR = apply(None, Draw(wanted=(Wanted(name="cat"), Wanted(name="dog")), relation="left", background="sea"))

@@ -17,7 +17,7 @@ from dianjing.pipelines.conversation.edits import (
     Wanted,
     apply,
 )
-from dianjing.pipelines.conversation.scenes import NotPossibleError
+from dianjing.pipelines.conversation.refusals import NotPossibleError
 
 OPENINGS = [
     ("a cat on the grass", [("cat", 1, None)], "grass", None),

@@ -6,8 +6,8 @@ import torch
 
 from dianjing import Conversation
 from dianjing.pipelines.conversation.edits import Add, Wanted
+from dianjing.pipelines.conversation.refusals import NotPossibleError
 from dianjing.pipelines.conversation.rewriting import Understood
-from dianjing.pipelines.conversation.scenes import NotPossibleError
 
 
 def cells(boxes):
@@ -68,7 +68,7 @@ def test_undo_goes_back_to_the_very_picture(talk):
     assert back.image is first.image
     assert back.changes == ("undid the last change",)
     assert len(talk.turns) == 1
-    with pytest.raises(NotPossibleError, match="no picture before"):
+    with pytest.raises(NotPossibleError, match="前面没有"):
         talk.say("撤销")
     assert talk.undo() is None
     assert talk.turns == ()
