@@ -12,10 +12,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.state import DistributedType, PartialState
-from accelerate.utils import FullyShardedDataParallelPlugin
-from accelerate.utils.launch import prepare_multi_gpu_env
+from accelerate.utils import FullyShardedDataParallelPlugin, InitProcessGroupKwargs
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
-from dianjing.train import running
+from dianjing.train import running, zero
 from dianjing.train.checkpoints import newest_valid
 from dianjing.train.config import parse_config
 from tests.train.conftest import TinyTask, autoencoder_run, make_trainer
@@ -36,6 +36,9 @@ def launched_with(recipe: str) -> dict[str, str]:
         "run.toml",
     ]
     arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(given))
+    if arguments.use_deepspeed:
+        arguments.deepspeed_fields_from_accelerate_config = ""
+        return prepare_deepspeed_cmd_env(arguments)[1]
     return prepare_multi_gpu_env(arguments)
 
 
@@ -46,7 +49,8 @@ def start_ranks(job: dict[str, Any], *, count: int = 2, recipe: str = "ddp") -> 
         port = probe.getsockname()[1]
     shared = {
         **launched_with(recipe), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
+        "ACCELERATE_USE_CPU": str(recipe != "deepspeed").lower(), "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
     }  # fmt: skip
     return [
         subprocess.Popen(
@@ -85,6 +89,8 @@ def main() -> None:
         plain = running.start
         if is_sharded:
             running.start = lambda config: sharded(plain(config))
+        if zero.is_launched():
+            running.DistributedDataParallelKwargs = lambda **_: InitProcessGroupKwargs(backend="gloo")
         running.train(parse_config(job["config"]), resume="auto", wants_stop=lambda: False)
         return
     folder = Path(job["folder"])

@@ -1,0 +1,106 @@
+"""DeepSpeed's ZeRO: every process has all weights, but moments (and from stage 2 gradients) of its part of them alone.
+
+DeepSpeed clips and makes its step inside `Accelerator.backward`; it leaves everything as it was where the norm of the
+gradient is not finite.
+"""
+
+import importlib.util
+import os
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DeepSpeedPlugin, DistributedType, convert_outputs_to_fp32
+from torch import Tensor, nn
+
+STAGES = (1, 2)  # of ZeRO
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam
+FSDP2 = "accelerate launch --config_file train/recipes/fsdp2.yaml"
+
+
+def is_launched() -> bool:
+    """Whether `accelerate launch` asked for DeepSpeed."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
+
+
+def plugin_for(max_grad_norm: float) -> DeepSpeedPlugin | None:
+    """accelerate's own configuration of DeepSpeed, the run's settings in it; None without DeepSpeed.
+
+    Raises: ValueError where DeepSpeed is not installed, or shall spread more than our checkpoints could gather.
+    """
+    if not is_launched():
+        return None
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ValueError("launched with DeepSpeed, which is not installed: pip install 'dianjing[deepspeed]'")
+    plugin = DeepSpeedPlugin()
+    if plugin.zero_stage not in STAGES or plugin.hf_ds_config.is_offload():
+        given = f"stage {plugin.zero_stage}{' with offloading' if plugin.hf_ds_config.is_offload() else ''}"
+        raise ValueError(
+            f"launched with DeepSpeed's ZeRO, {given}; it takes stage 1 or 2 without offloading, and what needs more "
+            f"memory FSDP2: {FSDP2}"
+        )
+    plugin.deepspeed_config |= {
+        "train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1,  # for its logs: ours come with each step
+        "gradient_clipping": max_grad_norm,
+        "fp16": {"enabled": False}, "bf16": {"enabled": False},  # of the weights themselves
+    }  # fmt: skip
+    return plugin
+
+
+def autocast(task: nn.Module, dtype: torch.dtype, accelerator: Accelerator) -> None:
+    """Compute in a lower precision, as accelerate does for every other way of launching."""
+    if accelerator.distributed_type is DistributedType.DEEPSPEED and dtype is not torch.float32:
+        task.forward = convert_outputs_to_fp32(torch.autocast(accelerator.device.type, dtype)(task.forward))
+
+
+def is_spread(optimizer: Any) -> bool:
+    """Of one that came from `Accelerator.prepare`."""
+    return hasattr(getattr(optimizer, "optimizer", None), "single_partition_of_fp32_groups")
+
+
+def state_of(model: nn.Module, optimizer: Any) -> dict[str, dict[str, Tensor]]:
+    """What is kept of each weight, whole; every process takes part."""
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    step = _parts(optimizer)[0]["step"]
+    return {
+        name: {"step": step, **{kind: safe_get_full_optimizer_state(weight, kind).cpu() for kind in MOMENTS}}
+        for name, weight in _trained(model).items()
+    }
+
+
+def take_state(model: nn.Module, optimizer: Any, state: dict[str, dict[str, Tensor]]) -> None:
+    """And the weights that the model has now, of which the optimizer has a copy.
+
+    Raises: ValueError where some weights have made more steps than others.
+    """
+    from deepspeed.utils import safe_set_full_optimizer_state
+
+    steps = {int(kept["step"]) for kept in state.values()}
+    if len(steps) > 1:
+        raise ValueError(
+            f"the checkpoint's weights have made {sorted(steps)} steps, and DeepSpeed counts one number for all; "
+            f"go on without it, or with FSDP2: {FSDP2}"
+        )
+    for part in _parts(optimizer):
+        part["step"].fill_(max(steps, default=0))
+    for name, weight in _trained(model).items():
+        for kind in MOMENTS:
+            safe_set_full_optimizer_state(weight, state[name][kind] if name in state else torch.zeros_like(weight), kind)
+    optimizer.optimizer.refresh_fp32_params()
+
+
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def _parts(optimizer: Any) -> list[dict[str, Tensor]]:
+    """This process's moments, a flat part of each group of weights; before the first step they are made."""
+    zero = optimizer.optimizer
+    flats = zero.single_partition_of_fp32_groups
+    if not zero.state:
+        for flat in flats:
+            moments = {kind: torch.zeros_like(flat) for kind in MOMENTS}
+            zero.state[flat] = {"step": torch.zeros((), device=flat.device), **moments}
+        zero._lazy_init_hp_params_optimizer_state()
+    return [zero.state[flat] for flat in flats]
