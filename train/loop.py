@@ -113,8 +113,9 @@ class Trainer:
         if run.compile != "none":
             task.compile_parts(run.compile)
         self.task = task
-        zero.autocast(task, self.half, accelerator)
-        self.model, self.optimizer = accelerator.prepare(task, make_optimizer(task, optimizer))
+        self.model, self.optimizer = zero.prepare(
+            accelerator, task, make_optimizer(task, optimizer), dtype=self.half
+        )  # fmt: skip
         self.average = make_average(self.model, self.optimizer, optimizer)
         self.powers = PowerAverages(task, are_kept=optimizer.snapshot_every is not None)
         self.generator = torch.Generator(device)

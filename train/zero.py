@@ -47,10 +47,15 @@ def plugin_for(max_grad_norm: float) -> DeepSpeedPlugin | None:
     return plugin
 
 
-def autocast(task: nn.Module, dtype: torch.dtype, accelerator: Accelerator) -> None:
-    """Compute in a lower precision, as accelerate does for every other way of launching."""
-    if accelerator.distributed_type is DistributedType.DEEPSPEED and dtype is not torch.float32:
+def prepare(accelerator: Accelerator, task: nn.Module, optimizer: Any, *, dtype: torch.dtype) -> tuple[Any, Any]:
+    """As `Accelerator.prepare`, with what that leaves out for DeepSpeed: to compute in `dtype`, and moments at once."""
+    is_ours = accelerator.distributed_type is DistributedType.DEEPSPEED
+    if is_ours and dtype is not torch.float32:
         task.forward = convert_outputs_to_fp32(torch.autocast(accelerator.device.type, dtype)(task.forward))
+    model, optimizer = accelerator.prepare(task, optimizer)
+    if is_ours:
+        _make_moments(optimizer.optimizer)
+    return model, optimizer
 
 
 def is_spread(optimizer: Any) -> bool:
@@ -62,7 +67,7 @@ def state_of(model: nn.Module, optimizer: Any) -> dict[str, dict[str, Tensor]]:
     """What is kept of each weight, whole; every process takes part."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
-    step = _parts(optimizer)[0]["step"]
+    step = _steps(optimizer)[0]
     return {
         name: {"step": step, **{kind: safe_get_full_optimizer_state(weight, kind).cpu() for kind in MOMENTS}}
         for name, weight in _trained(model).items()
@@ -82,8 +87,8 @@ def take_state(model: nn.Module, optimizer: Any, state: dict[str, dict[str, Tens
             f"the checkpoint's weights have made {sorted(steps)} steps, and DeepSpeed counts one number for all; "
             f"go on without it, or with FSDP2: {FSDP2}"
         )
-    for part in _parts(optimizer):
-        part["step"].fill_(max(steps, default=0))
+    for step in _steps(optimizer):
+        step.fill_(max(steps, default=0))
     for name, weight in _trained(model).items():
         for kind in MOMENTS:
             safe_set_full_optimizer_state(weight, state[name][kind] if name in state else torch.zeros_like(weight), kind)
@@ -94,13 +99,14 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
-def _parts(optimizer: Any) -> list[dict[str, Tensor]]:
-    """This process's moments, a flat part of each group of weights; before the first step they are made."""
-    zero = optimizer.optimizer
-    flats = zero.single_partition_of_fp32_groups
-    if not zero.state:
-        for flat in flats:
-            moments = {kind: torch.zeros_like(flat) for kind in MOMENTS}
-            zero.state[flat] = {"step": torch.zeros((), device=flat.device), **moments}
-        zero._lazy_init_hp_params_optimizer_state()
-    return [zero.state[flat] for flat in flats]
+def _make_moments(spread: Any) -> None:
+    """DeepSpeed finds those of a second group of weights only where they are there before the first step."""
+    for flat in spread.single_partition_of_fp32_groups:
+        moments = {kind: torch.zeros_like(flat) for kind in MOMENTS}
+        spread.state[flat] = {"step": torch.zeros((), device=flat.device), **moments}
+    spread._lazy_init_hp_params_optimizer_state()
+
+
+def _steps(optimizer: Any) -> list[Tensor]:
+    """How often each group's flat part of this process has been stepped."""
+    return [optimizer.state[flat]["step"] for flat in optimizer.optimizer.single_partition_of_fp32_groups]

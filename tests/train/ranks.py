@@ -81,20 +81,29 @@ def sharded(accelerator: Accelerator) -> Accelerator:
     return accelerator
 
 
+def take_gloo() -> None:
+    """On CPUs DeepSpeed goes by an operator of its own, which takes a compiler, and accelerate finds it no backend."""
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    running.DistributedDataParallelKwargs = lambda **_: InitProcessGroupKwargs(backend="gloo")
+
+
 def main() -> None:
     """Train the tiny task to a step, one rank of it poisoned where that is asked for; or a run from its config."""
     job = json.loads(sys.argv[1])
+    if zero.is_launched():
+        take_gloo()
     is_sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
     if "config" in job:
         plain = running.start
         if is_sharded:
             running.start = lambda config: sharded(plain(config))
-        if zero.is_launched():
-            running.DistributedDataParallelKwargs = lambda **_: InitProcessGroupKwargs(backend="gloo")
         running.train(parse_config(job["config"]), resume="auto", wants_stop=lambda: False)
         return
     folder = Path(job["folder"])
-    trainer, batches = make_trainer(autoencoder_run(folder))
+    config = autoencoder_run(folder, **job.get("run", {}))
+    trainer, batches = make_trainer(config, accelerator=running.start(config) if zero.is_launched() else None)
     assert isinstance(trainer.task, TinyTask)
     if job.get("poisoned_rank") == int(os.environ["RANK"]):
         trainer.task.poison_step = job["poison_step"]

@@ -21,22 +21,27 @@ def assert_close(one, other):
         torch.testing.assert_close(one[key], other[key], rtol=1e-4, atol=1e-5)
 
 
-def test_two_processes_equal_one_and_go_on_as_one_and_as_two(tmp_path):
-    trainer, batches = make_trainer(autoencoder_run(tmp_path / "one"))
+@pytest.mark.parametrize("recipe", ["ddp", "deepspeed"])
+def test_two_processes_equal_one_and_go_on_from_one_as_one_and_as_two(tmp_path, recipe):
+    run = {"accumulation": 2, "batch_size": 8}
+    trainer, batches = make_trainer(autoencoder_run(tmp_path / "one", **run))
     trainer.train(batches(), wants_stop=never)
+    trainer, batches = make_trainer(autoencoder_run(tmp_path / "two", **run))
+    trainer.train(batches(), wants_stop=lambda: trainer.step == 2)
     for last in (4, 5):
-        ranks = ended(start_ranks({"folder": str(tmp_path / "two"), "last": last}))
+        ranks = ended(start_ranks({"folder": str(tmp_path / "two"), "last": last, "run": run}, recipe=recipe))
         assert [code for code, _ in ranks] == [0, 0], ranks
-    trainer, batches = make_trainer(autoencoder_run(tmp_path / "two"))
+    trainer, batches = make_trainer(autoencoder_run(tmp_path / "two", **run))
     trainer.load(newest_valid(tmp_path / "two" / "checkpoints")[0])
     assert trainer.step == 5
     trainer.train(batches(), wants_stop=never)
     assert_close(files(tmp_path / "one"), files(tmp_path / "two"))
 
 
-def test_gradient_that_is_not_finite_on_one_rank_stops_all_before_its_step_and_names_the_samples(tmp_path):
+@pytest.mark.parametrize("recipe", ["ddp", "deepspeed"])
+def test_gradient_that_is_not_finite_on_one_rank_stops_all_before_its_step_and_names_the_samples(tmp_path, recipe):
     job = {"folder": str(tmp_path), "last": 6, "poisoned_rank": 1, "poison_step": 4}
-    ranks = ended(start_ranks(job))
+    ranks = ended(start_ranks(job, recipe=recipe))
     for code, said in ranks:
         assert code == 1
         assert "Diverged: the gradient of step 4 is not finite (seed 7, picture samples 16 to 19)" in said

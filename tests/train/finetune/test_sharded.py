@@ -22,7 +22,7 @@ def test_two_processes_with_sharded_weights_end_where_one_ends_and_go_on_as_one(
     runs = {name: finetune_run(tmp_path / name, model=model, sets=sets, changes=changes) for name in ("one", "two")}
     train(runs["one"], **STILL)
     ranks = ended(start_ranks({"config": json.loads(runs["two"].model_dump_json())}, recipe=recipe))
-    assert [code for code, _ in ranks] == [0, 0], ranks
+    assert [code for code, _ in ranks] == [0, 0], ranks[0][1][-4000:] + ranks[1][1][-4000:]
     one, two = (files(config.run.folder) for config in runs.values())
     assert_close(one, two)
     exported = [config.run.folder / "export" for config in runs.values()]
