@@ -78,12 +78,13 @@ def check_launch(config: Run) -> None:
     """Raises ValueError for a way of sharding that a run, or its checkpoints, cannot take."""
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and os.environ.get("FSDP_VERSION", "1") != "2":
         raise ValueError(
-            f"launched with FSDP 1, whose weights and moments our checkpoints do not hold; FSDP2 spreads the same: {zero.FSDP2}"
+            "launched with FSDP 1, whose weights and moments our checkpoints do not hold; "
+            f"FSDP2 spreads the same: {zero.FSDP2}"
         )
     if zero.is_launched() and has_unused_weights(config):
         raise ValueError(
-            "launched with DeepSpeed, which also moves the weights that a step does not use, for a run with several kinds "
-            f"of sample; FSDP2 leaves them alone: {zero.FSDP2}"
+            "launched with DeepSpeed, which moves weights that a step did not use too, for a run with several kinds of "
+            f"sample; FSDP2 leaves them alone: {zero.FSDP2}"
         )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 STAGES = (1, 2)  # of ZeRO
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam
+BUCKET = 50_000_000  # gradients at once: 0.2 GB, of which DeepSpeed would take ten times as much
 FSDP2 = "accelerate launch --config_file train/recipes/fsdp2.yaml"
 
 
@@ -40,10 +41,11 @@ def plugin_for(max_grad_norm: float) -> DeepSpeedPlugin | None:
             f"memory FSDP2: {FSDP2}"
         )
     plugin.deepspeed_config |= {
-        "train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1,  # for its logs: ours come with each step
+        "train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1,  # for its logs alone
         "gradient_clipping": max_grad_norm,
         "fp16": {"enabled": False}, "bf16": {"enabled": False},  # of the weights themselves
     }  # fmt: skip
+    plugin.deepspeed_config["zero_optimization"].setdefault("reduce_bucket_size", BUCKET)
     return plugin
 
 
@@ -63,24 +65,26 @@ def is_spread(optimizer: Any) -> bool:
     return hasattr(getattr(optimizer, "optimizer", None), "single_partition_of_fp32_groups")
 
 
-def state_of(model: nn.Module, optimizer: Any) -> dict[str, dict[str, Tensor]]:
-    """What is kept of each weight, whole; every process takes part."""
+def state_of(model: nn.Module, optimizer: Any) -> dict[str, Any]:
+    """As torch's get_optimizer_state_dict, whole on every process; all of them take part."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
     step = _steps(optimizer)[0]
-    return {
+    state = {
         name: {"step": step, **{kind: safe_get_full_optimizer_state(weight, kind).cpu() for kind in MOMENTS}}
         for name, weight in _trained(model).items()
     }
+    return {"state": state, "param_groups": []}
 
 
-def take_state(model: nn.Module, optimizer: Any, state: dict[str, dict[str, Tensor]]) -> None:
-    """And the weights that the model has now, of which the optimizer has a copy.
+def take_state(model: nn.Module, optimizer: Any, given: dict[str, Any]) -> None:
+    """As torch's set_optimizer_state_dict; and the model's weights, of which the optimizer has a copy to go on from.
 
     Raises: ValueError where some weights have made more steps than others.
     """
     from deepspeed.utils import safe_set_full_optimizer_state
 
+    state = given["state"]
     steps = {int(kept["step"]) for kept in state.values()}
     if len(steps) > 1:
         raise ValueError(
@@ -91,7 +95,8 @@ def take_state(model: nn.Module, optimizer: Any, state: dict[str, dict[str, Tens
         step.fill_(max(steps, default=0))
     for name, weight in _trained(model).items():
         for kind in MOMENTS:
-            safe_set_full_optimizer_state(weight, state[name][kind] if name in state else torch.zeros_like(weight), kind)
+            value = state[name][kind] if name in state else torch.zeros_like(weight)  # it never had a gradient
+            safe_set_full_optimizer_state(weight, value, kind)
     optimizer.optimizer.refresh_fp32_params()
 
 

@@ -1,12 +1,14 @@
 """Several processes compute what one does, and their checkpoints go on anywhere."""
 
 import json
+import sys
 
 import pytest
 import torch
 from accelerate.commands.config import load_config_from_file
 
 from dianjing.train.checkpoints import newest_valid
+from dianjing.train.config import parse_config
 from dianjing.train.running import train
 from tests.train.conftest import TinyWorld, autoencoder_run, make_trainer
 from tests.train.ranks import RECIPES, ended, start_ranks
@@ -56,10 +58,36 @@ def test_accelerate_reads_every_recipe_and_asks_how_many_devices_there_are(recip
     assert config.num_processes == -1
 
 
-@pytest.mark.parametrize("settings", [{"ACCELERATE_USE_DEEPSPEED": "true"}, {"ACCELERATE_USE_FSDP": "true"}], ids=str)
-def test_sharding_whose_state_cannot_be_saved_is_refused_before_anything_loads(tmp_path, monkeypatch, settings):
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"ACCELERATE_USE_FSDP": "true"}, "FSDP 1, .* FSDP2"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "stage 3; .* FSDP2"),
+        (
+            {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"},
+            "stage 2 with offloading; .* FSDP2",
+        ),
+    ],
+    ids=str,
+)
+def test_sharding_whose_state_cannot_be_saved_is_refused_before_anything_loads(tmp_path, monkeypatch, settings, said):
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match="FSDP2 spreads the same"):
+    with pytest.raises(ValueError, match=said):
         train(autoencoder_run(tmp_path / "run"), TinyWorld(), resume="auto", wants_stop=never)
     assert not (tmp_path / "run").exists()
+
+
+def test_deepspeed_is_refused_where_it_would_move_weights_that_are_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    tree = autoencoder_run(tmp_path / "run").model_dump()
+    tree["data"]["buckets"] = [{"kind": "picture"}, {"kind": "clip", "num_frames": 2}]
+    with pytest.raises(ValueError, match="several kinds of sample"):
+        train(parse_config(tree), TinyWorld(), resume="auto", wants_stop=never)
+
+
+def test_missing_deepspeed_is_named_with_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(ValueError, match=r"dianjing\[deepspeed\]"):
+        train(autoencoder_run(tmp_path / "run"), TinyWorld(), resume="auto", wants_stop=never)
