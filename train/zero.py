@@ -49,6 +49,13 @@ def plugin_for(max_grad_norm: float) -> DeepSpeedPlugin | None:
     return plugin
 
 
+def check_processes(accelerator: Accelerator) -> None:
+    """Raises ValueError where accelerate has lost sight of the others, as it does without GPUs."""
+    is_ours = accelerator.distributed_type is DistributedType.DEEPSPEED
+    if is_ours and accelerator.num_processes != torch.distributed.get_world_size():
+        raise ValueError("launched with DeepSpeed where there are no GPUs, which accelerate cannot; take ddp.yaml")
+
+
 def prepare(accelerator: Accelerator, task: nn.Module, optimizer: Any, *, dtype: torch.dtype) -> tuple[Any, Any]:
     """As `Accelerator.prepare`, with what that leaves out for DeepSpeed: to compute in `dtype`, and moments at once."""
     is_ours = accelerator.distributed_type is DistributedType.DEEPSPEED
