@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from dianjing.train import zero
 from dianjing.train.checkpoints import Checkpoint, check_space, save_checkpoint
 from dianjing.train.data import Batch, Bucket, PlannedBatches, next_batch
 from dianjing.train.optimizing import learning_rate, make_average, make_optimizer
@@ -112,9 +113,11 @@ class Trainer:
         if run.compile != "none":
             task.compile_parts(run.compile)
         self.task = task
-        self.model, self.optimizer = accelerator.prepare(task, make_optimizer(task, optimizer))
+        self.model, self.optimizer = zero.prepare(
+            accelerator, task, make_optimizer(task, optimizer), dtype=self.half
+        )  # fmt: skip
         self.average = make_average(self.model, self.optimizer, optimizer)
-        self.powers = PowerAverages(self.model, are_kept=optimizer.snapshot_every is not None)
+        self.powers = PowerAverages(task, are_kept=optimizer.snapshot_every is not None)
         self.generator = torch.Generator(device)
         self.first_bad = torch.tensor(-1, device=device)
         self.sums: dict[str, tuple[Tensor, float]] = {}  # since the last log: sum and weight
@@ -124,19 +127,19 @@ class Trainer:
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Weights, averages and optimizer moments of a checkpoint; the next step follows from it."""
-        take_weights(self.model, checkpoint, "model")
-        take_moments(self.model, self.optimizer, checkpoint.tensors("optimizer"))
+        take_weights(self.task, checkpoint, "model")
+        take_moments(self.task, self.optimizer, checkpoint.tensors("optimizer"))
         with self.average.applied():
-            take_weights(self.model, checkpoint, "ema")
+            take_weights(self.task, checkpoint, "ema")
         self.powers.take(checkpoint)
         self.step = checkpoint.step
 
     def save(self) -> None:
         """A checkpoint of this step; every process takes part, the main one writes."""
         self._refuse_divergence()
-        groups = {"model": weights_of(self.model), "optimizer": moments_of(self.model, self.optimizer)}
+        groups = {"model": weights_of(self.task), "optimizer": moments_of(self.task, self.optimizer)}
         with self.average.applied():
-            groups["ema"] = weights_of(self.model)
+            groups["ema"] = weights_of(self.task)
         groups |= self.powers.tensors()
         if self.accelerator.is_main_process:
             state = {"run": json.loads(self.run.model_dump_json())}
@@ -183,7 +186,7 @@ class Trainer:
 
     def show(self) -> None:
         """The sample grid of the averaged weights, and how well they do."""
-        with self._averaged() as task, self.accelerator.autocast():
+        with self._averaged() as task, self._autocast():
             if task is not None:
                 self.journal.show(self.step, task.grid())
                 if figures := task.measure():
@@ -208,7 +211,7 @@ class Trainer:
             torch.compiler.set_stance("force_eager"),  # other shapes; no second compilation
         ):  # fmt: skip
             if self.accelerator.is_fsdp2:
-                weights = weights_of(self.model)
+                weights = weights_of(self.task)
                 if self.unsharded is None:
                     yield None
                     return
@@ -220,6 +223,9 @@ class Trainer:
             task.train(training)
             if self.unsharded is not None:
                 self.unsharded.cpu()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.accelerator.device.type, self.half, enabled=self.half is not torch.float32)
 
     def _advance(self, batches: Iterator[Batch]) -> float:
         """One optimizer step; nothing here waits for the device. Returns seconds without data."""
@@ -237,13 +243,15 @@ class Trainer:
             batch = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
             rows = bucket.layout.rows(micro)
             last = micro == accumulation - 1
+            self.accelerator.sync_gradients = last  # with DeepSpeed the last one makes the step
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 metrics = self.model(batch, {k: v[rows] for k, v in noise.items()})
                 self.accelerator.backward(metrics["loss"] / accumulation)
             self._add({k: v.detach() for k, v in metrics.items()}, weight=1 / accumulation)
             if len(self.plan.kinds) > 1:  # of each kind apart, too
                 self._add({f"loss_{bucket.kind}": metrics["loss"].detach()}, weight=1 / accumulation)
-        norm = whole(self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm))
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        norm = whole(torch.as_tensor(norm, device=self.accelerator.device))  # of DeepSpeed a number
         bad = ~torch.isfinite(norm)
         self.first_bad = torch.where(bad & (self.first_bad < 0), self.step, self.first_bad)
         if self.settings.kind == "adamw":

@@ -34,7 +34,8 @@ def check_optimizer(config: OptimizerSection) -> None:
         raise ValueError(
             f"optimizer.kind {config.kind!r} takes the library {library}: pip install 'dianjing[optimizers]'"
         )
-    if config.kind != "adamw" and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+    flags = [os.environ.get(f"ACCELERATE_USE_{name}", "").lower() for name in ("DEEPSPEED", "FSDP")]
+    if config.kind != "adamw" and "true" in flags:
         raise ValueError(f"optimizer.kind {config.kind!r} with sharded weights; they take adamw")
 
 

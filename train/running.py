@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from dianjing.train import objectives, worlds
+from dianjing.train import objectives, worlds, zero
 from dianjing.train.cards import write_card
 from dianjing.train.checkpoints import Checkpoint, newest_valid, read_checkpoint
 from dianjing.train.config import Run
@@ -43,10 +43,9 @@ def find_checkpoint(folder: Path, resume: str) -> Checkpoint | None:
     return found
 
 
-def unused_parameters(config: Run) -> list[DistributedDataParallelKwargs]:
+def has_unused_weights(config: Run) -> bool:
     """Of several kinds of sample, none passes through all the weights."""
-    several = bool(config.data.num_frames) if isinstance(config, FinetuneRun) else len(config.data.buckets) > 1
-    return [DistributedDataParallelKwargs(find_unused_parameters=True)] if several else []
+    return bool(config.data.num_frames) if isinstance(config, FinetuneRun) else len(config.data.buckets) > 1
 
 
 def prepare(config: Run, world: World | None, accelerator: Accelerator) -> Job:
@@ -65,22 +64,29 @@ def start(config: Run) -> Accelerator:
     torch.backends.cudnn.allow_tf32 = run.matmul_precision != "highest"
     torch.backends.cudnn.benchmark = True
     torch.set_flush_denormal(True)  # a quarter of the autoencoder's time on a CPU
-    check_launch()
+    check_launch(config)
+    deepspeed = zero.plugin_for(config.optimizer.max_grad_norm)
     run.folder.mkdir(parents=True, exist_ok=True)
-    return Accelerator(
-        mixed_precision=run.mixed_precision, kwargs_handlers=unused_parameters(config),
+    accelerator = Accelerator(
+        mixed_precision=run.mixed_precision, deepspeed_plugin=deepspeed,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=has_unused_weights(config))],
         log_with=list(run.trackers) or None, project_dir=run.folder,
     )  # fmt: skip
+    zero.check_processes(accelerator)
+    return accelerator
 
 
-def check_launch() -> None:
-    """Raises ValueError for a way of sharding whose weights and moments could not be saved here."""
-    flags = {name: os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("DEEPSPEED", "FSDP")}
-    if flags["DEEPSPEED"] or (flags["FSDP"] and os.environ.get("FSDP_VERSION", "1") != "2"):
-        given = "DeepSpeed" if flags["DEEPSPEED"] else "FSDP 1"
+def check_launch(config: Run) -> None:
+    """Raises ValueError for a way of sharding that a run, or its checkpoints, cannot take."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and os.environ.get("FSDP_VERSION", "1") != "2":
         raise ValueError(
-            f"launched with {given}, whose weights and moments our checkpoints do not hold; "
-            "FSDP2 spreads the same: accelerate launch --config_file train/recipes/fsdp2.yaml"
+            "launched with FSDP 1, whose weights and moments our checkpoints do not hold; "
+            f"FSDP2 spreads the same: {zero.FSDP2}"
+        )
+    if zero.is_launched() and has_unused_weights(config):
+        raise ValueError(
+            "launched with DeepSpeed, which moves weights that a step did not use too, for a run with several kinds of "
+            f"sample; FSDP2 leaves them alone: {zero.FSDP2}"
         )
 
 

@@ -14,6 +14,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.tensor import DTensor
 
+from dianjing.train import zero
 from dianjing.train.checkpoints import Checkpoint, Tensors
 
 COUNTS = {"k", "weight_sum", "lr_max"}  # of a schedule-free optimizer: a group's, not a weight's
@@ -33,7 +34,7 @@ def weights_of(model: nn.Module) -> Tensors:
 
 def moments_of(model: nn.Module, optimizer: Any) -> Tensors:
     """What the optimizer keeps of each weight, as "weight/kind", and counts, as "/group/count"; on the main process."""
-    found = get_optimizer_state_dict(model, optimizer, options=FULL).get("state", {})
+    found = _state_of(model, optimizer, FULL).get("state", {})
     moments = {f"{name}/{kind}": value for name, kept in found.items() for kind, value in _flat(kept).items()}
     if found:
         for index, group in enumerate(optimizer.param_groups):
@@ -57,7 +58,7 @@ def take_weights(model: nn.Module, checkpoint: Checkpoint, name: str) -> None:
 
 def take_moments(model: nn.Module, optimizer: Any, moments: Tensors) -> None:
     """Raises ValueError where another kind of optimizer kept them."""
-    fresh = get_optimizer_state_dict(model, optimizer)
+    fresh = _state_of(model, optimizer)
     state: dict[str, Any] = dict(fresh["state"])
     for name, own in fresh["state"].items():
         kept = {key.removeprefix(f"{name}/"): value for key, value in moments.items() if key.startswith(f"{name}/")}
@@ -69,11 +70,24 @@ def take_moments(model: nn.Module, optimizer: Any, moments: Tensors) -> None:
                 "the checkpoint is of another optimizer.kind; go on with that one, or in another run.folder"
             )
         state[name] = _filled(own, kept)
-    set_optimizer_state_dict(model, optimizer, {"state": state, "param_groups": fresh["param_groups"]}, options=FULL)
+    _take_state(model, optimizer, {"state": state, "param_groups": fresh["param_groups"]})
     for index, group in enumerate(optimizer.param_groups):
         for name in COUNTS & group.keys():
             value = moments[f"/{index}/{name}"].item()
             group[name] = int(value) if name == "k" else value
+
+
+def _state_of(model: nn.Module, optimizer: Any, options: StateDictOptions | None = None) -> dict[str, Any]:
+    if zero.is_spread(optimizer):
+        return zero.state_of(model, optimizer)
+    return get_optimizer_state_dict(model, optimizer, options=options)
+
+
+def _take_state(model: nn.Module, optimizer: Any, state: dict[str, Any]) -> None:
+    if zero.is_spread(optimizer):
+        zero.take_state(model, optimizer, state)
+    else:
+        set_optimizer_state_dict(model, optimizer, state, options=FULL)
 
 
 def _flat(kept: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -163,10 +163,10 @@ def film_run(folder: Path, *, start_from: Path, vae: Path, **run: Any) -> TextTo
     return config
 
 
-def make_trainer(config: Run, task: Task | None = None) -> tuple[Trainer, Any]:
+def make_trainer(config: Run, task: Task | None = None, accelerator: Accelerator | None = None) -> tuple[Trainer, Any]:
     """A trainer of the tiny task, and its batches as a function of where it stands."""
     torch.manual_seed(config.run.seed)
-    accelerator = Accelerator(cpu=True)
+    accelerator = accelerator or Accelerator(cpu=True)
     layout = Layout(
         global_batch=config.run.batch_size,
         accumulation=config.run.accumulation,

@@ -12,10 +12,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.state import DistributedType, PartialState
-from accelerate.utils import FullyShardedDataParallelPlugin
-from accelerate.utils.launch import prepare_multi_gpu_env
+from accelerate.utils import FullyShardedDataParallelPlugin, InitProcessGroupKwargs
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
-from dianjing.train import running
+from dianjing.train import running, zero
 from dianjing.train.checkpoints import newest_valid
 from dianjing.train.config import parse_config
 from tests.train.conftest import TinyTask, autoencoder_run, make_trainer
@@ -36,6 +36,9 @@ def launched_with(recipe: str) -> dict[str, str]:
         "run.toml",
     ]
     arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(given))
+    if arguments.use_deepspeed:
+        arguments.deepspeed_fields_from_accelerate_config = ""
+        return prepare_deepspeed_cmd_env(arguments)[1]
     return prepare_multi_gpu_env(arguments)
 
 
@@ -46,7 +49,8 @@ def start_ranks(job: dict[str, Any], *, count: int = 2, recipe: str = "ddp") -> 
         port = probe.getsockname()[1]
     shared = {
         **launched_with(recipe), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
+        "ACCELERATE_USE_CPU": str(recipe != "deepspeed").lower(), "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
     }  # fmt: skip
     return [
         subprocess.Popen(
@@ -77,9 +81,19 @@ def sharded(accelerator: Accelerator) -> Accelerator:
     return accelerator
 
 
+def take_gloo() -> None:
+    """On CPUs DeepSpeed goes by an operator of its own, which takes a compiler, and accelerate finds it no backend."""
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    running.DistributedDataParallelKwargs = lambda **_: InitProcessGroupKwargs(backend="gloo")
+
+
 def main() -> None:
     """Train the tiny task to a step, one rank of it poisoned where that is asked for; or a run from its config."""
     job = json.loads(sys.argv[1])
+    if zero.is_launched():
+        take_gloo()
     is_sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
     if "config" in job:
         plain = running.start
@@ -88,7 +102,8 @@ def main() -> None:
         running.train(parse_config(job["config"]), resume="auto", wants_stop=lambda: False)
         return
     folder = Path(job["folder"])
-    trainer, batches = make_trainer(autoencoder_run(folder))
+    config = autoencoder_run(folder, **job.get("run", {}))
+    trainer, batches = make_trainer(config, accelerator=running.start(config) if zero.is_launched() else None)
     assert isinstance(trainer.task, TinyTask)
     if job.get("poisoned_rank") == int(os.environ["RANK"]):
         trainer.task.poison_step = job["poison_step"]

@@ -1,12 +1,14 @@
 """Several processes compute what one does, and their checkpoints go on anywhere."""
 
 import json
+import sys
 
 import pytest
 import torch
 from accelerate.commands.config import load_config_from_file
 
 from dianjing.train.checkpoints import newest_valid
+from dianjing.train.config import parse_config
 from dianjing.train.running import train
 from tests.train.conftest import TinyWorld, autoencoder_run, make_trainer
 from tests.train.ranks import RECIPES, ended, start_ranks
@@ -21,22 +23,27 @@ def assert_close(one, other):
         torch.testing.assert_close(one[key], other[key], rtol=1e-4, atol=1e-5)
 
 
-def test_two_processes_equal_one_and_go_on_as_one_and_as_two(tmp_path):
-    trainer, batches = make_trainer(autoencoder_run(tmp_path / "one"))
+@pytest.mark.parametrize("recipe", ["ddp", "deepspeed"])
+def test_two_processes_equal_one_and_go_on_from_one_as_one_and_as_two(tmp_path, recipe):
+    run = {"accumulation": 2, "batch_size": 8}
+    trainer, batches = make_trainer(autoencoder_run(tmp_path / "one", **run))
     trainer.train(batches(), wants_stop=never)
+    trainer, batches = make_trainer(autoencoder_run(tmp_path / "two", **run))
+    trainer.train(batches(), wants_stop=lambda: trainer.step == 2)
     for last in (4, 5):
-        ranks = ended(start_ranks({"folder": str(tmp_path / "two"), "last": last}))
+        ranks = ended(start_ranks({"folder": str(tmp_path / "two"), "last": last, "run": run}, recipe=recipe))
         assert [code for code, _ in ranks] == [0, 0], ranks
-    trainer, batches = make_trainer(autoencoder_run(tmp_path / "two"))
+    trainer, batches = make_trainer(autoencoder_run(tmp_path / "two", **run))
     trainer.load(newest_valid(tmp_path / "two" / "checkpoints")[0])
     assert trainer.step == 5
     trainer.train(batches(), wants_stop=never)
     assert_close(files(tmp_path / "one"), files(tmp_path / "two"))
 
 
-def test_gradient_that_is_not_finite_on_one_rank_stops_all_before_its_step_and_names_the_samples(tmp_path):
+@pytest.mark.parametrize("recipe", ["ddp", "deepspeed"])
+def test_gradient_that_is_not_finite_on_one_rank_stops_all_before_its_step_and_names_the_samples(tmp_path, recipe):
     job = {"folder": str(tmp_path), "last": 6, "poisoned_rank": 1, "poison_step": 4}
-    ranks = ended(start_ranks(job))
+    ranks = ended(start_ranks(job, recipe=recipe))
     for code, said in ranks:
         assert code == 1
         assert "Diverged: the gradient of step 4 is not finite (seed 7, picture samples 16 to 19)" in said
@@ -51,10 +58,36 @@ def test_accelerate_reads_every_recipe_and_asks_how_many_devices_there_are(recip
     assert config.num_processes == -1
 
 
-@pytest.mark.parametrize("settings", [{"ACCELERATE_USE_DEEPSPEED": "true"}, {"ACCELERATE_USE_FSDP": "true"}], ids=str)
-def test_sharding_whose_state_cannot_be_saved_is_refused_before_anything_loads(tmp_path, monkeypatch, settings):
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"ACCELERATE_USE_FSDP": "true"}, "FSDP 1, .* FSDP2"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "stage 3; .* FSDP2"),
+        (
+            {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"},
+            "stage 2 with offloading; .* FSDP2",
+        ),
+    ],
+    ids=str,
+)
+def test_sharding_whose_state_cannot_be_saved_is_refused_before_anything_loads(tmp_path, monkeypatch, settings, said):
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match="FSDP2 spreads the same"):
+    with pytest.raises(ValueError, match=said):
         train(autoencoder_run(tmp_path / "run"), TinyWorld(), resume="auto", wants_stop=never)
     assert not (tmp_path / "run").exists()
+
+
+def test_deepspeed_is_refused_where_it_would_move_weights_that_are_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    tree = autoencoder_run(tmp_path / "run").model_dump()
+    tree["data"]["buckets"] = [{"kind": "picture"}, {"kind": "clip", "num_frames": 2}]
+    with pytest.raises(ValueError, match="several kinds of sample"):
+        train(parse_config(tree), TinyWorld(), resume="auto", wants_stop=never)
+
+
+def test_missing_deepspeed_is_named_with_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(ValueError, match=r"dianjing\[deepspeed\]"):
+        train(autoencoder_run(tmp_path / "run"), TinyWorld(), resume="auto", wants_stop=never)

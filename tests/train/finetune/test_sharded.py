@@ -1,4 +1,4 @@
-"""Weights spread over two processes (FSDP2): they end where one process ends, and their checkpoints are the same."""
+"""Training spread over two processes: they end where one process ends, and their checkpoints are the same."""
 
 import json
 import shutil
@@ -14,13 +14,14 @@ from tests.train.test_ranks import assert_close
 pytestmark = pytest.mark.timeout(1200)
 
 
+@pytest.mark.parametrize("recipe", ["fsdp2", "deepspeed"])
 @pytest.mark.parametrize("trained", ["lora", "all"])
-def test_two_processes_with_sharded_weights_end_where_one_ends_and_go_on_as_one(tmp_path, model, sets, trained):
+def test_two_processes_that_share_it_out_end_where_one_ends_and_go_on_as_one(tmp_path, model, sets, trained, recipe):
     # with a tiny eps Adam makes whole steps of gradients that are nothing but rounding
     changes = {"model": {"trained": trained}, "optimizer": {"eps": 1e-3}}
     runs = {name: finetune_run(tmp_path / name, model=model, sets=sets, changes=changes) for name in ("one", "two")}
     train(runs["one"], **STILL)
-    ranks = ended(start_ranks({"config": json.loads(runs["two"].model_dump_json())}, recipe="fsdp2"))
+    ranks = ended(start_ranks({"config": json.loads(runs["two"].model_dump_json())}, recipe=recipe))
     assert [code for code, _ in ranks] == [0, 0], ranks
     one, two = (files(config.run.folder) for config in runs.values())
     assert_close(one, two)

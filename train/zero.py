@@ -1,0 +1,124 @@
+"""DeepSpeed's ZeRO: every process has all weights, but moments (and from stage 2 gradients) of its part of them alone.
+
+DeepSpeed clips and makes its step inside `Accelerator.backward`; it leaves everything as it was where the norm of the
+gradient is not finite.
+"""
+
+import importlib.util
+import os
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DeepSpeedPlugin, DistributedType, convert_outputs_to_fp32
+from torch import Tensor, nn
+
+STAGES = (1, 2)  # of ZeRO
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam
+BUCKET = 50_000_000  # gradients at once: 0.2 GB, of which DeepSpeed would take ten times as much
+FSDP2 = "accelerate launch --config_file train/recipes/fsdp2.yaml"
+
+
+def is_launched() -> bool:
+    """Whether `accelerate launch` asked for DeepSpeed."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
+
+
+def plugin_for(max_grad_norm: float) -> DeepSpeedPlugin | None:
+    """accelerate's own configuration of DeepSpeed, the run's settings in it; None without DeepSpeed.
+
+    Raises: ValueError where DeepSpeed is not installed, or shall spread more than our checkpoints could gather.
+    """
+    if not is_launched():
+        return None
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ValueError("launched with DeepSpeed, which is not installed: pip install 'dianjing[deepspeed]'")
+    plugin = DeepSpeedPlugin()
+    if plugin.zero_stage not in STAGES or plugin.hf_ds_config.is_offload():
+        given = f"stage {plugin.zero_stage}{' with offloading' if plugin.hf_ds_config.is_offload() else ''}"
+        raise ValueError(
+            f"launched with DeepSpeed's ZeRO, {given}; it takes stage 1 or 2 without offloading, and what needs more "
+            f"memory FSDP2: {FSDP2}"
+        )
+    plugin.deepspeed_config |= {
+        "train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1,  # for its logs alone
+        "gradient_clipping": max_grad_norm,
+        "fp16": {"enabled": False}, "bf16": {"enabled": False},  # of the weights themselves
+    }  # fmt: skip
+    plugin.deepspeed_config["zero_optimization"].setdefault("reduce_bucket_size", BUCKET)
+    return plugin
+
+
+def check_processes(accelerator: Accelerator) -> None:
+    """Raises ValueError where accelerate has lost sight of the others, as it does without GPUs."""
+    is_ours = accelerator.distributed_type is DistributedType.DEEPSPEED
+    if is_ours and accelerator.num_processes != torch.distributed.get_world_size():
+        raise ValueError("launched with DeepSpeed where there are no GPUs, which accelerate cannot; take ddp.yaml")
+
+
+def prepare(accelerator: Accelerator, task: nn.Module, optimizer: Any, *, dtype: torch.dtype) -> tuple[Any, Any]:
+    """As `Accelerator.prepare`, with what that leaves out for DeepSpeed: to compute in `dtype`, and moments at once."""
+    is_ours = accelerator.distributed_type is DistributedType.DEEPSPEED
+    if is_ours and dtype is not torch.float32:
+        task.forward = convert_outputs_to_fp32(torch.autocast(accelerator.device.type, dtype)(task.forward))
+    model, optimizer = accelerator.prepare(task, optimizer)
+    if is_ours:
+        _make_moments(optimizer.optimizer)
+    return model, optimizer
+
+
+def is_spread(optimizer: Any) -> bool:
+    """Of one that came from `Accelerator.prepare`."""
+    return hasattr(getattr(optimizer, "optimizer", None), "single_partition_of_fp32_groups")
+
+
+def state_of(model: nn.Module, optimizer: Any) -> dict[str, Any]:
+    """As torch's get_optimizer_state_dict, whole on every process; all of them take part."""
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    step = _steps(optimizer)[0]
+    state = {
+        name: {"step": step, **{kind: safe_get_full_optimizer_state(weight, kind).cpu() for kind in MOMENTS}}
+        for name, weight in _trained(model).items()
+    }
+    return {"state": state, "param_groups": []}
+
+
+def take_state(model: nn.Module, optimizer: Any, given: dict[str, Any]) -> None:
+    """As torch's set_optimizer_state_dict; and the model's weights, of which the optimizer has a copy to go on from.
+
+    Raises: ValueError where some weights have made more steps than others.
+    """
+    from deepspeed.utils import safe_set_full_optimizer_state
+
+    state = given["state"]
+    steps = {int(kept["step"]) for kept in state.values()}
+    if len(steps) > 1:
+        raise ValueError(
+            f"the checkpoint's weights have made {sorted(steps)} steps, and DeepSpeed counts one number for all; "
+            f"go on without it, or with FSDP2: {FSDP2}"
+        )
+    for step in _steps(optimizer):
+        step.fill_(max(steps, default=0))
+    for name, weight in _trained(model).items():
+        for kind in MOMENTS:
+            value = state[name][kind] if name in state else torch.zeros_like(weight)  # it never had a gradient
+            safe_set_full_optimizer_state(weight, value, kind)
+    optimizer.optimizer.refresh_fp32_params()
+
+
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def _make_moments(spread: Any) -> None:
+    """DeepSpeed finds those of a second group of weights only where they are there before the first step."""
+    for flat in spread.single_partition_of_fp32_groups:
+        moments = {kind: torch.zeros_like(flat) for kind in MOMENTS}
+        spread.state[flat] = {"step": torch.zeros((), device=flat.device), **moments}
+    spread._lazy_init_hp_params_optimizer_state()
+
+
+def _steps(optimizer: Any) -> list[Tensor]:
+    """How often each group's flat part of this process has been stepped."""
+    return [optimizer.state[flat]["step"] for flat in optimizer.optimizer.single_partition_of_fp32_groups]
