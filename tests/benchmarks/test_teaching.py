@@ -42,10 +42,8 @@ def test_an_object_is_taught_from_twelve_pictures_and_old_ones_stay(tmp_path, mo
     pipe.load_lora_weights(teach(tmp_path, model="sticker", steps=100))
 
     after = seen(draw(prompts, range(4)), NEVER_SHOWN)
-    print(before, after)
     samples = held_out_samples(CATEGORIES[0], count_=OLD, seed=1, size_px=SIZE_PX)
     drawn = draw([s.text_zh for s in samples], range(OLD))
     right = judge(samples, drawn, CATEGORIES[0], Matcher(size_px=SIZE_PX))["right"]
-    print(right)
     assert after > before + 0.2
     assert right >= OLD - 2
