@@ -77,8 +77,10 @@ def prepare_transformer(transformer: DiT, model: FinetuneModel, *, has_films: bo
 
         transformer.enable_gradient_checkpointing(recompute)
     for name, weight in transformer.named_parameters():
-        by = {"all", "film"} if name.startswith(FILM_PARTS) else {"all"}
-        weight.requires_grad_(model.trained in by and (has_films or "film" not in by))
+        if name.startswith(FILM_PARTS):
+            weight.requires_grad_(has_films and model.trained in ("all", "film"))
+        else:
+            weight.requires_grad_(model.trained == "all")
     if model.trained == "lora":
         transformer.add_adapter(lora_config(model.lora, transformer))
     return transformer.train()
