@@ -66,13 +66,6 @@ class TinyWorld:
     click = clip
 
 
-@pytest.fixture(autouse=True)
-def denormals():
-    """A run flushes denormal numbers for its whole process; other tests do without."""
-    yield
-    torch.set_flush_denormal(False)
-
-
 class TinyTask(Task):
     """Denoises mean colours: a few hundred parameters with every moving part of the loop."""
 
