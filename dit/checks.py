@@ -19,11 +19,15 @@ def check_sizes(
     max_regions: int,
     has_motion: bool,
     motion_span: str,
+    motion_every: int,
+    num_layers: int,
     use_motion_field: bool,
 ) -> None:
-    """Raise ValueError for widths that do not go together, or a span that there is not."""
+    """Raise ValueError for widths that do not go together, or motion blocks that there cannot be."""
     if motion_span not in SPANS:
         raise ValueError(f"motion_span is {motion_span!r}; there are {' and '.join(map(repr, SPANS))}")
+    if not 1 <= motion_every <= num_layers:
+        raise ValueError(f"motion_every is {motion_every}; of {num_layers} layers it is 1 to {num_layers}")
     if hidden_size not in (None, heads * head_dim):
         raise ValueError(
             f"hidden_size {hidden_size} is not num_attention_heads {heads} x attention_head_dim {head_dim};"

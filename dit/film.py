@@ -120,7 +120,7 @@ def reset(module: nn.Module) -> None:
 
 
 class MotionBlock(nn.Module):
-    """After a block of the picture model: attention over time, to text and motion phrases, feed-forward.
+    """After blocks of the picture model: attention over time, to text and motion phrases, feed-forward.
 
     Starts as nothing. Each place attends to itself in all frames, or, where the rotation has places, every place to
     every place in all frames: what moves is then seen where it was, for the price of longer rows. With text and

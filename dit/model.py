@@ -43,7 +43,8 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
     Parameter names and configuration keys are those of diffusers' `HunyuanDiT2DModel`, so
     published weights load as they are. `hidden_size` may be left out: it is heads x head width.
     `use_motion_blocks` adds time, `max_regions` clicks; a picture is drawn as without them. `motion_span` says how far
-    a place sees over time: "place", itself in all frames, or "picture", every place in all frames.
+    a place sees over time: "place", itself in all frames, or "picture", every place in all frames;
+    `motion_every`, how many layers there are to each motion block.
     `use_motion_field` lets clicks move the first frame itself, which frames take over.
 
     Raises: ValueError for a configuration that cannot work.
@@ -83,6 +84,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         use_motion_blocks: bool = False,
         max_regions: int = 0,
         motion_span: str = "place",
+        motion_every: int = 1,
         use_motion_field: bool = False,
     ):
         super().__init__()
@@ -95,6 +97,8 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             max_regions=max_regions,
             has_motion=use_motion_blocks,
             motion_span=motion_span,
+            motion_every=motion_every,
+            num_layers=num_layers,
             use_motion_field=use_motion_field,
         )
         if norm_type != "layer_norm":
@@ -135,7 +139,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
                     hidden_dim=int(width * mlp_ratio),
                     activation=activation_fn,
                 )
-                for _ in range(num_layers)
+                for _ in range(num_layers // motion_every)
             )
         if max_regions:
             sizes = {"width": width, "text_dim": cross_attention_dim, "patch_size": patch_size, "channels": in_channels}
@@ -329,9 +333,10 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
                 tokens = run_frozen(frozen[layer], tokens, prepared, turns, guide.mask, skip)
             else:
                 tokens = self._run(block, *inputs)
-            if film is not None and self.motion_blocks is not None:
-                inputs_of_film = (film.num_frames, frame_turns, film.said[layer], film.mask)
-                tokens = self._run(self.motion_blocks[layer], tokens, *inputs_of_film)
+            motion, rest = divmod(layer + 1, self.config.motion_every)
+            if film is not None and self.motion_blocks is not None and rest == 0:
+                inputs_of_film = (film.num_frames, frame_turns, film.said[motion - 1], film.mask)
+                tokens = self._run(self.motion_blocks[motion - 1], tokens, *inputs_of_film)
             if layer < num_skips:
                 skips.append(tokens)
         return tokens

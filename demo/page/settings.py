@@ -53,7 +53,7 @@ def make_settings(name: str, shared: Shared, *, usual: tuple[int, float] | None 
     usual_steps, usual_guidance = usual or (abilities.num_inference_steps, abilities.guidance_scale)
     with gr.Row(elem_classes="dj-seed"):
         seed = gr.Textbox(label=text("seed"), max_lines=1, elem_id=f"{name}-seed", scale=3, min_width=120)
-        dice = gr.Button("🎲", elem_classes="dj-dice", scale=0, min_width=44)
+        dice = gr.Button("⚄", elem_classes="dj-dice", scale=0, min_width=44)
         keep_seed = gr.Checkbox(False, label=text("keep_seed"), scale=2, min_width=110, container=False)
     with gr.Accordion(text("advanced"), open=False):
         negative_prompt = gr.Textbox(label=text("negative_prompt"), max_lines=2)

@@ -14,11 +14,12 @@ TIMESTEPS = torch.tensor([900.0, 300.0])
 NUM_FRAMES = 3
 
 
-@pytest.fixture(params=["place", "picture"])
+@pytest.fixture(params=[("place", 1), ("picture", 2)], ids=lambda param: param[0])
 def film_settings(request):
+    span, every = request.param
     return {
         "use_motion_blocks": True, "max_regions": 2, "use_style_cond_and_image_meta_size": False,
-        "motion_span": request.param, "use_motion_field": True,
+        "motion_span": span, "motion_every": every, "use_motion_field": True,
     }  # fmt: skip
 
 
@@ -248,3 +249,22 @@ def test_places_in_frames_turn_by_their_distance_in_time_and_space():
 def test_an_unknown_span_is_refused(make_model):
     with pytest.raises(ValueError, match="'place' and 'picture'"):
         make_model(use_motion_blocks=True, motion_span="frame")
+
+
+@torch.no_grad()
+def test_fewer_motion_blocks_are_as_if_those_between_did_nothing(make_model, make_text, latents, film_settings):
+    settings = {**film_settings, "num_layers": 4}
+    few, all_ = wake(make_model(**{**settings, "motion_every": 2})), make_model(**{**settings, "motion_every": 1})
+    all_.load_state_dict({k: v for k, v in few.state_dict().items() if "motion_blocks" not in k}, strict=False)
+    for block, layer in zip(few.motion_blocks, (1, 3), strict=True):
+        all_.motion_blocks[layer].load_state_dict(block.state_dict())
+    text, click = make_text(few), make_click(few)
+    expected = all_(latents, TIMESTEPS, **text, click=click).sample
+    assert torch.allclose(few(latents, TIMESTEPS, **text, click=click).sample, expected, atol=1e-6)
+    assert not torch.allclose(few(latents, TIMESTEPS, **text).sample, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("every", [0, 4])
+def test_motion_blocks_that_there_cannot_be_are_refused(make_model, every):
+    with pytest.raises(ValueError, match="of 3 layers it is 1 to 3"):
+        make_model(use_motion_blocks=True, num_layers=3, motion_every=every)
