@@ -157,7 +157,7 @@ class TransformerSection(Section):
     use_motion_blocks: bool = False
     max_regions: int = Field(default=0, ge=0)  # that can be clicked on at once
     motion_span: Literal["place", "picture"] = "place"  # how far a place sees over time
-    motion_every: int = Field(1, ge=1)  # layers to each motion block
+    motion_every: int = Field(default=1, ge=1)  # layers to each motion block
     use_motion_field: bool = False  # clicks move the first frame itself
 
 
