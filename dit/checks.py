@@ -26,7 +26,7 @@ def check_sizes(
     """Raise ValueError for widths that do not go together, or motion blocks that there cannot be."""
     if motion_span not in SPANS:
         raise ValueError(f"motion_span is {motion_span!r}; there are {' and '.join(map(repr, SPANS))}")
-    if not 1 <= motion_every <= num_layers:
+    if has_motion and not 1 <= motion_every <= num_layers:
         raise ValueError(f"motion_every is {motion_every}; of {num_layers} layers it is 1 to {num_layers}")
     if hidden_size not in (None, heads * head_dim):
         raise ValueError(
