@@ -33,11 +33,13 @@ from dianjing.pipelines.conversation.scenes import Scene
 from dianjing.pipelines.names import Names
 
 BREAKS = re.compile(r"[,，;；.。!！?？、\n]+|\band then\b|\bthen\b|然后|并且|同时|接着|顺便|\band (?=[a-z]+\b)")
+ADDS = {"add", "draw", "more"}
 ACTIONS = {
     "undo",
     "redraw",
     "new",
     "add",
+    "draw",
     "wish",
     "more",
     "remove",
@@ -159,7 +161,7 @@ def _instead(said: Clause, then: Clause, scene: Scene) -> Edit | None:
     """ "no dog, a cat please": the one goes where the other was."""
     if "remove" not in said.kinds or len(said.named) != 1 or (of := _find(said.named[0], scene)) is None:
         return None
-    added = _add(then, scene) if not then.kinds & ACTIONS - {"add", "wish"} else []
+    added = _add(then, scene) if not then.kinds & ACTIONS - {"add", "draw", "wish"} else []
     if len(added) != 1 or not isinstance(added[0], Add) or added[0].wanted.place or added[0].relation:
         return None
     return Replace(of=of, wanted=added[0].wanted)
@@ -173,9 +175,10 @@ def _replace(said: Clause, scene: Scene) -> list[Edit]:
     if "prefer" in said.kinds and said.relation == "above" and len(said.named) == 1 and said.anchor is not None:
         old = _find(said.anchor, scene)  # "a dog over the cat"
         return [] if old is None else [Replace(of=old, wanted=said.named[0].wanted())]
-    if not said.kinds & {"replace", "inverse"} or len(said.named) < 2:
+    named = said.named if "not" not in said.kinds else [mention for mention in said.named if mention.name]
+    if not said.kinds & {"replace", "inverse", "not"} or len(named) < 2:
         return []
-    first, second = said.named[:2]
+    first, second = named[:2]  # of "that is not a cat but a dog" too
     if _find(first, scene) is None or (_find(second, scene) is not None and _is_turned(first, second, said)):
         first, second = second, first
     of = _find(first, scene)
@@ -218,7 +221,7 @@ def _resize(said: Clause, scene: Scene) -> list[Edit]:
     of = _about(said, scene)
     size = said.size or (said.named[0].size if said.named and not said.named[0].is_new else None)
     is_asked = said.kinds & {"bigger", "smaller"}
-    if of is None or not (is_asked or (size is not None and not said.kinds & {"add", "more"})):
+    if of is None or not (is_asked or (size is not None and not said.kinds & ADDS)):
         return []
     return [Resize(of=of, to="bigger" if "bigger" in said.kinds or (not is_asked and size == "big") else "smaller")]
 
@@ -239,20 +242,26 @@ def _count(said: Clause, scene: Scene) -> list[Edit]:
         return []
     if mention is not None and mention.place:
         return []
-    return [SetCount(of=of, count=number)] if number != scene.things[of].count else []
+    count = scene.things[of].count
+    if number < count and "draw" in said.kinds:
+        return []  # "draw a cat" beside two of them
+    return [SetCount(of=of, count=number)] if number != count else []
 
 
 def _add(said: Clause, scene: Scene) -> list[Edit]:
     anchor = _find(said.anchor, scene)
     edits: list[Edit] = []
-    adds = bool(said.kinds & {"add", "more"})
+    adds = bool(said.kinds & ADDS)
     if not any(mention.name for mention in said.named) and ("more" in said.kinds or (adds and said.number is not None)):
         if said.place is None and said.relation is None:
             thing = scene.things[scene.focus]
             wanted = Mention(name=thing.name, colour=thing.colour, number=said.number or 1).wanted()
             edits.append(Add(wanted=wanted))
         return edits
-    for mention in said.named:
+    named = said.named
+    if adds and len(named) == 1 and named[0].number is None and said.number is not None:
+        named = [replace(named[0], number=said.number, is_new=True)]  # "cats: add two"
+    for mention in named:
         is_there = _find(mention, scene) is not None
         if mention.name is None or (is_there and not (adds and (mention.is_new or "more" in said.kinds))):
             continue

@@ -13,10 +13,11 @@ ENGLISH = {
     ),
     "new": "new picture, start over, start again, from scratch, new drawing, new scene, fresh start, a new one",
     "add": (
-        "add, put in, include, insert, bring in, throw in, draw, paint, drop in, give it, also, as well, "
+        "add, put in, include, insert, bring in, throw in, drop in, give it, also, as well, "
         "too, how about adding, place, put, join, joins, set, extra, appear, pop in, squeeze in, squeeze, "
         "fit in, fit, accompany, accompanied by, throw, toss in, stick in"
     ),
+    "draw": "draw, paint",
     "more": "another one, one more, another, more of, more",
     "remove": (
         "remove, delete, erase, take away, take out, get rid of, without, no more, lose, clear, hide, drop, "
@@ -31,6 +32,7 @@ ENGLISH = {
         "convert, trade, instead of, rather than, have, let, in place of"
     ),
     "inverse": "instead of, rather than, in place of, substitute, over",
+    "not": "not, isn't, is not, wasn't, aren't, rather not",
     "into": "with, by, for, into, to, as, instead",
     "move": (
         "move, shift, drag, slide, push, send, relocate, bring, place, put, set, carry, go, goes, belongs, "
@@ -50,7 +52,7 @@ ENGLISH = {
     "indefinite": "a, an, some",
     "wish": (
         "i want, i would like, i'd like, there should be, there is, let there be, show, with, need, needs, "
-        "have, get, give me, i'd love, want, wants"
+        "have, get, give me, i'd love, want, wants, wanted, altogether, in total, in all"
     ),
     "number 1": "one, 1, a single, just one, only one",
     "number 2": "two, 2, pair of, couple of, twice",
@@ -87,10 +89,11 @@ CHINESE = {
     ),
     "new": "重新开始, 从头开始, 新的一张, 另起一张, 画一张新的, 从头再来, 全新的",
     "add": (
-        "加, 加上, 添, 添上, 添加, 增加, 增添, 放上, 放, 来, 画, 画上, 再, 还要, 补, 补上, 摆, 摆上, 多, "
+        "加, 加上, 添, 添上, 添加, 增加, 增添, 放上, 放, 来, 再, 还要, 补, 补上, 摆, 摆上, 多, "
         "配上, 插入, 再画, 再加, 再来, 再放, 再添, 多加, 安排, 弄, 还想要, 还缺, 缺, 少了, 少, 配, 塞, 塞进, "
         "多来"
     ),
+    "draw": "画, 画上",
     "more": "再来一个, 再加一个, 再来, 多一个, 又一个, 另一个, 再添一个, 还要一个, 再多",
     "remove": (
         "去掉, 删, 删掉, 删除, 移除, 移走, 拿走, 拿掉, 擦掉, 擦去, 不要, 不要了, 去除, 消失, 抹掉, 抹去, "
@@ -102,6 +105,7 @@ CHINESE = {
         "更换成, 更换为, 设为, 设成, 当作, 换上, 换到"
     ),
     "inverse": "代替, 取代, 替代, 顶替, 替掉, 换掉, 替换掉, 取而代之",
+    "not": "不是, 不该是, 不应该是, 并不是, 并非",
     "into": "成, 为, 成了",
     "move": (
         "移到, 移, 移动, 移动到, 挪到, 挪, 搬到, 搬, 放到, 放在, 摆到, 摆在, 推到, 拖到, 拉到, 去, 到, 移去, "
@@ -166,7 +170,7 @@ IDLE_EN = (
     "color colour corner could couple cute d did different do does down draw else everything floating for "
     "from front get go goes good got great had has have here hey hi how i if image in instead into is it's "
     "its just keep kind leave let let's lets like little ll look looking looks love lovely m made make maybe "
-    "me more much must my need needs new next nice no not now of off ok okay on one ones only onto or other "
+    "me mean meant more much must my need needs new next nice no not now of off ok okay on one ones only onto or other "
     "our out pair part perhaps photo picture place please quite rather re really rest s same see shade shall "
     "should show side single sitting size so some spot standing sticker still than thank thanks that the "
     "then there thing things think this time to too turn up us ve version very want we well what when where "
@@ -177,6 +181,6 @@ IDLE_ZH = (
     "别的 到 前 副 加 匹 去 又 双 变 只 可以 台 同 同样 向 吗 吧 呀 呢 和 哈 哦 啊 嘛 团 图 图片 在 地 地方 "
     "块 处 太 头 好 它的 家 对 封 将 就 希望 帮 幅 应该 座 弄 张 往 很 得 想 成 我 扇 把 拿 挂 换 搞 支 改 "
     "放 整个 方 是 更 最好 有 本 朵 束 条 来 杯 枚 架 株 样 样子 样的 根 桶 棵 滴 点 然后 片 现在 用 画 画面 "
-    "的 盆 盏 看看 着 碗 站 粒 组 给 罐 能 艘 色 节 行 被 觉得 角 让 试试 请 贴纸 跟 辆 边 过 还 这 道 那 部 "
+    "的 盆 盏 看看 着 碗 站 粒 组 给 罐 而 能 艘 色 节 行 被 觉得 角 让 试试 请 贴纸 跟 辆 边 过 还 这 道 那 部 "
     "都 里 里面 需要 面 顶 颗 颜色 麻烦"
 )
