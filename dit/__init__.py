@@ -1,7 +1,7 @@
 """The backbone: position, attention, blocks and the model `DiT`."""
 
+from dianjing.dit.click import Click
 from dianjing.dit.condition import Condition
-from dianjing.dit.film import Click
 from dianjing.dit.model import DiT
 
 __all__ = ["Click", "Condition", "DiT"]

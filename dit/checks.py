@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
+from dianjing.dit.click import Click
 from dianjing.dit.embeddings import POOL_HEADS
-from dianjing.dit.film import Click
 
 SPANS = ("place", "picture")  # of motion blocks
 

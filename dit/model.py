@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from dianjing.dit.block import DiTBlock, ScaleShiftNorm
 from dianjing.dit.checks import as_frames, check_film, check_sizes
+from dianjing.dit.click import Click, ClickConditioner
 from dianjing.dit.condition import Condition
 from dianjing.dit.embeddings import PatchEmbed, Projection, TimeExtraEmbedding
-from dianjing.dit.film import Click, ClickConditioner, Film, MotionBlock, film_rotation, frame_rotation, make_film
+from dianjing.dit.film import Film, MotionBlock, film_rotation, frame_rotation, make_film
 from dianjing.dit.first_frame import FirstFrameTrust
 from dianjing.dit.frozen import can_run_frozen, freeze, run_frozen
 from dianjing.dit.guide import Guide, fill_up, guide_from_condition

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from dianjing.dit import Click
-from dianjing.dit.film import SPAN, ClickConditioner, Encode
+from dianjing.dit.click import SPAN, ClickConditioner, Encode
 from dianjing.dit.moving import Moved, Path
 
 SLOWER = (1.0, 0.7, 0.5, 0.35, 0.25, 0.17, 0.12, 0.08, 0.05)  # shares of a strength

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from dianjing.dit import Click, DiT
-from dianjing.dit.film import SPAN
+from dianjing.dit.click import SPAN
 from dianjing.dit.motion_field import places
 from dianjing.dit.moving import Path as MotionPath
 from dianjing.train import objectives

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from dianjing import DiT
-from dianjing.dit.film import Click, film_rotation
+from dianjing.dit.click import Click
+from dianjing.dit.film import film_rotation
 from dianjing.dit.moving import Moved
 
 TIMESTEPS = torch.tensor([900.0, 300.0])
