@@ -127,13 +127,15 @@ class Writer:
             first = replace(first, count=2)
         phrase = self._phrase(first)
         if form != "pair":
-            text = self.rng.choice((f"{where}有{phrase}", f"我想看{where}的{phrase}") if zh else
-                                   (f"{phrase} {where}", f"i'd like to see {phrase} {where}"))  # fmt: skip
+            text = self.rng.choice((f"给我画{phrase}，要在{where}", f"来张图吧，{where}要有{phrase}") if zh else
+                                   (f"could you paint {phrase} {where}?", f"show me {phrase} {where}"))  # fmt: skip
             return Line(kind="draw", text=text, shown=(first,), background=background, subject=0)
         second, side = self._thing((first,)), self.rng.choice(RELATIONS)
         other = self._phrase(second)
         text = (
-            f"{where}，{phrase}在{other}的{self._side(side)}" if zh else f"{phrase} {self._side(side)} {other} {where}"
+            f"来个{where}的画面，{phrase}要在{other}的{self._side(side)}"
+            if zh
+            else f"i want {phrase} {self._side(side)} {other}, both {where}"
         )
         return Line(
             kind="draw", text=text, shown=(first, second), background=background, subject=0, side=side, beside=1
