@@ -63,9 +63,15 @@ class _Gathering:
         self.is_new = False
         self.next_is_anchor = False
         self.last: str = ""  # what the word before was: an object, a place ...
+        self.points = False  # the word before is "this" or "that", maybe of an object
 
     def take(self, word: Word, after: Sequence[Word]) -> None:
+        if not word.text.strip():
+            return
+        points, self.points = self.points, False
         if (name := word.value("object")) is not None:
+            if points:  # "that cat"
+                self.next_is_anchor = self.clause.mentions.pop().is_anchor
             self._mention(name)
         elif (side := word.value("side")) is not None:
             self.clause.relation, self.next_is_anchor, self.last = side, True, "side"
@@ -74,7 +80,9 @@ class _Gathering:
         elif (background := word.value("background")) is not None:
             self.clause.background, self.last = background, "background"
         elif "it" in word.meanings:
+            count = len(self.clause.mentions)
             self._mention(None)
+            self.points = len(self.clause.mentions) > count
         else:
             self._attribute(word)
         self.clause.kinds |= {meaning for meaning in word.meanings if " " not in meaning}
@@ -88,7 +96,7 @@ class _Gathering:
             self.size = "big" if "big" in word.meanings else "small"
         if "indefinite" in word.meanings:
             self.is_new = True
-        if word.text.strip() and word.text not in ("的", "of", "s", "'"):
+        if word.text not in ("的", "of", "s", "'"):
             self.last = "word"
 
     def _mention(self, name: str | None) -> None:

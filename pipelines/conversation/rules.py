@@ -1,6 +1,7 @@
 """The embedded rewriter: rules over what is said, the same for both languages, without any model."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -73,7 +74,7 @@ class Rules:
         words = ("、" if language == "zh" else ", ").join(unknown)
         hints = (UNKNOWN_WORDS.say(language, words=words),) if unknown else ()
         whole = gather(read)
-        if "undo" in whole.kinds and not whole.named:
+        if "undo" in whole.kinds and not any(mention.name for mention in whole.named):
             return Understood(edits=(Undo(),))
         edits: list[Edit] = []
         if scene is None or "new" in whole.kinds:
@@ -176,12 +177,14 @@ def _replace(said: Clause, scene: Scene) -> list[Edit]:
         old = _find(said.anchor, scene)  # "a dog over the cat"
         return [] if old is None else [Replace(of=old, wanted=said.named[0].wanted())]
     named = said.named if "not" not in said.kinds else [mention for mention in said.named if mention.name]
-    if not said.kinds & {"replace", "inverse", "not"} or len(named) < 2:
+    if len(named) < 2 or not (said.kinds & {"replace", "inverse", "not", "stead"} or _is_to_be(named, said, scene)):
         return []
     first, second = named[:2]  # of "that is not a cat but a dog" too
     if _find(first, scene) is None or (_find(second, scene) is not None and _is_turned(first, second, said)):
         first, second = second, first
     of = _find(first, scene)
+    if "not" in said.kinds and _find(second, scene) is not None:
+        return []  # "the cat, not the dog"
     if of is None or second.name is None or (first.name is None and _find(second, scene) not in (None, of)):
         return []  # "make that three cats" is about the cats
     thing = scene.things[of]
@@ -191,6 +194,13 @@ def _replace(said: Clause, scene: Scene) -> list[Edit]:
         return [Resize(of=of, to="bigger" if second.size == "big" else "smaller")]
     kept = None if second.is_new else thing.count
     return [Replace(of=of, wanted=replace(second, number=second.number or kept).wanted())]
+
+
+def _is_to_be(named: Sequence[Mention], said: Clause, scene: Scene) -> bool:
+    """ "the cat should be a dog"."""
+    first, second = named[:2]
+    is_told = not first.is_new and second.is_new and not said.kinds & (ADDS | {"wish", "remove"}) and not said.place
+    return is_told and _find(first, scene) is not None and _find(second, scene) is None and second.name is not None
 
 
 def _is_turned(first: Mention, second: Mention, said: Clause) -> bool:
@@ -238,7 +248,9 @@ def _count(said: Clause, scene: Scene) -> list[Edit]:
     mention = next((mention for mention in said.named if mention.name), next(iter(said.named), None))
     of = scene.focus if mention is None else _find(mention, scene)
     number = said.number or (mention.number if mention is not None else None)
-    if of is None or number is None or said.kinds & {"add", "more"} or said.place or said.relation:
+    if of is None or number is None or said.place or said.relation:
+        return []
+    if said.kinds & {"add", "more"} and "total" not in said.kinds:
         return []
     if mention is not None and mention.place:
         return []

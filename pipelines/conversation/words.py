@@ -5,7 +5,12 @@ ENGLISH = {
         "undo, go back, revert, take that back, take it back, never mind, nevermind, cancel that, cancel, "
         "roll back, as it was before, the previous picture, the previous one, back to before, step back, "
         "restore, rewind, scrap that, forget that, undo that, the way it was, scratch that, previous one, "
-        "last change, the last step, one step back, undo it, put it back, bring it back"
+        "last change, the last step, one step back, undo it, put it back, bring it back, better before, mistake, "
+        "the one before, what we had, how it was, the old one, earlier, previous, previously, reverse, ignore that, "
+        "the last one, last picture, changed my mind, don't do that, backwards, back up, return to, "
+        "as it was, from before, like before, before this, before that, oops, regret, reset, return, last edit, "
+        "last step, last thing, last version, the last picture, backtrack, take back, one back, better earlier, "
+        "a step back, un-do, withdraw, retract, go backwards, the one you had, didn't mean that, wrong move"
     ),
     "redraw": (
         "another picture, another version, another try, try again, draw it again, redraw, once more, "
@@ -23,7 +28,8 @@ ENGLISH = {
         "remove, delete, erase, take away, take out, get rid of, without, no more, lose, clear, hide, drop, "
         "don't want, do not want, don't need, do not need, rid, cut out, away with, kick out, no longer, "
         "dispose of, should go, must go, has to go, can go, discard, eliminate, wipe, goodbye to, leave out, "
-        "be gone, disappear, vanish"
+        "be gone, disappear, vanish, ditch, dump, scrap, forget about, do without, don't like, do not like, banish, "
+        "shouldn't be, should not be"
     ),
     "take": "take, get, cut, kick, throw, pull",
     "out": "out, away, gone, off",
@@ -31,7 +37,9 @@ ENGLISH = {
         "replace, swap, substitute, exchange, turn, change, switch, make, become, becomes, transform, "
         "convert, trade, instead of, rather than, have, let, in place of"
     ),
-    "inverse": "instead of, rather than, in place of, substitute, over",
+    "inverse": "instead of, rather than, in place of, substitute, over, better than, takes the place of",
+    "stead": "in its place, in their place, where, place of",
+    "total": "up to, a total of, total, altogether, in total, in all",
     "not": "not, isn't, is not, wasn't, aren't, rather not",
     "into": "with, by, for, into, to, as, instead",
     "move": (
@@ -52,7 +60,7 @@ ENGLISH = {
     "indefinite": "a, an, some",
     "wish": (
         "i want, i would like, i'd like, there should be, there is, let there be, show, with, need, needs, "
-        "have, get, give me, i'd love, want, wants, wanted, altogether, in total, in all"
+        "have, get, give me, i'd love, want, wants, wanted"
     ),
     "number 1": "one, 1, a single, just one, only one",
     "number 2": "two, 2, pair of, couple of, twice",
@@ -82,7 +90,8 @@ CHINESE = {
     "undo": (
         "撤销, 撤回, 退回, 上一步, 取消, 还原, 恢复, 算了, 反悔, 后悔了, 回到刚才, 回到上一张, 倒回去, "
         "刚才那样, 回退, 变回去, 改回去, 退一步, 返回, 前一张, 回到之前, 复原, 恢复原样, 刚才那张, 上一张, "
-        "上一个版本, 原来的, 原来那张, 退后一步, 刚才的, 前一步"
+        "上一个版本, 原来的, 原来那张, 退后一步, 刚才的, 前一步, 退回去, 变回, 改错了, 弄错了, 收回, 之前的, 之前那张, "
+        "刚刚那张, 刚刚的, 不算, 作废, 前一版, 上一版, 倒退, 当我没说, 先前的, 先前那张, 不改了, 别改了, 重置"
     ),
     "redraw": (
         "换一张, 重画, 重新画, 再画一张, 再来一张, 再来一幅, 再试一次, 重来一遍, 另画一张, 重新来一张, 再画一次"
@@ -102,10 +111,12 @@ CHINESE = {
     ),
     "replace": (
         "换成, 改成, 变成, 替换成, 替换为, 换为, 改为, 换作, 换, 替换, 改, 变, 替, 成为, 变为, 调换成, "
-        "更换成, 更换为, 设为, 设成, 当作, 换上, 换到"
+        "更换成, 更换为, 设为, 设成, 当作, 换上, 换到, 画成, 做成, 弄成, 搞成, 改画, 改画成, 变身, 变身成, 化作, 化成"
     ),
-    "inverse": "代替, 取代, 替代, 顶替, 替掉, 换掉, 替换掉, 取而代之",
-    "not": "不是, 不该是, 不应该是, 并不是, 并非",
+    "inverse": "代替, 取代, 替代, 顶替, 替掉, 换掉, 替换掉, 取而代之, 顶掉",
+    "stead": "的位置, 的位置上, 的地方, 原位, 原处",
+    "total": "加到, 增加到, 增到, 增至, 添到, 补到, 补足, 凑够, 凑足, 凑到, 凑成, 加成, 一共, 总共, 共",
+    "not": "不是, 不该是, 不应该是, 并不是, 并非, 而非, 不如, 比",
     "into": "成, 为, 成了",
     "move": (
         "移到, 移, 移动, 移动到, 挪到, 挪, 搬到, 搬, 放到, 放在, 摆到, 摆在, 推到, 拖到, 拉到, 去, 到, 移去, "
@@ -136,7 +147,7 @@ CHINESE = {
     "place left": "左边, 左侧, 左面, 左方, 左, 左手边",
     "place right": "右边, 右侧, 右面, 右方, 右, 右手边, 旁边, 边上, 身边, 身旁",
     "place middle": "中间, 正中间, 中央, 正中, 中心, 正中央, 当中, 正中心",
-    "wish": "有, 要, 想要, 出现, 喜欢, 想看, 看到, 希望有, 应该有, 一共, 总共",
+    "wish": "有, 要, 想要, 出现, 喜欢, 想看, 看到, 希望有, 应该有",
 }
 
 AT = ("at", "in", "on", "to", "into", "towards")  # with "the", before an English place
@@ -174,7 +185,7 @@ IDLE_EN = (
     "our out pair part perhaps photo picture place please quite rather re really rest s same see shade shall "
     "should show side single sitting size so some spot standing sticker still than thank thanks that the "
     "then there thing things think this time to too turn up us ve version very want we well what when where "
-    "which who will with would yes you your"
+    "which who will with won would wouldn yes you your shouldn couldn can didn doesn isn wasn aren end ends t"
 )
 IDLE_ZH = (
     "一 一下 一张 一起 上 下 不 与 个 中 串 为 也 了 于 些 从 件 份 位 位置 你 使 侧 做 停 先 全 其他 再 列 "
