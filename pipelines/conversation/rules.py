@@ -229,6 +229,9 @@ def _about(said: Clause, scene: Scene) -> int | None:
 
 def _resize(said: Clause, scene: Scene) -> list[Edit]:
     of = _about(said, scene)
+    place = said.place or (said.named[0].place if said.named else None)
+    if of is not None and "scale" in said.kinds and place in ("top", "bottom"):
+        return [Resize(of=of, to="bigger" if place == "top" else "smaller")]  # "scale the cat up"
     size = said.size or (said.named[0].size if said.named and not said.named[0].is_new else None)
     is_asked = said.kinds & {"bigger", "smaller"}
     if of is None or not (is_asked or (size is not None and not said.kinds & ADDS)):

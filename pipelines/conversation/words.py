@@ -48,9 +48,15 @@ ENGLISH = {
     ),
     "bigger": (
         "too small, too little, too tiny, bigger, larger, enlarge, grow, scale up, blow up, magnify, "
-        "increase, more space, huger, much bigger"
+        "increase, more space, huger, much bigger, so small, so tiny, so little, that small, that tiny, as small, "
+        "this small, expand, size up, up a size, a size up, sizes up, up in size, upsize, boost"
     ),
-    "smaller": "too big, too large, too huge, smaller, shrink, reduce, tinier, scale down, littler, decrease",
+    "smaller": (
+        "too big, too large, too huge, smaller, shrink, reduce, tinier, scale down, littler, decrease, so big, "
+        "so large, so huge, that big, that large, as big, as large, this big, less big, size down, down a size, "
+        "a size down, sizes down, down in size, downsize, compress, diminish"
+    ),
+    "scale": "scale, size, sized, resize",
     "big": "big, large, huge, giant, enormous, great big",
     "small": "small, little, tiny, mini",
     "background": "background, backdrop, scene, scenery, setting, place, behind",
@@ -114,9 +120,12 @@ CHINESE = {
         "更换成, 更换为, 设为, 设成, 当作, 换上, 换到, 画成, 做成, 弄成, 搞成, 改画, 改画成, 变身, 变身成, 化作, 化成"
     ),
     "inverse": "代替, 取代, 替代, 顶替, 替掉, 换掉, 替换掉, 取而代之, 顶掉",
-    "stead": "的位置, 的位置上, 的地方, 原位, 原处",
-    "total": "加到, 增加到, 增到, 增至, 添到, 补到, 补足, 凑够, 凑足, 凑到, 凑成, 加成, 一共, 总共, 共",
-    "not": "不是, 不该是, 不应该是, 并不是, 并非, 而非, 不如, 比",
+    "stead": "的位置, 的位置上, 的地方, 原位, 原处, 那里, 那儿, 所在",
+    "total": (
+        "加到, 增加到, 增到, 增至, 添到, 补到, 补足, 凑够, 凑足, 凑到, 凑成, 凑齐, 加成, 补成, 添成, 加够, 补够, "
+        "加起来, 数量, 合计, 总数, 一共, 总共, 共"
+    ),
+    "not": "不是, 不该是, 不应该是, 并不是, 并非, 而非, 不如, 比, 画错了, 画错, 搞错了, 搞错, 不对",
     "into": "成, 为, 成了",
     "move": (
         "移到, 移, 移动, 移动到, 挪到, 挪, 搬到, 搬, 放到, 放在, 摆到, 摆在, 推到, 拖到, 拉到, 去, 到, 移去, "
@@ -124,10 +133,11 @@ CHINESE = {
     ),
     "bigger": (
         "大一点, 大点, 大一些, 大些, 变大, 放大, 更大, 再大, 弄大, 加大, 扩大, 画大, 调大, 变得更大, 大一号, "
-        "长大, 增大, 太小, 太小了, 改大"
+        "长大, 增大, 太小, 太小了, 改大, 这么小, 那么小, 过小, 偏小, 有点小, 小了点, 小了, 撑大, 拉大"
     ),
     "smaller": (
-        "小一点, 小点, 小一些, 小些, 变小, 缩小, 更小, 再小, 弄小, 减小, 画小, 调小, 小一号, 太大, 太大了, 缩, 改小"
+        "小一点, 小点, 小一些, 小些, 变小, 缩小, 更小, 再小, 弄小, 减小, 画小, 调小, 小一号, 太大, 太大了, 缩, 改小, "
+        "这么大, 那么大, 过大, 偏大, 有点大, 大了点, 大了, 收小, 缩短"
     ),
     "big": "大大的, 很大的, 巨大的, 大, 大的, 巨大, 巨型, 特别大的",
     "small": "小小的, 很小的, 迷你的, 小, 小的, 迷你, 小小, 微型",
@@ -185,13 +195,13 @@ IDLE_EN = (
     "our out pair part perhaps photo picture place please quite rather re really rest s same see shade shall "
     "should show side single sitting size so some spot standing sticker still than thank thanks that the "
     "then there thing things think this time to too turn up us ve version very want we well what when where "
-    "which who will with won would wouldn yes you your shouldn couldn can didn doesn isn wasn aren end ends t"
+    "which who will with won would wouldn yes you your shouldn couldn needn can didn doesn isn wasn aren end ends t"
 )
 IDLE_ZH = (
     "一 一下 一张 一起 上 下 不 与 个 中 串 为 也 了 于 些 从 件 份 位 位置 你 使 侧 做 停 先 全 其他 再 列 "
     "别的 到 前 副 加 匹 去 又 双 变 只 可以 台 同 同样 向 吗 吧 呀 呢 和 哈 哦 啊 嘛 团 图 图片 在 地 地方 "
     "块 处 太 头 好 它的 家 对 封 将 就 希望 帮 幅 应该 座 弄 张 往 很 得 想 成 我 扇 把 拿 挂 换 搞 支 改 "
     "放 整个 方 是 更 最好 有 本 朵 束 条 来 杯 枚 架 株 样 样子 样的 根 桶 棵 滴 点 然后 片 现在 用 画 画面 "
-    "的 盆 盏 看看 着 碗 站 粒 组 给 罐 而 能 艘 色 节 行 被 觉得 角 让 试试 请 贴纸 跟 辆 边 过 还 这 道 那 部 "
+    "的 盆 盏 看看 着 碗 站 粒 组 给 罐 而 显得 看起来 看上去 能 艘 色 节 行 被 觉得 角 让 试试 请 贴纸 跟 辆 边 过 还 这 道 那 部 "
     "都 里 里面 需要 面 顶 颗 颜色 麻烦"
 )
