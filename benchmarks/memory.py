@@ -20,6 +20,7 @@ from shutil import copytree, ignore_patterns
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 
@@ -46,7 +47,8 @@ from dianjing.train import running
 from dianjing.train.finetune import preparing, task
 time.sleep(1)
 """
-EVERY_S = 0.01  # memory is looked at
+EVERY_S = 0.02  # memory is looked at
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,13 +139,12 @@ def _peak(command: list[str], journal: Path | None = None) -> float:
 
 
 def _own_bytes(pid: int) -> int:
-    """What a process has for itself: RssAnon of proc(5)."""
+    """What a process has for itself, and what of the weights' file it uses: frozen weights stay mapped from it."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:  # it has ended
+        maps = psutil.Process(pid).memory_maps()
+    except psutil.Error:  # it has ended
         return 0
-    kib = next((line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")), 0)
-    return int(kib) * 1024
+    return sum(each.rss if each.path.endswith(WEIGHTS) else each.anonymous for each in maps)
 
 
 def _main() -> None:
