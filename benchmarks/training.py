@@ -3,8 +3,8 @@
     python -m benchmarks.training --model sticker
 
 Same weights, pictures, captions, batch and precision. Their loop opens each picture, encodes it and its caption at
-every step, and updates all weights of HunyuanDiT2DModel by AdamW. Between it and ours stand loops that take over one
-thing more each. All take turns.
+every step, updates all weights of HunyuanDiT2DModel by AdamW, and averages them, as ours does (their `--use_ema`).
+Between it and ours stand loops that take over one thing more each. All take turns.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL, DDPMScheduler, HunyuanDiT2DModel
 from diffusers.models.embeddings import get_2d_rotary_pos_embed
 from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_region_for_grid
+from diffusers.training_utils import EMAModel
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -38,7 +39,8 @@ from dianjing.train.stickers import World
 from dianjing.weights.fetching import find_folder
 
 LEARNING_RATE = 1e-5
-OURS = "dianjing"
+WARM_UP = 3  # steps, in which ours is compiled
+EAGER, OURS = "dianjing, eager", "dianjing, compiled"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,7 @@ class TheirLoop:
             frozen.to(accelerator.device, dtype)
         optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=loop.fuses_optimizer or None)
         data = DataLoader(files, batch_size=batch_size, shuffle=True, drop_last=True)
+        self.average = EMAModel(model.parameters(), model_cls=type(model), model_config=model.config)
         self.model, self.optimizer, self.data = accelerator.prepare(model.train(), optimizer, data)
         self.kept = self._keep(files) if loop.caches_latents else []
         self.batches = self._forever()
@@ -123,6 +126,7 @@ class TheirLoop:
         self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.average.step(self.model.parameters())
         loss.item()  # their progress bar shows it at every step
 
     def _forever(self) -> Iterator[Any]:
@@ -181,16 +185,17 @@ class TheirLoop:
 
 
 def our_step(
-    model: str, pictures: Path, *, batch_size: int, size_px: int, folder: Path, precision: str
+    model: str, pictures: Path, *, batch_size: int, size_px: int, folder: Path, precision: str, mode: str = "none"
 ) -> Callable[[], object]:
-    """A step of this repository's own trainer, caches filled."""
+    """A step of this repository's own trainer, caches filled, in a new `folder`; mode as `run.compile` takes it."""
+    folder.mkdir()
     sets = folder / "sets.toml"
     sets.write_text(f"[[sets]]\npath = {json.dumps(str(pictures))}\n")
     config = parse_config(
         {
             "task": "finetune",
             "run": {"folder": str(folder / "run"), "total_steps": 10**9, "batch_size": batch_size,
-                    "mixed_precision": precision},
+                    "mixed_precision": precision, "compile": mode},
             "data": {"sets": str(sets), "size_px": size_px, "cache": str(folder / "cache")},
             "optimizer": {"learning_rate": LEARNING_RATE},
             "model": {"name": model, "trained": "all"},
@@ -223,14 +228,17 @@ def measure(model: str, *, batch_size: int, turns: int, pictures: int, precision
             name: TheirLoop(source, files, loop, batch_size=batch_size, accelerator=accelerator).step
             for name, loop in LOOPS.items()
         }
-        sizes = {"batch_size": batch_size, "size_px": size_px}
-        work[OURS] = our_step(model, folder / "pictures", folder=folder, precision=precision, **sizes)
+        for name, mode in {EAGER: "none", OURS: "default"}.items():
+            work[name] = our_step(
+                model, folder / "pictures", batch_size=batch_size, size_px=size_px, folder=folder / name,
+                precision=precision, mode=mode,
+            )  # fmt: skip
         clock = make_clock(accelerator.device)
         seconds: dict[str, list[float]] = {name: [] for name in work}
-        for turn in range(turns + 2):
+        for turn in range(turns + WARM_UP):
             for name, step in work.items():
                 taken, _ = timed(step, clock)
-                if turn >= 2:  # the first ones warm up
+                if turn >= WARM_UP:
                     seconds[name].append(taken)
     return {
         name: {"seconds": spread(taken), "times_ours": spread(ratios(taken, seconds[OURS]))}
@@ -252,7 +260,7 @@ def as_text(found: dict[str, dict[str, Spread]], *, batch_size: int) -> str:
 def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default="sticker", help="registry name, folder or Hub id")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=32, help="default: as the embedded model was trained")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--pictures", type=int, default=128)
     parser.add_argument(

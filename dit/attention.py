@@ -3,8 +3,9 @@
 B batch, N image tokens, L text tokens, D width, H heads, E head width.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from dianjing.dit.rope import rotate
 
 EPS = 1e-6
+FEW_SCORES = 2**15  # of a head: queries x keys
 
 
 class LayerNorm(nn.LayerNorm):
@@ -30,6 +32,26 @@ class KeyValue(NamedTuple):
 
     key: Tensor
     value: Tensor
+
+
+def trains_faster_in_float32(query: Tensor, key: Tensor) -> bool:
+    """Backwards over few scores, torch's kernel for a CPU takes up to six times as long in bfloat16 as in float32."""
+    return (
+        query.dtype == torch.bfloat16
+        and query.device.type == "cpu"
+        and torch.is_grad_enabled()
+        and query.shape[1] * key.shape[1] <= FEW_SCORES
+    )
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **settings: Any) -> Tensor:
+    """Queries (B, N, H, E), keys and values (B, L, H, E) -> (B, N, H, E); settings as the dispatcher takes them."""
+    if not trains_faster_in_float32(query, key):
+        return dispatch_attention_fn(query, key, value, attn_mask=mask, **settings)
+    mask = None if mask is None else mask.float()
+    with torch.autocast("cpu", enabled=False):
+        states = dispatch_attention_fn(query.float(), key.float(), value.float(), attn_mask=mask, **settings)
+    return states.to(query.dtype)
 
 
 class DiTAttnProcessor:
@@ -51,11 +73,11 @@ class DiTAttnProcessor:
         else:
             query, (key, value) = attn.query(hidden_states, turns), key_value
             query = query.reshape(len(key), -1, *query.shape[2:])  # the frames of a clip share its text
-        states = dispatch_attention_fn(
+        states = attend(
             query,
             key,
             value,
-            attn_mask=attention_mask,
+            attention_mask,
             backend=self._attention_backend,
             # text is on every rank, so only the image tokens' own attention is split
             parallel_config=None if attn.is_cross_attention else self._parallel_config,

@@ -5,6 +5,7 @@ A file is whole or absent. Two writers of one key write the same, so neither has
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,28 +17,57 @@ from dianjing.pipelines.media import whole_file
 from dianjing.train.checkpoints import Tensors
 
 BLOCK_BYTES = 1 << 22
+MEMORY_BYTES = 256 << 20
+
+
+class Recent:
+    """What was read last, up to a number of bytes."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes, self.bytes = limit_bytes, 0
+        self.kept: OrderedDict[str, Tensors] = OrderedDict()
+
+    def get(self, key: str) -> Tensors | None:
+        if (found := self.kept.get(key)) is not None:
+            self.kept.move_to_end(key)
+        return found
+
+    def add(self, key: str, tensors: Tensors) -> None:
+        self.kept[key] = tensors
+        self.bytes += size_of(tensors)
+        while self.bytes > self.limit_bytes:
+            self.bytes -= size_of(self.kept.popitem(last=False)[1])
+
+
+def size_of(tensors: Tensors) -> int:
+    """In bytes."""
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 class Cache:
-    """Tensors by key, one file each."""
+    """Tensors by key, one file each. What a process read last stays in its memory, too: do not change it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, memory_bytes: int = MEMORY_BYTES) -> None:
+        self.folder, self.recent = folder, Recent(memory_bytes)
 
     def __contains__(self, key: str) -> bool:
         return self._path(key).is_file()
 
     def read(self, key: str) -> Tensors:
         """Raises ValueError where the file is gone or damaged."""
+        if (found := self.recent.get(key)) is not None:
+            return found
         path = self._path(key)
         try:
-            return load_file(path)
+            found = load_file(path)
         except FileNotFoundError:
             raise ValueError(
                 f"{path} is missing: was the cache cleared during the run? Start again to refill it"
             ) from None
         except (OSError, SafetensorError) as error:
             raise ValueError(f"{path} is damaged ({error}); remove it and start again to refill it") from None
+        self.recent.add(key, found)
+        return found
 
     def write(self, key: str, tensors: Tensors) -> None:
         """Raises ValueError where the folder cannot be written."""

@@ -114,7 +114,7 @@ class Encoded:
         With "control", the latents of line art, where lines are drawn; with "clicked" (H, W), the mask of what is
         clicked on, and "strength" (), where something is.
         """
-        found = self.cache.read(self._latents_key(entry, shape, False))
+        found = dict(self.cache.read(self._latents_key(entry, shape, False)))
         if self.draws_lines:
             found["control"] = self.cache.read(self._latents_key(entry, shape, True))["latents"]
         return found

@@ -17,12 +17,15 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from dianjing.dit import Click, DiT
+from dianjing.train.caches import MEMORY_BYTES
+from dianjing.train.finetune.batches import texts_of
 from dianjing.train.finetune.controlnet import make_controlnet, predict_controlled
 from dianjing.train.finetune.encoding import ENCODERS
 from dianjing.train.finetune.held_out import split
-from dianjing.train.finetune.preparing import gather_pictures, half_of, make_plan, read_json
+from dianjing.train.finetune.preparing import gather_pictures, half_of, is_joint, make_plan, read_json
 from dianjing.train.finetune.sections import FinetuneRun
 from dianjing.train.finetune.task import film_parts, prepare_transformer, resting_dtype
+from dianjing.train.sets.gathering import Gathered
 from dianjing.train.sets.shapes import Shape, frames_of
 from dianjing.weights.fetching import find_folder
 from dianjing.weights.loading import check_folder
@@ -53,22 +56,24 @@ class Estimate:
     optimizer: int
     average: int
     activations: int
+    cache: int  # what was read from it and stays in memory
     step_s: float
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.average + self.activations
+        return self.weights + self.gradients + self.optimizer + self.average + self.activations + self.cache
 
     def lines(self) -> Iterator[str]:
         yield f"{self.trained:,} parameters are trained, {self.frozen:,} stay as they are"
-        for name in ("weights", "gradients", "optimizer", "average", "activations", "total"):
+        for name in ("weights", "gradients", "optimizer", "average", "activations", "cache", "total"):
             yield f"{name:12}{getattr(self, name) / GIB:8.2f} GiB"
 
 
 def estimate(
-    config: FinetuneRun, folder: Path, shape: Shape, *, processes: int, device: torch.device, has_clicks: bool = False
-) -> Estimate:
-    """shape: in pixels, and frames, of the largest bucket."""
+    config: FinetuneRun, folder: Path, shape: Shape, *, processes: int, device: torch.device, has_clicks: bool = False,
+    encoded: int = 0,
+) -> Estimate:  # fmt: skip
+    """shape: in pixels, and frames, of the largest bucket; encoded: bytes of all latents and text states."""
     own = DiT.load_config(folder / "transformer")
     with torch.device("meta"):
         whole = DiT.from_config({**own, **film_parts(config, own, has_clicks=has_clicks)})
@@ -100,8 +105,21 @@ def estimate(
     return Estimate(
         trained=trained, frozen=frozen, weights=4 * trained + resting * frozen, gradients=4 * trained,
         optimizer=moments, average=4 * trained, activations=int(activations),
+        cache=min(encoded, MEMORY_BYTES) if device.type == "cpu" else 0,
         step_s=config.run.accumulation * max(extrapolate(seconds, layers), min(seconds)),
     )  # fmt: skip
+
+
+def encoded_bytes(config: FinetuneRun, folder: Path, gathered: Gathered) -> int:
+    """Of latents and text states, as the cache has them."""
+    vae, transformer = (read_json(folder / part / "config.json") for part in ("vae", "transformer"))
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    pixels = sum(shape[0] * shape[1] * frames_of(shape) * len(found) for shape, found in gathered.pictures.items())
+    latents = transformer["in_channels"] * pixels // factor**2 * (1 + (config.model.trained == "controlnet"))
+    widths = ((transformer["text_len"], "cross_attention_dim"), (transformer["text_len_t5"], "cross_attention_dim_t5"))
+    texts = texts_of([entry for found in gathered.pictures.values() for entry in found])
+    states = 0 if is_joint(config) else len(texts) * sum(length * transformer[width] for length, width in widths)
+    return (latents + states) * half_of(config).itemsize
 
 
 def moment_bytes(weight: Tensor, config: FinetuneRun) -> int:
@@ -266,7 +284,11 @@ def dry_run(config: FinetuneRun) -> Iterator[str]:
     yield f"{steps} steps of {config.run.batch_size} pictures: {steps / plan.epoch_steps:.1f} times through all of them"
     largest = max(gathered.pictures, key=lambda shape: shape[0] * shape[1] * frames_of(shape))
     has_clicks = any(entry.click is not None for found in gathered.pictures.values() for entry in found)
-    found = estimate(config, folder, largest, processes=here.num_processes, device=here.device, has_clicks=has_clicks)
+    encoded = encoded_bytes(config, folder, gathered)
+    found = estimate(
+        config, folder, largest, processes=here.num_processes, device=here.device, has_clicks=has_clicks,
+        encoded=encoded,
+    )  # fmt: skip
     yield from found.lines()
     yield f"about {found.step_s:.2g} s a step, {steps * found.step_s / 60:.3g} min in all, and the time for samples"
     free = memory_of(here.device)

@@ -186,9 +186,24 @@ def test_damaged_or_missing_cache_files_are_named(tmp_path):
     assert torch.equal(cache.read("ab12")["latents"], torch.ones(2))
     (tmp_path / "ab" / "ab12.safetensors").write_bytes(b"torn")
     with pytest.raises(ValueError, match="damaged"):
-        cache.read("ab12")
+        Cache(tmp_path).read("ab12")  # as a run that has not read it yet
     with pytest.raises(ValueError, match="missing"):
         cache.read("ab13")
+
+
+def test_what_was_read_last_stays_in_memory_up_to_its_limit(tmp_path):
+    Cache(tmp_path).write("ab1", {"latents": torch.ones(25)})
+    Cache(tmp_path).write("ab2", {"latents": torch.zeros(25)})
+    Cache(tmp_path).write("ab3", {"latents": torch.zeros(1000)})
+    cache = Cache(tmp_path, memory_bytes=200)
+    first = cache.read("ab1")
+    cache.read("ab2")
+    assert cache.read("ab1") is first
+    assert cache.recent.bytes == 200
+    cache.read("ab3")  # more than the memory takes
+    assert cache.recent.bytes == 0
+    assert cache.read("ab1") is not first
+    assert torch.equal(cache.read("ab1")["latents"], torch.ones(25))
 
 
 def test_cache_that_cannot_be_written_is_named_before_weights_load(tmp_path, model, sets):

@@ -2,11 +2,22 @@
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from dianjing.dit import DiT
 from dianjing.train.__main__ import main
 from dianjing.train.finetune import planning
-from dianjing.train.finetune.planning import GIB, counted, estimate, extrapolate, noise_inputs, probe
+from dianjing.train.finetune.batches import texts_of
+from dianjing.train.finetune.planning import (
+    GIB,
+    counted,
+    encoded_bytes,
+    estimate,
+    extrapolate,
+    noise_inputs,
+    probe,
+)
+from dianjing.train.finetune.preparing import fill
 from dianjing.train.finetune.task import FILM_PARTS, prepare_transformer
 from tests.train.finetune.conftest import finetune_run
 
@@ -40,6 +51,24 @@ def test_weights_and_moments_are_counted_as_they_are(tmp_path, model, sets):
     found = estimate(adapted, model, (16, 16), processes=1, device=CPU)
     prepared = prepare_transformer(whole, adapted.model, has_films=False)
     assert found.trained == sum(p.numel() for p in prepared.parameters() if p.requires_grad)
+
+
+def test_what_reading_keeps_is_counted_on_a_cpu_up_to_its_limit(tmp_path, model, sets, monkeypatch):
+    config = finetune_run(tmp_path / "run", model=model, sets=sets)
+    config.run.folder.mkdir()
+    gathered, encoded = fill(config, Accelerator())
+    foretold = encoded_bytes(config, model, gathered)
+    for shape, found in gathered.pictures.items():
+        for entry in found:
+            encoded.picture(entry, shape)
+    for text in texts_of([entry for found in gathered.pictures.values() for entry in found]):
+        for encoder in encoded.lengths:
+            encoded.states(text, encoder)
+    assert foretold == pytest.approx(encoded.cache.recent.bytes, rel=0.1)  # which has masks, too
+    plan = {"shape": (16, 16), "processes": 1, "encoded": foretold}
+    assert estimate(config, model, **plan, device=CPU).cache == foretold
+    monkeypatch.setattr(planning, "MEMORY_BYTES", 100)
+    assert estimate(config, model, **plan, device=CPU).cache == 100
 
 
 @pytest.mark.parametrize("num_frames", [[], [3]])
