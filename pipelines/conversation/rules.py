@@ -33,7 +33,7 @@ from dianjing.pipelines.conversation.rewriting import Understood
 from dianjing.pipelines.conversation.scenes import Scene
 from dianjing.pipelines.names import Names
 
-BREAKS = re.compile(r"[,，;；.。!！?？、\n]+|\band then\b|\bthen\b|然后|并且|同时|接着|顺便|\band (?=[a-z]+\b)")
+BREAKS = re.compile(r"[,，;；.。!！?？、\n]+(?!不如)|\band then\b|\bthen\b|然后|并且|同时|接着|顺便|\band (?=[a-z]+\b)")
 ADDS = {"add", "draw", "more"}
 ACTIONS = {
     "undo",
