@@ -83,11 +83,13 @@ class ClickConditioner(nn.Module):
             self.field.start_at_nothing()
             self.taking_over.start_at_nothing()
 
-    def ways(self, click: Click, num_frames: int, *, at: Tensor) -> Tensor:
-        """What a click asks for, as `MotionField` says it at points (S, 2): (B, R, F, S, 2)."""
+    def ways(self, click: Click, sizes: Tensor, num_frames: int, *, at: Tensor) -> Tensor:
+        """What a click asks of regions of these sizes (B, R, 4), as `MotionField` says it at points (S, 2):
+        (B, R, F, S, 2).
+        """
         assert self.field is not None
-        said = (click.phrases, click.phrases_mask, click.strengths, click.masks)
-        return self.field(*said, num_frames=num_frames, at=at)
+        said = (click.phrases, click.phrases_mask, click.strengths)
+        return self.field(*said, sizes, num_frames=num_frames, at=at)
 
     @torch.no_grad()
     def with_moved(
@@ -119,7 +121,8 @@ class ClickConditioner(nn.Module):
 
     def _moved(self, click: Click, picture: Tensor, path: Path, num_frames: int) -> tuple[Moved, Tensor]:
         """A picture moved, and the ways back to it (B, R, F, P, Q, 2); on the first frame all is where it is now."""
-        ways = self.ways(click, num_frames, at=corners(SPAN, device=picture.device)).unflatten(3, (SPAN, SPAN))
+        at = corners(SPAN, device=picture.device)
+        ways = self.ways(click, path.sizes(), num_frames, at=at).unflatten(3, (SPAN, SPAN))
         ways, asked = path.on(ways), click.phrases_mask.any(dim=-1)
         moved = move(picture, path.masks.to(picture.dtype), ways, asked)
         now = path.covered.to(picture.dtype) * asked[:, :, None, None]

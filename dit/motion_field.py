@@ -14,7 +14,8 @@ WAVES = 32  # numbers that stand for a time or a strength
 TIME_SCALE, STRENGTH_SCALE = 2.0, 20.0  # frames, and picture sides a second, to radians of the fastest wave
 TURN_SCALE = 0.2  # of ways in a region's own sizes; a way of one in an eighth of a second turns by about a radian
 LEAST_SPREAD = 0.02
-SIZES = 4  # of a region: mean place and spread, (x, y) each
+SIZES = 4  # of a region: middle and spread, (x, y) each
+BEYOND = 0.002  # of a mask, on each side of what is taken for its box
 
 
 def places(rows: int, columns: int, *, device: torch.device | None = None) -> Tensor:
@@ -30,14 +31,26 @@ def corners(side: int, *, device: torch.device | None = None) -> Tensor:
 
 
 def region_sizes(masks: Tensor) -> Tensor:
-    """Mean place and spread of each mask (B, R, Y, X): (B, R, 4); the middle and nothing where it is empty."""
-    weights = masks.float().flatten(2)
-    total = weights.sum(dim=-1, keepdim=True)
-    at = places(*masks.shape[-2:], device=masks.device)
-    shares = weights / total.clamp_min(1e-6)
-    mean = torch.where(total > 0, shares @ at, 0.5)
-    spread = (shares @ at.square() - mean.square()).clamp_min(0).sqrt()
-    return torch.cat([mean, torch.where(total > 0, spread, 0.0)], dim=-1)
+    """Middle and spread of each mask (B, R, H, W): (B, R, 4); the picture's middle and nothing where it is empty.
+
+    The middle is that of its box, about which things are seen to turn: the mean place of an umbrella is in its canopy.
+    """
+    masks = masks.float()
+    size = torch.cat([_along(masks.sum(dim=-2)), _along(masks.sum(dim=-1))], dim=-1)  # middle and spread of x, and of y
+    return size[..., [0, 2, 1, 3]]
+
+
+def _along(profile: Tensor) -> Tensor:
+    """Middle and spread along one axis, of masks summed over the other one (B, R, N): (B, R, 2)."""
+    count = profile.shape[-1]
+    at = (torch.arange(count, dtype=torch.float32, device=profile.device) + 0.5) / count
+    total = profile.sum(dim=-1, keepdim=True)
+    shares = profile / total.clamp_min(1e-6)
+    below = shares.cumsum(dim=-1)
+    first, last = (below <= BEYOND).sum(dim=-1), (below < 1 - BEYOND).sum(dim=-1) + 1
+    spread = (shares @ at.square() - (shares @ at).square()).clamp_min(0).sqrt()
+    is_there = total.squeeze(-1) > 0
+    return torch.stack([torch.where(is_there, (first + last) / 2 / count, 0.5), spread * is_there], dim=-1)
 
 
 class MotionField(nn.Module):
@@ -72,18 +85,18 @@ class MotionField(nn.Module):
             layer.bias.zero_()
 
     def forward(
-        self, phrases: Tensor, mask: Tensor, strengths: Tensor, masks: Tensor, *, num_frames: int, at: Tensor
+        self, phrases: Tensor, mask: Tensor, strengths: Tensor, sizes: Tensor, *, num_frames: int, at: Tensor
     ) -> Tensor:
         """Ways (B, R, F, S, 2) from each place of `at` (S, 2) back to its origin.
 
-        phrases (B, R, M, T) with mask (B, R, M), strengths (B, R), masks (B, R, Y, X); all as in `Click`.
+        phrases (B, R, M, T) with mask (B, R, M) and strengths (B, R), as in `Click`; `region_sizes` (B, R, 4).
         """
         dtype = self.words.weight.dtype
         said = mask.to(dtype).unsqueeze(-1)
         words = self.words((phrases.to(dtype) * said).sum(dim=2) / said.sum(dim=2).clamp_min(1))  # (B, R, H)
-        sizes, strengths = region_sizes(masks), strengths.float()
+        sizes, strengths = sizes.float(), strengths.float()
         strong = torch.cat([sinusoid(strengths * STRENGTH_SCALE, WAVES), strengths.unsqueeze(-1)], dim=-1)
-        frames = torch.arange(num_frames, dtype=torch.float32, device=masks.device)
+        frames = torch.arange(num_frames, dtype=torch.float32, device=sizes.device)
         own = strengths / sizes[..., 2:].norm(dim=-1).clamp_min(LEAST_SPREAD)  # in its own sizes a second
         turned = own.unsqueeze(-1) * frames  # (B, R, F)
         late = torch.cat(

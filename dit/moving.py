@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from dianjing.dit.motion_field import corners, region_sizes
+
+FINE = 65  # points along a side among which a place is looked for
 EDGE_PX = 1  # around a mask, where an object's colours still show
 
 
@@ -41,6 +44,20 @@ class Path(NamedTuple):
     @classmethod
     def start(cls, masks: Tensor, *, span: int) -> "Path":
         return cls(masks, masks, masks.new_zeros(*masks.shape[:2], span, span, 2, dtype=torch.float32))
+
+    def sizes(self) -> Tensor:
+        """Of the regions as they are now, as `region_sizes` has them: middles come along with what is around them."""
+        middles, spreads = region_sizes(self.masks)[..., :2], region_sizes(self.covered)[..., 2:]
+        return torch.cat([self.come_to(middles), spreads], dim=-1)
+
+    def come_to(self, places: Tensor) -> Tensor:
+        """Where places of the picture (B, R, 2) are now, or the nearest that is in it."""
+        ways = rearrange(self.ways, "b r p q c -> (b r) c p q")
+        fine = F.interpolate(ways, (FINE, FINE), mode="bilinear", align_corners=True)
+        at = corners(FINE, device=ways.device)
+        off = at + rearrange(fine, "(b r) c p q -> b r (p q) c", b=len(places)) - places.unsqueeze(2)
+        nearest = off.square().sum(dim=-1).argmin(dim=-1)  # (B, R)
+        return at[nearest] - off.take_along_dim(nearest[..., None, None], dim=2).squeeze(2)
 
     def on(self, ways: Tensor) -> Tensor:
         """Ways back to now (B, R, F, P, Q, 2), made into ways back to the picture."""

@@ -22,7 +22,7 @@ from transformers import (
 
 from dianjing.dit import Click, DiT
 from dianjing.dit.click import SPAN
-from dianjing.dit.motion_field import places
+from dianjing.dit.motion_field import places, region_sizes
 from dianjing.dit.moving import Path as MotionPath
 from dianjing.train import objectives
 from dianjing.train.clicks import CLICK_KEYS, make_click
@@ -170,7 +170,7 @@ class TextToImageTask(Task):
             click = self._click(batch, batch["images"][:, 0], latents[:, :, 0], num_frames=latents.shape[2])
         metrics: dict[str, Tensor] = {}
         if "ways_back" in batch:
-            metrics["ways_back"] = self._error_of_ways(click, batch["ways_back"])
+            metrics["ways_back"] = self._error_of_ways(click, batch[CLICK_KEYS[0]], batch["ways_back"])
         if self.trained == "field":
             return {"loss": metrics["ways_back"], **metrics}
         noisy = self.noising.noisy(latents, noise["latents"], timestep)
@@ -180,12 +180,12 @@ class TextToImageTask(Task):
         metrics |= {"loss": (errors * self.noising.weight(timestep)).mean(), "v_error": errors.mean()}
         return metrics | {"loss": metrics["loss"] + self.objective.ways * metrics.get("ways_back", 0)}
 
-    def _error_of_ways(self, click: Click | None, truth: Tensor) -> Tensor:
+    def _error_of_ways(self, click: Click | None, masks: Tensor, truth: Tensor) -> Tensor:
         conditioner = self.transformer.click
         assert click is not None
         assert conditioner is not None
         at = places(*truth.shape[3:5], device=truth.device)
-        return error_of_ways(conditioner.ways(click, truth.shape[2], at=at), truth)
+        return error_of_ways(conditioner.ways(click, region_sizes(masks), truth.shape[2], at=at), truth)
 
     def _click(self, batch: Batch, pictures: Tensor, first_frame: Tensor, *, num_frames: int) -> Click:
         """What the tensors of CLICK_KEYS ask of pictures uint8 (B, H, W, 3), whose latents are first_frame."""

@@ -10,7 +10,7 @@ WORDS = torch.eye(8)[:2, None]  # two phrases of one token
 
 def asked(phrase=0, *, strength=0.5, mask=None):
     mask = torch.ones(1, 1, ROWS, COLUMNS) if mask is None else mask
-    return WORDS[phrase].view(1, 1, 1, 8), torch.ones(1, 1, 1), torch.tensor([[strength]]), mask
+    return WORDS[phrase].view(1, 1, 1, 8), torch.ones(1, 1, 1), torch.tensor([[strength]]), region_sizes(mask)
 
 
 @torch.no_grad()
@@ -40,6 +40,14 @@ def test_sizes_of_a_region_are_its_middle_and_spread():
     middle_and_spread = region_sizes(mask)[0]
     torch.testing.assert_close(middle_and_spread[0], torch.tensor([7 / 8, 0.5, 0.5 / 8, 0.5 / 4]))
     torch.testing.assert_close(middle_and_spread[1], torch.tensor([0.5, 0.5, 0.0, 0.0]))
+
+
+def test_middle_of_a_region_is_that_of_its_box_whatever_its_shape_and_a_stray_pixel():
+    umbrella = torch.zeros(1, 1, 64, 64)
+    umbrella[..., 4:24, 10:60] = 1
+    umbrella[..., 24:54, 33:37] = 1
+    umbrella[..., 62, 62] = 1
+    torch.testing.assert_close(region_sizes(umbrella)[0, 0, :2], torch.tensor([35.0, 29.0]) / 64)
 
 
 def test_it_learns_a_shift_and_a_turn_by_their_phrases_for_strengths_and_places_never_seen():

@@ -89,3 +89,17 @@ def test_a_path_of_two_ways_is_their_sum_and_the_picture_is_cut_from_once(scene)
     expected = torch.full_like(picture, 0.5)
     expected[:, :, 4:7, 9:12] = picture[:, :, 6:9, 4:7]
     torch.testing.assert_close(moved.frames[:, 1], expected, atol=1e-4, rtol=0)
+
+
+def test_middles_of_regions_come_along_with_a_quarter_turn_and_spreads_are_those_of_now():
+    away = corners(SPAN) - 0.5
+    back = torch.stack([away[:, 1], -away[:, 0]], dim=-1) - away
+    before = torch.zeros(1, 1, SIDE, SIDE)
+    before[..., 6:8, 2:6] = 1  # lies
+    now = before.rot90(-1, dims=(-2, -1))  # stands
+    path = Path(before, now, back.view(1, 1, SPAN, SPAN, 2))
+    x, y = 4 / SIDE, 7 / SIDE
+    lying, standing = Path.start(before, span=SPAN).sizes()[0, 0], path.sizes()[0, 0]
+    torch.testing.assert_close(lying[:2], torch.tensor([x, y]))
+    torch.testing.assert_close(standing[:2], torch.tensor([1 - y, x]), atol=0.01, rtol=0)
+    torch.testing.assert_close(standing[2:], lying[2:].flip(0))
