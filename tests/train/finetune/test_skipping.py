@@ -21,8 +21,8 @@ def damage(job, step, row):
 
 def test_damaged_picture_is_left_out_written_down_and_another_takes_its_place(tmp_path, model, sets, capsys):
     config = finetune_run(tmp_path / "run", model=model, sets=sets, changes={"data": {"drop_limit": 0.2}})
-    job = prepared(config)
-    whole = job.batches[0]["latents"]
+    whole = prepared(config).batches[0]["latents"]
+    job = prepared(config)  # which has read nothing yet: what it has read it keeps
     name = damage(job, 0, 1)
     batch = job.batches[0]
     assert torch.equal(batch["latents"][0], whole[0])
