@@ -40,7 +40,8 @@ from dianjing.weights.fetching import find_folder
 
 LEARNING_RATE = 1e-5
 WARM_UP = 3  # steps, in which ours is compiled
-EAGER, OURS = "dianjing, eager", "dianjing, compiled"
+EAGER, BLOCKS, OURS = "dianjing, eager", "dianjing, blocks compiled", "dianjing, compiled whole"
+COMPILED = {EAGER: ("none", False), BLOCKS: ("default", False), OURS: ("default", True)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +186,15 @@ class TheirLoop:
 
 
 def our_step(
-    model: str, pictures: Path, *, batch_size: int, size_px: int, folder: Path, precision: str, mode: str = "none"
+    model: str,
+    pictures: Path,
+    *,
+    batch_size: int,
+    size_px: int,
+    folder: Path,
+    precision: str,
+    mode: str,
+    is_whole: bool,
 ) -> Callable[[], object]:
     """A step of this repository's own trainer, caches filled, in a new `folder`; mode as `run.compile` takes it."""
     folder.mkdir()
@@ -198,7 +207,7 @@ def our_step(
                     "mixed_precision": precision, "compile": mode},
             "data": {"sets": str(sets), "size_px": size_px, "cache": str(folder / "cache")},
             "optimizer": {"learning_rate": LEARNING_RATE},
-            "model": {"name": model, "trained": "all"},
+            "model": {"name": model, "trained": "all", "compile_whole": is_whole},
             "objective": {"timesteps": "uniform"},
         }
     )  # fmt: skip
@@ -228,10 +237,10 @@ def measure(model: str, *, batch_size: int, turns: int, pictures: int, precision
             name: TheirLoop(source, files, loop, batch_size=batch_size, accelerator=accelerator).step
             for name, loop in LOOPS.items()
         }
-        for name, mode in {EAGER: "none", OURS: "default"}.items():
+        for name, (mode, is_whole) in COMPILED.items():
             work[name] = our_step(
                 model, folder / "pictures", batch_size=batch_size, size_px=size_px, folder=folder / name,
-                precision=precision, mode=mode,
+                precision=precision, mode=mode, is_whole=is_whole,
             )  # fmt: skip
         clock = make_clock(accelerator.device)
         seconds: dict[str, list[float]] = {name: [] for name in work}

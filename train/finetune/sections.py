@@ -40,6 +40,7 @@ class FinetuneModel(Section):
     lora: LoraSection = LoraSection()
     recompute_every: int = Field(default=0, ge=0)  # gradient checkpointing: 0 no block, 1 every one, 2 every other
     attention_backend: str | None = None
+    compile_whole: bool = False  # where run.compile says so: the transformer in one piece, not block by block
 
     @model_validator(mode="after")
     def _check(self) -> "FinetuneModel":

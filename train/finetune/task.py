@@ -142,7 +142,10 @@ class FinetuneTask(Task):
         self.noising = self.noising.to(device)
 
     def compile_parts(self, mode: str) -> None:
-        self.transformer.compile_repeated_blocks(mode=mode)
+        if self.config.model.compile_whole:
+            self.transformer.compile(mode=mode)
+        else:
+            self.transformer.compile_repeated_blocks(mode=mode)
 
     def draw(self, bucket: Bucket, generator: torch.Generator) -> Batch:
         device, rows = generator.device, bucket.layout.global_batch

@@ -1,6 +1,7 @@
 """Fine-tuning, tiny: from files and caches to a LoRA or a folder that pipelines load."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -178,6 +179,23 @@ def test_another_picture_under_the_same_name_is_encoded_anew(tmp_path, model, se
     after = prepared(finetune_run(tmp_path / "second", model=model, sets=sets)).batches
     differs = [not torch.equal(before[step]["latents"], after[step]["latents"]) for step in range(5)]
     assert sum(differs) == 1
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch compiles with a C++ compiler")
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_compiled_training_is_that_of_the_plain_model(tmp_path, model, sets, is_whole):
+    changes = {"model": {"trained": "all", "compile_whole": is_whole}}
+    jobs = [prepared(finetune_run(tmp_path / name, model=model, sets=sets, changes=changes)) for name in "ab"]
+    jobs[1].task.compile_parts("default")
+    losses, gradients = [], []
+    for job in jobs:
+        noise = job.task.draw(job.batches.plan.at(0), torch.Generator().manual_seed(0))
+        loss = job.task(job.batches[0], noise)["loss"]
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append(torch.cat([p.grad.flatten() for p in job.task.parameters() if p.grad is not None]))
+    torch.testing.assert_close(*losses)
+    assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[0].norm()
 
 
 def test_damaged_or_missing_cache_files_are_named(tmp_path):
