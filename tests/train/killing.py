@@ -14,7 +14,7 @@ from pathlib import Path
 from dianjing.train.running import train
 from tests.train.conftest import TinyWorld, autoencoder_run
 
-STEPS = 120
+STEPS = 300
 LONGEST_S = 0.9  # that a run lives, where the machine is quick
 LONGEST = 2.0  # of the time to a first checkpoint, where it is not
 
