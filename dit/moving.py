@@ -51,7 +51,7 @@ class Path(NamedTuple):
         return torch.cat([self.come_to(middles), spreads], dim=-1)
 
     def come_to(self, places: Tensor) -> Tensor:
-        """Where places of the picture (B, R, 2) are now, or the nearest that is in it."""
+        """Where places of the picture (B, R, 2) are now; beyond its border as if they went on with what is at it."""
         ways = rearrange(self.ways, "b r p q c -> (b r) c p q")
         fine = F.interpolate(ways, (FINE, FINE), mode="bilinear", align_corners=True)
         at = corners(FINE, device=ways.device)
