@@ -3,8 +3,9 @@
     python -m benchmarks.memory --layers 8
 
 A transformer of 16 heads of 88 with random weights stands in for the embedded model's. Each row is a run of its own
-process: its peak, without what the libraries take by themselves and without pages of the weights' file, which the
-system takes back when it needs them; and the planner's figure for the same config.
+process: its peak, without what the libraries take by themselves; and the planner's figure for the same config. Of the
+weights' file count the pages that steps read, as those of frozen float32 weights; what only loading reads does not,
+since the system takes it back when it needs it.
 """
 
 import argparse
@@ -130,21 +131,22 @@ def _peak(command: list[str], journal: Path | None = None) -> float:
     """
     process, peak = subprocess.Popen(command, stdout=subprocess.DEVNULL), 0
     while process.poll() is None:
-        if journal is None or not (journal.is_file() and f'"step": {STEPS}' in journal.read_text()):
-            peak = max(peak, _own_bytes(process.pid))
+        written = journal.read_text() if journal is not None and journal.is_file() else ""
+        if f'"step": {STEPS}' not in written:
+            peak = max(peak, _own_bytes(process.pid, has_loaded=bool(written)))
         time.sleep(EVERY_S)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     return peak / GIB
 
 
-def _own_bytes(pid: int) -> int:
-    """What a process has for itself, and what of the weights' file it uses: frozen weights stay mapped from it."""
+def _own_bytes(pid: int, *, has_loaded: bool) -> int:
+    """What a process has for itself and, once it has loaded, what it has of the weights' file."""
     try:
         maps = psutil.Process(pid).memory_maps()
     except psutil.Error:  # it has ended
         return 0
-    return sum(each.rss if each.path.endswith(WEIGHTS) else each.anonymous for each in maps)
+    return sum(each.rss if has_loaded and each.path.endswith(WEIGHTS) else each.anonymous for each in maps)
 
 
 def _main() -> None:
