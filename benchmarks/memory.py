@@ -1,6 +1,6 @@
 """Peak memory of fine-tuning at the width of Hunyuan-DiT, beside what --dry-run says that it needs.
 
-    python -m benchmarks.memory --layers 8
+    python -m benchmarks.memory --layers 8 --sizes-px 64 256
 
 A transformer of 16 heads of 88 with random weights stands in for the embedded model's. Each row is a run of its own
 process: its peak, without what the libraries take by themselves; and the planner's figure for the same config. Of the
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copytree, ignore_patterns
@@ -33,7 +33,6 @@ from dianjing.weights.fetching import find_folder
 
 WIDE = {"num_attention_heads": 16, "attention_head_dim": 88, "hidden_size": 1408}
 PICTURES_ALONE = {"use_motion_blocks": False, "use_motion_field": False, "max_regions": 0}  # as the published one
-SIZE_PX = 64
 STEPS = 3
 ROWS: dict[str, dict[str, Any]] = {
     "all": {"model": {"trained": "all"}},
@@ -73,19 +72,19 @@ def write_model(folder: Path, *, layers: int) -> None:
     DiT.from_config({**config, **WIDE, **PICTURES_ALONE, "num_layers": layers}).save_pretrained(folder / "transformer")
 
 
-def write_pictures(folder: Path, count: int = 16) -> None:
+def write_pictures(folder: Path, *, size_px: int, count: int = 16) -> None:
     folder.mkdir()
     for index in range(count):
-        levels = np.random.default_rng(index).integers(0, 256, (SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+        levels = np.random.default_rng(index).integers(0, 256, (size_px, size_px, 3), dtype=np.uint8)
         Image.fromarray(levels).save(folder / f"{index}.png")
         (folder / f"{index}.txt").write_text("a cat on the grass", encoding="utf-8")
 
 
-def settings(place: Path, row: Mapping[str, Any], *, name: str, batch_size: int) -> dict[str, Any]:
+def settings(place: Path, row: Mapping[str, Any], *, name: str, batch_size: int, size_px: int) -> dict[str, Any]:
     tree: dict[str, Any] = {
         "task": "finetune",
         "run": {"folder": str(place / name), "total_steps": STEPS, "batch_size": batch_size, "log_every": 1},
-        "data": {"sets": str(place / "sets.toml"), "size_px": SIZE_PX, "cache": str(place / "cache")},
+        "data": {"sets": str(place / "sets.toml"), "size_px": size_px, "cache": str(place / "cache")},
         "optimizer": {"learning_rate": 1e-5},
         "model": {"name": str(place / "model")},
         "samples": {"prompts": ["a cat on the grass"], "steps": 1},
@@ -95,20 +94,25 @@ def settings(place: Path, row: Mapping[str, Any], *, name: str, batch_size: int)
     return tree
 
 
-def measure(*, layers: int, batch_size: int) -> Iterator[tuple[str, Found]]:
+def measure(*, layers: int, batch_size: int, sizes_px: Sequence[int]) -> Iterator[tuple[str, int, Found]]:
+    """What is trained, at what size, and its memory."""
     empty = _peak([sys.executable, "-c", EMPTY])
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        write_model(place / "model", layers=layers)
-        write_pictures(place / "pictures")
-        (place / "sets.toml").write_text('[[sets]]\npath = "pictures"\n')
-        for name, row in ROWS.items():
-            tree = settings(place, row, name=name.replace(", ", "-"), batch_size=batch_size)
-            config = parse_config(tree)
-            assert isinstance(config, FinetuneRun)
-            shape = (SIZE_PX, SIZE_PX)
-            planned = estimate(config, place / "model", shape, processes=1, device=torch.device("cpu")).total / GIB
-            yield name, Found(planned=planned, measured=_peak_of_run(place, tree) - empty)
+    for size_px in sizes_px:
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder)
+            write_model(place / "model", layers=layers)
+            write_pictures(place / "pictures", size_px=size_px)
+            (place / "sets.toml").write_text('[[sets]]\npath = "pictures"\n')
+            for name, row in ROWS.items():
+                tree = settings(place, row, name=name.replace(", ", "-"), batch_size=batch_size, size_px=size_px)
+                planned = _plan(tree, place / "model", (size_px, size_px))
+                yield name, size_px, Found(planned=planned, measured=_peak_of_run(place, tree) - empty)
+
+
+def _plan(tree: Mapping[str, Any], model: Path, shape: tuple[int, int]) -> float:
+    config = parse_config(tree)
+    assert isinstance(config, FinetuneRun)
+    return estimate(config, model, shape, processes=1, device=torch.device("cpu")).total / GIB
 
 
 def _peak_of_run(place: Path, tree: Mapping[str, Any]) -> float:
@@ -152,11 +156,12 @@ def _own_bytes(pid: int, *, has_loaded: bool) -> int:
 def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--sizes-px", type=int, nargs="+", default=[64, 256])
     given = parser.parse_args()
-    print("| trained | planned | measured | |\n|---|---|---|---|")
-    for name, found in measure(layers=given.layers, batch_size=given.batch):
-        print(f"| {name} | {found.planned:.2f} GiB | {found.measured:.2f} GiB | {found.ratio:.2f} |", flush=True)
+    print("| trained | px | planned | measured | |\n|---|---|---|---|---|")
+    for name, px, found in measure(layers=given.layers, batch_size=given.batch, sizes_px=given.sizes_px):
+        print(f"| {name} | {px} | {found.planned:.2f} GiB | {found.measured:.2f} GiB | {found.ratio:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -67,10 +67,12 @@ def start(config: Run) -> Accelerator:
     check_launch(config)
     deepspeed = zero.plugin_for(config.optimizer.max_grad_norm)
     run.folder.mkdir(parents=True, exist_ok=True)
+    ddp = DistributedDataParallelKwargs(
+        find_unused_parameters=has_unused_weights(config), gradient_as_bucket_view=True
+    )  # fmt: skip
     accelerator = Accelerator(
         mixed_precision=run.mixed_precision, deepspeed_plugin=deepspeed,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=has_unused_weights(config))],
-        log_with=list(run.trackers) or None, project_dir=run.folder,
+        kwargs_handlers=[ddp], log_with=list(run.trackers) or None, project_dir=run.folder,
     )  # fmt: skip
     zero.check_processes(accelerator)
     return accelerator

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from dianjing import TextToImagePipeline
 from dianjing.pipelines.line_art import line_art
-from dianjing.train.finetune import planning
+from dianjing.train.finetune import planning, probing
 from dianjing.train.finetune.controlnet import make_controlnet
 from dianjing.train.loop import Outcome
 from dianjing.train.running import train
@@ -106,10 +106,10 @@ def test_transformer_with_an_odd_number_of_blocks_is_refused(model):
 def test_plan_of_a_controlnet_is_right_to_the_byte(tmp_path, model, sets):
     config = finetune_run(tmp_path, model=model, sets=sets, changes=CONTROLNET)
     saved = [
-        planning.probe(config, model, settings_of(model) | {"num_layers": n}, (16, 16), rows=2, device=CPU).saved_bytes
-        for n in (*planning.CONTROLNET_SIZES, 10)
+        probing.probe(config, model, settings_of(model) | {"num_layers": n}, (16, 16), rows=2, device=CPU).saved_bytes
+        for n in (*probing.CONTROLNET_SIZES, 10)
     ]
-    assert planning.extrapolate(saved[:2], 10) == saved[2]
+    assert probing.extrapolate(saved[:2], 10) == saved[2]
     found = planning.estimate(config, model, (16, 16), processes=1, device=CPU)
     task = prepared(config).task
     assert found.trained == sum(p.numel() for p in task.parameters() if p.requires_grad)

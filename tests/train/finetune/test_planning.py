@@ -8,16 +8,9 @@ from dianjing.dit import DiT
 from dianjing.train.__main__ import main
 from dianjing.train.finetune import planning
 from dianjing.train.finetune.batches import texts_of
-from dianjing.train.finetune.planning import (
-    GIB,
-    counted,
-    encoded_bytes,
-    estimate,
-    extrapolate,
-    noise_inputs,
-    probe,
-)
+from dianjing.train.finetune.planning import GIB, encoded_bytes, estimate
 from dianjing.train.finetune.preparing import fill
+from dianjing.train.finetune.probing import counted, extrapolate, noise_inputs, probe
 from dianjing.train.finetune.task import FILM_PARTS, prepare_transformer
 from tests.train.finetune.conftest import finetune_run
 
@@ -51,6 +44,47 @@ def test_weights_and_moments_are_counted_as_they_are(tmp_path, model, sets):
     found = estimate(adapted, model, (16, 16), processes=1, device=CPU)
     prepared = prepare_transformer(whole, adapted.model, has_films=False)
     assert found.trained == sum(p.numel() for p in prepared.parameters() if p.requires_grad)
+
+
+def test_gradients_are_counted_beside_activations_only_where_both_are_there(tmp_path, model, sets):
+    found = {}
+    for name, changes in {
+        "at once": {}, "in parts": {"run": {"accumulation": 2}}, "computed twice": {"model": {"recompute_every": 1}},
+    }.items():  # fmt: skip
+        changes = {**changes, "model": {"trained": "all", **changes.get("model", {})}}
+        config = finetune_run(tmp_path, model=model, sets=sets, changes=changes)
+        plan = estimate(config, model, (16, 16), processes=1, device=CPU)
+        resting = plan.weights + plan.optimizer + plan.average
+        found[name] = plan.total - resting, plan.gradients, plan.activations
+    passing, gradients, activations = found.pop("at once")
+    assert passing == max(gradients, activations)
+    for passing, gradients, activations in found.values():
+        assert passing == gradients + activations
+
+
+@pytest.mark.parametrize(
+    ("launch", "weights", "gradients", "optimizer"),
+    [
+        ({}, 4, 4, 8),
+        ({"ACCELERATE_USE_FSDP": "true"}, 1, 1, 2),
+        (
+            {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"},
+            4,
+            1,
+            3,
+        ),  # and a copy of weights
+        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}, 4, 4, 3),
+    ],
+)
+def test_plan_for_four_devices_spreads_what_the_launch_spreads(
+    tmp_path, model, sets, monkeypatch, launch, weights, gradients, optimizer
+):
+    for name, value in launch.items():
+        monkeypatch.setenv(name, value)
+    config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": {"trained": "all"}}, batch_size=4)
+    found = estimate(config, model, (16, 16), processes=4, device=CPU)
+    per_parameter = [each / found.trained for each in (found.weights, found.gradients, found.optimizer, found.average)]
+    assert per_parameter == pytest.approx([weights, gradients, optimizer, weights], abs=0.01)
 
 
 def test_what_reading_keeps_is_counted_on_a_cpu_up_to_its_limit(tmp_path, model, sets, monkeypatch):
