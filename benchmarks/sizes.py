@@ -87,7 +87,7 @@ def sticker() -> Size:
     if folder is None:
         transformer, weights = recipe_transformer(), "random"
     else:
-        transformer, weights = DiT.from_pretrained(folder / "transformer", torch_dtype=torch.float32), "trained"
+        transformer, weights = DiT.from_pretrained(folder / "transformer", dtype=torch.float32), "trained"
     state = transformer.state_dict()
     config = {name: transformer.config[name] for name in _known_keys()}
     if not config["learn_sigma"]:

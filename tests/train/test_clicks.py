@@ -74,7 +74,7 @@ def test_training_film_alone_leaves_the_picture_model_as_it_is(tmp_path, picture
     tree["model"]["trained"] = "film"
     tree["data"]["buckets"] = tree["data"]["buckets"][1:]
     train(parse_config(tree), TinyWorld(), resume="auto", wants_stop=never)
-    before = DiT.from_pretrained(pictures / "transformer", torch_dtype=torch.float32).state_dict()
+    before = DiT.from_pretrained(pictures / "transformer", dtype=torch.float32).state_dict()
     after = DiT.from_pretrained(tmp_path / "film" / "export" / "transformer").state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert any(weight.abs().max() > 0 for name, weight in after.items() if name.endswith("attn1.to_out.0.weight"))

@@ -146,7 +146,7 @@ class Encoded:
         return [piece for piece in share.of(every) if not self._has(piece)]
 
     def load_vae(self, device: torch.device) -> AutoencoderKL:
-        return AutoencoderKL.from_pretrained(self.folder / "vae", torch_dtype=self.dtype).to(device)
+        return AutoencoderKL.from_pretrained(self.folder / "vae", dtype=self.dtype).to(device)
 
     @torch.no_grad()
     def write_latents(self, vae: AutoencoderKL, piece: Piece) -> None:

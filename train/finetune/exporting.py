@@ -19,11 +19,11 @@ def export_pipeline(
 ) -> None:
     """The model's whole folder, with what was trained in place of its own."""
     parts = {name: nn.Module.to(deepcopy(part), dtype) for name, part in trained.items()}
-    pipe = TextToImagePipeline.from_pretrained(base, **parts, torch_dtype=dtype)
+    pipe = TextToImagePipeline.from_pretrained(base, **parts, dtype=dtype)
     pipe.scheduler = scheduler
     pipe.save_pretrained(folder)
     for name, part in parts.items():
-        again = type(part).from_pretrained(folder / name, torch_dtype=dtype)
+        again = type(part).from_pretrained(folder / name, dtype=dtype)
         _check_same(again, part)
 
 
@@ -45,7 +45,7 @@ def export_controlnet(
     part = nn.Module.to(deepcopy(controlnet), dtype)
     part.save_pretrained(folder)
     scheduler.save_pretrained(folder / "scheduler")
-    _check_same(HunyuanDiT2DControlNetModel.from_pretrained(folder, torch_dtype=dtype), part)
+    _check_same(HunyuanDiT2DControlNetModel.from_pretrained(folder, dtype=dtype), part)
 
 
 def _check_same(again: nn.Module, written: nn.Module) -> None:

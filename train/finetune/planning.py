@@ -1,7 +1,7 @@
 """What a fine-tuning will need, before any weights load."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,8 @@ def estimate(
     """shape: in pixels, and frames, of the largest bucket; encoded: bytes of all latents and text states."""
     settings, parts = empty_parts(config, folder, has_clicks=has_clicks)
     weights = [p for part in parts for p in part.parameters()]
-    trained = sum(p.numel() for p in weights if p.requires_grad)
-    frozen = sum(p.numel() for p in weights) - trained
+    trained, frozen = numbers(weights)
+    block = max((numbers(block.parameters()) for block in parts[0].blocks), key=sum)
     moments = sum(p.numel() * moment_bytes(p, config) for p in weights if p.requires_grad)
     resting = resting_dtype(config.model, half_of(config)).itemsize
     accumulation, is_cpu = config.run.accumulation, device.type == "cpu"
@@ -78,13 +78,23 @@ def estimate(
     whole = foretell(config, folder, settings, shape, rows=rows, device=device)
     shares = shares_of(processes)
     return Estimate(
-        trained=trained, frozen=frozen, weights=int((4 * trained + resting * frozen) * shares.weights),
-        gradients=int(4 * trained * shares.gradients),
-        optimizer=int((moments + 4 * trained * shares.copies) * shares.moments),
-        average=int(4 * trained * shares.weights), activations=whole.saved_bytes * (HEAP if is_cpu else 1),
+        trained=trained, frozen=frozen,
+        weights=int(shares.weights * (4 * trained + resting * frozen))
+        + shares.whole_blocks * (4 * block[0] + resting * block[1]),
+        gradients=int(shares.gradients * 4 * trained) + shares.whole_blocks * 4 * block[0],
+        optimizer=int(shares.moments * (moments + shares.copies * 4 * trained)),
+        average=int(shares.weights * 4 * trained), activations=whole.saved_bytes * (HEAP if is_cpu else 1),
         cache=min(encoded, MEMORY_BYTES) if is_cpu else 0,
         overlaps=accumulation > 1 or bool(config.model.recompute_every), step_s=accumulation * whole.seconds,
     )  # fmt: skip
+
+
+def numbers(weights: Iterable[Tensor]) -> tuple[int, int]:
+    """How many are trained, and how many stay."""
+    sizes = [(p.numel(), p.requires_grad) for p in weights]
+    return sum(size for size, is_trained in sizes if is_trained), sum(
+        size for size, is_trained in sizes if not is_trained
+    )
 
 
 def empty_parts(config: FinetuneRun, folder: Path, *, has_clicks: bool) -> tuple[dict[str, Any], list[nn.Module]]:
@@ -106,13 +116,14 @@ class Shares:
     gradients: float = 1.0
     moments: float = 1.0
     copies: int = 0  # of the weights, beside the moments
+    whole_blocks: int = 0  # there at a time: the one in use, and the next on its way
 
 
 def shares_of(processes: int) -> Shares:
     """As `accelerate launch` was asked to spread them."""
     part = 1 / processes
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        return Shares(weights=part, gradients=part, moments=part)
+        return Shares(weights=part, gradients=part, moments=part, whole_blocks=2)
     if zero.is_launched():
         stage = int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
         return Shares(gradients=part if stage > 1 else 1.0, moments=part, copies=1)

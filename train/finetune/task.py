@@ -123,7 +123,7 @@ class FinetuneTask(Task):
         dtype = resting_dtype(config.model, half)
         own = DiT.load_config(folder / "transformer")
         time = film_parts(config, own, has_clicks=has_clicks)
-        transformer = DiT.from_pretrained(folder / "transformer", torch_dtype=dtype, **time)
+        transformer = DiT.from_pretrained(folder / "transformer", dtype=dtype, **time)
         self.transformer = prepare_transformer(transformer, config.model, has_films=bool(config.data.num_frames))
         self.text_encoders = nn.ModuleDict()
         if config.model.text_encoders == "joint":

@@ -66,7 +66,6 @@ def test_gradients_are_counted_beside_activations_only_where_both_are_there(tmp_
     ("launch", "weights", "gradients", "optimizer"),
     [
         ({}, 4, 4, 8),
-        ({"ACCELERATE_USE_FSDP": "true"}, 1, 1, 2),
         (
             {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"},
             4,
@@ -85,6 +84,17 @@ def test_plan_for_four_devices_spreads_what_the_launch_spreads(
     found = estimate(config, model, (16, 16), processes=4, device=CPU)
     per_parameter = [each / found.trained for each in (found.weights, found.gradients, found.optimizer, found.average)]
     assert per_parameter == pytest.approx([weights, gradients, optimizer, weights], abs=0.01)
+
+
+def test_plan_for_sharded_weights_has_two_blocks_whole(tmp_path, model, sets, monkeypatch):
+    config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": {"trained": "all"}}, batch_size=4)
+    one = estimate(config, model, (16, 16), processes=1, device=CPU)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    four = estimate(config, model, (16, 16), processes=4, device=CPU)
+    block = max(sum(p.nbytes for p in b.parameters()) for b in DiT.from_pretrained(model / "transformer").blocks)
+    assert four.weights == one.weights // 4 + 2 * block
+    assert four.gradients == one.gradients // 4 + 2 * block
+    assert (four.optimizer, four.average) == (one.optimizer // 4, one.average // 4)
 
 
 def test_what_reading_keeps_is_counted_on_a_cpu_up_to_its_limit(tmp_path, model, sets, monkeypatch):
