@@ -1,7 +1,7 @@
 """What a fine-tuning will need, before any weights load."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def estimate(
     settings, parts = empty_parts(config, folder, has_clicks=has_clicks)
     weights = [p for part in parts for p in part.parameters()]
     trained, frozen = numbers(weights)
-    block = max((numbers(block.parameters()) for block in parts[0].blocks), key=sum)
+    block_trained, block_frozen = max((numbers(list(block.parameters())) for block in parts[0].blocks), key=sum)
     moments = sum(p.numel() * moment_bytes(p, config) for p in weights if p.requires_grad)
     resting = resting_dtype(config.model, half_of(config)).itemsize
     accumulation, is_cpu = config.run.accumulation, device.type == "cpu"
@@ -80,8 +80,8 @@ def estimate(
     return Estimate(
         trained=trained, frozen=frozen,
         weights=int(shares.weights * (4 * trained + resting * frozen))
-        + shares.whole_blocks * (4 * block[0] + resting * block[1]),
-        gradients=int(shares.gradients * 4 * trained) + shares.whole_blocks * 4 * block[0],
+        + shares.whole_blocks * (4 * block_trained + resting * block_frozen),
+        gradients=int(shares.gradients * 4 * trained) + shares.whole_blocks * 4 * block_trained,
         optimizer=int(shares.moments * (moments + shares.copies * 4 * trained)),
         average=int(shares.weights * 4 * trained), activations=whole.saved_bytes * (HEAP if is_cpu else 1),
         cache=min(encoded, MEMORY_BYTES) if is_cpu else 0,
@@ -89,12 +89,10 @@ def estimate(
     )  # fmt: skip
 
 
-def numbers(weights: Iterable[Tensor]) -> tuple[int, int]:
+def numbers(weights: Sequence[Tensor]) -> tuple[int, int]:
     """How many are trained, and how many stay."""
-    sizes = [(p.numel(), p.requires_grad) for p in weights]
-    return sum(size for size, is_trained in sizes if is_trained), sum(
-        size for size, is_trained in sizes if not is_trained
-    )
+    trained = sum(p.numel() for p in weights if p.requires_grad)
+    return trained, sum(p.numel() for p in weights) - trained
 
 
 def empty_parts(config: FinetuneRun, folder: Path, *, has_clicks: bool) -> tuple[dict[str, Any], list[nn.Module]]:
