@@ -12,7 +12,7 @@ from dianjing import ImageToVideoPipeline, TextToVideoPipeline
 from dianjing.dit import DiT
 from dianjing.pipelines.film_media import save_film
 from dianjing.pipelines.media import Record
-from dianjing.train.finetune import planning
+from dianjing.train.finetune import planning, probing
 from dianjing.train.finetune.clicking import click_draw
 from dianjing.train.finetune.sections import FinetuneObjective
 from dianjing.train.loop import Outcome
@@ -186,9 +186,9 @@ def test_plan_of_films_is_right_to_the_byte(tmp_path, model, only_films):
     own = dict(DiT.from_config(DiT.load_config(model / "transformer")).config)
     settings = own | {"use_motion_blocks": True, "max_regions": 1}
     saved = [
-        planning.probe(config, model, settings | {"num_layers": n}, (16, 16, 3), rows=2, device=CPU).saved_bytes
+        probing.probe(config, model, settings | {"num_layers": n}, (16, 16, 3), rows=2, device=CPU).saved_bytes
         for n in (1, 2, 3, 5)
     ]
-    assert planning.extrapolate(saved[:3], 5) == saved[3]
+    assert probing.extrapolate(saved[:3], 5) == saved[3]
     found = planning.estimate(config, model, (16, 16, 3), processes=1, device=CPU, has_clicks=True)
     assert found.trained == sum(p.numel() for p in prepared(config).task.parameters() if p.requires_grad)
