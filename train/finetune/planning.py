@@ -27,7 +27,7 @@ from dianjing.train.sets.shapes import Shape, frames_of
 from dianjing.weights.fetching import find_folder
 from dianjing.weights.loading import check_folder
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 MOMENT_BYTES = {"adamw": 8, "adamw8bit": 2, "schedule_free": 8}  # of a parameter, beside the average
 SMALLEST_8BIT = 4096  # numbers; the moments of smaller tensors stay in float32
 HEAP = 2  # a CPU's heap grows to about twice what lies in it: holes stay between what is kept (benchmarks.memory)
@@ -58,8 +58,13 @@ class Estimate:
     def lines(self) -> Iterator[str]:
         yield f"{self.trained:,} parameters are trained, {self.frozen:,} stay as they are"
         for name in ("weights", "gradients", "optimizer", "average", "activations", "cache"):
-            yield f"{name:12}{getattr(self, name) / GIB:8.2f} GiB"
-        yield f"{'at once':12}{self.total / GIB:8.2f} GiB"
+            yield f"{name:12}{amount(getattr(self, name)):>12}"
+        yield f"{'at once':12}{amount(self.total):>12}"
+
+
+def amount(size: float) -> str:
+    """Of bytes, as text."""
+    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / MIB:.1f} MiB"
 
 
 def estimate(
@@ -163,15 +168,15 @@ def remedies(config: FinetuneRun, found: Estimate) -> Iterator[str]:
     """What to change where it does not fit, with what each saves at least."""
     model, run = config.model, config.run
     if model.trained == "all":
-        saved = (found.optimizer + found.average) / GIB
-        yield f'model.trained = "lora": about {saved:.1f} GiB less for moments and averages'
+        saved = amount(found.optimizer + found.average)
+        yield f'model.trained = "lora": about {saved} less for moments and averages'
     if config.optimizer.kind == "adamw":
-        yield f'optimizer.kind = "adamw8bit": up to {found.optimizer * 3 / 4 / GIB:.1f} GiB less for moments'
+        yield f'optimizer.kind = "adamw8bit": up to {amount(found.optimizer * 3 / 4)} less for moments'
     if not model.recompute_every:
         yield "model.recompute_every = 1: most of the activations less, about a third more time"
     halved = replace(found, activations=found.activations // 2, overlaps=True)
     if run.batch_size > run.accumulation and halved.total < found.total:
-        yield f"run.accumulation = {2 * run.accumulation}: about {(found.total - halved.total) / GIB:.1f} GiB less"
+        yield f"run.accumulation = {2 * run.accumulation}: about {amount(found.total - halved.total)} less"
     if run.mixed_precision == "no":
         yield 'run.mixed_precision = "bf16": about half of the activations, and of frozen weights'
     yield "data.size_px: activations fall with its square"
@@ -203,7 +208,7 @@ def dry_run(config: FinetuneRun) -> Iterator[str]:
     yield f"about {found.step_s:.2g} s a step, {steps * found.step_s / 60:.3g} min in all, and the time for samples"
     free = memory_of(here.device)
     if found.total <= free:
-        yield f"this fits in the {free / GIB:.1f} GiB that are free on {here.device}"
+        yield f"this fits in the {amount(free)} that are free on {here.device}"
         return
-    yield f"this does NOT fit in the {free / GIB:.1f} GiB that are free on {here.device}; what helps:"
+    yield f"this does NOT fit in the {amount(free)} that are free on {here.device}; what helps:"
     yield from (f"  {remedy}" for remedy in remedies(config, found))

@@ -1,7 +1,8 @@
 """What one step keeps and takes: measured on small models of the real width.
 
-The memory that a step keeps and the time that it takes grow by the same amount with every block. So models of one, two
-and three blocks, with random weights, on the real device, precision and batch, tell what the whole one needs.
+The memory that a step keeps and the time that it takes grow by the same amount with every block of a kind. So models
+of one, two, three ... blocks, with random weights, on the real device, precision and batch, tell what the whole one
+needs.
 """
 
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,11 +20,11 @@ from dianjing.dit import Click, DiT
 from dianjing.train.finetune.controlnet import make_controlnet, predict_controlled
 from dianjing.train.finetune.encoding import ENCODERS
 from dianjing.train.finetune.preparing import half_of, read_json
-from dianjing.train.finetune.sections import FinetuneRun
+from dianjing.train.finetune.sections import FinetuneModel, FinetuneRun
 from dianjing.train.finetune.task import prepare_transformer, resting_dtype
 from dianjing.train.sets.shapes import Shape, frames_of
 
-SIZES, CONTROLNET_SIZES = (1, 2, 3), (4, 6)  # of the small models, in blocks
+SMALLEST = 4  # blocks with a ControlNet, which takes an even number of them
 REPEATS = 3  # of a timed step; the fastest counts
 
 
@@ -34,17 +36,29 @@ class Probe:
     seconds: float
 
 
-def extrapolate(values: list[float], layers: int) -> float:
-    """From models of SIZES, of which only the third takes a skip connection, to one of `layers`.
+def anatomy(layers: int, model: FinetuneModel, *, motion_every: int) -> tuple[int, ...]:
+    """How many there are in a transformer of each kind of part that costs the same."""
+    kinds = [
+        (layer > layers // 2, bool(model.recompute_every) and layer % model.recompute_every == 0)
+        for layer in range(layers)
+    ]  # of a block: has it a skip connection, is it computed twice
+    blocks = [kinds.count((skips, twice)) for skips in (False, True) for twice in (False, True)]
+    return 1, *blocks, layers // motion_every, layers // 2 if model.trained == "controlnet" else 0
 
-    With a ControlNet from models of CONTROLNET_SIZES: it has blocks by twos.
+
+def compose(layers: int, model: FinetuneModel, *, motion_every: int) -> dict[int, float]:
+    """How a transformer of `layers` is made up of small ones: how often each takes part, by its number of blocks.
+
+    Of plain blocks, whose second half has skip connections, one of 8 is, part by part, -1 of 1, -1 of 2 and 3 of 3.
     """
-    if len(values) == len(CONTROLNET_SIZES):
-        four, six = values
-        return four + (layers - 4) / 2 * (six - four)
-    one, two, three = values
-    with_skip = len(range(layers // 2 + 1, layers))
-    return one + (layers - 1 - with_skip) * (two - one) + with_skip * (three - two)
+    wanted = np.array(anatomy(layers, model, motion_every=motion_every), float)
+    sizes = range(SMALLEST, layers + 1, 2) if model.trained == "controlnet" else range(motion_every, layers + 1)
+    for last in range(1, len(sizes) + 1):
+        parts = np.array([anatomy(n, model, motion_every=motion_every) for n in sizes[:last]], float).T
+        times = np.linalg.lstsq(parts, wanted)[0]
+        if np.allclose(parts @ times, wanted):
+            return dict(zip(sizes, times.tolist(), strict=False))
+    raise AssertionError(f"{layers} layers are made up of themselves")
 
 
 def foretell(
@@ -52,20 +66,19 @@ def foretell(
 ) -> Probe:
     """What a step of the whole model with `settings` will keep and take, with text encoders where they are trained."""
 
-    def probes(run: FinetuneRun) -> list[Probe]:
-        return [probe(run, folder, settings | {"num_layers": n}, shape, rows=rows, device=device) for n in sizes]
-
-    sizes = SIZES if config.model.trained != "controlnet" else CONTROLNET_SIZES
-    layers, found = settings["num_layers"], probes(config)
-    kept = extrapolate([each.saved_bytes for each in found], layers)
+    layers = settings["num_layers"]
+    motion_every = settings["motion_every"] if settings["use_motion_blocks"] else 1
+    small = compose(layers, config.model, motion_every=motion_every)
+    probes = [probe(config, folder, settings | {"num_layers": n}, shape, rows=rows, device=device) for n in small]
+    times = small.values()
+    kept = sum(count * each.saved_bytes for count, each in zip(times, probes, strict=True))
+    seconds = sum(count * each.seconds for count, each in zip(times, probes, strict=True))
     if config.model.text_encoders == "joint":
         kept += text_activations(folder, rows=rows, lengths=(settings["text_len"], settings["text_len_t5"]))
     if config.model.recompute_every:  # while one block is computed again, its inside is there
         plain = config.model_copy(update={"model": config.model.model_copy(update={"recompute_every": 0})})
-        *_, less, more = probes(plain)
-        kept += (more.saved_bytes - less.saved_bytes) / (sizes[-1] - sizes[-2])
-    seconds = [each.seconds for each in found]
-    return Probe(saved_bytes=int(kept), seconds=max(extrapolate(seconds, layers), min(seconds)))
+        kept += foretell(plain, folder, settings, shape, rows=rows, device=device).saved_bytes / layers
+    return Probe(saved_bytes=round(kept), seconds=max(seconds, min(each.seconds for each in probes)))
 
 
 def probe(

@@ -9,13 +9,13 @@ from safetensors.torch import load_file
 
 from dianjing import TextToImagePipeline
 from dianjing.pipelines.line_art import line_art
-from dianjing.train.finetune import planning, probing
+from dianjing.train.finetune import planning
 from dianjing.train.finetune.controlnet import make_controlnet
 from dianjing.train.loop import Outcome
 from dianjing.train.running import train
 from tests.train.finetune.conftest import STILL, finetune_run
 from tests.train.finetune.test_finetune import export_of, overfit, prepared
-from tests.train.finetune.test_planning import CPU, settings_of
+from tests.train.finetune.test_planning import CPU, foretold, settings_of
 
 CONTROLNET = {"model": {"trained": "controlnet"}}
 
@@ -105,11 +105,8 @@ def test_transformer_with_an_odd_number_of_blocks_is_refused(model):
 
 def test_plan_of_a_controlnet_is_right_to_the_byte(tmp_path, model, sets):
     config = finetune_run(tmp_path, model=model, sets=sets, changes=CONTROLNET)
-    saved = [
-        probing.probe(config, model, settings_of(model) | {"num_layers": n}, (16, 16), rows=2, device=CPU).saved_bytes
-        for n in (*probing.CONTROLNET_SIZES, 10)
-    ]
-    assert probing.extrapolate(saved[:2], 10) == saved[2]
+    put_together, whole = foretold(config, model, settings_of(model) | {"num_layers": 10}, (16, 16))
+    assert put_together == whole
     found = planning.estimate(config, model, (16, 16), processes=1, device=CPU)
     task = prepared(config).task
     assert found.trained == sum(p.numel() for p in task.parameters() if p.requires_grad)

@@ -10,7 +10,7 @@ from dianjing.train.finetune import planning
 from dianjing.train.finetune.batches import texts_of
 from dianjing.train.finetune.planning import GIB, encoded_bytes, estimate
 from dianjing.train.finetune.preparing import fill
-from dianjing.train.finetune.probing import counted, extrapolate, noise_inputs, probe
+from dianjing.train.finetune.probing import compose, counted, noise_inputs, probe
 from dianjing.train.finetune.task import FILM_PARTS, prepare_transformer
 from tests.train.finetune.conftest import finetune_run
 
@@ -21,16 +21,38 @@ def settings_of(model):
     return dict(DiT.from_config(DiT.load_config(model / "transformer")).config)
 
 
+def foretold(config, folder, settings, shape):
+    """Bytes that a step keeps: as put together from small transformers, and of the whole one."""
+    every = settings["motion_every"] if settings["use_motion_blocks"] else 1
+    small = compose(settings["num_layers"], config.model, motion_every=every)
+    assert max(small) < settings["num_layers"]
+    *parts, whole = [
+        probe(config, folder, settings | {"num_layers": n}, shape, rows=2, device=CPU).saved_bytes
+        for n in (*small, settings["num_layers"])
+    ]
+    return round(sum(times * part for times, part in zip(small.values(), parts, strict=True))), whole
+
+
 @pytest.mark.parametrize("layers", [4, 5, 8])
 @pytest.mark.parametrize("section", [{"trained": "all"}, {"trained": "lora"}, {"trained": "all", "recompute_every": 1}])
 def test_what_a_whole_model_keeps_is_foretold_to_the_byte(tmp_path, model, sets, layers, section):
     config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": section})
-    probes = [
-        probe(config, model, settings_of(model) | {"num_layers": n}, (16, 16), rows=2, device=CPU)
-        for n in (1, 2, 3, layers)
-    ]
-    saved = [each.saved_bytes for each in probes]
-    assert extrapolate(saved[:3], layers) == saved[3]
+    put_together, whole = foretold(config, model, settings_of(model) | {"num_layers": layers}, (16, 16))
+    assert put_together == whole
+
+
+def test_blocks_of_which_every_other_is_computed_twice_are_foretold_to_the_byte(tmp_path, model, sets):
+    section = {"trained": "all", "recompute_every": 2}
+    config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": section})
+    put_together, whole = foretold(config, model, settings_of(model) | {"num_layers": 12}, (16, 16))
+    assert put_together == whole
+
+
+@pytest.mark.parametrize("trained", ["all", "lora", "controlnet"])
+def test_embedded_model_is_planned(tmp_path, model, sets, trained):
+    changes = {"model": {"name": "sticker", "trained": trained, "recompute_every": 1}}
+    config = finetune_run(tmp_path, model=model, sets=sets, changes=changes)
+    assert "this fits" in list(planning.dry_run(config))[-1]
 
 
 def test_weights_and_moments_are_counted_as_they_are(tmp_path, model, sets):
