@@ -43,6 +43,7 @@ class Pipeline(LoRAMixin, DiffusionPipeline):
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, **options: Any) -> Self:
         """Load a registry name ("sticker"), a local folder or a Hub id; options as diffusers takes them.
 
+        Without `dtype` all is float32, as the command line draws on a CPU.
         Only safetensors are loaded, and no code that comes with weights.
         Raises: ValueError for an unknown name; WeightsError for a folder that cannot be right.
         """
@@ -56,6 +57,8 @@ class Pipeline(LoRAMixin, DiffusionPipeline):
             pretrained_model_name_or_path,
             **{name: options.pop(name) for name in ("revision", "cache_dir", "local_files_only") if name in options},
         )
+        if not {"dtype", "torch_dtype"} & options.keys():
+            options["dtype"] = torch.float32  # transformers would leave text encoders as their files are
         check_folder(folder, variant=options.get("variant"))
         pipeline = super().from_pretrained(str(folder), **options)
         pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path))

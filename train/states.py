@@ -19,6 +19,7 @@ from dianjing.train.checkpoints import Checkpoint, Tensors
 
 COUNTS = {"k", "weight_sum", "lr_max"}  # of a schedule-free optimizer: a group's, not a weight's
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
+UNEVEN = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)  # some weights have had no gradient yet
 TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
 
 
@@ -87,7 +88,10 @@ def _take_state(model: nn.Module, optimizer: Any, state: dict[str, Any]) -> None
     if zero.is_spread(optimizer):
         zero.take_state(model, optimizer, state)
     else:
-        set_optimizer_state_dict(model, optimizer, state, options=FULL)
+        set_optimizer_state_dict(model, optimizer, state, options=UNEVEN)
+        for name, weight in model.named_parameters():
+            if name not in state["state"]:  # torch makes moments of zeros, one step old
+                optimizer.state.pop(weight, None)
 
 
 def _flat(kept: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 B batch; latents are (B, C, Y, X).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,11 @@ PIPELINE_NAMES = {
 }
 
 
-def lora_config(lora: LoraSection, transformer: DiT) -> LoraConfig:
-    """Raises: ValueError for a target that is the ending of no linear layer's name."""
+def lora_config(lora: LoraSection, transformer: DiT, *, has_films: bool) -> LoraConfig:
+    """Without films, what they alone use gets no adapter: nothing would train it.
+
+    Raises: ValueError for a target that is the ending of no linear layer's name.
+    """
     layers = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
     for target in lora.targets:
         if not any(name == target or name.endswith(f".{target}") for name in layers):
@@ -57,6 +61,7 @@ def lora_config(lora: LoraSection, transformer: DiT) -> LoraConfig:
         lora_alpha=lora.rank if lora.alpha is None else lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(lora.targets),
+        exclude_modules=None if has_films else f"({'|'.join(map(re.escape, FILM_PARTS))}).*",
         use_dora=lora.kind == "dora",
         init_lora_weights="gaussian",
     )
@@ -82,7 +87,7 @@ def prepare_transformer(transformer: DiT, model: FinetuneModel, *, has_films: bo
         else:
             weight.requires_grad_(model.trained == "all")
     if model.trained == "lora":
-        transformer.add_adapter(lora_config(model.lora, transformer))
+        transformer.add_adapter(lora_config(model.lora, transformer, has_films=has_films))
     return transformer.train()
 
 
@@ -127,7 +132,9 @@ class FinetuneTask(Task):
         self.transformer = prepare_transformer(transformer, config.model, has_films=bool(config.data.num_frames))
         self.text_encoders = nn.ModuleDict()
         if config.model.text_encoders == "joint":
-            self.text_encoders.update({name: kind.from_pretrained(folder / name) for name, kind in ENCODERS.items()})
+            self.text_encoders.update(
+                {name: kind.from_pretrained(folder / name, dtype=torch.float32) for name, kind in ENCODERS.items()}
+            )
             self.text_encoders["text_encoder"].pooler.requires_grad_(False)  # nothing reads it
         pipe = TextToImagePipeline.from_pretrained(
             folder, transformer=None, text_encoder=None, text_encoder_2=None, vae=None

@@ -1,0 +1,68 @@
+"""The run file as it is written by --init, on the embedded model: its files are half precision, and it knows film."""
+
+import pytest
+from peft.utils import get_peft_model_state_dict
+from PIL import Image
+
+from dianjing.dit import DiT
+from dianjing.pipelines.film_media import save_film
+from dianjing.pipelines.media import Record
+from dianjing.train.__main__ import main
+from dianjing.train.config import read_config
+from dianjing.train.finetune.task import FILM_PARTS, prepare_transformer
+from dianjing.train.stickers import World
+from dianjing.weights.fetching import find_folder
+
+SIZE_PX, FRAMES = 64, 8
+RECORD = Record(prompt="a", seed=0, settings={}, model="sticker", version="0")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Pictures and films of the sticker world, with captions."""
+    folder = tmp_path_factory.mktemp("data")
+    world = World(size_px=SIZE_PX)
+    for index in range(4):
+        sample, clip = world.picture(0, index), world.clip(0, index, num_frames=FRAMES, fps=8)
+        Image.fromarray(sample.image).save(folder / f"{index}.png")
+        save_film(clip.frames, folder / f"f{index}.webp", RECORD, fps=8, producer=None)
+        for name, text in ((f"{index}.zh.txt", sample.text_zh), (f"f{index}.en.txt", clip.text_en)):
+            (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def run_file(tmp_path, data, *changes):
+    """The path of a new run file, and what the command line sets in it."""
+    path = tmp_path / "style.toml"
+    assert main([str(path), "--init"]) == 0
+    (tmp_path / "sets.toml").write_text(f'[[sets]]\npath = "{data}"\n')
+    settings = (f"run.folder={tmp_path / 'run'}", f"data.cache={tmp_path / 'cache'}", "samples.steps=1", *changes)
+    return path, [part for setting in settings for part in ("--set", setting)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("data.drop_limit=0.5",),
+        ("data.drop_limit=0.5", "model.trained=all", "model.text_encoders=joint"),
+        (f"data.num_frames=[{FRAMES}]", "model.trained=all"),
+        (f"data.num_frames=[{FRAMES}]",),
+    ],
+    ids=["lora", "joint", "film", "lora of film"],
+)
+def test_it_is_planned_and_resumes_exactly(tmp_path, data, capsys, changes):
+    path, settings = run_file(tmp_path, data, *changes)
+    assert main([str(path), *settings, "--dry-run"]) == 0
+    assert "this fits" in capsys.readouterr().out
+    assert main(["verify-resume", str(path), *settings]) == 0
+    assert "resuming is exact" in capsys.readouterr().out
+
+
+def test_adapter_of_pictures_has_nothing_for_film(tmp_path, data):
+    path, _ = run_file(tmp_path, data)
+    transformer = DiT.from_pretrained(find_folder("sticker") / "transformer")
+    for has_films in (False, True):
+        adapted = prepare_transformer(transformer, read_config(path).model, has_films=has_films)
+        names = get_peft_model_state_dict(adapted)
+        assert any(name.startswith(FILM_PARTS) for name in names) is has_films
+        transformer.delete_adapters("default")
