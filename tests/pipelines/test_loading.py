@@ -41,6 +41,13 @@ def test_a_component_given_takes_the_place_of_the_folder(hunyuan_folder):
     assert other.text_encoder_2 is None
 
 
+@pytest.mark.parametrize("given", [None, torch.float32, torch.bfloat16])
+def test_all_components_have_the_dtype_asked_for_or_float32_whatever_their_files_have(given):
+    pipe = TextToImagePipeline.from_pretrained("sticker", **({} if given is None else {"dtype": given}))
+    found = {part.dtype for part in pipe.components.values() if isinstance(part, torch.nn.Module)}
+    assert found == {given or torch.float32}
+
+
 def test_a_dtype_may_be_given_for_each_component(hunyuan_folder, draw):
     dtypes = {"transformer": torch.bfloat16, "default": torch.float32}
     mixed = TextToImagePipeline.from_pretrained(hunyuan_folder, dtype=dtypes)
