@@ -132,12 +132,7 @@ def _paths(out: Path | None, seed: int, count: int) -> list[Path]:
 
 def draw(job: Job) -> Iterator[dict[str, Any]]:
     """Draw and write; yield the id, path and settings of each picture once it is on disk."""
-    pipe = load("TextToImagePipeline", model=job.model, device=job.device, dtype=job.dtype)
-    if job.lora is not None:
-        from dianjing.pipelines.lora import scheduler_beside
-
-        pipe.load_lora_weights(job.lora)
-        pipe.scheduler = scheduler_beside(job.lora) or pipe.scheduler
+    pipe = load("TextToImagePipeline", model=job.model, device=job.device, dtype=job.dtype, lora=job.lora)
     for request, paths in zip(job.requests, job.paths, strict=True):
         for start in range(0, len(paths), BATCH):
             seeds = request.seeds[start : start + BATCH]
@@ -182,8 +177,8 @@ def write_grid(job: Job) -> None:
     save_picture(sheet, job.grid, record, label=label if job.producer else None)
 
 
-def load(pipeline: str, *, model: str, device: str, dtype: str) -> Any:
-    """A pipeline, by its public name, on its device."""
+def load(pipeline: str, *, model: str, device: str, dtype: str, lora: str | None = None) -> Any:
+    """A pipeline, by its public name, on its device, with an adapter and the scheduler that lies beside it."""
     gc.disable()  # the imports make a million objects that stay: collecting among them costs 3 s, half of it at exit
     import torch
 
@@ -194,6 +189,11 @@ def load(pipeline: str, *, model: str, device: str, dtype: str) -> Any:
     _quieten(show_progress=sys.stderr.isatty())
     pipe = cls.from_pretrained(model, dtype=pick_dtype(torch, dtype, device))
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
+    if lora is not None:
+        from dianjing.pipelines.lora import scheduler_beside
+
+        pipe.load_lora_weights(lora)
+        pipe.scheduler = scheduler_beside(lora) or pipe.scheduler
     return pipe.to(device)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 import dianjing
-from dianjing.drawing import check_device, load
+from dianjing.drawing import check_device, check_lora, load
 from dianjing.pipelines.film_media import check_film_output, film_settings, save_film
 from dianjing.pipelines.fitting import open_picture
 from dianjing.pipelines.lengths import check_fps, check_num_frames
@@ -45,6 +45,7 @@ class FilmJob:
     device: str
     dtype: str
     producer: str | None
+    lora: str | None  # an adapter
     prompt: str
     settings: dict[str, Any] | None
     picture: Path | None = None  # that is clicked on; None for a film from words
@@ -117,7 +118,7 @@ def parse_click(text: str) -> list[Point]:
 
 
 def _check_common(
-    *, out: Path | None, seed: int, model: str, device: str, dtype: str, producer: str | None,
+    *, out: Path | None, seed: int, model: str, lora: str | None, device: str, dtype: str, producer: str | None,
     duration_s: float | None, num_frames: int | None, fps: float | None, negative_prompt: str | None, **settings: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """What both commands take, as fields of a job."""
@@ -126,13 +127,15 @@ def _check_common(
     folder = local_folder(model)
     if folder is not None:
         read_components(folder)
+    if lora is not None:
+        check_lora(lora)
     pixels = (settings["width"] or SMALLEST_PX) * (settings["height"] or SMALLEST_PX)
     shown = 8.0 if fps is None else check_fps(fps)
     check_num_frames(num_frames, duration_s, shown, bytes_a_frame=3 * pixels)
     path = check_film_output(out) if out is not None else _free_path(seed)
     length = {"duration_s": duration_s, "num_frames": num_frames, "fps": fps}
-    job = {"path": path, "seed": seed, "model": model, "device": device, "dtype": dtype, "producer": producer}
-    return {**job, "settings": {**settings, **length}}
+    job = {"path": path, "seed": seed, "model": model, "lora": lora, "device": device, "dtype": dtype}
+    return {**job, "producer": producer, "settings": {**settings, **length}}
 
 
 def check_moves(model: str) -> None:
@@ -185,9 +188,10 @@ def make(job: FilmJob) -> dict[str, Any]:
 
 def load_for(job: FilmJob) -> Any:
     """The pipeline on its device."""
+    name = "TextToVideoPipeline" if job.picture is None else "ImageToVideoPipeline"
+    pipe = load(name, model=job.model, device=job.device, dtype=job.dtype, lora=job.lora)
     if job.picture is None:
-        return load("TextToVideoPipeline", model=job.model, device=job.device, dtype=job.dtype)
-    pipe = load("ImageToVideoPipeline", model=job.model, device=job.device, dtype=job.dtype)
+        return pipe
     pipe.segmenter = make_segmenter(job)
     return pipe
 
@@ -222,6 +226,8 @@ def record_of(pipe: Any, job: FilmJob, frames: np.ndarray, fps: float) -> Record
     settings = {**film_settings(frames, fps), **run_settings(pipe)}
     kept = ("negative_prompt", "long_film")
     settings |= {name: asked[name] for name in kept if asked.get(name) is not None}
+    if job.lora is not None:
+        settings["lora"] = job.lora
     if job.picture is not None:
         settings["picture"] = job.picture.name
         settings["regions"] = [region_settings(region) for region in job.regions]

@@ -40,6 +40,7 @@ Debug = Annotated[bool, typer.Option("--debug", callback=_remember_debug, help="
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")]
 Model = Annotated[str, typer.Option(help="A name from `dianjing models`, a folder or a Hub id.")]
+Lora = Annotated[str | None, typer.Option(help="An adapter: a run's export, a .safetensors file, a Hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Number format of the weights.")]
 Label = Annotated[bool, typer.Option("--label/--no-label", help="Write the implicit AIGC label (GB 45438).")]

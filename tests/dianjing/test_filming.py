@@ -7,11 +7,12 @@ import sys
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from dianjing import cli, filming
 from dianjing.pipelines.film_media import read_film_settings
 from dianjing.pipelines.segmenting import Point
+from tests.dianjing.test_drawing import write_lora
 
 
 def run(monkeypatch, capsys, *arguments):
@@ -39,6 +40,11 @@ def picture(tmp_path, monkeypatch):
 def frames_of(path):
     with av.open(str(path)) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def all_frames(path):
+    with Image.open(path) as film:
+        return [frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(film)]
 
 
 def test_one_command_animates_a_click_and_json_holds_nothing_else(tiny_film_folder, picture, tmp_path):
@@ -111,6 +117,7 @@ def test_clicks_are_points_and_some_say_what_is_not_meant():
         (["animate", "broken.png", "--click", "1,1", "--motion", "cat"], "cannot be read as a picture"),
         (["animate", "thin.png", "--click", "1,1", "--motion", "cat"], "20 times"),
         (["video", "cat", "--out", "a.avi"], "a.avi does not end in"),
+        (["video", "cat", "--lora", "nowhere.safetensors"], "there is no nowhere.safetensors"),
         (["video", "cat", "--out", "nowhere/a.mp4"], "does not exist"),
         (["video", "cat", "--frames", "0"], "num_frames is 0"),
         (["video", "cat", "--frames", "1000000000000"], "fit in half of the memory"),
@@ -150,3 +157,17 @@ def test_a_picture_of_another_size_is_said_to_be_fitted(tiny_film_folder, monkey
     code, _, err = run(monkeypatch, capsys, "animate", "wide.png", "--click", "48,24", "--motion", "cat", *where)
     assert code == 0, err
     assert "96 x 48 px scaled by 0.667 to 32 x 32 px, 32 px of its width cut off" in err
+
+
+@pytest.mark.parametrize(
+    "command", [("video", "cat"), ("animate", "square.png", "--click", "16,16", "--motion", "cat")]
+)
+def test_an_adapter_changes_the_film_and_is_named_in_it(tiny_film_folder, monkeypatch, capsys, picture, command):
+    write_lora("adapter", tiny_film_folder)
+    where = ("--frames", "4", "--seed", "3", "--model", tiny_film_folder, "--out")
+    for name, options in (("plain.webp", ()), ("adapted.webp", ("--lora", "adapter"))):
+        code, _, err = run(monkeypatch, capsys, *command, *where, name, *options)
+        assert code == 0, err
+    assert all_frames("plain.webp") != all_frames("adapted.webp")
+    assert read_film_settings("adapted.webp")[0].settings["lora"] == "adapter"
+    assert "lora" not in read_film_settings("plain.webp")[0].settings
