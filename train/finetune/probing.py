@@ -49,7 +49,7 @@ def anatomy(layers: int, model: FinetuneModel, *, motion_every: int) -> tuple[in
 def compose(layers: int, model: FinetuneModel, *, motion_every: int) -> dict[int, float]:
     """How a transformer of `layers` is made up of small ones: how often each takes part, by its number of blocks.
 
-    Of plain blocks, whose second half has skip connections, one of 8 is, part by part, -1 of 1, -1 of 2 and 3 of 3.
+    Of plain blocks, whose second half has skip connections, one of 8 is, part by part, 3 of 3 and 1 of 2, less 3 of 1.
     """
     wanted = np.array(anatomy(layers, model, motion_every=motion_every), float)
     sizes = range(SMALLEST, layers + 1, 2) if model.trained == "controlnet" else range(motion_every, layers + 1)
@@ -65,7 +65,6 @@ def foretell(
     config: FinetuneRun, folder: Path, settings: dict[str, Any], shape: Shape, *, rows: int, device: torch.device
 ) -> Probe:
     """What a step of the whole model with `settings` will keep and take, with text encoders where they are trained."""
-
     layers = settings["num_layers"]
     motion_every = settings["motion_every"] if settings["use_motion_blocks"] else 1
     small = compose(layers, config.model, motion_every=motion_every)

@@ -58,7 +58,7 @@ def test_it_is_planned_and_resumes_exactly(tmp_path, data, capsys, changes):
     assert "resuming is exact" in capsys.readouterr().out
 
 
-def test_adapter_of_pictures_has_nothing_for_film(tmp_path, data):
+def test_adapter_of_pictures_has_nothing_for_film(tmp_path, data, recwarn):
     path, _ = run_file(tmp_path, data)
     transformer = DiT.from_pretrained(find_folder("sticker") / "transformer")
     for has_films in (False, True):
@@ -66,3 +66,7 @@ def test_adapter_of_pictures_has_nothing_for_film(tmp_path, data):
         names = get_peft_model_state_dict(adapted)
         assert any(name.startswith(FILM_PARTS) for name in names) is has_films
         transformer.delete_adapters("default")
+    of_pictures = DiT.from_config({**transformer.config, "use_motion_blocks": False, "use_motion_field": False,
+                                   "max_regions": 0})  # fmt: skip
+    prepare_transformer(of_pictures, read_config(path).model, has_films=False)
+    assert not [str(each.message) for each in recwarn if "exclude_modules" in str(each.message)]
