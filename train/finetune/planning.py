@@ -22,6 +22,8 @@ from dianjing.train.finetune.preparing import gather_pictures, half_of, is_joint
 from dianjing.train.finetune.probing import foretell
 from dianjing.train.finetune.sections import FinetuneRun
 from dianjing.train.finetune.task import film_parts, prepare_transformer, resting_dtype
+from dianjing.train.posthoc import SIGMA_RELS
+from dianjing.train.sections import OptimizerSection
 from dianjing.train.sets.gathering import Gathered
 from dianjing.train.sets.shapes import Shape, frames_of
 from dianjing.weights.fetching import find_folder
@@ -42,7 +44,7 @@ class Estimate:
     weights: int
     gradients: int
     optimizer: int
-    average: int
+    averages: int
     activations: int
     cache: int  # what was read from it and stays in memory
     overlaps: bool  # activations come again when gradients are there: of the next part of a batch, or computed twice
@@ -52,12 +54,12 @@ class Estimate:
     def total(self) -> int:
         """At once: gradients come as activations go."""
         passing = (self.gradients, self.activations)
-        resting = self.weights + self.optimizer + self.average + self.cache
+        resting = self.weights + self.optimizer + self.averages + self.cache
         return resting + (sum(passing) if self.overlaps else max(passing))
 
     def lines(self) -> Iterator[str]:
         yield f"{self.trained:,} parameters are trained, {self.frozen:,} stay as they are"
-        for name in ("weights", "gradients", "optimizer", "average", "activations", "cache"):
+        for name in ("weights", "gradients", "optimizer", "averages", "activations", "cache"):
             yield f"{name:12}{amount(getattr(self, name)):>12}"
         yield f"{'at once':12}{amount(self.total):>12}"
 
@@ -88,7 +90,8 @@ def estimate(
         + shares.whole_blocks * (4 * block_trained + resting * block_frozen),
         gradients=int(shares.gradients * 4 * trained) + shares.whole_blocks * 4 * block_trained,
         optimizer=int(shares.moments * (moments + shares.copies * 4 * trained)),
-        average=int(shares.weights * 4 * trained), activations=whole.saved_bytes * (HEAP if is_cpu else 1),
+        averages=int(shares.weights * 4 * trained * averages_of(config.optimizer)),
+        activations=whole.saved_bytes * (HEAP if is_cpu else 1),
         cache=min(encoded, MEMORY_BYTES) if is_cpu else 0,
         overlaps=accumulation > 1 or bool(config.model.recompute_every), step_s=accumulation * whole.seconds,
     )  # fmt: skip
@@ -149,6 +152,11 @@ def moment_bytes(weight: Tensor, config: FinetuneRun) -> int:
     return MOMENT_BYTES["adamw" if weight.numel() < SMALLEST_8BIT else config.optimizer.kind]
 
 
+def averages_of(optimizer: OptimizerSection) -> int:
+    """How many copies of the trained weights follow them; a schedule-free optimizer's is among its moments."""
+    return int(optimizer.kind != "schedule_free") + (0 if optimizer.snapshot_every is None else len(SIGMA_RELS))
+
+
 def text_encoders(folder: Path) -> list[nn.Module]:
     """Both, without weights; what is not trained of them is left out of the gradients."""
     with torch.device("meta"):
@@ -168,7 +176,7 @@ def remedies(config: FinetuneRun, found: Estimate) -> Iterator[str]:
     """What to change where it does not fit, with what each saves at least."""
     model, run = config.model, config.run
     if model.trained == "all":
-        saved = amount(found.optimizer + found.average)
+        saved = amount(found.optimizer + found.averages)
         yield f'model.trained = "lora": about {saved} less for moments and averages'
     if config.optimizer.kind == "adamw":
         yield f'optimizer.kind = "adamw8bit": up to {amount(found.optimizer * 3 / 4)} less for moments'

@@ -9,9 +9,10 @@ from dianjing.train.__main__ import main
 from dianjing.train.finetune import planning
 from dianjing.train.finetune.batches import texts_of
 from dianjing.train.finetune.planning import GIB, encoded_bytes, estimate
-from dianjing.train.finetune.preparing import fill
+from dianjing.train.finetune.preparing import fill, prepare
 from dianjing.train.finetune.probing import compose, counted, noise_inputs, probe
 from dianjing.train.finetune.task import FILM_PARTS, prepare_transformer
+from dianjing.train.loop import Trainer
 from tests.train.finetune.conftest import finetune_run
 
 CPU = torch.device("cpu")
@@ -60,12 +61,24 @@ def test_weights_and_moments_are_counted_as_they_are(tmp_path, model, sets):
     config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": {"trained": "all"}})
     found = estimate(config, model, (16, 16), processes=1, device=CPU)
     assert (found.trained, found.frozen) == (whole.num_parameters(), 0)
-    assert found.weights == found.gradients == found.average == 4 * found.trained
+    assert found.weights == found.gradients == found.averages == 4 * found.trained
     assert found.optimizer == 8 * found.trained
     adapted = finetune_run(tmp_path, model=model, sets=sets)
     found = estimate(adapted, model, (16, 16), processes=1, device=CPU)
     prepared = prepare_transformer(whole, adapted.model, has_films=False)
     assert found.trained == sum(p.numel() for p in prepared.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(("optimizer", "copies"), [({}, 1), ({"snapshot_every": 5}, 3)])
+def test_averages_are_counted_as_a_run_keeps_them(tmp_path, model, sets, optimizer, copies):
+    changes = {"optimizer": optimizer}
+    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes=changes)
+    config.run.folder.mkdir()
+    accelerator = Accelerator(cpu=True)
+    trainer = Trainer(prepare(config, accelerator), config.run, config.optimizer, accelerator)
+    kept = sum(t.nbytes for each in (trainer.average, *trainer.powers.each) for t in each.averages)
+    found = estimate(config, model, (16, 16), processes=1, device=CPU)
+    assert found.averages == kept == copies * 4 * found.trained
 
 
 def test_gradients_are_counted_beside_activations_only_where_both_are_there(tmp_path, model, sets):
@@ -76,7 +89,7 @@ def test_gradients_are_counted_beside_activations_only_where_both_are_there(tmp_
         changes = {**changes, "model": {"trained": "all", **changes.get("model", {})}}
         config = finetune_run(tmp_path, model=model, sets=sets, changes=changes)
         plan = estimate(config, model, (16, 16), processes=1, device=CPU)
-        resting = plan.weights + plan.optimizer + plan.average
+        resting = plan.weights + plan.optimizer + plan.averages
         found[name] = plan.total - resting, plan.gradients, plan.activations
     passing, gradients, activations = found.pop("at once")
     assert passing == max(gradients, activations)
@@ -104,7 +117,7 @@ def test_plan_for_four_devices_spreads_what_the_launch_spreads(
         monkeypatch.setenv(name, value)
     config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": {"trained": "all"}}, batch_size=4)
     found = estimate(config, model, (16, 16), processes=4, device=CPU)
-    per_parameter = [each / found.trained for each in (found.weights, found.gradients, found.optimizer, found.average)]
+    per_parameter = [each / found.trained for each in (found.weights, found.gradients, found.optimizer, found.averages)]
     assert per_parameter == pytest.approx([weights, gradients, optimizer, weights], abs=0.01)
 
 
@@ -116,7 +129,7 @@ def test_plan_for_sharded_weights_has_two_blocks_whole(tmp_path, model, sets, mo
     block = max(sum(p.nbytes for p in b.parameters()) for b in DiT.from_pretrained(model / "transformer").blocks)
     assert four.weights == one.weights // 4 + 2 * block
     assert four.gradients == one.gradients // 4 + 2 * block
-    assert (four.optimizer, four.average) == (one.optimizer // 4, one.average // 4)
+    assert (four.optimizer, four.averages) == (one.optimizer // 4, one.averages // 4)
 
 
 def test_what_reading_keeps_is_counted_on_a_cpu_up_to_its_limit(tmp_path, model, sets, monkeypatch):
