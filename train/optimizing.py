@@ -1,7 +1,6 @@
 """The optimizer, its learning rate, and the moving average of what it makes."""
 
 import importlib.util
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import cos, pi
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from dianjing.train import zero
 from dianjing.train.sections import OptimizerSection
 
 EXTRAS = {"adamw8bit": "bitsandbytes", "schedule_free": "schedulefree"}  # the library that each kind needs
@@ -34,8 +34,7 @@ def check_optimizer(config: OptimizerSection) -> None:
         raise ValueError(
             f"optimizer.kind {config.kind!r} takes the library {library}: pip install 'dianjing[optimizers]'"
         )
-    flags = [os.environ.get(f"ACCELERATE_USE_{name}", "").lower() for name in ("DEEPSPEED", "FSDP")]
-    if config.kind != "adamw" and "true" in flags:
+    if config.kind != "adamw" and (zero.is_launched() or zero.is_fsdp_launched()):
         raise ValueError(f"optimizer.kind {config.kind!r} with sharded weights; they take adamw")
 
 

@@ -80,7 +80,7 @@ def start(config: Run) -> Accelerator:
 
 def check_launch(config: Run) -> None:
     """Raises ValueError for a way of sharding that a run, or its checkpoints, cannot take."""
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and os.environ.get("FSDP_VERSION", "1") != "2":
+    if zero.is_fsdp_launched() and os.environ.get("FSDP_VERSION", "1") != "2":
         raise ValueError(
             "launched with FSDP 1, whose weights and moments our checkpoints do not hold; "
             f"FSDP2 spreads the same: {zero.FSDP2}"

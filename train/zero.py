@@ -21,7 +21,16 @@ FSDP2 = "accelerate launch --config_file train/recipes/fsdp2.yaml"
 
 def is_launched() -> bool:
     """Whether `accelerate launch` asked for DeepSpeed."""
-    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
+    return _is_asked_for("DEEPSPEED")
+
+
+def is_fsdp_launched() -> bool:
+    """Whether `accelerate launch` asked for FSDP."""
+    return _is_asked_for("FSDP")
+
+
+def _is_asked_for(name: str) -> bool:
+    return os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"
 
 
 def plugin_for(max_grad_norm: float) -> DeepSpeedPlugin | None:

@@ -128,7 +128,7 @@ class Shares:
 def shares_of(processes: int) -> Shares:
     """As `accelerate launch` was asked to spread them."""
     part = 1 / processes
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+    if zero.is_fsdp_launched():
         return Shares(weights=part, gradients=part, moments=part, whole_blocks=2)
     if zero.is_launched():
         stage = int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
