@@ -71,12 +71,14 @@ def work(
     yield {**(begin or {}), **busy}
     last: Shown | None = None
     for shown in follow(shared.worker, job, language):
+        yield {bench.status: gr.skip()} if shown is None else _progress(bench, shown, before=last)
         last = shown or last
-        yield {bench.status: gr.skip()} if shown is None else _progress(bench, shown)
     assert last is not None
     idle = {bench.button: gr.Button(interactive=True), bench.cancel: gr.Button(interactive=False), bench.job: None}
     yield {**idle, **keep(visit, job, last)}
 
 
-def _progress(bench: Bench, shown: Shown) -> Updates:
-    return {bench.status: shown.status} | ({} if shown.preview is None else {bench.stage: shown.preview})
+def _progress(bench: Bench, shown: Shown, *, before: Shown | None) -> Updates:
+    """A preview is sent once: Gradio would write its file again while the browser reads it."""
+    is_old = shown.preview is None or (before is not None and shown.preview is before.preview)
+    return {bench.status: shown.status} | ({} if is_old else {bench.stage: shown.preview})

@@ -3,7 +3,7 @@
 import html
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from PIL import Image
 
@@ -15,7 +15,7 @@ from dianjing.demo.worker import Worker
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """What to show now. status is HTML; preview None leaves the picture as it is; result comes last, if at all."""
+    """What to show now. status is HTML; preview is the newest there is; result comes last, if at all."""
 
     status: str
     preview: Image.Image | None = None
@@ -27,15 +27,9 @@ def follow(worker: Worker, job: Job, language: str) -> Iterator[Shown | None]:
     """Until the job is over; None where nothing is new, so that a closed tab is noticed within a beat."""
     began_s = time.monotonic()
     before: Event | None = None
-    preview: Image.Image | None = None
     for event in worker.follow(job):
-        shown = None if event is before else _shown(event, language, seconds=time.monotonic() - began_s)
-        if shown is not None and shown.preview is preview and not shown.is_cancelled:
-            shown = replace(shown, preview=None)  # the same as before: need not be sent again
-        elif shown is not None:
-            preview = shown.preview
+        yield None if event is before else _shown(event, language, seconds=time.monotonic() - began_s)
         before = event
-        yield shown
 
 
 def _shown(event: Event, language: str, *, seconds: float) -> Shown:
