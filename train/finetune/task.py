@@ -56,13 +56,15 @@ def lora_config(lora: LoraSection, transformer: DiT, *, has_films: bool) -> Lora
         if not any(name == target or name.endswith(f".{target}") for name in layers):
             endings = sorted({".".join(name.split(".")[2:]) for name in layers if name.startswith("blocks.")})
             raise ValueError(f"model.lora.targets has {target!r}, which is no layer; layers: {', '.join(endings)}")
-    rests = not has_films and any(name.startswith(FILM_PARTS) for name in layers)
+    targets: list[str] | str = list(lora.targets)
+    if not has_films and any(name.startswith(FILM_PARTS) for name in layers):
+        films, endings = ("|".join(map(re.escape, names)) for names in (FILM_PARTS, lora.targets))
+        targets = rf"(?!{films})(.*\.)?({endings})"  # not by exclude_modules: PEFT warns of it at every loading
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.rank if lora.alpha is None else lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=list(lora.targets),
-        exclude_modules=f"({'|'.join(map(re.escape, FILM_PARTS))}).*" if rests else None,
+        target_modules=targets,
         use_dora=lora.kind == "dora",
         init_lora_weights="gaussian",
     )

@@ -1,14 +1,17 @@
 """The run file as it is written by --init, on the embedded model: its files are half precision, and it knows film."""
 
 import pytest
+import torch
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
 
 from dianjing.dit import DiT
 from dianjing.pipelines.film_media import save_film
 from dianjing.pipelines.media import Record
+from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.train.__main__ import main
 from dianjing.train.config import read_config
+from dianjing.train.finetune.exporting import export_adapter
 from dianjing.train.finetune.task import FILM_PARTS, prepare_transformer
 from dianjing.train.stickers import World
 from dianjing.weights.fetching import find_folder
@@ -58,15 +61,15 @@ def test_it_is_planned_and_resumes_exactly(tmp_path, data, capsys, changes):
     assert "resuming is exact" in capsys.readouterr().out
 
 
-def test_adapter_of_pictures_has_nothing_for_film(tmp_path, data, recwarn):
+def test_adapter_of_pictures_has_nothing_for_film_and_loads_without_a_warning(tmp_path, data, recwarn):
     path, _ = run_file(tmp_path, data)
-    transformer = DiT.from_pretrained(find_folder("sticker") / "transformer")
     for has_films in (False, True):
+        transformer = DiT.from_pretrained(find_folder("sticker") / "transformer")
         adapted = prepare_transformer(transformer, read_config(path).model, has_films=has_films)
-        names = get_peft_model_state_dict(adapted)
+        names = get_peft_model_state_dict(adapted).keys()
         assert any(name.startswith(FILM_PARTS) for name in names) is has_films
-        transformer.delete_adapters("default")
-    of_pictures = DiT.from_config({**transformer.config, "use_motion_blocks": False, "use_motion_field": False,
-                                   "max_regions": 0})  # fmt: skip
-    prepare_transformer(of_pictures, read_config(path).model, has_films=False)
-    assert not [str(each.message) for each in recwarn if "exclude_modules" in str(each.message)]
+        pipe = TextToImagePipeline.from_pretrained("sticker")
+        export_adapter(tmp_path / "adapter", torch.float32, transformer=adapted, scheduler=pipe.scheduler)
+        pipe.load_lora_weights(tmp_path / "adapter")
+        assert get_peft_model_state_dict(pipe.transformer, adapter_name="default_0").keys() == names
+    assert not [str(each.message) for each in recwarn if "modules" in str(each.message)]
