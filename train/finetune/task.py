@@ -58,8 +58,8 @@ def lora_config(lora: LoraSection, transformer: DiT, *, has_films: bool) -> Lora
             raise ValueError(f"model.lora.targets has {target!r}, which is no layer; layers: {', '.join(endings)}")
     targets: list[str] | str = list(lora.targets)
     if not has_films and any(name.startswith(FILM_PARTS) for name in layers):
-        films, endings = ("|".join(map(re.escape, names)) for names in (FILM_PARTS, lora.targets))
-        targets = rf"(?!{films})(.*\.)?({endings})"  # not by exclude_modules: PEFT warns of it at every loading
+        films, wanted = ("|".join(map(re.escape, names)) for names in (FILM_PARTS, lora.targets))
+        targets = rf"(?!{films})(.*\.)?({wanted})"  # not by exclude_modules: PEFT warns of it at every loading
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.rank if lora.alpha is None else lora.alpha,
