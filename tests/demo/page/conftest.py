@@ -69,9 +69,8 @@ def agents_address():
 @pytest.fixture(scope="session")
 def chromium():
     """A browser of this machine, or Playwright's own; a machine without any fails these tests."""
-    from playwright.sync_api import Error, expect, sync_playwright
+    from playwright.sync_api import Error, sync_playwright
 
-    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         own = shutil.which("chromium") or shutil.which("chromium-browser")
         try:

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import threading
 import time
 from contextlib import contextmanager
 from urllib.parse import urlparse
@@ -10,13 +11,14 @@ from urllib.parse import urlparse
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import TimeoutError
 
 from dianjing.demo.jobs import Job, Progress
 from dianjing.pipelines.film_media import read_film_settings
 from dianjing.pipelines.film_reading import read_film
 from dianjing.pipelines.media import read_settings
 from dianjing.train.recipes.sticker import NUM_FRAMES
+from tests.demo.page.conftest import PATIENCE_MS
 
 pytestmark = pytest.mark.timeout(1200)  # both ways are long, and the machine may be busy
 
@@ -54,36 +56,44 @@ SAID = {
 
 def status(page, tab, pattern):
     """Wait until a tab's line says so."""
-    expect(page.locator(f"#{tab}-status")).to_contain_text(re.compile(pattern))
+    line = page.locator(f"#{tab}-status")
+    try:
+        line.filter(has_text=re.compile(pattern)).wait_for()
+    except TimeoutError as error:
+        raise AssertionError(f"{tab} says {line.inner_text()!r}, and not {pattern!r}") from error
 
 
 @contextmanager
-def waiting_to_be_stopped(*, at_most_s=60):
-    """Runs that wait at their first preview for the visitor's stop, however busy the machine is."""
-    own = Job.tell
+def held(at, *, at_most_s=PATIENCE_MS / 1000):
+    """Runs wait while `at` holds of what they tell, or until they are stopped: the visitor sees it on any machine."""
+    own, is_over = Job.tell, threading.Event()
 
     def tell(job, event):
         own(job, event)
         latest_s = time.monotonic() + at_most_s
-        while isinstance(event, Progress) and event.preview and not job.is_cancelled and time.monotonic() < latest_s:
-            time.sleep(0.01)
+        while isinstance(event, Progress) and at(event) and time.monotonic() < latest_s:
+            if job.is_cancelled or is_over.wait(0.01):
+                break
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Job, "tell", tell)
-        yield
+        try:
+            yield
+        finally:
+            is_over.set()
 
 
 def draw(page, said):
     """Previews, a stop that keeps the last, then a whole picture."""
     page.fill("#draw-prompt textarea", said["prompt"])
-    with waiting_to_be_stopped():
+    with held(lambda progress: progress.preview):
         page.click("#draw-button")
         status(page, "draw", said["step"])
         page.wait_for_selector("#draw-stage img")
         page.click("#draw-cancel")
         status(page, "draw", said["stopped"])
     page.wait_for_selector("#draw-gallery .thumbnail-item img")
-    assert page.locator("#draw-stage img").is_visible()
+    page.wait_for_selector("#draw-stage img")
     page.click("#draw-button")
     status(page, "draw", said["done"])
     page.wait_for_function("document.querySelectorAll('#draw-gallery .thumbnail-item img').length == 2")
@@ -141,10 +151,14 @@ def film(page, said, save_download):
     """Words, a picture and the window that goes on from it, each with its progress; then the film and its file."""
     page.get_by_role("tab").nth(2).click()
     page.fill("#film-prompt textarea", said["film"])
-    page.click("#film-button")
-    for window in (1, 2):
-        status(page, "film", said["window"].format(window))
-    assert page.locator("#film-stage img").is_visible()
+    seen = set()
+    with held(lambda progress: progress.window not in seen):
+        page.click("#film-button")
+        for window in (1, 2):
+            status(page, "film", said["window"].format(window))
+            if window == 2:
+                page.wait_for_selector("#film-stage img")
+            seen.add(window)
     play(page, "film")
     video = save_download(page, "#film-download-video")
     record, label = read_film_settings(video)
@@ -169,14 +183,14 @@ def talk(page, said):
     """Previews of a turn that is stopped; then five turns, the last of which takes one back."""
     page.get_by_role("tab").nth(3).click()
     page.fill("#talk-said textarea", said["talk"][0])
-    with waiting_to_be_stopped():
+    with held(lambda progress: progress.preview):
         page.click("#talk-button")
         page.wait_for_selector("#talk-stage img")
         page.click("#talk-cancel")
         status(page, "talk", said["stopped"])
     words = f"document.querySelector('#talk-said textarea').value === {json.dumps(said['talk'][0])}"
     page.wait_for_function(words)  # they come back a moment after what the status says
-    assert page.locator("#talk-stage img").is_visible()
+    page.wait_for_selector("#talk-stage img")
     assert page.locator("#talk-chat .bot.message").count() == 0
     for count, words in enumerate(said["talk"][:4], start=1):
         page.fill("#talk-said textarea", words)
@@ -186,7 +200,7 @@ def talk(page, said):
     page.fill("#talk-said textarea", said["talk"][4])
     page.click("#talk-button")
     page.wait_for_function("document.querySelectorAll('#talk-chat .bot.message').length == 3")
-    assert page.locator("#talk-stage img").is_visible()
+    page.wait_for_selector("#talk-stage img")
 
 
 @pytest.mark.parametrize("locale", SAID)
