@@ -100,6 +100,7 @@ def draw(page, said):
 
 
 def pixels_of(page, selector):
+    page.evaluate("s => document.querySelector(s).decode()", selector)
     with Image.open(io.BytesIO(page.locator(selector).screenshot())) as seen:
         return np.asarray(seen.convert("RGB"), int)
 
@@ -127,7 +128,6 @@ def animate(page, said, save_download):
     status(page, "animate", said["need"])
     plain = pixels_of(page, "#animate-picture img")
     click_on(page, 0.5, 0.5)
-    page.wait_for_timeout(500)
     masked = pixels_of(page, "#animate-picture img")
     reddened = (masked - plain)[..., 0] - (masked - plain)[..., 1] > 25
     assert 0.02 < reddened.mean() < 0.7
