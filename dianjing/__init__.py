@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dianjing.dit.model import DiT as DiT
+    from dianjing.errors import DianjingError as DianjingError
     from dianjing.pipelines.conversation.talk import Conversation as Conversation
     from dianjing.pipelines.image_to_video import ImageToVideoPipeline as ImageToVideoPipeline
     from dianjing.pipelines.regions import Region as Region
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _HOMES = {
     "Conversation": "dianjing.pipelines.conversation.talk",
+    "DianjingError": "dianjing.errors",
     "DiT": "dianjing.dit.model",
     "ImageToVideoPipeline": "dianjing.pipelines.image_to_video",
     "Point": "dianjing.pipelines.segmenting",
@@ -22,10 +24,7 @@ _HOMES = {
     "TextToImagePipeline": "dianjing.pipelines.text_to_image",
     "TextToVideoPipeline": "dianjing.pipelines.text_to_video",
 }
-__all__ = [
-    "Conversation", "DiT", "ImageToVideoPipeline", "Point", "Region", "TextToImagePipeline", "TextToVideoPipeline",
-    "__version__",
-]  # fmt: skip
+__all__ = [*sorted(_HOMES), "__version__"]
 
 
 def __getattr__(name: str):

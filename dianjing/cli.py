@@ -14,6 +14,7 @@ import typer
 
 import dianjing
 from dianjing import chat_command, demo_command, film_commands
+from dianjing.errors import DianjingError, convert_system_error, get_language
 from dianjing.options import (
     AsJson,
     Debug,
@@ -208,22 +209,16 @@ def train(
 
 
 def report(error: Exception, *, debug: bool) -> int:
-    """Say on stderr what went wrong, and return the exit code."""
+    """Print on stderr what went wrong, in the user's language, and return the exit code."""
     if debug:
         traceback.print_exception(error)
-    if isinstance(error, ValueError):
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, which may not be imported
-        print(
-            "error: the device is out of memory; try a smaller --size, --count 1, --dtype bfloat16 or --device cpu",
-            file=sys.stderr,
-        )
-        return 1
-    kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
-    more = "" if debug else " (--debug shows the traceback)"
-    print(f"error: {kind}{error}{more}", file=sys.stderr)
-    return 1
+    user_error = convert_system_error(error)
+    if user_error is None and not isinstance(error, ValueError | OSError):
+        user_error = DianjingError("internal_error", reason=f"{type(error).__name__}: {error}")
+    message = str(error) if user_error is None else user_error.render(get_language())
+    more = "" if debug or isinstance(error, ValueError) else " (--debug shows the traceback)"
+    print(f"error: {message}{more}", file=sys.stderr)
+    return 2 if isinstance(error, ValueError) else 1
 
 
 def main() -> None:

@@ -53,8 +53,8 @@ def faults(floor: str, source: str) -> list[str]:
         elif parts[0] == "dianjing" and len(parts) > 1:
             target = parts[1] if parts[1] in FLOORS else "dianjing"
             allowed = BELOW[floor] | {floor}
-            # the version is a constant of the root; it may be read anywhere
-            if target not in allowed and name != "dianjing.__version__":
+            # the version is a constant of the root, and the errors lie below every floor
+            if target not in allowed and name != "dianjing.__version__" and not name.startswith("dianjing.errors."):
                 found.append(f"{line}: {floor} must not import {name}")
         elif parts[0] == "dianjing" and floor != "dianjing":
             found.append(f"{line}: {floor} must not import the root package")
@@ -96,6 +96,7 @@ def test_an_upward_bare_or_relative_import_is_found(floor, source):
         ("dit", "import torch\nfrom dianjing.dit.rope import angles"),
         ("train", "from dianjing import pipelines"),
         ("pipelines", "from dianjing import __version__"),
+        ("dit", "from dianjing.errors import DianjingError"),
         ("dianjing", "from dianjing.doctor import report"),
     ],
 )

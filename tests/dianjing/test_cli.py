@@ -267,9 +267,13 @@ def fail_with(error):
     ("error", "code", "text"),
     [
         (KeyboardInterrupt(), 130, ""),
-        (OSError(28, "No space left on device"), 1, "No space left on device"),
-        (RuntimeError("broken"), 1, "RuntimeError: broken (--debug shows the traceback)"),
-        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA"), 1, "out of memory; try a smaller --size"),
+        (OSError(28, "No space left on device", "a.png"), 1, "the disk is full while a.png is written"),
+        (RuntimeError("broken"), 1, "a fault of Dianjing, not of what was given (RuntimeError: broken)"),
+        (
+            type("OutOfMemoryError", (RuntimeError,), {})("CUDA"),
+            1,
+            "the device is out of memory; ask for a smaller size",
+        ),
     ],
 )
 def test_a_failure_has_its_exit_code_and_no_traceback(stub, monkeypatch, capsys, error, code, text):
@@ -280,6 +284,14 @@ def test_a_failure_has_its_exit_code_and_no_traceback(stub, monkeypatch, capsys,
     assert "Traceback" not in err
     assert out == ""
     assert list(Path().iterdir()) == []
+
+
+def test_a_failure_is_told_in_the_users_language(stub, monkeypatch, capsys):
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    monkeypatch.setattr(drawing, "call", fail_with(MemoryError()))
+    code, _, err = call(monkeypatch, capsys, "image", "cat")
+    assert code == 1
+    assert err.startswith("error: 设备内存不足")
 
 
 def test_debug_shows_the_traceback(stub, monkeypatch, capsys):
