@@ -66,12 +66,18 @@ def matching(folder: Path) -> Results:
 def masks(folder: Path) -> Results:
     """What fixed clicks mean, by GrabCut and by the network that comes with the embedded model."""
     picture = np.asarray(Image.open(PICTURE).convert("RGB"))
+    crowded = World(size_px=128, stages=[Stage(kinds={"pair": 0.5, "trio": 0.5}, snap_px=(2,))])
     own = from_words().own_segmenter
     assert own is not None
     results: Results = {}
     for name, segmenter in {"grabcut": GrabCut(), "network": own}.items():
         segmenter.look(picture)
         results[name] = np.stack([segmenter.mask(points) for points in CLICKS])
+        for position in range(6):  # busier pictures, clicked on beside the middle of each object
+            sample = crowded.picture(9, position)
+            segmenter.look(sample.image)
+            clicks = [Point(x=x + 0.4 * width, y=y + 0.6 * height) for x, y, width, height in sample.boxes]
+            results[f"{name} {position}"] = np.stack([segmenter.mask([click]) for click in clicks])
     return results
 
 
