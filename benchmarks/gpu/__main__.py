@@ -7,6 +7,7 @@
 Weights are random and made on the device. What has been measured is written after every part and every row, so that
 a run that is stopped leaves it; a part that would not end in time is left out and named. Whole graphs of 40 layers
 take minutes to compile, so that they are measured only where there is more time, as with --seconds 420.
+Needs torch, diffusers, transformers, accelerate, peft, einops and tqdm; neither pydantic nor gradio nor PyAV.
 """
 
 import argparse
@@ -147,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def has_failed(found: Any) -> bool:
-    """Whether anything in what was found is an error."""
+    """True if anything that was found is an error."""
     return isinstance(found, Mapping) and ("error" in found or any(map(has_failed, found.values())))
 
 

@@ -1,4 +1,4 @@
-"""What every part of the benchmark is given, and how parts run one after the other within the time."""
+"""Shared state of the benchmark's parts, and the runner that runs them one after the other within the time."""
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -119,7 +119,7 @@ def run_parts(
 
 
 def failure(error: Exception) -> Found:
-    """What went wrong, without the frames, which would keep their tensors; too little memory is no error."""
+    """Describe an error without its frames, which would keep their tensors; too little memory is no error."""
     if isinstance(error, torch.OutOfMemoryError):
         return {"left_out": f"out of memory: {error}"[:500]}
     return {"error": f"{type(error).__name__}: {error}"[:2000], "traceback": traceback.format_exc()[-4000:]}

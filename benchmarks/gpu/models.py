@@ -23,7 +23,7 @@ DTYPE = torch.bfloat16
 
 
 @contextmanager
-def made_on(device: torch.device, dtype: torch.dtype = DTYPE) -> Iterator[None]:
+def default_device_and_dtype(device: torch.device, dtype: torch.dtype = DTYPE) -> Iterator[None]:
     """Modules made inside have their weights there, in that dtype, from the first."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -35,14 +35,15 @@ def made_on(device: torch.device, dtype: torch.dtype = DTYPE) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def ready(model: nn.Module) -> Any:
+def freeze(model: nn.Module) -> Any:
+    """Switch to evaluation, without gradients."""
     return model.eval().requires_grad_(False)
 
 
 def make_theirs(scale: Scale, device: torch.device) -> HunyuanDiT2DModel:
     """diffusers' model, with norms away from one and zero."""
-    with made_on(device):
-        model = ready(HunyuanDiT2DModel(**scale.transformer))
+    with default_device_and_dtype(device):
+        model = freeze(HunyuanDiT2DModel(**scale.transformer))
         disturb_norms(model)
     return model
 
@@ -50,7 +51,7 @@ def make_theirs(scale: Scale, device: torch.device) -> HunyuanDiT2DModel:
 def share(model: nn.Module, copy: nn.Module) -> Any:
     """`copy`, made without values, with the tensors of `model` as its own parameters."""
     copy.load_state_dict(model.state_dict(), assign=True)
-    return ready(copy)
+    return freeze(copy)
 
 
 def their_copy(theirs: HunyuanDiT2DModel) -> HunyuanDiT2DModel:
@@ -77,11 +78,11 @@ def compile_blocks(model: nn.Module, scale: Scale) -> Any:
 
 def make_parts(scale: Scale, device: torch.device) -> dict[str, Any]:
     """All that a pipeline takes besides the transformer."""
-    with made_on(device):
+    with default_device_and_dtype(device):
         models = {
-            "vae": ready(AutoencoderKL(**scale.vae)),
-            "text_encoder": ready(BertModel(BertConfig(**scale.bert))),
-            "text_encoder_2": ready(T5EncoderModel(T5Config(**scale.t5))),
+            "vae": freeze(AutoencoderKL(**scale.vae)),
+            "text_encoder": freeze(BertModel(BertConfig(**scale.bert))),
+            "text_encoder_2": freeze(T5EncoderModel(T5Config(**scale.t5))),
         }
     tokenizers: dict[str, PreTrainedTokenizerBase] = {
         "tokenizer": make_bert_tokenizer([PROMPT], model_max_length=scale.transformer["text_len"]),
@@ -103,7 +104,7 @@ def forward_flops(scale: Scale, size_px: int) -> int:
     side = size_px // 8
     tokens = (side // config["patch_size"]) ** 2
     with torch.device(meta):
-        model = ready(HunyuanDiT2DModel(**config))
+        model = freeze(HunyuanDiT2DModel(**config))
         lengths = (config["text_len"], config["text_len_t5"])
         states = [
             torch.empty(1, length, config[width])
@@ -120,7 +121,7 @@ def forward_flops(scale: Scale, size_px: int) -> int:
 def decode_flops(scale: Scale, size_px: int) -> int:
     """Operations of decoding one picture."""
     with torch.device("meta"):
-        vae = ready(AutoencoderKL(**scale.vae))
+        vae = freeze(AutoencoderKL(**scale.vae))
         latents = torch.empty(1, scale.vae["latent_channels"], size_px // 8, size_px // 8)
         return count_flops(lambda: vae.decode(latents))
 
@@ -133,7 +134,7 @@ def encode_flops(scale: Scale) -> int:
         (T5EncoderModel, T5Config(**scale.t5), "text_len_t5"),
     ):
         with torch.device("meta"):
-            encoder, tokens = ready(kind(config)), scale.transformer[length]
+            encoder, tokens = freeze(kind(config)), scale.transformer[length]
             ids = torch.zeros(1, tokens, dtype=torch.long)
             total += count_flops(partial(encoder, ids))
     return total

@@ -22,7 +22,7 @@ from dianjing import TextToImagePipeline
 
 
 def make_pipeline(bench: Bench) -> TextToImagePipeline:
-    """With all weights on the device."""
+    """Make our pipeline with all weights on the device."""
     pipe = TextToImagePipeline(
         **make_parts(bench.scale, bench.device), transformer=our_copy(make_theirs(bench.scale, bench.device))
     )

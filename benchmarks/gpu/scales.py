@@ -1,4 +1,4 @@
-"""What is measured: Hunyuan-DiT at its real size on a GPU, or all of it tiny to try every part on a CPU."""
+"""Sizes to measure: Hunyuan-DiT at its real size on a GPU, or all of it tiny to try every part on a CPU."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What was measured as Markdown; whatever a part left out or could not do is told in its place."""
+"""Markdown tables of the measurements; whatever a part left out or could not do is reported in its place."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -31,7 +31,7 @@ WARM_UP = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What is trained, and how."""
+    """One way to train: which weights, of which model, with which savings."""
 
     trained: str  # "lora" or "all"
     is_ours: bool = True

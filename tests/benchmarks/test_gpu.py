@@ -17,7 +17,7 @@ from benchmarks.gpu.steps import make_step_case, unprepared_contender
 from benchmarks.gpu.tables import as_text
 
 ROOT = Path(__file__).parents[2]
-ABSENT = ("av", "pydantic", "gradio", "fastapi", "datasets", "torchmetrics")
+ABSENT = ("av", "pydantic", "gradio", "fastapi", "uvicorn", "typer", "cv2", "imageio", "datasets", "torchmetrics")
 CPU = torch.device("cpu")
 
 
