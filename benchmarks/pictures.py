@@ -85,8 +85,10 @@ def read(pipe: DiffusionPipeline) -> dict[str, Tensor]:
     return found
 
 
-def denoise(pipe: DiffusionPipeline, text: Mapping[str, Tensor], noise: Tensor, *, size_px: int) -> Tensor:
-    settings: dict[str, Any] = {"num_inference_steps": PICTURE_STEPS, "guidance_scale": GUIDANCE_SCALE}
+def denoise(
+    pipe: DiffusionPipeline, text: Mapping[str, Tensor], noise: Tensor, *, size_px: int, steps: int
+) -> Tensor:  # fmt: skip
+    settings: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": GUIDANCE_SCALE}
     return pipe(
         **text, **settings, height=size_px, width=size_px, latents=noise, output_type="latent",
         use_resolution_binning=False,
@@ -100,11 +102,13 @@ def decode(pipe: DiffusionPipeline, latents: Tensor) -> Tensor:
     return pixels
 
 
-def draw(pipe: DiffusionPipeline, noise: Tensor, *, size_px: int, clock: Clock) -> tuple[dict[str, float], Tensor]:
+def draw(
+    pipe: DiffusionPipeline, noise: Tensor, *, size_px: int, clock: Clock, steps: int = PICTURE_STEPS
+) -> tuple[dict[str, float], Tensor]:
     """Seconds of each stage, and the pixels."""
     noise = noise.to(pipe.transformer.dtype)
     text_s, text = timed(lambda: read(pipe), clock)
-    denoise_s, latents = timed(lambda: denoise(pipe, text, noise, size_px=size_px), clock)
+    denoise_s, latents = timed(lambda: denoise(pipe, text, noise, size_px=size_px, steps=steps), clock)
     vae_s, pixels = timed(lambda: decode(pipe, latents), clock)
     return {"text": text_s, "denoise": denoise_s, "vae": vae_s, "all": text_s + denoise_s + vae_s}, pixels
 

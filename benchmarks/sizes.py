@@ -14,9 +14,6 @@ from diffusers import HunyuanDiT2DModel
 from torch import Tensor, nn
 
 from dianjing.dit import DiT
-from dianjing.train.config import read_config
-from dianjing.train.sections import AutoencoderModel, TextToImageModel
-from dianjing.train.text_to_image import make_transformer
 from dianjing.weights import registry
 
 SEED = 0
@@ -100,6 +97,11 @@ def sticker() -> Size:
 
 def recipe_transformer() -> DiT:
     """What the recipes of the embedded model make, untrained."""
+    # recipes are read with pydantic, without which every other size can be measured
+    from dianjing.train.config import read_config
+    from dianjing.train.sections import AutoencoderModel, TextToImageModel
+    from dianjing.train.text_to_image import make_transformer
+
     recipes = Path(inspect.getfile(read_config)).parent / "recipes"
     vae, run = (read_config(recipes / f"sticker_{part}.toml") for part in ("vae", "dit"))
     assert isinstance(vae.model, AutoencoderModel)
@@ -127,7 +129,7 @@ def make_theirs(size: Size) -> HunyuanDiT2DModel:
     torch.manual_seed(SEED)
     model = HunyuanDiT2DModel(**size.config).eval().requires_grad_(False)
     if size.state is None:
-        _disturb_norms(model)
+        disturb_norms(model)
     else:
         model.load_state_dict({name: size.state[name] for name in model.state_dict()})
     return model
@@ -142,7 +144,7 @@ def make_ours(theirs: HunyuanDiT2DModel) -> DiT:
 
 
 @torch.no_grad()
-def _disturb_norms(model: nn.Module) -> None:
+def disturb_norms(model: nn.Module) -> None:
     """Away from ones and zeros, with which a forgotten norm would go unseen."""
     for module in model.modules():
         if isinstance(module, nn.LayerNorm) and module.weight is not None:
