@@ -53,6 +53,8 @@ def pictures(world: World, *, seed: int, count: int) -> torch.Tensor:
 def make_plan(config: WorldRun, world: World, accelerator: Accelerator) -> WorldPlan:
     """The configured buckets, dealt out to the processes there are."""
     run = config.run
+    if config.data.repeat_steps > 1 and run.accumulation > 1:
+        raise ValueError("data.repeat_steps and run.accumulation are both above 1; raise batch_size instead")
     buckets = [
         Bucket(
             kind=section.kind, num_frames=section.num_frames,

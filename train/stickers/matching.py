@@ -62,7 +62,7 @@ def looks() -> list[tuple[int, int | None]]:
     return [(t.id, c) for t in things() for c in (None, *(range(len(COLOURS)) if t.takes_colour else ()))]
 
 
-@lru_cache(maxsize=20_000)
+@lru_cache(maxsize=4_000)  # of 256 px pictures they take 0.6 MB each
 def _template(thing: int, colour: int | None, size_px: int) -> Tensor:
     """Channels p (3), a p (3), a^2, a of one sprite: (8, size_px, size_px)."""
     pixels = torch.from_numpy(sprite(thing, size_px=size_px, colour=colour).copy()).permute(2, 0, 1) / 255
@@ -96,7 +96,7 @@ class Matcher:
 
     def _coarse_templates(self, size_px: int) -> tuple[Tensor, Tensor]:
         """Of every look, at one size: channels in a row (T, 8 s s), and 2 |p|^2 (T, 1)."""
-        coarse = torch.stack([F.avg_pool2d(_template(*look, size_px), self.coarse) for look in self.looks])
+        coarse = torch.stack([F.avg_pool2d(_template.__wrapped__(*look, size_px), self.coarse) for look in self.looks])
         energy = 2 * coarse[:, :3].square().sum((1, 2, 3))
         return coarse.flatten(1).to(self.device), energy[:, None].to(self.device)
 
