@@ -28,8 +28,8 @@ import psutil
 import torch
 
 from dianjing.pipelines.own_segmenting import FOLDER as SEGMENTER_FOLDER
-from dianjing.train.config import read_config, tomllib
 from dianjing.train.__main__ import until_signalled
+from dianjing.train.config import read_config, tomllib
 from dianjing.train.loop import Outcome
 from dianjing.train.recipes.packing import pack, unpack, write_json
 from dianjing.train.recipes.quick_evaluation import evaluate_within
@@ -40,6 +40,7 @@ from dianjing.train.sections import TransformerSection
 RECIPES = Path(__file__).parent
 LATENT_PX = 8  # pixels along a side to one latent
 MIN_WORLD_PX = 32
+MIN_STAGE_S = 1.0  # a stage whose time is gone makes its weights all the same, with a step or two
 EXPORT_SHARE, MAX_EXPORT_S = 0.15, 10.0  # of a stage's time, kept for its export and for packing
 MODEL_STAGES = ("pictures", "field", "motion")  # each export holds all that the ones before it made
 FAILED, USAGE, INTERRUPTED = 1, 2, 75
@@ -76,7 +77,8 @@ STAGES = (
 
 def seconds_for(stages: Sequence[Stage], index: int, remaining_s: float) -> float:
     """The time of a stage: its share of what remains, so that time which one leaves goes to those after it."""
-    return max(0.0, remaining_s) * stages[index].share / sum(stage.share for stage in stages[index:])
+    share = stages[index].share / sum(stage.share for stage in stages[index:])
+    return max(MIN_STAGE_S, remaining_s * share)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Figures of a model within a given time, by the judges of `dianjing.train.evaluate`: rough ones, to see what came out."""
+"""Rough figures of a model within a given time, by the judges of `dianjing.train.evaluate`."""
 
 import shutil
 import threading

@@ -2,8 +2,8 @@
 
 Legend: S sprite side in pixels, P side in the atlas; sprites are premultiplied uint8 (S, S, 4).
 
-Two atlases are rendered once from Noto Color Emoji (SIL OFL 1.1, see NOTICE) and ship with the package: one of SPRITE_PX
-for sprites up to that size, and one of LARGE_PX, the largest bitmaps that the font has, for larger ones:
+Two atlases are rendered once from Noto Color Emoji (SIL OFL 1.1, see NOTICE) and ship with the package: one of
+SPRITE_PX for sprites up to that size, and one of LARGE_PX, the largest bitmaps that the font has, for larger ones:
 
     python -m dianjing.train.stickers.atlas --font NotoColorEmoji.ttf
 """
