@@ -25,7 +25,6 @@ def timed_run(folder, *, seconds):
         checkpoint_every=LAST_STEP,
         sample_every=LAST_STEP,
         max_minutes=seconds / 60,
-        **run,
     )
     return config.model_copy(update={"optimizer": OptimizerSection(**OVER_TIME)})
 
