@@ -35,7 +35,8 @@ def evaluate_within(source: Path, target: Path, *, seconds: float, device: str) 
     size_px = pipeline.transformer.config.sample_size * pipeline.vae_scale_factor
     draw = pipeline_drawer(pipeline, size_px=size_px, num_inference_steps=None, guidance_scale=None)
     matcher = matcher_within(size_px, device, seconds=seconds - (time.perf_counter() - started))
-    figures, shown = {}, []
+    figures: dict[str, Any] = {}
+    shown: list[np.ndarray] = []
     if matcher is not None:
         figures, shown = judge_within(draw, matcher, seconds=seconds - (time.perf_counter() - started))
     partial = target.with_name(f"{target.name}.partial")
