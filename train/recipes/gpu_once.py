@@ -41,7 +41,8 @@ RECIPES = Path(__file__).parent
 LATENT_PX = 8  # pixels along a side to one latent
 MIN_WORLD_PX = 32
 MIN_STAGE_S = 1.0  # a stage whose time is gone makes its weights all the same, with a step or two
-EXPORT_SHARE, MAX_EXPORT_S = 0.15, 10.0  # of a stage's time, kept for its export and for packing
+# Kept of a stage's time for its export, the model folder and the pack: a share, from some seconds to others
+EXPORT_SHARE, MIN_EXPORT_S, MAX_EXPORT_S = 0.15, 3.0, 10.0
 MODEL_STAGES = ("pictures", "field", "motion")  # each export holds all that the ones before it made
 FAILED, USAGE, INTERRUPTED = 1, 2, 75
 
@@ -104,11 +105,17 @@ class Plan:
         return self.work / "bundles" / stage
 
 
+def training_seconds(seconds: float) -> float:
+    """What a stage may train of its time, at least half."""
+    export_s = min(max(EXPORT_SHARE * seconds, MIN_EXPORT_S), MAX_EXPORT_S)
+    return max(seconds - export_s, seconds / 2)
+
+
 def overrides_for(stage: Stage, plan: Plan, seconds: float) -> list[str]:
     """What is set beside the run file of a stage, as `--set` takes it."""
     values: dict[str, Any] = {
         "run.folder": plan.work / stage.name,
-        "run.max_minutes": (seconds - min(EXPORT_SHARE * seconds, MAX_EXPORT_S)) / 60,
+        "run.max_minutes": training_seconds(seconds) / 60,
         "data.size_px": max(MIN_WORLD_PX, plan.size_px // stage.size_divisor),
         "data.workers": max(1, (os.cpu_count() or 1) - 2),
     }

@@ -65,6 +65,13 @@ def test_time_that_a_stage_leaves_goes_to_those_after_it(used):
         assert given[-1] == pytest.approx(remaining + used * given[-1])  # the last has all that is left
 
 
+def test_a_stage_keeps_time_for_its_export_and_trains_at_least_half():
+    assert gpu_once.training_seconds(240.0) == 230.0
+    assert gpu_once.training_seconds(40.0) == 34.0
+    assert gpu_once.training_seconds(10.0) == 7.0
+    assert gpu_once.training_seconds(4.0) == 2.0
+
+
 def test_a_late_stage_has_little_time_and_not_less_than_none():
     assert seconds_for(STAGES, 4, -30.0) == gpu_once.MIN_STAGE_S
 
