@@ -23,6 +23,7 @@ from dianjing.train.tokenizers import extend_tokenizers, save_tokenizers
 WorldRun = AutoencoderRun | SegmenterRun | TextToImageRun
 PROBE_SEED = 1_000_003  # added to the seed: pictures for grids and measures, not for training
 PROBED = 256  # pictures that a segmenter is measured on
+SPOKEN_CLIPS = 2000  # clips whose words the tokenizers must know, or fewer where they see fewer captions
 
 
 def sticker_world(config: WorldRun) -> World:
@@ -83,7 +84,8 @@ def tokenizer_folder(config: TextToImageRun, world: World, accelerator: Accelera
     with accelerator.main_process_first():
         if not (folder / "tokenizer_2").exists():
             stride = max(1, run.total_steps * run.batch_size // count)
-            captions = spoken_words(world, seed, fps=config.data.fps) if has_clips else []
+            clips = min(SPOKEN_CLIPS, count)
+            captions = spoken_words(world, seed, fps=config.data.fps, count=clips) if has_clips else []
             if model.start_from is not None:
                 extend_tokenizers(model.start_from, folder, captions)
                 return folder
@@ -95,7 +97,7 @@ def tokenizer_folder(config: TextToImageRun, world: World, accelerator: Accelera
     return folder
 
 
-def spoken_words(world: World, seed: int, *, fps: float, count: int = 2000) -> list[str]:
+def spoken_words(world: World, seed: int, *, fps: float, count: int = SPOKEN_CLIPS) -> list[str]:
     """Captions of clips, and every phrasing that asks for what moves in them."""
     texts: list[str] = []
     for position in range(count):
