@@ -29,7 +29,7 @@ import torch
 
 from dianjing.pipelines.own_segmenting import FOLDER as SEGMENTER_FOLDER
 from dianjing.train.__main__ import until_signalled
-from dianjing.train.config import read_config, tomllib
+from dianjing.train.config import read_config
 from dianjing.train.loop import Outcome
 from dianjing.train.recipes.packing import pack, unpack, write_json
 from dianjing.train.recipes.quick_evaluation import evaluate_within
@@ -52,7 +52,7 @@ class Stage:
     """A part of the run: its share of the time, its run file, and the stage whose weights it goes on from.
 
     run_file: None for the evaluation, which trains nothing. size_divisor: pictures are smaller by it. tiny: names of
-    the lists in gpu_once_tiny.toml.
+    the lists in gpu_once_tiny.json.
     """
 
     name: str
@@ -127,7 +127,7 @@ def overrides_for(stage: Stage, plan: Plan, seconds: float) -> list[str]:
         values |= previous_weights(stage.name, plan.previous)
     lines = [f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in values.items()]
     if plan.is_tiny:
-        tiny = tomllib.loads((RECIPES / "gpu_once_tiny.toml").read_text(encoding="utf-8"))
+        tiny = json.loads((RECIPES / "gpu_once_tiny.json").read_text(encoding="utf-8"))
         lines += [line for name in ("every", *stage.tiny) for line in tiny[name]]
     return lines
 
