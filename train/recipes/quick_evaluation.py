@@ -14,7 +14,7 @@ from dianjing.train.evaluate import CATEGORIES, Drawer, judge_category, pipeline
 from dianjing.train.pictures import tile
 from dianjing.train.recipes.packing import write_json
 from dianjing.train.stickers.atlas import sprite
-from dianjing.train.stickers.matching import SIZES_PX, Matcher, looks
+from dianjing.train.stickers.matching import MAX_READ_PX, SIZES_PX, Matcher, looks
 from dianjing.train.stickers.scenes import CANVAS_PX
 from dianjing.weights.sums import write_sums
 
@@ -53,12 +53,12 @@ def evaluate_within(source: Path, target: Path, *, seconds: float, device: str) 
 def matcher_within(size_px: int, device: str, *, seconds: float) -> Matcher | None:
     """A matcher, or None where its sprites alone take more than half of the time; what it makes of them is quicker."""
     started = time.perf_counter()
-    for side_px in (side * size_px // CANVAS_PX for side in SIZES_PX):
+    for side_px in (side * min(size_px, MAX_READ_PX) // CANVAS_PX for side in SIZES_PX):
         for thing, colour in looks():
             if time.perf_counter() - started > seconds / 2:
                 return None
             sprite(thing, size_px=side_px, colour=colour)  # kept in its cache
-    return Matcher(size_px=size_px, device=device)
+    return Matcher.for_pictures(size_px, device)
 
 
 def judge_within(draw: Drawer, matcher: Matcher, *, seconds: float) -> tuple[dict[str, Any], list[np.ndarray]]:
