@@ -22,7 +22,7 @@ from dianjing.train.tokenizers import extend_tokenizers, save_tokenizers
 
 WorldRun = AutoencoderRun | SegmenterRun | TextToImageRun
 PROBE_SEED = 1_000_003  # added to the seed: pictures for grids and measures, not for training
-PROBED = 256  # pictures that a segmenter is measured on
+PROBED = 256  # pictures that a segmenter is measured on, or eight batches where these are fewer
 SPOKEN_CLIPS = 2000  # clips whose words the tokenizers must know, or fewer where they see fewer captions
 
 
@@ -111,7 +111,8 @@ def make_task(config: WorldRun, world: World, accelerator: Accelerator) -> tuple
     torch.manual_seed(config.run.seed)  # the first weights; the loop has a generator of its own
     seed = config.run.seed + PROBE_SEED
     if isinstance(config, SegmenterRun):
-        layout = Layout(global_batch=PROBED, accumulation=1, processes=1, rank=0)
+        probed = min(PROBED, 8 * config.run.batch_size)
+        layout = Layout(global_batch=probed, accumulation=1, processes=1, rank=0)
         probe = MicroBatches(only_pictures(world, layout, seed=seed), seed=seed, captions=Clicked())[0]
         return SegmenterTask(config.model, size_px=config.data.size_px, probe=probe), Clicked()
     samples = config.samples

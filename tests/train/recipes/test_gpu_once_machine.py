@@ -70,7 +70,7 @@ def machine() -> dict[str, str]:
         stamp.write_text(wanted)
     kept = {key: os.environ[key] for key in ("HOME", "LANG", "TMPDIR") if key in os.environ}
     return {**kept, "PATH": f"{VENV / 'bin'}:{os.environ['PATH']}", "WHEELS": str(VENV / "wheels"),
-            "OMP_NUM_THREADS": "2"}  # fmt: skip
+            "OMP_NUM_THREADS": "1"}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
