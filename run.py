@@ -3,6 +3,7 @@
 
     python3 run.py image "草地上的一只小猫"    any `dianjing` command
     python3 run.py test                        lint, types and tests
+    python3 run.py verify                      the tests that take minutes or download gigabytes
 
 The environment is made once and made anew when setup.cfg changes. pip's own settings
 (PIP_INDEX_URL, PIP_FIND_LINKS, a proxy ...) decide where packages come from.
@@ -26,6 +27,7 @@ CHECKS = [
     ["mypy"],
     ["pytest", "--numprocesses", "auto", "--dist", "loadfile"],  # the tests of a file share what they set up
 ]
+SLOW_CHECKS = [["pytest", "-m", "slow"]]
 
 
 def say(text):
@@ -96,10 +98,10 @@ def install_browser():
         stop("the tests of the page need Chromium: install it, or see above why Playwright could not.")
 
 
-def run_checks(arguments):
-    """Lint, types and tests; further arguments go to pytest, which has a process of one thread for each core."""
+def run_checks(checks, arguments):
+    """Run checks in order; further arguments go to pytest, which has a process of one thread for each core."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for check in CHECKS:
+    for check in checks:
         command = [str(BIN / check[0]), *check[1:], *(arguments if check[0] == "pytest" else [])]
         say(" ".join(check))
         code = subprocess.call(command, cwd=ROOT, env=environment)
@@ -114,7 +116,11 @@ def main():
     if command == "test":
         set_up("dev")
         install_browser()
-        run_checks(arguments)
+        run_checks(CHECKS, arguments)
+        return
+    if command == "verify":
+        set_up("dev")
+        run_checks(SLOW_CHECKS, arguments)
         return
     set_up("")
     dianjing = str(BIN / "dianjing")

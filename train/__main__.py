@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _until_signalled() -> Callable[[], bool]:
+def until_signalled() -> Callable[[], bool]:
     """Whether SIGTERM or Ctrl-C came since; a second one stops at once."""
     stopping = False
 
@@ -84,7 +84,7 @@ def _run(given: argparse.Namespace) -> int:
         found = differences(config)
         print("\n".join(found) or f"resuming is exact: weights, averages and moments are equal after {STEPS} steps")
         return DIFFERENT if found else 0
-    outcome = train(config, resume=given.resume, wants_stop=_until_signalled())
+    outcome = train(config, resume=given.resume, wants_stop=until_signalled())
     print(outcome.value, flush=True)
     return INTERRUPTED if outcome is Outcome.INTERRUPTED else 0
 

@@ -14,7 +14,7 @@ import numpy as np
 from dianjing.train.evaluate import LANGUAGES, SNAP_PX, to_tensor
 from dianjing.train.stickers import Stage, World
 from dianjing.train.stickers.clips import Clip, Move
-from dianjing.train.stickers.matching import Matcher, Seen
+from dianjing.train.stickers.matching import Matcher, Reading
 from dianjing.train.stickers.scenes import CANVAS_PX, Item
 from dianjing.train.stickers.tracking import Tracked, recognise, track
 
@@ -173,7 +173,7 @@ def judge_films(film: Film, matcher: Matcher, clips: Sequence[Clip], *, language
     for clip_seed, clip in enumerate(clips, start=seed):
         frames = film(clip, language, clip_seed)
         reading = matcher.read(to_tensor(frames[0]))
-        placed = _placed(clip, reading.objects, reading.background)
+        placed = _placed(clip, reading, size_px=matcher.size_px)
         for item in range(len(clip.scene.items)):
             tracked = None if placed is None else track(frames, placed, item)
             if _motion(clip, item) is not None:
@@ -193,16 +193,16 @@ def _stays(frames: np.ndarray, placed: Clip, item: int, tracked: Tracked) -> boo
     return all(recognise(frames[at], seen, item, at) == thing for at in (len(frames) // 2, len(frames) - 1))
 
 
-def _placed(clip: Clip, seen: Sequence[Seen], background: int) -> Clip | None:
-    """The clip's scene where a first frame has it; None if an object is missing."""
-    left, items = list(seen), []
+def _placed(clip: Clip, reading: Reading, *, size_px: int) -> Clip | None:
+    """The clip's scene where a first frame, read at size_px, has it; None if an object is missing."""
+    left, items = list(reading.objects), []
     for item in clip.scene.items:
         alike = [each for each in left if each.thing == item.thing]
         match = next((each for each in alike if each.colour == item.colour), alike[0] if alike else None)
         if match is None:
             return None
         left.remove(match)
-        ratio = CANVAS_PX // clip.size_px
+        ratio = CANVAS_PX // size_px
         place = {"x_px": match.x_px * ratio, "y_px": match.y_px * ratio, "size_px": match.size_px * ratio}
         items.append(Item(thing=match.thing, colour=match.colour, **place))
-    return replace(clip, scene=replace(clip.scene, items=tuple(items), background=background))
+    return replace(clip, scene=replace(clip.scene, items=tuple(items), background=reading.background))

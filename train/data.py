@@ -223,19 +223,38 @@ def _leave_group(worker: int) -> None:
 
 
 def loader(
-    data: PlannedBatches, *, first_step: int, total_steps: int, workers: int, prefetch: int, pin: bool
-) -> DataLoader[Batch]:
-    """Micro-batches from first_step on, in order; nothing before it is computed."""
+    data: PlannedBatches, *, first_step: int, total_steps: int, workers: int, prefetch: int, pin: bool,
+    repeat_steps: int = 1,
+) -> DataLoader[Batch]:  # fmt: skip
+    """Micro-batches from first_step on, in order; nothing before it is computed.
+
+    With repeat_steps above 1, one batch for each group of so many steps: see `repeat_batches`.
+    """
     every = data.plan.accumulation
+    indices = range(first_step * every, total_steps * every)
+    if repeat_steps > 1:
+        assert every == 1, "checked in the run file"
+        indices = range(first_step - first_step % repeat_steps, total_steps, repeat_steps)
     return DataLoader(
         cast(Dataset[Batch], data),
         batch_size=None,
-        sampler=range(first_step * every, total_steps * every),
+        sampler=indices,
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         pin_memory=pin,
         worker_init_fn=_leave_group,
     )
+
+
+def repeat_batches(
+    batches: Iterator[Batch], *, first_step: int, total_steps: int, repeat_steps: int
+) -> Iterator[Batch]:  # fmt: skip
+    """Give each batch to a group of repeat_steps steps; a step's batch depends on its number alone."""
+    batch: Batch = {}
+    for step in range(first_step, total_steps):
+        if step == first_step or step % repeat_steps == 0:
+            batch = next_batch(batches)
+        yield batch
 
 
 def next_batch(batches: Iterator[Batch]) -> Batch:

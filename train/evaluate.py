@@ -211,7 +211,7 @@ def _tools(model: str, device: str, steps: int | None, guidance: float | None) -
     pipeline.set_progress_bar_config(disable=True)
     size_px = pipeline.transformer.config.sample_size * pipeline.vae_scale_factor
     draw = pipeline_drawer(pipeline, size_px=size_px, num_inference_steps=steps, guidance_scale=guidance)
-    return draw, Matcher(size_px=size_px, device=device)
+    return draw, Matcher.for_pictures(size_px, device)
 
 
 def _judge_alone(index: int, given: argparse.Namespace) -> Judged:

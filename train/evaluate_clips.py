@@ -98,7 +98,7 @@ def load(model: str, device: str, steps: int | None, guidance: float | None) -> 
 
     size_px = clicks.transformer.config.sample_size * clicks.vae_scale_factor
     world = {"size_px": size_px, "num_frames": clicks.config.default_num_frames, "fps": clicks.config.default_fps}
-    matcher = Matcher(size_px=size_px, device=device)
+    matcher = Matcher.for_pictures(size_px, device)
     return Tools(animate=animate, film=film, speed=clicks.motions.speed, matcher=matcher, world=world)
 
 

@@ -206,13 +206,14 @@ def _main() -> None:
 
         rewriter = ChatModel.from_pretrained(given.chat_model, rules=first.rewriter)  # type: ignore[arg-type]
     pipe = first.pipe
-    matcher = Matcher(size_px=pipe.transformer.config.sample_size * pipe.vae_scale_factor)
+    size_px = pipe.transformer.config.sample_size * pipe.vae_scale_factor
+    matcher = Matcher.for_pictures(size_px)
     judged, shown = [], []
     talks = write_talks(given.count, seed=given.seed)
     for index, (language, talk) in enumerate(tqdm(talks, unit="talk")):
         rows, pictures = judge_talk(talk, Conversation(pipe, seed=index, rewriter=rewriter), matcher)
         judged.append((language, rows))
-        blank = [np.full((matcher.size_px, matcher.size_px, 3), 255, np.uint8)] * (6 - len(pictures))
+        blank = [np.full((size_px, size_px, 3), 255, np.uint8)] * (6 - len(pictures))
         shown += [*map(np.asarray, pictures), *blank]
     report = {"model": given.model, "chat_model": given.chat_model, "seed": given.seed, **summary(judged)}
     turns = [{"language": language, "turns": rows} for language, rows in judged]

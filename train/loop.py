@@ -123,6 +123,7 @@ class Trainer:
         self.sums: dict[str, tuple[Tensor, float]] = {}  # since the last log: sum and weight
         self.samples = 0
         self.step = 0
+        self.started, self.seconds_before = time.perf_counter(), 0.0  # of this process, and of those it goes on from
         self.journal = Journal(run.folder, accelerator)
 
     def load(self, checkpoint: Checkpoint) -> None:
@@ -133,6 +134,7 @@ class Trainer:
             take_weights(self.task, checkpoint, "ema")
         self.powers.take(checkpoint)
         self.step = checkpoint.step
+        self.seconds_before = float(checkpoint.state().get("elapsed_s", 0.0))
 
     def save(self) -> None:
         """A checkpoint of this step; every process takes part, the main one writes."""
@@ -142,14 +144,14 @@ class Trainer:
             groups["ema"] = weights_of(self.task)
         groups |= self.powers.tensors()
         if self.accelerator.is_main_process:
-            state = {"run": json.loads(self.run.model_dump_json())}
+            state = {"run": json.loads(self.run.model_dump_json()), "elapsed_s": self._elapsed_s()}
             folder = self.run.folder / "checkpoints"
             save_checkpoint(folder, self.step, groups, state, keep=self.run.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
     def train(self, batches: Iterator[Batch], *, wants_stop: Callable[[], bool]) -> Outcome:
         """Run to total_steps, to the end of max_minutes, or until wants_stop()."""
-        run, started = self.run, time.perf_counter()
+        run = self.run
         if self.accelerator.is_main_process:
             trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
             check_space(run.folder / "checkpoints", CHECKPOINT_BYTES * trained)
@@ -174,9 +176,7 @@ class Trainer:
                 self.powers.snapshot(run.folder / SNAPSHOTS, self.step, writes=self.accelerator.is_main_process)
             # many processes must agree to stop, which costs a sync: they do so when they log
             if logs or self.accelerator.num_processes == 1:
-                minutes = (time.perf_counter() - started) / 60
-                over = run.max_minutes is not None and minutes >= run.max_minutes
-                outcome = self._agree(interrupted=wants_stop(), over=over)
+                outcome = self._agree(interrupted=wants_stop(), over=self._is_time_over())
             ended = is_last or outcome is not Outcome.FINISHED
             if ended or self.step % run.checkpoint_every == 0:
                 self.save()
@@ -229,7 +229,7 @@ class Trainer:
 
     def _advance(self, batches: Iterator[Batch]) -> float:
         """One optimizer step; nothing here waits for the device. Returns seconds without data."""
-        rate = learning_rate(self.settings, self.step, self.run.total_steps)
+        rate = learning_rate(self.settings, self.step, self.run.total_steps, elapsed_share=self._elapsed_share())
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.generator.manual_seed(step_seed(self.run.seed, self.step))
@@ -266,6 +266,22 @@ class Trainer:
         self.samples += bucket.layout.global_batch
         self.step += 1
         return waited
+
+    def _elapsed_s(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def _elapsed_share(self) -> float | None:
+        """Share of max_minutes that is over, counting the processes that this one goes on from."""
+        if self.run.max_minutes is None or self.settings.decay_over == "steps":
+            return None
+        return self._elapsed_s() / 60 / self.run.max_minutes
+
+    def _is_time_over(self) -> bool:
+        """Whether max_minutes are over: of this process, or of the whole run where the learning rate ends with them."""
+        if self.run.max_minutes is None:
+            return False
+        elapsed_s = self._elapsed_s() - (self.seconds_before if self.settings.decay_over == "steps" else 0.0)
+        return elapsed_s / 60 >= self.run.max_minutes
 
     def _add(self, metrics: dict[str, Tensor], *, weight: float = 1.0) -> None:
         for name, value in metrics.items():

@@ -16,13 +16,22 @@ from dianjing.train.sections import OptimizerSection
 EXTRAS = {"adamw8bit": "bitsandbytes", "schedule_free": "schedulefree"}  # the library that each kind needs
 
 
-def learning_rate(config: OptimizerSection, step: int, total_steps: int) -> float:
-    """Linear warm-up, then constant or cosine decay to final_fraction at total_steps."""
+def learning_rate(
+    config: OptimizerSection, step: int, total_steps: int, *, elapsed_share: float | None = None
+) -> float:  # fmt: skip
+    """Linear warm-up, then constant or cosine decay to final_fraction at total_steps.
+
+    elapsed_share: share of the run's time that is over, from 0 to 1; the cosine follows it where decay_over is "time".
+    """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return config.learning_rate
-    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    if config.decay_over == "time":
+        assert elapsed_share is not None, "the loop gives it to a run whose learning rate decays over time"
+        done = min(1.0, elapsed_share)
+    else:
+        done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
     share = config.final_fraction + (1 - config.final_fraction) * (1 + cos(pi * done)) / 2
     return config.learning_rate * share
 

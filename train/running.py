@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from dianjing.train import objectives, worlds, zero
 from dianjing.train.cards import write_card
 from dianjing.train.checkpoints import Checkpoint, newest_valid, read_checkpoint
 from dianjing.train.config import Run
-from dianjing.train.data import World, loader
+from dianjing.train.data import World, loader, repeat_batches
 from dianjing.train.finetune import preparing as finetuning
 from dianjing.train.finetune.planning import dry_run
 from dianjing.train.finetune.sections import FinetuneRun
@@ -154,26 +155,38 @@ def average_of(config: Run, sigma_rel: float) -> Path:
     return folder
 
 
+def check_time_schedule(config: Run) -> None:
+    """Raises ValueError for a learning rate that decays over time without a time, or on processes with own clocks."""
+    if config.run.max_minutes is None:
+        raise ValueError('optimizer.decay_over = "time" needs run.max_minutes, the time that it decays over')
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError('optimizer.decay_over = "time" takes one process: the clocks of several differ')
+
+
 def train(config: Run, world: World | None = None, *, resume: str, wants_stop: Callable[[], bool]) -> Outcome:
     """One run from its config to its export."""
-    run = config.run
+    started, run = time.perf_counter(), config.run
+    if config.optimizer.decay_over == "time":
+        check_time_schedule(config)
     checkpoint = find_checkpoint(run.folder / "checkpoints", resume)
     accelerator = start(config)
     job = prepare(config, world, accelerator)
     trainer = Trainer(job, run, config.optimizer, accelerator)
+    trainer.started = started
     if checkpoint is not None:
         trainer.load(checkpoint)
     trainer.journal.begin(trainer.step, config.model_dump(mode="json"))
     if accelerator.is_main_process:
         counted = sum(p.numel() for p in job.task.parameters() if p.requires_grad)
         print(f"{config.task}: {counted:,} trained parameters, from step {trainer.step}", flush=True)
-    batches = loader(
-        job.batches,
-        first_step=trainer.step, total_steps=run.total_steps,
+    repeat_steps = 1 if isinstance(config, FinetuneRun) else config.data.repeat_steps
+    steps = {"first_step": trainer.step, "total_steps": run.total_steps, "repeat_steps": repeat_steps}
+    batches = iter(loader(
+        job.batches, **steps,
         workers=config.data.workers, prefetch=config.data.prefetch,
         pin=accelerator.device.type == "cuda",
-    )  # fmt: skip
-    outcome = trainer.train(iter(batches), wants_stop=wants_stop)
+    ))  # fmt: skip
+    outcome = trainer.train(repeat_batches(batches, **steps) if repeat_steps > 1 else batches, wants_stop=wants_stop)
     if outcome is not Outcome.INTERRUPTED:
         figures = trainer.export()
         if accelerator.is_main_process:

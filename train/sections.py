@@ -16,7 +16,7 @@ class RunSection(Section):
     folder: Path  # metrics, samples, checkpoints and the export land here
     seed: int = 0
     total_steps: int = Field(gt=0)
-    max_minutes: float | None = Field(default=None, gt=0)  # save, export and leave when over
+    max_minutes: float | None = Field(default=None, gt=0)  # from the start: save, export and leave when over
     batch_size: int = Field(gt=0)  # the global batch: all processes and accumulations together
     accumulation: int = Field(default=1, gt=0)
     mixed_precision: Literal["no", "bf16"] = "no"
@@ -75,6 +75,14 @@ class DataSection(Section):
     fps: float = Field(default=8.0, gt=0)  # of clips
     workers: int = Field(default=0, ge=0)
     prefetch: int = Field(default=2, gt=0)  # micro-batches in flight per worker
+    # steps in a row that train on the same samples, each with fresh noise; for devices faster than the workers
+    repeat_steps: int = Field(default=1, gt=0)
+
+    @model_validator(mode="after")
+    def _check_repeats(self) -> "DataSection":
+        if self.repeat_steps > 1 and len(self.buckets) > 1:
+            raise ValueError("repeat_steps takes runs of one bucket; with several, leave it at 1")
+        return self
 
 
 class OptimizerSection(Section):
@@ -87,6 +95,8 @@ class OptimizerSection(Section):
     max_grad_norm: float = Field(default=1.0, gt=0)
     warmup_steps: int = Field(default=500, ge=0)
     schedule: Literal["constant", "cosine"] = "cosine"
+    # the end that the cosine comes down to: total_steps, or run.max_minutes for a run that has a time and no number
+    decay_over: Literal["steps", "time"] = "steps"
     final_fraction: float = Field(default=0.05, ge=0, le=1)  # of the learning rate, at the end
     ema_decay: float = Field(default=0.9995, ge=0, lt=1)
     snapshot_every: int | None = Field(default=None, gt=0)  # steps; for averages whose length is chosen afterwards
@@ -127,6 +137,7 @@ class AutoencoderSamples(Section):
 class SegmenterModel(Section):
     """Shape of diffusers' UNet2DModel."""
 
+    start_from: Path | None = None  # an exported segmenter/ of the same shape; None: from scratch
     block_out_channels: tuple[int, ...] = (16, 32, 64)
     layers_per_block: int = 1
     norm_num_groups: int = 8
@@ -172,6 +183,7 @@ class TextToImageModel(Section):
     # film: motion blocks and clicks, but for the motion field; field: that alone; pictures: the transformer's rest
     trained: Literal["all", "film", "field", "pictures"] = "all"
     attention_backend: str | None = None  # a name diffusers' dispatcher knows; None: its default
+    compile_whole: bool = True  # where run.compile says so; False: block by block, which takes seconds, not minutes
     bert: BertSection = BertSection()
     t5: T5Section = T5Section()
     transformer: TransformerSection = TransformerSection()

@@ -20,7 +20,7 @@ from dianjing.train.data import Batch, Bucket
 from dianjing.train.loop import Task
 from dianjing.train.pictures import tile, to_pixels
 from dianjing.train.sections import SegmenterModel
-from dianjing.train.weights import save_module
+from dianjing.train.weights import load_weights, save_module
 
 MOST_CLICKS = 3
 CLICK_KEYS = ("clicks", "masks")
@@ -81,6 +81,8 @@ class SegmenterTask(Task):
             norm_num_groups=model.norm_num_groups, add_attention=False,
             down_block_types=("DownBlock2D",) * levels, up_block_types=("UpBlock2D",) * levels,
         )  # fmt: skip
+        if model.start_from is not None:
+            load_weights(self.network, model.start_from)
         self.probe = probe
         self.losses = self._losses
 

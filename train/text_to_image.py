@@ -129,7 +129,7 @@ class TextToImageTask(Task):
         if model.start_from is not None:
             for part in TRAINED_PARTS:
                 load_weights(getattr(self, part), model.start_from / part, new_parts=FILM_PARTS)
-        self.trained = model.trained
+        self.trained, self.compile_whole = model.trained, model.compile_whole
         if model.trained != "all":
             for name, weight in self.named_parameters():
                 weight.requires_grad_(_is_trained(name, model.trained))
@@ -150,6 +150,9 @@ class TextToImageTask(Task):
         self.noising = self.noising.to(device)
 
     def compile_parts(self, mode: str) -> None:
+        if not self.compile_whole:
+            self.transformer.compile_repeated_blocks(mode=mode)
+            return
         self.encode_pictures = torch.compile(self._encode_pictures, mode=mode)
         self.predict = torch.compile(self._predict, mode=mode)
 

@@ -22,7 +22,8 @@ from dianjing.train.tokenizers import extend_tokenizers, save_tokenizers
 
 WorldRun = AutoencoderRun | SegmenterRun | TextToImageRun
 PROBE_SEED = 1_000_003  # added to the seed: pictures for grids and measures, not for training
-PROBED = 256  # pictures that a segmenter is measured on
+PROBED = 256  # pictures that a segmenter is measured on, or eight batches where these are fewer
+SPOKEN_CLIPS = 2000  # clips whose words the tokenizers must know, or fewer where they see fewer captions
 
 
 def sticker_world(config: WorldRun) -> World:
@@ -53,6 +54,8 @@ def pictures(world: World, *, seed: int, count: int) -> torch.Tensor:
 def make_plan(config: WorldRun, world: World, accelerator: Accelerator) -> WorldPlan:
     """The configured buckets, dealt out to the processes there are."""
     run = config.run
+    if config.data.repeat_steps > 1 and run.accumulation > 1:
+        raise ValueError("data.repeat_steps and run.accumulation are both above 1; raise batch_size instead")
     buckets = [
         Bucket(
             kind=section.kind, num_frames=section.num_frames,
@@ -81,7 +84,8 @@ def tokenizer_folder(config: TextToImageRun, world: World, accelerator: Accelera
     with accelerator.main_process_first():
         if not (folder / "tokenizer_2").exists():
             stride = max(1, run.total_steps * run.batch_size // count)
-            captions = spoken_words(world, seed, fps=config.data.fps) if has_clips else []
+            clips = min(SPOKEN_CLIPS, count)
+            captions = spoken_words(world, seed, fps=config.data.fps, count=clips) if has_clips else []
             if model.start_from is not None:
                 extend_tokenizers(model.start_from, folder, captions)
                 return folder
@@ -93,7 +97,7 @@ def tokenizer_folder(config: TextToImageRun, world: World, accelerator: Accelera
     return folder
 
 
-def spoken_words(world: World, seed: int, *, fps: float, count: int = 2000) -> list[str]:
+def spoken_words(world: World, seed: int, *, fps: float, count: int = SPOKEN_CLIPS) -> list[str]:
     """Captions of clips, and every phrasing that asks for what moves in them."""
     texts: list[str] = []
     for position in range(count):
@@ -107,7 +111,8 @@ def make_task(config: WorldRun, world: World, accelerator: Accelerator) -> tuple
     torch.manual_seed(config.run.seed)  # the first weights; the loop has a generator of its own
     seed = config.run.seed + PROBE_SEED
     if isinstance(config, SegmenterRun):
-        layout = Layout(global_batch=PROBED, accumulation=1, processes=1, rank=0)
+        probed = min(PROBED, 8 * config.run.batch_size)
+        layout = Layout(global_batch=probed, accumulation=1, processes=1, rank=0)
         probe = MicroBatches(only_pictures(world, layout, seed=seed), seed=seed, captions=Clicked())[0]
         return SegmenterTask(config.model, size_px=config.data.size_px, probe=probe), Clicked()
     samples = config.samples

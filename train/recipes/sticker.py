@@ -32,6 +32,7 @@ from dianjing.weights.sums import write_sums
 RECIPES = Path(__file__).parent
 INFERENCE_STEPS, GUIDANCE_SCALE = 30, 4.0
 FILM_STEPS, FILM_GUIDANCE_SCALE = 10, 1.0  # of frames that go on from a given one
+MOTIONS_PX = 64  # of the pictures that motions are measured on; speeds are in picture sides
 NUM_FRAMES, FPS = 9, 8.0  # of a clip, as in sticker_film.toml: a second, and the frame it ends with
 
 
@@ -49,19 +50,13 @@ SEGMENTER = "sticker-segmenter"
 OF_FILM = ("field", "film")
 MEASURED = ("report.json", "grid.png", "clips.json", "clips.png", "README.md")  # in the bundle, but of no export
 TRAININGS = {
-    "cpu": {
-        "autoencoder": Training(recipe="sticker_vae.toml", folder=AUTOENCODER),
-        "text_to_image": Training(recipe="sticker_dit.toml", folder="sticker-dit"),
-        "refine": Training(recipe="sticker_refine.toml", folder="sticker-refine", after="sticker-dit"),
-        "tidy": Training(recipe="sticker_tidy.toml", folder="sticker-tidy", after="sticker-refine"),
-        "segmenter": Training(recipe="sticker_segmenter.toml", folder=SEGMENTER),
-        "field": Training(recipe="sticker_field.toml", folder="sticker-field", after="sticker-tidy"),
-        "film": Training(recipe="sticker_film.toml", folder="sticker-film", after="sticker-field"),
-    },
-    "gpu": {  # faster, and so needs no second one
-        "autoencoder": Training(recipe="sticker_vae_gpu.toml", folder=AUTOENCODER),
-        "text_to_image": Training(recipe="sticker_dit_gpu.toml", folder="sticker-dit"),
-    },
+    "autoencoder": Training(recipe="sticker_vae.toml", folder=AUTOENCODER),
+    "text_to_image": Training(recipe="sticker_dit.toml", folder="sticker-dit"),
+    "refine": Training(recipe="sticker_refine.toml", folder="sticker-refine", after="sticker-dit"),
+    "tidy": Training(recipe="sticker_tidy.toml", folder="sticker-tidy", after="sticker-refine"),
+    "segmenter": Training(recipe="sticker_segmenter.toml", folder=SEGMENTER),
+    "field": Training(recipe="sticker_field.toml", folder="sticker-field", after="sticker-tidy"),
+    "film": Training(recipe="sticker_film.toml", folder="sticker-film", after="sticker-field"),
 }
 
 
@@ -121,7 +116,7 @@ def build_bundle(export: Path, bundle: Path, *, segmenter: Path | None = None) -
         defaults |= {"default_num_frames": NUM_FRAMES, "default_fps": FPS}
         defaults |= {"default_film_steps": FILM_STEPS, "default_film_guidance_scale": FILM_GUIDANCE_SCALE}
         words = {language: sorted({*words[language], *moving}) for language, moving in motion_vocabulary().items()}
-        taught_motions(size_px=8 * transformer["sample_size"]).save(bundle / MOTIONS_FILE)
+        taught_motions(size_px=MOTIONS_PX).save(bundle / MOTIONS_FILE)
     index_path = bundle / "model_index.json"
     index = json.loads(index_path.read_text(encoding="utf-8")) | defaults
     index_path.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
@@ -151,25 +146,22 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--bundle", type=Path, default=Path("weights/sticker"))
     parser.add_argument("--count", type=int, default=200, help="evaluation prompts a category and language")
-    parser.add_argument("--on", choices=("cpu", "gpu"), default="cpu", help="which pair of recipes (64 or 128 px)")
     parser.add_argument("--processes", type=int, default=1, help="training processes: GPUs, or cores of a CPU")
     given = parser.parse_args()
-    trainings = TRAININGS[given.on]
-    steps = (*trainings, "bundle", "evaluate")
+    steps = (*TRAININGS, "bundle", "evaluate")
     if given.only is not None and given.only not in steps:
-        parser.error(f"--only {given.only} on a {given.on}; the steps are {', '.join(steps)}")
+        parser.error(f"--only {given.only}; the steps are {', '.join(steps)}")
     for step in steps if given.only is None else (given.only,):
-        if step in trainings:
-            run_training(trainings[step], given.runs, processes=given.processes)
+        if step in TRAININGS:
+            run_training(TRAININGS[step], given.runs, processes=given.processes)
         elif step == "bundle":
-            segmenter = given.runs / SEGMENTER / "export" / SEGMENTER_FOLDER if "segmenter" in trainings else None
-            build_bundle(given.runs / list(trainings.values())[-1].folder / "export", given.bundle, segmenter=segmenter)
+            segmenter = given.runs / SEGMENTER / "export" / SEGMENTER_FOLDER
+            build_bundle(given.runs / list(TRAININGS.values())[-1].folder / "export", given.bundle, segmenter=segmenter)
         elif step == "evaluate":
             evaluate("evaluate", given.bundle, count=given.count, processes=given.processes)
-            if "film" in trainings:
-                evaluate("evaluate_clips", given.bundle, count=given.count // 2, processes=given.processes)
+            evaluate("evaluate_clips", given.bundle, count=given.count // 2, processes=given.processes)
             measured = json.loads((given.runs / AUTOENCODER / "export" / "vae" / "measured.json").read_text())
-            write_card(given.bundle, seen=seen_in(given.runs, trainings), psnr_db=measured["psnr_db"])
+            write_card(given.bundle, seen=seen_in(given.runs, TRAININGS), psnr_db=measured["psnr_db"])
             write_sums(given.bundle)
 
 

@@ -27,6 +27,7 @@ from dianjing.train.stickers.objects import COLOURS, things
 
 SIZES_PX = (48, 56, 64, 72, 80, 96, 112)  # of a 128 px picture
 COARSE_PX = 32  # side of the coarse picture
+MAX_READ_PX = 128  # larger pictures are read at this side: exact scores at 256 px would take sixteen times as long
 CANDIDATES = 32  # templates looked at closely
 LIMIT = 0.15  # of the error of a pixel: what differs more from a background is an object
 BORDER_PX = 2
@@ -62,7 +63,7 @@ def looks() -> list[tuple[int, int | None]]:
     return [(t.id, c) for t in things() for c in (None, *(range(len(COLOURS)) if t.takes_colour else ()))]
 
 
-@lru_cache(maxsize=20_000)
+@lru_cache(maxsize=4_000)  # of 256 px pictures they take 0.6 MB each
 def _template(thing: int, colour: int | None, size_px: int) -> Tensor:
     """Channels p (3), a p (3), a^2, a of one sprite: (8, size_px, size_px)."""
     pixels = torch.from_numpy(sprite(thing, size_px=size_px, colour=colour).copy()).permute(2, 0, 1) / 255
@@ -78,7 +79,10 @@ def _fields(picture: Tensor, background: Tensor) -> Tensor:
 
 
 class Matcher:
-    """Finds sprites in pictures of one size. Reads about two pictures a second on one core; uses any torch device."""
+    """Finds sprites in pictures of one size, and in larger ones made as small; uses any torch device.
+
+    Reads about two pictures a second on one core. What it finds is in pixels of size_px.
+    """
 
     def __init__(self, *, size_px: int = 128, device: torch.device | str = "cpu"):
         self.size_px, self.device = size_px, torch.device(device)
@@ -94,9 +98,19 @@ class Matcher:
             device
         )
 
+    @classmethod
+    def for_pictures(cls, size_px: int, device: torch.device | str = "cpu") -> "Matcher":
+        """The one to read pictures of size_px with."""
+        return cls(size_px=min(size_px, MAX_READ_PX), device=device)
+
+    def fit(self, picture: Tensor) -> Tensor:
+        """A picture (3, Y, Y) in this matcher's size, by averages: (3, S, S) in float32 on its device."""
+        picture = picture.to(self.device, torch.float32)
+        return picture if picture.shape[-1] == self.size_px else F.adaptive_avg_pool2d(picture, self.size_px)
+
     def _coarse_templates(self, size_px: int) -> tuple[Tensor, Tensor]:
         """Of every look, at one size: channels in a row (T, 8 s s), and 2 |p|^2 (T, 1)."""
-        coarse = torch.stack([F.avg_pool2d(_template(*look, size_px), self.coarse) for look in self.looks])
+        coarse = torch.stack([F.avg_pool2d(_template.__wrapped__(*look, size_px), self.coarse) for look in self.looks])
         energy = 2 * coarse[:, :3].square().sum((1, 2, 3))
         return coarse.flatten(1).to(self.device), energy[:, None].to(self.device)
 
@@ -157,7 +171,7 @@ class Matcher:
 
     def read(self, picture: Tensor, *, most: int = 6) -> Reading:
         """Explain a picture (3, S, S) on [0, 1] by a background and at most `most` objects."""
-        picture = picture.to(self.device, torch.float32)
+        picture = self.fit(picture)
         kind, background = self.background(picture)
         seen: list[Seen] = []
         while len(seen) < most:
@@ -174,9 +188,10 @@ class Matcher:
 
     def colour_of(self, picture: Tensor, seen: Seen) -> int:
         """The named colour that explains an object best where it stands."""
-        _, background = self.background(picture.to(self.device, torch.float32))
+        picture = self.fit(picture)
+        _, background = self.background(picture)
         where = (slice(None), *(slice(v, v + seen.size_px) for v in (seen.y_px, seen.x_px)))
-        fields = _fields(picture.to(self.device, torch.float32)[where], background[where])
+        fields = _fields(picture[where], background[where])
         templates = torch.stack([_template(seen.thing, c, seen.size_px) for c in range(len(COLOURS))]).to(self.device)
         scores = (templates * fields).sum((1, 2, 3)) - 2 * templates[:, :3].square().sum((1, 2, 3))
         return int(scores.argmax())

@@ -34,6 +34,20 @@ def test_the_objects_of_a_scene_are_read_back_with_their_places_and_sizes(matche
         assert all(seen.explained > 0.99 for seen in reading.objects)
 
 
+def test_a_larger_picture_is_read_as_a_small_one(matcher):
+    world = World(size_px=4 * SIZE_PX, stages=WORLD.stages)
+    for position in range(10):
+        sample = world.picture(11, position)
+        pixels = to_tensor(sample.image)
+        reading = matcher.read(pixels)
+        assert contents(reading.objects) == contents(sample.scene.items), sample.text_en
+        assert reading.background == sample.scene.background
+        boxes = {tuple(round(value / 4) for value in box[:3]) for box in sample.boxes}
+        assert {(seen.x_px, seen.y_px, seen.size_px) for seen in reading.objects} == boxes
+        coloured = [seen for seen in reading.objects if seen.colour is not None]
+        assert [matcher.colour_of(pixels, seen) for seen in coloured] == [seen.colour for seen in coloured]
+
+
 def test_noise_and_blur_do_not_hide_a_large_object(matcher):
     generator = torch.Generator().manual_seed(0)
     for sample in held_out_samples(CATEGORIES[0], count_=4, seed=3, size_px=SIZE_PX):
