@@ -2,7 +2,7 @@
 
 import sys
 
-from dianjing.cli import main
+from dianjing.cli.app import main
 
 if __name__ == "__main__":
     sys.argv[1:1] = ["bench"]

@@ -10,12 +10,12 @@ import torch
 
 LIBRARIES = ("torch", "diffusers", "transformers")
 CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")  # that decide on speed
-BUSY = 0.3  # load for each core
+BUSY_LOAD_PER_CORE = 0.3  # load for each core
 
 
-def describe(device: str) -> dict[str, Any]:
+def describe_machine(device: str) -> dict[str, Any]:
     """Processor, features, cores, threads, load, versions."""
-    info = _cpu_info()
+    info = _read_cpu_info()
     flags = set(info.get("flags", info.get("Features", "")).split())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
@@ -32,10 +32,10 @@ def describe(device: str) -> dict[str, Any]:
 
 
 def is_busy(machine: dict[str, Any]) -> bool:
-    return machine["load"] is not None and machine["load"] > BUSY * machine["cores"]
+    return machine["load"] is not None and machine["load"] > BUSY_LOAD_PER_CORE * machine["cores"]
 
 
-def summary(machine: dict[str, Any]) -> str:
+def summarize_machine(machine: dict[str, Any]) -> str:
     """One line."""
     device = "" if machine["device"] == "cpu" else f"{machine['device']}, "
     amx = "with AMX, " if "amx_bf16" in machine["features"] else ""
@@ -44,7 +44,7 @@ def summary(machine: dict[str, Any]) -> str:
     return f"{device}{cores}, {versions}"
 
 
-def _cpu_info() -> dict[str, str]:
+def _read_cpu_info() -> dict[str, str]:
     path = Path("/proc/cpuinfo")
     if not path.is_file():
         return {}

@@ -13,27 +13,29 @@ Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
+class Quantiles:
     """What some measurements have in common, and how far apart they are."""
 
     median: float
-    low: float
+    min: float
     quartile_1: float
     quartile_3: float
-    high: float
+    max: float
     count: int
 
 
-def spread(values: Sequence[float]) -> Spread:
+def compute_quantiles(values: Sequence[float]) -> Quantiles:
     first, middle, third = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
-    return Spread(
-        median=middle, low=min(values), quartile_1=first, quartile_3=third, high=max(values), count=len(values)
+    return Quantiles(
+        median=middle, min=min(values), quartile_1=first, quartile_3=third, max=max(values), count=len(values)
     )
 
 
-def ratios(theirs_s: Sequence[float], ours_s: Sequence[float], *, ours_besides_s: float = 0.0) -> list[float]:
+def compute_ratios(
+    numerator_s: Sequence[float], denominator_s: Sequence[float], *, denominator_extra_s: float = 0.0
+) -> list[float]:
     """How many times as long theirs took, pair by pair; `ours_besides_s` is added to each of ours."""
-    return [theirs / (ours + ours_besides_s) for theirs, ours in zip(theirs_s, ours_s, strict=True)]
+    return [theirs / (ours + denominator_extra_s) for theirs, ours in zip(numerator_s, denominator_s, strict=True)]
 
 
 def make_clock(device: torch.device) -> Clock:
@@ -47,40 +49,40 @@ def make_clock(device: torch.device) -> Clock:
     return clock
 
 
-def timed(work: Callable[[], T], clock: Clock) -> tuple[float, T]:
+def time_call(function: Callable[[], T], clock: Clock) -> tuple[float, T]:
     """Seconds, and what came of it."""
     began = clock()
-    result = work()
+    result = function()
     return clock() - began, result
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turns:
+class StepTimes:
     """Seconds of each turn of each contender, and where each first came to at the end of its walk."""
 
     seconds: dict[str, list[float]]
-    ends: dict[str, torch.Tensor]
+    final_latents: dict[str, torch.Tensor]
 
 
-def take_turns(
-    walks: Mapping[str, Callable[[], Iterator[torch.Tensor]]],
+def time_interleaved(
+    runs: Mapping[str, Callable[[], Iterator[torch.Tensor]]],
     *,
-    steps: int,
-    turns: int,
+    num_inference_steps: int,
+    num_rounds: int,
     clock: Clock,
-    after_turn: Callable[[], object] = lambda: None,
-) -> Turns:
+    on_round_end: Callable[[], object] = lambda: None,
+) -> StepTimes:
     """One step each, A B C A B C, for `turns` rounds; every `steps` rounds all start anew, untimed."""
-    seconds: dict[str, list[float]] = {name: [] for name in walks}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
     ends: dict[str, torch.Tensor] = {}
     under_way: dict[str, Iterator[torch.Tensor]] = {}
-    for turn in range(turns):
-        if turn % steps == 0:
-            under_way = {name: walk() for name, walk in walks.items()}
+    for turn in range(num_rounds):
+        if turn % num_inference_steps == 0:
+            under_way = {name: walk() for name, walk in runs.items()}
         for name, walk in under_way.items():
-            took_s, latents = timed(walk.__next__, clock)
+            took_s, latents = time_call(walk.__next__, clock)
             seconds[name].append(took_s)
-            if turn == steps - 1:
+            if turn == num_inference_steps - 1:
                 ends[name] = latents
-        after_turn()
-    return Turns(seconds=seconds, ends=ends)
+        on_round_end()
+    return StepTimes(seconds=seconds, final_latents=ends)

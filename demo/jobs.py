@@ -11,30 +11,30 @@ from typing import TYPE_CHECKING, Literal
 from PIL import Image
 
 from dianjing.demo.requests import AnyRequest
-from dianjing.pipelines.media import Record
+from dianjing.pipelines.media.metadata import GenerationMetadata
 
 if TYPE_CHECKING:
-    from dianjing.pipelines.conversation.talk import Turn
+    from dianjing.pipelines.conversation.turn import Turn
 
-BEAT_S = 0.5  # a listener hears something at least this often, so that it can leave
+HEARTBEAT_S = 0.5  # a listener hears something at least this often, so that it can leave
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class JobResult:
     """files: one PNG for each picture; MP4, WebP and GIF of a film; each with its settings and its label inside.
 
     records stand beside the pictures, and alone for a film. fit says how an uploaded picture was cut.
     """
 
     files: tuple[Path, ...]
-    records: tuple[Record, ...]
+    metadata: tuple[GenerationMetadata, ...]
     unknown_words: tuple[str, ...] = ()
-    fit: str | None = None
+    crop_description: str | None = None
     turn: "Turn | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waiting:
+class Queued:
     """position 1 is the next to be drawn."""
 
     position: int
@@ -53,7 +53,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    result: Result
+    result: JobResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Failed:
     """
 
     error: str
-    fault: Literal["request", "memory", "server"] = "request"
+    cause: Literal["request", "memory", "server"] = "request"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +72,9 @@ class Cancelled:
     preview: Image.Image | None = None
 
 
-Event = Waiting | Progress | Done | Failed | Cancelled
-STATES = {Waiting: "queued", Progress: "running", Done: "done", Failed: "failed", Cancelled: "cancelled"}
-FINAL = (Done, Failed, Cancelled)
+JobEvent = Queued | Progress | Done | Failed | Cancelled
+STATES = {Queued: "queued", Progress: "running", Done: "done", Failed: "failed", Cancelled: "cancelled"}
+FINAL_EVENTS = (Done, Failed, Cancelled)
 
 
 class Job:
@@ -84,16 +84,16 @@ class Job:
         self.request, self.owner = request, owner
         self.id = f"{request.kind}_{secrets.token_hex(16)}"
         self.created_at = time.time()  # for people; ages are counted on the monotonic clock
-        self.began_s = time.monotonic()
-        self.ended_s: float | None = None
-        self.is_cancelled = False  # asked for; the job ends at its next step
+        self.queued_at_s = time.monotonic()
+        self.finished_at_s: float | None = None
+        self.is_cancel_requested = False  # asked for; the job ends at its next step
         self._changed = threading.Condition()
-        self._event: Event = Waiting(position=1)
+        self._event: JobEvent = Queued(position=1)
         self._version = 1
-        self._listeners: list[Callable[[], object]] = []
+        self._done_callbacks: list[Callable[[], object]] = []
 
     @property
-    def event(self) -> Event:
+    def last_event(self) -> JobEvent:
         """What happened last."""
         return self._event
 
@@ -103,42 +103,42 @@ class Job:
         return STATES[type(self._event)]
 
     @property
-    def is_over(self) -> bool:
-        return isinstance(self._event, FINAL)
+    def is_finished(self) -> bool:
+        return isinstance(self._event, FINAL_EVENTS)
 
-    def tell(self, event: Event) -> None:
+    def publish(self, event: JobEvent) -> None:
         """What happened; nothing more happens to a job that is over."""
         with self._changed:
-            if self.is_over:
+            if self.is_finished:
                 return
             self._event, self._version = event, self._version + 1
-            self.ended_s = time.monotonic() if self.is_over else None
-            listeners: list[Callable[[], object]] = self._listeners if self.is_over else []
+            self.finished_at_s = time.monotonic() if self.is_finished else None
+            listeners: list[Callable[[], object]] = self._done_callbacks if self.is_finished else []
             self._changed.notify_all()
         for listener in listeners:
             listener()
 
-    def events(self, *, beat_s: float = BEAT_S) -> Iterator[Event]:
+    def stream_events(self, *, heartbeat_s: float = HEARTBEAT_S) -> Iterator[JobEvent]:
         """What happens, until it is over; the newest only, and the same again after beat_s without news."""
         seen = 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._version > seen, timeout=beat_s)  # noqa: B023 (called at once)
+                self._changed.wait_for(lambda: self._version > seen, timeout=heartbeat_s)  # noqa: B023 (called at once)
                 event, seen = self._event, self._version
             yield event
-            if isinstance(event, FINAL):
+            if isinstance(event, FINAL_EVENTS):
                 return
 
-    def wait(self, timeout_s: float | None = None) -> Event:
+    def wait(self, timeout_s: float | None = None) -> JobEvent:
         """The last event; the newest where it is not over in time."""
         with self._changed:
-            self._changed.wait_for(lambda: self.is_over, timeout=timeout_s)
+            self._changed.wait_for(lambda: self.is_finished, timeout=timeout_s)
             return self._event
 
-    def when_over(self, listener: Callable[[], object]) -> None:
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
         """Call from the worker's thread once it is over; at once where it is."""
         with self._changed:
-            if not self.is_over:
-                self._listeners.append(listener)
+            if not self.is_finished:
+                self._done_callbacks.append(callback)
                 return
-        listener()
+        callback()

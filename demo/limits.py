@@ -1,24 +1,66 @@
 """How much one server takes on; every number can be chosen."""
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class ServerLimits:
     """max_cost is in pixels x frames x steps: 100 million is two pictures of 1024 px in 50 steps."""
 
-    max_queue: int = 32
-    max_queue_per_owner: int = 8
+    max_queue_length: int = 32
+    max_queue_length_per_owner: int = 8
     max_cost: int = 100_000_000
     max_upload_bytes: int = 16 * 2**20
     max_upload_pixels: int = 16_000_000
     max_body_bytes: int = 24 * 2**20  # an upload in base64, and what is said about it
-    max_jobs_kept_per_owner: int = 50
-    max_jobs_kept: int = 2000
-    keep_s: float = 3600.0
+    max_finished_jobs_per_owner: int = 50
+    max_finished_jobs: int = 2000
+    result_ttl_s: float = 3600.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not value > 0:
                 raise ValueError(f"{field.name} is {value!r}; give a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCapabilities:
+    """What the served model does where a request leaves it open. max_regions 0: no clicks; num_frames None: no film.
+
+    film_steps, film_guidance_scale: of frames that go on from a picture, None as of a picture. has_motion_field: what
+    moves is taken from that picture, however long ago it was.
+    """
+
+    model: str
+    default_size_px: int
+    size_multiple_px: int
+    num_inference_steps: int
+    guidance_scale: float
+    num_frames: int | None = None
+    fps: float = 8.0
+    max_regions: int = 0
+    continuation_steps: int | None = None
+    continuation_guidance_scale: float | None = None
+    has_flow_field: bool = False
+
+    @property
+    def continuation_params(self) -> tuple[int, float]:
+        """Steps and guidance of frames that go on from a picture."""
+        steps, guidance = self.continuation_steps, self.continuation_guidance_scale
+        return (
+            self.num_inference_steps if steps is None else steps,
+            self.guidance_scale if guidance is None else guidance,
+        )
+
+    @property
+    def can_generate_video(self) -> bool:
+        return self.num_frames is not None
+
+    @property
+    def can_animate(self) -> bool:
+        return self.can_generate_video and self.max_regions > 0

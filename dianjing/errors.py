@@ -23,9 +23,15 @@ LANGUAGES: tuple[Language, ...] = ("en", "zh")
 MESSAGES_FOLDER = Path(__file__).with_name("messages")
 SEPARATORS: Mapping[Language, str] = {"en": ", ", "zh": "、"}
 NETWORK_ERRORS = {  # of packages that may not be imported
-    "ConnectError", "ConnectTimeout", "ConnectionError", "ReadTimeout", "HfHubHTTPError", "LocalEntryNotFoundError",
-    "OfflineModeIsEnabled", "RepositoryNotFoundError",
-}  # fmt: skip
+    "ConnectError",
+    "ConnectTimeout",
+    "ConnectionError",
+    "ReadTimeout",
+    "HfHubHTTPError",
+    "LocalEntryNotFoundError",
+    "OfflineModeIsEnabled",
+    "RepositoryNotFoundError",
+}
 
 
 class Message:

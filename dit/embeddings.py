@@ -9,19 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SINUSOID_DIM = 256
-NUM_SIZES = 6  # original height and width, crop top and left, target height and width
-POOL_HEADS = 8
+SINUSOIDAL_DIM = 256
+NUM_IMAGE_META_SIZES = 6  # original height and width, crop top and left, target height and width
+NUM_POOL_HEADS = 8
 
 
-def sinusoid(t: Tensor, dim: int = SINUSOID_DIM) -> Tensor:
+def sinusoidal_embedding(t: Tensor, dim: int = SINUSOIDAL_DIM) -> Tensor:
     """Cosines, then sines, of t (...,) at `dim`/2 frequencies from 1 down to 1e-4: (..., dim), float32."""
     ladder = torch.arange(dim // 2, dtype=torch.float32, device=t.device) / (dim // 2)
     angles = t.float().unsqueeze(-1) * torch.exp(-math.log(10_000.0) * ladder)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-class Projection(nn.Module):
+class MLP(nn.Module):
     """Two linear layers with a SiLU between: (..., in) -> (..., out)."""
 
     def __init__(self, in_features: int, hidden_features: int, out_features: int):
@@ -48,7 +48,7 @@ class AttentionPool(nn.Module):
         tokens = torch.cat([text.mean(dim=1, keepdim=True), text], dim=1)
         tokens = tokens + self.positional_embedding.to(tokens.dtype)  # (B, 1 + L, T)
         query, key, value = (
-            states.unflatten(-1, (POOL_HEADS, -1)).transpose(1, 2)
+            states.unflatten(-1, (NUM_POOL_HEADS, -1)).transpose(1, 2)
             for states in (self.q_proj(tokens[:, :1]), self.k_proj(tokens), self.v_proj(tokens))
         )
         pooled = F.scaled_dot_product_attention(query, key, value)  # (B, heads, 1, T / heads)
@@ -58,28 +58,28 @@ class AttentionPool(nn.Module):
 class TimeExtraEmbedding(nn.Module):
     """The vector that steers every block: the time, plus the pooled text, plus size and style where used."""
 
-    def __init__(self, width: int, *, pooled_dim: int, num_text_tokens: int, text_dim: int, with_size: bool):
+    def __init__(self, width: int, *, pooled_dim: int, num_text_tokens: int, text_dim: int, use_size_and_style: bool):
         super().__init__()
-        self.timestep_embedder = Projection(SINUSOID_DIM, width, width)
+        self.timestep_embedder = MLP(SINUSOIDAL_DIM, width, width)
         self.pooler = AttentionPool(num_text_tokens, text_dim, pooled_dim)
-        self.style_embedder = nn.Embedding(1, width) if with_size else None
-        extra_dim = pooled_dim + (NUM_SIZES * SINUSOID_DIM + width if with_size else 0)
-        self.extra_embedder = Projection(extra_dim, 4 * width, width)
+        self.style_embedder = nn.Embedding(1, width) if use_size_and_style else None
+        extra_dim = pooled_dim + (NUM_IMAGE_META_SIZES * SINUSOIDAL_DIM + width if use_size_and_style else 0)
+        self.extra_embedder = MLP(extra_dim, 4 * width, width)
 
     def forward(
-        self, timesteps: Tensor, text: Tensor, sizes: Tensor | None = None, style: Tensor | None = None
+        self, timesteps: Tensor, text: Tensor, image_meta_size: Tensor | None = None, style: Tensor | None = None
     ) -> Tensor:
         """timesteps (..., B or 1), text (B, L, T), sizes (B, 6) in px, style (B,) -> (..., B, D)."""
         extra = self.pooler(text)
         if self.style_embedder is not None:
-            if sizes is None or style is None:
+            if image_meta_size is None or style is None:
                 raise ValueError(
                     "this model was trained with size and style conditions;"
                     " give image_meta_size (B, 6) in px and style (B,)"
                 )
-            size_vector = sinusoid(sizes).flatten(-2).to(text.dtype)  # (B, 6 * 256)
+            size_vector = sinusoidal_embedding(image_meta_size).flatten(-2).to(text.dtype)  # (B, 6 * 256)
             extra = torch.cat([extra, size_vector, self.style_embedder(style)], dim=-1)
-        return self.timestep_embedder(sinusoid(timesteps).to(text.dtype)) + self.extra_embedder(extra)
+        return self.timestep_embedder(sinusoidal_embedding(timesteps).to(text.dtype)) + self.extra_embedder(extra)
 
 
 class PatchEmbed(nn.Module):

@@ -10,25 +10,25 @@ from torch import Tensor
 THETA = 10_000.0
 
 
-def grid_span(length: int, across: int, *, base: int) -> tuple[int, int]:
+def get_grid_span(length: int, other_length: int, *, base_size: int) -> tuple[int, int]:
     """Start and stop of one axis of a grid that is fitted into a square of `base` and centred.
 
     `length` is the axis asked for, `across` the other one, both in tokens.
     Source: Hunyuan-DiT (arXiv 2405.08748), "centralized interpolative positional encoding".
     """
-    extent = base if length >= across else round(base / across * length)
-    start = round((base - extent) / 2)
+    extent = base_size if length >= other_length else round(base_size / other_length * length)
+    start = round((base_size - extent) / 2)
     return start, start + extent
 
 
-def axis_positions(length: int, across: int, *, base: int, device: torch.device | None = None) -> Tensor:
+def get_axis_positions(length: int, other_length: int, *, base_size: int, device: torch.device | None = None) -> Tensor:
     """Positions (length,) from the start of the span towards its stop, which is left out."""
-    start, stop = grid_span(length, across, base=base)
+    start, stop = get_grid_span(length, other_length, base_size=base_size)
     steps = torch.arange(length, dtype=torch.float32, device=device)
     return start + steps * ((stop - start) / length)
 
 
-def rotation_table(rows: int, columns: int, *, head_dim: int, base: int, device: torch.device | None = None) -> Tensor:
+def rope_2d(rows: int, columns: int, *, head_dim: int, base_size: int, device: torch.device | None = None) -> Tensor:
     """Rotation (N, E/2, 2) of a grid of rows x columns tokens, row by row.
 
     The first half of the pairs turns with the column, the second with the row.
@@ -36,24 +36,24 @@ def rotation_table(rows: int, columns: int, *, head_dim: int, base: int, device:
     """
     pair = torch.arange(0, head_dim // 2, 2, dtype=torch.float32, device=device)
     frequencies = THETA ** (-pair / (head_dim // 2))  # (E/4,)
-    by_column = torch.outer(axis_positions(columns, rows, base=base, device=device), frequencies)
-    by_row = torch.outer(axis_positions(rows, columns, base=base, device=device), frequencies)
+    by_column = torch.outer(get_axis_positions(columns, rows, base_size=base_size, device=device), frequencies)
+    by_row = torch.outer(get_axis_positions(rows, columns, base_size=base_size, device=device), frequencies)
     angles = torch.cat([by_column.repeat(rows, 1), by_row.repeat_interleave(columns, dim=0)], dim=-1)
     return torch.stack([angles.cos(), angles.sin()], dim=-1)  # (N, E/2, 2)
 
 
-def rotation_from_pairs(cosine: Tensor, sine: Tensor, *, device: torch.device) -> Tensor:
+def rotary_table_from_cos_sin(cosine: Tensor, sine: Tensor, *, device: torch.device) -> Tensor:
     """Rotation (N, E/2, 2) from diffusers' cosine and sine (N, E), which hold each value twice."""
     return torch.stack([cosine[..., ::2], sine[..., ::2]], dim=-1).to(device, torch.float32)
 
 
-def pairs_from_rotation(rotation: Tensor) -> tuple[Tensor, Tensor]:
+def rotary_table_to_cos_sin(rotary_table: Tensor) -> tuple[Tensor, Tensor]:
     """Diffusers' cosine and sine (N, E), which hold each value twice, from a rotation (N, E/2, 2)."""
-    cosine, sine = rotation.repeat_interleave(2, dim=-2).unbind(-1)
+    cosine, sine = rotary_table.repeat_interleave(2, dim=-2).unbind(-1)
     return cosine, sine
 
 
-def rotate(x: Tensor, turns: Tensor) -> Tensor:
+def apply_rotary_emb(x: Tensor, rotary_emb: Tensor) -> Tensor:
     """Turn neighbouring pairs of x (B, N, H, E), float32, which may be overwritten.
 
     `turns` is the rotation for every head: (N, 1, E/2, 2), or (N, 1, E/2) as complex numbers, which
@@ -61,8 +61,33 @@ def rotate(x: Tensor, turns: Tensor) -> Tensor:
     Source: RoFormer (arXiv 2104.09864), Eq. 34.
     """
     pairs = x.view(*x.shape[:-1], -1, 2)  # (B, N, H, E/2, 2)
-    if turns.is_complex():
-        torch.view_as_complex(pairs).mul_(turns)
+    if rotary_emb.is_complex():
+        torch.view_as_complex(pairs).mul_(rotary_emb)
         return x
-    (even, odd), (cosine, sine) = pairs.unbind(-1), turns.unbind(-1)
+    (even, odd), (cosine, sine) = pairs.unbind(-1), rotary_emb.unbind(-1)
     return torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1).flatten(-2)
+
+
+VIDEO_THETA = 100.0  # of places in frames, which are few
+
+
+def rope_1d(num_frames: int, *, head_dim: int, device: torch.device | None = None) -> Tensor:
+    """Rotation (F, 1, E/2, 2) of frames 0, 1, ... Source: RoFormer (arXiv 2104.09864), Eq. 15."""
+    frequencies = THETA ** (-torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
+    angles = torch.outer(torch.arange(num_frames, dtype=torch.float32, device=device), frequencies)
+    return torch.stack([angles.cos(), angles.sin()], dim=-1).unsqueeze(1)
+
+
+def rope_3d(num_frames: int, rows: int, columns: int, *, head_dim: int, device: torch.device | None = None) -> Tensor:
+    """Rotation (F, N, E/2, 2) of places in frames: a third of the pairs turn with the column, one with the row, and
+    what is left with the frame.
+    """
+    across = head_dim // 6
+    pairs = (head_dim // 2 - 2 * across, across, across)  # of frame, row and column
+    steps = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in (num_frames, rows, columns)), indexing="ij")
+    angles = [
+        step[..., None] * VIDEO_THETA ** (-torch.arange(count, dtype=torch.float32) / max(count, 1))
+        for step, count in zip(steps, pairs, strict=True)
+    ]
+    turned = torch.cat(angles, dim=-1).flatten(1, 2).to(device)  # (F, N, E/2)
+    return torch.stack([turned.cos(), turned.sin()], dim=-1)

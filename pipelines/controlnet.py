@@ -1,25 +1,38 @@
-"""A ControlNet beside the transformer: a picture, such as a line drawing, says what goes where.
-
-B batch, N image tokens, E head width; latents are B C Y X.
-"""
+"""The lines of a picture, white on black: what a ControlNet for line art is trained on, and drawn from."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, HunyuanDiT2DControlNetModel
+from PIL import Image
 from torch import Tensor
 
-from dianjing.dit import Condition, DiT
-from dianjing.dit.rope import pairs_from_rotation
-from dianjing.pipelines import prediction
-from dianjing.pipelines.text import Text
+from dianjing.dit import Conditioning, DiT
+from dianjing.dit.rope import rotary_table_to_cos_sin
+from dianjing.pipelines import sampling
+from dianjing.pipelines.prompt_embeds import PromptEmbeds
+
+CANNY_THRESHOLDS = (100, 200)  # of the gradient: below the first no edge, above the second always one
 
 
-def check_controlnet(controlnet: HunyuanDiT2DControlNetModel | None, transformer: DiT, *, has_image: bool) -> None:
+def detect_canny_edges(image: Image.Image) -> Image.Image:
+    """RGB, of the picture's size.
+
+    Source: Canny 1986, as OpenCV has it and diffusers' ControlNets take it.
+    """
+    grey = cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2GRAY)
+    return Image.fromarray(cv2.Canny(grey, *CANNY_THRESHOLDS)).convert("RGB")
+
+
+def check_controlnet(
+    controlnet: HunyuanDiT2DControlNetModel | None, transformer: DiT, *, has_control_image: bool
+) -> None:
     """Raises ValueError for a control image without a ControlNet, or a ControlNet of another model."""
-    if not has_image:
+    if not has_control_image:
         return
     if controlnet is None:
         raise ValueError("control_image without a ControlNet; load the pipeline with controlnet=...")
@@ -32,62 +45,75 @@ def check_controlnet(controlnet: HunyuanDiT2DControlNetModel | None, transformer
 
 
 @torch.no_grad()
-def encode_control(vae: AutoencoderKL, pixels: Tensor, *, rows: int) -> Tensor:
+def encode_control_images(vae: AutoencoderKL, pixels: Tensor, *, batch_size: int) -> Tensor:
     """Latents (rows, C, Y, X) of control images (1 or rows, 3, H, W) on [-1, 1].
 
     Raises: ValueError for another number of images.
     """
-    if len(pixels) not in (1, rows):
-        raise ValueError(f"{len(pixels)} control images for {rows} pictures; give one, or one for each")
+    if len(pixels) not in (1, batch_size):
+        raise ValueError(f"{len(pixels)} control images for {batch_size} pictures; give one, or one for each")
     latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
-    return latents.expand(rows, -1, -1, -1)
+    return latents.expand(batch_size, -1, -1, -1)
 
 
-def residuals_of(
+def compute_controlnet_residuals(
     controlnet: HunyuanDiT2DControlNetModel,
     latents: Tensor,
     timestep: Tensor,
     *,
-    control: Tensor,
-    rotation: Tensor,
-    inputs: Mapping[str, Tensor],
-    scale: float = 1.0,
+    control_latents: Tensor,
+    rotary_emb: Tensor,
+    model_inputs: Mapping[str, Tensor],
+    conditioning_scale: float = 1.0,
 ) -> list[Tensor]:
     """What a ControlNet adds to each skip connection, (B, N, D).
 
     timestep (B,); control are the latents of the control images; inputs are what `DiT` takes of text and size.
     """
     return controlnet(
-        latents, timestep.expand(len(latents)).to(latents.dtype), controlnet_cond=control.to(latents.dtype),
-        conditioning_scale=scale, image_rotary_emb=pairs_from_rotation(rotation), **inputs, return_dict=False,
-    )[0]  # fmt: skip
+        latents,
+        timestep.expand(len(latents)).to(latents.dtype),
+        controlnet_cond=control_latents.to(latents.dtype),
+        conditioning_scale=conditioning_scale,
+        image_rotary_emb=rotary_table_to_cos_sin(rotary_emb),
+        **model_inputs,
+        return_dict=False,
+    )[0]
 
 
 @dataclass(kw_only=True)
-class Controlled:
+class ControlNetDenoiser:
     """`look_ahead` and `predict` of a transformer with its ControlNet; current_timestep is asked at each step."""
 
     transformer: DiT
     controlnet: HunyuanDiT2DControlNetModel
-    control: Tensor
-    scale: float
-    current_timestep: Callable[[], Tensor | None]
-    inputs: dict[str, Tensor] = field(default_factory=dict)  # of the schedule that was looked ahead at last
+    control_latents: Tensor
+    conditioning_scale: float
+    get_current_timestep: Callable[[], Tensor | None]
+    model_inputs: dict[str, Tensor] = field(default_factory=dict)  # of the schedule that was looked ahead at last
 
-    def look_ahead(self, timesteps: Tensor, text: Text, *, guided: bool, **sizes: Any) -> Condition:
-        meta = sizes["image_meta_size"]
-        self.inputs = prediction.model_inputs(
-            self.transformer, text, guided=guided, image_meta_size=meta, device=timesteps.device
+    def precompute_conditioning(
+        self, timesteps: Tensor, embeds: PromptEmbeds, *, guided: bool, **size_kwargs: Any
+    ) -> Conditioning:
+        meta = size_kwargs["image_meta_size"]
+        self.model_inputs = sampling.make_model_inputs(
+            self.transformer, embeds, guided=guided, image_meta_size=meta, device=timesteps.device
         )
-        return prediction.look_ahead(self.transformer, timesteps, text, guided=guided, **sizes)
+        return sampling.precompute_conditioning(self.transformer, timesteps, embeds, guided=guided, **size_kwargs)
 
-    def predict(self, latents: Tensor, condition: Condition) -> tuple[Tensor, ...]:
-        copies, timestep = condition.batch_size // len(latents), self.current_timestep()
+    def predict(self, latents: Tensor, conditioning: Conditioning) -> tuple[Tensor, ...]:
+        copies, timestep = conditioning.batch_size // len(latents), self.get_current_timestep()
         assert timestep is not None, "predictions are of a step"
-        residuals = residuals_of(
-            self.controlnet, torch.cat([latents] * copies).to(self.controlnet.dtype), timestep,
-            control=torch.cat([self.control] * copies), rotation=condition.rotation, inputs=self.inputs,
-            scale=self.scale,
-        )  # fmt: skip
-        dtype = condition.keys[0].dtype
-        return prediction.predict(self.transformer, latents, condition, residuals=[r.to(dtype) for r in residuals])
+        residuals = compute_controlnet_residuals(
+            self.controlnet,
+            torch.cat([latents] * copies).to(self.controlnet.dtype),
+            timestep,
+            control_latents=torch.cat([self.control_latents] * copies),
+            rotary_emb=conditioning.rotary_table,
+            model_inputs=self.model_inputs,
+            conditioning_scale=self.conditioning_scale,
+        )
+        dtype = conditioning.text_keys[0].dtype
+        return sampling.predict_model_output(
+            self.transformer, latents, conditioning, controlnet_block_samples=[r.to(dtype) for r in residuals]
+        )

@@ -1,7 +1,4 @@
-"""Words become a picture.
-
-B batch of pictures; latents are B C Y X.
-"""
+"""The picture sizes that Hunyuan-DiT was trained at."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +16,41 @@ from torch import Tensor, nn
 from transformers import BertModel, PreTrainedTokenizerBase, T5EncoderModel
 
 from dianjing.dit import DiT
-from dianjing.pipelines import inputs, request
-from dianjing.pipelines.controlnet import Controlled, check_controlnet, encode_control
-from dianjing.pipelines.denoising import DenoisingPipeline
-from dianjing.pipelines.latents import Generators, decode_latents, draw_noise
-from dianjing.pipelines.prediction import look_ahead, predict
-from dianjing.pipelines.schedule import set_schedule, step_options
-from dianjing.pipelines.sizes import nearest_trained_size
+from dianjing.pipelines import validation
+from dianjing.pipelines.controlnet import ControlNetDenoiser, check_controlnet, encode_control_images
+from dianjing.pipelines.sampling import (
+    Generators,
+    SamplingPipelineBase,
+    decode_latents,
+    precompute_conditioning,
+    predict_model_output,
+    prepare_extra_step_kwargs,
+    sample_noise,
+    set_timesteps,
+)
+
+# (height, width) in px
+TRAINED_SIZES = (
+    (1024, 1024),
+    (1280, 1280),
+    (768, 1024),
+    (864, 1152),
+    (960, 1280),
+    (768, 1280),
+    (1024, 768),
+    (1152, 864),
+    (1280, 960),
+    (1280, 768),
+)
+
+
+def get_nearest_trained_size(height: int, width: int) -> tuple[int, int]:
+    """The trained (height, width) in px of the nearest shape, and of these the one of the nearest area."""
+
+    def distance(size: tuple[int, int]) -> tuple[float, int]:
+        return abs(size[1] / size[0] - width / height), abs(size[0] * size[1] - height * width)
+
+    return min(TRAINED_SIZES, key=distance)
 
 
 @dataclass
@@ -36,7 +61,7 @@ class TextToImageOutput(BaseOutput):
     nsfw_content_detected: list[bool] | None
 
 
-class TextToImagePipeline(DenoisingPipeline):
+class TextToImagePipeline(SamplingPipelineBase):
     """A prompt in Chinese or English to pictures, by a `DiT` and its two text encoders.
 
     Takes what a folder saved by diffusers' `HunyuanDiTPipeline` holds. The defaults are the number
@@ -45,9 +70,14 @@ class TextToImagePipeline(DenoisingPipeline):
     """
 
     _optional_components: ClassVar[list[str]] = [
-        "safety_checker", "feature_extractor", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2",
+        "safety_checker",
+        "feature_extractor",
+        "text_encoder",
+        "tokenizer",
+        "text_encoder_2",
+        "tokenizer_2",
         "controlnet",
-    ]  # fmt: skip
+    ]
 
     def __init__(
         self,
@@ -65,7 +95,7 @@ class TextToImagePipeline(DenoisingPipeline):
         default_guidance_scale: float = 5.0,
     ):
         super().__init__()
-        if transformer is not None and not hasattr(transformer, "condition"):
+        if transformer is not None and not hasattr(transformer, "compute_conditioning"):
             raise ValueError(f"transformer is a {type(transformer).__name__}; load its folder with DiT.from_pretrained")
         self.register_modules(
             vae=vae,
@@ -113,7 +143,7 @@ class TextToImagePipeline(DenoisingPipeline):
         negative_prompt_attention_mask_2: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: inputs.CallbackOnStepEnd | None = None,
+        callback_on_step_end: validation.CallbackOnStepEnd | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         guidance_rescale: float = 0.0,
         original_size: tuple[int, int] | None = (1024, 1024),
@@ -134,53 +164,60 @@ class TextToImagePipeline(DenoisingPipeline):
         Raises: ValueError for what cannot be drawn, before anything is computed.
         """
         height, width = self._check_size(height, width, use_resolution_binning)
-        steps = self._set_run(num_inference_steps, guidance_scale, guidance_rescale)
+        steps = self._set_sampling_params(num_inference_steps, guidance_scale, guidance_rescale)
         given = {
-            "prompt_embeds": prompt_embeds, "prompt_attention_mask": prompt_attention_mask,
-            "prompt_embeds_2": prompt_embeds_2, "prompt_attention_mask_2": prompt_attention_mask_2,
+            "prompt_embeds": prompt_embeds,
+            "prompt_attention_mask": prompt_attention_mask,
+            "prompt_embeds_2": prompt_embeds_2,
+            "prompt_attention_mask_2": prompt_attention_mask_2,
             "negative_prompt_embeds": negative_prompt_embeds,
             "negative_prompt_attention_mask": negative_prompt_attention_mask,
             "negative_prompt_embeds_2": negative_prompt_embeds_2,
             "negative_prompt_attention_mask_2": negative_prompt_attention_mask_2,
-        }  # fmt: skip
-        batch_size = self._check_text(prompt, negative_prompt, given) * request.check_count(num_images_per_prompt)
+        }
+        batch_size = self._check_prompt_inputs(prompt, negative_prompt, given) * validation.check_num_images(
+            num_images_per_prompt
+        )
         shape = self._check_latents(latents, generator, batch_size, height=height, width=width)
-        inputs.check_output_type(output_type)
-        check_controlnet(self.controlnet, self.transformer, has_image=control_image is not None)
-        call_back = self._listener(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        validation.check_output_type(output_type)
+        check_controlnet(self.controlnet, self.transformer, has_control_image=control_image is not None)
+        call_back = self._make_step_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         meta = (original_size or (height, width)), (target_size or (height, width)), crops_coords_top_left
-        image_meta_size = inputs.check_image_meta_size(*meta)
+        image_meta_size = validation.check_image_meta_size(*meta)
 
-        self.warn_of_unknown_words(prompt)
+        self.warn_about_unknown_words(prompt)
         device = self._execution_device
-        text = self._encode(prompt, negative_prompt, given, num_images_per_prompt=num_images_per_prompt)
-        timesteps = set_schedule(self.scheduler, steps, device=device)
+        text = self._encode_prompts(prompt, negative_prompt, given, num_images_per_prompt=num_images_per_prompt)
+        timesteps = set_timesteps(self.scheduler, steps, device=device)
         if latents is None:
-            latents = draw_noise(shape, generator, device=device)
-        sizes = {"size": (latents.shape[-2], latents.shape[-1]), "image_meta_size": image_meta_size}
-        model: Any = partial(look_ahead, self.transformer), partial(predict, self.transformer)
+            latents = sample_noise(shape, generator, device=device)
+        sizes = {"latent_size": (latents.shape[-2], latents.shape[-1]), "image_meta_size": image_meta_size}
+        model: Any = partial(precompute_conditioning, self.transformer), partial(predict_model_output, self.transformer)
         if control_image is not None:
             pixels = self.image_processor.preprocess(control_image, height=height, width=width)
-            control = encode_control(self.vae, pixels, rows=batch_size)
-            controlled = Controlled(
-                transformer=self.transformer, controlnet=self.controlnet, control=control,
-                scale=controlnet_conditioning_scale, current_timestep=lambda: self.current_timestep,
-            )  # fmt: skip
-            model = controlled.look_ahead, controlled.predict
+            control = encode_control_images(self.vae, pixels, batch_size=batch_size)
+            controlled = ControlNetDenoiser(
+                transformer=self.transformer,
+                controlnet=self.controlnet,
+                control_latents=control,
+                conditioning_scale=controlnet_conditioning_scale,
+                get_current_timestep=lambda: self.current_timestep,
+            )
+            model = controlled.precompute_conditioning, controlled.predict
         latents = self._denoise(
             latents.to(device, torch.float32) * self.scheduler.init_noise_sigma,
             timesteps,
             text,
-            look_ahead=partial(model[0], **sizes),
+            precompute=partial(model[0], **sizes),
             predict=model[1],
-            options=step_options(self.scheduler, eta=eta, generator=generator),
-            call_back=call_back,
+            extra_step_kwargs=prepare_extra_step_kwargs(self.scheduler, eta=eta, generator=generator),
+            step_callback=call_back,
         )
-        images, flags = self._finish(latents, output_type)
+        images, flags = self._decode_images(latents, output_type)
         self.maybe_free_model_hooks()
         return TextToImageOutput(images=images, nsfw_content_detected=flags) if return_dict else (images, flags)
 
-    def _finish(self, latents: Tensor, output_type: str) -> tuple[Any, list[bool] | None]:
+    def _decode_images(self, latents: Tensor, output_type: str) -> tuple[Any, list[bool] | None]:
         """Latents to pictures as `output_type` wants them, and what the safety checker said of each."""
         if output_type == "latent":
             return latents.to(self.transformer.dtype), None
@@ -196,25 +233,26 @@ class TextToImagePipeline(DenoisingPipeline):
     def _check_size(self, height: int | None, width: int | None, use_resolution_binning: bool) -> tuple[int, int]:
         multiple_px = self.vae_scale_factor * self.transformer.config.patch_size
         own_px = self.transformer.config.sample_size * self.vae_scale_factor
-        height, width = inputs.or_default(height, own_px), inputs.or_default(width, own_px)
+        height, width = validation.value_or_default(height, own_px), validation.value_or_default(width, own_px)
         if use_resolution_binning:
             height, width = (
-                request.check_side(side, name, multiple_px=1) for side, name in ((height, "height"), (width, "width"))
+                validation.check_side_px(side, name, multiple_px=1)
+                for side, name in ((height, "height"), (width, "width"))
             )
-            height, width = nearest_trained_size(height, width)
+            height, width = get_nearest_trained_size(height, width)
         return (
-            request.check_side(height, "height", multiple_px=multiple_px),
-            request.check_side(width, "width", multiple_px=multiple_px),
+            validation.check_side_px(height, "height", multiple_px=multiple_px),
+            validation.check_side_px(width, "width", multiple_px=multiple_px),
         )
 
     def _check_latents(
         self, latents: Tensor | None, generator: Generators, batch_size: int, *, height: int, width: int
     ) -> tuple[int, ...]:
         """The shape of the latents."""
-        if batch_size > request.MAX_PICTURES:
-            raise ValueError(f"{batch_size} pictures in one call; give prompts for at most {request.MAX_PICTURES}")
+        if batch_size > validation.MAX_IMAGES:
+            raise ValueError(f"{batch_size} pictures in one call; give prompts for at most {validation.MAX_IMAGES}")
         scale = self.vae_scale_factor
         shape = (batch_size, self.transformer.config.in_channels, height // scale, width // scale)
-        inputs.check_latents(latents, shape)
-        inputs.check_generator(generator, batch_size)
+        validation.check_latents(latents, shape)
+        validation.check_generator(generator, batch_size)
         return shape

@@ -144,7 +144,7 @@ def test_the_command_runs_from_an_unpacked_wheel(wheel, tmp_path):
     home, rows = done.stdout.split("\n", 1)
     assert Path(home).is_relative_to(tmp_path)
     has_bundle = (ROOT / "weights" / "sticker" / "model_index.json").is_file()  # it ships once it is trained
-    assert json.loads(rows)[0]["where"] == ("embedded" if has_bundle else "missing")
+    assert json.loads(rows)[0]["where"] == ("bundled" if has_bundle else "missing")
 
 
 IMPORT_NAMES = {"PIL": "pillow", "c2pa": "c2pa-python", "cv2": "opencv-python-headless"}

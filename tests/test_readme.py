@@ -58,8 +58,8 @@ def test_both_languages_show_the_same_commands_and_sections():
 
 
 def test_every_command_in_the_readme_exists():
-    from dianjing import cli
+    from dianjing.cli import app
 
-    known = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    known = {command.name or command.callback.__name__ for command in app.app.registered_commands}
     shown = {name for block in blocks("README.md", "sh") for name in re.findall(r"^dianjing (\w+)", block, re.M)}
     assert shown == known

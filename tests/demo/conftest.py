@@ -5,17 +5,17 @@ import time
 
 import pytest
 
-from dianjing.demo.jobs import Progress, Result
-from dianjing.demo.requests import Abilities
-from dianjing.pipelines.media import Record
+from dianjing.demo.jobs import JobResult, Progress
+from dianjing.demo.limits import ModelCapabilities
+from dianjing.pipelines.media.metadata import GenerationMetadata
 
 
 class CountingStudio:
     """Stands for a `Studio`: each step waits for `gate`; what is drawn is written as text."""
 
     def __init__(self, *, step_s=0.0):
-        self.abilities = Abilities(
-            model="counting", side_px=64, size_multiple_px=16, num_inference_steps=4, guidance_scale=1.0
+        self.abilities = ModelCapabilities(
+            model="counting", default_size_px=64, size_multiple_px=16, num_inference_steps=4, guidance_scale=1.0
         )
         self.gate = threading.Event()
         self.gate.set()
@@ -35,12 +35,14 @@ class CountingStudio:
             if self.error is not None:
                 raise self.error
             tell(Progress(step=step, total=total))
-        record = Record(prompt=job.request.prompt, seed=job.request.seed, settings={}, model="counting", version="0")
+        record = GenerationMetadata(
+            prompt=job.request.prompt, seed=job.request.seed, settings={}, model="counting", version="0"
+        )
         folder = files.root / job.id
         folder.mkdir()
         path = folder / "drawn.png"
         path.write_text(job.request.prompt)
-        return Result(files=(path,), records=(record,))
+        return JobResult(files=(path,), metadata=(record,))
 
     def free_memory(self):
         self.freed += 1
@@ -54,13 +56,13 @@ def counting():
 @pytest.fixture
 def make_worker(counting):
     """A worker over `counting`, or over another studio, that is closed when the test is over."""
-    from dianjing.demo.limits import Limits
-    from dianjing.demo.worker import Worker
+    from dianjing.demo.limits import ServerLimits
+    from dianjing.demo.queue import JobQueue
 
     workers = []
 
     def make(studio=None, **limits):
-        workers.append(Worker(studio or counting, Limits(**limits)))
+        workers.append(JobQueue(studio or counting, ServerLimits(**limits)))
         return workers[-1]
 
     yield make
@@ -72,14 +74,14 @@ def make_worker(counting):
 @pytest.fixture(scope="session")
 def tiny_studio(tiny_film_folder):
     """All kinds of requests, over random weights."""
-    from dianjing.demo.studio import Studio
+    from dianjing.demo.engine import InferenceEngine
 
-    return Studio.open(str(tiny_film_folder))
+    return InferenceEngine.from_pretrained(str(tiny_film_folder))
 
 
 @pytest.fixture(scope="session")
 def picture_studio(tiny_folder):
     """A model of pictures only."""
-    from dianjing.demo.studio import Studio
+    from dianjing.demo.engine import InferenceEngine
 
-    return Studio.open(str(tiny_folder))
+    return InferenceEngine.from_pretrained(str(tiny_folder))

@@ -7,22 +7,22 @@ import pytest
 from PIL import Image
 
 from dianjing import DiT, Point, Region
+from dianjing.demo.engine import InferenceEngine
 from dianjing.demo.jobs import Done
-from dianjing.demo.previews import Previews
-from dianjing.demo.requests import AnimateRequest, FilmRequest, PictureRequest
-from dianjing.demo.studio import Studio
+from dianjing.demo.progress import PreviewDecoder
+from dianjing.demo.requests import ImageToVideoRequest, TextToImageRequest, TextToVideoRequest
 
 ANIMATED = {"image": Image.new("RGB", (32, 32), "white"), "regions": [Region(motion="jump", points=[Point(x=9, y=9)])]}
 REQUESTS = {
-    "a picture": PictureRequest(prompt="cat"),
-    "many pictures": PictureRequest(prompt="cat", num_images=9, num_inference_steps=3),
-    "one frame": FilmRequest(prompt="cat", num_frames=1),
-    "one window": FilmRequest(prompt="cat"),
-    "windows": FilmRequest(prompt="cat", num_frames=10),
-    "windows in other steps": FilmRequest(prompt="cat", num_frames=9, num_inference_steps=3),
-    "all at once": FilmRequest(prompt="cat", num_frames=9, long_film="joint"),
-    "an animation": AnimateRequest(**ANIMATED),
-    "a long animation in other steps": AnimateRequest(**ANIMATED, num_frames=6, num_inference_steps=2),
+    "a picture": TextToImageRequest(prompt="cat"),
+    "many pictures": TextToImageRequest(prompt="cat", num_images=9, num_inference_steps=3),
+    "one frame": TextToVideoRequest(prompt="cat", num_frames=1),
+    "one window": TextToVideoRequest(prompt="cat"),
+    "windows": TextToVideoRequest(prompt="cat", num_frames=10),
+    "windows in other steps": TextToVideoRequest(prompt="cat", num_frames=9, num_inference_steps=3),
+    "all at once": TextToVideoRequest(prompt="cat", num_frames=9, long_video="joint"),
+    "an animation": ImageToVideoRequest(**ANIMATED),
+    "a long animation in other steps": ImageToVideoRequest(**ANIMATED, num_frames=6, num_inference_steps=2),
 }
 
 
@@ -31,18 +31,18 @@ def studio(request, tiny_film_folder, tmp_path_factory):
     """Frames that go on from a picture take one step, a picture two."""
     folder = shutil.copytree(tiny_film_folder, tmp_path_factory.mktemp("models") / "quick")
     index = json.loads((folder / "model_index.json").read_text())
-    index |= {"default_film_steps": 1, "default_film_guidance_scale": 1.0}
+    index |= {"default_continuation_steps": 1, "default_continuation_guidance_scale": 1.0}
     (folder / "model_index.json").write_text(json.dumps(index))
     if request.param:
         plain = DiT.from_pretrained(folder / "transformer")
-        DiT.from_config({**plain.config, "use_motion_field": True}).save_pretrained(folder / "transformer")
-    return Studio.open(str(folder))
+        DiT.from_config({**plain.config, "use_flow_field": True}).save_pretrained(folder / "transformer")
+    return InferenceEngine.from_pretrained(str(folder))
 
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_the_budget_counts_what_runs(name, make_worker, studio, monkeypatch):
     drawn = []
-    monkeypatch.setattr(Previews, "see", lambda self, step, latents: drawn.append(latents.shape))
+    monkeypatch.setattr(PreviewDecoder, "see", lambda self, step, latents: drawn.append(latents.shape))
     job = make_worker(studio).submit(REQUESTS[name], "ann")
     told = [event for event in job.events() if hasattr(event, "total")]
     assert isinstance(job.event, Done), job.event
@@ -52,10 +52,10 @@ def test_the_budget_counts_what_runs(name, make_worker, studio, monkeypatch):
 
 
 def test_frames_that_go_on_from_a_picture_cost_as_few_steps_as_they_take(studio):
-    asked = FilmRequest(prompt="cat", num_frames=10).settled(studio.abilities)
-    assert asked.cost(studio.abilities) == 32 * 32 * (2 + 3 * 4 * 1)  # a picture, and three windows of four frames
+    asked = TextToVideoRequest(prompt="cat", num_frames=10).with_defaults(studio.abilities)
+    assert asked.get_cost(studio.abilities) == 32 * 32 * (2 + 3 * 4 * 1)  # a picture, and three windows of four frames
 
 
 def test_an_animation_takes_the_steps_it_is_asked_for_also_those_of_a_picture(studio):
-    steps = [AnimateRequest(**ANIMATED, num_inference_steps=n).settled(studio.abilities) for n in (None, 2)]
+    steps = [ImageToVideoRequest(**ANIMATED, num_inference_steps=n).with_defaults(studio.abilities) for n in (None, 2)]
     assert [asked.num_inference_steps for asked in steps] == [1, 2]

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dianjing.demo.files import Files, Marks
+from dianjing.demo.results import Labelling, ResultStore
 from dianjing.demo.signing import make_signer
-from dianjing.pipelines.film_media import read_film_settings
-from dianjing.pipelines.film_reading import read_film
-from dianjing.pipelines.media import Record, read_settings
+from dianjing.pipelines.media.image import read_image_metadata
+from dianjing.pipelines.media.metadata import GenerationMetadata
+from dianjing.pipelines.media.video import read_video, read_video_metadata
 
-RECORD = Record(prompt="小猫", seed=3, settings={}, model="sticker", version="0")
+RECORD = GenerationMetadata(prompt="小猫", seed=3, settings={}, model="sticker", version="0")
 grey = Image.new("RGB", (64, 64), (128, 128, 128))
 
 
@@ -22,7 +22,7 @@ def make_files():
     made = []
 
     def make(**marks):
-        made.append(Files(Marks(**marks)))
+        made.append(ResultStore(Labelling(**marks)))
         return made[-1]
 
     yield make
@@ -49,23 +49,39 @@ def pems(tmp_path_factory):
 
     authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     usage = dict.fromkeys(
-        ["content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign",
-         "encipher_only", "decipher_only"], False
-    )  # fmt: skip
+        [
+            "content_commitment",
+            "key_encipherment",
+            "data_encipherment",
+            "key_agreement",
+            "crl_sign",
+            "encipher_only",
+            "decipher_only",
+        ],
+        False,
+    )
     authority = certify(
-        "Authority", authority_key, by="Authority", by_key=authority_key,
-        extensions=[(x509.BasicConstraints(ca=True, path_length=None), True),
-                    (x509.KeyUsage(digital_signature=False, key_cert_sign=True, **usage), True)],
-    )  # fmt: skip
+        "Authority",
+        authority_key,
+        by="Authority",
+        by_key=authority_key,
+        extensions=[
+            (x509.BasicConstraints(ca=True, path_length=None), True),
+            (x509.KeyUsage(digital_signature=False, key_cert_sign=True, **usage), True),
+        ],
+    )
     leaf = certify(
-        "Producer", key, by="Authority", by_key=authority_key,
+        "Producer",
+        key,
+        by="Authority",
+        by_key=authority_key,
         extensions=[
             (x509.BasicConstraints(ca=False, path_length=None), True),
             (x509.KeyUsage(digital_signature=True, key_cert_sign=False, **usage), True),
             (x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.EMAIL_PROTECTION]), False),
             (x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), False),
         ],
-    )  # fmt: skip
+    )
     folder = tmp_path_factory.mktemp("pems")
     pem = serialization.Encoding.PEM
     (folder / "chain.pem").write_bytes(leaf.public_bytes(pem) + authority.public_bytes(pem))
@@ -83,7 +99,7 @@ def test_the_visible_label_is_in_the_corner_and_large_enough(make_files):
     assert columns > rows
     assert tuple(changed.max(0)) == (299, 199)
     assert columns < 100
-    assert read_settings(path) == RECORD
+    assert read_image_metadata(path) == RECORD
 
 
 def test_without_the_switch_the_picture_is_as_drawn(make_files):
@@ -95,7 +111,7 @@ def test_without_the_switch_the_picture_is_as_drawn(make_files):
 def test_a_film_shows_its_label_for_two_seconds_and_then_no_more(make_files):
     frames = np.full((20, 64, 64, 3), 128, np.uint8)
     paths = make_files(visible=True).save_film("job", frames, RECORD, fps=8)
-    shown = read_film(paths[0]).frames.astype(int)
+    shown = read_video(paths[0]).frames.astype(int)
     is_labelled = np.abs(shown - 128).max(axis=(1, 2, 3)) > 60
     assert is_labelled.tolist() == [True] * 16 + [False] * 4
 
@@ -119,9 +135,9 @@ def test_every_kind_of_file_is_signed_last_and_still_readable(make_files, pems):
         assert "trainedAlgorithmicMedia" in json.dumps(manifest["assertions"])
         codes = {status["code"] for status in said.get("validation_status", [])}
         assert codes <= {"signingCredential.untrusted"}  # nobody knows our authority; the content is as it was signed
-    assert read_settings(paths[0]) == RECORD
+    assert read_image_metadata(paths[0]) == RECORD
     for path in paths[1:]:
-        record, label = read_film_settings(path)
+        record, label = read_video_metadata(path)
         assert (record, label["Label"]) == (RECORD, "1")
 
 

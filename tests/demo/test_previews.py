@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
-from dianjing.demo.previews import predict_picture
+from dianjing.demo.progress import predict_x0
 
 SCHEDULERS = {
     "DDIM": lambda: DDIMScheduler(clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing"),
@@ -25,5 +25,5 @@ def test_the_picture_that_the_steps_go_towards_is_found(name):
         share = scheduler.alphas_cumprod[int(timestep)]
         direction = (scaled - share.sqrt() * picture) / (1 - share).sqrt()  # the noise, if the model knew the picture
         before, latents = latents, scheduler.step(direction, timestep, latents).prev_sample
-        found = predict_picture(before, latents, scheduler, step=step)
+        found = predict_x0(before, latents, scheduler, step=step)
         torch.testing.assert_close(found, picture, atol=2e-2, rtol=2e-2)

@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 
 from dianjing import Point, Region
+from dianjing.demo.engine import InferenceEngine
 from dianjing.demo.jobs import Cancelled, Done, Progress
-from dianjing.demo.requests import AnimateRequest, FilmRequest, PictureRequest, TalkRequest
-from dianjing.demo.studio import Studio
-from dianjing.pipelines.film_media import read_film_settings
-from dianjing.pipelines.film_reading import read_film
-from dianjing.pipelines.media import XMP_KEY, read_settings
+from dianjing.demo.requests import ConversationRequest, ImageToVideoRequest, TextToImageRequest, TextToVideoRequest
+from dianjing.pipelines.media.aigc_label import XMP_KEY
+from dianjing.pipelines.media.image import read_image_metadata
+from dianjing.pipelines.media.video import read_video, read_video_metadata
 
 REGION = Region(motion="jump", points=[Point(x=16, y=16)])
 
@@ -40,7 +40,7 @@ def test_all_pipelines_share_their_weights(tiny_studio):
 
 
 def test_a_picture_is_the_pipelines_own_for_its_seed(make_worker, tiny_studio):
-    request = PictureRequest(prompt="cat", seed=5, num_images=2, num_inference_steps=3)
+    request = TextToImageRequest(prompt="cat", seed=5, num_images=2, num_inference_steps=3)
     result = finish(make_worker(tiny_studio), request)[-1].result
     generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
     own = tiny_studio.pictures("cat", num_images_per_prompt=2, num_inference_steps=3, generator=generators).images
@@ -48,12 +48,12 @@ def test_a_picture_is_the_pipelines_own_for_its_seed(make_worker, tiny_studio):
         with Image.open(path) as written:
             assert np.array_equal(np.asarray(written), np.asarray(image))
             assert "AIGC" in written.text[XMP_KEY]
-        record = read_settings(path)
+        record = read_image_metadata(path)
         assert (record.prompt, record.seed, record.settings["num_inference_steps"]) == ("cat", seed, 3)
 
 
 def test_many_pictures_are_drawn_in_batches_and_counted_as_one_run(make_worker, tiny_studio):
-    request = PictureRequest(prompt="cat", num_images=9, num_inference_steps=2, seed=0)
+    request = TextToImageRequest(prompt="cat", num_images=9, num_inference_steps=2, seed=0)
     heard = finish(make_worker(tiny_studio), request)
     assert len(heard[-1].result.files) == 9
     assert {event.total for event in heard if isinstance(event, Progress)} == {4}
@@ -61,19 +61,19 @@ def test_many_pictures_are_drawn_in_batches_and_counted_as_one_run(make_worker, 
 
 def test_a_seed_left_out_is_drawn_by_lot_and_told(make_worker, tiny_studio):
     worker = make_worker(tiny_studio)
-    seeds = {finish(worker, PictureRequest(prompt="cat"))[-1].result.records[0].seed for _ in range(3)}
+    seeds = {finish(worker, TextToImageRequest(prompt="cat"))[-1].result.records[0].seed for _ in range(3)}
     assert len(seeds) == 3
 
 
 def test_an_animation_moves_the_regions_and_keeps_their_settings(make_worker, tiny_studio):
     regions = [REGION, Region(motion="turn", mask=np.asarray(picture().convert("L")) < 128, strength=0.8)]
-    request = AnimateRequest(image=picture(), regions=regions, num_frames=3, fps=6, seed=1)
+    request = ImageToVideoRequest(image=picture(), regions=regions, num_frames=3, fps=6, seed=1)
     result = finish(make_worker(tiny_studio), request)[-1].result
     assert [path.suffix for path in result.files] == [".mp4", ".webp", ".gif"]
     for path in result.files:
-        film = read_film(path)
+        film = read_video(path)
         assert film.frames.shape == (3, 32, 32, 3)
-        record, label = read_film_settings(path)
+        record, label = read_video_metadata(path)
         assert [region["motion"] for region in record.settings["regions"]] == ["jump", "turn"]
         assert record.settings["regions"][0]["points"] == [{"x": 16, "y": 16, "positive": True}]
         assert label["Label"] == "1"
@@ -81,7 +81,9 @@ def test_an_animation_moves_the_regions_and_keeps_their_settings(make_worker, ti
 
 
 def test_a_film_in_windows_tells_which_one_is_drawn(make_worker, tiny_studio):
-    request = FilmRequest(prompt="cat", num_frames=10, long_film="continued", num_inference_steps=2, seed=0)
+    request = TextToVideoRequest(
+        prompt="cat", num_frames=10, long_video="autoregressive", num_inference_steps=2, seed=0
+    )
     watched = []
 
     class Watched:
@@ -101,7 +103,7 @@ def test_a_film_in_windows_tells_which_one_is_drawn(make_worker, tiny_studio):
 
 
 def test_a_length_in_seconds_becomes_frames(make_worker, tiny_studio):
-    request = FilmRequest(prompt="cat", duration_s=1.5, fps=4, num_inference_steps=1)
+    request = TextToVideoRequest(prompt="cat", duration_s=1.5, fps=4, num_inference_steps=1)
     result = finish(make_worker(tiny_studio), request)[-1].result
     assert result.records[0].settings["num_frames"] == 6
 
@@ -109,21 +111,23 @@ def test_a_length_in_seconds_becomes_frames(make_worker, tiny_studio):
 def test_a_talk_goes_on_from_turn_to_turn(make_worker, tiny_studio):
     worker = make_worker(tiny_studio)
     conversation = tiny_studio.conversation(seed=3, num_inference_steps=1)
-    first = finish(worker, TalkRequest(conversation=conversation, text="a cat on the grass"))
-    second = finish(worker, TalkRequest(conversation=conversation, text="add a red balloon"))[-1].result
+    first = finish(worker, ConversationRequest(conversation=conversation, text="a cat on the grass"))
+    second = finish(worker, ConversationRequest(conversation=conversation, text="add a red balloon"))[-1].result
     assert any(isinstance(event, Progress) and event.step > 0 for event in first)
     assert [turn.text for turn in conversation.turns] == ["a cat on the grass", "add a red balloon"]
     assert second.turn is conversation.turns[-1]
-    assert read_settings(second.files[0]).prompt == second.turn.prompt
+    assert read_image_metadata(second.files[0]).prompt == second.turn.prompt
 
 
-@pytest.mark.parametrize("kind", ["picture", "film", "animation", "talk"])
+@pytest.mark.parametrize("kind", ["image", "video", "animation", "conversation"])
 def test_every_kind_of_run_stops_within_a_step(make_worker, tiny_studio, kind):
     requests = {
-        "picture": PictureRequest(prompt="cat", num_inference_steps=50),
-        "film": FilmRequest(prompt="cat", num_inference_steps=50),
-        "animation": AnimateRequest(image=picture(), regions=[REGION], num_inference_steps=50),
-        "talk": TalkRequest(conversation=tiny_studio.conversation(num_inference_steps=50), text="a cat"),
+        "image": TextToImageRequest(prompt="cat", num_inference_steps=50),
+        "video": TextToVideoRequest(prompt="cat", num_inference_steps=50),
+        "animation": ImageToVideoRequest(image=picture(), regions=[REGION], num_inference_steps=50),
+        "conversation": ConversationRequest(
+            conversation=tiny_studio.conversation(num_inference_steps=50), text="a cat"
+        ),
     }
     worker = make_worker(tiny_studio)
     job = worker.submit(requests[kind], "ann")
@@ -135,15 +139,15 @@ def test_every_kind_of_run_stops_within_a_step(make_worker, tiny_studio, kind):
     assert isinstance(event, Cancelled)
     assert event.preview is not None
     assert steps
-    assert isinstance(finish(worker, PictureRequest(prompt="cat"))[-1], Done)  # the next run is not stopped too
+    assert isinstance(finish(worker, TextToImageRequest(prompt="cat"))[-1], Done)  # the next run is not stopped too
 
 
 def test_a_turn_is_seen_while_it_is_drawn_with_all_that_stays(make_worker, picture_studio):
     conversation = picture_studio.conversation(seed=3)
     worker = make_worker(picture_studio)
-    finish(worker, TalkRequest(conversation=conversation, text="a cat at the bottom right"))
+    finish(worker, ConversationRequest(conversation=conversation, text="a cat at the bottom right"))
     before = np.asarray(conversation.turns[-1].image, int)
-    heard = finish(worker, TalkRequest(conversation=conversation, text="add a dog at the top left"))
+    heard = finish(worker, ConversationRequest(conversation=conversation, text="add a dog at the top left"))
     previews = [event.preview for event in heard if isinstance(event, Progress) and event.preview is not None]
     side = before.shape[0]
     stays = (slice(-side // 4, None), slice(-side // 4, None))
@@ -156,7 +160,7 @@ def test_a_turn_is_seen_while_it_is_drawn_with_all_that_stays(make_worker, pictu
 def test_a_stopped_turn_changes_nothing_of_the_talk(make_worker, tiny_studio):
     conversation = tiny_studio.conversation(num_inference_steps=50)
     worker = make_worker(tiny_studio)
-    job = worker.submit(TalkRequest(conversation=conversation, text="a cat"), "ann")
+    job = worker.submit(ConversationRequest(conversation=conversation, text="a cat"), "ann")
     following = worker.follow(job)
     while not (isinstance(event := next(following), Progress) and event.step):
         pass
@@ -167,26 +171,26 @@ def test_a_stopped_turn_changes_nothing_of_the_talk(make_worker, tiny_studio):
 
 def test_what_cannot_be_understood_fails_with_the_reason(make_worker, tiny_studio):
     worker = make_worker(tiny_studio)
-    job = worker.submit(TalkRequest(conversation=tiny_studio.conversation(), text="undo"), "ann")
+    job = worker.submit(ConversationRequest(conversation=tiny_studio.conversation(), text="undo"), "ann")
     assert job.wait(30).error == "there is no picture before this one to go back to"
 
 
 def test_a_picture_model_refuses_clicks_and_films(make_worker, picture_studio):
     worker = make_worker(picture_studio)
-    for request in (FilmRequest(prompt="cat"), AnimateRequest(image=picture(), regions=[REGION])):
+    for request in (TextToVideoRequest(prompt="cat"), ImageToVideoRequest(image=picture(), regions=[REGION])):
         with pytest.raises(ValueError, match="draws pictures only"):
             worker.submit(request, "ann")
-    assert isinstance(finish(worker, PictureRequest(prompt="cat"))[-1], Done)
+    assert isinstance(finish(worker, TextToImageRequest(prompt="cat"))[-1], Done)
 
 
 def test_more_regions_than_the_model_was_trained_for_are_refused(make_worker, tiny_studio):
     with pytest.raises(ValueError, match="3 regions are given; this model was trained for 1 to 2"):
-        make_worker(tiny_studio).submit(AnimateRequest(image=picture(), regions=[REGION] * 3), "ann")
+        make_worker(tiny_studio).submit(ImageToVideoRequest(image=picture(), regions=[REGION] * 3), "ann")
 
 
 def test_a_mask_does_not_wait_for_a_generation(make_worker, tiny_studio):
     worker = make_worker(tiny_studio)
-    job = worker.submit(PictureRequest(prompt="cat", num_inference_steps=400), "ann")
+    job = worker.submit(TextToImageRequest(prompt="cat", num_inference_steps=400), "ann")
     while job.state == "queued":
         job.wait(0.01)
     mask = tiny_studio.mask(picture(96), [(12, 12)], [1])
@@ -197,7 +201,7 @@ def test_a_mask_does_not_wait_for_a_generation(make_worker, tiny_studio):
 
 
 def test_a_picture_is_looked_at_once_for_all_its_clicks():
-    from dianjing.demo.masks import Masks
+    from dianjing.demo.engine import MaskService
 
     looks = []
 
@@ -208,10 +212,10 @@ def test_a_picture_is_looked_at_once_for_all_its_clicks():
         def mask(self, points):
             return np.zeros((32, 32), bool)
 
-    masks = Masks(Counting)
+    masks = MaskService(Counting)
     for _ in range(3):
-        masks.mask(picture(), [(3, 4), (5, 6)], [True, False])
-    masks.mask(picture(64), [(3, 4)], [1])
+        masks.predict_mask(picture(), [(3, 4), (5, 6)], [True, False])
+    masks.predict_mask(picture(64), [(3, 4)], [1])
     assert len(looks) == 2
 
 
@@ -233,4 +237,4 @@ def test_clicks_that_mean_nothing_are_refused(picture_studio, points, labels, re
 
 def test_an_unknown_model_is_refused_with_a_suggestion():
     with pytest.raises(ValueError, match="no model 'stiker'"):
-        Studio.open("stiker")
+        InferenceEngine.from_pretrained("stiker")

@@ -5,13 +5,13 @@ import time
 
 import pytest
 
-from dianjing.demo.errors import BROKEN, OUT_OF_MEMORY, NoSuchJobError, QueueFullError, StoppingError
-from dianjing.demo.jobs import Cancelled, Done, Failed, Progress, Waiting
-from dianjing.demo.requests import FilmRequest, PictureRequest
+from dianjing.demo.errors import INTERNAL_ERROR, OUT_OF_MEMORY, JobNotFoundError, QueueFullError, ShuttingDownError
+from dianjing.demo.jobs import Cancelled, Done, Failed, Progress, Queued
+from dianjing.demo.requests import TextToImageRequest, TextToVideoRequest
 
 
 def ask(prompt="a cat", **settings):
-    return PictureRequest(prompt=prompt, **settings)
+    return TextToImageRequest(prompt=prompt, **settings)
 
 
 def until(condition, timeout_s=10.0):
@@ -48,9 +48,9 @@ def test_jobs_are_drawn_in_the_order_they_came(make_worker, counting):
 def test_a_job_tells_where_it_waits_and_how_far_it_is(busy, counting):
     worker, first = busy()
     second, third = worker.submit(ask("second"), "bob"), worker.submit(ask("third"), "cyd")
-    assert (second.event, third.event) == (Waiting(position=1), Waiting(position=2))
+    assert (second.event, third.event) == (Queued(position=1), Queued(position=2))
     events = third.events()
-    assert next(events) == Waiting(position=2)
+    assert next(events) == Queued(position=2)
     counting.gate.set()
     heard = list(events)
     assert isinstance(heard[-1], Done)
@@ -82,7 +82,7 @@ def test_one_owner_cannot_fill_the_queue(busy):
         worker.submit(ask(), "ann")
     with pytest.raises(QueueFullError, match=r"^2 requests of yours"):
         worker.submit(ask(), "ann")
-    assert worker.submit(ask(), "bob").event == Waiting(position=3)
+    assert worker.submit(ask(), "bob").event == Queued(position=3)
 
 
 def test_what_costs_too_much_is_refused_before_it_runs(make_worker, counting):
@@ -97,15 +97,15 @@ def test_what_costs_too_much_is_refused_before_it_runs(make_worker, counting):
 
 def test_a_picture_model_refuses_films_by_name(make_worker):
     with pytest.raises(ValueError, match="model counting draws pictures only"):
-        make_worker().submit(FilmRequest(prompt="a cat"), "ann")
+        make_worker().submit(TextToVideoRequest(prompt="a cat"), "ann")
 
 
 def test_another_owner_can_neither_see_cancel_nor_delete_a_job(busy):
     worker, job = busy()
     for reach in (worker.get, worker.cancel, worker.delete):
-        with pytest.raises(NoSuchJobError) as refused:
+        with pytest.raises(JobNotFoundError) as refused:
             reach(job.id, "bob")
-        with pytest.raises(NoSuchJobError) as unknown:
+        with pytest.raises(JobNotFoundError) as unknown:
             reach("picture_0", "ann")
         assert str(refused.value) == str(unknown.value)
     assert worker.get(job.id, "ann") is job
@@ -117,7 +117,7 @@ def test_a_waiting_job_is_cancelled_at_once_and_the_others_move_up(busy):
     second, third = worker.submit(ask("second"), "ann"), worker.submit(ask("third"), "ann")
     worker.cancel(second.id, "ann")
     assert second.event == Cancelled()
-    assert third.event == Waiting(position=1)
+    assert third.event == Queued(position=1)
 
 
 def test_a_running_job_stops_within_one_step(busy, counting):
@@ -164,7 +164,7 @@ def test_a_listener_that_stays_to_the_end_gets_the_result(make_worker):
 def test_out_of_memory_ends_that_job_only_and_says_what_to_change(make_worker, counting, error):
     worker = make_worker()
     counting.error = error
-    assert worker.submit(ask(), "ann").wait(10) == Failed(error=OUT_OF_MEMORY, fault="memory")
+    assert worker.submit(ask(), "ann").wait(10) == Failed(error=OUT_OF_MEMORY, cause="memory")
     assert counting.freed == 1
     counting.error = None
     assert isinstance(worker.submit(ask(), "ann").wait(10), Done)
@@ -173,7 +173,7 @@ def test_out_of_memory_ends_that_job_only_and_says_what_to_change(make_worker, c
 def test_a_bug_ends_that_job_only_and_shows_nothing_of_the_server(make_worker, counting, caplog):
     worker = make_worker()
     counting.error = KeyError("/home/someone/secret")
-    assert worker.submit(ask(), "ann").wait(10) == Failed(error=BROKEN, fault="server")
+    assert worker.submit(ask(), "ann").wait(10) == Failed(error=INTERNAL_ERROR, cause="server")
     assert "secret" in caplog.text
     counting.error = None
     assert isinstance(worker.submit(ask(), "ann").wait(10), Done)
@@ -190,7 +190,7 @@ def test_results_expire_with_their_files(make_worker):
     path = job.wait(10).result.files[0]
     assert worker.get(job.id, "ann") is job
     time.sleep(0.25)
-    with pytest.raises(NoSuchJobError):
+    with pytest.raises(JobNotFoundError):
         worker.get(job.id, "ann")
     assert not path.exists()
 
@@ -202,7 +202,7 @@ def test_the_oldest_results_of_an_owner_make_room(make_worker):
     jobs = [worker.submit(ask(), "ann") for _ in range(4)]
     for job in jobs:
         job.wait(10)
-    with pytest.raises(NoSuchJobError):
+    with pytest.raises(JobNotFoundError):
         worker.get(jobs[0].id, "ann")
     assert worker.get(jobs[3].id, "ann") is jobs[3]
     assert worker.get(other.id, "bob") is other
@@ -214,7 +214,7 @@ def test_a_deleted_job_leaves_nothing(make_worker):
     path = job.wait(10).result.files[0]
     worker.delete(job.id, "ann")
     assert not path.parent.exists()
-    with pytest.raises(NoSuchJobError):
+    with pytest.raises(JobNotFoundError):
         worker.get(job.id, "ann")
 
 
@@ -237,7 +237,7 @@ def test_closing_cancels_everything_and_removes_the_files(busy, counting):
     assert job.state == waiting.state == "cancelled"
     assert not worker.files.root.exists()
     assert not worker.is_alive
-    with pytest.raises(StoppingError):
+    with pytest.raises(ShuttingDownError):
         worker.submit(ask(), "ann")
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dianjing import chatting, cli
-from dianjing.pipelines.conversation.talk import Conversation
-from dianjing.pipelines.media import XMP_KEY, read_settings
+from dianjing.cli import app, chat_job
+from dianjing.pipelines.conversation.session import Conversation
+from dianjing.pipelines.media.aigc_label import XMP_KEY
+from dianjing.pipelines.media.image import read_image_metadata
 
 
 class Lines(io.TextIOWrapper):
@@ -29,26 +30,30 @@ def chat(monkeypatch, tmp_path, capsys):
 
     loads = []
     pipe = SimpleNamespace(
-        scheduler=SimpleNamespace(), device=SimpleNamespace(type="cpu"), dtype="torch.float32",
-        num_timesteps=20, guidance_scale=3.0, set_progress_bar_config=lambda **_: None,
-    )  # fmt: skip
+        scheduler=SimpleNamespace(),
+        device=SimpleNamespace(type="cpu"),
+        dtype="torch.float32",
+        num_timesteps=20,
+        guidance_scale=3.0,
+        set_progress_bar_config=lambda **_: None,
+    )
 
     def draw(self, scene, seed, **_):
         assert self.pipe is pipe
         grey = 10 * (1 + len(self.turns))
         return Image.new("RGB", (16, 16), (grey, grey, grey)), torch.zeros(1, 4, 2, 2)
 
-    monkeypatch.setattr(Conversation, "_draw", draw)
-    monkeypatch.setattr(chatting, "load", lambda name, **where: loads.append(where) or pipe)
+    monkeypatch.setattr(Conversation, "_render", draw)
+    monkeypatch.setattr(chat_job, "load_pipeline", lambda name, **where: loads.append(where) or pipe)
     monkeypatch.chdir(tmp_path)
 
     def run(lines, *arguments):
         content = lines if isinstance(lines, bytes) else lines.encode("utf-8", "surrogateescape")
         monkeypatch.setattr(sys, "stdin", Lines(content))
         monkeypatch.setattr(sys, "argv", ["dianjing", "chat", *arguments])
-        monkeypatch.setattr("dianjing.chat_command.print_json", lambda value: print(json.dumps(value)))
+        monkeypatch.setattr("dianjing.cli.app.chat.print_json", lambda value: print(json.dumps(value)))
         with pytest.raises(SystemExit) as stopped:
-            cli.main()
+            app.main()
         captured = capsys.readouterr()
         return stopped.value.code, captured.out, captured.err
 
@@ -62,7 +67,7 @@ def test_every_line_becomes_a_numbered_picture_with_what_made_it(chat):
     assert out.split() == ["a-1.png", "a-2.png"]
     assert "added" not in out
     assert "加了一只小狗" in err
-    records = [read_settings(path) for path in out.split()]
+    records = [read_image_metadata(path) for path in out.split()]
     assert records[0].prompt == "a cat on the grass"
     assert "小狗" in records[1].prompt
     assert {(record.seed, record.model) for record in records} == {(7, "sticker")}

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 import dianjing
-from dianjing import cli, drawing
-from dianjing.pipelines.media import XMP_KEY, read_settings
+from dianjing.cli import app, image_job
+from dianjing.pipelines.media.aigc_label import XMP_KEY
+from dianjing.pipelines.media.image import read_image_metadata
 
 
 def run(*arguments, cwd=None):
@@ -46,8 +47,8 @@ class StubPipeline:
 @pytest.fixture
 def stub(monkeypatch, tmp_path):
     pipe = StubPipeline()
-    monkeypatch.setattr(drawing, "load", lambda name, **where: pipe)
-    monkeypatch.setattr(drawing, "local_folder", lambda name: None)
+    monkeypatch.setattr(image_job, "load_pipeline", lambda name, **where: pipe)
+    monkeypatch.setattr(image_job, "resolve_local_model", lambda name: None)
     monkeypatch.chdir(tmp_path)
     return pipe
 
@@ -56,9 +57,9 @@ def call(monkeypatch, capsys, *arguments):
     """Run the command in this process; return (exit code, stdout, stderr)."""
     monkeypatch.setattr(sys, "argv", ["dianjing", *arguments])
     # pytest's stdout cannot be reconfigured, and needs no escaping
-    monkeypatch.setattr(cli, "print_json", lambda value: print(json.dumps(value)))
+    monkeypatch.setattr(app, "print_json", lambda value: print(json.dumps(value)))
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        app.main()
     captured = capsys.readouterr()
     return stopped.value.code, captured.out, captured.err
 
@@ -74,7 +75,7 @@ def test_help_answers_within_half_a_second():
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys; import dianjing.cli; print(sorted({'torch', 'numpy', 'diffusers', "
+        "import sys; import dianjing.cli.app; print(sorted({'torch', 'numpy', 'diffusers', "
         "'transformers', 'PIL', 'huggingface_hub'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -91,7 +92,7 @@ def test_a_picture_is_written_with_what_made_it(stub, monkeypatch, capsys):
     )
     assert code == 0
     assert out == "cat.png\n"
-    record = read_settings("cat.png")
+    record = read_image_metadata("cat.png")
     assert (record.prompt, record.seed, record.model) == ("一只小猫", 7, "sticker")
     assert record.settings["width"] == 64
     assert record.settings["height"] == 32
@@ -107,7 +108,7 @@ def test_settings_left_out_are_left_to_the_model(stub, monkeypatch, capsys):
 
 def test_json_on_stdout_tells_ids_paths_and_settings(stub, monkeypatch, capsys):
     code, out, _ = call(monkeypatch, capsys, "image", "cat", "--seed", "3", "--json")
-    (picture,) = json.loads(out)["pictures"]
+    (picture,) = json.loads(out)["images"]
     assert code == 0
     assert picture["seed"] == 3
     assert picture["path"] == "dianjing-3.png"
@@ -118,24 +119,25 @@ def test_json_on_stdout_tells_ids_paths_and_settings(stub, monkeypatch, capsys):
 
 def test_json_names_the_words_that_the_model_does_not_know(stub, monkeypatch, capsys):
     _, out, _ = call(monkeypatch, capsys, "image", "a zyzzyva", "--json")
-    assert json.loads(out)["pictures"][0]["unknown_words"] == ["zyzzyva"]
+    assert json.loads(out)["images"][0]["unknown_words"] == ["zyzzyva"]
 
 
 def test_each_picture_of_a_count_is_drawn_from_its_own_seed(stub, monkeypatch, capsys):
     call(monkeypatch, capsys, "image", "cat", "--seed", "5", "--count", "3", "--out", "a.png")
     call(monkeypatch, capsys, "image", "cat", "--seed", "7", "--out", "b.png")
-    assert [read_settings(f"a-{i}.png").seed for i in (1, 2, 3)] == [5, 6, 7]
+    assert [read_image_metadata(f"a-{i}.png").seed for i in (1, 2, 3)] == [5, 6, 7]
     assert Image.open("a-3.png").tobytes() == Image.open("b.png").tobytes()
     assert Image.open("a-2.png").tobytes() != Image.open("b.png").tobytes()
 
 
 def test_a_grid_shows_every_picture_in_its_place(stub, monkeypatch, capsys):
     prompts = ("cat", "dog", "bird")
-    code, out, _ = call(monkeypatch, capsys, "image", *prompts, "--count", "2", "--seed", "1", "--out", "a.png",
-                        "--grid", "all.png")  # fmt: skip
+    code, out, _ = call(
+        monkeypatch, capsys, "image", *prompts, "--count", "2", "--seed", "1", "--out", "a.png", "--grid", "all.png"
+    )
     assert code == 0
     assert out.splitlines()[-1] == "all.png"
-    record = read_settings("all.png")
+    record = read_image_metadata("all.png")
     assert record.prompt.splitlines() == list(prompts)
     grid, third = Image.open("all.png"), Image.open("a-3.png")
     scale = -(-128 // third.width)
@@ -147,10 +149,10 @@ def test_a_grid_shows_every_picture_in_its_place(stub, monkeypatch, capsys):
 
 def test_more_pictures_than_a_batch_are_all_written(stub, monkeypatch, capsys):
     call(monkeypatch, capsys, "image", "cat", "dog", "--seed", "0", "--count", "11", "--out", "a.png")
-    records = [read_settings(f"a-{i}.png") for i in range(1, 23)]
+    records = [read_image_metadata(f"a-{i}.png") for i in range(1, 23)]
     assert [record.seed for record in records] == [*range(11), *range(11)]
     assert [record.prompt for record in records] == ["cat"] * 11 + ["dog"] * 11
-    assert max(call["count"] for call in stub.calls) <= drawing.BATCH
+    assert max(call["count"] for call in stub.calls) <= image_job.IMAGE_BATCH_SIZE
 
 
 def test_a_name_of_our_own_never_hits_an_existing_file(stub, monkeypatch, capsys):
@@ -170,7 +172,7 @@ def test_a_seed_left_out_is_drawn_by_lot_and_reported(stub, monkeypatch, capsys)
     seeds = set()
     for _ in range(2):
         _, out, _ = call(monkeypatch, capsys, "image", "cat", "--json")
-        seeds.add(json.loads(out)["pictures"][0]["seed"])
+        seeds.add(json.loads(out)["images"][0]["seed"])
     assert len(seeds) == 2
 
 
@@ -277,7 +279,7 @@ def fail_with(error):
     ],
 )
 def test_a_failure_has_its_exit_code_and_no_traceback(stub, monkeypatch, capsys, error, code, text):
-    monkeypatch.setattr(drawing, "call", fail_with(error))
+    monkeypatch.setattr(image_job, "generate_images", fail_with(error))
     stopped, out, err = call(monkeypatch, capsys, "image", "cat")
     assert stopped == code
     assert text in err
@@ -288,34 +290,34 @@ def test_a_failure_has_its_exit_code_and_no_traceback(stub, monkeypatch, capsys,
 
 def test_a_failure_is_told_in_the_users_language(stub, monkeypatch, capsys):
     monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
-    monkeypatch.setattr(drawing, "call", fail_with(MemoryError()))
+    monkeypatch.setattr(image_job, "generate_images", fail_with(MemoryError()))
     code, _, err = call(monkeypatch, capsys, "image", "cat")
     assert code == 1
     assert err.startswith("error: 设备内存不足")
 
 
 def test_debug_shows_the_traceback(stub, monkeypatch, capsys):
-    monkeypatch.setattr(drawing, "call", fail_with(RuntimeError("broken")))
+    monkeypatch.setattr(image_job, "generate_images", fail_with(RuntimeError("broken")))
     _, _, err = call(monkeypatch, capsys, "image", "cat", "--debug")
     assert "Traceback" in err
 
 
 def test_pictures_done_before_a_failure_stay_on_disk(stub, monkeypatch, capsys):
-    whole = drawing.call
+    whole = image_job.generate_images
 
     def fail_later(pipe, request, seeds):
         if request.prompt == "dog":
             raise KeyboardInterrupt
         return whole(pipe, request, seeds)
 
-    monkeypatch.setattr(drawing, "call", fail_later)
+    monkeypatch.setattr(image_job, "generate_images", fail_later)
     code, _, _ = call(monkeypatch, capsys, "image", "cat", "dog", "--out", "a.png")
     assert code == 130
     assert [path.name for path in Path().iterdir()] == ["a-1.png"]
 
 
 def test_json_keeps_chinese_readable_and_escapes_broken_file_names():
-    code = "from dianjing.cli import print_json; print_json(['\\u5c0f\\u732b', 'x\\udcff'])"
+    code = "from dianjing.cli.app import print_json; print_json(['\\u5c0f\\u732b', 'x\\udcff'])"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, check=True, env={"LC_ALL": "C", "PYTHONUTF8": "0"})
     assert "小猫" in done.stdout.decode("utf-8")
@@ -335,7 +337,7 @@ def test_train_without_a_recipe_is_a_usage_error():
 
 
 def test_train_hands_its_options_to_the_trainer(monkeypatch, capsys):
-    import dianjing.train.__main__ as trainer
+    import dianjing.train.cli as trainer
 
     handed = []
     monkeypatch.setattr(trainer, "main", lambda arguments: handed.extend(arguments) or 75)

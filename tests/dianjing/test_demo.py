@@ -11,27 +11,39 @@ import urllib.request
 
 import pytest
 
-from dianjing import serving
+from dianjing.cli import demo_server
 
 USUAL = {
-    "model": "sticker", "host": "127.0.0.1", "port": 0, "auth": None, "keys": [], "origins": [],
-    "queue": None, "mcp": False, "segmenter": None, "device": "cpu", "dtype": "auto",
-    "producer": None, "visible_label": False, "certificate": None, "key": None,
-}  # fmt: skip
+    "model": "sticker",
+    "host": "127.0.0.1",
+    "port": 0,
+    "auth": None,
+    "keys": [],
+    "origins": [],
+    "queue": None,
+    "mcp": False,
+    "segmenter": None,
+    "device": "cpu",
+    "dtype": "auto",
+    "producer": None,
+    "visible_label": False,
+    "certificate": None,
+    "key": None,
+}
 
 
 def plan(**changed):
-    made = serving.plan(**{**USUAL, **changed})
-    made.taken.close()
+    made = demo_server.validate_demo_server(**{**USUAL, **changed})
+    made.listening_socket.close()
     return made
 
 
 def test_without_options_it_listens_here_alone_and_asks_for_no_key():
-    made = serving.plan(**USUAL)
-    with made.taken:
-        assert made.address == f"http://127.0.0.1:{made.taken.getsockname()[1]}"
-    assert not made.access.is_closed
-    assert made.limits.max_queue == 32
+    made = demo_server.validate_demo_server(**USUAL)
+    with made.listening_socket:
+        assert made.address == f"http://127.0.0.1:{made.listening_socket.getsockname()[1]}"
+    assert not made.access.requires_key
+    assert made.limits.max_queue_length == 32
 
 
 def test_it_is_known_by_the_names_of_this_machine_unless_others_may_reach_it():
@@ -70,7 +82,7 @@ def test_what_is_wrong_is_said_before_weights_load(changed, reason):
 
 
 def test_agents_without_their_package_are_told_which_to_install(monkeypatch):
-    monkeypatch.setattr(serving, "find_spec", lambda name: None)
+    monkeypatch.setattr(demo_server, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"dianjing\[mcp\]"):
         plan(mcp=True)
 
@@ -95,9 +107,10 @@ def test_the_command_draws_over_http_and_ends_on_sigterm(tiny_folder):
     try:
         address = _ready(process, port)
         asked = urllib.request.Request(
-            f"{address}/v1/images/generations", json.dumps({"prompt": "cat"}).encode(),
+            f"{address}/v1/images/generations",
+            json.dumps({"prompt": "cat"}).encode(),
             {"Content-Type": "application/json", "Authorization": "Bearer another-key"},
-        )  # fmt: skip
+        )
         answer = json.load(urllib.request.urlopen(asked, timeout=120))
         assert len(answer["data"]) == 1
         process.send_signal(signal.SIGTERM)

@@ -5,13 +5,13 @@ import json
 
 import pytest
 
-from dianjing import doctor
+from dianjing.cli import doctor
 from dianjing.weights import registry
-from dianjing.weights.sums import write_sums
+from dianjing.weights.checksums import write_checksums
 
 
 def finding(what, findings=None):
-    return next(f for f in (findings or doctor.examine()) if f.what == what)
+    return next(f for f in (findings or doctor.run_checks()) if f.name == what)
 
 
 @pytest.fixture
@@ -19,13 +19,13 @@ def bundle(monkeypatch, tmp_path):
     """An embedded bundle of one file in the place of the real one."""
     (tmp_path / "sticker").mkdir()
     (tmp_path / "sticker" / "model_index.json").write_text(json.dumps({"_class_name": "TextToImagePipeline"}))
-    write_sums(tmp_path / "sticker")
+    write_checksums(tmp_path / "sticker")
     monkeypatch.setattr(registry, "__file__", str(tmp_path / "registry.py"))
     return tmp_path / "sticker"
 
 
 def test_the_report_covers_libraries_machine_device_and_places():
-    seen = {f.what for f in doctor.examine()}
+    seen = {f.name for f in doctor.run_checks()}
     assert {"dianjing", "torch", "diffusers", "machine", "attention", "sticker", "model cache"} <= seen
 
 
@@ -36,28 +36,28 @@ def test_a_missing_library_is_broken(monkeypatch):
         return "1"
 
     monkeypatch.setattr(doctor.importlib.metadata, "version", version)
-    assert finding("peft").state == "broken"
+    assert finding("peft").status == "error"
     assert "pip install peft" in finding("peft").detail
 
 
 def test_a_sound_bundle_is_ok(bundle):
-    assert finding("sticker").state == "ok"
+    assert finding("sticker").status == "ok"
 
 
 def test_a_changed_bundle_is_broken(bundle):
     (bundle / "model_index.json").write_text(json.dumps({"_class_name": "Other"}))
-    assert finding("sticker").state == "broken"
+    assert finding("sticker").status == "error"
     assert "differs" in finding("sticker").detail
 
 
 def test_a_missing_bundle_is_broken(bundle):
     (bundle / "model_index.json").unlink()
-    assert finding("sticker").state == "broken"
+    assert finding("sticker").status == "error"
 
 
 def test_a_read_only_cache_is_noted_with_a_way_out(monkeypatch):
     monkeypatch.setattr(doctor.os, "access", lambda *_: False)
-    assert finding("model cache").state == "note"
+    assert finding("model cache").status == "warning"
     assert "HF_HOME" in finding("model cache").detail
 
 
@@ -65,4 +65,4 @@ def test_an_unused_gpu_is_noted(monkeypatch):
     monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     monkeypatch.setattr("torch.version.cuda", None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert finding("device").state == "note"
+    assert finding("device").status == "warning"

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from dianjing import cli
-from dianjing.pipelines.media import XMP_KEY, read_settings
+from dianjing.cli import app
+from dianjing.pipelines.media.aigc_label import XMP_KEY
+from dianjing.pipelines.media.image import read_image_metadata
 
 
 def test_one_command_draws_and_json_holds_nothing_else(tiny_folder, tmp_path):
@@ -19,10 +20,10 @@ def test_one_command_draws_and_json_holds_nothing_else(tiny_folder, tmp_path):
     command = [sys.executable, "-m", "dianjing", "image", *arguments, "--model", str(tiny_folder)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
     assert done.returncode == 0, done.stderr
-    pictures = json.loads(done.stdout)["pictures"]
+    pictures = json.loads(done.stdout)["images"]
     assert [picture["path"] for picture in pictures] == [f"a-{i}.png" for i in range(1, 5)]
     assert [picture["seed"] for picture in pictures] == [3, 4, 3, 4]
-    record = read_settings(tmp_path / "a-1.png")
+    record = read_image_metadata(tmp_path / "a-1.png")
     assert record.prompt == "小猫"
     assert record.model == str(tiny_folder)
     assert record.settings["num_inference_steps"] == 2
@@ -35,21 +36,30 @@ def test_one_command_draws_and_json_holds_nothing_else(tiny_folder, tmp_path):
 def draw(monkeypatch, model, *arguments):
     monkeypatch.setattr(sys, "argv", ["dianjing", "image", *arguments, "--model", str(model)])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        app.main()
     assert stopped.value.code == 0
 
 
 def test_a_picture_can_be_made_again_from_what_its_file_says(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     draw(monkeypatch, tiny_folder, "cat", "--seed", "5", "--count", "2", "--guidance", "2", "--out", "a.png")
-    record = read_settings("a-2.png")
+    record = read_image_metadata("a-2.png")
     settings = record.settings
     draw(
-        monkeypatch, record.model, record.prompt, "--seed", str(record.seed), "--out", "b.png",
-        "--size", f"{settings['width']}x{settings['height']}",
-        "--steps", str(settings["num_inference_steps"]),
-        "--guidance", str(settings["guidance_scale"]),
-    )  # fmt: skip
+        monkeypatch,
+        record.model,
+        record.prompt,
+        "--seed",
+        str(record.seed),
+        "--out",
+        "b.png",
+        "--size",
+        f"{settings['width']}x{settings['height']}",
+        "--steps",
+        str(settings["num_inference_steps"]),
+        "--guidance",
+        str(settings["guidance_scale"]),
+    )
     with Image.open("a-2.png") as first, Image.open("b.png") as second, Image.open("a-1.png") as other:
         assert distance(first, second) <= 1  # a batch of two and a batch of one may round differently
         assert distance(first, other) > 1
@@ -65,7 +75,7 @@ def test_a_device_that_is_not_there_is_refused(tiny_folder, tmp_path, monkeypatc
     command = ["dianjing", "image", "cat", "--device", "cuda", "--model", str(tiny_folder)]
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        app.main()
     assert stopped.value.code == 2
     assert "--device cuda is not available" in capsys.readouterr().err
 
@@ -82,7 +92,7 @@ def test_spoilt_weights_end_with_2_and_nothing_written(spoil, tiny_folder, tmp_p
         weights.write_bytes(pickle.dumps({}))
     monkeypatch.setattr(sys, "argv", ["dianjing", "image", "cat", "--model", str(folder), "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        app.main()
     assert stopped.value.code == 2
     assert spoil in capsys.readouterr().err
     assert list(tmp_path.glob("*.png")) == []
@@ -108,17 +118,17 @@ def test_an_adapter_changes_the_picture_and_is_named_in_it(tiny_folder, tmp_path
         draw(monkeypatch, tiny_folder, "cat", "--seed", "1", "--out", str(tmp_path / name), *options)
     with Image.open(tmp_path / "plain.png") as plain, Image.open(tmp_path / "adapted.png") as adapted:
         assert plain.tobytes() != adapted.tobytes()
-    assert read_settings(tmp_path / "adapted.png").settings["lora"] == str(tmp_path / "adapter")
-    assert "lora" not in read_settings(tmp_path / "plain.png").settings
+    assert read_image_metadata(tmp_path / "adapted.png").settings["lora"] == str(tmp_path / "adapter")
+    assert "lora" not in read_image_metadata(tmp_path / "plain.png").settings
 
 
 @pytest.mark.parametrize("name", ["nowhere.safetensors", "empty", "lora.bin"])
 def test_an_adapter_that_cannot_be_one_is_refused_before_weights_load(name, tmp_path, monkeypatch, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "lora.bin").write_bytes(b"")
-    monkeypatch.setattr("dianjing.drawing.load", None)
+    monkeypatch.setattr("dianjing.cli.app.image_job.load_pipeline", None)
     monkeypatch.setattr(sys, "argv", ["dianjing", "image", "cat", "--lora", str(tmp_path / name)])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        app.main()
     assert stopped.value.code == 2
     assert "safetensors" in capsys.readouterr().err

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from dianjing import cli, filming
-from dianjing.pipelines.film_media import read_film_settings
-from dianjing.pipelines.segmenting import Point
+from dianjing.cli import app, video_job
+from dianjing.pipelines.media.video import read_video_metadata
+from dianjing.pipelines.segmentation.base import Point
 from tests.dianjing.test_drawing import write_lora
 
 
@@ -19,7 +19,7 @@ def run(monkeypatch, capsys, *arguments):
     """Run the command in this process; return (exit code, stdout, stderr)."""
     monkeypatch.setattr(sys, "argv", ["dianjing", *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        app.main()
     out = capsys.readouterr()
     return stopped.value.code, out.out, out.err
 
@@ -58,7 +58,7 @@ def test_one_command_animates_a_click_and_json_holds_nothing_else(tiny_film_fold
     frames = frames_of(tmp_path / "a.mp4")
     assert len(frames) == 5
     assert np.abs(frames[0].astype(int) - picture).mean() < 4  # H.264 is lossy
-    record, label = read_film_settings(tmp_path / "a.mp4")
+    record, label = read_video_metadata(tmp_path / "a.mp4")
     assert record.seed == 3
     assert record.settings["regions"][0]["motion"] == "cat"
     assert record.settings["regions"][0]["strength"] == 0.7
@@ -73,7 +73,7 @@ def test_video_has_the_seconds_that_were_asked_for(tiny_film_folder, monkeypatch
     assert out == "a.webp\n"
     with Image.open("a.webp") as film:
         assert film.n_frames == 9
-    record, _ = read_film_settings("a.webp")
+    record, _ = read_video_metadata("a.webp")
     assert record.settings["fps"] == 6
     assert record.prompt == "cat"
 
@@ -89,7 +89,7 @@ def test_a_film_can_be_made_again_from_its_seed(tiny_film_folder, monkeypatch, c
 
 
 def test_a_mask_is_shown_without_any_weights(monkeypatch, capsys, picture):
-    monkeypatch.setattr(filming, "load", lambda *a, **k: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(video_job, "load_pipeline", lambda *a, **k: pytest.fail("weights were loaded"))
     code, out, _ = run(monkeypatch, capsys, "animate", "square.png", "--click", "16,16", "--show-mask", "shown.png")
     assert (code, out) == (0, "shown.png\n")
     with Image.open("shown.png") as shown:
@@ -99,8 +99,8 @@ def test_a_mask_is_shown_without_any_weights(monkeypatch, capsys, picture):
 
 
 def test_clicks_are_points_and_some_say_what_is_not_meant():
-    assert filming.parse_click("30,40") == [Point(x=30, y=40)]
-    assert filming.parse_click("30.5, 40; -5,6") == [Point(x=30.5, y=40), Point(x=5, y=6, positive=False)]
+    assert video_job.parse_click("30,40") == [Point(x=30, y=40)]
+    assert video_job.parse_click("30.5, 40; -5,6") == [Point(x=30.5, y=40), Point(x=5, y=6, positive=False)]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_bad_input_ends_with_2_before_weights_load(
 ):
     Image.fromarray(picture[:1].repeat(1, axis=0)).resize((1, 2000)).save("thin.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "square.png").read_bytes()[:60])
-    monkeypatch.setattr(filming, "load", lambda *a, **k: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(video_job, "load_pipeline", lambda *a, **k: pytest.fail("weights were loaded"))
     arguments = [*arguments, "--model", str(tiny_film_folder)]
     before = set(tmp_path.iterdir())
     code, _, err = run(monkeypatch, capsys, *arguments)
@@ -145,7 +145,7 @@ def test_bad_input_ends_with_2_before_weights_load(
 
 def test_a_model_of_pictures_is_refused_before_it_loads(tiny_folder, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(filming, "load", lambda *a, **k: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(video_job, "load_pipeline", lambda *a, **k: pytest.fail("weights were loaded"))
     code, _, err = run(monkeypatch, capsys, "video", "cat", "--model", tiny_folder)
     assert code == 2
     assert "draws pictures only" in err
@@ -169,5 +169,5 @@ def test_an_adapter_changes_the_film_and_is_named_in_it(tiny_film_folder, monkey
         code, _, err = run(monkeypatch, capsys, *command, *where, name, *options)
         assert code == 0, err
     assert all_frames("plain.webp") != all_frames("adapted.webp")
-    assert read_film_settings("adapted.webp")[0].settings["lora"] == "adapter"
-    assert "lora" not in read_film_settings("plain.webp")[0].settings
+    assert read_video_metadata("adapted.webp")[0].settings["lora"] == "adapter"
+    assert "lora" not in read_video_metadata("plain.webp")[0].settings

@@ -54,7 +54,7 @@ def test_filling_up_the_keys_changes_nothing(make_model, make_text, latents, mon
     text = make_text(model)
     condition = model.condition(TIMESTEPS, **text, size=(8, 12)).at(0)
     assert condition.keys[0].shape[1] == 32
-    monkeypatch.setattr("dianjing.dit.guide.KEY_MULTIPLE", 1)
+    monkeypatch.setattr("dianjing.dit.conditioning.KEY_MULTIPLE", 1)
     bare = model.condition(TIMESTEPS, **text, size=(8, 12)).at(0)
     assert bare.keys[0].shape[1] == 17
     filled = model(latents, condition=condition).sample

@@ -7,21 +7,25 @@ import pytest
 import torch
 
 from dianjing import DiT
-from dianjing.dit.click import Click
-from dianjing.dit.film import film_rotation
-from dianjing.dit.moving import Moved
+from dianjing.dit.motion.control import MotionControl
+from dianjing.dit.motion.warp import Warp
+from dianjing.dit.rope import rope_3d
 
 TIMESTEPS = torch.tensor([900.0, 300.0])
 NUM_FRAMES = 3
 
 
-@pytest.fixture(params=[("place", 1), ("picture", 2)], ids=lambda param: param[0])
+@pytest.fixture(params=[("pixelwise", 1), ("full", 2)], ids=lambda param: param[0])
 def film_settings(request):
     span, every = request.param
     return {
-        "use_motion_blocks": True, "max_regions": 2, "use_style_cond_and_image_meta_size": False,
-        "motion_span": span, "motion_every": every, "use_motion_field": True,
-    }  # fmt: skip
+        "use_motion_blocks": True,
+        "max_regions": 2,
+        "use_style_cond_and_image_meta_size": False,
+        "temporal_attention": span,
+        "motion_block_interval": every,
+        "use_flow_field": True,
+    }
 
 
 @pytest.fixture
@@ -37,13 +41,13 @@ def make_click(model, *, batch_size=2, regions=2, num_frames=NUM_FRAMES):
 
     mask = torch.ones(batch_size, regions, 5)
     mask[0, 1] = 0  # the first clip asks for one region only
-    return Click(
+    return MotionControl(
         first_frame=draw(batch_size, 4, 8, 8),
         masks=(draw(batch_size, regions, 8, 8) > 0).float(),
-        phrases=draw(batch_size, regions, 5, model.config.cross_attention_dim),
-        phrases_mask=mask,
+        phrase_embeds=draw(batch_size, regions, 5, model.config.cross_attention_dim),
+        phrase_mask=mask,
         strengths=draw(batch_size, regions).abs(),
-        moved=Moved(draw(batch_size, num_frames, 4, 8, 8), (draw(batch_size, num_frames, regions, 8, 8) > 0).float()),
+        warp=Warp(draw(batch_size, num_frames, 4, 8, 8), (draw(batch_size, num_frames, regions, 8, 8) > 0).float()),
     )
 
 
@@ -61,7 +65,7 @@ def wake(model):
     with torch.no_grad():
         for part in (model.motion_blocks, model.click):
             for name, parameter in part.named_parameters():
-                scale = 1e-4 if name == "taking_over.certain" else 0.3  # counts a hundredfold
+                scale = 1e-4 if name == "warp_guidance.class_gate" else 0.3  # counts a hundredfold
                 parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
     return model
 
@@ -95,7 +99,10 @@ def test_a_picture_checkpoint_becomes_a_film_model_with_new_parts_at_zero(
     picture.save_pretrained(tmp_path)
     with caplog.at_level(logging.WARNING):
         film = DiT.from_pretrained(tmp_path, use_motion_blocks=True, max_regions=2)
-    assert all(name in caplog.text for name in ("motion_blocks.0.attn1.to_out.0.weight", "click.patch.weight"))
+    assert all(
+        name in caplog.text
+        for name in ("motion_blocks.0.attn1.to_out.0.weight", "motion_conditioner.first_frame_patch.weight")
+    )
     text = make_text(picture)
     expected = picture(latents[:, :, 1], TIMESTEPS, **text).sample
     frames = film(latents, TIMESTEPS, **text, click=make_click(film)).sample
@@ -129,13 +136,13 @@ def test_frames_see_each_other_and_their_order(make_model, make_text, latents, f
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("part", ["first_frame", "masks", "phrases", "strengths", "moved"])
+@pytest.mark.parametrize("part", ["first_frame", "masks", "phrase_embeds", "strengths", "warp"])
 def test_every_part_of_a_click_counts(make_model, make_text, latents, part, film_settings):
     model = wake(make_model(**film_settings))
     text, click = make_text(model), make_click(model)
     whole = model(latents, TIMESTEPS, **text, click=click).sample
     given = getattr(click, part)
-    other = replace(click, **{part: given.apply(lambda tensor: 1 - tensor) if part == "moved" else 1 - given})
+    other = replace(click, **{part: given.apply(lambda tensor: 1 - tensor) if part == "warp" else 1 - given})
     assert not torch.allclose(model(latents, TIMESTEPS, **text, click=other).sample, whole, atol=1e-3)
 
 
@@ -159,7 +166,7 @@ def test_a_region_without_a_phrase_asks_for_nothing(make_model, make_text, laten
     model = wake(make_model(**film_settings))
     text, click = make_text(model), make_click(model)
     whole = model(latents, TIMESTEPS, **text, click=click).sample
-    phrases, strengths = click.phrases.clone(), click.strengths.clone()
+    phrases, strengths = click.phrase_embeds.clone(), click.strengths.clone()
     phrases[0, 1], strengths[0, 1] = 7.0, 7.0  # of the region that has no phrase
     other = replace(click, phrases=phrases, strengths=strengths)
     assert torch.allclose(model(latents, TIMESTEPS, **text, click=other).sample, whole, atol=1e-5)
@@ -174,7 +181,11 @@ def test_gradients_reach_every_part_also_with_checkpointing(make_model, make_tex
             model.enable_gradient_checkpointing()
         model.zero_grad()
         model(latents, TIMESTEPS, **text, click=click).sample.square().mean().backward()
-        own = {name: weight for name, weight in model.named_parameters() if not name.startswith("click.field.")}
+        own = {
+            name: weight
+            for name, weight in model.named_parameters()
+            if not name.startswith("motion_conditioner.flow_field.")
+        }
         found.append({name: weight.grad.clone() for name, weight in own.items()})  # the field acts before, on pictures
     for name, gradient in found[0].items():
         assert gradient.abs().sum() > 0 or name.endswith("pooler.k_proj.bias"), name
@@ -186,7 +197,7 @@ def test_film_in_bfloat16_follows_float32(make_model, make_text, latents, film_s
     model = wake(make_model(**film_settings, num_attention_heads=4, attention_head_dim=16)).bfloat16()
     text, click = make_text(model), make_click(model)
     half = {name: value.bfloat16() if value.is_floating_point() else value for name, value in text.items()}
-    asked = replace(click.apply(torch.Tensor.bfloat16), strengths=click.strengths)
+    asked = replace(click.map_tensors(torch.Tensor.bfloat16), strengths=click.strengths)
     condition = model.condition(TIMESTEPS[:1], **half, size=(8, 8), num_frames=NUM_FRAMES, click=asked).at(0)
     fast = model(latents.bfloat16(), condition=condition).sample.float()
     exact = model.float()(latents, TIMESTEPS[:1], **text, click=click).sample
@@ -211,7 +222,7 @@ def test_clicks_that_do_not_fit_are_refused(make_model, make_text, latents, film
 @torch.no_grad()
 def test_how_far_a_place_sees_over_time_is_its_span(make_model, make_text, latents):
     seen = {}
-    for span in ("place", "picture"):
+    for span in ("pixelwise", "full"):
         settings = {"use_motion_blocks": True, "use_style_cond_and_image_meta_size": False, "num_layers": 1}
         model = wake_motion(make_model(**settings, motion_span=span))
         block, (rows, columns) = model.motion_blocks[0], (4, 4)
@@ -225,14 +236,14 @@ def test_how_far_a_place_sees_over_time_is_its_span(make_model, make_text, laten
         moved = (after - before).abs().amax(dim=-1) > 1e-6
         assert not moved[NUM_FRAMES:].any()  # the other clip
         seen[span] = moved[:NUM_FRAMES]
-    assert seen["place"].nonzero()[:, 1].unique().tolist() == [5]
-    assert seen["place"][:, 5].all()
-    assert seen["picture"].all()
+    assert seen["pixelwise"].nonzero()[:, 1].unique().tolist() == [5]
+    assert seen["pixelwise"][:, 5].all()
+    assert seen["full"].all()
 
 
 @torch.no_grad()
 def test_places_in_frames_turn_by_their_distance_in_time_and_space():
-    rotation = film_rotation(3, 2, 4, head_dim=16)
+    rotation = rope_3d(3, 2, 4, head_dim=16)
     assert rotation.shape == (3, 8, 8, 2)
     angle = torch.view_as_complex(rotation.contiguous())
     # from one frame, row or column to the next the turn is the same wherever one stands
@@ -255,7 +266,10 @@ def test_an_unknown_span_is_refused(make_model):
 @torch.no_grad()
 def test_fewer_motion_blocks_are_as_if_those_between_did_nothing(make_model, make_text, latents, film_settings):
     settings = {**film_settings, "num_layers": 4}
-    few, all_ = wake(make_model(**{**settings, "motion_every": 2})), make_model(**{**settings, "motion_every": 1})
+    few, all_ = (
+        wake(make_model(**{**settings, "motion_block_interval": 2})),
+        make_model(**{**settings, "motion_block_interval": 1}),
+    )
     all_.load_state_dict({k: v for k, v in few.state_dict().items() if "motion_blocks" not in k}, strict=False)
     for block, layer in zip(few.motion_blocks, (1, 3), strict=True):
         all_.motion_blocks[layer].load_state_dict(block.state_dict())

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dianjing.dit.first_frame import TRUST_SCALE, FirstFrameTrust, show
-from dianjing.dit.moving import Moved
+from dianjing.dit.motion.warp import Warp
+from dianjing.dit.motion.warp_guidance import TOKEN_GATE_SCALE, WarpGuidance, make_warped_first_frame
 
 ROWS, COLUMNS, FRAMES = 6, 4, 2
 CHANNELS, REGIONS, WIDTH = 4, 1, 16
@@ -14,7 +14,7 @@ VELOCITY = torch.tensor([[0.6, -0.8, 0, 0, 0, 0]])  # of noisy latents and of a 
 @pytest.fixture
 def part():
     torch.manual_seed(0)
-    return FirstFrameTrust(WIDTH, channels=CHANNELS, patch_size=2)
+    return WarpGuidance(WIDTH, channels=CHANNELS, patch_size=2)
 
 
 def draw(*shape):
@@ -24,7 +24,7 @@ def draw(*shape):
 def moved(first_frame, frames, *, columns=0):
     """Every latent so many columns further to the right."""
     shifted = first_frame.roll(columns, dims=-1).unsqueeze(1).expand(-1, frames, -1, -1, -1)
-    return Moved(shifted, torch.zeros(len(first_frame), frames, REGIONS, ROWS, COLUMNS))
+    return Warp(shifted, torch.zeros(len(first_frame), frames, REGIONS, ROWS, COLUMNS))
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def wake(part):
 def test_it_starts_as_nothing_and_takes_nothing_from_a_frame_that_is_not_given(part, scene):
     predicted, latents, tokens, first_frame = scene
     frames = (first_frame, torch.zeros_like(first_frame))
-    shown, hidden = (show(frame, moved(frame, FRAMES)) for frame in frames)
+    shown, hidden = (make_warped_first_frame(frame, moved(frame, FRAMES)) for frame in frames)
     assert torch.equal(part(predicted, latents, tokens, shown, VELOCITY), predicted)
     wake(part)
     assert not torch.allclose(part(predicted, latents, tokens, shown, VELOCITY), predicted)
@@ -61,7 +61,7 @@ def test_it_learns_to_take_over_the_moved_frame(part):
         first = torch.randn(8, CHANNELS, ROWS, COLUMNS)
         zero = torch.zeros(8, CHANNELS, 1, ROWS, COLUMNS)
         shift = int(torch.randint(0, 3, ()))
-        shown = show(first, moved(first, 1, columns=shift))
+        shown = make_warped_first_frame(first, moved(first, 1, columns=shift))
         frame = part(zero, zero, tokens, shown, VELOCITY)[:, :, 0]
         return (frame[..., shift:] - first[..., : COLUMNS - shift]).square().mean()
 
@@ -80,11 +80,11 @@ def test_full_trust_makes_it_the_prediction_of_the_moved_frame(part, scene, has_
     """Of v, x0 = a x_t - s v (Salimans & Ho 2022): trusting 1/s gives (a x_t - moved)/s, whatever was predicted."""
     predicted, latents, tokens, first_frame = scene
     signal, noise = 0.6, 0.8
-    part.trust.bias[: 4 * CHANNELS] = 1 / noise / TRUST_SCALE
+    part.trust.bias[: 4 * CHANNELS] = 1 / noise / TOKEN_GATE_SCALE
     given = torch.cat([predicted, predicted], dim=1) if has_variance else predicted
-    shown = show(first_frame, moved(first_frame, FRAMES, columns=1))
+    shown = make_warped_first_frame(first_frame, moved(first_frame, FRAMES, columns=1))
     mended = part(given, latents, tokens, shown, VELOCITY)
-    wanted = (signal * latents - shown.moved.frames.transpose(1, 2)) / noise
+    wanted = (signal * latents - shown.warp.frames.transpose(1, 2)) / noise
     torch.testing.assert_close(mended[:, :CHANNELS], wanted)
     torch.testing.assert_close(mended[:, CHANNELS:], given[:, CHANNELS:])  # a variance passes through
 

@@ -9,10 +9,10 @@ from diffusers import FirstBlockCacheConfig
 from diffusers.models.attention_dispatch import attention_backend
 from peft import LoraConfig
 
-from dianjing.dit import frozen
-from dianjing.dit.block import DiTBlock
+from dianjing.dit import fused_cpu
+from dianjing.dit.blocks import DiTBlock
 
-pytestmark = pytest.mark.skipif(not frozen._cpu_has_kernels(), reason="this CPU has no bfloat16 kernels")
+pytestmark = pytest.mark.skipif(not fused_cpu._has_bf16_kernels(), reason="this CPU has no bfloat16 kernels")
 TIMESTEPS = torch.tensor([512.0, 16.0])
 
 
@@ -54,7 +54,7 @@ def calls(monkeypatch):
 @pytest.mark.parametrize("joined_limit", [0, 2**20])
 @torch.no_grad()
 def test_frozen_blocks_are_at_least_as_exact(make_half, latents, calls, monkeypatch, joined_limit):
-    monkeypatch.setattr(frozen, "JOINED_LIMIT", joined_limit)
+    monkeypatch.setattr(fused_cpu, "MAX_FUSED_QKV", joined_limit)
     model, text = make_half(num_attention_heads=4, attention_head_dim=16)
     residuals = (torch.randn(2, 16, 64).bfloat16(),)
 
@@ -64,7 +64,7 @@ def test_frozen_blocks_are_at_least_as_exact(make_half, latents, calls, monkeypa
 
     fast = draw()
     assert not calls
-    monkeypatch.setattr("dianjing.dit.model.freeze", lambda blocks: None)
+    monkeypatch.setattr("dianjing.dit.transformer.fuse_blocks", lambda blocks: None)
     plain = draw()
     assert len(calls) == 4
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from dianjing.dit.motion_field import MotionField, corners, places, region_sizes
+from dianjing.dit.motion.flow_field import FlowField, cell_centers, grid_points, region_moments
 
 ROWS, COLUMNS, FRAMES = 4, 8, 3
 WORDS = torch.eye(8)[:2, None]  # two phrases of one token
@@ -10,34 +10,34 @@ WORDS = torch.eye(8)[:2, None]  # two phrases of one token
 
 def asked(phrase=0, *, strength=0.5, mask=None):
     mask = torch.ones(1, 1, ROWS, COLUMNS) if mask is None else mask
-    return WORDS[phrase].view(1, 1, 1, 8), torch.ones(1, 1, 1), torch.tensor([[strength]]), region_sizes(mask)
+    return WORDS[phrase].view(1, 1, 1, 8), torch.ones(1, 1, 1), torch.tensor([[strength]]), region_moments(mask)
 
 
 @torch.no_grad()
 def test_nothing_moves_before_training():
     torch.manual_seed(0)
-    assert MotionField(8)(*asked(), num_frames=FRAMES, at=corners(3)).abs().max() < 1e-6
+    assert FlowField(8)(*asked(), num_frames=FRAMES, at=grid_points(3)).abs().max() < 1e-6
 
 
 @torch.no_grad()
 def test_ways_are_the_same_wherever_they_are_asked_for():
     """A field is of the picture and not of its latents: what it says at a place does not depend on the others."""
     torch.manual_seed(0)
-    field = MotionField(8)
-    for layer in (field.affine, field.bend):
+    field = FlowField(8)
+    for layer in (field.affine, field.residual):
         layer.weight.normal_()
-    few, many = (field(*asked(), num_frames=FRAMES, at=corners(side)).unflatten(3, (side, side)) for side in (3, 9))
+    few, many = (field(*asked(), num_frames=FRAMES, at=grid_points(side)).unflatten(3, (side, side)) for side in (3, 9))
     torch.testing.assert_close(many[..., ::4, ::4, :], few)
 
 
 def test_corners_span_the_picture():
-    assert corners(3).tolist() == [[x, y] for y in (0, 0.5, 1) for x in (0, 0.5, 1)]
+    assert grid_points(3).tolist() == [[x, y] for y in (0, 0.5, 1) for x in (0, 0.5, 1)]
 
 
 def test_sizes_of_a_region_are_its_middle_and_spread():
     mask = torch.zeros(1, 2, ROWS, COLUMNS)
     mask[0, 0, 1:3, 6:8] = 1
-    middle_and_spread = region_sizes(mask)[0]
+    middle_and_spread = region_moments(mask)[0]
     torch.testing.assert_close(middle_and_spread[0], torch.tensor([7 / 8, 0.5, 0.5 / 8, 0.5 / 4]))
     torch.testing.assert_close(middle_and_spread[1], torch.tensor([0.5, 0.5, 0.0, 0.0]))
 
@@ -47,15 +47,15 @@ def test_middle_of_a_region_is_that_of_its_box_whatever_its_shape_and_a_stray_pi
     umbrella[..., 4:24, 10:60] = 1
     umbrella[..., 24:54, 33:37] = 1
     umbrella[..., 62, 62] = 1
-    torch.testing.assert_close(region_sizes(umbrella)[0, 0, :2], torch.tensor([35.0, 29.0]) / 64)
+    torch.testing.assert_close(region_moments(umbrella)[0, 0, :2], torch.tensor([35.0, 29.0]) / 64)
 
 
 def test_it_learns_a_shift_and_a_turn_by_their_phrases_for_strengths_and_places_never_seen():
     torch.manual_seed(0)
-    field = MotionField(8)
+    field = FlowField(8)
     optimizer = torch.optim.Adam(field.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(1)
-    at = places(ROWS, COLUMNS)
+    at = cell_centers(ROWS, COLUMNS)
     time = torch.arange(FRAMES).view(-1, 1)
 
     def error():
@@ -63,7 +63,7 @@ def test_it_learns_a_shift_and_a_turn_by_their_phrases_for_strengths_and_places_
         mask = torch.zeros(1, 1, ROWS, COLUMNS)
         mask[..., row : row + 2, column : column + 2] = 1
         strength = float(torch.rand((), generator=generator))
-        middle = region_sizes(mask)[0, 0, :2]
+        middle = region_moments(mask)[0, 0, :2]
         shift = torch.stack([-0.1 * strength * time.expand(-1, len(at)), torch.zeros(FRAMES, len(at))], dim=-1)
         angle = 0.3 * strength * time
         away = at - middle

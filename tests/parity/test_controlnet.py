@@ -14,9 +14,20 @@ SCALE = {"controlnet_conditioning_scale": 0.8}
 
 def make_controlnet(transformer, *, width=16):
     config = transformer.config
-    names = ("num_attention_heads", "attention_head_dim", "in_channels", "patch_size", "sample_size", "mlp_ratio",
-             "cross_attention_dim", "cross_attention_dim_t5", "pooled_projection_dim", "text_len", "text_len_t5",
-             "use_style_cond_and_image_meta_size")  # fmt: skip
+    names = (
+        "num_attention_heads",
+        "attention_head_dim",
+        "in_channels",
+        "patch_size",
+        "sample_size",
+        "mlp_ratio",
+        "cross_attention_dim",
+        "cross_attention_dim_t5",
+        "pooled_projection_dim",
+        "text_len",
+        "text_len_t5",
+        "use_style_cond_and_image_meta_size",
+    )
     torch.manual_seed(1)
     net = HunyuanDiT2DControlNetModel(
         **{name: config[name] for name in names}, hidden_size=width, transformer_num_layers=config.num_layers

@@ -119,11 +119,11 @@ def test_random_configurations_agree_in_one_call_and_in_two_phases(seed):
 
     latents, timesteps = inputs.pop("hidden_states"), inputs.pop("timestep")
     residuals = inputs.pop("controlnet_block_samples", None)
-    condition = ours.condition(timesteps, **inputs, size=tuple(latents.shape[-2:]))
+    condition = ours.compute_conditioning(timesteps, **inputs, latent_size=tuple(latents.shape[-2:]))
     for row in range(len(latents)):  # each sample has a timestep of its own, which here is a step of the schedule
         sample = ours(
             latents[row : row + 1],
-            condition=condition.at(row).rows([row]),
+            condition=condition.select_step(row).index_batch([row]),
             controlnet_block_samples=residuals and [residual[row : row + 1] for residual in residuals],
         ).sample
         assert largest_error(sample, expected[row : row + 1]) <= TOLERANCE
@@ -189,7 +189,7 @@ def test_on_other_than_square_grids_their_positions_are_off_and_ours_are_not(row
     grid = start + (stop - start) * torch.arange(rows, dtype=torch.float64) / rows  # the stop itself left out
     expected = torch.outer(grid, frequencies).cos().repeat_interleave(columns, dim=0)
     theirs = get_2d_rotary_pos_embed(88, span, (rows, columns))[0][:, 44::2]
-    ours = DiT(**PUBLISHED).rotation(rows, columns, device=torch.device("cpu"))[:, 22:, 0]
+    ours = DiT(**PUBLISHED).get_rotary_table(rows, columns, device=torch.device("cpu"))[:, 22:, 0]
     assert float((ours - expected).abs().max()) < 1e-5
     assert float((theirs - expected).abs().max()) > 0.05
 

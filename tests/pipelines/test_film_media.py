@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dianjing.pipelines.film_media import check_film_output, check_fps, read_film_settings, save_film
-from dianjing.pipelines.media import Record, read_settings
+from dianjing.pipelines.media.image import read_image_metadata
+from dianjing.pipelines.media.metadata import GenerationMetadata
+from dianjing.pipelines.media.video import check_fps, check_video_output_path, read_video_metadata, save_video
 
-RECORD = Record(prompt='小猫跳 <&> "🐱"', seed=7, settings={"fps": 8.0}, model="sticker", version="0.1.0")
+RECORD = GenerationMetadata(prompt='小猫跳 <&> "🐱"', seed=7, settings={"fps": 8.0}, model="sticker", version="0.1.0")
 FPS = 8.0
 
 
@@ -30,7 +31,7 @@ def decoded(path):
 
 @pytest.mark.parametrize("ending", [".mp4", ".webp", ".gif"])
 def test_frames_come_back_nearly_as_they_were(tmp_path, ending):
-    (path,) = save_film(iter(film()), tmp_path / f"film{ending}", RECORD, fps=FPS, producer="我们")
+    (path,) = save_video(iter(film()), tmp_path / f"film{ending}", RECORD, fps=FPS, producer="我们")
     shown = decoded(path)
     assert shown.shape == film().shape
     assert np.abs(shown.astype(int) - film()).mean() < 4
@@ -40,15 +41,15 @@ def test_frames_come_back_nearly_as_they_were(tmp_path, ending):
 @pytest.mark.parametrize("ending", [".mp4", ".webp", ".gif"])
 @pytest.mark.parametrize("producer", [None, "我们 <&>"])
 def test_settings_and_label_come_back_as_they_were(tmp_path, ending, producer):
-    (path,) = save_film(film(), tmp_path / f"film{ending}", RECORD, fps=FPS, producer=producer)
-    record, label = read_film_settings(path)
+    (path,) = save_video(film(), tmp_path / f"film{ending}", RECORD, fps=FPS, producer=producer)
+    record, label = read_video_metadata(path)
     assert record == RECORD
     assert (label and label["ContentProducer"]) == producer
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".webp", ".gif"])
 def test_a_film_lasts_as_long_as_its_frames(tmp_path, ending):
-    (path,) = save_film(film(), tmp_path / f"film{ending}", RECORD, fps=FPS, producer=None)
+    (path,) = save_video(film(), tmp_path / f"film{ending}", RECORD, fps=FPS, producer=None)
     if ending == ".mp4":
         with av.open(str(path)) as container:
             assert container.streams.video[0].average_rate == FPS
@@ -60,16 +61,16 @@ def test_a_film_lasts_as_long_as_its_frames(tmp_path, ending):
 
 
 def test_an_odd_size_is_filled_up_for_h264(tmp_path):
-    (path,) = save_film(film(height=47, width=63), tmp_path / "film.mp4", RECORD, fps=FPS, producer=None)
+    (path,) = save_video(film(height=47, width=63), tmp_path / "film.mp4", RECORD, fps=FPS, producer=None)
     assert decoded(path).shape[1:3] == (48, 64)
 
 
 def test_png_writes_every_frame_exactly(tmp_path):
-    paths = save_film(film(), tmp_path / "film.png", RECORD, fps=FPS, producer=None)
+    paths = save_video(film(), tmp_path / "film.png", RECORD, fps=FPS, producer=None)
     assert [path.name for path in paths] == [f"film-{i:04d}.png" for i in range(1, 7)]
     for path, frame in zip(paths, film(), strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(path)), frame)
-    assert read_settings(paths[3]) == RECORD
+    assert read_image_metadata(paths[3]) == RECORD
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".webp", ".gif"])
@@ -81,22 +82,22 @@ def test_a_film_that_breaks_off_leaves_the_old_file(tmp_path, ending):
     path = tmp_path / f"film{ending}"
     path.write_bytes(b"old")
     with pytest.raises(RuntimeError, match="out of power"):
-        save_film(broken(), path, RECORD, fps=FPS, producer=None)
+        save_video(broken(), path, RECORD, fps=FPS, producer=None)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 def test_what_cannot_be_written_is_refused_at_once(tmp_path):
     with pytest.raises(ValueError, match=r"does not end in .mp4, .webp, .gif, .png"):
-        check_film_output(tmp_path / "film.avi")
+        check_video_output_path(tmp_path / "film.avi")
     with pytest.raises(ValueError, match="does not exist"):
-        check_film_output(tmp_path / "none" / "film.mp4")
+        check_video_output_path(tmp_path / "none" / "film.mp4")
     with pytest.raises(ValueError, match="fps is 0"):
         check_fps(0)
     with pytest.raises(ValueError, match="fps is nan"):
         check_fps(float("nan"))
     with pytest.raises(ValueError, match="without frames"):
-        save_film([], tmp_path / "film.mp4", RECORD, fps=FPS, producer=None)
+        save_video([], tmp_path / "film.mp4", RECORD, fps=FPS, producer=None)
 
 
 def test_a_file_of_another_maker_is_no_record(tmp_path):
@@ -104,4 +105,4 @@ def test_a_file_of_another_maker_is_no_record(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no film")
     for name in ("other.webp", "broken.mp4", "none.gif"):
         with pytest.raises(ValueError, match=name):
-            read_film_settings(tmp_path / name)
+            read_video_metadata(tmp_path / name)

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dianjing.pipelines.film_media import save_film
-from dianjing.pipelines.film_reading import is_film, read_film
-from dianjing.pipelines.media import Record
+from dianjing.pipelines.media.metadata import GenerationMetadata
+from dianjing.pipelines.media.video import is_video_path, read_video, save_video
 
-RECORD = Record(prompt="a", seed=0, settings={}, model="sticker", version="0")
+RECORD = GenerationMetadata(prompt="a", seed=0, settings={}, model="sticker", version="0")
 
 
 @pytest.fixture
@@ -22,40 +21,40 @@ def frames():
 
 @pytest.mark.parametrize("ending", [".mp4", ".webp", ".gif"])
 def test_frames_and_their_rate_come_back(tmp_path, frames, ending):
-    (path,) = save_film(frames, tmp_path / f"a{ending}", RECORD, fps=8, producer=None)
-    film = read_film(path)
+    (path,) = save_video(frames, tmp_path / f"a{ending}", RECORD, fps=8, producer=None)
+    film = read_video(path)
     assert film.frames.shape == frames.shape
     assert np.abs(film.frames.astype(int) - frames).mean() < 4
     assert film.fps == pytest.approx(8, abs=0.4)  # a GIF counts in hundredths of a second
 
 
 def test_a_folder_of_numbered_pictures_is_a_film(tmp_path, frames):
-    save_film(frames, tmp_path / "a.png", RECORD, fps=8, producer=None)
-    assert is_film(tmp_path)
-    assert np.array_equal(read_film(tmp_path).frames, frames)
+    save_video(frames, tmp_path / "a.png", RECORD, fps=8, producer=None)
+    assert is_video_path(tmp_path)
+    assert np.array_equal(read_video(tmp_path).frames, frames)
 
 
 def test_no_more_frames_are_read_than_asked_for(tmp_path, frames):
-    (path,) = save_film(frames, tmp_path / "a.mp4", RECORD, fps=8, producer=None)
-    assert len(read_film(path, most_frames=2).frames) == 2
+    (path,) = save_video(frames, tmp_path / "a.mp4", RECORD, fps=8, producer=None)
+    assert len(read_video(path, max_frames=2).frames) == 2
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.webp", "a.gif"])
 def test_damaged_and_missing_files_are_named(tmp_path, frames, name):
     with pytest.raises(ValueError, match=name):
-        read_film(tmp_path / name)
-    (path,) = save_film(frames, tmp_path / name, RECORD, fps=8, producer=None)
+        read_video(tmp_path / name)
+    (path,) = save_video(frames, tmp_path / name, RECORD, fps=8, producer=None)
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(ValueError, match=name):
-        read_film(path)
+        read_video(path)
     path.write_bytes(b"")
     with pytest.raises(ValueError, match=name):
-        read_film(path)
+        read_video(path)
 
 
 def test_frames_of_several_sizes_are_refused(tmp_path):
     for number, size in enumerate([(8, 8), (8, 9)]):
         Image.new("RGB", size).save(tmp_path / f"{number}.png")
     with pytest.raises(ValueError, match="several sizes"):
-        read_film(tmp_path)
-    assert not is_film(tmp_path / "nothing")
+        read_video(tmp_path)
+    assert not is_video_path(tmp_path / "nothing")

@@ -5,13 +5,12 @@ import torch
 from diffusers import DDIMScheduler
 
 from dianjing import TextToImagePipeline
-from dianjing.pipelines.encoding import SUFFIXES
-from dianjing.pipelines.grounding import _noised, evidence, places
-from dianjing.pipelines.motions import Motions
-from dianjing.pipelines.script import ScriptReader
-from dianjing.pipelines.text import Text, encode
-from dianjing.train.stickers import Stage, World
-from dianjing.train.stickers.captions import names
+from dianjing.pipelines.prompt_embeds import ENCODER_SUFFIXES, PromptEmbeds, encode_texts
+from dianjing.pipelines.prompting.localization import _add_noise, compute_relevance_map, find_peaks
+from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
+from dianjing.pipelines.prompting.motions import MotionVocabulary
+from dianjing.train.stickers import CurriculumStage, StickerWorld
+from dianjing.train.stickers.captions import make_concept_vocabulary
 
 PAIRS = 8
 
@@ -23,17 +22,17 @@ def peak(row, column, *, value=1.0):
 
 
 def test_each_subject_is_where_more_is_known_with_its_words():
-    assert places(torch.stack([peak(1, 2), peak(6, 5)]), [1, 1]) == [[(2, 1)], [(5, 6)]]
+    assert find_peaks(torch.stack([peak(1, 2), peak(6, 5)]), [1, 1]) == [[(2, 1)], [(5, 6)]]
 
 
 def test_a_place_that_another_subject_explains_better_is_not_taken():
     first = torch.maximum(peak(1, 2), peak(6, 5, value=1.5))
-    assert places(torch.stack([first, peak(6, 5, value=3.0)]), [1, 1])[0] == [(2, 1)]
+    assert find_peaks(torch.stack([first, peak(6, 5, value=3.0)]), [1, 1])[0] == [(2, 1)]
 
 
 def test_two_of_a_kind_are_two_places_apart():
     found = torch.maximum(peak(1, 1), peak(6, 6, value=0.7))
-    assert places(found[None], [2]) == [[(1, 1), (6, 6)]]
+    assert find_peaks(found[None], [2]) == [[(1, 1), (6, 6)]]
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
@@ -41,7 +40,7 @@ def test_the_target_is_what_diffusers_means_by_it(kind):
     """A perfect prediction, given to diffusers' own scheduler, leads back to the clean latents."""
     scheduler = DDIMScheduler(prediction_type=kind, clip_sample=False, set_alpha_to_one=False)
     latents, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    noisy, target, timestep = _noised(scheduler, latents, noise)
+    noisy, target, timestep = _add_noise(scheduler, latents, noise)
     scheduler.set_timesteps(1000)
     clean = scheduler.step(target, int(timestep), noisy).pred_original_sample
     torch.testing.assert_close(clean, latents, atol=1e-4, rtol=1e-4)
@@ -51,22 +50,26 @@ def test_the_target_is_what_diffusers_means_by_it(kind):
 def test_the_embedded_model_tells_two_objects_apart_that_it_never_saw_together():
     """Truths of held-out scenes: the most evidence for each of two objects lies in its own box."""
     pipe = TextToImagePipeline.from_pretrained("sticker", dtype=torch.float32)
-    reader = ScriptReader(Motions(), names())
-    world = World(size_px=64, stages=[Stage(kinds={"pair": 1.0}, snap_px=(32,))], split="held_out")
+    reader = MotionPromptParser(MotionVocabulary(), make_concept_vocabulary())
+    world = StickerWorld(
+        size_px=64, stages=[CurriculumStage(scene_weights={"pair": 1.0}, grid_px=(32,))], split="held_out"
+    )
     right = 0
     for position in range(PAIRS):
-        scene = world.clip(2, position, num_frames=1, fps=8)
-        moving = reader.read(scene.text_en)
+        scene = world.get_clip(2, position, num_frames=1, fps=8)
+        moving = reader.parse(scene.text_en)
         pixels = torch.from_numpy(scene.frames[0]).permute(2, 0, 1)[None].float() / 127.5 - 1
         latents = pipe.vae.encode(pixels).latent_dist.mode() * pipe.vae.config.scaling_factor
         given = {}
-        for suffix, length in zip(SUFFIXES, pipe._text_lengths, strict=True):
+        for suffix, length in zip(ENCODER_SUFFIXES, pipe._max_sequence_lengths, strict=True):
             encoder, tokenizer = getattr(pipe, f"text_encoder{suffix}"), getattr(pipe, f"tokenizer{suffix}")
-            prompts = [moving.still, *(part.without for part in moving.parts)]
-            states = encode(encoder, tokenizer, prompts, length=length, device=pipe.device)
-            given |= {f"prompt_embeds{suffix}": states.embeds, f"prompt_attention_mask{suffix}": states.mask}
-        found = evidence(pipe.transformer, pipe.scheduler, latents, Text(**given), image_meta_size=(64,) * 4 + (0, 0))
-        at = places(found, [1] * len(moving.parts))
+            prompts = [moving.static_prompt, *(part.prompt_without for part in moving.subjects)]
+            states = encode_texts(encoder, tokenizer, prompts, max_length=length, device=pipe.device)
+            given |= {f"prompt_embeds{suffix}": states.embeds, f"prompt_attention_mask{suffix}": states.attention_mask}
+        found = compute_relevance_map(
+            pipe.transformer, pipe.scheduler, latents, PromptEmbeds(**given), image_meta_size=(64,) * 4 + (0, 0)
+        )
+        at = find_peaks(found, [1] * len(moving.subjects))
         for ((column, row),), box in zip(at, scene.boxes[0], strict=True):
             x, y, width, height = box
             right += x <= 8 * column + 4 < x + width and y <= 8 * row + 4 < y + height

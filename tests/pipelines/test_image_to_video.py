@@ -8,17 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from dianjing.pipelines.details import keep_details
 from dianjing.pipelines.image_to_video import ImageToVideoPipeline
-from dianjing.pipelines.motions import Motion, Motions
-from dianjing.pipelines.regions import Region
-from dianjing.pipelines.segmenting import Point
+from dianjing.pipelines.prompting.motions import MotionConcept, MotionVocabulary
+from dianjing.pipelines.segmentation.base import Point, Region
+from dianjing.pipelines.video.detail import restore_detail
 
-MOTIONS = Motions(
+MOTIONS = MotionVocabulary(
     (
-        Motion(name="jump", phrases=("jump", "跳"), speed=0.4),
-        Motion(name="left", phrases=("move left", "向左"), speed=0.2),
-        Motion(name="long", phrases=("move left and jump",), speed=1.0),
+        MotionConcept(name="jump", phrases=("jump", "跳"), speed=0.4),
+        MotionConcept(name="left", phrases=("move left", "向左"), speed=0.2),
+        MotionConcept(name="long", phrases=("move left and jump",), speed=1.0),
     )
 )
 
@@ -49,10 +48,10 @@ def clicks(pipe, monkeypatch):
     seen, condition = [], pipe.transformer.condition
 
     def listen(*args, **kwargs):
-        seen.append(kwargs["click"])
+        seen.append(kwargs["motion_control"])
         return condition(*args, **kwargs)
 
-    monkeypatch.setattr(pipe.transformer, "condition", listen)
+    monkeypatch.setattr(pipe.transformer, "compute_conditioning", listen)
     return seen
 
 
@@ -71,8 +70,9 @@ def test_the_first_frame_is_the_picture_itself(pipe):
 def test_two_regions_reach_the_model_in_one_run(pipe, clicks):
     pipe.motions = MOTIONS
     regions = [
-        Region(motion="jump", mask=mask_of(), strength=1.0), Region(motion="向左", mask=mask_of(0, 8), strength=0.5)
-    ]  # fmt: skip
+        Region(motion="jump", mask=mask_of(), strength=1.0),
+        Region(motion="向左", mask=mask_of(0, 8), strength=0.5),
+    ]
     move(pipe, regions=regions, guidance_scale=4.0)
     (click,) = clicks
     assert click.masks.shape == (2, 2, 8, 8)
@@ -198,23 +198,23 @@ def test_motions_are_found_by_their_longest_phrase_and_as_whole_words():
     assert MOTIONS.find("jumper") is None
     assert MOTIONS.find("跳起来").name == "jump"
     assert MOTIONS.find("move left and jump").name == "long"
-    assert MOTIONS.speed("jump", 0.5) == pytest.approx(0.2)
-    assert MOTIONS.speed("explode", 1.0) == pytest.approx(0.4)  # the median of what is known
+    assert MOTIONS.get_speed("jump", 0.5) == pytest.approx(0.2)
+    assert MOTIONS.get_speed("explode", 1.0) == pytest.approx(0.4)  # the median of what is known
 
 
 def test_motions_come_back_from_their_file(tmp_path):
     MOTIONS.save(tmp_path / "motions.json")
-    assert Motions.from_file(tmp_path / "motions.json") == MOTIONS
+    assert MotionVocabulary.from_file(tmp_path / "motions.json") == MOTIONS
     (tmp_path / "motions.json").write_text('{"jump": 1}')
     with pytest.raises(ValueError, match="no list of motions"):
-        Motions.from_file(tmp_path / "motions.json")
+        MotionVocabulary.from_file(tmp_path / "motions.json")
 
 
 def test_what_stands_still_keeps_the_pixels_of_the_picture_and_what_moves_does_not():
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     blurred = np.full((2, 64, 64, 3), 120, np.uint8)
     blurred[1, :20, :20] = 250
-    kept = keep_details(blurred, picture[None].repeat(2, 0), blurred[:1].repeat(2, 0))
+    kept = restore_detail(blurred, picture[None].repeat(2, 0), blurred[:1].repeat(2, 0))
     np.testing.assert_array_equal(kept[0], picture)
     np.testing.assert_array_equal(kept[1, 32:, 32:], picture[32:, 32:])
     np.testing.assert_array_equal(kept[1, :10, :10], blurred[1, :10, :10])
@@ -224,4 +224,4 @@ def test_what_has_moved_keeps_its_details_too():
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     moved = np.stack([picture, np.roll(picture, 5, axis=1)])
     blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), 3) for frame in moved])
-    np.testing.assert_array_equal(keep_details(blurred, moved, blurred), moved)
+    np.testing.assert_array_equal(restore_detail(blurred, moved, blurred), moved)

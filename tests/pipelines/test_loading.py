@@ -11,8 +11,8 @@ from peft import LoraConfig, get_peft_model_state_dict
 from transformers import CLIPConfig, CLIPImageProcessor
 
 from dianjing import DiT, TextToImagePipeline
-from dianjing.pipelines.lexicon import Lexicon
-from dianjing.weights.folder import WeightsError
+from dianjing.pipelines.prompting.vocabulary import Vocabulary
+from dianjing.weights.manifest import WeightsError
 
 
 def close(a, b, tolerance=1e-4):
@@ -20,11 +20,11 @@ def close(a, b, tolerance=1e-4):
 
 
 def test_a_saved_pipeline_loads_and_draws_the_same(pipe, draw, tmp_path):
-    pipe.lexicon = Lexicon(zh=frozenset({"猫"}), en=frozenset({"cat"}))
+    pipe.lexicon = Vocabulary(zh=frozenset({"猫"}), en=frozenset({"cat"}))
     pipe.save_pretrained(tmp_path)
     again = TextToImagePipeline.from_pretrained(tmp_path)
     assert isinstance(again.transformer, DiT)
-    assert again.lexicon == pipe.lexicon
+    assert again.vocabulary == pipe.lexicon
     close(draw(again), draw(pipe))
 
 
@@ -73,8 +73,15 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
 def test_a_folder_of_another_architecture_is_refused(pipe, tmp_path):
     pipe.save_pretrained(tmp_path)
     index = json.loads((tmp_path / "model_index.json").read_text())
-    unet = UNet2DConditionModel(block_out_channels=(8, 8), norm_num_groups=4, sample_size=8, cross_attention_dim=8,
-        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, layers_per_block=1)  # fmt: skip
+    unet = UNet2DConditionModel(
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        sample_size=8,
+        cross_attention_dim=8,
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+        layers_per_block=1,
+    )
     unet.save_pretrained(tmp_path / "transformer")
     index["transformer"] = ["diffusers", "UNet2DConditionModel"]
     (tmp_path / "model_index.json").write_text(json.dumps(index))
@@ -90,9 +97,10 @@ def test_a_transformer_of_diffusers_itself_is_refused(make_hunyuan, pipe):
 def test_a_published_folder_with_a_safety_checker_loads_and_is_checked(make_hunyuan, draw, tmp_path):
     side = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     config = CLIPConfig(
-        vision_config={**side, "image_size": 32, "patch_size": 16}, text_config={**side, "vocab_size": 9},
+        vision_config={**side, "image_size": 32, "patch_size": 16},
+        text_config={**side, "vocab_size": 9},
         projection_dim=8,
-    )  # fmt: skip
+    )
     extractor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32)
     checker = StableDiffusionSafetyChecker(config)
     parts = {**make_hunyuan().components, "safety_checker": checker.eval(), "feature_extractor": extractor}

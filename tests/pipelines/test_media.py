@@ -8,18 +8,13 @@ import xml.etree.ElementTree as ET
 import pytest
 from PIL import Image, ImageDraw
 
-from dianjing.pipelines import media
-from dianjing.pipelines.media import (
-    AIGC_NAMESPACE,
-    XMP_KEY,
-    Record,
-    check_output,
-    label_of,
-    read_settings,
-    save_picture,
-)
+from dianjing.pipelines.media import metadata
+from dianjing.pipelines.media.aigc_label import AIGC_NAMESPACE, XMP_KEY, make_image_label
+from dianjing.pipelines.media.atomic import check_output_path
+from dianjing.pipelines.media.image import read_image_metadata, save_image
+from dianjing.pipelines.media.metadata import GenerationMetadata
 
-RECORD = Record(
+RECORD = GenerationMetadata(
     prompt='草地上的一只小猫 <&> "🐱"\nنص',
     seed=2**64 - 1,
     settings={"num_inference_steps": 20, "negative_prompt": None},
@@ -46,18 +41,18 @@ def texts_of(path):
 
 
 def test_settings_come_back_as_they_were(image, path):
-    save_picture(image, path, RECORD, label=None)
-    assert read_settings(path) == RECORD
+    save_image(image, path, RECORD, label=None)
+    assert read_image_metadata(path) == RECORD
 
 
 def test_pixels_come_back_as_they_were(image, path):
-    save_picture(image, path, RECORD, label=None)
+    save_image(image, path, RECORD, label=None)
     with Image.open(path) as picture:
         assert picture.convert("RGB").tobytes() == image.tobytes()
 
 
 def test_the_label_stands_in_xmp_under_its_namespace(image, path):
-    save_picture(image, path, RECORD, label=label_of(image, RECORD, producer="<某 & Co>"))
+    save_image(image, path, RECORD, label=make_image_label(image, RECORD, producer="<某 & Co>"))
     packet = texts_of(path)[XMP_KEY]
     node = ET.fromstring(packet).find(f".//{{{AIGC_NAMESPACE}}}AIGC")
     label = json.loads(node.text)
@@ -69,20 +64,20 @@ def test_the_label_stands_in_xmp_under_its_namespace(image, path):
 
 
 def test_no_label_leaves_no_xmp(image, path):
-    save_picture(image, path, RECORD, label=None)
+    save_image(image, path, RECORD, label=None)
     assert XMP_KEY not in texts_of(path)
 
 
 def test_the_number_of_the_product_follows_from_its_content(image):
-    number = label_of(image, RECORD, producer="a")["ProduceID"]
-    assert label_of(image.copy(), RECORD, producer="a")["ProduceID"] == number
+    number = make_image_label(image, RECORD, producer="a")["ProduceID"]
+    assert make_image_label(image.copy(), RECORD, producer="a")["ProduceID"] == number
     image.putpixel((0, 0), (1, 2, 3))
-    assert label_of(image, RECORD, producer="a")["ProduceID"] != number
+    assert make_image_label(image, RECORD, producer="a")["ProduceID"] != number
 
 
 def test_the_same_picture_gives_the_same_bytes(image, tmp_path):
     for name in ("a.png", "b.png"):
-        save_picture(image, tmp_path / name, RECORD, label=label_of(image, RECORD, producer="a"))
+        save_image(image, tmp_path / name, RECORD, label=make_image_label(image, RECORD, producer="a"))
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
@@ -95,13 +90,13 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(image, path, monkey
 
     monkeypatch.setattr(image, "save", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        save_picture(image, path, RECORD, label=None)
+        save_image(image, path, RECORD, label=None)
     assert os.listdir(path.parent) == [path.name]
     assert path.read_bytes() == b"old"
 
 
 def test_a_new_file_has_the_usual_rights(image, path):
-    save_picture(image, path, RECORD, label=None)
+    save_image(image, path, RECORD, label=None)
     (path.parent / "plain").touch()
     usual = stat.S_IMODE((path.parent / "plain").stat().st_mode)
     assert stat.S_IMODE(path.stat().st_mode) == usual
@@ -109,65 +104,65 @@ def test_a_new_file_has_the_usual_rights(image, path):
 
 def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(ValueError, match="does not exist; make it first"):
-        check_output(tmp_path / "none" / "cat.png")
+        check_output_path(tmp_path / "none" / "cat.png")
 
 
 def test_a_read_only_folder_is_refused(tmp_path, monkeypatch):
     # asked of the system, so that root and read-only file systems are judged rightly
-    monkeypatch.setattr(media.os, "access", lambda *_: False)
+    monkeypatch.setattr(metadata.os, "access", lambda *_: False)
     with pytest.raises(ValueError, match="read-only"):
-        check_output(tmp_path / "cat.png")
+        check_output_path(tmp_path / "cat.png")
 
 
 def test_a_symbolic_link_is_refused(tmp_path):
     (tmp_path / "link.png").symlink_to(tmp_path / "elsewhere.png")
     with pytest.raises(ValueError, match="symbolic link"):
-        check_output(tmp_path / "link.png")
+        check_output_path(tmp_path / "link.png")
 
 
 @pytest.mark.parametrize("name", ["cat", "cat.jpg", "cat.png.txt"])
 def test_another_format_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match=r"does not end in \.png"):
-        check_output(tmp_path / name)
+        check_output_path(tmp_path / name)
 
 
 def test_a_folder_is_no_file(tmp_path):
     (tmp_path / "dir.png").mkdir()
     with pytest.raises(ValueError, match="is a folder"):
-        check_output(tmp_path / "dir.png")
+        check_output_path(tmp_path / "dir.png")
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(path):
     path.touch()
     with pytest.raises(ValueError, match="is not a folder"):
-        check_output(path / "cat.png")
+        check_output_path(path / "cat.png")
 
 
 def test_a_name_too_long_is_refused(tmp_path):
     with pytest.raises(ValueError, match="cannot be written"):
-        check_output(tmp_path / ("x" * 5000 + ".png"))
+        check_output_path(tmp_path / ("x" * 5000 + ".png"))
 
 
 def test_a_picture_of_another_program_has_no_settings(image, path):
     image.save(path)
     with pytest.raises(ValueError, match="not made by Dianjing"):
-        read_settings(path)
+        read_image_metadata(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"<svg/>", b"\x89PNG\r\n\x1a\nrubbish"])
 def test_a_file_that_is_no_png_is_refused(path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="cannot be read as a PNG"):
-        read_settings(path)
+        read_image_metadata(path)
 
 
 def test_a_truncated_png_is_refused(image, path):
-    save_picture(image, path, RECORD, label=None)
+    save_image(image, path, RECORD, label=None)
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(ValueError, match=r"cat\.png"):
-        read_settings(path)
+        read_image_metadata(path)
 
 
 def test_a_missing_file_is_named(path):
     with pytest.raises(ValueError, match="there is no file"):
-        read_settings(path)
+        read_image_metadata(path)

@@ -2,19 +2,19 @@
 
 import pytest
 
-from dianjing.pipelines.motions import Motions
-from dianjing.train.recipes.sticker import taught_motions
+from dianjing.pipelines.prompting.motions import MotionVocabulary
+from dianjing.train.recipes.sticker import measure_motion_vocabulary
 from dianjing.train.stickers.motions import MOTIONS
 
 
 @pytest.fixture(scope="module")
-def motions() -> Motions:
-    return taught_motions(size_px=64)
+def motions() -> MotionVocabulary:
+    return measure_motion_vocabulary(size_px=64)
 
 
 def test_every_phrasing_is_said_as_its_motion_is_usually_called_in_its_language(motions):
     for motion in MOTIONS:
-        zh, en = motion.phrasings
+        zh, en = motion.paraphrases
         assert {motions.usual(phrase) for phrase in zh} == {zh[0]}
         assert {motions.usual(phrase) for phrase in en} == {en[0]}
 
@@ -23,4 +23,4 @@ def test_words_around_a_phrasing_do_not_matter_and_unknown_phrases_stay(motions)
     assert motions.usual("make it Bow") == "nod"
     assert motions.usual("让它跳起来") == "跳"
     assert motions.usual("dance") == "dance"
-    assert Motions().usual("jump up and down") == "jump up and down"
+    assert MotionVocabulary().canonicalize("jump up and down") == "jump up and down"

@@ -3,20 +3,20 @@
 import pytest
 
 from dianjing import TextToImagePipeline
-from dianjing.pipelines.names import FILE_NAME, Names
+from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE, ConceptVocabulary
 from dianjing.weights import registry
 
-SHIPPED = registry.ENTRIES[0].folder / FILE_NAME
+SHIPPED = registry.MODELS[0].bundled_folder / CONCEPTS_FILE
 
 
 def test_the_shipped_names_are_those_of_the_world():
-    from dianjing.train.stickers.captions import names
+    from dianjing.train.stickers.captions import make_concept_vocabulary
 
-    assert Names.from_file(SHIPPED) == names()
+    assert ConceptVocabulary.from_file(SHIPPED) == make_concept_vocabulary()
 
 
 def test_names_are_found_in_both_languages():
-    names = Names.from_file(SHIPPED)
+    names = ConceptVocabulary.from_file(SHIPPED)
     for name in ("cat", "kitten", "cats", "小猫", "猫咪"):
         assert names.find_object(name).names_en[0] == "cat"
     assert names.find_object("gryphon") is None
@@ -27,15 +27,15 @@ def test_names_are_found_in_both_languages():
 
 
 def test_a_pipeline_keeps_its_names_when_saved(pipe, tmp_path):
-    pipe.names = Names.from_file(SHIPPED)
+    pipe.names = ConceptVocabulary.from_file(SHIPPED)
     pipe.save_pretrained(tmp_path)
-    assert TextToImagePipeline.from_pretrained(tmp_path).names == pipe.names
+    assert TextToImagePipeline.from_pretrained(tmp_path).concept_vocabulary == pipe.names
 
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"objects": [], "colours": []}', '{"objects": [{"name": 1}]}', "[" * 9999]
 )
 def test_any_other_content_is_refused(tmp_path, text):
-    (tmp_path / FILE_NAME).write_text(text)
+    (tmp_path / CONCEPTS_FILE).write_text(text)
     with pytest.raises(ValueError, match="holds no names"):
-        Names.from_file(tmp_path / FILE_NAME)
+        ConceptVocabulary.from_file(tmp_path / CONCEPTS_FILE)

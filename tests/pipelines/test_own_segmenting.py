@@ -5,8 +5,8 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
-from dianjing.pipelines.own_segmenting import OwnSegmenter, click_map
-from dianjing.pipelines.segmenting import Point
+from dianjing.pipelines.segmentation.base import Point
+from dianjing.pipelines.segmentation.unet import UNetSegmenter, make_point_heatmap
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def network():
 
 
 def test_clicks_are_seen_where_they_are_and_negative_ones_below_zero():
-    found = click_map([Point(x=4.5, y=8.5), Point(x=20.5, y=8.5, positive=False)], 32)
+    found = make_point_heatmap([Point(x=4.5, y=8.5), Point(x=20.5, y=8.5, positive=False)], 32)
     assert np.unravel_index(found.argmax(), found.shape) == (8, 4)
     assert np.unravel_index(found.argmin(), found.shape) == (8, 20)
     assert found.max() == pytest.approx(1)
@@ -26,15 +26,15 @@ def test_clicks_are_seen_where_they_are_and_negative_ones_below_zero():
 
 def test_a_mask_has_the_size_of_the_picture_and_follows_the_click(network, tmp_path):
     network.save_pretrained(tmp_path)
-    segmenter = OwnSegmenter.from_pretrained(tmp_path)
-    segmenter.look(np.random.default_rng(0).integers(0, 256, (48, 96, 3), dtype=np.uint8))
-    masks = [segmenter.mask([Point(x=x, y=20)]) for x in (5, 90)]
+    segmenter = UNetSegmenter.from_pretrained(tmp_path)
+    segmenter.set_image(np.random.default_rng(0).integers(0, 256, (48, 96, 3), dtype=np.uint8))
+    masks = [segmenter.predict([Point(x=x, y=20)]) for x in (5, 90)]
     assert all(mask.shape == (48, 96) and mask.dtype == bool for mask in masks)
     assert (masks[0] != masks[1]).any()
 
 
 def test_a_click_beside_the_picture_is_refused(network):
-    segmenter = OwnSegmenter(network)
-    segmenter.look(np.zeros((32, 32, 3), np.uint8))
+    segmenter = UNetSegmenter(network)
+    segmenter.set_image(np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(ValueError, match="outside the picture"):
-        segmenter.mask([Point(x=40, y=3)])
+        segmenter.predict([Point(x=40, y=3)])

@@ -5,15 +5,14 @@ import logging
 import pytest
 import torch
 
-from dianjing.pipelines.guidance import guide
-from dianjing.pipelines.latents import draw_noise
-from dianjing.pipelines.lexicon import Lexicon
-from dianjing.pipelines.sizes import TRAINED_SIZES, nearest_trained_size
-from dianjing.pipelines.text import States, encode_missing
-from dianjing.train.stickers.captions import vocabulary
-from dianjing.train.stickers.world import World
+from dianjing.pipelines.prompt_embeds import TextEncoderOutput, encode_missing_prompts
+from dianjing.pipelines.prompting.vocabulary import Vocabulary
+from dianjing.pipelines.sampling import apply_cfg, sample_noise
+from dianjing.pipelines.text_to_image import TRAINED_SIZES, get_nearest_trained_size
+from dianjing.train.stickers.captions import list_caption_words
+from dianjing.train.stickers.world import StickerWorld
 
-LEXICON = Lexicon(
+LEXICON = Vocabulary(
     zh=frozenset({"小猫", "猫", "草地", "上", "的", "一只", "在"}),
     en=frozenset({"cat", "cats", "on", "the", "grass", "a", "hot dog", "T-shirt"}),
 )
@@ -50,28 +49,28 @@ def warnings(monkeypatch):
     ],
 )
 def test_words_that_the_lexicon_lacks_are_found(prompt, unknown):
-    assert LEXICON.unknown(prompt) == unknown
+    assert LEXICON.find_unknown_words(prompt) == unknown
 
 
 def test_no_caption_of_the_sticker_world_is_hinted_at():
-    lexicon = Lexicon(**{language: frozenset(words) for language, words in vocabulary().items()})
-    world = World()
-    samples = [world.picture(0, position) for position in range(200)]
+    lexicon = Vocabulary(**{language: frozenset(words) for language, words in list_caption_words().items()})
+    world = StickerWorld()
+    samples = [world.get_image(0, position) for position in range(200)]
     captions = [text for sample in samples for text in (sample.text_zh, sample.text_en)]
-    assert {text: words for text in captions if (words := lexicon.unknown(text))} == {}
-    assert lexicon.unknown("a cat riding a 独角鲸") == ["riding", "独角鲸"]
+    assert {text: words for text in captions if (words := lexicon.find_unknown_words(text))} == {}
+    assert lexicon.find_unknown_words("a cat riding a 独角鲸") == ["riding", "独角鲸"]
 
 
 def test_a_lexicon_without_chinese_knows_no_chinese_word():
-    assert Lexicon(zh=frozenset(), en=frozenset({"cat"})).unknown("小猫 cat") == ["小猫"]
+    assert Vocabulary(zh=frozenset(), en=frozenset({"cat"})).find_unknown_words("小猫 cat") == ["小猫"]
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"zh": []}', '{"zh": [1], "en": []}'])
 def test_a_file_that_is_no_lexicon_is_refused(tmp_path, text):
-    path = tmp_path / "lexicon.json"
+    path = tmp_path / "vocabulary.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"lexicon\.json"):
-        Lexicon.from_file(path)
+        Vocabulary.from_file(path)
 
 
 def test_an_unknown_word_is_hinted_at_once(pipe, draw, warnings):
@@ -97,18 +96,18 @@ def test_a_prompt_that_is_cut_is_announced(pipe, warnings):
 
 
 def test_what_is_encoded_already_is_not_encoded_again():
-    states = States(embeds=torch.ones(2, 3, 4), mask=torch.ones(2, 3))
+    states = TextEncoderOutput(embeds=torch.ones(2, 3, 4), attention_mask=torch.ones(2, 3))
     asked = []
 
     def encode_texts(texts):
         asked.extend(texts)
-        return States(embeds=torch.zeros(len(texts), 3, 4), mask=torch.zeros(len(texts), 3))
+        return TextEncoderOutput(embeds=torch.zeros(len(texts), 3, 4), attention_mask=torch.zeros(len(texts), 3))
 
-    positive, negative = encode_missing(states, ["a", "b"], encode_texts)
+    positive, negative = encode_missing_prompts(states, ["a", "b"], encode_texts)
     assert positive is states
     assert asked == ["a", "b"]
     assert len(negative) == 2
-    assert encode_missing(states, None, encode_texts) == (states, None)
+    assert encode_missing_prompts(states, None, encode_texts) == (states, None)
     assert asked == ["a", "b"]
 
 
@@ -117,22 +116,22 @@ def test_noise_of_a_generator_list_is_drawn_picture_by_picture():
         return [torch.Generator().manual_seed(number) for number in numbers]
 
     device = torch.device("cpu")
-    noise = draw_noise((2, 4, 2, 2), generators(3, 4), device=device)
-    assert torch.equal(noise[1:], draw_noise((1, 4, 2, 2), generators(4), device=device))
+    noise = sample_noise((2, 4, 2, 2), generators(3, 4), device=device)
+    assert torch.equal(noise[1:], sample_noise((1, 4, 2, 2), generators(4), device=device))
     whole = torch.randn((3, 4, 8, 8), generator=torch.Generator().manual_seed(0))
-    assert torch.equal(draw_noise((3, 4, 8, 8), torch.Generator().manual_seed(0), device=device), whole)
+    assert torch.equal(sample_noise((3, 4, 8, 8), torch.Generator().manual_seed(0), device=device), whole)
 
 
 def test_guidance_moves_from_the_negative_through_the_positive_prediction():
     negative, positive = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(guide(negative, positive, scale=0), negative)
-    torch.testing.assert_close(guide(negative, positive, scale=1), positive)
-    torch.testing.assert_close(guide(negative, positive, scale=3), negative + 3 * (positive - negative))
+    torch.testing.assert_close(apply_cfg(negative, positive, guidance_scale=0), negative)
+    torch.testing.assert_close(apply_cfg(negative, positive, guidance_scale=1), positive)
+    torch.testing.assert_close(apply_cfg(negative, positive, guidance_scale=3), negative + 3 * (positive - negative))
 
 
 def test_full_rescale_restores_the_deviation_of_each_picture():
     negative, positive = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    guided = guide(negative, positive, scale=7, rescale=1.0)
+    guided = apply_cfg(negative, positive, guidance_scale=7, guidance_rescale=1.0)
     torch.testing.assert_close(guided.std(dim=(1, 2, 3)), positive.std(dim=(1, 2, 3)))
 
 
@@ -148,8 +147,8 @@ def test_full_rescale_restores_the_deviation_of_each_picture():
     ],
 )
 def test_the_nearest_trained_size_has_the_nearest_shape(given, trained):
-    assert nearest_trained_size(*given) == trained
+    assert get_nearest_trained_size(*given) == trained
 
 
 def test_every_trained_size_is_its_own_nearest():
-    assert [nearest_trained_size(*size) for size in TRAINED_SIZES] == list(TRAINED_SIZES)
+    assert [get_nearest_trained_size(*size) for size in TRAINED_SIZES] == list(TRAINED_SIZES)

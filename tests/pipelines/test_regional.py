@@ -12,8 +12,8 @@ from diffusers import (
 )
 from PIL import Image
 
-from dianjing.pipelines.regional import animate_regions, still_latents, tied
-from dianjing.pipelines.regions import Region
+from dianjing.pipelines.segmentation.base import Region
+from dianjing.pipelines.video.region_animation import animate_regions, encode_still_video, masked_steps
 
 SIZE, FRAMES = 64, 9
 
@@ -23,19 +23,36 @@ def make_pipe(condition: str) -> HunyuanVideoImageToVideoPipeline:
     concat = condition == "latent_concat"
     pipe = HunyuanVideoImageToVideoPipeline(
         transformer=HunyuanVideoTransformer3DModel(
-            in_channels=9 if concat else 4, out_channels=4, num_attention_heads=2, attention_head_dim=10,
-            num_layers=1, num_single_layers=1, num_refiner_layers=1, patch_size=1, patch_size_t=1,
-            guidance_embeds=not concat, text_embed_dim=16, pooled_projection_dim=8, rope_axes_dim=(2, 4, 4),
+            in_channels=9 if concat else 4,
+            out_channels=4,
+            num_attention_heads=2,
+            attention_head_dim=10,
+            num_layers=1,
+            num_single_layers=1,
+            num_refiner_layers=1,
+            patch_size=1,
+            patch_size_t=1,
+            guidance_embeds=not concat,
+            text_embed_dim=16,
+            pooled_projection_dim=8,
+            rope_axes_dim=(2, 4, 4),
             image_condition_type=condition,
         ),
         vae=AutoencoderKLHunyuanVideo(
-            latent_channels=4, down_block_types=("HunyuanVideoDownBlock3D",) * 4,
-            up_block_types=("HunyuanVideoUpBlock3D",) * 4, block_out_channels=(8, 8, 8, 8), layers_per_block=1,
+            latent_channels=4,
+            down_block_types=("HunyuanVideoDownBlock3D",) * 4,
+            up_block_types=("HunyuanVideoUpBlock3D",) * 4,
+            block_out_channels=(8, 8, 8, 8),
+            layers_per_block=1,
             norm_num_groups=4,
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
-        text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None, image_processor=None,
-    )  # fmt: skip
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        image_processor=None,
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -65,10 +82,19 @@ def said() -> dict[str, torch.Tensor]:
 def test_outside_its_reach_the_picture_stands_still_and_inside_it_moves(condition):
     pipe = make_pipe(condition)
     latents = animate_regions(
-        pipe, picture(), [region()], height=SIZE, width=SIZE, num_frames=FRAMES, reach=0.1, num_inference_steps=3,
-        generator=torch.Generator().manual_seed(0), output_type="latent", **said(),
-    ).frames  # fmt: skip
-    still = still_latents(pipe.vae, picture(), num_frames=FRAMES)[:, :, -latents.shape[2] :]
+        pipe,
+        picture(),
+        [region()],
+        height=SIZE,
+        width=SIZE,
+        num_frames=FRAMES,
+        max_displacement=0.1,
+        num_inference_steps=3,
+        generator=torch.Generator().manual_seed(0),
+        output_type="latent",
+        **said(),
+    ).frames
+    still = encode_still_video(pipe.vae, picture(), num_frames=FRAMES)[:, :, -latents.shape[2] :]
     off = (latents - still).abs()[:, :, 1:]
     assert off[..., 5:, 5:].max() < 1e-5
     assert off[..., 1:3, 1:3].mean() > 0.1
@@ -76,7 +102,7 @@ def test_outside_its_reach_the_picture_stands_still_and_inside_it_moves(conditio
 
 def test_the_scheduler_is_itself_again_afterwards_also_after_an_error():
     scheduler = FlowMatchEulerDiscreteScheduler()
-    with pytest.raises(RuntimeError), tied(scheduler, *torch.zeros(3, 1)):
+    with pytest.raises(RuntimeError), masked_steps(scheduler, *torch.zeros(3, 1)):
         raise RuntimeError
     assert scheduler.step == FlowMatchEulerDiscreteScheduler.step.__get__(scheduler)
 

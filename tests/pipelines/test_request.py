@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from dianjing.pipelines.request import MAX_SEED, ImageRequest, check_side
+from dianjing.pipelines.validation import MAX_SEED, ImageRequest, check_side_px
 
 GOOD = {"prompt": "草地上的一只小猫", "seed": 0}
 
@@ -65,9 +65,9 @@ def test_a_side_off_the_grid_brings_the_nearest_that_is_on_it():
 
 
 def test_the_grid_is_the_models_own():
-    assert check_side(24, "width", multiple_px=8) == 24
+    assert check_side_px(24, "width", multiple_px=8) == 24
     with pytest.raises(ValueError, match="multiple of 32"):
-        check_side(48, "width", multiple_px=32)
+        check_side_px(48, "width", multiple_px=32)
 
 
 @pytest.mark.parametrize("steps", [0, -1, 10**6, float("nan"), "20", 20.0, True])
@@ -114,7 +114,7 @@ def test_an_unknown_field_is_refused():
 
 def test_the_checks_load_neither_torch_nor_numpy():
     code = (
-        "import sys; import dianjing.pipelines.request; "
+        "import sys; import dianjing.pipelines.validation; "
         "print({'torch', 'numpy', 'diffusers', 'PIL'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

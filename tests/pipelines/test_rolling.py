@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from dianjing import ImageToVideoPipeline, Region, TextToVideoPipeline
-from dianjing.pipelines.rolling import stay
-from dianjing.train.clip_judges import asked_of, scenes
-from dianjing.train.stickers.tracking import track
+from dianjing.pipelines.video.motion_request import limit_strength
+from dianjing.train.evaluation.video_metrics import get_motion_requests, iterate_controlled_clips
+from dianjing.train.stickers.tracking import estimate_motion
 
 WORLD = {"size_px": 64, "num_frames": 9, "fps": 8.0}
 
@@ -33,12 +33,15 @@ def film(words, prompt, **settings):
 
 def test_clicks_move_what_was_clicked_and_the_first_frame_is_the_picture(clicks):
     """Truths of held-out scenes, read by comparing with every motion."""
-    drawn = scenes(moving=1, seed=11, **WORLD)
+    drawn = iterate_controlled_clips(num_moving=1, seed=11, **WORLD)
     for seed, clip in zip(range(3), drawn, strict=False):
-        (asked,) = asked_of(clip, "zh" if seed % 2 else "en", clicks.motions.speed, choice=seed)
-        region = Region(motion=asked.phrase, mask=clip.masks[0, asked.item], strength=asked.strength)
+        (asked,) = get_motion_requests(clip, "zh" if seed % 2 else "en", clicks.motions.speed, paraphrase_index=seed)
+        region = Region(motion=asked.phrase, mask=clip.masks[0, asked.instance_index], strength=asked.strength)
         frames = clicks(clip.frames[0], [region], output_type="uint8").frames[0]
-        assert track(frames, clip, asked.item).motion == clip.moves[asked.item].motion
+        assert (
+            estimate_motion(frames, clip, asked.instance_index).motion
+            == clip.object_motions[asked.instance_index].motion
+        )
         np.testing.assert_array_equal(frames[0], clip.frames[0])
 
 
@@ -49,7 +52,7 @@ def test_a_window_does_not_depend_on_how_long_the_film_is(words):
     assert np.abs(long[:9].astype(int) - short).max() <= 1  # a level: sums of other sizes are rounded otherwise
 
 
-@pytest.mark.parametrize("long_film", ["joint", "continued"])
+@pytest.mark.parametrize("long_video", ["joint", "autoregressive"])
 def test_a_jump_of_two_seconds_ends_every_second_where_it_began(words, long_film):
     frames = film(words, "a cat jumping on the grass", num_frames=17, long_film=long_film).astype(float)
     away = [np.abs(frames[at] - frames[0]).mean() for at in (4, 8, 12, 16)]
@@ -70,7 +73,7 @@ def test_what_would_leave_the_picture_in_a_long_film_is_slower(clicks):
     picture[24:40, 4:20], mask[24:40, 4:20] = (200, 40, 40), True
     asked = clicks._ask(clicks._to_pixels(picture[None]), [mask[None]], [[("move right", 0.37)]])
     fast, slow = (
-        stay(clicks.transformer.click, asked.click, asked.masks, num_frames=n, window=9).strengths[0, 0]
+        limit_strength(clicks.transformer.click, asked.click, asked.masks, num_frames=n, window_size=9).strengths[0, 0]
         for n in (5, 129)
     )
     assert fast == pytest.approx(0.37)

@@ -2,23 +2,23 @@
 
 import pytest
 
-from dianjing.pipelines.motions import Motions
-from dianjing.pipelines.names import Names
-from dianjing.pipelines.script import Part, ScriptReader
-from dianjing.train.recipes.sticker import taught_motions
-from dianjing.train.stickers import Stage, World
-from dianjing.train.stickers.captions import names
+from dianjing.pipelines.prompting.concepts import ConceptVocabulary
+from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser, Subject
+from dianjing.pipelines.prompting.motions import MotionVocabulary
+from dianjing.train.recipes.sticker import measure_motion_vocabulary
+from dianjing.train.stickers import CurriculumStage, StickerWorld
+from dianjing.train.stickers.captions import make_concept_vocabulary
 from dianjing.train.stickers.motions import MOTIONS
 
 
 @pytest.fixture(scope="module")
-def known() -> tuple[Motions, Names]:
-    return taught_motions(size_px=64), names()
+def known() -> tuple[MotionVocabulary, ConceptVocabulary]:
+    return measure_motion_vocabulary(size_px=64), make_concept_vocabulary()
 
 
 @pytest.fixture(scope="module")
 def reader(known):
-    return ScriptReader(*known)
+    return MotionPromptParser(*known)
 
 
 @pytest.mark.parametrize(
@@ -27,27 +27,30 @@ def reader(known):
         ("a cat jumping on the grass", "a cat on the grass", [("a cat", 1, "on the grass", "jumping")]),
         ("at sea, a big cat is jumping", "at sea, a big cat", [("a big cat", 1, "at sea", "jumping")]),
         (
-            "a cat jumping and a dog spinning at sea", "a cat and a dog at sea",
+            "a cat jumping and a dog spinning at sea",
+            "a cat and a dog at sea",
             [("a cat", 1, "a dog at sea", "jumping"), ("a dog", 1, "a cat at sea", "spinning")],
         ),
         ("一只小狗在向右走", "一只小狗", [("一只小狗", 1, "", "向右走")]),
         ("一只小猫在草地上跳", "一只小猫在草地上", [("一只小猫", 1, "在草地上", "跳")]),
         (
-            "树林里，一只长颈鹿在往上走，两个放大镜", "树林里，一只长颈鹿和两个放大镜",
+            "树林里，一只长颈鹿在往上走，两个放大镜",
+            "树林里，一只长颈鹿和两个放大镜",
             [("一只长颈鹿", 1, "树林里，两个放大镜", "往上走"), ("两个放大镜", 2, "树林里，一只长颈鹿", None)],
         ),
         (
-            "一顶草帽，一副眼镜在缩小", "一顶草帽和一副眼镜",
+            "一顶草帽，一副眼镜在缩小",
+            "一顶草帽和一副眼镜",
             [("一顶草帽", 1, "一副眼镜", None), ("一副眼镜", 1, "一顶草帽", "缩小")],
         ),
         ("一桶爆米花在房间里跳跃", "一桶爆米花在房间里", [("一桶爆米花", 1, "在房间里", "跳跃")]),
         ("a cat", "a cat", [("a cat", 1, "", None)]),
     ],
-)  # fmt: skip
+)
 def test_a_prompt_is_a_picture_and_what_moves_in_it(reader, prompt, still, parts):
     script = reader.read(prompt)
     assert script.still == still
-    assert script.parts == tuple(Part(subject=s, count=n, without=w, motion=m) for s, n, w, m in parts)
+    assert script.parts == tuple(Subject(phrase=s, count=n, prompt_without=w, motion=m) for s, n, w, m in parts)
 
 
 @pytest.mark.parametrize(
@@ -64,32 +67,35 @@ def test_a_prompt_is_a_picture_and_what_moves_in_it(reader, prompt, still, parts
         ("a cat jumping, a dog and a bird", "a cat and a dog and a bird"),
         ("a cat jumping", "a cat"),
     ],
-)  # fmt: skip
+)
 def test_two_things_whose_places_are_left_open_are_placed(reader, prompt, placed):
     assert reader.read(prompt).placed == placed
 
 
 def test_without_names_what_stands_before_a_motion_moves(known):
-    script = ScriptReader(known[0]).read("a unicorn jumping, two dragons spinning")
-    assert [(part.subject, part.motion) for part in script.parts] == [
-        ("a unicorn", "jumping"), ("two dragons", "spinning"),
-    ]  # fmt: skip
-    assert script.still == "a unicorn, two dragons"
+    script = MotionPromptParser(known[0]).parse("a unicorn jumping, two dragons spinning")
+    assert [(part.phrase, part.motion) for part in script.subjects] == [
+        ("a unicorn", "jumping"),
+        ("two dragons", "spinning"),
+    ]
+    assert script.static_prompt == "a unicorn, two dragons"
 
 
 def test_without_motions_there_is_a_picture_alone():
-    script = ScriptReader(Motions()).read("一只小猫在跳")
-    assert (script.still, script.parts) == ("一只小猫在跳", ())
+    script = MotionPromptParser(MotionVocabulary()).parse("一只小猫在跳")
+    assert (script.static_prompt, script.subjects) == ("一只小猫在跳", ())
 
 
 def test_captions_of_clips_are_read_as_their_truth(reader):
     """Phrasings of the world's grammar, of scenes that nothing here was written for."""
-    world = World(size_px=64, stages=[Stage(kinds={"single": 0.5, "pair": 0.4, "trio": 0.1})], split="held_out")
+    world = StickerWorld(
+        size_px=64, stages=[CurriculumStage(scene_weights={"single": 0.5, "pair": 0.4, "trio": 0.1})], split="held_out"
+    )
     right = total = 0
     for position in range(150):
-        clip = world.clip(99, position, num_frames=2, fps=8)
+        clip = world.get_clip(99, position, num_frames=2, fps=8)
         firsts = [sum(m.count for m in clip.scene.mentions[:index]) for index in range(len(clip.scene.mentions))]
-        moves = [clip.moves[first] for first in firsts]
+        moves = [clip.object_motions[first] for first in firsts]
         truth = [None if move is None else MOTIONS[move.motion].name for move in moves]
         for prompt in (clip.text_zh, clip.text_en):
             motions = [part.motion for part in reader.read(prompt).parts]

@@ -4,16 +4,19 @@ import cv2
 import numpy as np
 import pytest
 
-from dianjing.pipelines.segmenting import GrabCut, Point, check_points
-from dianjing.train.stickers import Stage, World
+from dianjing.pipelines.segmentation.base import Point, check_points
+from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
+from dianjing.train.stickers import CurriculumStage, StickerWorld
 
-WORLD = World(size_px=128, stages=[Stage(kinds={"single": 1.0, "pair": 1.0, "trio": 1.0}, snap_px=(2,))])
+WORLD = StickerWorld(
+    size_px=128, stages=[CurriculumStage(scene_weights={"single": 1.0, "pair": 1.0, "trio": 1.0}, grid_px=(2,))]
+)
 
 
 def mask_of(picture, *points):
-    segmenter = GrabCut()
-    segmenter.look(picture)
-    return segmenter.mask(points)
+    segmenter = GrabCutSegmenter()
+    segmenter.set_image(picture)
+    return segmenter.predict(points)
 
 
 def middle_of(mask):
@@ -30,7 +33,7 @@ def overlap(a, b):
 def test_one_click_finds_the_object_in_most_scenes():
     overlaps = []
     for position in range(20):
-        sample = WORLD.picture(9, position)
+        sample = WORLD.get_image(9, position)
         truth = sample.masks[position % len(sample.masks)]
         overlaps.append(overlap(mask_of(sample.image, middle_of(truth)), truth))
     assert np.median(overlaps) > 0.9

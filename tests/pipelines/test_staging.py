@@ -2,7 +2,7 @@
 
 import pytest
 
-from dianjing.pipelines.staging import BOTTOM, LEFT, NOWHERE, RIGHT, TOP, choose_layout
+from dianjing.pipelines.prompting.placement import BOTTOM, LEFT, RIGHT, TOP, ZERO_EXTENT, choose_placement
 
 FAR = 0.375
 GO_LEFT, GO_UP, GO_RIGHT, GO_DOWN = (tuple(FAR * (i == side) for i in range(4)) for side in range(4))
@@ -11,15 +11,15 @@ GO_LEFT, GO_UP, GO_RIGHT, GO_DOWN = (tuple(FAR * (i == side) for i in range(4)) 
 @pytest.mark.parametrize(
     ("reaches", "middles"),
     [
-        ((NOWHERE, NOWHERE), (LEFT, RIGHT)),
-        ((GO_UP, NOWHERE), (LEFT, RIGHT)),
-        ((NOWHERE, GO_DOWN), (LEFT, RIGHT)),
-        ((GO_LEFT, NOWHERE), (TOP, BOTTOM)),
-        ((NOWHERE, GO_RIGHT), (TOP, BOTTOM)),
+        ((ZERO_EXTENT, ZERO_EXTENT), (LEFT, RIGHT)),
+        ((GO_UP, ZERO_EXTENT), (LEFT, RIGHT)),
+        ((ZERO_EXTENT, GO_DOWN), (LEFT, RIGHT)),
+        ((GO_LEFT, ZERO_EXTENT), (TOP, BOTTOM)),
+        ((ZERO_EXTENT, GO_RIGHT), (TOP, BOTTOM)),
         ((GO_LEFT, GO_RIGHT), (TOP, BOTTOM)),
         ((GO_LEFT, GO_UP), (RIGHT, LEFT)),
         ((GO_RIGHT, GO_DOWN), (LEFT, RIGHT)),
     ],
 )
 def test_nothing_is_put_where_it_leaves_the_picture_and_things_meet_only_if_they_must(reaches, middles):
-    assert choose_layout(reaches).middles == middles
+    assert choose_placement(reaches).centers == middles

@@ -6,7 +6,7 @@ from diffusers import DDPMScheduler, EulerDiscreteScheduler
 from diffusers.callbacks import SDCFGCutoffCallback
 
 from dianjing import TextToImagePipeline
-from dianjing.pipelines import prediction
+from dianjing.pipelines import sampling
 
 
 def seeds(*numbers):
@@ -123,7 +123,7 @@ def test_height_and_width_are_pixels_of_the_picture(pipe, draw):
 
 def test_a_long_schedule_is_prepared_in_parts(pipe, draw, monkeypatch):
     whole = draw(pipe, num_inference_steps=5)
-    monkeypatch.setattr(prediction, "STEPS_AT_ONCE", 2)
+    monkeypatch.setattr(sampling, "MAX_PRECOMPUTED_STEPS", 2)
     close(draw(pipe, num_inference_steps=5), whole)
 
 
@@ -163,7 +163,9 @@ class TestCallbacks:
     def test_a_callback_that_looks_only_changes_nothing(self, pipe, draw, monkeypatch):
         counted, condition = [], pipe.transformer.condition
         monkeypatch.setattr(
-            pipe.transformer, "condition", lambda *args, **inputs: counted.append(1) or condition(*args, **inputs)
+            pipe.transformer,
+            "compute_conditioning",
+            lambda *args, **inputs: counted.append(1) or condition(*args, **inputs),
         )
         names = ["latents", "prompt_embeds", "negative_prompt_embeds_2"]
         seen = draw(pipe, callback_on_step_end=lambda p, s, t, k: k, callback_on_step_end_tensor_inputs=names)

@@ -6,7 +6,7 @@ import torch
 
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.pipelines.text_to_video import TextToVideoPipeline
-from dianjing.pipelines.windows import longest, split
+from dianjing.pipelines.video.windows import get_max_window_size, make_windows
 
 
 def load(cls, folder):
@@ -70,11 +70,13 @@ def test_frames_see_each_other_across_windows(moving):
 
 def test_a_film_of_one_window_is_drawn_at_once(moving, monkeypatch):
     seen = []
-    monkeypatch.setattr("dianjing.pipelines.windows.predict", lambda t, x, c: seen.append(x.shape[2]) or (x, x))
+    monkeypatch.setattr(
+        "dianjing.pipelines.video.windows.predict_model_output", lambda t, x, c: seen.append(x.shape[2]) or (x, x)
+    )
     latents_of(moving, num_frames=6, long_film="joint")
     latents_of(moving, num_frames=9, long_film="joint")
     assert seen[:3] == [6, 6, 6]
-    assert max(seen[3:]) <= longest(4)
+    assert max(seen[3:]) <= get_max_window_size(4)
     assert sum(seen[3:]) == 3 * 9
 
 
@@ -95,7 +97,7 @@ def test_a_film_is_a_picture_that_moves(moving):
 
 
 def test_a_continued_film_goes_on_from_what_is_drawn(moving):
-    film = latents_of(moving, num_frames=9, long_film="continued")
+    film = latents_of(moving, num_frames=9, long_film="autoregressive")
     assert film.shape == (1, 4, 9, 8, 8)
     noise = torch.randn((1, 4, 9, 8, 8), generator=torch.Generator().manual_seed(0))
     close(film[:, :, :4], latents_of(moving, latents=noise[:, :, :4]))
@@ -122,7 +124,7 @@ def test_length_is_frames_or_seconds(pipe):
         ({"width": 60}, "width 60 px"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
         ({"output_type": "gif"}, "output_type is 'gif'"),
-        ({"long_film": "both"}, "long_film is 'both'"),
+        ({"long_video": "both"}, "long_film is 'both'"),
         ({"latents": torch.zeros(1, 4, 8, 8)}, "latents have shape"),
     ],
 )
@@ -163,17 +165,17 @@ def test_a_picture_model_is_refused(hunyuan_folder):
 @pytest.mark.parametrize("num_frames", [1, 16, 20, 21, 37, 128])
 def test_windows_are_all_frames_once_and_none_is_too_long(num_frames):
     for step in range(20):
-        windows = split(num_frames, window=16, step=step)
+        windows = make_windows(num_frames, window_size=16, step=step)
         frames = [frame for window in windows for frame in range(window.start, window.stop)]
         assert frames == list(range(num_frames))
-        assert max(w.stop - w.start for w in windows) <= longest(16)
+        assert max(w.stop - w.start for w in windows) <= get_max_window_size(16)
         assert num_frames < 4 or min(w.stop - w.start for w in windows) >= 4
 
 
 def test_edges_of_windows_move_so_that_any_two_frames_meet():
     met = np.zeros((64, 64), bool)
     for step in range(8):
-        for window in split(64, window=16, step=step):
+        for window in make_windows(64, window_size=16, step=step):
             met[window, window] = True
     assert all(met[frame, frame + 1] for frame in range(63))
     assert all(met[frame, frame + 8] for frame in range(56))

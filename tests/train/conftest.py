@@ -11,11 +11,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from dianjing.train.config import Run, parse_config
-from dianjing.train.data import Batch, Bucket, Layout, MicroBatches, loader, only_pictures
-from dianjing.train.loop import Job, Task, Trainer
-from dianjing.train.sections import AutoencoderRun, TextToImageRun
+from dianjing.train.config.autoencoder import AutoencoderRunConfig
+from dianjing.train.config.run_file import AnyRunConfig, parse_run_config
+from dianjing.train.config.text_to_image import TextToImageRunConfig
+from dianjing.train.data.loader import MicroBatchDataset, make_loader
+from dianjing.train.data.samples import Batch
+from dianjing.train.data.schedule import BatchShards, Bucket, make_image_schedule
+from dianjing.train.tasks.base import Task, TrainingSetup
 from dianjing.train.tokenizers import save_tokenizers
+from dianjing.train.trainer.loop import Trainer
 
 CAPTIONS = ("草地上的一只小猫", "海上的红色气球", "a small cat on the grass", "a Red balloon at sea")
 
@@ -82,7 +86,7 @@ class TinyTask(Task):
         pass
 
     def draw(self, bucket: Bucket, generator: torch.Generator) -> Batch:
-        return {"colours": torch.randn(bucket.layout.global_batch, 3, generator=generator)}
+        return {"colours": torch.randn(bucket.shards.global_batch_size, 3, generator=generator)}
 
     def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
         colours = batch["images"].float().mean(dim=(1, 2)) / 255
@@ -104,77 +108,85 @@ def run_tree(folder: Path, **run: Any) -> dict[str, Any]:
     settings = {"total_steps": 6, "batch_size": 4, "checkpoint_every": 3, "log_every": 1, "seed": 7}
     return {
         "run": {"folder": str(folder), **settings, **run},
-        "data": {"size_px": 16, "stages": [{"kinds": {"single": 1.0}}]},
+        "data": {"size_px": 16, "stages": [{"scene_weights": {"single": 1.0}}]},
         "optimizer": {"learning_rate": 1e-2, "warmup_steps": 2},
     }
 
 
-def autoencoder_run(folder: Path, **run: Any) -> AutoencoderRun:
+def autoencoder_run(folder: Path, **run: Any) -> AutoencoderRunConfig:
     tree = run_tree(folder, **run)
     tree |= {
         "task": "autoencoder",
         "model": {"block_out_channels": [8, 8], "norm_num_groups": 4, "latent_channels": 2},
-        "samples": {"pictures": 4, "measured_pictures": 8},
+        "samples": {"num_images": 4, "num_statistics_images": 8},
     }
-    config = parse_config(tree)
-    assert isinstance(config, AutoencoderRun)
+    config = parse_run_config(tree)
+    assert isinstance(config, AutoencoderRunConfig)
     return config
 
 
-def text_to_image_run(folder: Path, *, vae: Path, tokenizers: Path, **run: Any) -> TextToImageRun:
+def text_to_image_run(folder: Path, *, vae: Path, tokenizers: Path, **run: Any) -> TextToImageRunConfig:
     tree = run_tree(folder, **run)
     tree |= {
         "task": "text_to_image",
         "model": {
-            "vae": str(vae), "tokenizers": str(tokenizers), "text_len": 16, "text_len_t5": 16,
-            "bert": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-                     "intermediate_size": 16},
+            "vae": str(vae),
+            "tokenizers": str(tokenizers),
+            "text_len": 16,
+            "text_len_t5": 16,
+            "bert": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16},
             "t5": {"d_model": 16, "num_layers": 1, "num_heads": 2, "d_kv": 8, "d_ff": 16},
-            "transformer": {"num_layers": 3, "num_attention_heads": 2, "attention_head_dim": 8,
-                            "pooled_projection_dim": 16},
+            "transformer": {
+                "num_layers": 3,
+                "num_attention_heads": 2,
+                "attention_head_dim": 8,
+                "pooled_projection_dim": 16,
+            },
         },
-        "samples": {"prompts": ["小猫", "a balloon"], "steps": 2},
-    }  # fmt: skip
-    config = parse_config(tree)
-    assert isinstance(config, TextToImageRun)
+        "samples": {"prompts": ["小猫", "a balloon"], "num_inference_steps": 2},
+    }
+    config = parse_run_config(tree)
+    assert isinstance(config, TextToImageRunConfig)
     return config
 
 
-def film_run(folder: Path, *, start_from: Path, vae: Path, **run: Any) -> TextToImageRun:
+def film_run(folder: Path, *, start_from: Path, vae: Path, **run: Any) -> TextToImageRunConfig:
     """Pictures, clips and clicks, from a run of pictures alone."""
     tree = json.loads(text_to_image_run(folder, vae=vae, tokenizers=vae, **run).model_dump_json())
     tree["model"] |= {"start_from": str(start_from), "tokenizers": None}
-    tree["model"]["transformer"] |= {"use_motion_blocks": True, "max_regions": 2, "use_motion_field": True}
+    tree["model"]["transformer"] |= {"use_motion_blocks": True, "max_regions": 2, "use_flow_field": True}
     tree["data"]["buckets"] = [
-        {"kind": "picture"},
+        {"kind": "image"},
         {"kind": "clip", "num_frames": 3, "batch_size": 2},
-        {"kind": "click", "num_frames": 4, "batch_size": 2},
+        {"kind": "controlled", "num_frames": 4, "batch_size": 2},
     ]
-    tree["samples"] |= {"films": ["a balloon sinking"], "clicks": 1, "num_frames": 3}
-    config = parse_config(tree)
-    assert isinstance(config, TextToImageRun)
+    tree["samples"] |= {"video_prompts": ["a balloon sinking"], "num_controlled_clips": 1, "num_frames": 3}
+    config = parse_run_config(tree)
+    assert isinstance(config, TextToImageRunConfig)
     return config
 
 
-def make_trainer(config: Run, task: Task | None = None, accelerator: Accelerator | None = None) -> tuple[Trainer, Any]:
+def make_trainer(
+    config: AnyRunConfig, task: Task | None = None, accelerator: Accelerator | None = None
+) -> tuple[Trainer, Any]:
     """A trainer of the tiny task, and its batches as a function of where it stands."""
     torch.manual_seed(config.run.seed)
     accelerator = accelerator or Accelerator(cpu=True)
-    layout = Layout(
-        global_batch=config.run.batch_size,
-        accumulation=config.run.accumulation,
-        processes=accelerator.num_processes,
+    layout = BatchShards(
+        global_batch_size=config.run.batch_size,
+        accumulation_steps=config.run.gradient_accumulation_steps,
+        num_processes=accelerator.num_processes,
         rank=accelerator.process_index,
     )
     config.run.folder.mkdir(parents=True, exist_ok=True)
-    plan = only_pictures(TinyWorld(), layout, seed=config.run.seed)
-    data = MicroBatches(plan, seed=config.run.seed)
-    job = Job(task=task or TinyTask(), batches=data)
+    plan = make_image_schedule(TinyWorld(), layout, seed=config.run.seed)
+    data = MicroBatchDataset(plan, seed=config.run.seed)
+    job = TrainingSetup(task=task or TinyTask(), batches=data)
     trainer = Trainer(job, config.run, config.optimizer, accelerator)
 
     def batches() -> Any:
         steps = {"first_step": trainer.step, "total_steps": config.run.total_steps}
-        return iter(loader(data, **steps, workers=0, prefetch=2, pin=False))
+        return iter(make_loader(data, **steps, num_workers=0, prefetch_factor=2, pin_memory=False))
 
     return trainer, batches
 

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from dianjing.train.running import train
+from dianjing.train.run import train_model
 from tests.train.conftest import TinyWorld, autoencoder_run
 
 STEPS = 300
@@ -21,7 +21,7 @@ LONGEST = 2.0  # of the time to a first checkpoint, where it is not
 
 def run(folder: Path) -> None:
     config = autoencoder_run(folder, total_steps=STEPS, checkpoint_every=1, log_every=1, export_dtype="float32")
-    train(config, TinyWorld(), resume="auto", wants_stop=lambda: False)
+    train_model(config, TinyWorld(), resume="auto", should_stop=lambda: False)
 
 
 def start(folder: Path) -> int:

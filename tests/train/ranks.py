@@ -15,9 +15,10 @@ from accelerate.state import DistributedType, PartialState
 from accelerate.utils import FullyShardedDataParallelPlugin, InitProcessGroupKwargs
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
-from dianjing.train import running, zero
-from dianjing.train.checkpoints import newest_valid
-from dianjing.train.config import parse_config
+from dianjing.train import run
+from dianjing.train.config.run_file import parse_run_config
+from dianjing.train.trainer import distributed
+from dianjing.train.trainer.checkpoint import find_newest_checkpoint
 from tests.train.conftest import TinyTask, autoencoder_run, make_trainer
 
 ROOT = Path(__file__).parents[2]
@@ -48,17 +49,26 @@ def start_ranks(job: dict[str, Any], *, count: int = 2, recipe: str = "ddp") -> 
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {
-        **launched_with(recipe), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": str(recipe != "deepspeed").lower(), "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
+        **launched_with(recipe),
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": str(recipe != "deepspeed").lower(),
+        "DS_ACCELERATOR": "cpu",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
     return [
         subprocess.Popen(
             [sys.executable, "-m", "tests.train.ranks", json.dumps(job)],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, cwd=ROOT, stderr=subprocess.PIPE, text=True,
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def ended(ranks: list[subprocess.Popen], *, timeout_s: float = 500) -> list[tuple[int, str]]:
@@ -86,32 +96,34 @@ def take_gloo() -> None:
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    running.DistributedDataParallelKwargs = lambda **_: InitProcessGroupKwargs(backend="gloo")
+    run.DistributedDataParallelKwargs = lambda **_: InitProcessGroupKwargs(backend="gloo")
 
 
 def main() -> None:
     """Train the tiny task to a step, one rank of it poisoned where that is asked for; or a run from its config."""
     job = json.loads(sys.argv[1])
-    if zero.is_launched():
+    if distributed.is_deepspeed_launched():
         take_gloo()
     is_sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
     if "config" in job:
-        plain = running.start
+        plain = run.setup_accelerator
         if is_sharded:
-            running.start = lambda config: sharded(plain(config))
-        running.train(parse_config(job["config"]), resume="auto", wants_stop=lambda: False)
+            run.setup_accelerator = lambda config: sharded(plain(config))
+        run.train_model(parse_run_config(job["config"]), resume="auto", should_stop=lambda: False)
         return
     folder = Path(job["folder"])
     config = autoencoder_run(folder, **job.get("run", {}))
-    trainer, batches = make_trainer(config, accelerator=running.start(config) if zero.is_launched() else None)
+    trainer, batches = make_trainer(
+        config, accelerator=run.setup_accelerator(config) if distributed.is_deepspeed_launched() else None
+    )
     assert isinstance(trainer.task, TinyTask)
     if job.get("poisoned_rank") == int(os.environ["RANK"]):
         trainer.task.poison_step = job["poison_step"]
     assert trainer.accelerator.num_processes == int(os.environ["WORLD_SIZE"])
-    found, _ = newest_valid(folder / "checkpoints")
+    found, _ = find_newest_checkpoint(folder / "checkpoints")
     if found:
         trainer.load(found)
-    trainer.train(batches(), wants_stop=lambda: trainer.step == job["last"])
+    trainer.train(batches(), should_stop=lambda: trainer.step == job["last"])
     trainer.accelerator.end_training()
 
 

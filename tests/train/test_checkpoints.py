@@ -7,24 +7,24 @@ import time
 import pytest
 import torch
 
-from dianjing.train.checkpoints import newest_valid, read_checkpoint, save_checkpoint
+from dianjing.train.trainer.checkpoint import find_newest_checkpoint, read_checkpoint, save_checkpoint
 
 
 def save(folder, step, *, keep=3):
     tensors = {"model": {"w": torch.full((64,), float(step))}}
-    return save_checkpoint(folder, step, tensors, {"note": "x"}, keep=keep)
+    return save_checkpoint(folder, step, tensors, {"note": "x"}, max_checkpoints=keep)
 
 
 def test_what_is_saved_is_found(tmp_path):
     save(tmp_path, 10)
-    found, skipped = newest_valid(tmp_path)
+    found, skipped = find_newest_checkpoint(tmp_path)
     assert (found.step, skipped) == (10, [])
-    assert found.state()["note"] == "x"
-    assert torch.equal(found.tensors("model")["w"], torch.full((64,), 10.0))
+    assert found.load_state()["note"] == "x"
+    assert torch.equal(found.load_tensors("model")["w"], torch.full((64,), 10.0))
 
 
 def test_no_checkpoint_is_none(tmp_path):
-    assert newest_valid(tmp_path / "nowhere") == (None, [])
+    assert find_newest_checkpoint(tmp_path / "nowhere") == (None, [])
 
 
 def test_only_the_newest_are_kept(tmp_path):
@@ -50,7 +50,7 @@ def test_damaged_checkpoint_is_skipped_and_named(tmp_path, damage):
         manifest.write_text(manifest.read_text()[:20])
     else:
         manifest.unlink()
-    found, skipped = newest_valid(tmp_path)
+    found, skipped = find_newest_checkpoint(tmp_path)
     assert found.step == 1
     assert len(skipped) == 1
     assert str(newest) in skipped[0]
@@ -62,7 +62,7 @@ def test_partial_save_is_never_seen_and_is_cleaned_up(tmp_path):
     partial = tmp_path / "partial-00000009"
     partial.mkdir()
     (partial / "model.safetensors").write_bytes(b"half")
-    assert newest_valid(tmp_path) == (None, [])
+    assert find_newest_checkpoint(tmp_path) == (None, [])
     save(tmp_path, 10)
     assert not partial.exists()
 
@@ -72,13 +72,13 @@ def test_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         save(tmp_path, 2, keep=1)
-    assert newest_valid(tmp_path)[0].step == 1
+    assert find_newest_checkpoint(tmp_path)[0].step == 1
 
 
 def test_killed_inside_a_save_leaves_a_valid_checkpoint(tmp_path):
     code = (
         "import sys, torch, itertools, pathlib\n"
-        "from dianjing.train.checkpoints import save_checkpoint\n"
+        "from dianjing.train.trainer.checkpoint import save_checkpoint\n"
         "for step in itertools.count(1):\n"
         "    w = {'w': torch.full((1 << 16,), float(step))}\n"
         "    save_checkpoint(pathlib.Path(sys.argv[1]), step, {'model': w}, {}, keep=2)\n"
@@ -90,14 +90,11 @@ def test_killed_inside_a_save_leaves_a_valid_checkpoint(tmp_path):
     time.sleep(0.05)
     writer.kill()
     writer.wait()
-    found, _ = newest_valid(tmp_path)
-    assert torch.equal(found.tensors("model")["w"], torch.full((1 << 16,), float(found.step)))
+    found, _ = find_newest_checkpoint(tmp_path)
+    assert torch.equal(found.load_tensors("model")["w"], torch.full((1 << 16,), float(found.step)))
 
 
 def test_nothing_is_pickled(tmp_path):
     path = save(tmp_path, 1).path
     assert {file.suffix for file in path.iterdir()} == {".safetensors", ".json"}
-    assert set(json.loads((path / "manifest.json").read_text())["sha256"]) == {
-        "model.safetensors",
-        "state.json",
-    }
+    assert set(json.loads((path / "manifest.json").read_text())["sha256"]) == {"model.safetensors", "state.json"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dianjing.train.checkpoints import newest_valid
+from dianjing.train.trainer.checkpoint import find_newest_checkpoint
 
 pytestmark = pytest.mark.timeout(400)  # each process imports torch, diffusers and transformers
 
@@ -24,7 +24,7 @@ log_every = 1
 export_dtype = "float32"
 [data]
 size_px = 32
-workers = 1
+num_workers = 1
 [[data.stages]]
 kinds = {{ single = 1.0 }}
 [optimizer]
@@ -34,8 +34,8 @@ block_out_channels = [4, 4]
 norm_num_groups = 2
 latent_channels = 2
 [samples]
-pictures = 2
-measured_pictures = 2
+num_images = 2
+num_statistics_images = 2
 """
 
 
@@ -64,7 +64,7 @@ def test_terminated_group_saves_exits_with_its_own_code_and_goes_on(tmp_path):
     os.killpg(process.pid, signal.SIGTERM)  # as a terminal or a job manager does
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 75, errors
-    saved, skipped = newest_valid(folder / "checkpoints")
+    saved, skipped = find_newest_checkpoint(folder / "checkpoints")
     assert skipped == []
     assert saved.step == len(metrics.read_text().splitlines())
     assert not (folder / "export").exists()

@@ -7,51 +7,53 @@ import numpy as np
 import pytest
 import torch
 
-from dianjing.pipelines.film_media import save_film
-from dianjing.pipelines.media import Record
-from dianjing.train import compare_clips
-from dianjing.train.stickers import Stage, World
-from dianjing.train.stickers.clips import Move
+from dianjing.pipelines.media.metadata import GenerationMetadata
+from dianjing.pipelines.media.video import save_video
+from dianjing.train.evaluation import compare_videos
+from dianjing.train.stickers import CurriculumStage, StickerWorld
+from dianjing.train.stickers.clips import ObjectMotion
 from dianjing.train.stickers.motions import MOTIONS
 
-RECORD = Record(prompt="a", seed=0, settings={}, model="sticker", version="0")
+RECORD = GenerationMetadata(prompt="a", seed=0, settings={}, model="sticker", version="0")
 RIGHT, LEFT = (next(i for i, motion in enumerate(MOTIONS) if motion.name == name) for name in ("right", "left"))
 
 
 @pytest.fixture(scope="module")
 def clip():
-    world = World(size_px=128, stages=[Stage(kinds={"single": 1.0}, snap_px=(16,), sized=0.0)])
-    clips = (world.click(0, position, num_frames=8, fps=8) for position in range(400))
-    return next(clip for clip in clips if clip.moves[0].motion == RIGHT)
+    world = StickerWorld(
+        size_px=128, stages=[CurriculumStage(scene_weights={"single": 1.0}, grid_px=(16,), sized_share=0.0)]
+    )
+    clips = (world.get_controlled_clip(0, position, num_frames=8, fps=8) for position in range(400))
+    return next(clip for clip in clips if clip.object_motions[0].motion == RIGHT)
 
 
 def moved(clip, motion, amplitude):
-    return replace(clip, moves=(Move(motion=motion, amplitude=amplitude),)).frames
+    return replace(clip, moves=(ObjectMotion(motion=motion, amplitude=amplitude),)).frames
 
 
 def test_equal_films_have_no_fault(clip):
-    figures = compare_clips.figures_of(clip.frames, clip.frames)
+    figures = compare_videos.compute_pair_metrics(clip.frames, clip.frames)
     assert figures["i1_mse"] == 0
-    assert figures["motion_direction"] == pytest.approx(1)
-    assert figures["motion_size"] == figures["motion_size_real"]
+    assert figures["motion_direction_cosine"] == pytest.approx(1)
+    assert figures["motion_magnitude"] == figures["motion_magnitude_real"]
 
 
 def test_the_wrong_way_and_the_wrong_size_show(clip):
     amplitude = clip.moves[0].amplitude
-    away = compare_clips.figures_of(moved(clip, LEFT, amplitude), clip.frames)
-    assert away["motion_direction"] < 0
-    less = compare_clips.figures_of(moved(clip, RIGHT, amplitude / 3), clip.frames)
-    assert less["motion_direction"] > 0.8
-    assert less["motion_size"] < 0.7 * less["motion_size_real"]
+    away = compare_videos.compute_pair_metrics(moved(clip, LEFT, amplitude), clip.frames)
+    assert away["motion_direction_cosine"] < 0
+    less = compare_videos.compute_pair_metrics(moved(clip, RIGHT, amplitude / 3), clip.frames)
+    assert less["motion_direction_cosine"] > 0.8
+    assert less["motion_magnitude"] < 0.7 * less["motion_magnitude_real"]
 
 
 def test_another_first_frame_and_flicker_elsewhere_show(clip):
     brighter = np.clip(clip.frames.astype(int) + 20, 0, 255).astype(np.uint8)
-    assert compare_clips.figures_of(brighter, clip.frames)["i1_mse"] > 100
+    assert compare_videos.compute_pair_metrics(brighter, clip.frames)["i1_mse"] > 100
     flickering = clip.frames.copy()
     flickering[1::2, :16] ^= 0x60  # a stripe the object does not enter
-    still, restless = (compare_clips.figures_of(film, clip.frames) for film in (clip.frames, flickering))
-    assert restless["changed_elsewhere"] > still["changed_elsewhere"] + 0.02
+    still, restless = (compare_videos.compute_pair_metrics(film, clip.frames) for film in (clip.frames, flickering))
+    assert restless["outside_change"] > still["outside_change"] + 0.02
     assert restless["temporal_flickering"] < still["temporal_flickering"]
 
 
@@ -61,17 +63,17 @@ def folders(tmp_path, clip):
     for folder, ending in ((made, ".webp"), (real, ".mp4")):
         folder.mkdir()
         for name, motion in (("a", RIGHT), ("b", LEFT)):
-            save_film(moved(clip, motion, 0.5), folder / f"{name}{ending}", RECORD, fps=8, producer=None)
+            save_video(moved(clip, motion, 0.5), folder / f"{name}{ending}", RECORD, fps=8, producer=None)
     return made, real
 
 
 def test_the_command_pairs_films_by_name_and_leaves_out_what_is_damaged(folders, capsys, tmp_path):
     made, real = folders
     (made / "b.webp").write_bytes(b"nothing")
-    compare_clips._main([str(made), str(real), "--out", str(tmp_path / "out.json")])
+    compare_videos._main([str(made), str(real), "--out", str(tmp_path / "out.json")])
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["pairs"] == 1
-    assert report["motion_direction"] > 0.9
+    assert report["motion_direction_cosine"] > 0.9
     assert "b.webp" in "".join(capsys.readouterr())
 
 
@@ -81,7 +83,7 @@ def test_folders_without_a_pair_are_refused(folders, tmp_path, capsys):
     lonely.mkdir()
     (lonely / "c.mp4").write_bytes(b"")
     with pytest.raises(SystemExit) as stop:
-        compare_clips._main([str(made), str(lonely)])
+        compare_videos._main([str(made), str(lonely)])
     assert stop.value.code == 2
     assert "has the name of one in" in capsys.readouterr().err
 
@@ -91,10 +93,10 @@ def test_scores_of_pretrained_models_are_added_where_weights_are_given(folders, 
     captions = tmp_path / "captions.json"
     captions.write_text(json.dumps({"a": "a cat"}))
     models = ["--clip-model", str(clip_folder), "--video-model", str(video_folder), "--captions", str(captions)]
-    compare_clips._main([str(made), str(real), *models, "--out", str(tmp_path / "out.json")])
+    compare_videos._main([str(made), str(real), *models, "--out", str(tmp_path / "out.json")])
     report = json.loads((tmp_path / "out.json").read_text())
-    assert -1 <= report["clip_text"] <= 1
-    assert 0.9 < report["clip_temporal"] <= 1  # neighbouring frames are alike
+    assert -1 <= report["clip_text_alignment"] <= 1
+    assert 0.9 < report["clip_temporal_consistency"] <= 1  # neighbouring frames are alike
     assert report["frechet_video_distance"] >= 0
 
 
@@ -102,16 +104,16 @@ def test_the_frechet_distance_is_that_of_the_features(video_folder):
     """Against scipy's matrix root, and none between a set and itself."""
     from scipy.linalg import sqrtm
 
-    from dianjing.train.pretrained_scores import FilmFeatures, frechet_video_distance
+    from dianjing.train.evaluation.pretrained_metrics import VideoFeatureExtractor, compute_frechet_video_distance
 
     rng = np.random.default_rng(0)
     made, real = ([rng.integers(low, low + 128, (8, 32, 32, 3), dtype=np.uint8) for _ in range(24)] for low in (0, 127))
-    features = FilmFeatures(str(video_folder))
+    features = VideoFeatureExtractor(str(video_folder))
     a, b = (features(torch.from_numpy(np.stack(films))).numpy().astype(float) for films in (made, real))
     spread = [np.cov(x, rowvar=False) for x in (a, b)]
     truth = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(sum(spread) - 2 * sqrtm(spread[0] @ spread[1]).real)
-    assert frechet_video_distance(made, real, str(video_folder)) == pytest.approx(truth, rel=1e-2)
-    assert frechet_video_distance(made, made, str(video_folder)) == pytest.approx(0, abs=1e-3)
+    assert compute_frechet_video_distance(made, real, str(video_folder)) == pytest.approx(truth, rel=1e-2)
+    assert compute_frechet_video_distance(made, made, str(video_folder)) == pytest.approx(0, abs=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +125,14 @@ def video_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("video")
     torch.manual_seed(0)
     config = VideoMAEConfig(
-        image_size=32, patch_size=16, num_frames=4, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        image_size=32,
+        patch_size=16,
+        num_frames=4,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
         intermediate_size=16,
-    )  # fmt: skip
+    )
     VideoMAEModel(config).save_pretrained(folder)
     size = {"height": 32, "width": 32}
     VideoMAEImageProcessorPil(size={"shortest_edge": 32}, crop_size=size).save_pretrained(folder)
@@ -145,9 +152,10 @@ def clip_folder(tmp_path_factory):
     small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = small | {"vocab_size": 8, "max_position_embeddings": 16, "eos_token_id": 1, "bos_token_id": 2}
     config = CLIPConfig(
-        text_config=text | {"pad_token_id": 1}, vision_config=small | {"image_size": 32, "patch_size": 16},
+        text_config=text | {"pad_token_id": 1},
+        vision_config=small | {"image_size": 32, "patch_size": 16},
         projection_dim=8,
-    )  # fmt: skip
+    )
     CLIPModel(config).save_pretrained(folder)
     words = Tokenizer(WordLevel({"?": 0, "<eos>": 1, "<bos>": 2, "a": 3, "cat": 4}, unk_token="?"))
     tokenizer = PreTrainedTokenizerFast(

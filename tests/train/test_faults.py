@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from dianjing.train.__main__ import main
-from dianjing.train.checkpoints import newest_valid
-from dianjing.train.data import next_batch
-from dianjing.train.running import train
+from dianjing.train.cli import main
+from dianjing.train.data.loader import next_batch
+from dianjing.train.run import train_model
+from dianjing.train.trainer.checkpoint import find_newest_checkpoint
 from tests.train.conftest import TinyWorld, autoencoder_run
 from tests.train.test_command import CONFIG, start, wait_for_steps
 
@@ -28,15 +28,20 @@ pytestmark = pytest.mark.timeout(400)
 def test_run_killed_twenty_times_ends_bit_for_bit_where_the_whole_one_ends(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.train.killing", str(tmp_path / "killed"), "20"],
-        cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True, timeout=300,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=300,
+    )
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["kills"] == 20, told
     assert told["inside_a_save"] > 0, told  # else the moments were not random enough
     assert told["steps_when_last_killed"] > 0, told
     whole = [sys.executable, "-m", "tests.train.killing", str(tmp_path / "whole"), "0"]
     subprocess.run(whole, cwd=ROOT, env=ENVIRONMENT, check=True, timeout=300)
-    ends = [newest_valid(tmp_path / name / "checkpoints")[0] for name in ("killed", "whole")]
+    ends = [find_newest_checkpoint(tmp_path / name / "checkpoints")[0] for name in ("killed", "whole")]
     assert ends[0].step == ends[1].step
     for file in ("model", "ema", "optimizer"):
         one, other = ((end.path / f"{file}.safetensors").read_bytes() for end in ends)
@@ -47,12 +52,12 @@ def test_run_killed_twenty_times_ends_bit_for_bit_where_the_whole_one_ends(tmp_p
 
 def test_full_disk_stops_the_run_and_the_old_checkpoint_stays(tmp_path, monkeypatch, capsys):
     config = autoencoder_run(tmp_path / "run", checkpoint_every=2)
-    train(config, TinyWorld(), resume="auto", wants_stop=iter([False, True]).__next__)
+    train_model(config, TinyWorld(), resume="auto", should_stop=iter([False, True]).__next__)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(100, 99, 1))
     with pytest.raises(OSError, match=r"GiB left; make room"):
-        train(config, TinyWorld(), resume="auto", wants_stop=lambda: False)
-    assert newest_valid(tmp_path / "run" / "checkpoints")[0].step == 2
+        train_model(config, TinyWorld(), resume="auto", should_stop=lambda: False)
+    assert find_newest_checkpoint(tmp_path / "run" / "checkpoints")[0].step == 2
     assert not list((tmp_path / "run" / "checkpoints").glob("partial-*"))
 
 
@@ -95,27 +100,37 @@ def children(pid: int) -> list[int]:
 
 def test_lost_rank_ends_all_of_them_and_the_run_resumes(tmp_path):
     folder, config = tmp_path / "run", tmp_path / "run.toml"
-    config.write_text(CONFIG.format(folder=folder, total_steps=100_000).replace("workers = 1", "workers = 0")
-                      .replace("log_every = 1", "log_every = 1\ncheckpoint_every = 2"))  # fmt: skip
+    config.write_text(
+        CONFIG.format(folder=folder, total_steps=100_000)
+        .replace("workers = 1", "workers = 0")
+        .replace("log_every = 1", "log_every = 1\ncheckpoint_every = 2")
+    )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {**ENVIRONMENT, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-              "ACCELERATE_USE_CPU": "true"}  # fmt: skip
+    shared = {
+        **ENVIRONMENT,
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+    }
     ranks = [
         subprocess.Popen(
             [sys.executable, "-m", "dianjing.train", str(config)],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True,
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     wait_for_steps(ranks[0], folder / "metrics.jsonl", 5)
     ranks[1].kill()
     began = time.monotonic()
     assert ranks[0].wait(timeout=100) not in (0, 75)
     assert time.monotonic() - began < 60
-    saved, _ = newest_valid(folder / "checkpoints")
+    saved, _ = find_newest_checkpoint(folder / "checkpoints")
     assert saved.step >= 2
     process = start(folder, total_steps=saved.step + 1)
     assert process.wait(timeout=200) == 0
-    assert newest_valid(folder / "checkpoints")[0].step == saved.step + 1
+    assert find_newest_checkpoint(folder / "checkpoints")[0].step == saved.step + 1

@@ -1,7 +1,7 @@
 import torch
 from diffusers import DDPMScheduler
 
-from dianjing.train import objectives
+from dianjing.train.diffusion import objectives
 
 SCHEDULER = DDPMScheduler(
     beta_start=0.00085, beta_end=0.03, beta_schedule="scaled_linear", prediction_type="v_prediction"
@@ -37,17 +37,17 @@ def test_min_snr_turns_the_v_error_into_a_clipped_x0_error():
     # an error e in v is an error sigma e in x0, so weight / sigma^2 must be min(SNR, gamma)
     alpha_bar = ALPHAS[::50]
     weight = objectives.min_snr_weight(alpha_bar, gamma=5.0)
-    expected = objectives.signal_to_noise(alpha_bar).clamp(max=5.0)
+    expected = objectives.signal_to_noise_ratio(alpha_bar).clamp(max=5.0)
     torch.testing.assert_close(weight / (1 - alpha_bar), expected)
 
 
 def test_stratified_positions_put_one_sample_in_each_stratum():
-    positions = objectives.stratified_positions(torch.rand(64))
+    positions = objectives.stratify_time(torch.rand(64))
     assert sorted((positions * 64).long().tolist()) == list(range(64))
 
 
 def test_logit_normal_positions_have_their_median_at_the_sigmoid_of_the_mean():
-    positions = objectives.logit_normal_positions(torch.linspace(0, 1, 1001), mean=0.5, std=1.0)
+    positions = objectives.logit_normal_time(torch.linspace(0, 1, 1001), mean=0.5, std=1.0)
     assert abs(positions.median() - torch.sigmoid(torch.tensor(0.5))) < 1e-4
     assert 0 < positions.min() < positions.max() < 1
 

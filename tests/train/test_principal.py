@@ -5,25 +5,25 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from dianjing.train.autoencoder import make_autoencoder
-from dianjing.train.principal import as_convolution, make_principal
-from dianjing.train.sections import AutoencoderModel
-from dianjing.train.stickers import Stage, World
+from dianjing.train.config.autoencoder import AutoencoderModelConfig
+from dianjing.train.stickers import CurriculumStage, StickerWorld
+from dianjing.train.tasks.autoencoder import make_autoencoder
+from dianjing.train.tasks.pca_encoder import fold_to_conv, init_pca
 
 
 def sticker_pixels(count: int, *, seed: int) -> torch.Tensor:
     """(count, 3, 32, 32) on [-1, 1]"""
-    world = World(size_px=32, stages=[Stage(kinds={"pair": 1.0}, snap_px=(1,))])
-    images = np.stack([world.picture(seed, position).image for position in range(count)])
+    world = StickerWorld(size_px=32, stages=[CurriculumStage(scene_weights={"pair": 1.0}, grid_px=(1,))])
+    images = np.stack([world.get_image(seed, position).image for position in range(count)])
     return torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
 
 
 def make(*, latent_channels: int = 8, whitening: float = 0.0) -> AutoencoderKL:
-    model = AutoencoderModel(
-        latent_channels=latent_channels, block_out_channels=(16, 32, 48), norm_num_groups=8, encoder="principal"
+    model = AutoencoderModelConfig(
+        latent_channels=latent_channels, block_out_channels=(16, 32, 48), norm_num_groups=8, encoder="pca"
     )
     vae = make_autoencoder(model, size_px=32)
-    make_principal(vae, sticker_pixels(64, seed=0), whitening=whitening, log_variance=-6.0)
+    init_pca(vae, sticker_pixels(64, seed=0), whitening=whitening, log_variance=-6.0)
     return vae
 
 
@@ -46,7 +46,7 @@ def test_latents_are_the_principal_components_of_new_pictures():
 
 def test_one_convolution_gives_the_same_latents():
     vae, new = make(whitening=0.5), sticker_pixels(16, seed=1)
-    layer = as_convolution(vae)
+    layer = fold_to_conv(vae)
     assert layer is not None
     with torch.no_grad():
         expected, latents = vae.encode(new).latent_dist.mode(), layer(new)
@@ -54,8 +54,8 @@ def test_one_convolution_gives_the_same_latents():
 
 
 def test_an_encoder_that_was_trained_is_no_convolution():
-    model = AutoencoderModel(latent_channels=8, block_out_channels=(16, 32, 48), norm_num_groups=8)
-    assert as_convolution(make_autoencoder(model, size_px=32)) is None
+    model = AutoencoderModelConfig(latent_channels=8, block_out_channels=(16, 32, 48), norm_num_groups=8)
+    assert fold_to_conv(make_autoencoder(model, size_px=32)) is None
 
 
 def test_whitening_makes_components_as_strong():

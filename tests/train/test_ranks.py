@@ -7,9 +7,9 @@ import pytest
 import torch
 from accelerate.commands.config import load_config_from_file
 
-from dianjing.train.checkpoints import newest_valid
-from dianjing.train.config import parse_config
-from dianjing.train.running import train
+from dianjing.train.config.run_file import parse_run_config
+from dianjing.train.run import train_model
+from dianjing.train.trainer.checkpoint import find_newest_checkpoint
 from tests.train.conftest import TinyWorld, autoencoder_run, make_trainer
 from tests.train.ranks import RECIPES, ended, start_ranks
 from tests.train.test_loop import files, never
@@ -25,18 +25,18 @@ def assert_close(one, other):
 
 @pytest.mark.parametrize("recipe", ["ddp", "deepspeed"])
 def test_two_processes_equal_one_and_go_on_from_one_as_one_and_as_two(tmp_path, recipe):
-    run = {"accumulation": 2, "batch_size": 8}
+    run = {"gradient_accumulation_steps": 2, "batch_size": 8}
     trainer, batches = make_trainer(autoencoder_run(tmp_path / "one", **run))
-    trainer.train(batches(), wants_stop=never)
+    trainer.train(batches(), should_stop=never)
     trainer, batches = make_trainer(autoencoder_run(tmp_path / "two", **run))
-    trainer.train(batches(), wants_stop=lambda: trainer.step == 2)
+    trainer.train(batches(), should_stop=lambda: trainer.step == 2)
     for last in (4, 5):
         ranks = ended(start_ranks({"folder": str(tmp_path / "two"), "last": last, "run": run}, recipe=recipe))
         assert [code for code, _ in ranks] == [0, 0], ranks
     trainer, batches = make_trainer(autoencoder_run(tmp_path / "two", **run))
-    trainer.load(newest_valid(tmp_path / "two" / "checkpoints")[0])
+    trainer.load(find_newest_checkpoint(tmp_path / "two" / "checkpoints")[0])
     assert trainer.step == 5
-    trainer.train(batches(), wants_stop=never)
+    trainer.train(batches(), should_stop=never)
     assert_close(files(tmp_path / "one"), files(tmp_path / "two"))
 
 
@@ -47,7 +47,7 @@ def test_gradient_that_is_not_finite_on_one_rank_stops_all_before_its_step_and_n
     for code, said in ranks:
         assert code == 1
         assert "Diverged: the gradient of step 4 is not finite (seed 7, picture samples 16 to 19)" in said
-    assert newest_valid(tmp_path / "checkpoints")[0].step == 3
+    assert find_newest_checkpoint(tmp_path / "checkpoints")[0].step == 3
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
 
@@ -74,20 +74,20 @@ def test_sharding_whose_state_cannot_be_saved_is_refused_before_anything_loads(t
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=said):
-        train(autoencoder_run(tmp_path / "run"), TinyWorld(), resume="auto", wants_stop=never)
+        train_model(autoencoder_run(tmp_path / "run"), TinyWorld(), resume="auto", should_stop=never)
     assert not (tmp_path / "run").exists()
 
 
 def test_deepspeed_is_refused_where_it_would_move_weights_that_are_not_used(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     tree = autoencoder_run(tmp_path / "run").model_dump()
-    tree["data"]["buckets"] = [{"kind": "picture"}, {"kind": "clip", "num_frames": 2}]
+    tree["data"]["buckets"] = [{"kind": "image"}, {"kind": "clip", "num_frames": 2}]
     with pytest.raises(ValueError, match="several kinds of sample"):
-        train(parse_config(tree), TinyWorld(), resume="auto", wants_stop=never)
+        train_model(parse_run_config(tree), TinyWorld(), resume="auto", should_stop=never)
 
 
 def test_missing_deepspeed_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setitem(sys.modules, "deepspeed", None)
     with pytest.raises(ValueError, match=r"dianjing\[deepspeed\]"):
-        train(autoencoder_run(tmp_path / "run"), TinyWorld(), resume="auto", wants_stop=never)
+        train_model(autoencoder_run(tmp_path / "run"), TinyWorld(), resume="auto", should_stop=never)

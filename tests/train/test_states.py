@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from dianjing.train.states import moments_of, take_moments
+from dianjing.train.trainer.state_dict import get_optimizer_state, load_optimizer_state
 
 
 class Pair(nn.Module):
@@ -32,10 +32,10 @@ def test_weight_without_a_gradient_yet_begins_after_resuming_as_it_would_have_wi
     resumed = Pair()
     resumed.load_state_dict(model.state_dict())
     again = optimizer_of(resumed)
-    take_moments(resumed, again, moments_of(model, optimizer))
+    load_optimizer_state(resumed, again, get_optimizer_state(model, optimizer))
     for one, its in ((model, optimizer), (resumed, again)):
         advance(one, its, "used", "later")
-    kept, found = moments_of(model, optimizer), moments_of(resumed, again)
+    kept, found = get_optimizer_state(model, optimizer), get_optimizer_state(resumed, again)
     assert kept.keys() == found.keys()
     assert all(torch.equal(kept[name], found[name]) for name in kept)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters(), strict=True))

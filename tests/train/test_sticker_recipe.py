@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 
 from dianjing import ImageToVideoPipeline, TextToImagePipeline, TextToVideoPipeline
-from dianjing.pipelines.lexicon import Lexicon
-from dianjing.train.recipes.sticker import INFERENCE_STEPS, build_bundle, taught_motions
-from dianjing.train.stickers import Stage, World
-from dianjing.train.stickers.captions import motion_vocabulary, names, vocabulary
+from dianjing.pipelines.prompting.vocabulary import Vocabulary
+from dianjing.train.recipes.sticker import INFERENCE_STEPS, build_bundle, measure_motion_vocabulary
+from dianjing.train.stickers import CurriculumStage, StickerWorld
+from dianjing.train.stickers.captions import list_caption_words, list_motion_words, make_concept_vocabulary
 from dianjing.train.stickers.motions import MOTIONS
 
-WORLD = World(size_px=64, stages=[Stage(kinds={"single": 0.5, "pair": 0.5}, snap_px=(16,))])
+WORLD = StickerWorld(size_px=64, stages=[CurriculumStage(scene_weights={"single": 0.5, "pair": 0.5}, grid_px=(16,))])
 
 
 @pytest.fixture(scope="module")
@@ -34,40 +34,41 @@ def test_all_three_pipelines_load_it_with_its_defaults(bundle):
     for cls in (TextToVideoPipeline, ImageToVideoPipeline):
         pipe = cls.from_pretrained(bundle)
         assert (pipe.config.default_num_frames, pipe.config.default_fps) == (9, 8.0)
-        assert {motion.name for motion in pipe.motions.motions} == {motion.name for motion in MOTIONS}
+        assert {motion.name for motion in pipe.motion_vocabulary.motions} == {motion.name for motion in MOTIONS}
     assert not (bundle / "stale.txt").exists()
 
 
 def test_its_lexicon_knows_every_word_of_a_clip(bundle):
-    lexicon = Lexicon.from_file(bundle / "lexicon.json")
+    lexicon = Vocabulary.from_file(bundle / "vocabulary.json")
     for position in range(200):
-        clip = WORLD.clip(0, position, num_frames=2, fps=8)
-        assert lexicon.unknown(clip.text_en) == [], clip.text_en
-        assert lexicon.unknown(clip.text_zh) == [], clip.text_zh
-    assert lexicon.unknown("a cat somersaulting") == ["somersaulting"]
+        clip = WORLD.get_clip(0, position, num_frames=2, fps=8)
+        assert lexicon.find_unknown_words(clip.text_en) == [], clip.text_en
+        assert lexicon.find_unknown_words(clip.text_zh) == [], clip.text_zh
+    assert lexicon.find_unknown_words("a cat somersaulting") == ["somersaulting"]
 
 
 def test_it_names_what_the_world_can_show(bundle):
-    assert TextToImagePipeline.from_pretrained(bundle).names == names()
+    assert TextToImagePipeline.from_pretrained(bundle).concept_vocabulary == make_concept_vocabulary()
 
 
 def test_a_picture_model_is_not_said_to_know_motions(make_hunyuan, tmp_path):
     make_hunyuan(with_size=False).save_pretrained(tmp_path / "export")
     build_bundle(tmp_path / "export", tmp_path / "bundle")
-    words = json.loads((tmp_path / "bundle" / "lexicon.json").read_text())
-    assert set(words["en"]) == set(vocabulary()["en"])
-    assert not set(motion_vocabulary()["en"]) <= set(words["en"])
+    words = json.loads((tmp_path / "bundle" / "vocabulary.json").read_text())
+    assert set(words["en"]) == set(list_caption_words()["en"])
+    assert not set(list_motion_words()["en"]) <= set(words["en"])
     assert not (tmp_path / "bundle" / "motions.json").exists()
 
 
 def test_full_strength_is_what_the_world_shows_at_full_amplitude():
     """Of a motion that keeps its object whole; and half of it at half the amplitude."""
-    motions = taught_motions(size_px=64)
+    motions = measure_motion_vocabulary(size_px=64)
     travel = next(index for index, motion in enumerate(MOTIONS) if motion.name == "left")
     clip = next(
-        clip for clip in (WORLD.click(1, position, num_frames=8, fps=8) for position in range(500))
-        if clip.moves[0] is not None and clip.moves[0].motion == travel
-    )  # fmt: skip
+        clip
+        for clip in (WORLD.get_controlled_clip(1, position, num_frames=8, fps=8) for position in range(500))
+        if clip.object_motions[0] is not None and clip.object_motions[0].motion == travel
+    )
     for amplitude in (0.5, 1.0):
-        moved = replace(clip, moves=(replace(clip.moves[0], amplitude=amplitude), *clip.moves[1:]))
-        assert motions.speed("go left", amplitude) == pytest.approx(moved.strengths[0], rel=0.1)
+        moved = replace(clip, moves=(replace(clip.object_motions[0], amplitude=amplitude), *clip.object_motions[1:]))
+        assert motions.get_speed("go left", amplitude) == pytest.approx(moved.strengths[0], rel=0.1)

@@ -8,14 +8,15 @@ import torch
 from diffusers import AutoencoderKL, HunyuanDiTPipeline
 from safetensors.torch import load_file
 
-from dianjing.train.__main__ import main
-from dianjing.train.autoencoder import AutoencoderTask, edge_distance, kl_per_number, psnr
-from dianjing.train.data import Bucket, Layout, MicroBatches, only_pictures
-from dianjing.train.loop import Outcome
-from dianjing.train.running import train
-from dianjing.train.text_to_image import TextToImageTask
-from dianjing.train.texts import BilingualCaptions
+from dianjing.train.cli import main
+from dianjing.train.data.captions import BilingualCaptionEncoder
+from dianjing.train.data.loader import MicroBatchDataset
+from dianjing.train.data.schedule import BatchShards, Bucket, make_image_schedule
+from dianjing.train.run import train_model
+from dianjing.train.tasks.autoencoder import AutoencoderTask, edge_l1_loss, kl_loss, psnr
+from dianjing.train.tasks.text_to_image import TextToImageTask
 from dianjing.train.tokenizers import make_bert_tokenizer, make_t5_tokenizer
+from dianjing.train.trainer.loop import Outcome
 from tests.train.conftest import CAPTIONS, TinyWorld, autoencoder_run, text_to_image_run
 
 
@@ -26,23 +27,25 @@ def never() -> bool:
 @pytest.fixture
 def vae(tmp_path):
     config = autoencoder_run(tmp_path / "vae", total_steps=2)
-    train(config, TinyWorld(), resume="auto", wants_stop=never)
+    train_model(config, TinyWorld(), resume="auto", should_stop=never)
     return tmp_path / "vae" / "export" / "vae"
 
 
 def batch_of(task_batch: int, captions=None):
-    return MicroBatches(only_pictures(TinyWorld(), layout_of(task_batch), seed=0), seed=0, captions=captions)[0]
+    return MicroBatchDataset(
+        make_image_schedule(TinyWorld(), layout_of(task_batch), seed=0), seed=0, caption_encoder=captions
+    )[0]
 
 
-def layout_of(batch_size: int) -> Layout:
-    return Layout(global_batch=batch_size, accumulation=1, processes=1, rank=0)
+def layout_of(batch_size: int) -> BatchShards:
+    return BatchShards(global_batch_size=batch_size, accumulation_steps=1, num_processes=1, rank=0)
 
 
 def overfit(task, batch, *, steps: int, learning_rate: float) -> tuple[float, float]:
     optimizer = torch.optim.Adam((p for p in task.parameters() if p.requires_grad), learning_rate)
     images = batch["images"]
-    kind = "picture" if images.ndim == 4 else "click" if "asked" in batch else "clip"
-    bucket = Bucket(kind=kind, num_frames=1 if images.ndim == 4 else images.shape[1], layout=layout_of(len(images)))
+    kind = "image" if images.ndim == 4 else "controlled" if "active" in batch else "clip"
+    bucket = Bucket(kind=kind, num_frames=1 if images.ndim == 4 else images.shape[1], shards=layout_of(len(images)))
     noise = task.draw(bucket, torch.Generator().manual_seed(0))
     losses = []
     for _ in range(steps):
@@ -57,7 +60,7 @@ def overfit(task, batch, *, steps: int, learning_rate: float) -> tuple[float, fl
 def test_autoencoder_learns_one_batch_by_heart(tmp_path):
     config = autoencoder_run(tmp_path)
     batch = batch_of(4)
-    task = AutoencoderTask(config.model, config.objective, config.samples, probe=batch["images"])
+    task = AutoencoderTask(config.model, config.objective, config.samples, validation_images=batch["images"])
     first, last = overfit(task, batch, steps=60, learning_rate=1e-2)
     assert last < first / 3
 
@@ -65,7 +68,7 @@ def test_autoencoder_learns_one_batch_by_heart(tmp_path):
 def test_text_to_image_learns_one_batch_by_heart(tmp_path, vae, tokenizers):
     torch.manual_seed(0)
     config = text_to_image_run(tmp_path / "dit", vae=vae, tokenizers=tokenizers)
-    captions = BilingualCaptions(config.model, config.objective)
+    captions = BilingualCaptionEncoder(config.model, config.objective)
     task = TextToImageTask(config.model, config.objective, config.samples, captions, size_px=16)
     first, last = overfit(task, batch_of(4, captions), steps=150, learning_rate=3e-3)
     assert last < first / 2
@@ -73,12 +76,12 @@ def test_text_to_image_learns_one_batch_by_heart(tmp_path, vae, tokenizers):
 
 def test_timesteps_of_clips_are_shifted_to_more_noise(tmp_path, vae, tokenizers):
     config = text_to_image_run(tmp_path / "dit", vae=vae, tokenizers=tokenizers)
-    captions = BilingualCaptions(config.model, config.objective)
-    objective = config.objective.model_copy(update={"clip_shift": 3.0})
+    captions = BilingualCaptionEncoder(config.model, config.objective)
+    objective = config.objective.model_copy(update={"clip_timestep_shift": 3.0})
     task = TextToImageTask(config.model, objective, config.samples, captions, size_px=16)
     drawn = {
-        num_frames: task.draw(
-            Bucket(kind="picture" if num_frames == 1 else "clip", num_frames=num_frames, layout=layout_of(64)),
+        num_frames: task.sample_noise(
+            Bucket(kind="image" if num_frames == 1 else "clip", num_frames=num_frames, shards=layout_of(64)),
             torch.Generator().manual_seed(0),
         )["timestep"]
         for num_frames in (1, 4)
@@ -90,7 +93,7 @@ def test_timesteps_of_clips_are_shifted_to_more_noise(tmp_path, vae, tokenizers)
 
 def test_exported_autoencoder_makes_unit_latents(tmp_path):
     config = autoencoder_run(tmp_path, export_dtype="float32")
-    assert train(config, TinyWorld(), resume="auto", wants_stop=never) is Outcome.FINISHED
+    assert train_model(config, TinyWorld(), resume="auto", should_stop=never) is Outcome.FINISHED
     vae = AutoencoderKL.from_pretrained(tmp_path / "export" / "vae")
     images = batch_of(64)["images"].permute(0, 3, 1, 2) / 127.5 - 1
     with torch.no_grad():
@@ -100,7 +103,7 @@ def test_exported_autoencoder_makes_unit_latents(tmp_path):
 
 def test_run_starts_from_exported_weights(tmp_path, vae, tokenizers):
     first = text_to_image_run(tmp_path / "first", vae=vae, tokenizers=tokenizers, export_dtype="float32")
-    train(first, TinyWorld(), resume="auto", wants_stop=never)
+    train_model(first, TinyWorld(), resume="auto", should_stop=never)
     export = tmp_path / "first" / "export"
     model = first.model.model_copy(update={"tokenizers": None, "start_from": export})
     # a rate this low leaves the weights as they came
@@ -111,7 +114,7 @@ def test_run_starts_from_exported_weights(tmp_path, vae, tokenizers):
             "optimizer": first.optimizer.model_copy(update={"learning_rate": 1e-12}),
         }
     )
-    train(second, TinyWorld(), resume="auto", wants_stop=never)
+    train_model(second, TinyWorld(), resume="auto", should_stop=never)
     for part in ("transformer", "text_encoder", "text_encoder_2"):
         (a,), (b,) = ((tmp_path / run / "export" / part).glob("*.safetensors") for run in ("first", "second"))
         before, after = load_file(a), load_file(b)
@@ -122,29 +125,29 @@ def test_start_from_weights_of_another_shape_is_refused(tmp_path, vae):
     config = autoencoder_run(tmp_path / "other")
     model = config.model.model_copy(update={"start_from": vae, "latent_channels": 3})
     with pytest.raises(ValueError, match="does not fit"):
-        train(config.model_copy(update={"model": model}), TinyWorld(), resume="auto", wants_stop=never)
+        train_model(config.model_copy(update={"model": model}), TinyWorld(), resume="auto", should_stop=never)
 
 
 def test_finished_run_resumes_to_the_same_export(tmp_path):
     config = autoencoder_run(tmp_path)
-    train(config, TinyWorld(), resume="auto", wants_stop=never)
+    train_model(config, TinyWorld(), resume="auto", should_stop=never)
     weights = tmp_path / "export" / "vae" / "diffusion_pytorch_model.safetensors"
     before, lines = weights.read_bytes(), (tmp_path / "metrics.jsonl").read_text()
-    train(config, TinyWorld(), resume="auto", wants_stop=never)
+    train_model(config, TinyWorld(), resume="auto", should_stop=never)
     assert weights.read_bytes() == before
     assert (tmp_path / "metrics.jsonl").read_text() == lines
 
 
 def test_fresh_start_over_checkpoints_is_refused(tmp_path):
     config = autoencoder_run(tmp_path)
-    train(config, TinyWorld(), resume="auto", wants_stop=never)
+    train_model(config, TinyWorld(), resume="auto", should_stop=never)
     with pytest.raises(ValueError, match="--resume auto"):
-        train(config, TinyWorld(), resume="none", wants_stop=never)
+        train_model(config, TinyWorld(), resume="none", should_stop=never)
 
 
 def test_text_to_image_export_draws_in_diffusers(tmp_path, vae, tokenizers):
     config = text_to_image_run(tmp_path / "dit", vae=vae, tokenizers=tokenizers, export_dtype="float32")
-    assert train(config, TinyWorld(), resume="auto", wants_stop=never) is Outcome.FINISHED
+    assert train_model(config, TinyWorld(), resume="auto", should_stop=never) is Outcome.FINISHED
     assert (tmp_path / "dit" / "samples" / "step-00000006.png").exists()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -159,7 +162,10 @@ def test_text_to_image_resumes_bit_for_bit(tmp_path, vae, tokenizers):
     for name, stops in (("whole", []), ("stopped", [False, True])):
         config = text_to_image_run(tmp_path / name, vae=vae, tokenizers=tokenizers, total_steps=4)
         answers = iter([*stops, *[False] * 9])
-        while train(config, TinyWorld(), resume="auto", wants_stop=lambda a=answers: next(a)) is Outcome.INTERRUPTED:
+        while (
+            train_model(config, TinyWorld(), resume="auto", should_stop=lambda a=answers: next(a))
+            is Outcome.INTERRUPTED
+        ):
             pass
         export = tmp_path / name / "export"
         runs[name] = {p.name: p.read_bytes() for p in sorted(export.rglob("*.safetensors"))}
@@ -168,9 +174,9 @@ def test_text_to_image_resumes_bit_for_bit(tmp_path, vae, tokenizers):
 
 def test_caption_language_and_dropout_follow_the_draws(tmp_path, tokenizers):
     config = text_to_image_run(tmp_path, vae=tmp_path, tokenizers=tokenizers)
-    captions = BilingualCaptions(config.model, config.objective)
+    captions = BilingualCaptionEncoder(config.model, config.objective)
     samples = [TinyWorld().picture(0, 0)] * 3
-    batch = captions(samples, np.array([[0.05, 0.0], [0.5, 0.1], [0.5, 0.9]]), kind="picture")
+    batch = captions(samples, np.array([[0.05, 0.0], [0.5, 0.1], [0.5, 0.9]]), kind="image")
     shown = captions.tokenizer.batch_decode(batch["ids"], skip_special_tokens=True)
     assert [text.replace(" ", "") for text in shown] == ["", CAPTIONS[0], "asmallcatonthegrass"]
     assert batch["mask_t5"].sum(dim=1).tolist()[0] == 1  # the end token alone
@@ -198,9 +204,9 @@ def test_names_are_one_token_and_unknown_words_are_spelt():
 
 def test_equal_pictures_have_no_edges_between_them():
     a = torch.rand(2, 3, 16, 16)
-    assert edge_distance(a, a, scales=3) == 0
-    assert edge_distance(a, a + 0.5, scales=3) < 1e-6  # a flat difference is no edge
-    assert edge_distance(a, a.flip(-1), scales=3) > 0.1
+    assert edge_l1_loss(a, a, num_scales=3) == 0
+    assert edge_l1_loss(a, a + 0.5, num_scales=3) < 1e-6  # a flat difference is no edge
+    assert edge_l1_loss(a, a.flip(-1), num_scales=3) > 0.1
 
 
 def test_kl_is_zero_at_the_prior_and_equals_torchs():
@@ -208,7 +214,7 @@ def test_kl_is_zero_at_the_prior_and_equals_torchs():
     prior = torch.distributions.Normal(0.0, 1.0)
     posterior = torch.distributions.Normal(mean, (log_variance / 2).exp())
     expected = torch.distributions.kl_divergence(posterior, prior).mean()
-    torch.testing.assert_close(kl_per_number(mean, log_variance), expected)
+    torch.testing.assert_close(kl_loss(mean, log_variance), expected)
 
 
 def test_psnr_of_one_grey_level_is_that_of_eight_bits():

@@ -5,9 +5,9 @@ import pytest
 from accelerate import Accelerator
 from PIL import Image
 
-from dianjing.train.__main__ import main
-from dianjing.train.plotting import plot_losses, smoothed
-from dianjing.train.watching import Journal, check_trackers
+from dianjing.train.cli import main
+from dianjing.train.trainer.logging import RunLogger, check_trackers
+from dianjing.train.trainer.plots import plot_losses, smooth_median
 from tests.train.conftest import run_tree
 
 
@@ -16,13 +16,13 @@ def lines_of(folder):
 
 
 def test_lines_after_the_resumed_step_and_torn_ones_are_dropped(tmp_path):
-    journal = Journal(tmp_path, Accelerator(cpu=True))
+    journal = RunLogger(tmp_path, Accelerator(cpu=True))
     for step in (1, 2, 3):
-        journal.note(step, {"loss": 1.0 / step})
+        journal.log(step, {"loss": 1.0 / step})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "lo')  # the process died here
-    journal.begin(2, {"run": {"seed": 0}})
-    journal.note(3, {"loss": 0.25})
+    journal.start(2, {"run": {"seed": 0}})
+    journal.log(3, {"loss": 0.25})
     assert [(line["step"], line["loss"]) for line in lines_of(tmp_path)] == [(1, 1.0), (2, 0.5), (3, 0.25)]
 
 
@@ -37,7 +37,7 @@ def test_smoothing_drops_spikes_and_keeps_slopes():
     values = np.linspace(3, 1, 100)
     spiked = values.copy()
     spiked[40] = 100
-    assert np.abs(smoothed(spiked) - values).max() < 0.1
+    assert np.abs(smooth_median(spiked) - values).max() < 0.1
 
 
 def drawn(path):
@@ -49,7 +49,7 @@ def test_plot_shows_losses_and_held_out_ones(tmp_path):
     plot_losses([], tmp_path / "empty.png")
     lines = [{"step": step, "loss": 1 / step} for step in range(1, 50)]
     plot_losses(lines, tmp_path / "losses.png")
-    plot_losses([*lines, {"step": 50, "held_out_zh": 0.9, "held_out_zh_q1": 0.9}], tmp_path / "both.png")
+    plot_losses([*lines, {"step": 50, "validation_mse_zh": 0.9, "validation_mse_zh_q1": 0.9}], tmp_path / "both.png")
     empty, losses, both = (drawn(tmp_path / f"{name}.png") for name in ("empty", "losses", "both"))
     assert empty < losses < both
 
@@ -72,7 +72,11 @@ learning_rate = {tree["optimizer"]["learning_rate"]}
 vae = "nowhere"
 """)
     pictures = []
-    for setting in ("objective.timesteps=uniform", "objective.timesteps=logit_normal", "objective.min_snr_gamma=5"):
+    for setting in (
+        "objective.timestep_sampling=uniform",
+        "objective.timestep_sampling=logit_normal",
+        "objective.min_snr_gamma=5",
+    ):
         assert main(["plot-noise", str(path), "--set", setting]) == 0
         pictures.append(np.asarray(Image.open(capsys.readouterr().out.strip()).convert("L")).astype(int))
     assert np.abs(pictures[1] - pictures[0]).max() > 50

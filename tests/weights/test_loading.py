@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dianjing.weights.folder import WeightsError, read_header
-from dianjing.weights.loading import check_folder
+from dianjing.weights.manifest import WeightsError, read_tensor_shapes
+from dianjing.weights.validate import validate_model
 
 DIT = "transformer/diffusion_pytorch_model.safetensors"
 BERT = "text_encoder/model.safetensors"
@@ -32,15 +32,15 @@ def rewrite_json(path, **changes):
 
 def refused(folder, match):
     with pytest.raises(WeightsError, match=match):
-        check_folder(folder)
+        validate_model(folder)
 
 
 def test_a_sound_folder_passes(folder):
-    check_folder(folder)
+    validate_model(folder)
 
 
 def test_a_header_gives_the_shapes(folder):
-    shapes = read_header(folder / DIT)
+    shapes = read_tensor_shapes(folder / DIT)
     tensors = load_file(folder / DIT)
     assert shapes == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
@@ -87,7 +87,7 @@ def test_either_name_of_tied_weights_is_enough(folder):
         tensors[other] = tensors.pop(name)
 
     rewrite(path, rename)
-    check_folder(folder)
+    validate_model(folder)
 
 
 def test_names_that_older_releases_wrote_are_known(folder):
@@ -98,8 +98,8 @@ def test_names_that_older_releases_wrote_are_known(folder):
             tensors[name.replace("to_q", "query")] = tensors.pop(name)
 
     rewrite(path, age)
-    assert any(".query." in name for name in read_header(path))
-    check_folder(folder)
+    assert any(".query." in name for name in read_tensor_shapes(path))
+    validate_model(folder)
 
 
 class Bomb:
@@ -123,7 +123,7 @@ def test_a_header_as_long_as_a_pickle_magic_is_no_pickle(tmp_path):
     header = json.dumps({"x": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}})
     raw = header.ljust(0x280).encode()
     (tmp_path / "x.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + b"\0")
-    assert read_header(tmp_path / "x.safetensors") == {"x": (1,)}
+    assert read_tensor_shapes(tmp_path / "x.safetensors") == {"x": (1,)}
 
 
 def test_weights_that_exist_only_as_pickle_are_refused(folder):
@@ -212,7 +212,7 @@ def test_shards_are_read_together_and_a_missing_one_is_named(folder):
     (folder / DIT).unlink()
     index = folder / "transformer/diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": weight_map}))
-    check_folder(folder)
+    validate_model(folder)
     (folder / "transformer/b.safetensors").unlink()
     refused(folder, r"b\.safetensors is missing")
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dianjing.train.stickers.objects import COLOURS, things
+from dianjing.train.stickers.sprite_classes import COLOURS, load_sprite_classes
 
 SPRITE_PX = 96
-COLUMNS = 20
+ATLAS_COLUMNS = 20
 STRIKE_PX = 109  # the only size of the font's embedded bitmaps
 
 
@@ -35,28 +35,25 @@ def render_emoji(emoji: str, *, font: ImageFont.FreeTypeFont) -> Image.Image:
     return square.resize((SPRITE_PX, SPRITE_PX), Image.Resampling.LANCZOS)
 
 
-def build(font_path: Path, out: Path) -> None:
+def build_atlas(font_path: Path, output_path: Path) -> None:
     """Render every object of `objects.txt` into one lossless picture, COLUMNS sprites a row."""
     font = ImageFont.truetype(str(font_path), STRIKE_PX)
-    rows = -(-len(things()) // COLUMNS)
-    sheet = Image.new("RGBA", (COLUMNS * SPRITE_PX, rows * SPRITE_PX))
-    for thing in things():
-        row, column = divmod(thing.id, COLUMNS)
+    rows = -(-len(load_sprite_classes()) // ATLAS_COLUMNS)
+    sheet = Image.new("RGBA", (ATLAS_COLUMNS * SPRITE_PX, rows * SPRITE_PX))
+    for thing in load_sprite_classes():
+        row, column = divmod(thing.id, ATLAS_COLUMNS)
         sheet.paste(render_emoji(thing.emoji, font=font), (column * SPRITE_PX, row * SPRITE_PX))
-    sheet.save(out, lossless=True, method=6)
+    sheet.save(output_path, lossless=True, method=6)
 
 
 @cache
-def _sheet() -> np.ndarray:
+def _load_atlas() -> np.ndarray:
     """All sprites, straight alpha: uint8 (objects, SPRITE_PX, SPRITE_PX, 4)."""
-    with (
-        as_file(files(__package__).joinpath("atlas.webp")) as path,
-        Image.open(path, formats=("WEBP",)) as picture,
-    ):
+    with as_file(files(__package__).joinpath("atlas.webp")) as path, Image.open(path, formats=("WEBP",)) as picture:
         pixels = np.asarray(picture.convert("RGBA"))
     rows = pixels.shape[0] // SPRITE_PX
-    tiles = pixels.reshape(rows, SPRITE_PX, COLUMNS, SPRITE_PX, 4).swapaxes(1, 2)
-    return tiles.reshape(-1, SPRITE_PX, SPRITE_PX, 4)[: len(things())]
+    tiles = pixels.reshape(rows, SPRITE_PX, ATLAS_COLUMNS, SPRITE_PX, 4).swapaxes(1, 2)
+    return tiles.reshape(-1, SPRITE_PX, SPRITE_PX, 4)[: len(load_sprite_classes())]
 
 
 def tint(rgba: np.ndarray, rgb: tuple[int, int, int]) -> np.ndarray:
@@ -78,12 +75,12 @@ def tint(rgba: np.ndarray, rgb: tuple[int, int, int]) -> np.ndarray:
 
 
 @cache
-def sprite(thing: int, *, size_px: int, colour: int | None = None) -> np.ndarray:
+def get_sprite(class_id: int, *, size_px: int, colour: int | None = None) -> np.ndarray:
     """The sprite of object `thing`, `size_px` wide and high, in COLOURS[colour] or in its own colours.
 
     Returns read-only uint8 (S, S, 4) with premultiplied alpha.
     """
-    rgba = _sheet()[thing]
+    rgba = _load_atlas()[class_id]
     if colour is not None:
         rgba = tint(rgba, COLOURS[colour].rgb)
     # "RGBa" is Pillow's premultiplied mode: resizing in it leaves no dark seam around the outline
@@ -95,11 +92,11 @@ def sprite(thing: int, *, size_px: int, colour: int | None = None) -> np.ndarray
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser(description=build.__doc__)
+    parser = argparse.ArgumentParser(description=build_atlas.__doc__)
     parser.add_argument("--font", type=Path, required=True, help="path of NotoColorEmoji.ttf")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("atlas.webp"))
     settings = parser.parse_args()
-    build(settings.font, settings.out)
+    build_atlas(settings.font, settings.out)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ def make_client(make_worker):
     """A client over a studio; headers as every request sends them."""
     from fastapi.testclient import TestClient
 
+    from dianjing.demo.api.auth import AccessControl
     from dianjing.demo.app import make_app
-    from dianjing.demo.http.access import Access
 
     def make(studio, *, headers=None, access=None, keys=(), auth=None, **limits):
         worker = make_worker(studio, **limits)
-        app = make_app(worker, access=access or Access(keys=keys, auth=auth))
+        app = make_app(worker, access=access or AccessControl(keys=keys, auth=auth))
         client = TestClient(app, raise_server_exceptions=False, headers=headers)
         client.worker = worker
         return client

@@ -11,8 +11,9 @@ import openai
 import pytest
 from PIL import Image
 
-from dianjing.demo.requests import PictureRequest
-from dianjing.pipelines.media import XMP_KEY, read_settings
+from dianjing.demo.requests import TextToImageRequest
+from dianjing.pipelines.media.aigc_label import XMP_KEY
+from dianjing.pipelines.media.image import read_image_metadata
 
 CLICK = {"motion": "jump", "strength": 0.7, "points": [{"x": 16, "y": 16}, {"x": 2, "y": 2, "positive": False}]}
 
@@ -39,7 +40,7 @@ def test_pictures_come_in_base64_with_their_settings_and_label(client, tmp_path)
     for picture in data:
         content = base64.b64decode(picture["b64_json"])
         (tmp_path / "picture.png").write_bytes(content)
-        record = read_settings(tmp_path / "picture.png")
+        record = read_image_metadata(tmp_path / "picture.png")
         assert (record.prompt, record.seed) == ("cat", picture["seed"])
         with Image.open(io.BytesIO(content)) as image:
             assert image.size == (32, 32)
@@ -160,10 +161,10 @@ def test_the_pages_user_may_use_the_api_too(make_client, counting):
 def test_a_full_queue_is_a_429_that_says_its_length(make_client, counting):
     client = make_client(counting, max_queue=1)
     counting.gate.clear()
-    first = client.worker.submit(PictureRequest(prompt="first"), "ann")
+    first = client.worker.submit(TextToImageRequest(prompt="first"), "ann")
     while first.state == "queued":
         time.sleep(0.005)
-    client.worker.submit(PictureRequest(prompt="second"), "ann")
+    client.worker.submit(TextToImageRequest(prompt="second"), "ann")
     answer = client.post("/v1/images/generations", json={"prompt": "cat"}, headers={"Accept-Language": "zh-CN"})
     assert answer.status_code == 429
     assert answer.headers["Retry-After"]
@@ -221,7 +222,7 @@ def test_the_examples_of_the_docs_work(client):
     schemas = client.get("/openapi.json").json()
     [example] = schemas["components"]["schemas"]["ImageBody"]["examples"]
     assert client.post("/v1/images/generations", json=example).status_code == 200
-    for film in schemas["components"]["schemas"]["VideoBody"]["examples"]:
+    for film in schemas["components"]["schemas"]["VideoSchema"]["examples"]:
         answer = client.post("/v1/videos", json=film)
         assert answer.status_code == 200, answer.text
         assert finished(client, answer.json())["status"] == "completed"

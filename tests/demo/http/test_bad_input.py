@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dianjing.demo.limits import Limits
+from dianjing.demo.limits import ServerLimits
 
 CLICK = {"motion": "jump", "points": [{"x": 16, "y": 16}]}
 HAN = re.compile("[\u4e00-\u9fff]")
@@ -68,9 +68,9 @@ def shared(tiny_studio):
     from fastapi.testclient import TestClient
 
     from dianjing.demo.app import make_app
-    from dianjing.demo.worker import Worker
+    from dianjing.demo.queue import JobQueue
 
-    worker = Worker(tiny_studio, Limits(max_body_bytes=3_000_000, max_upload_bytes=1_000_000))
+    worker = JobQueue(tiny_studio, ServerLimits(max_body_bytes=3_000_000, max_upload_bytes=1_000_000))
     yield TestClient(make_app(worker), raise_server_exceptions=False)
     worker.close()
 
@@ -102,7 +102,7 @@ IMAGES = {
     "another model": ({"model": "dall-e-3"}, "model is 'dall-e-3'; this server has film"),
     "a url answer": ({"response_format": "url"}, "response_format is 'url'; give 'b64_json'"),
     "too much": ({"size": "8192x8192", "num_inference_steps": 1000}, "at most 100,000,000 are drawn at once"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", IMAGES)
@@ -174,7 +174,8 @@ FILMS = {
     "negative clicks": ({"regions": [{**CLICK, "points": [{"x": 1, "y": 1, "positive": False}]}]}, "all clicks are"),
     "a place in text": ({"regions": [{**CLICK, "points": [{"x": "1", "y": 1}]}]}, "regions.0.points.0.x is '1'"),
     "an unknown field of a click": (
-        {"regions": [{**CLICK, "points": [{"x": 1, "y": 1, "z": 1}]}]}, "no field regions.0.points.0.z"
+        {"regions": [{**CLICK, "points": [{"x": 1, "y": 1, "z": 1}]}]},
+        "no field regions.0.points.0.z",
     ),
     "no motion": ({"regions": [{**CLICK, "motion": ""}]}, "motion is empty"),
     "too strong": ({"regions": [{**CLICK, "strength": 1.5}]}, "strength is 1.5; give a number from 0 to 1"),
@@ -188,11 +189,11 @@ FILMS = {
     "odd seconds": ({"seconds": "soon"}, "seconds is 'soon'; give a number"),
     "fps 0": ({"fps": 0}, "fps is 0"),
     "a long film": ({"num_frames": 4000, "num_inference_steps": 100}, "at most 100,000,000 are drawn at once"),
-    "a wrong mode": ({"long_film": "both"}, "long_film is 'both'"),
+    "a wrong mode": ({"long_video": "both"}, "long_film is 'both'"),
     "a file URL": ({"image": "file:///etc/passwd"}, "image is no base64"),
     "a metadata service": ({"image": "http://169.254.169.254/latest/meta-data/"}, "image is no base64"),
     "a path": ({"image": "/etc/passwd"}, "image is no base64|cannot be read"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", FILMS)
@@ -221,7 +222,7 @@ UPLOADS = {
     "a GIF": (as_bytes(white, "GIF"), "PNG, JPEG, WEBP"),
     "EPS": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n", "PNG, JPEG, WEBP"),
     "nothing": (b"", "cannot be read"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", UPLOADS)

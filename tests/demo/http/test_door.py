@@ -2,7 +2,7 @@
 
 import pytest
 
-from dianjing.demo.http.access import Access
+from dianjing.demo.api.auth import AccessControl
 
 ASK = {"prompt": "cat"}
 PICTURES = "/v1/images/generations"
@@ -13,7 +13,7 @@ FRIEND = "https://draw.example.com"
 @pytest.fixture
 def local(make_client, counting):
     """A server that only this machine reaches."""
-    client = make_client(counting, access=Access(hosts=KNOWN, origins=(FRIEND,)))
+    client = make_client(counting, access=AccessControl(hosts=KNOWN, origins=(FRIEND,)))
     client.headers["host"] = "127.0.0.1:7860"
     return client
 

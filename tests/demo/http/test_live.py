@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 
-from dianjing.demo.app import listen, make_app
+from dianjing.demo.app import bind_socket, make_app
 
 ASK = {"prompt": "cat", "num_inference_steps": 1000}
 
@@ -39,7 +39,7 @@ def live(make_worker, counting):
     import uvicorn
 
     worker = make_worker()
-    taken = listen("127.0.0.1", 0)
+    taken = bind_socket("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(make_app(worker), log_level="error"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]})
     thread.start()
@@ -77,12 +77,12 @@ def test_a_client_that_dies_in_the_queue_leaves_it(live, counting):
 
 
 def test_an_address_that_is_taken_is_refused_by_name():
-    with listen("127.0.0.1", 0) as taken:
+    with bind_socket("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=f"127.0.0.1 port {port} cannot be listened on"):
-            listen("127.0.0.1", port)
+            bind_socket("127.0.0.1", port)
     with pytest.raises(ValueError, match="port 70000"):
-        listen("127.0.0.1", 70_000)
+        bind_socket("127.0.0.1", 70_000)
 
 
 SERVER = """
@@ -90,7 +90,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from conftest import CountingStudio
 from dianjing.demo.app import listen, make_app, serve
-from dianjing.demo.worker import Worker
+from dianjing.demo.queue import Worker
 studio = CountingStudio(step_s=0.05)
 worker = Worker(studio)
 taken = listen("127.0.0.1", 0)

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import not_a_server_error
 
-from dianjing.demo.http.access import Access
-from dianjing.demo.http.api import make_api
-from dianjing.demo.limits import Limits
-from dianjing.demo.worker import Worker
+from dianjing.demo.api.app import make_api
+from dianjing.demo.api.auth import AccessControl
+from dianjing.demo.limits import ServerLimits
+from dianjing.demo.queue import JobQueue
 
 MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
 
@@ -19,8 +19,10 @@ MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGAT
 @pytest.fixture(scope="module")
 def schema(tiny_studio):
     # a small budget: what is drawn is drawn quickly
-    worker = Worker(tiny_studio, Limits(max_cost=64 * 64 * 8, max_queue=1000, max_queue_per_owner=1000))
-    yield schemathesis.openapi.from_asgi("/openapi.json", make_api(worker, Access()))
+    worker = JobQueue(
+        tiny_studio, ServerLimits(max_cost=64 * 64 * 8, max_queue_length=1000, max_queue_length_per_owner=1000)
+    )
+    yield schemathesis.openapi.from_asgi("/openapi.json", make_api(worker, AccessControl()))
     assert worker.is_alive
     worker.close()
 
@@ -32,9 +34,13 @@ def test_no_request_breaks_the_server(schema, mode):
         operation = found.ok()
 
         @settings(
-            max_examples=20, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate],
+            max_examples=20,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[Phase.explicit, Phase.generate],
             suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
+        )
         @given(case=operation.as_strategy(generation_mode=mode))
         def send(case):
             answer = case.call()

@@ -10,9 +10,15 @@ import pytest
 
 # Debian's Chromium asks the network for things of its own unless it is told not to
 FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 PATIENCE_MS = 120_000  # the machine may be busy with other things
 
 
@@ -22,15 +28,15 @@ def serving(model, *, mcp=False):
     import uvicorn
 
     from dianjing.demo.app import make_app
-    from dianjing.demo.studio import Studio
-    from dianjing.demo.worker import Worker
+    from dianjing.demo.engine import InferenceEngine
+    from dianjing.demo.queue import JobQueue
 
-    studio = Studio.open(str(model))
-    worker = Worker(studio)
+    studio = InferenceEngine.from_pretrained(str(model))
+    worker = JobQueue(studio)
     taken = socket.socket()
     taken.bind(("127.0.0.1", 0))
     address = f"http://127.0.0.1:{taken.getsockname()[1]}/"
-    app = make_app(worker, studio, mcp=address if mcp else None)
+    app = make_app(worker, studio, mcp_url=address if mcp else None)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
     thread.start()
@@ -99,7 +105,7 @@ def open_page(chromium, tmp_path):
         page.on("request", lambda request: page.requested.append(request.url))
         page.on("pageerror", lambda error: page.faults.append(str(error)))
         page.goto(address)
-        page.wait_for_selector("#draw-button")
+        page.wait_for_selector("#image-button")
         return page
 
     yield open_page

@@ -39,7 +39,7 @@ def call(ask):
 
 @pytest.fixture(scope="module")
 def drawn(call):
-    return call("draw", prompt="a cat on the grass", num_inference_steps=6, seed=5)
+    return call("image", prompt="a cat on the grass", num_inference_steps=6, seed=5)
 
 
 def picture(content):
@@ -48,11 +48,11 @@ def picture(content):
 
 def test_an_agent_finds_each_tabs_tool_and_reads_what_every_argument_means(ask):
     tools = {tool.name: tool for tool in ask(lambda session: session.list_tools()).tools}
-    assert set(tools) == {"draw", "mask", "animate", "film", "talk"}
+    assert set(tools) == {"image", "mask", "animate", "video", "chat"}
     for tool in tools.values():
         assert tool.description
         assert all(argument["description"] for argument in tool.inputSchema["properties"].values())
-    assert tools["draw"].inputSchema["required"] == ["prompt"]
+    assert tools["image"].inputSchema["required"] == ["prompt"]
     a_point = {"type": "array", "items": {"type": "number"}}
     assert tools["mask"].inputSchema["properties"]["points"]["items"] == a_point
     region = tools["animate"].inputSchema["properties"]["regions"]["items"]["properties"]
@@ -70,7 +70,7 @@ def test_an_agent_draws_and_gets_the_picture_with_its_settings_and_label(drawn):
 
 
 def test_an_agent_gets_every_picture_it_asked_for(call):
-    contents = call("draw", prompt="a cat", num_inference_steps=1, num_images=2).content
+    contents = call("image", prompt="a cat", num_inference_steps=1, num_images=2).content
     assert [content.type for content in contents] == ["image", "text", "image", "text"]
 
 
@@ -92,13 +92,13 @@ def test_an_agent_animates_and_sees_it_move(call, drawn):
 
 
 def test_an_agent_talks_by_giving_the_conversation_back(call):
-    told = json.loads(call("talk", text="a cat").content[-1].text)
-    image, _, said = call("talk", text="on the beach", conversation=told["conversation"]).content
+    told = json.loads(call("chat", text="a cat").content[-1].text)
+    image, _, said = call("chat", text="on the beach", conversation=told["conversation"]).content
     assert image.type == "image"
     assert "beach" in json.loads(said.text)["prompt"]
 
 
 def test_an_agent_is_told_what_was_wrong_in_its_language(call):
-    answer = call("draw", headers={"Accept-Language": "zh-CN"}, prompt="a cat", num_inference_steps=0)
+    answer = call("image", headers={"Accept-Language": "zh-CN"}, prompt="a cat", num_inference_steps=0)
     assert answer.isError
     assert "请给出 1 到 1000 的整数" in answer.content[0].text

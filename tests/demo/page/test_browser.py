@@ -14,9 +14,8 @@ from PIL import Image
 from playwright.sync_api import TimeoutError
 
 from dianjing.demo.jobs import Job, Progress
-from dianjing.pipelines.film_media import read_film_settings
-from dianjing.pipelines.film_reading import read_film
-from dianjing.pipelines.media import read_settings
+from dianjing.pipelines.media.image import read_image_metadata
+from dianjing.pipelines.media.video import read_video, read_video_metadata
 from dianjing.train.recipes.sticker import NUM_FRAMES
 from tests.demo.page.conftest import PATIENCE_MS
 
@@ -31,9 +30,9 @@ SAID = {
         "done": "好了",
         "back": "设置找回来了",
         "motions": ("跳", "摇摆"),
-        "talk": ("画一只小猫", "背景换成沙滩", "右上角加一个红色的气球", "把它变小", "撤销"),
+        "chat": ("画一只小猫", "背景换成沙滩", "右上角加一个红色的气球", "把它变小", "撤销"),
         "scene": "沙滩",
-        "film": "一只小狗在向右走",
+        "video": "一只小狗在向右走",
         "window": "第 {} 段，共 2 段",
         "need": "请在图上点一下",
     },
@@ -45,9 +44,9 @@ SAID = {
         "done": "Done",
         "back": "settings are back",
         "motions": ("jump", "sway"),
-        "talk": ("draw a cat", "on the beach", "add a red balloon at the top right", "make it smaller", "undo"),
+        "chat": ("draw a cat", "on the beach", "add a red balloon at the top right", "make it smaller", "undo"),
         "scene": "beach",
-        "film": "a cat jumping on the grass",
+        "video": "a cat jumping on the grass",
         "window": "window {} of 2",
         "need": "has no click",
     },
@@ -66,7 +65,7 @@ def status(page, tab, pattern):
 @contextmanager
 def held(at, *, at_most_s=PATIENCE_MS / 1000):
     """Runs wait while `at` holds of what they tell, or until they are stopped: the visitor sees it on any machine."""
-    own, is_over = Job.tell, threading.Event()
+    own, is_over = Job.publish, threading.Event()
 
     def tell(job, event):
         own(job, event)
@@ -85,17 +84,17 @@ def held(at, *, at_most_s=PATIENCE_MS / 1000):
 
 def draw(page, said):
     """Previews, a stop that keeps the last, then a whole picture."""
-    page.fill("#draw-prompt textarea", said["prompt"])
+    page.fill("#image-prompt textarea", said["prompt"])
     with held(lambda progress: progress.preview):
-        page.click("#draw-button")
-        status(page, "draw", said["step"])
-        page.wait_for_selector("#draw-stage img")
-        page.click("#draw-cancel")
-        status(page, "draw", said["stopped"])
-    page.wait_for_selector("#draw-gallery .thumbnail-item img")
-    page.wait_for_selector("#draw-stage img")
-    page.click("#draw-button")
-    status(page, "draw", said["done"])
+        page.click("#image-button")
+        status(page, "image", said["step"])
+        page.wait_for_selector("#image-stage img")
+        page.click("#image-cancel")
+        status(page, "image", said["stopped"])
+    page.wait_for_selector("#image-gallery .thumbnail-item img")
+    page.wait_for_selector("#image-stage img")
+    page.click("#image-button")
+    status(page, "image", said["done"])
     page.wait_for_function("document.querySelectorAll('#draw-gallery .thumbnail-item img').length == 2")
 
 
@@ -122,7 +121,7 @@ def play(page, tab):
 
 def animate(page, said, save_download):
     """The picture of Draw, two regions, a film, and its files."""
-    page.click("#draw-to-animate")
+    page.click("#image-to-animate")
     page.wait_for_selector("#animate-picture img")
     page.click("#animate-button")
     status(page, "animate", said["need"])
@@ -140,7 +139,7 @@ def animate(page, said, save_download):
     page.click("#animate-button")
     play(page, "animate")
     video = save_download(page, "#animate-download-video")
-    record, label = read_film_settings(video)
+    record, label = read_video_metadata(video)
     assert [region["motion"] for region in record.settings["regions"]] == list(said["motions"])
     assert label["Label"] == "1"
     sticker = save_download(page, "#animate-download-webp")
@@ -150,57 +149,57 @@ def animate(page, said, save_download):
 def film(page, said, save_download):
     """Words, a picture and the window that goes on from it, each with its progress; then the film and its file."""
     page.get_by_role("tab").nth(2).click()
-    page.fill("#film-prompt textarea", said["film"])
+    page.fill("#video-prompt textarea", said["video"])
     seen = set()
     with held(lambda progress: progress.window not in seen):
-        page.click("#film-button")
+        page.click("#video-button")
         for window in (1, 2):
-            status(page, "film", said["window"].format(window))
+            status(page, "video", said["window"].format(window))
             if window == 2:
-                page.wait_for_selector("#film-stage img")
+                page.wait_for_selector("#video-stage img")
             seen.add(window)
-    play(page, "film")
-    video = save_download(page, "#film-download-video")
-    record, label = read_film_settings(video)
-    assert record.prompt == said["film"]
+    play(page, "video")
+    video = save_download(page, "#video-download-video")
+    record, label = read_video_metadata(video)
+    assert record.prompt == said["video"]
     assert label["Label"] == "1"
-    assert len(read_film(video).frames) == NUM_FRAMES
+    assert len(read_video(video).frames) == NUM_FRAMES
 
 
 def bring_settings_back(page, said, save_download):
     page.get_by_role("tab").nth(0).click()
-    file = save_download(page, "#draw-download")
-    record = read_settings(file)
+    file = save_download(page, "#image-download")
+    record = read_image_metadata(file)
     assert record.prompt == said["prompt"]
-    page.fill("#draw-prompt textarea", "")
-    page.set_input_files("#draw-drop input[type=file]", file)
-    status(page, "draw", said["back"])
-    assert page.input_value("#draw-prompt textarea") == said["prompt"]
+    page.fill("#image-prompt textarea", "")
+    page.set_input_files("#image-drop input[type=file]", file)
+    status(page, "image", said["back"])
+    assert page.input_value("#image-prompt textarea") == said["prompt"]
     assert page.locator("#draw-seed textarea, #draw-seed input").first.input_value() == str(record.seed)
 
 
 def talk(page, said):
     """Previews of a turn that is stopped; then five turns, the last of which takes one back."""
     page.get_by_role("tab").nth(3).click()
-    page.fill("#talk-said textarea", said["talk"][0])
+    page.fill("#chat-message textarea", said["chat"][0])
     with held(lambda progress: progress.preview):
-        page.click("#talk-button")
-        page.wait_for_selector("#talk-stage img")
-        page.click("#talk-cancel")
-        status(page, "talk", said["stopped"])
+        page.click("#chat-button")
+        page.wait_for_selector("#chat-stage img")
+        page.click("#chat-cancel")
+        status(page, "chat", said["stopped"])
     words = f"document.querySelector('#talk-said textarea').value === {json.dumps(said['talk'][0])}"
     page.wait_for_function(words)  # they come back a moment after what the status says
-    page.wait_for_selector("#talk-stage img")
-    assert page.locator("#talk-chat .bot.message").count() == 0
-    for count, words in enumerate(said["talk"][:4], start=1):
-        page.fill("#talk-said textarea", words)
-        page.click("#talk-button")
+    page.wait_for_selector("#chat-stage img")
+    assert page.locator("#chat-history .bot.message").count() == 0
+    for count, words in enumerate(said["chat"][:4], start=1):
+        page.fill("#chat-message textarea", words)
+        page.click("#chat-button")
         page.wait_for_function(f"document.querySelectorAll('#talk-chat .bot.message').length == {count}")
-    assert said["scene"] in page.inner_text("#talk-chat")
-    page.fill("#talk-said textarea", said["talk"][4])
-    page.click("#talk-button")
+    assert said["scene"] in page.inner_text("#chat-history")
+    page.fill("#chat-message textarea", said["chat"][4])
+    page.click("#chat-button")
     page.wait_for_function("document.querySelectorAll('#talk-chat .bot.message').length == 3")
-    page.wait_for_selector("#talk-stage img")
+    page.wait_for_selector("#chat-stage img")
 
 
 @pytest.mark.parametrize("locale", SAID)
@@ -239,6 +238,6 @@ def test_nothing_is_cut_off_at_the_width_of_a_desk_and_of_a_phone(width, address
 
 def test_a_model_of_still_pictures_says_so_in_the_tabs_for_films(picture_address, open_page):
     page = open_page(picture_address, locale="zh-CN")
-    for number, name in ((1, "animate"), (2, "film")):
+    for number, name in ((1, "animate"), (2, "video")):
         page.get_by_role("tab").nth(number).click()
         assert "只会画静止的图" in page.inner_text(f"#{name}-note")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dianjing.pipelines.film_media import read_film_settings
-from dianjing.pipelines.media import read_settings
+from dianjing.pipelines.media.image import read_image_metadata
+from dianjing.pipelines.media.video import read_video_metadata
 
 pytestmark = pytest.mark.timeout(900)  # the machine may be busy
 
@@ -24,7 +24,7 @@ def client(address):
 @pytest.fixture(scope="module")
 def drawn(client):
     """The file of a small picture."""
-    files = client.predict("a cat on the grass", num_inference_steps=6, seed=5, api_name="/draw")
+    files = client.predict("a cat on the grass", num_inference_steps=6, seed=5, api_name="/image")
     return Path(path_of(files[0]))
 
 
@@ -37,7 +37,7 @@ def in_base64(path):
 
 
 def test_a_program_draws_and_gets_a_file_with_its_settings(drawn):
-    record = read_settings(drawn)
+    record = read_image_metadata(drawn)
     assert (record.prompt, record.seed, record.settings["num_inference_steps"]) == ("a cat on the grass", 5, 6)
 
 
@@ -56,18 +56,18 @@ def test_a_program_animates_regions_and_gets_all_formats(client, drawn):
     )
     paths = [Path(path_of(file)) for file in files]
     assert [path.suffix for path in paths] == [".mp4", ".webp", ".gif"]
-    record, _ = read_film_settings(paths[0])
+    record, _ = read_video_metadata(paths[0])
     assert [region["motion"] for region in record.settings["regions"]] == ["jump", "sway"]
 
 
 def test_a_program_films_a_prompt(client):
-    files = client.predict("a cat", seconds=0.25, num_inference_steps=2, guidance_scale=1, api_name="/film")
+    files = client.predict("a cat", seconds=0.25, num_inference_steps=2, guidance_scale=1, api_name="/video")
     assert len(files) == 3
 
 
 def test_a_program_talks_by_giving_the_conversation_back(client):
-    first = client.predict("a cat", api_name="/talk")
-    second = client.predict("on the beach", conversation=first["conversation"], api_name="/talk")
+    first = client.predict("a cat", api_name="/chat")
+    second = client.predict("on the beach", conversation=first["conversation"], api_name="/chat")
     assert "beach" in second["prompt"]
     assert "cat" in second["prompt"]
     assert len(json.loads(second["conversation"])["turns"]) == 2
@@ -91,4 +91,4 @@ def test_a_program_is_told_what_was_wrong_in_its_language(address):
 
     client = Client(address, verbose=False, headers={"Accept-Language": "zh-CN"})
     with pytest.raises(AppError, match="请给出 1 到 1000 的整数"):
-        client.predict("a cat", num_inference_steps=0, api_name="/draw")
+        client.predict("a cat", num_inference_steps=0, api_name="/image")

@@ -5,13 +5,11 @@ import string
 
 import pytest
 
-from dianjing.demo.texts.interface import TEXTS
-from dianjing.demo.texts.labels import told
-from dianjing.demo.texts.messages import MESSAGES
-from dianjing.pipelines import request
-from dianjing.pipelines.lengths import check_fps, check_num_frames
-from dianjing.pipelines.regions import Region, check_mask
-from dianjing.pipelines.segmenting import Point, check_points
+from dianjing.demo.i18n.catalog import MESSAGES, TEXTS
+from dianjing.demo.i18n.translation import translate_with_labels
+from dianjing.pipelines import validation
+from dianjing.pipelines.segmentation.base import Point, Region, check_mask, check_points
+from dianjing.pipelines.validation import check_fps, check_num_frames
 
 HAN = re.compile("[一-鿿]")
 
@@ -31,20 +29,20 @@ def test_every_text_is_there_in_both_languages(name):
 
 POINT = Point(x=1, y=1)
 FAULTS = {
-    "a whole number": lambda: request.check_steps("20"),
-    "too many steps": lambda: request.check_steps(10**9),
-    "an empty prompt": lambda: request.check_prompt(" "),
-    "no text": lambda: request.check_prompt(3),
-    "a long prompt": lambda: request.check_prompt("a" * 10**6),
-    "a surrogate": lambda: request.check_prompt("a\ud800"),
-    "a NUL": lambda: request.check_prompt("a\0"),
-    "an odd size": lambda: request.check_side(100, "width"),
-    "a tiny size": lambda: request.check_side(3, "height"),
-    "endless guidance": lambda: request.check_guidance(float("inf")),
-    "no room for seeds": lambda: request.ImageRequest(prompt="a", seed=2**64 - 1, num_images_per_prompt=2),
+    "a whole number": lambda: validation.check_num_inference_steps("20"),
+    "too many steps": lambda: validation.check_num_inference_steps(10**9),
+    "an empty prompt": lambda: validation.check_prompt(" "),
+    "no text": lambda: validation.check_prompt(3),
+    "a long prompt": lambda: validation.check_prompt("a" * 10**6),
+    "a surrogate": lambda: validation.check_prompt("a\ud800"),
+    "a NUL": lambda: validation.check_prompt("a\0"),
+    "an odd size": lambda: validation.check_side_px(100, "width"),
+    "a tiny size": lambda: validation.check_side_px(3, "height"),
+    "endless guidance": lambda: validation.check_guidance_scale(float("inf")),
+    "no room for seeds": lambda: validation.ImageRequest(prompt="a", seed=2**64 - 1, num_images_per_prompt=2),
     "no speed": lambda: check_fps(0),
-    "no length": lambda: check_num_frames(None, -1, 8.0, bytes_a_frame=1),
-    "too long": lambda: check_num_frames(10**15, None, 8.0, bytes_a_frame=1),
+    "no length": lambda: check_num_frames(None, -1, 8.0, bytes_per_frame=1),
+    "too long": lambda: check_num_frames(10**15, None, 8.0, bytes_per_frame=1),
     "no clicks": lambda: check_points([], width=8, height=8),
     "many clicks": lambda: check_points([POINT] * 10**5, width=8, height=8),
     "a click nowhere": lambda: check_points([Point(x=float("nan"), y=1)], width=8, height=8),
@@ -62,7 +60,7 @@ def test_an_error_is_told_in_the_readers_language_and_by_the_labels_of_the_page(
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the message is what is looked at)
         FAULTS[fault]()
     message = str(caught.value)
-    chinese, english = told(message, "zh"), told(message, "en")
+    chinese, english = translate_with_labels(message, "zh"), translate_with_labels(message, "en")
     assert HAN.search(chinese)
     assert not chinese.startswith("请求有误")
     assert not HAN.search(english)
@@ -72,9 +70,13 @@ def test_an_error_is_told_in_the_readers_language_and_by_the_labels_of_the_page(
 
 
 def test_a_setting_is_named_as_the_page_names_it():
-    assert told("num_inference_steps is 0; give a whole number from 1 to 1000", "en").startswith("“Steps” is 0;")
-    assert told("num_inference_steps is 0; give a whole number from 1 to 1000", "zh").startswith("“步数”")
+    assert translate_with_labels("num_inference_steps is 0; give a whole number from 1 to 1000", "en").startswith(
+        "“Steps” is 0;"
+    )
+    assert translate_with_labels("num_inference_steps is 0; give a whole number from 1 to 1000", "zh").startswith(
+        "“步数”"
+    )
 
 
 def test_an_unforeseen_error_is_still_told():
-    assert told("the disk is full", "zh") == "请求有误：the disk is full"
+    assert translate_with_labels("the disk is full", "zh") == "请求有误：the disk is full"

@@ -4,25 +4,25 @@ import json
 
 import pytest
 
-from dianjing.pipelines.conversation.chat_model import ChatModel, load_chat, read_answer
 from dianjing.pipelines.conversation.edits import (
-    Add,
-    Draw,
-    Move,
-    Recolour,
-    Redraw,
-    Remove,
-    Replace,
-    Resize,
+    AddObject,
+    MoveObject,
+    NewScene,
+    ObjectSpec,
+    RecolourObject,
+    Regenerate,
+    RemoveObject,
+    ReplaceObject,
+    ResizeObject,
     SetBackground,
-    SetCount,
+    SetObjectCount,
     Undo,
-    Wanted,
-    apply,
+    apply_edit,
 )
+from dianjing.pipelines.conversation.parsing.chat_model import ChatModelParser, load_chat_model, parse_answer
 
-CAT_AND_DOG = apply(None, Draw(wanted=(Wanted(name="cat"), Wanted(name="dog")), relation="left"))
-GOOD = json.dumps({"edits": [{"edit": "resize", "of": "cat", "to": "bigger"}]})
+CAT_AND_DOG = apply_edit(None, NewScene(specs=(ObjectSpec(name="cat"), ObjectSpec(name="dog")), relation="left"))
+GOOD = json.dumps({"edits": [{"edit": "resize", "target": "cat", "direction": "bigger"}]})
 
 
 class Answers:
@@ -38,8 +38,8 @@ class Answers:
 
 def test_a_valid_answer_is_taken_as_it_is(rules):
     answers = Answers(GOOD)
-    understood = ChatModel(answers, rules).rewrite("the feline is hard to see", CAT_AND_DOG)
-    assert understood.edits == (Resize(of=0, to="bigger"),)
+    understood = ChatModelParser(answers, rules).parse("the feline is hard to see", CAT_AND_DOG)
+    assert understood.edits == (ResizeObject(target=0, direction="bigger"),)
     assert understood.hints == ()
     (messages,) = answers.asked
     assert [message["role"] for message in messages] == ["system", "user"]
@@ -50,8 +50,8 @@ def test_a_valid_answer_is_taken_as_it_is(rules):
 @pytest.mark.parametrize("bad", ["Sure! Here you are.", "[]", '{"edits": []}', '{"edits": [{"edit": "fly"}]}'])
 def test_after_an_invalid_answer_it_is_told_and_asked_once_more(rules, bad):
     answers = Answers(bad, GOOD)
-    understood = ChatModel(answers, rules).rewrite("make the cat bigger", CAT_AND_DOG)
-    assert understood.edits == (Resize(of=0, to="bigger"),)
+    understood = ChatModelParser(answers, rules).parse("make the cat bigger", CAT_AND_DOG)
+    assert understood.edits == (ResizeObject(target=0, direction="bigger"),)
     assert understood.hints == ()
     assert answers.asked[1][2] == {"role": "assistant", "content": bad}
     assert "cannot be used" in answers.asked[1][3]["content"]
@@ -59,54 +59,66 @@ def test_after_an_invalid_answer_it_is_told_and_asked_once_more(rules, bad):
 
 def test_after_two_invalid_answers_the_rules_take_over_and_say_so(rules):
     answers = Answers("no", "no again")
-    understood = ChatModel(answers, rules).rewrite("make the dog smaller", CAT_AND_DOG)
-    assert understood.edits == (Resize(of=1, to="smaller"),)
+    understood = ChatModelParser(answers, rules).parse("make the dog smaller", CAT_AND_DOG)
+    assert understood.edits == (ResizeObject(target=1, direction="smaller"),)
     assert any("embedded rules" in hint and "no again" in hint for hint in understood.hints)
     assert answers.answers == []
 
 
 def test_an_answer_about_what_is_not_there_is_invalid(rules):
     answers = Answers(GOOD.replace("cat", "fox"), GOOD)
-    ChatModel(answers, rules).rewrite("bigger", CAT_AND_DOG)
+    ChatModelParser(answers, rules).parse("bigger", CAT_AND_DOG)
     assert "'fox'" in answers.asked[1][3]["content"]
 
 
 EDITS = [
-    ({"edit": "draw", "objects": [{"name": "kitten", "count": 2, "colour": None}], "background": "beach"},
-     Draw(wanted=(Wanted(name="cat", count=2),), background="beach")),
+    (
+        {"edit": "new_scene", "objects": [{"name": "kitten", "count": 2, "colour": None}], "background": "beach"},
+        NewScene(specs=(ObjectSpec(name="cat", count=2),), background="beach"),
+    ),
     ({"edit": "background", "background": "a palace"}, SetBackground(background="a palace")),
-    ({"edit": "add", "object": {"name": "gryphon", "place": "top left"}},
-     Add(wanted=Wanted(name="gryphon", place="top left"))),
-    ({"edit": "add", "object": {"name": "star"}, "relation": "above", "of": "dog"},
-     Add(wanted=Wanted(name="star"), relation="above", anchor=1)),
-    ({"edit": "remove", "of": "dog"}, Remove(of=1)),
-    ({"edit": "replace", "of": "dog", "object": {"name": "fox"}}, Replace(of=1, wanted=Wanted(name="fox"))),
-    ({"edit": "move", "of": "cat", "place": "top"}, Move(of=0, place="top")),
-    ({"edit": "move", "of": "cat", "relation": "right", "beside": "dog"}, Move(of=0, relation="right", anchor=1)),
-    ({"edit": "count", "of": "cat", "count": 2}, SetCount(of=0, count=2)),
-    ({"edit": "colour", "of": "cat", "colour": "red"}, Recolour(of=0, colour="red")),
-    ({"edit": "redraw"}, Redraw()),
+    (
+        {"edit": "add", "object": {"name": "gryphon", "position": "top left"}},
+        AddObject(spec=ObjectSpec(name="gryphon", position="top left")),
+    ),
+    (
+        {"edit": "add", "object": {"name": "star"}, "relation": "above", "target": "dog"},
+        AddObject(spec=ObjectSpec(name="star"), relation="above", anchor=1),
+    ),
+    ({"edit": "remove", "target": "dog"}, RemoveObject(target=1)),
+    (
+        {"edit": "replace", "target": "dog", "object": {"name": "fox"}},
+        ReplaceObject(target=1, spec=ObjectSpec(name="fox")),
+    ),
+    ({"edit": "move", "target": "cat", "position": "top"}, MoveObject(target=0, position="top")),
+    (
+        {"edit": "move", "target": "cat", "relation": "right", "anchor": "dog"},
+        MoveObject(target=0, relation="right", anchor=1),
+    ),
+    ({"edit": "count", "target": "cat", "count": 2}, SetObjectCount(target=0, count=2)),
+    ({"edit": "colour", "target": "cat", "colour": "red"}, RecolourObject(target=0, colour="red")),
+    ({"edit": "regenerate"}, Regenerate()),
     ({"edit": "undo"}, Undo()),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("given", "edit"), EDITS)
 def test_every_kind_of_edit_is_read(rules, given, edit):
-    assert read_answer(json.dumps({"edits": [given]}), CAT_AND_DOG, rules) == (edit,)
+    assert parse_answer(json.dumps({"edits": [given]}), CAT_AND_DOG, rules) == (edit,)
 
 
 WRONG = [
     {"edit": "remove"},
-    {"edit": "remove", "of": 7},
-    {"edit": "count", "of": "cat", "count": "many"},
-    {"edit": "count", "of": "cat", "count": True},
-    {"edit": "move", "of": "cat", "place": "nowhere"},
-    {"edit": "move", "of": "cat"},
-    {"edit": "resize", "of": "cat"},
+    {"edit": "remove", "target": 7},
+    {"edit": "count", "target": "cat", "count": "many"},
+    {"edit": "count", "target": "cat", "count": True},
+    {"edit": "move", "target": "cat", "position": "nowhere"},
+    {"edit": "move", "target": "cat"},
+    {"edit": "resize", "target": "cat"},
     {"edit": "add", "object": "dog"},
     {"edit": "add", "object": {"name": "dog", "size": "medium"}},
-    {"edit": "draw", "objects": "cat"},
-    {"edit": "draw", "objects": []},
+    {"edit": "new_scene", "objects": "cat"},
+    {"edit": "new_scene", "objects": []},
     {"edit": "background", "background": None},
     {"edit": ["undo"]},
     "undo",
@@ -116,7 +128,7 @@ WRONG = [
 @pytest.mark.parametrize("given", WRONG, ids=json.dumps)
 def test_a_wrong_edit_is_an_error_that_says_why(rules, given):
     with pytest.raises(ValueError, match=r"\w{4}"):
-        read_answer(json.dumps({"edits": [given]}), CAT_AND_DOG, rules)
+        parse_answer(json.dumps({"edits": [given]}), CAT_AND_DOG, rules)
 
 
 @pytest.fixture(scope="module")
@@ -145,15 +157,15 @@ def chat_folder(tmp_path_factory):
 
 
 def test_any_model_with_a_chat_template_is_asked(chat_folder, rules, monkeypatch):
-    monkeypatch.setattr("dianjing.pipelines.conversation.chat_model.MAX_NEW_TOKENS", 8)
-    complete = load_chat(chat_folder, device="cpu")
+    monkeypatch.setattr("dianjing.pipelines.conversation.parsing.chat_model.MAX_NEW_TOKENS", 8)
+    complete = load_chat_model(chat_folder, device="cpu")
     messages = [{"role": "user", "content": "a cat"}]
     answer = complete(messages)
     assert 0 < len(answer) <= 8 * len("<unk>")
     assert "user:" not in answer  # only what is new
     assert complete(messages) == answer
-    understood = ChatModel.from_pretrained(chat_folder, rules=rules).rewrite("a cat", None)
-    assert understood.edits == (Draw(wanted=(Wanted(name="cat"),)),)
+    understood = ChatModelParser.from_pretrained(chat_folder, rule_parser=rules).parse("a cat", None)
+    assert understood.edits == (NewScene(specs=(ObjectSpec(name="cat"),)),)
     assert "embedded rules" in understood.hints[-1]
 
 
@@ -164,9 +176,9 @@ def test_a_model_without_a_chat_template_is_refused(chat_folder, rules, tmp_path
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="no chat template"):
-        ChatModel.from_pretrained(tmp_path, rules=rules)
+        ChatModelParser.from_pretrained(tmp_path, rule_parser=rules)
 
 
 def test_a_folder_that_holds_no_model_is_refused(rules, tmp_path):
     with pytest.raises(ValueError, match="cannot be loaded as a chat model"):
-        ChatModel.from_pretrained(tmp_path / "none", rules=rules)
+        ChatModelParser.from_pretrained(tmp_path / "none", rule_parser=rules)

@@ -22,7 +22,7 @@ def test_a_loaded_conversation_goes_on_as_the_one_that_was_saved(talk, saved, lo
     assert [turn.text for turn in other.turns] == [turn.text for turn in talk.turns]
     assert [turn.scene for turn in other.turns] == [turn.scene for turn in talk.turns]
     assert other.turns[1].image.tobytes() == talk.turns[1].image.tobytes()
-    ours, theirs = talk.say("make it smaller"), other.say("make it smaller")
+    ours, theirs = talk.say("make it smaller"), other.send("make it smaller")
     assert torch.equal(ours.latents, theirs.latents)
     assert ours.image.tobytes() == theirs.image.tobytes()
 
@@ -32,7 +32,7 @@ def test_loading_takes_no_weights(saved):
         raise AssertionError("weights were loaded")
 
     talk = Conversation.load(saved, load_pipe=fail)
-    assert talk.say("undo").prompt == "a cat on the left on the grass"
+    assert talk.send("undo").prompt == "a cat on the left on the grass"
 
 
 def test_a_save_that_fails_leaves_the_old_file(talk, saved, monkeypatch):
@@ -66,9 +66,9 @@ HOSTILE = [
     (lambda c: c["turns"][0].pop("scene"), "scene"),
     (lambda c: c["turns"][0].update(scene=[]), "a scene is of type list"),
     (lambda c: c["turns"][0]["scene"].update(focus=9), "focus is 9"),
-    (lambda c: c["turns"][0]["scene"]["things"][0]["boxes"][0].update(side=99), "the side of a box is 99"),
-    (lambda c: c["turns"][0]["scene"]["things"][0].update(boxes=[]), "the number of boxes"),
-    (lambda c: c["turns"][0]["scene"]["things"][0].update(name="a\x00"), "control character"),
+    (lambda c: c["turns"][0]["scene"]["objects"][0]["boxes"][0].update(side=99), "the side of a box is 99"),
+    (lambda c: c["turns"][0]["scene"]["objects"][0].update(boxes=[]), "the number of boxes"),
+    (lambda c: c["turns"][0]["scene"]["objects"][0].update(name="a\x00"), "control character"),
     (lambda c: c["turns"][0].update(text=""), "text is empty"),
     (lambda c: c["turns"][0].update(text="a\udcff"), "surrogate"),
     (lambda c: c["turns"][0].update(changes=["a"] * 99), "changes should be a list"),

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from dianjing.pipelines.conversation.edits import Add, Draw, Resize, Wanted, apply
-from dianjing.pipelines.conversation.painting import BLACK, TAUGHT, WHITE, Painter
-from dianjing.pipelines.conversation.scenes import Box, Thing
+from dianjing.pipelines.conversation.edits import AddObject, NewScene, ObjectSpec, ResizeObject, apply_edit
+from dianjing.pipelines.conversation.renderer import BLACK_BACKGROUND, TRAINED_BOXES, WHITE_BACKGROUND, SceneRenderer
+from dianjing.pipelines.conversation.scene import Box, SceneObject
 
 
 @pytest.fixture
 def painter(loaded, names):
-    return Painter(loaded, names=names, seed=5, steps=2, guidance=None)
+    return SceneRenderer(loaded, concept_vocabulary=names, seed=5, num_inference_steps=2, guidance_scale=None)
 
 
 def test_where_nothing_is_free_denoising_changes_nothing(painter):
@@ -33,23 +33,29 @@ def test_the_plate_of_a_background_is_drawn_once(painter, monkeypatch):
     texts = []
     denoise = painter._denoise
     monkeypatch.setattr(painter, "_denoise", lambda text, **where: texts.append(text) or denoise(text, **where))
-    scene = apply(None, Draw(wanted=(Wanted(name="dog", place="top"),), background="sea"))
+    scene = apply_edit(None, NewScene(specs=(ObjectSpec(name="dog", position="top"),), background="sea"))
     painter.paint(scene, language="en")
     painter.paint(scene, language="en")
     assert texts == [
-        "a cat at the top left at sea", "a cat at the bottom right at sea", *["a dog at the top at sea"] * 2,
-    ]  # fmt: skip
+        "a cat at the top left at sea",
+        "a cat at the bottom right at sea",
+        *["a dog at the top at sea"] * 2,
+    ]
 
 
-@pytest.mark.parametrize(("box", "plates"), [(Box(x=2, y=2, side=4), set()), (Box(x=5, y=0, side=3), {WHITE, BLACK})])
+@pytest.mark.parametrize(
+    ("box", "plates"), [(Box(x=2, y=2, side=4), set()), (Box(x=5, y=0, side=3), {WHITE_BACKGROUND, BLACK_BACKGROUND})]
+)
 def test_only_what_the_model_does_not_draw_well_is_cut_out(painter, monkeypatch, box, plates):
     drawn = set()
     plate = painter.plate
-    monkeypatch.setattr(painter, "plate", lambda background, language: drawn.add(background) or plate(None, language))
-    scene = apply(None, Draw(wanted=(Wanted(name="dog"),))).with_thing(0, boxes=(box,))
+    monkeypatch.setattr(
+        painter, "background_latents", lambda background, language: drawn.add(background) or plate(None, language)
+    )
+    scene = apply_edit(None, NewScene(specs=(ObjectSpec(name="dog"),))).with_object(0, boxes=(box,))
     painter.paint(scene, language="en")
     assert drawn - {None} == plates
-    assert (box in TAUGHT) == (not plates)
+    assert (box in TRAINED_BOXES) == (not plates)
 
 
 def test_a_cut_out_gives_back_what_was_laid_over_white_and_black(painter, monkeypatch):
@@ -57,12 +63,20 @@ def test_a_cut_out_gives_back_what_was_laid_over_white_and_black(painter, monkey
     y, x = torch.meshgrid(torch.arange(64) - 31.5, torch.arange(64) - 31.5, indexing="ij")
     cover = (12 - (x**2 + y**2).sqrt()).clamp(0, 1)[None, None]
     red = torch.tensor([0.9, 0.2, 0.1]).view(1, 3, 1, 1)
-    over = {name: cover * red + (1 - cover) * level for name, level in ((WHITE, 1.0), (BLACK, 0.0))}
-    empty = {name: torch.full((1, 3, 64, 64), level) for name, level in ((WHITE, 1.0), (BLACK, 0.0))}
-    monkeypatch.setattr(painter, "plate", lambda background, language: ("plate", background))
-    monkeypatch.setattr(painter, "_put", lambda plate, thing, box, free, background, language: ("drawn", background))
-    monkeypatch.setattr(painter, "_decode", lambda what: (empty if what[0] == "plate" else over)[what[1]])
-    ink, found = painter._cut_out(Thing(name="apple", boxes=(Box(x=2, y=2, side=4),)), "en")
+    over = {
+        name: cover * red + (1 - cover) * level for name, level in ((WHITE_BACKGROUND, 1.0), (BLACK_BACKGROUND, 0.0))
+    }
+    empty = {
+        name: torch.full((1, 3, 64, 64), level) for name, level in ((WHITE_BACKGROUND, 1.0), (BLACK_BACKGROUND, 0.0))
+    }
+    monkeypatch.setattr(painter, "background_latents", lambda background, language: ("background_latents", background))
+    monkeypatch.setattr(
+        painter, "_inpaint_object", lambda plate, thing, box, free, background, language: ("drawn", background)
+    )
+    monkeypatch.setattr(
+        painter, "_decode_pixels", lambda what: (empty if what[0] == "background_latents" else over)[what[1]]
+    )
+    ink, found = painter._cut_out(SceneObject(name="apple", boxes=(Box(x=2, y=2, side=4),)), "en")
     inside = cover[..., 16:48, 16:48]
     assert found[inside == 1].min() == 1
     assert found[inside == 0].max() == 0
@@ -70,9 +84,9 @@ def test_a_cut_out_gives_back_what_was_laid_over_white_and_black(painter, monkey
 
 
 def test_what_lay_under_something_that_goes_is_drawn_again_as_it_was(painter):
-    lone = apply(None, Draw(wanted=(Wanted(name="cat"),), background="sea"))
-    both = apply(lone, Add(wanted=Wanted(name="dog", place="top left")))
-    assert both.things[1].boxes[0].overlap(both.things[0].boxes[0]) > 0
+    lone = apply_edit(None, NewScene(specs=(ObjectSpec(name="cat"),), background="sea"))
+    both = apply_edit(lone, AddObject(spec=ObjectSpec(name="dog", position="top left")))
+    assert both.objects[1].boxes[0].count_shared_cells(both.objects[0].boxes[0]) > 0
     first = painter.paint(lone, language="en")
     second = painter.paint(both, language="en", before=(lone, first))
     third = painter.paint(lone, language="en", before=(both, second))
@@ -81,8 +95,8 @@ def test_what_lay_under_something_that_goes_is_drawn_again_as_it_was(painter):
 
 
 def test_what_grows_leaves_the_rest_of_the_picture(painter):
-    scene = apply(None, Draw(wanted=(Wanted(name="cat", place="left"),), background="sea"))
-    grown = apply(scene, Resize(of=0, to="bigger"))
+    scene = apply_edit(None, NewScene(specs=(ObjectSpec(name="cat", position="left"),), background="sea"))
+    grown = apply_edit(scene, ResizeObject(target=0, direction="bigger"))
     before = painter.paint(scene, language="en")
     after = painter.paint(grown, language="en", before=(scene, before))
     outside = (painter._cells(grown.boxes) + painter._cells(scene.boxes)) == 0

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from dianjing import Conversation
-from dianjing.pipelines.conversation.edits import Add, Wanted
-from dianjing.pipelines.conversation.refusals import NotPossibleError
-from dianjing.pipelines.conversation.rewriting import Understood
+from dianjing.pipelines.conversation.edits import AddObject, ObjectSpec
+from dianjing.pipelines.conversation.messages import EditError
+from dianjing.pipelines.conversation.parsing.base import ParsedInstruction
 
 
 def cells(boxes):
@@ -55,8 +55,8 @@ def test_the_same_words_and_seed_give_the_same_pictures(loaded):
     pictures = []
     for seed in (1, 1, 2):
         talk = Conversation(loaded, seed=seed, num_inference_steps=2)
-        talk.say("a cat")
-        pictures.append(np.asarray(talk.say("make it bigger").image))
+        talk.send("a cat")
+        pictures.append(np.asarray(talk.send("make it bigger").image))
     assert (pictures[0] == pictures[1]).all()
     assert (pictures[0] != pictures[2]).any()
 
@@ -68,7 +68,7 @@ def test_undo_goes_back_to_the_very_picture(talk):
     assert back.image is first.image
     assert back.changes == ("undid the last change",)
     assert len(talk.turns) == 1
-    with pytest.raises(NotPossibleError, match="前面没有"):
+    with pytest.raises(EditError, match="前面没有"):
         talk.say("撤销")
     assert talk.undo() is None
     assert talk.turns == ()
@@ -102,9 +102,9 @@ def test_what_cannot_be_drawn_is_refused_before_weights_load(text):
     def fail(model):
         raise AssertionError("weights were loaded")
 
-    talk = Conversation("sticker", load_pipe=fail)
+    talk = Conversation("sticker", load_pipeline=fail)
     with pytest.raises(ValueError, match=r"\w{3}"):
-        talk.say(text)
+        talk.send(text)
     assert talk.turns == ()
 
 
@@ -124,7 +124,7 @@ def test_a_failure_while_drawing_leaves_the_conversation_as_it_was(talk, monkeyp
     def fail(*args, **kwargs):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(talk, "_draw", fail)
+    monkeypatch.setattr(talk, "_render", fail)
     with pytest.raises(RuntimeError):
         talk.say("make it bigger")
     assert talk.turns is before
@@ -133,13 +133,13 @@ def test_a_failure_while_drawing_leaves_the_conversation_as_it_was(talk, monkeyp
 def test_any_rewriter_will_do(loaded):
     class Stubborn:
         def rewrite(self, text, scene):
-            return Understood(edits=(Add(wanted=Wanted(name="dog")),), hints=("as always",))
+            return ParsedInstruction(edits=(AddObject(spec=ObjectSpec(name="dog")),), hints=("as always",))
 
     talk = Conversation(loaded, num_inference_steps=2)
-    talk.say("a cat")
-    talk.rewriter = Stubborn()
-    turn = talk.say("anything")
-    assert [thing.name for thing in turn.scene.things] == ["cat", "dog"]
+    talk.send("a cat")
+    talk.parser = Stubborn()
+    turn = talk.send("anything")
+    assert [thing.name for thing in turn.scene.objects] == ["cat", "dog"]
     assert turn.hints == ("as always",)
 
 

@@ -8,21 +8,22 @@ from diffusers import HunyuanDiT2DControlNetModel
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from dianjing import TextToImagePipeline, drawing
-from dianjing.pipelines.lora import scheduler_beside
-from dianjing.train.cards import write_card
-from dianjing.train.running import train
+from dianjing import TextToImagePipeline
+from dianjing.cli import image_job
+from dianjing.pipelines.base import load_adapter_scheduler
+from dianjing.train.model_card import write_model_card
+from dianjing.train.run import train_model
 from tests.train.conftest import autoencoder_run
 from tests.train.finetune.conftest import STILL, finetune_run
 from tests.train.finetune.test_finetune import export_of
 
-CHANGED = {"data": {"held_out": 0.3}, "objective": {"prediction": "flow", "shift": 2.0}}
+CHANGED = {"data": {"validation_fraction": 0.3}, "objective": {"prediction_type": "flow", "flow_shift": 2.0}}
 
 
 @pytest.fixture
 def config(tmp_path, model, sets):
     config = finetune_run(tmp_path / "my-style", model=model, sets=sets, changes=CHANGED)
-    train(config, **STILL)
+    train_model(config, **STILL)
     return config
 
 
@@ -62,25 +63,34 @@ def test_code_of_the_card_loads_it_with_its_own_scheduler(config, model):
 
 def test_code_of_a_controlnets_card_draws_with_it(tmp_path, model, sets):
     config = finetune_run(
-        tmp_path / "lines", model=model, sets=sets, changes={"model": {"trained": "controlnet"}}, total_steps=1
+        tmp_path / "lines", model=model, sets=sets, changes={"model": {"trainable": "controlnet"}}, total_steps=1
     )
-    train(config, **STILL)
+    train_model(config, **STILL)
     assert isinstance(run_example(config, model).controlnet, HunyuanDiT2DControlNetModel)
 
 
 def test_command_line_draws_with_the_scheduler_of_the_adapter(config, model, tmp_path, monkeypatch):
     seen = []
-    plain = drawing.call
+    plain = image_job.generate_images
 
     def call(pipe, *given):
         seen.append(pipe.scheduler.config.prediction_type)
         return plain(pipe, *given)
 
-    monkeypatch.setattr(drawing, "call", call)
+    monkeypatch.setattr(image_job, "call", call)
     for lora in (None, str(export_of(config))):
-        job = drawing.plan(["小猫"], out=tmp_path / f"{lora is None}.png", seed=0, model=str(model), device="cpu",
-                           dtype="float32", producer=None, lora=lora, num_inference_steps=1)  # fmt: skip
-        list(drawing.draw(job))
+        job = image_job.validate_image_job(
+            ["小猫"],
+            out=tmp_path / f"{lora is None}.png",
+            seed=0,
+            model=str(model),
+            device="cpu",
+            dtype="float32",
+            producer=None,
+            lora=lora,
+            num_inference_steps=1,
+        )
+        list(image_job.run_image_job(job))
     assert seen == ["v_prediction", "flow_prediction"]
 
 
@@ -88,27 +98,27 @@ def test_scheduler_that_diffusers_does_not_have_is_refused(tmp_path):
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "AutoencoderKL"}')
     with pytest.raises(ValueError, match="'AutoencoderKL', which diffusers does not have"):
-        scheduler_beside(tmp_path)
-    assert scheduler_beside(tmp_path / "nowhere") is None
+        load_adapter_scheduler(tmp_path)
+    assert load_adapter_scheduler(tmp_path / "nowhere") is None
 
 
 def test_card_of_a_registered_model_names_it_with_its_licence(tmp_path, model, sets):
-    config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": {"trained": "all"}})
+    config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": {"trainable": "all"}})
     named = config.model.model_copy(update={"name": "hunyuan-dit-v1.2"})
-    card = ModelCard.load(write_card(tmp_path, config.model_copy(update={"model": named}), {}))
+    card = ModelCard.load(write_model_card(tmp_path, config.model_copy(update={"model": named}), {}))
     assert card.data.base_model == "Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers"
     assert card.data.license == "tencent-hunyuan-community"
 
 
 def test_card_of_an_autoencoder_loads_it(tmp_path):
-    text = write_card(tmp_path, autoencoder_run(tmp_path / "run"), {"psnr_db": 30.1}).read_text()
+    text = write_model_card(tmp_path, autoencoder_run(tmp_path / "run"), {"psnr_db": 30.1}).read_text()
     assert 'AutoencoderKL.from_pretrained("FOLDER/vae")' in text
     assert "| psnr_db | 30.1 |" in text
 
 
 def test_pipeline_saved_by_a_whole_fine_tuning_loads_by_its_card(tmp_path, model, sets):
-    config = finetune_run(tmp_path / "all", model=model, sets=sets, changes={"model": {"trained": "all"}})
-    train(config, **STILL)
+    config = finetune_run(tmp_path / "all", model=model, sets=sets, changes={"model": {"trainable": "all"}})
+    train_model(config, **STILL)
     pipe = run_example(config, model)
     assert isinstance(pipe, TextToImagePipeline)
     assert pipe.dtype == torch.float32

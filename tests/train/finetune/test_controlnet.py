@@ -8,16 +8,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dianjing import TextToImagePipeline
-from dianjing.pipelines.line_art import line_art
-from dianjing.train.finetune import planning
-from dianjing.train.finetune.controlnet import make_controlnet
-from dianjing.train.loop import Outcome
-from dianjing.train.running import train
+from dianjing.pipelines.controlnet import detect_canny_edges
+from dianjing.train import memory_estimate
+from dianjing.train.run import train_model
+from dianjing.train.tasks.controlnet import init_controlnet
+from dianjing.train.trainer.loop import Outcome
 from tests.train.finetune.conftest import STILL, finetune_run
 from tests.train.finetune.test_finetune import export_of, overfit, prepared
 from tests.train.finetune.test_planning import CPU, foretold, settings_of
 
-CONTROLNET = {"model": {"trained": "controlnet"}}
+CONTROLNET = {"model": {"trainable": "controlnet"}}
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_batches_hold_the_latents_of_line_art(job, model):
 
     vae = AutoencoderKL.from_pretrained(model / "vae")
     sample = job.batches.plan.sample(0, 0)
-    lines = np.asarray(line_art(Image.fromarray(sample.image))).copy()
+    lines = np.asarray(detect_canny_edges(Image.fromarray(sample.image))).copy()
     assert set(np.unique(lines)) == {0, 255}
     with torch.no_grad():
         pixels = torch.from_numpy(lines).permute(2, 0, 1)[None] / 127.5 - 1
@@ -56,13 +56,13 @@ def test_batches_hold_the_latents_of_line_art(job, model):
 
 def test_run_ends_in_a_controlnet_that_changes_what_our_pipeline_draws(tmp_path, model, sets):
     config = finetune_run(tmp_path / "run", model=model, sets=sets, changes=CONTROLNET)
-    assert train(config, **STILL) is Outcome.FINISHED
+    assert train_model(config, **STILL) is Outcome.FINISHED
     saved = load_file(tmp_path / "run" / "checkpoints" / "step-00000006" / "model.safetensors")
     assert saved
     assert all(name.startswith("controlnet.") for name in saved)
     controlnet = HunyuanDiT2DControlNetModel.from_pretrained(export_of(config))
     pipe = TextToImagePipeline.from_pretrained(model, controlnet=controlnet)
-    drawing = line_art(Image.open(tmp_path / "pictures" / "0.png"))
+    drawing = detect_canny_edges(Image.open(tmp_path / "pictures" / "0.png"))
     settings = {"num_inference_steps": 2, "height": 16, "width": 16, "output_type": "np"}
     plain, drawn = (
         pipe("小猫", generator=torch.Generator().manual_seed(0), control_image=image, **settings).images
@@ -79,7 +79,7 @@ def test_diffusers_pipeline_draws_with_the_export_what_ours_draws(tmp_path, make
     plain.save_pretrained(tmp_path / "model")
     changes = {**CONTROLNET, "data": {"size_px": 32}, "samples": {"prompts": []}}
     config = finetune_run(tmp_path / "run", model=tmp_path / "model", sets=sets, changes=changes)
-    train(config, **STILL)
+    train_model(config, **STILL)
     controlnet = HunyuanDiT2DControlNetModel.from_pretrained(export_of(config))
     parts = {k: part for k, part in plain.components.items() if k not in ("safety_checker", "feature_extractor")}
     theirs = HunyuanDiTControlNetPipeline(
@@ -89,10 +89,15 @@ def test_diffusers_pipeline_draws_with_the_export_what_ours_draws(tmp_path, make
     drawing = Image.effect_noise((64, 64), 80).convert("RGB")
     settings = {"num_inference_steps": 3, "height": 64, "width": 64, "guidance_scale": 4.0, "output_type": "latent"}
     both = [
-        pipe("小猫", control_image=drawing, use_resolution_binning=False,
-             generator=torch.Generator().manual_seed(0), **settings).images
+        pipe(
+            "小猫",
+            control_image=drawing,
+            use_resolution_binning=False,
+            generator=torch.Generator().manual_seed(0),
+            **settings,
+        ).images
         for pipe in (theirs, ours)
-    ]  # fmt: skip
+    ]
     assert (both[1] - both[0]).norm() <= 1e-4 * both[0].norm()
 
 
@@ -100,14 +105,14 @@ def test_transformer_with_an_odd_number_of_blocks_is_refused(model):
     from dianjing.dit import DiT
 
     with pytest.raises(ValueError, match="5 blocks; a ControlNet takes an even number"):
-        make_controlnet(DiT.from_config(settings_of(model) | {"num_layers": 5}))
+        init_controlnet(DiT.from_config(settings_of(model) | {"num_layers": 5}))
 
 
 def test_plan_of_a_controlnet_is_right_to_the_byte(tmp_path, model, sets):
     config = finetune_run(tmp_path, model=model, sets=sets, changes=CONTROLNET)
     put_together, whole = foretold(config, model, settings_of(model) | {"num_layers": 10}, (16, 16))
     assert put_together == whole
-    found = planning.estimate(config, model, (16, 16), processes=1, device=CPU)
+    found = memory_estimate.estimate_memory(config, model, (16, 16), num_processes=1, device=CPU)
     task = prepared(config).task
-    assert found.trained == sum(p.numel() for p in task.parameters() if p.requires_grad)
-    assert found.frozen == sum(p.numel() for p in task.parameters() if not p.requires_grad)
+    assert found.num_trainable == sum(p.numel() for p in task.parameters() if p.requires_grad)
+    assert found.num_frozen == sum(p.numel() for p in task.parameters() if not p.requires_grad)

@@ -6,29 +6,29 @@ from peft.utils import get_peft_model_state_dict
 from PIL import Image
 
 from dianjing.dit import DiT
-from dianjing.pipelines.film_media import save_film
-from dianjing.pipelines.media import Record
+from dianjing.pipelines.media.metadata import GenerationMetadata
+from dianjing.pipelines.media.video import save_video
 from dianjing.pipelines.text_to_image import TextToImagePipeline
-from dianjing.train.__main__ import main
-from dianjing.train.config import read_config
-from dianjing.train.finetune.exporting import export_adapter
-from dianjing.train.finetune.task import FILM_PARTS, prepare_transformer
-from dianjing.train.stickers import World
-from dianjing.weights.fetching import find_folder
+from dianjing.train.cli import main
+from dianjing.train.config.run_file import read_run_config
+from dianjing.train.export import export_adapter
+from dianjing.train.stickers import StickerWorld
+from dianjing.train.tasks.finetune_model import MOTION_PREFIXES, prepare_transformer
+from dianjing.weights.resolve import resolve_model
 
 SIZE_PX, FRAMES = 64, 8
-RECORD = Record(prompt="a", seed=0, settings={}, model="sticker", version="0")
+RECORD = GenerationMetadata(prompt="a", seed=0, settings={}, model="sticker", version="0")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Pictures and films of the sticker world, with captions."""
     folder = tmp_path_factory.mktemp("data")
-    world = World(size_px=SIZE_PX)
+    world = StickerWorld(size_px=SIZE_PX)
     for index in range(4):
-        sample, clip = world.picture(0, index), world.clip(0, index, num_frames=FRAMES, fps=8)
+        sample, clip = world.get_image(0, index), world.get_clip(0, index, num_frames=FRAMES, fps=8)
         Image.fromarray(sample.image).save(folder / f"{index}.png")
-        save_film(clip.frames, folder / f"f{index}.webp", RECORD, fps=8, producer=None)
+        save_video(clip.frames, folder / f"f{index}.webp", RECORD, fps=8, producer=None)
         for name, text in ((f"{index}.zh.txt", sample.text_zh), (f"f{index}.en.txt", clip.text_en)):
             (folder / name).write_text(text, encoding="utf-8")
     return folder
@@ -38,17 +38,22 @@ def run_file(tmp_path, data, *changes):
     """The path of a new run file, and what the command line sets in it."""
     path = tmp_path / "style.toml"
     assert main([str(path), "--init"]) == 0
-    (tmp_path / "sets.toml").write_text(f'[[sets]]\npath = "{data}"\n')
-    settings = (f"run.folder={tmp_path / 'run'}", f"data.cache={tmp_path / 'cache'}", "samples.steps=1", *changes)
+    (tmp_path / "sets.toml").write_text(f'[[datasets]]\npath = "{data}"\n')
+    settings = (
+        f"run.folder={tmp_path / 'run'}",
+        f"data.cache_folder={tmp_path / 'cache'}",
+        "samples.num_inference_steps=1",
+        *changes,
+    )
     return path, [part for setting in settings for part in ("--set", setting)]
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        ("data.drop_limit=0.5",),
-        ("data.drop_limit=0.5", "model.trained=all", "model.text_encoders=joint"),
-        (f"data.num_frames=[{FRAMES}]", "model.trained=all"),
+        ("data.max_rejected_fraction=0.5",),
+        ("data.max_rejected_fraction=0.5", "model.trainable=all", "model.text_encoders=joint"),
+        (f"data.num_frames=[{FRAMES}]", "model.trainable=all"),
         (f"data.num_frames=[{FRAMES}]",),
     ],
     ids=["lora", "joint", "film", "lora of film"],
@@ -64,10 +69,10 @@ def test_it_is_planned_and_resumes_exactly(tmp_path, data, capsys, changes):
 def test_adapter_of_pictures_has_nothing_for_film_and_loads_without_a_warning(tmp_path, data, recwarn):
     path, _ = run_file(tmp_path, data)
     for has_films in (False, True):
-        transformer = DiT.from_pretrained(find_folder("sticker") / "transformer")
-        adapted = prepare_transformer(transformer, read_config(path).model, has_films=has_films)
+        transformer = DiT.from_pretrained(resolve_model("sticker") / "transformer")
+        adapted = prepare_transformer(transformer, read_run_config(path).model, has_video=has_films)
         names = get_peft_model_state_dict(adapted).keys()
-        assert any(name.startswith(FILM_PARTS) for name in names) is has_films
+        assert any(name.startswith(MOTION_PREFIXES) for name in names) is has_films
         pipe = TextToImagePipeline.from_pretrained("sticker")
         export_adapter(tmp_path / "adapter", torch.float32, transformer=adapted, scheduler=pipe.scheduler)
         pipe.load_lora_weights(tmp_path / "adapter")

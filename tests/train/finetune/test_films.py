@@ -10,21 +10,21 @@ from PIL import Image
 
 from dianjing import ImageToVideoPipeline, TextToVideoPipeline
 from dianjing.dit import DiT
-from dianjing.pipelines.film_media import save_film
-from dianjing.pipelines.media import Record
-from dianjing.train.finetune import planning
-from dianjing.train.finetune.clicking import click_draw
-from dianjing.train.finetune.sections import FinetuneObjective
-from dianjing.train.loop import Outcome
-from dianjing.train.running import train
-from dianjing.train.sets.entries import Clicked, Entry
+from dianjing.pipelines.media.metadata import GenerationMetadata
+from dianjing.pipelines.media.video import save_video
+from dianjing.train import memory_estimate
+from dianjing.train.config.finetune import FinetuneObjectiveConfig
+from dianjing.train.data.motion_control import sample_control_augmentation
+from dianjing.train.data.samples import MotionLabel, SampleRecord
+from dianjing.train.run import train_model
+from dianjing.train.trainer.loop import Outcome
 from tests.train.conftest import CAPTIONS
 from tests.train.finetune.conftest import STILL, finetune_run
 from tests.train.finetune.test_finetune import export_of, overfit, prepared
 from tests.train.finetune.test_planning import CPU, foretold
 
-RECORD = Record(prompt="a", seed=0, settings={}, model="sticker", version="0")
-FILM = {"model": {"trained": "all"}, "data": {"num_frames": [3, 5], "fps": 8}}
+RECORD = GenerationMetadata(prompt="a", seed=0, settings={}, model="sticker", version="0")
+FILM = {"model": {"trainable": "all"}, "data": {"num_frames": [3, 5], "fps": 8}}
 CLICKED = ("0.webp", "1.mp4", "3.gif")
 
 
@@ -43,7 +43,7 @@ def films(sets):
     for index, ending in enumerate((".webp", ".mp4", ".webp", ".gif", ".mp4", ".mp4")):
         length = {2: 2, 4: 6}.get(index, 4)
         path = folder / f"f{index}{ending}"
-        save_film(moving(index, num_frames=length), path, RECORD, fps=8, producer=None)
+        save_video(moving(index, num_frames=length), path, RECORD, fps=8, producer=None)
         path.with_suffix(".txt").write_text(CAPTIONS[index % 4], encoding="utf-8")
         if f"{index}{ending}" in CLICKED:
             mask = np.zeros((16, 16), np.uint8)
@@ -62,35 +62,37 @@ def only_films(films):
     return films
 
 
-ALONE = {"model": {"trained": "film"}, "data": {"drop_limit": 0.5}}
+ALONE = {"model": {"trainable": "motion"}, "data": {"max_rejected_fraction": 0.5}}
 
 
 def film_config(tmp_path, base, films, name="run", **changes):
     changes = {**FILM, **changes}
-    changes["data"] = {**FILM["data"], "drop_limit": 0.3, **changes.get("data", {})}
+    changes["data"] = {**FILM["data"], "max_rejected_fraction": 0.3, **changes.get("data", {})}
     return finetune_run(tmp_path / name, model=base, sets=films, changes=changes)
 
 
 def test_films_go_to_the_longest_clip_they_fill_and_the_rest_is_named(tmp_path, model, films):
     config = film_config(tmp_path, model, films)
-    plan = prepared(config).batches.plan
+    plan = prepared(config).batches.schedule
     names = {shape: sorted(entry.name for entry in found) for shape, found in plan.pictures.items()}
     assert names[16, 16, 3] == ["f0.webp", "f1.mp4", "f3.gif"]
     assert names[16, 16, 5] == ["f4.mp4"]
     assert len(names[16, 16]) == 6
     report = json.loads((config.run.folder / "data.json").read_text(encoding="utf-8"))
-    reasons = {name.rpartition(": ")[2]: why for name, why in report["left_out"].items()}
+    reasons = {name.rpartition(": ")[2]: why for name, why in report["rejected"].items()}
     assert "the shortest clip has 3" in reasons["f2.webp"]
     assert "cannot be read as a film" in reasons["f5.mp4"]
-    assert any(why == "the first 3 of 4 frames" for why in report["cut"].values())
-    assert plan.kinds == {"picture", "clip"}
+    assert any(why == "the first 3 of 4 frames" for why in report["cropped"].values())
+    assert plan.bucket_kinds == {"image", "clip"}
 
 
 def test_films_are_left_out_by_name_where_no_length_is_asked_for(tmp_path, model, films):
-    config = film_config(tmp_path, model, films, data={"num_frames": [], "drop_limit": 0.5}, model={"trained": "lora"})
-    plan = prepared(config).batches.plan
+    config = film_config(
+        tmp_path, model, films, data={"num_frames": [], "max_rejected_fraction": 0.5}, model={"trainable": "lora"}
+    )
+    plan = prepared(config).batches.schedule
     assert all(len(shape) == 2 for shape in plan.pictures)
-    report = json.loads((config.run.folder / "data.json").read_text(encoding="utf-8"))["left_out"]
+    report = json.loads((config.run.folder / "data.json").read_text(encoding="utf-8"))["rejected"]
     assert sum("names no length" in why for why in report.values()) == 3  # of an animated picture the first frame stays
 
 
@@ -104,7 +106,7 @@ def test_batches_hold_each_frame_as_the_autoencoder_has_it_and_what_is_clicked(t
     vae = AutoencoderKL.from_pretrained(model / "vae")
     step = clip_step(job, 3)
     batch = job.batches[step]
-    entries = [job.batches.plan.sample(step, row).entry for row in range(2)]
+    entries = [job.batches.schedule.get_sample(step, row).entry for row in range(2)]
     for row, entry in enumerate(entries):
         frames = moving(int(entry.name[1]), num_frames=4)[:3]
         if entry.name.endswith(".webp"):  # the others lose a little
@@ -113,9 +115,9 @@ def test_batches_hold_each_frame_as_the_autoencoder_has_it_and_what_is_clicked(t
                 expected = vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
             assert (batch["latents"][row] - expected.transpose(0, 1)).abs().mean() < 0.2 * expected.abs().mean()
         assert batch["latents"].shape[2] == 3
-        assert batch["asked"][row] == (entry.click is not None)
-        assert batch["clicked"][row, 0, :6, 5:11].all()
-        assert batch["clicked"].sum(dim=(1, 2, 3))[row] == 36
+        assert batch["active"][row] == (entry.click is not None)
+        assert batch["region_mask"][row, 0, :6, 5:11].all()
+        assert batch["region_mask"].sum(dim=(1, 2, 3))[row] == 36
         assert 0.3 < batch["strengths"][row, 0] < 2.5  # two of 16 rows, eight times a second, is one
 
 
@@ -129,12 +131,14 @@ def test_another_first_frame_takes_the_place_of_a_films_own(tmp_path, model, fil
 
 
 def test_a_click_that_hides_the_first_frame_always_says_what_is_in_it():
-    click = Clicked(mask=None, motion_zh="落下", motion_en=None, strength=None)
-    entry = Entry(name="a", source=None, text_zh="猫", text_en=None, click=click)
-    objective = FinetuneObjective(first_frame_masking=0.5, click_captions=0.2)
-    draws = [click_draw(entry, np.random.default_rng(seed).random(3), objective) for seed in range(2000)]
-    assert all(draw.has_caption for draw in draws if not draw.shows_first)
-    shown = [draw.has_caption for draw in draws if draw.shows_first]
+    click = MotionLabel(mask=None, motion_zh="落下", motion_en=None, strength=None)
+    entry = SampleRecord(name="a", source=None, text_zh="猫", text_en=None, motion_label=click)
+    objective = FinetuneObjectiveConfig(first_frame_masking=0.5, controlled_caption_probability=0.2)
+    draws = [
+        sample_control_augmentation(entry, np.random.default_rng(seed).random(3), objective) for seed in range(2000)
+    ]
+    assert all(draw.has_caption for draw in draws if not draw.has_first_frame)
+    shown = [draw.has_caption for draw in draws if draw.has_first_frame]
     assert abs(len(shown) / 2000 - 0.5) < 0.05
     assert abs(sum(shown) / len(shown) - 0.2) < 0.05
     assert all(draw.is_chinese for draw in draws)  # the only language it has
@@ -145,7 +149,7 @@ def test_time_and_clicks_begin_at_nothing_and_alone_are_trained(tmp_path, model,
     task = job.task
     assert task.transformer.config.max_regions == 1
     trained = {name.split(".")[1] for name, p in task.named_parameters() if p.requires_grad}
-    assert trained == {"motion_blocks", "click"}
+    assert trained == {"motion_blocks", "motion_conditioner"}
     batch = job.batches[clip_step(job, 3)]
     latents = batch["latents"]
     with torch.no_grad():
@@ -164,7 +168,7 @@ def test_one_batch_of_clips_is_learnt_by_heart(tmp_path, model, only_films):
 
 def test_run_on_pictures_and_films_ends_in_a_folder_that_draws_films(tmp_path, model, films):
     config = film_config(tmp_path, model, films, name="run")
-    assert train(config, **STILL) is Outcome.FINISHED
+    assert train_model(config, **STILL) is Outcome.FINISHED
     assert Image.open(config.run.folder / "samples" / "step-00000006.png").height >= 2 * 16
     pipe = TextToVideoPipeline.from_pretrained(export_of(config))
     assert pipe("小猫", num_frames=3, num_inference_steps=1, output_type="uint8").frames.shape == (1, 3, 16, 16, 3)
@@ -173,12 +177,12 @@ def test_run_on_pictures_and_films_ends_in_a_folder_that_draws_films(tmp_path, m
 
 def test_films_for_an_adapter_of_a_model_without_time_are_refused(tmp_path, model, films):
     with pytest.raises(ValueError, match=r"take model\.trained = 'film' or 'all'"):
-        prepared(film_config(tmp_path, model, films, model={"trained": "lora"}))
+        prepared(film_config(tmp_path, model, films, model={"trainable": "lora"}))
 
 
 def test_pictures_would_train_nothing_of_a_films_own_parts_and_are_refused(tmp_path, model, films):
     with pytest.raises(ValueError, match="which would train nothing"):
-        prepared(film_config(tmp_path, model, films, model={"trained": "film"}))
+        prepared(film_config(tmp_path, model, films, model={"trainable": "motion"}))
 
 
 @pytest.mark.parametrize("every", [1, 2, 3])
@@ -186,7 +190,11 @@ def test_plan_of_films_is_right_to_the_byte(tmp_path, model, only_films, every):
     config = film_config(tmp_path, model, only_films, **ALONE)
     own = dict(DiT.from_config(DiT.load_config(model / "transformer")).config)
     settings = own | {"use_motion_blocks": True, "max_regions": 1}
-    put_together, whole = foretold(config, model, settings | {"num_layers": 7, "motion_every": every}, (16, 16, 3))
+    put_together, whole = foretold(
+        config, model, settings | {"num_layers": 7, "motion_block_interval": every}, (16, 16, 3)
+    )
     assert put_together == whole
-    found = planning.estimate(config, model, (16, 16, 3), processes=1, device=CPU, has_clicks=True)
-    assert found.trained == sum(p.numel() for p in prepared(config).task.parameters() if p.requires_grad)
+    found = memory_estimate.estimate_memory(
+        config, model, (16, 16, 3), num_processes=1, device=CPU, has_motion_control=True
+    )
+    assert found.num_trainable == sum(p.numel() for p in prepared(config).task.parameters() if p.requires_grad)

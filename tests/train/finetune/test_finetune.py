@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 
 from dianjing import TextToImagePipeline
 from dianjing.dit import DiT
-from dianjing.train.caches import Cache
-from dianjing.train.finetune.preparing import prepare
-from dianjing.train.finetune.sections import LoraSection
-from dianjing.train.loop import Outcome
-from dianjing.train.running import average_of, train
+from dianjing.train.config.finetune import LoraAdapterConfig
+from dianjing.train.data.tensor_cache import TensorCache
+from dianjing.train.run import export_ema, train_model
+from dianjing.train.tasks.finetune_build import build_finetune_training
+from dianjing.train.trainer.loop import Outcome
 from tests.train.finetune.conftest import STILL, finetune_run
 
-FULL = {"model": {"trained": "all"}}
+FULL = {"model": {"trainable": "all"}}
 
 
 def export_of(config):
@@ -33,7 +33,7 @@ def prepared(config):
     from accelerate import Accelerator
 
     config.run.folder.mkdir(parents=True, exist_ok=True)
-    return prepare(config, Accelerator(cpu=True))
+    return build_finetune_training(config, Accelerator(cpu=True))
 
 
 def overfit(job, *, steps, learning_rate):
@@ -52,7 +52,7 @@ def overfit(job, *, steps, learning_rate):
 
 def test_lora_changes_pictures_and_diffusers_own_class_computes_the_same_with_it(tmp_path, model, sets):
     config = finetune_run(tmp_path / "run", model=model, sets=sets, total_steps=12)
-    assert train(config, **STILL) is Outcome.FINISHED
+    assert train_model(config, **STILL) is Outcome.FINISHED
     pipe = TextToImagePipeline.from_pretrained(model)
     settings = {"num_inference_steps": 2, "output_type": "np"}
     plain = pipe("小猫", generator=torch.Generator().manual_seed(0), **settings).images
@@ -61,7 +61,9 @@ def test_lora_changes_pictures_and_diffusers_own_class_computes_the_same_with_it
     assert np.abs(adapted - plain).max() > 1e-3
 
     theirs = HunyuanDiT2DModel.from_pretrained(model / "transformer")
-    inject_adapter_in_model(LoraConfig(r=2, lora_alpha=2, target_modules=list(LoraSection().targets)), theirs)
+    inject_adapter_in_model(
+        LoraConfig(r=2, lora_alpha=2, target_modules=list(LoraAdapterConfig().target_modules)), theirs
+    )
     tensors = load_file(export_of(config) / "pytorch_lora_weights.safetensors")
     report = set_peft_model_state_dict(theirs, {name.removeprefix("transformer."): t for name, t in tensors.items()})
     assert not report.unexpected_keys
@@ -77,7 +79,7 @@ def test_lora_changes_pictures_and_diffusers_own_class_computes_the_same_with_it
 
 def test_full_export_draws_and_differs_from_what_it_began_with(tmp_path, model, sets):
     config = finetune_run(tmp_path / "run", model=model, sets=sets, changes=FULL)
-    assert train(config, **STILL) is Outcome.FINISHED
+    assert train_model(config, **STILL) is Outcome.FINISHED
     begun, ended = (DiT.from_pretrained(path / "transformer").state_dict() for path in (model, export_of(config)))
     assert any(not torch.equal(begun[name], ended[name]) for name in begun)
     assert TextToImagePipeline.from_pretrained(export_of(config))("小猫", num_inference_steps=1).images
@@ -86,27 +88,28 @@ def test_full_export_draws_and_differs_from_what_it_began_with(tmp_path, model, 
 OBJECTIVES = {
     "as trained": {},
     "full": FULL,
-    "epsilon": {"objective": {"prediction": "epsilon"}},
-    "flow": {"objective": {"prediction": "flow", "shift": 2.0}, **FULL},
-    "DoRA": {"model": {"lora": {"rank": 2, "kind": "dora"}, "recompute_every": 2}},
+    "epsilon": {"objective": {"prediction_type": "epsilon"}},
+    "flow": {"objective": {"prediction_type": "flow", "flow_shift": 2.0}, **FULL},
+    "DoRA": {"model": {"lora": {"rank": 2, "kind": "dora"}, "gradient_checkpointing_interval": 2}},
 }
 
 
 @pytest.mark.parametrize("changes", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_one_batch_is_learnt_by_heart(tmp_path, model, sets, changes):
-    losses = overfit(prepared(finetune_run(tmp_path / "run", model=model, sets=sets, changes=changes)),
-                     steps=100, learning_rate=3e-2)  # fmt: skip
+    losses = overfit(
+        prepared(finetune_run(tmp_path / "run", model=model, sets=sets, changes=changes)), steps=100, learning_rate=3e-2
+    )
     assert losses[-1] < 0.8 * losses[0]
 
 
 def test_gradients_are_the_same_where_blocks_are_computed_twice(tmp_path, model, sets):
     gradients = []
     for every in (0, 1, 2):
-        changes = {"model": {"trained": "all", "recompute_every": every}}
+        changes = {"model": {"trainable": "all", "gradient_checkpointing_interval": every}}
         job = prepared(finetune_run(tmp_path / str(every), model=model, sets=sets, changes=changes))
-        job.task(job.batches[0], job.task.draw(job.batches.plan.at(0), torch.Generator().manual_seed(0)))[
-            "loss"
-        ].backward()
+        job.task(
+            job.batches[0], job.task.sample_noise(job.batches.schedule.bucket_at(0), torch.Generator().manual_seed(0))
+        )["loss"].backward()
         gradients.append([p.grad for p in job.task.parameters() if p.requires_grad and p.grad is not None])
     for other in gradients[1:]:
         torch.testing.assert_close(other, gradients[0])
@@ -119,11 +122,11 @@ def test_batches_hold_what_the_encoders_give_for_their_pictures_and_words(tmp_pa
     job = prepared(config)
     pipe, vae = TextToImagePipeline.from_pretrained(model), AutoencoderKL.from_pretrained(model / "vae")
     shapes = set()
-    for step in range(job.batches.plan.epoch_steps):
-        batch, bucket = job.batches[step], job.batches.plan.at(step)
+    for step in range(job.batches.schedule.epoch_steps):
+        batch, bucket = job.batches[step], job.batches.schedule.bucket_at(step)
         shapes.add((bucket.height, bucket.width))
         for row, latents in enumerate(batch["latents"]):
-            sample = job.batches.plan.sample(step, row)
+            sample = job.batches.schedule.get_sample(step, row)
             pixels = torch.from_numpy(sample.image.copy()).permute(2, 0, 1)[None] / 127.5 - 1
             with torch.no_grad():
                 expected = vae.encode(pixels).latent_dist.mode()[0] * vae.config.scaling_factor
@@ -146,7 +149,7 @@ def test_run_resumes_bit_for_bit_and_its_checkpoints_hold_the_adapter_alone(tmp_
     for name, stops in (("whole", []), ("stopped", [False, False, True])):
         config = finetune_run(tmp_path / name, model=model, sets=sets)
         answers = iter([*stops, *[False] * 99])
-        while train(config, resume="auto", wants_stop=lambda a=answers: next(a)) is Outcome.INTERRUPTED:
+        while train_model(config, resume="auto", should_stop=lambda a=answers: next(a)) is Outcome.INTERRUPTED:
             pass
         runs[name] = load_file(export_of(config) / "pytorch_lora_weights.safetensors")
     assert runs["whole"].keys() == runs["stopped"].keys()
@@ -157,10 +160,12 @@ def test_run_resumes_bit_for_bit_and_its_checkpoints_hold_the_adapter_alone(tmp_
 
 
 def test_checkpoint_of_another_adapter_is_refused(tmp_path, model, sets):
-    train(finetune_run(tmp_path / "run", model=model, sets=sets), **STILL)
-    other = finetune_run(tmp_path / "run", model=model, sets=sets, changes={"model": {"lora": {"targets": ["to_q"]}}})
+    train_model(finetune_run(tmp_path / "run", model=model, sets=sets), **STILL)
+    other = finetune_run(
+        tmp_path / "run", model=model, sets=sets, changes={"model": {"lora": {"target_modules": ["to_q"]}}}
+    )
     with pytest.raises(ValueError, match="another model"):
-        train(other, **STILL)
+        train_model(other, **STILL)
 
 
 def test_second_run_takes_everything_from_the_cache(tmp_path, model, sets, monkeypatch):
@@ -184,12 +189,12 @@ def test_another_picture_under_the_same_name_is_encoded_anew(tmp_path, model, se
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch compiles with a C++ compiler")
 @pytest.mark.parametrize("is_whole", [False, True])
 def test_compiled_training_is_that_of_the_plain_model(tmp_path, model, sets, is_whole):
-    changes = {"model": {"trained": "all", "compile_whole": is_whole}}
+    changes = {"model": {"trainable": "all", "compile_full_model": is_whole}}
     jobs = [prepared(finetune_run(tmp_path / name, model=model, sets=sets, changes=changes)) for name in "ab"]
-    jobs[1].task.compile_parts("default")
+    jobs[1].task.compile_modules("default")
     losses, gradients = [], []
     for job in jobs:
-        noise = job.task.draw(job.batches.plan.at(0), torch.Generator().manual_seed(0))
+        noise = job.task.sample_noise(job.batches.schedule.bucket_at(0), torch.Generator().manual_seed(0))
         loss = job.task(job.batches[0], noise)["loss"]
         loss.backward()
         losses.append(loss.detach())
@@ -199,27 +204,27 @@ def test_compiled_training_is_that_of_the_plain_model(tmp_path, model, sets, is_
 
 
 def test_damaged_or_missing_cache_files_are_named(tmp_path):
-    cache = Cache(tmp_path)
+    cache = TensorCache(tmp_path)
     cache.write("ab12", {"latents": torch.ones(2)})
     assert torch.equal(cache.read("ab12")["latents"], torch.ones(2))
     (tmp_path / "ab" / "ab12.safetensors").write_bytes(b"torn")
     with pytest.raises(ValueError, match="damaged"):
-        Cache(tmp_path).read("ab12")  # as a run that has not read it yet
+        TensorCache(tmp_path).read("ab12")  # as a run that has not read it yet
     with pytest.raises(ValueError, match="missing"):
         cache.read("ab13")
 
 
 def test_what_was_read_last_stays_in_memory_up_to_its_limit(tmp_path):
-    Cache(tmp_path).write("ab1", {"latents": torch.ones(25)})
-    Cache(tmp_path).write("ab2", {"latents": torch.zeros(25)})
-    Cache(tmp_path).write("ab3", {"latents": torch.zeros(1000)})
-    cache = Cache(tmp_path, memory_bytes=200)
+    TensorCache(tmp_path).write("ab1", {"latents": torch.ones(25)})
+    TensorCache(tmp_path).write("ab2", {"latents": torch.zeros(25)})
+    TensorCache(tmp_path).write("ab3", {"latents": torch.zeros(1000)})
+    cache = TensorCache(tmp_path, memory_bytes=200)
     first = cache.read("ab1")
     cache.read("ab2")
     assert cache.read("ab1") is first
-    assert cache.recent.bytes == 200
+    assert cache.memory.used_bytes == 200
     cache.read("ab3")  # more than the memory takes
-    assert cache.recent.bytes == 0
+    assert cache.memory.used_bytes == 0
     assert cache.read("ab1") is not first
     assert torch.equal(cache.read("ab1")["latents"], torch.ones(25))
 
@@ -237,29 +242,29 @@ def test_too_many_bad_pictures_stop_the_run_with_their_names(tmp_path, model, se
     with pytest.raises(ValueError, match=r"2 of 9(.|\n)*3\.png") as error:
         prepared(finetune_run(tmp_path / "run", model=model, sets=sets))
     assert "4.png" in str(error.value)
-    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes={"data": {"drop_limit": 0.3}})
+    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes={"data": {"max_rejected_fraction": 0.3}})
     prepared(config)
     report = json.loads((config.run.folder / "data.json").read_text(encoding="utf-8"))
-    assert len(report["left_out"]) == 2
-    assert len(report["cut"]) == 3  # the wide ones
+    assert len(report["rejected"]) == 2
+    assert len(report["cropped"]) == 3  # the wide ones
 
 
 def test_target_that_is_no_layer_is_refused_with_what_there_is(tmp_path, model, sets):
-    changes = {"model": {"lora": {"targets": ["to_z"]}}}
+    changes = {"model": {"lora": {"target_modules": ["to_z"]}}}
     with pytest.raises(ValueError, match=r"'to_z'.*to_q"):
         prepared(finetune_run(tmp_path / "run", model=model, sets=sets, changes=changes))
 
 
 def test_data_set_file_is_strict(tmp_path, model, sets):
-    sets.write_text('[[sets]]\npaht = "pictures"\n')
+    sets.write_text('[[datasets]]\npaht = "pictures"\n')
     with pytest.raises(ValueError, match="did you mean 'path'"):
         prepared(finetune_run(tmp_path / "run", model=model, sets=sets))
 
 
 def test_finished_run_is_exported_again_with_an_average_of_another_length(tmp_path, model, sets):
-    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes={"optimizer": {"snapshot_every": 2}})
-    train(config, **STILL)
-    folder = average_of(config, 0.08)
+    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes={"optimizer": {"ema_snapshot_every": 2}})
+    train_model(config, **STILL)
+    folder = export_ema(config, 0.08)
     first, again = (load_file(path / "pytorch_lora_weights.safetensors") for path in (export_of(config), folder))
     assert first.keys() == again.keys()
     assert any(not torch.equal(weight, again[name]) for name, weight in first.items())

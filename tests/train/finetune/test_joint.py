@@ -4,20 +4,20 @@ import pytest
 import torch
 
 from dianjing import TextToImagePipeline
-from dianjing.train.finetune import planning, probing
-from dianjing.train.loop import Outcome
-from dianjing.train.running import train
+from dianjing.train import memory_estimate, step_profile
+from dianjing.train.run import train_model
+from dianjing.train.trainer.loop import Outcome
 from tests.train.finetune.conftest import finetune_run
 from tests.train.finetune.test_finetune import export_of, overfit, prepared
 from tests.train.finetune.test_planning import CPU
 
-JOINT = {"model": {"trained": "all", "text_encoders": "joint"}, "data": {"held_out": 0.3}}
+JOINT = {"model": {"trainable": "all", "text_encoders": "joint"}, "data": {"validation_fraction": 0.3}}
 ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 def test_before_training_the_encoders_give_what_the_cache_would(tmp_path, model, sets):
     changes = {**JOINT, "objective": {"caption_dropout": 0.3}}
-    frozen = {**changes, "model": {"trained": "all"}}
+    frozen = {**changes, "model": {"trainable": "all"}}
     jobs = [
         prepared(finetune_run(tmp_path / name, model=model, sets=sets, changes=which))
         for name, which in (("joint", changes), ("frozen", frozen))
@@ -51,10 +51,10 @@ def test_run_measures_exports_and_resumes_with_its_own_encoders(tmp_path, model,
     for name, stops in (("whole", []), ("stopped", [False, False, True])):
         config = finetune_run(tmp_path / name, model=model, sets=sets, changes=JOINT)
         answers = iter([*stops, *[False] * 99])
-        while train(config, resume="auto", wants_stop=lambda a=answers: next(a)) is Outcome.INTERRUPTED:
+        while train_model(config, resume="auto", should_stop=lambda a=answers: next(a)) is Outcome.INTERRUPTED:
             pass
         runs[name] = TextToImagePipeline.from_pretrained(export_of(config))
-    assert "held_out_en" in (tmp_path / "whole" / "metrics.jsonl").read_text()
+    assert "validation_mse_en" in (tmp_path / "whole" / "metrics.jsonl").read_text()
     before = TextToImagePipeline.from_pretrained(model)
     for part in ENCODERS:
         first, whole, stopped = (getattr(pipe, part).state_dict() for pipe in (before, *runs.values()))
@@ -70,17 +70,21 @@ def test_joint_encoders_beside_an_adapter_are_refused(tmp_path, model, sets):
 
 def test_plan_counts_the_encoders(tmp_path, model, sets):
     config = finetune_run(tmp_path / "run", model=model, sets=sets, changes=JOINT)
-    found = planning.estimate(config, model, (16, 16), processes=1, device=CPU)
+    found = memory_estimate.estimate_memory(config, model, (16, 16), num_processes=1, device=CPU)
     task = prepared(config).task
-    assert found.trained == sum(p.numel() for p in task.parameters() if p.requires_grad)
-    frozen = {**JOINT, "model": {"trained": "all"}}
-    without = planning.estimate(
-        finetune_run(tmp_path / "run", model=model, sets=sets, changes=frozen), model, (16, 16), processes=1, device=CPU
+    assert found.num_trainable == sum(p.numel() for p in task.parameters() if p.requires_grad)
+    frozen = {**JOINT, "model": {"trainable": "all"}}
+    without = memory_estimate.estimate_memory(
+        finetune_run(tmp_path / "run", model=model, sets=sets, changes=frozen),
+        model,
+        (16, 16),
+        num_processes=1,
+        device=CPU,
     )
     task.transformer.requires_grad_(False)
     batch = prepared(config).batches[0]
     own = {p.untyped_storage().data_ptr() for p in task.parameters()}
-    with probing.counted(own) as storages:
+    with step_profile.track_saved(own) as storages:
         task._texts(batch)
-    more = (found.activations - without.activations) / planning.HEAP
+    more = (found.activations - without.activations) / memory_estimate.CPU_HEAP_FACTOR
     assert more == pytest.approx(sum(storages.values()), rel=0.15)

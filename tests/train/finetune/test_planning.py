@@ -5,14 +5,15 @@ import torch
 from accelerate import Accelerator
 
 from dianjing.dit import DiT
-from dianjing.train.__main__ import main
-from dianjing.train.finetune import planning
-from dianjing.train.finetune.batches import texts_of
-from dianjing.train.finetune.planning import GIB, encoded_bytes, estimate
-from dianjing.train.finetune.preparing import fill, prepare
-from dianjing.train.finetune.probing import compose, counted, noise_inputs, probe
-from dianjing.train.finetune.task import FILM_PARTS, prepare_transformer
-from dianjing.train.loop import Trainer
+from dianjing.train import memory_estimate
+from dianjing.train.cli import main
+from dianjing.train.data.latent_batches import collect_texts
+from dianjing.train.data.preparation import index_and_encode
+from dianjing.train.memory_estimate import GIB, estimate_cache_bytes, estimate_memory
+from dianjing.train.step_profile import fit_block_counts, make_random_inputs, profile_step, track_saved
+from dianjing.train.tasks.finetune_build import build_finetune_training
+from dianjing.train.tasks.finetune_model import MOTION_PREFIXES, prepare_transformer
+from dianjing.train.trainer.loop import Trainer
 from tests.train.finetune.conftest import finetune_run
 
 CPU = torch.device("cpu")
@@ -24,18 +25,20 @@ def settings_of(model):
 
 def foretold(config, folder, settings, shape):
     """Bytes that a step keeps: as put together from small transformers, and of the whole one."""
-    every = settings["motion_every"] if settings["use_motion_blocks"] else 1
-    small = compose(settings["num_layers"], config.model, motion_every=every)
+    every = settings["motion_block_interval"] if settings["use_motion_blocks"] else 1
+    small = fit_block_counts(settings["num_layers"], config.model, motion_block_interval=every)
     assert max(small) < settings["num_layers"]
     *parts, whole = [
-        probe(config, folder, settings | {"num_layers": n}, shape, rows=2, device=CPU).saved_bytes
+        profile_step(config, folder, settings | {"num_layers": n}, shape, batch_size=2, device=CPU).saved_bytes
         for n in (*small, settings["num_layers"])
     ]
     return round(sum(times * part for times, part in zip(small.values(), parts, strict=True))), whole
 
 
 @pytest.mark.parametrize("layers", [4, 5, 8])
-@pytest.mark.parametrize("section", [{"trained": "all"}, {"trained": "lora"}, {"trained": "all", "recompute_every": 1}])
+@pytest.mark.parametrize(
+    "section", [{"trainable": "all"}, {"trainable": "lora"}, {"trainable": "all", "gradient_checkpointing_interval": 1}]
+)
 def test_what_a_whole_model_keeps_is_foretold_to_the_byte(tmp_path, model, sets, layers, section):
     config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": section})
     put_together, whole = foretold(config, model, settings_of(model) | {"num_layers": layers}, (16, 16))
@@ -43,52 +46,54 @@ def test_what_a_whole_model_keeps_is_foretold_to_the_byte(tmp_path, model, sets,
 
 
 def test_blocks_of_which_every_other_is_computed_twice_are_foretold_to_the_byte(tmp_path, model, sets):
-    section = {"trained": "all", "recompute_every": 2}
+    section = {"trainable": "all", "gradient_checkpointing_interval": 2}
     config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": section})
     put_together, whole = foretold(config, model, settings_of(model) | {"num_layers": 12}, (16, 16))
     assert put_together == whole
 
 
-@pytest.mark.parametrize("trained", ["all", "lora", "controlnet"])
+@pytest.mark.parametrize("trainable", ["all", "lora", "controlnet"])
 def test_embedded_model_is_planned(tmp_path, model, sets, trained):
-    changes = {"model": {"name": "sticker", "trained": trained, "recompute_every": 1}}
+    changes = {"model": {"name": "sticker", "trainable": trained, "gradient_checkpointing_interval": 1}}
     config = finetune_run(tmp_path, model=model, sets=sets, changes=changes)
-    assert "this fits" in list(planning.dry_run(config))[-1]
+    assert "this fits" in list(memory_estimate.describe_finetune_run(config))[-1]
 
 
 def test_weights_and_moments_are_counted_as_they_are(tmp_path, model, sets):
     whole = DiT.from_pretrained(model / "transformer")
-    config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": {"trained": "all"}})
-    found = estimate(config, model, (16, 16), processes=1, device=CPU)
-    assert (found.trained, found.frozen) == (whole.num_parameters(), 0)
-    assert found.weights == found.gradients == found.averages == 4 * found.trained
-    assert found.optimizer == 8 * found.trained
+    config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": {"trainable": "all"}})
+    found = estimate_memory(config, model, (16, 16), num_processes=1, device=CPU)
+    assert (found.num_trainable, found.num_frozen) == (whole.num_parameters(), 0)
+    assert found.weights == found.gradients == found.averages == 4 * found.num_trainable
+    assert found.optimizer == 8 * found.num_trainable
     adapted = finetune_run(tmp_path, model=model, sets=sets)
-    found = estimate(adapted, model, (16, 16), processes=1, device=CPU)
-    prepared = prepare_transformer(whole, adapted.model, has_films=False)
-    assert found.trained == sum(p.numel() for p in prepared.parameters() if p.requires_grad)
+    found = estimate_memory(adapted, model, (16, 16), num_processes=1, device=CPU)
+    prepared = prepare_transformer(whole, adapted.model, has_video=False)
+    assert found.num_trainable == sum(p.numel() for p in prepared.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize(("optimizer", "copies"), [({}, 1), ({"snapshot_every": 5}, 3)])
+@pytest.mark.parametrize(("optimizer", "copies"), [({}, 1), ({"ema_snapshot_every": 5}, 3)])
 def test_averages_are_counted_as_a_run_keeps_them(tmp_path, model, sets, optimizer, copies):
     changes = {"optimizer": optimizer}
     config = finetune_run(tmp_path / "run", model=model, sets=sets, changes=changes)
     config.run.folder.mkdir()
     accelerator = Accelerator(cpu=True)
-    trainer = Trainer(prepare(config, accelerator), config.run, config.optimizer, accelerator)
-    kept = sum(t.nbytes for each in (trainer.average, *trainer.powers.each) for t in each.averages)
-    found = estimate(config, model, (16, 16), processes=1, device=CPU)
-    assert found.averages == kept == copies * 4 * found.trained
+    trainer = Trainer(build_finetune_training(config, accelerator), config.run, config.optimizer, accelerator)
+    kept = sum(t.nbytes for each in (trainer.ema, *trainer.posthoc_ema.averages) for t in each.averages)
+    found = estimate_memory(config, model, (16, 16), num_processes=1, device=CPU)
+    assert found.averages == kept == copies * 4 * found.num_trainable
 
 
 def test_gradients_are_counted_beside_activations_only_where_both_are_there(tmp_path, model, sets):
     found = {}
     for name, changes in {
-        "at once": {}, "in parts": {"run": {"accumulation": 2}}, "computed twice": {"model": {"recompute_every": 1}},
-    }.items():  # fmt: skip
-        changes = {**changes, "model": {"trained": "all", **changes.get("model", {})}}
+        "at once": {},
+        "in parts": {"run": {"gradient_accumulation_steps": 2}},
+        "computed twice": {"model": {"gradient_checkpointing_interval": 1}},
+    }.items():
+        changes = {**changes, "model": {"trainable": "all", **changes.get("model", {})}}
         config = finetune_run(tmp_path, model=model, sets=sets, changes=changes)
-        plan = estimate(config, model, (16, 16), processes=1, device=CPU)
+        plan = estimate_memory(config, model, (16, 16), num_processes=1, device=CPU)
         resting = plan.weights + plan.optimizer + plan.averages
         found[name] = plan.total - resting, plan.gradients, plan.activations
     passing, gradients, activations = found.pop("at once")
@@ -115,17 +120,19 @@ def test_plan_for_four_devices_spreads_what_the_launch_spreads(
 ):
     for name, value in launch.items():
         monkeypatch.setenv(name, value)
-    config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": {"trained": "all"}}, batch_size=4)
-    found = estimate(config, model, (16, 16), processes=4, device=CPU)
-    per_parameter = [each / found.trained for each in (found.weights, found.gradients, found.optimizer, found.averages)]
+    config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": {"trainable": "all"}}, batch_size=4)
+    found = estimate_memory(config, model, (16, 16), num_processes=4, device=CPU)
+    per_parameter = [
+        each / found.num_trainable for each in (found.weights, found.gradients, found.optimizer, found.averages)
+    ]
     assert per_parameter == pytest.approx([weights, gradients, optimizer, weights], abs=0.01)
 
 
 def test_plan_for_sharded_weights_has_two_blocks_whole(tmp_path, model, sets, monkeypatch):
-    config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": {"trained": "all"}}, batch_size=4)
-    one = estimate(config, model, (16, 16), processes=1, device=CPU)
+    config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": {"trainable": "all"}}, batch_size=4)
+    one = estimate_memory(config, model, (16, 16), num_processes=1, device=CPU)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    four = estimate(config, model, (16, 16), processes=4, device=CPU)
+    four = estimate_memory(config, model, (16, 16), num_processes=4, device=CPU)
     block = max(sum(p.nbytes for p in b.parameters()) for b in DiT.from_pretrained(model / "transformer").blocks)
     assert four.weights == one.weights // 4 + 2 * block
     assert four.gradients == one.gradients // 4 + 2 * block
@@ -135,19 +142,19 @@ def test_plan_for_sharded_weights_has_two_blocks_whole(tmp_path, model, sets, mo
 def test_what_reading_keeps_is_counted_on_a_cpu_up_to_its_limit(tmp_path, model, sets, monkeypatch):
     config = finetune_run(tmp_path / "run", model=model, sets=sets)
     config.run.folder.mkdir()
-    gathered, encoded = fill(config, Accelerator())
-    foretold = encoded_bytes(config, model, gathered)
-    for shape, found in gathered.pictures.items():
+    gathered, encoded = index_and_encode(config, Accelerator())
+    foretold = estimate_cache_bytes(config, model, gathered)
+    for shape, found in gathered.records.items():
         for entry in found:
-            encoded.picture(entry, shape)
-    for text in texts_of([entry for found in gathered.pictures.values() for entry in found]):
-        for encoder in encoded.lengths:
-            encoded.states(text, encoder)
-    assert foretold == pytest.approx(encoded.cache.recent.bytes, rel=0.1)  # which has masks, too
+            encoded.load_latents(entry, shape)
+    for text in collect_texts([entry for found in gathered.records.values() for entry in found]):
+        for encoder in encoded.text_lengths:
+            encoded.load_text_states(text, encoder)
+    assert foretold == pytest.approx(encoded.cache.memory.used_bytes, rel=0.1)  # which has masks, too
     plan = {"shape": (16, 16), "processes": 1, "encoded": foretold}
-    assert estimate(config, model, **plan, device=CPU).cache == foretold
-    monkeypatch.setattr(planning, "MEMORY_BYTES", 100)
-    assert estimate(config, model, **plan, device=CPU).cache == 100
+    assert estimate_memory(config, model, **plan, device=CPU).cache == foretold
+    monkeypatch.setattr(memory_estimate, "MEMORY_BYTES", 100)
+    assert estimate_memory(config, model, **plan, device=CPU).cache == 100
 
 
 @pytest.mark.parametrize("num_frames", [[], [3]])
@@ -155,10 +162,10 @@ def test_what_film_alone_uses_rests_without_films(tmp_path, model, sets, num_fra
     own = DiT.load_config(model / "transformer")
     film = DiT.from_config({**own, "use_motion_blocks": True, "max_regions": 2})
     config = finetune_run(
-        tmp_path, model=model, sets=sets, changes={"model": {"trained": "all"}, "data": {"num_frames": num_frames}}
+        tmp_path, model=model, sets=sets, changes={"model": {"trainable": "all"}, "data": {"num_frames": num_frames}}
     )
-    prepared = prepare_transformer(film, config.model, has_films=bool(config.data.num_frames))
-    trained = {name.startswith(FILM_PARTS) for name, p in prepared.named_parameters() if p.requires_grad}
+    prepared = prepare_transformer(film, config.model, has_video=bool(config.data.num_frames))
+    trained = {name.startswith(MOTION_PREFIXES) for name, p in prepared.named_parameters() if p.requires_grad}
     assert trained == ({False, True} if num_frames else {False})
 
 
@@ -166,15 +173,16 @@ def test_storages_are_counted_once_and_weights_not_at_all():
     layer = torch.nn.Linear(8, 8)
     own = {p.untyped_storage().data_ptr() for p in layer.parameters()}
     x = torch.randn(4, 8, requires_grad=True)
-    with counted(own) as storages:
+    with track_saved(own) as storages:
         (layer(x) * layer(x).sigmoid()).sum()  # keeps x, both products' results and the sigmoid
     assert sum(storages.values()) == (x.nbytes + 3 * 4 * 8 * 4) - 4 * 8 * 4  # the sigmoid's input is not kept
 
 
 def test_half_the_batch_keeps_half(tmp_path, model, sets):
-    config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": {"trained": "all"}})
+    config = finetune_run(tmp_path, model=model, sets=sets, changes={"model": {"trainable": "all"}})
     two, one = (
-        probe(config, model, settings_of(model), (16, 16), rows=rows, device=CPU).saved_bytes for rows in (2, 1)
+        profile_step(config, model, settings_of(model), (16, 16), batch_size=rows, device=CPU).saved_bytes
+        for rows in (2, 1)
     )
     assert 1.6 < two / one <= 2  # tables of positions and the like do not grow
 
@@ -182,8 +190,13 @@ def test_half_the_batch_keeps_half(tmp_path, model, sets):
 def test_dry_run_says_what_will_be_done_and_writes_nothing(tmp_path, model, sets, capsys, monkeypatch):
     path = tmp_path / "run.toml"
     main([str(path), "--init"])
-    settings = [f"run.folder={tmp_path / 'run'}", f"model.name={model}", f"data.sets={sets}", "data.size_px=16",
-                f"data.cache={tmp_path / 'cache'}"]  # fmt: skip
+    settings = [
+        f"run.folder={tmp_path / 'run'}",
+        f"model.name={model}",
+        f"data.datasets_file={sets}",
+        "data.size_px=16",
+        f"data.cache_folder={tmp_path / 'cache'}",
+    ]
     arguments = [str(path), *(part for setting in settings for part in ("--set", setting)), "--dry-run"]
     assert main(arguments) == 0
     said = capsys.readouterr().out
@@ -192,14 +205,16 @@ def test_dry_run_says_what_will_be_done_and_writes_nothing(tmp_path, model, sets
     assert "this fits" in said
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "cache").exists()
-    monkeypatch.setattr(planning, "memory_of", lambda device: GIB // 10_000)
+    monkeypatch.setattr(memory_estimate, "memory_of", lambda device: GIB // 10_000)
     assert main(arguments) == 0
     said = capsys.readouterr().out
     assert "NOT fit" in said
-    assert "model.recompute_every = 1" in said
+    assert "model.gradient_checkpointing_interval = 1" in said
 
 
 def test_inputs_of_the_probe_are_what_the_model_takes(tmp_path, model):
     transformer = DiT.from_pretrained(model / "transformer")
-    inputs = noise_inputs(dict(transformer.config), model, (16, 24), rows=3, device=CPU, half=torch.float32)
+    inputs = make_random_inputs(
+        dict(transformer.config), model, (16, 24), batch_size=3, device=CPU, compute_dtype=torch.float32
+    )
     assert transformer(**inputs, return_dict=False)[0].shape == (3, 2, 8, 12)

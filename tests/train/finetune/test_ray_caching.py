@@ -8,7 +8,7 @@ import ray
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from dianjing.train.ray_caching import fill, main
+from dianjing.train.data.ray_cache import fill_latent_cache_with_ray, main
 from tests.train.finetune.conftest import finetune_run
 from tests.train.finetune.test_finetune import prepared
 
@@ -19,8 +19,12 @@ ROOT = Path(__file__).parents[3]
 def small_ray(monkeypatch):
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")  # a busy machine takes longer than the half minute
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(num_cpus=2, object_store_memory=80 << 20, include_dashboard=False,
-             runtime_env={"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}})  # fmt: skip
+    ray.init(
+        num_cpus=2,
+        object_store_memory=80 << 20,
+        include_dashboard=False,
+        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}},
+    )
     yield
     ray.shutdown()
 
@@ -31,7 +35,7 @@ def test_job_writes_the_very_cache_that_a_run_would(tmp_path, model, sets, small
         name: finetune_run(tmp_path / name, model=model, sets=sets, changes={"data": {"cache": str(tmp_path / name)}})
         for name in ("by ray", "by the run")
     }
-    fill(configs["by ray"])
+    fill_latent_cache_with_ray(configs["by ray"])
     prepared(configs["by the run"])
     by_ray, by_run = (
         {str(path.relative_to(tmp_path / name)): load_file(path) for path in (tmp_path / name).rglob("*.safetensors")}
@@ -44,12 +48,14 @@ def test_job_writes_the_very_cache_that_a_run_would(tmp_path, model, sets, small
 def test_missing_ray_is_named_with_its_extra(tmp_path, model, sets, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"dianjing\[ray\]"):
-        fill(finetune_run(tmp_path, model=model, sets=sets))
+        fill_latent_cache_with_ray(finetune_run(tmp_path, model=model, sets=sets))
 
 
 def test_run_without_a_cache_is_refused(tmp_path, capsys):
     path = tmp_path / "run.toml"
-    path.write_text('task = "autoencoder"\n[run]\nfolder = "x"\ntotal_steps = 1\nbatch_size = 1\n'
-                    '[data]\nstages = [{kinds = {single = 1.0}}]\n[optimizer]\nlearning_rate = 1e-3\n')  # fmt: skip
+    path.write_text(
+        'task = "autoencoder"\n[run]\nfolder = "x"\ntotal_steps = 1\nbatch_size = 1\n'
+        "[data]\nstages = [{kinds = {single = 1.0}}]\n[optimizer]\nlearning_rate = 1e-3\n"
+    )
     assert main([str(path)]) == 2
     assert "caches nothing" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from dianjing.train.running import train
+from dianjing.train.run import train_model
 from tests.train.finetune.conftest import STILL, finetune_run
 from tests.train.ranks import ended, start_ranks
 from tests.train.test_loop import files
@@ -15,12 +15,12 @@ pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.mark.parametrize("recipe", ["fsdp2", "deepspeed"])
-@pytest.mark.parametrize("trained", ["lora", "all"])
+@pytest.mark.parametrize("trainable", ["lora", "all"])
 def test_two_processes_that_share_it_out_end_where_one_ends_and_go_on_as_one(tmp_path, model, sets, trained, recipe):
     # with a tiny eps Adam makes whole steps of gradients that are nothing but rounding
-    changes = {"model": {"trained": trained}, "optimizer": {"eps": 1e-3}}
+    changes = {"model": {"trainable": trained}, "optimizer": {"eps": 1e-3}}
     runs = {name: finetune_run(tmp_path / name, model=model, sets=sets, changes=changes) for name in ("one", "two")}
-    train(runs["one"], **STILL)
+    train_model(runs["one"], **STILL)
     ranks = ended(start_ranks({"config": json.loads(runs["two"].model_dump_json())}, recipe=recipe))
     assert [code for code, _ in ranks] == [0, 0], ranks
     one, two = (files(config.run.folder) for config in runs.values())
@@ -31,5 +31,5 @@ def test_two_processes_that_share_it_out_end_where_one_ends_and_go_on_as_one(tmp
         assert (runs["two"].run.folder / kind).is_file()
 
     shutil.rmtree(runs["two"].run.folder / "checkpoints" / "step-00000006")
-    train(runs["two"], **STILL)
+    train_model(runs["two"], **STILL)
     assert_close(one, files(tmp_path / "two"))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from dianjing.train.caches import Cache
-from dianjing.train.finetune.encoding import ENCODERS, Share
+from dianjing.train.data.latent_cache import TEXT_ENCODER_CLASSES, Shard
+from dianjing.train.data.tensor_cache import TensorCache
 from tests.train.finetune.conftest import finetune_run
 from tests.train.finetune.test_finetune import prepared
 
@@ -25,9 +25,9 @@ folder = "{folder}/run"
 total_steps = 1
 batch_size = 1
 [data]
-sets = "{sets}"
+datasets_file = "{sets}"
 size_px = 16
-cache = "{cache}"
+cache_folder = "{cache}"
 [optimizer]
 learning_rate = 1e-3
 [model]
@@ -49,11 +49,11 @@ name = "{name}"
 def test_ranks_that_look_one_after_the_other_leave_nothing_out(tmp_path, model, sets):
     job = prepared(finetune_run(tmp_path / "alone", model=model, sets=sets))
     texts = ["", "小猫", "a balloon", "气球", "a cat"]
-    cache = Cache(tmp_path / "dealt")
+    cache = TensorCache(tmp_path / "dealt")
     dealt = dataclasses.replace(job.batches.encoded, cache=cache)
     for rank in range(2):
-        share = {"share": Share(rank=rank, processes=2), "device": torch.device("cpu")}
-        dealt.fill_latents(job.batches.plan.pictures, **share)
+        share = {"shard": Shard(rank=rank, num_processes=2), "device": torch.device("cpu")}
+        dealt.fill_latents(job.batches.schedule.pictures, **share)
         dealt.fill_states(texts, **share)
-    assert not dealt.missing_latents(job.batches.plan.pictures)
-    assert not any(dealt.missing_states(texts, name) for name in ENCODERS)
+    assert not dealt.missing_latents(job.batches.schedule.pictures)
+    assert not any(dealt.missing_states(texts, name) for name in TEXT_ENCODER_CLASSES)

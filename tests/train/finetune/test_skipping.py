@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from dianjing.train.running import train
-from dianjing.train.sets.skipping import Skips
+from dianjing.train.data.skip_log import SkipLog
+from dianjing.train.run import train_model
 from tests.train.finetune.conftest import STILL, finetune_run
 from tests.train.finetune.test_finetune import prepared
 
@@ -20,7 +20,7 @@ def damage(job, step, row):
 
 
 def test_damaged_picture_is_left_out_written_down_and_another_takes_its_place(tmp_path, model, sets, capsys):
-    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes={"data": {"drop_limit": 0.2}})
+    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes={"data": {"max_rejected_fraction": 0.2}})
     whole = prepared(config).batches[0]["latents"]
     job = prepared(config)  # which has read nothing yet: what it has read it keeps
     name = damage(job, 0, 1)
@@ -30,12 +30,12 @@ def test_damaged_picture_is_left_out_written_down_and_another_takes_its_place(tm
     assert torch.equal(job.batches[0]["latents"], batch["latents"])  # the same one each time
     lines = [json.loads(line) for line in (config.run.folder / "skipped.jsonl").read_text().splitlines()]
     assert [line["name"] for line in lines] == [name]
-    assert "damaged" in lines[0]["why"]
+    assert "damaged" in lines[0]["reason"]
     assert f"left out: {name}" in capsys.readouterr().err
 
 
 def test_too_many_of_them_stop_the_run_with_their_names(tmp_path, model, sets):
-    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes={"data": {"drop_limit": 0.2}})
+    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes={"data": {"max_rejected_fraction": 0.2}})
     job = prepared(config)
     names = {damage(job, step, row) for step in range(2) for row in range(2)}
     with pytest.raises(ValueError, match=r"data\.drop_limit allows 1") as error:
@@ -44,27 +44,27 @@ def test_too_many_of_them_stop_the_run_with_their_names(tmp_path, model, sets):
 
 
 def test_run_over_a_damaged_picture_comes_to_its_end(tmp_path, model, sets):
-    changes = {"data": {"drop_limit": 0.2, "workers": 1}}
+    changes = {"data": {"max_rejected_fraction": 0.2, "num_workers": 1}}
     config = finetune_run(tmp_path / "run", model=model, sets=sets, changes=changes)
     name = damage(prepared(config), 3, 0)
-    train(config, **STILL)
-    assert list(Skips(config.run.folder, limit=9).names()) == [name]
+    train_model(config, **STILL)
+    assert list(SkipLog(config.run.folder, limit=9).read_reasons()) == [name]
     assert json.loads((config.run.folder / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 6
 
 
 def test_picture_that_changes_before_it_is_encoded_is_left_out(tmp_path, model, sets, monkeypatch):
-    from dianjing.train.finetune import encoding
+    from dianjing.train.data import latent_cache
 
-    plain = encoding.decode
+    plain = latent_cache.decode_image
 
     def decode(source, *, name):
         if name == "3.png":
             raise ValueError("3.png cannot be read as a picture: it went away")
         return plain(source, name=name)
 
-    monkeypatch.setattr(encoding, "decode", decode)
-    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes={"data": {"drop_limit": 0.2}})
+    monkeypatch.setattr(latent_cache, "decode", decode)
+    config = finetune_run(tmp_path / "run", model=model, sets=sets, changes={"data": {"max_rejected_fraction": 0.2}})
     job = prepared(config)
-    for step in range(job.batches.plan.epoch_steps):
+    for step in range(job.batches.schedule.epoch_steps):
         assert job.batches[step]["latents"].isfinite().all()
     assert list(job.batches.skips.names()) == ["3.png"]

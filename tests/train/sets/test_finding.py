@@ -7,9 +7,9 @@ import tarfile
 import pytest
 from PIL import Image
 
-from dianjing.train.sections import SetSection
-from dianjing.train.sets.finding import find
-from dianjing.train.sets.looking import decode, look
+from dianjing.train.config.data import DatasetConfig
+from dianjing.train.data.inspect import decode_image, inspect_records
+from dianjing.train.data.sources import list_dataset
 
 WORDS = {"a": ("一只小猫", "a cat"), "b": ("一只小狗", "a dog")}
 
@@ -21,13 +21,13 @@ def png(colour="red", size=(40, 30)):
 
 
 def found_in(path, **columns):
-    return find(SetSection(path=path, **columns))
+    return list_dataset(DatasetConfig(path=path, **columns))
 
 
 def check(found):
     assert [(e.text_zh, e.text_en) for e in found.entries] == list(WORDS.values())
     assert found.dropped == {}
-    assert all(decode(entry.source, name=entry.name).size == (40, 30) for entry in found.entries)
+    assert all(decode_image(entry.source, name=entry.name).size == (40, 30) for entry in found.entries)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_one_caption_is_of_the_language_it_is_written_in(tmp_path):
     for name, text in (("a", "一只小猫 cat"), ("b", "a dog")):
         (tmp_path / f"{name}.png").write_bytes(png())
         (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
-    a, b = found_in(tmp_path).entries
+    a, b = found_in(tmp_path).records
     assert (a.text_zh, a.text_en) == ("一只小猫 cat", None)
     assert (b.text_zh, b.text_en) == (None, "a dog")
 
@@ -96,14 +96,14 @@ def test_shards_of_tar_in_webdatasets_arrangement(tmp_path):
     write_tar(tmp_path / "shard-0.tar", {k: v for k, v in files.items() if k.startswith("a")})
     write_tar(tmp_path / "shard-1.tar", {k: v for k, v in files.items() if k.startswith("b")})
     check(found_in(tmp_path))
-    (entry,) = found_in(tmp_path / "shard-0.tar").entries
+    (entry,) = found_in(tmp_path / "shard-0.tar").records
     assert entry.name == "shard-0.tar!a"
 
 
 def test_members_that_lead_out_of_an_archive_are_passed_over(tmp_path):
     bad = {"../evil.png": png(), "../evil.txt": b"evil", "/root.png": png(), "/root.txt": b"root"}
     write_tar(tmp_path / "a.tar", {**bad, "good.png": png(), "good.txt": b"good"})
-    assert [entry.text_en for entry in found_in(tmp_path / "a.tar").entries] == ["good"]
+    assert [entry.text_en for entry in found_in(tmp_path / "a.tar").records] == ["good"]
     assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
 
 
@@ -114,9 +114,9 @@ def test_rows_that_lead_out_of_their_folder_are_named(folder, tmp_path_factory):
     lines = [{"image": str(outside), "text_en": "x"}, {"image": "gone.png", "text_en": "y"}, rows()[0]]
     (folder / "set.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     found = found_in(folder / "set.jsonl")
-    assert len(found.entries) == 1
-    assert "leads out of" in found.dropped["set.jsonl:1"]
-    assert "there is no file" in found.dropped["set.jsonl:2"]
+    assert len(found.records) == 1
+    assert "leads out of" in found.rejected["set.jsonl:1"]
+    assert "there is no file" in found.rejected["set.jsonl:2"]
 
 
 def test_what_has_no_readable_caption_is_named(tmp_path):
@@ -125,9 +125,9 @@ def test_what_has_no_readable_caption_is_named(tmp_path):
         if content is not None:
             (tmp_path / f"{name}.txt").write_bytes(content)
     found = found_in(tmp_path)
-    assert [entry.name for entry in found.entries] == ["good.png"]
-    assert found.dropped["none.png"] == found.dropped["blank.png"] == "no caption"
-    assert "not UTF-8" in found.dropped["latin.png"]
+    assert [entry.name for entry in found.records] == ["good.png"]
+    assert found.rejected["none.png"] == found.rejected["blank.png"] == "no caption"
+    assert "not UTF-8" in found.rejected["latin.png"]
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "text", "cut_tar", "bad_json"])
@@ -144,13 +144,17 @@ def test_what_is_no_data_set_is_refused(tmp_path, kind):
 
 def test_pictures_that_cannot_be_read_are_named_before_training(tmp_path):
     contents = {
-        "good": png(), "cut": png(size=(400, 300))[:200], "text": b"hello", "small": png(size=(8, 40)), "empty": b"",
-    }  # fmt: skip
+        "good": png(),
+        "cut": png(size=(400, 300))[:200],
+        "text": b"hello",
+        "small": png(size=(8, 40)),
+        "empty": b"",
+    }
     for name, content in contents.items():
         (tmp_path / f"{name}.png").write_bytes(content)
         (tmp_path / f"{name}.txt").write_text(name)
-    looked = look(found_in(tmp_path).entries, min_px=16)
-    assert [entry.name for entry in looked.entries] == ["good.png"]
+    looked = inspect_records(found_in(tmp_path).records, min_side_px=16)
+    assert [entry.name for entry in looked.records] == ["good.png"]
     assert looked.sizes == [(40, 30)]
-    assert set(looked.dropped) == {"cut.png", "text.png", "small.png", "empty.png"}
-    assert "below 16 px" in looked.dropped["small.png"]
+    assert set(looked.rejected) == {"cut.png", "text.png", "small.png", "empty.png"}
+    assert "below 16 px" in looked.rejected["small.png"]

@@ -6,17 +6,17 @@ import cv2
 import numpy as np
 import pytest
 
-from dianjing.train.stickers import Stage, World
-from dianjing.train.stickers.clips import Clip
-from dianjing.train.stickers.tracking import track
+from dianjing.train.stickers import CurriculumStage, StickerWorld
+from dianjing.train.stickers.clips import StickerClip
+from dianjing.train.stickers.tracking import estimate_motion
 
-WORLD = World(size_px=64, stages=[Stage(kinds={"pair": 0.7, "trio": 0.3}, snap_px=(16,))])
+WORLD = StickerWorld(size_px=64, stages=[CurriculumStage(scene_weights={"pair": 0.7, "trio": 0.3}, grid_px=(16,))])
 
 
-def clip_at(position: int) -> tuple[Clip, int]:
+def clip_at(position: int) -> tuple[StickerClip, int]:
     """A clip and one of its moving objects."""
-    clip = WORLD.click(3, position, num_frames=8, fps=8.0)
-    return clip, next(index for index, move in enumerate(clip.moves) if move is not None)
+    clip = WORLD.get_controlled_clip(3, position, num_frames=8, fps=8.0)
+    return clip, next(index for index, move in enumerate(clip.object_motions) if move is not None)
 
 
 def spoil(frames: np.ndarray, seed: int) -> np.ndarray:
@@ -31,12 +31,12 @@ def spoil(frames: np.ndarray, seed: int) -> np.ndarray:
 def test_motion_and_amplitude_are_read_from_the_truth_and_from_spoilt_frames(position):
     clip, item = clip_at(position)
     for frames in (clip.frames, spoil(clip.frames, position)):
-        tracked = track(frames, clip, item)
-        assert tracked.motion == clip.moves[item].motion
-        assert tracked.amplitude == pytest.approx(clip.moves[item].amplitude, rel=0.2)
+        tracked = estimate_motion(frames, clip, item)
+        assert tracked.motion == clip.object_motions[item].motion
+        assert tracked.amplitude == pytest.approx(clip.object_motions[item].amplitude, rel=0.2)
 
 
 def test_what_stands_still_is_not_said_to_move():
     clip, item = clip_at(0)
-    still = replace(clip, moves=(*clip.moves[:item], None, *clip.moves[item + 1 :]))
-    assert track(spoil(still.frames, 1), clip, item).motion is None
+    still = replace(clip, moves=(*clip.object_motions[:item], None, *clip.object_motions[item + 1 :]))
+    assert estimate_motion(spoil(still.frames, 1), clip, item).motion is None

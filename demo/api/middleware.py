@@ -1,0 +1,102 @@
+"""Which web pages may drive the server: its own, and those it was told of."""
+
+import json
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dianjing.demo.api.auth import AccessControl
+from dianjing.demo.api.errors import error_response
+from dianjing.demo.errors import ApiError
+from dianjing.demo.i18n.translation import parse_accept_language, translate
+
+
+class ForbiddenOriginError(ApiError):
+    status = 403
+
+
+class OriginMiddleware:
+    """ASGI: browsers say which site's page asks (Origin), and which name they took the server for (Host).
+
+    A page of another site is refused, and so is a name that was made to lead here (DNS rebinding): with it that page
+    would pass for the server's own. Programs send no Origin, and pass.
+    """
+
+    def __init__(self, app: ASGIApp, *, access: AccessControl):
+        self.app, self.access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            request = HTTPConnection(scope)
+            try:
+                check_origin(request, self.access)
+            except ForbiddenOriginError as error:
+                refuse = error_response(request, str(error), status=error.status)
+                await refuse(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+def check_origin(request: HTTPConnection, access: AccessControl) -> None:
+    """Raises: ForeignError."""
+    host, origin = request.headers.get("host", "").lower(), request.headers.get("origin")
+    if access.hosts is not None and _parse_hostname(host) not in access.hosts:
+        raise ForbiddenOriginError(
+            f"this server is not known as {_escape(host)}; open it at its own address, or name that with --allow-origin"
+        )
+    if origin is not None and origin not in access.origins and origin.lower().partition("://")[2] != host:
+        raise ForbiddenOriginError(f"pages of {_escape(origin)} may not drive this server; --allow-origin lets them")
+
+
+def _parse_hostname(host: str) -> str | None:
+    """Without the port."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def _escape(text: str) -> str:
+    return ascii(text)[1:-1][:80]
+
+
+class BodyLimitMiddleware:
+    """ASGI: bodies of more than max_bytes under `prefix` are refused with 413."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, prefix: str = "/v1"):
+        self.app, self.max_bytes, self.prefix = app, max_bytes, prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(self.prefix):
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        announced = headers.get(b"content-length", b"0")
+        if not announced.isdigit() or int(announced) > self.max_bytes:
+            await self._reject(headers, send)
+            return
+        messages, size = [], 0
+        while True:
+            message = await receive()
+            messages.append(message)
+            size += len(message.get("body", b""))
+            if size > self.max_bytes:
+                await self._reject(headers, send)
+                return
+            if message["type"] != "http.request" or not message.get("more_body"):
+                break
+
+        async def replay() -> Message:
+            return messages.pop(0) if messages else await receive()
+
+        await self.app(scope, replay, send)
+
+    async def _reject(self, headers: dict[bytes, bytes], send: Send) -> None:
+        language = parse_accept_language(headers.get(b"accept-language", b"").decode("latin-1"))
+        message = translate(f"the request is too long; at most {self.max_bytes:,} bytes are taken", language)
+        error = {"message": message, "type": "invalid_request_error", "param": None, "code": "content_too_large"}
+        body = json.dumps({"error": error}, ensure_ascii=False).encode()
+        head = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 413, "headers": head})
+        await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,183 @@
+"""What the HTTP API takes, as its OpenAPI page shows it; types are strict, and an unknown field is an error.
+
+Ranges are checked by the requests these become; here they are only documented.
+"""
+
+import base64
+import binascii
+import re
+from typing import Annotated, Any, Literal
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from dianjing.demo.limits import ServerLimits
+from dianjing.demo.requests import ImageToVideoRequest, TextToImageRequest, TextToVideoRequest, decode_upload
+from dianjing.pipelines.segmentation.base import MAX_POINTS, Point, Region
+from dianjing.pipelines.validation import MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS
+
+EXAMPLE_IMAGE_BASE64 = (
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABAAQMAAACQp+OdAAAABlBMVEX////cKCi5uRl6AAAAGklEQVR42mNgGNGA////DwwMTDDu"
+    "8GDQEwAA4q0DLENdt6IAAAAASUVORK5CYII="
+)  # a red square on white, 64 x 64 px
+
+
+ImageSize = Annotated[str, Field(description="WIDTHxHEIGHT in pixels, or auto: the model's own.", examples=["64x64"])]
+
+
+def _make_bounds(low: float, high: float) -> dict[str, Any]:
+    return {"minimum": low, "maximum": high}
+
+
+class StrictSchema(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class GenerationSchema(StrictSchema):
+    """What pictures and films have in common."""
+
+    model: str | None = Field(None, description="The served model; another is refused.", examples=["sticker"])
+    negative_prompt: str | None = Field(None, description="What to keep out.")
+    size: ImageSize | None = None
+    seed: int | None = Field(
+        None,
+        description="Start of the noise; by lot if left out, and told.",
+        json_schema_extra=_make_bounds(0, MAX_SEED),
+    )
+    num_inference_steps: int | None = Field(
+        None, description="Denoising steps; the model's own if left out.", json_schema_extra=_make_bounds(1, MAX_STEPS)
+    )
+    guidance_scale: float | None = Field(
+        None,
+        description="How closely to follow the words; 1 switches it off.",
+        json_schema_extra=_make_bounds(0, MAX_GUIDANCE_SCALE),
+    )
+    user: str | None = Field(None, description="Taken as OpenAI's clients send it, and not used.")
+
+    def get_common_params(self) -> dict[str, Any]:
+        """What every request takes of it."""
+        width, height = _parse_size(self.size)
+        names = ("negative_prompt", "seed", "num_inference_steps", "guidance_scale")
+        return {"width": width, "height": height, **{name: getattr(self, name) for name in names}}
+
+
+class ImageGenerationSchema(GenerationSchema):
+    """A request for pictures."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompt": "草地上的一只小猫", "n": 2, "size": "64x64", "seed": 7}]}
+    )
+
+    prompt: str = Field(description="What to draw, in Chinese or English.", examples=["a red balloon above the sea"])
+    n: int = Field(
+        1, description="How many; picture i is drawn from seed + i.", json_schema_extra=_make_bounds(1, MAX_IMAGES)
+    )
+    response_format: Literal["b64_json"] = Field("b64_json", description="Pictures come as PNG in base64.")
+    output_format: Literal["png"] = "png"
+
+    def to_request(self) -> TextToImageRequest:
+        return TextToImageRequest(prompt=self.prompt, num_images=self.n, **self.get_common_params())
+
+
+class PointSchema(StrictSchema):
+    """A click in pixels of the picture, from its top left; a negative one says what is not meant."""
+
+    x: float
+    y: float
+    positive: bool = True
+
+
+class RegionSchema(StrictSchema):
+    """What should move, and how."""
+
+    motion: str = Field(description="A short phrase in Chinese or English.", examples=["jump", "左右摇摆"])
+    points: list[PointSchema] = Field(
+        description="Clicks on it.", json_schema_extra={"minItems": 1, "maxItems": MAX_POINTS}
+    )
+    strength: float = Field(
+        0.5, description="0 hardly, 1 as far as the model was taught.", json_schema_extra=_make_bounds(0, 1)
+    )
+
+    def to_region(self) -> Region:
+        points = [Point(x=point.x, y=point.y, positive=point.positive) for point in self.points]
+        return Region(motion=self.motion, points=points, strength=self.strength)
+
+
+class VideoSchema(GenerationSchema):
+    """A request for a film: from words alone, or of a picture in which regions move."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"prompt": "a dog jumping", "seconds": 2},
+                {
+                    "image": EXAMPLE_IMAGE_BASE64,
+                    "regions": [{"motion": "jump", "strength": 0.7, "points": [{"x": 30, "y": 40}]}],
+                    "seed": 7,
+                },
+            ]
+        }
+    )
+
+    prompt: str = Field("", description="What happens; with a picture it may be left out.")
+    seconds: float | str | None = Field(
+        None, description="How long it is, as a number or its text.", json_schema_extra={"exclusiveMinimum": 0}
+    )
+    num_frames: int | None = Field(None, description="How many frames, in place of seconds.")
+    fps: float | None = Field(None, description="Frames a second.", json_schema_extra=_make_bounds(1, 120))
+    image: str | None = Field(
+        None, description="The picture that moves: PNG, JPEG or WebP in base64, or a data: URL; never another URL."
+    )
+    regions: list[RegionSchema] = Field([], description="What moves in the picture, each in its own way.")
+    long_video: Literal["joint", "autoregressive"] | None = Field(
+        None, description="A picture and then window after window, or all together without a picture."
+    )
+
+    def to_request(
+        self, limits: ServerLimits, *, upload: bytes | None = None
+    ) -> TextToVideoRequest | ImageToVideoRequest:
+        """upload: a picture that came as a file."""
+        common = {
+            **self.get_common_params(),
+            "prompt": self.prompt,
+            "num_frames": self.num_frames,
+            "duration_s": _parse_seconds(self.seconds),
+            "fps": self.fps,
+        }
+        if upload is not None and self.image is not None:
+            raise ValueError("image and a file are both given; give one of them")
+        content = upload if self.image is None else _decode_base64(self.image)
+        if content is None:
+            if self.regions:
+                raise ValueError("regions are given without an image; give the picture in which they move")
+            return TextToVideoRequest(long_video=self.long_video, **common)
+        if not self.regions:
+            raise ValueError("an image is given without regions; say with regions what should move in it")
+        image: Image.Image = decode_upload(content, limits)
+        return ImageToVideoRequest(image=image, regions=[region.to_region() for region in self.regions], **common)
+
+
+def _parse_size(size: str | None) -> tuple[int | None, int | None]:
+    if size in (None, "auto"):
+        return None, None
+    match = re.fullmatch(r"(-?[0-9]{1,12})[xX](-?[0-9]{1,12})", size or "")
+    if match is None:
+        raise ValueError(f"size is {ascii(size)[:40]}; give WIDTHxHEIGHT in pixels such as 64x64, or auto")
+    return int(match[1]), int(match[2])
+
+
+def _parse_seconds(seconds: float | str | None) -> float | None:
+    if isinstance(seconds, str):
+        if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", seconds):
+            raise ValueError(f"seconds is {ascii(seconds)[:40]}; give a number")
+        return float(seconds)
+    return seconds
+
+
+def _decode_base64(image: str) -> bytes:
+    """Base64 with or without the head of a data: URL."""
+    head = re.match(r"data:image/[a-z0-9.+-]{1,20};base64,", image)
+    try:
+        return base64.b64decode(image[head.end() if head else 0 :], validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("image is no base64; give the picture itself, not where it is") from None

@@ -1,0 +1,115 @@
+"""How the page looks: one accent colour on paper or ink, the reader's own fonts, nothing fetched from outside."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from dianjing.demo.i18n.catalog import TEXTS
+
+STYLESHEET_PATH = Path(__file__).with_name("style.css")
+
+
+FONTS = ("ui-sans-serif", "system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif")
+
+
+FONTS_MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
+
+
+# cinnabar, the red of a seal on a painting
+ACCENT_COLOUR = gr.themes.Color(
+    c50="#fdf4f2",
+    c100="#fbe6e2",
+    c200="#f6cdc5",
+    c300="#eda99c",
+    c400="#e07d6b",
+    c500="#cf5742",
+    c600="#b8412d",
+    c700="#993424",
+    c800="#7f2e22",
+    c900="#6a2a21",
+    c950="#3a130e",
+    name="cinnabar",
+)
+
+
+NEUTRAL_COLOUR = gr.themes.Color(
+    c50="#faf9f7",
+    c100="#f3f1ed",
+    c200="#e6e2db",
+    c300="#d3cdc3",
+    c400="#a39c90",
+    c500="#787166",
+    c600="#59534a",
+    c700="#443f38",
+    c800="#2b2824",
+    c900="#1f1d1a",
+    c950="#161412",
+    name="paper",
+)
+
+
+translations = gr.I18n(
+    en={name: both.en for name, both in TEXTS.items()}, zh={name: both.zh for name, both in TEXTS.items()}
+)
+
+
+def make_theme() -> gr.themes.Base:
+    return gr.themes.Base(
+        primary_hue=ACCENT_COLOUR,
+        secondary_hue=ACCENT_COLOUR,
+        neutral_hue=NEUTRAL_COLOUR,
+        font=FONTS,
+        font_mono=FONTS_MONO,
+        radius_size=gr.themes.sizes.radius_md,
+        spacing_size=gr.themes.sizes.spacing_md,
+    ).set(
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="*neutral_950",
+        block_background_fill="white",
+        block_background_fill_dark="*neutral_900",
+        block_border_width="1px",
+        block_border_color="*neutral_200",
+        block_border_color_dark="*neutral_800",
+        block_label_background_fill="*block_background_fill",
+        block_label_background_fill_dark="*block_background_fill",
+        block_label_border_width="0px",
+        block_label_text_color="*neutral_600",
+        block_label_text_color_dark="*neutral_300",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
+        block_title_text_weight="500",
+        block_info_text_color="*neutral_500",
+        block_info_text_color_dark="*neutral_400",
+        input_background_fill="*neutral_50",
+        input_background_fill_dark="*neutral_800",
+        input_border_color_focus="*primary_400",
+        input_border_color_focus_dark="*primary_500",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_500",
+        button_primary_text_color="white",
+        button_primary_text_color_dark="white",
+        button_secondary_background_fill="white",
+        button_secondary_background_fill_hover="*neutral_100",
+        button_secondary_background_fill_dark="*neutral_800",
+        button_secondary_background_fill_hover_dark="*neutral_700",
+        button_secondary_border_color="*neutral_300",
+        button_secondary_border_color_dark="*neutral_700",
+        button_border_width="1px",
+        slider_color="*primary_600",
+        slider_color_dark="*primary_500",
+    )
+
+
+def get_page_options() -> dict[str, Any]:
+    """What `gradio.mount_gradio_app` takes to show the page as it is meant."""
+    return {
+        "theme": make_theme(),
+        "css_paths": [STYLESHEET_PATH],
+        "i18n": translations,
+        "footer_links": [],
+        "run_history": False,
+        "show_error": False,  # what goes wrong is told in the page; a traceback's text may name folders
+    }

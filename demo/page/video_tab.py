@@ -1,0 +1,111 @@
+"""The tab Film: words become a film of up to 16 seconds, window by window."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from dianjing.demo.i18n.catalog import VIDEO_EXAMPLES
+from dianjing.demo.jobs import Job
+from dianjing.demo.page.context import PageContext, job_event
+from dianjing.demo.page.metadata_import import connect_metadata_import, make_metadata_file
+from dianjing.demo.page.run_panel import (
+    RunPanel,
+    Updates,
+    connect_cancel,
+    make_examples,
+    make_prompt_box,
+    make_run_buttons,
+    run_job,
+)
+from dianjing.demo.page.settings import SettingsPanel, make_settings, to_request_arguments
+from dianjing.demo.page.theme import translations
+from dianjing.demo.page.video_panel import (
+    VideoPanel,
+    connect_video_panel,
+    make_video_panel,
+    save_session_video,
+    show_preview,
+)
+from dianjing.demo.requests import TextToVideoRequest
+from dianjing.pipelines.media.metadata import GenerationMetadata
+
+MAX_SECONDS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoTab:
+    """Components."""
+
+    prompt: gr.Textbox
+    seconds: gr.Slider
+    fps: gr.Number
+    settings: SettingsPanel
+    metadata_file: gr.File
+    run_panel: RunPanel
+    video_panel: VideoPanel
+
+
+def make_video_tab(context: PageContext) -> VideoTab | None:
+    """Inside a `gr.Tab`; None, and a note, for a model of still pictures."""
+    abilities = context.capabilities
+    if abilities.num_frames is None:
+        gr.Markdown(translations("no_motion"), elem_classes="dj-note", elem_id="video-note")
+        return None
+    with gr.Row(elem_classes="dj-board"):
+        with gr.Column(elem_classes="dj-ask"):
+            prompt = make_prompt_box("video", label="video_prompt")
+            usual_s = round(abilities.num_frames / abilities.fps, 1)
+            seconds = gr.Slider(0.5, MAX_SECONDS, usual_s, step=0.5, label=translations("video_seconds"))
+            button, cancel = make_run_buttons("video")
+            make_examples(prompt, VIDEO_EXAMPLES)
+        with gr.Column(elem_classes="dj-show"):
+            show = make_video_panel("video", get_history=lambda visit: visit.videos)
+        with gr.Column(elem_classes="dj-more"):
+            fps = gr.Number(abilities.fps, label=translations("video_fps"), minimum=1)
+            settings = make_settings("video", context)
+            drop = make_metadata_file("video", [".mp4", ".webp", ".gif"])
+    bench = RunPanel(button=button, cancel=cancel, status=show.status, preview=show.preview, job_id=gr.State(None))
+    tab = VideoTab(
+        prompt=prompt,
+        seconds=seconds,
+        fps=fps,
+        settings=settings,
+        metadata_file=drop,
+        run_panel=bench,
+        video_panel=show,
+    )
+    _connect(tab, context)
+    return tab
+
+
+def _connect(tab: VideoTab, context: PageContext) -> None:
+    def film(
+        request: gr.Request, token: str, prompt: str, seconds: float, fps: float, *values: Any
+    ) -> Iterator[Updates]:
+        def submit(owner: str) -> Job:
+            asked = TextToVideoRequest(prompt=prompt, duration_s=seconds, fps=fps, **to_request_arguments(values))
+            return context.queue.submit(asked, owner)
+
+        keep, begin = partial(save_session_video, tab.video_panel), show_preview(tab.video_panel)
+        yield from run_job(tab.run_panel, context, request, token, submit=submit, on_done=keep, on_start=begin)
+
+    inputs = [context.token, tab.prompt, tab.seconds, tab.fps, *tab.settings.inputs]
+    outputs = list(dict.fromkeys([*tab.run_panel.outputs, *tab.video_panel.history_outputs]))
+    gr.on([tab.run_panel.button.click, tab.prompt.submit], film, inputs, outputs, **job_event())
+    connect_cancel(tab.run_panel, context)
+    connect_video_panel(tab.video_panel, context)
+    taken = [tab.prompt, tab.seconds, tab.fps, *tab.settings.inputs]
+    connect_metadata_import(
+        tab.metadata_file, tab.run_panel, context, restore=partial(_restore_settings, tab), outputs=taken
+    )
+
+
+def _restore_settings(tab: VideoTab, metadata: GenerationMetadata) -> Updates:
+    updates: Updates = {tab.prompt: metadata.prompt, **tab.settings.restore(metadata)}
+    num_frames, fps = (metadata.settings.get(name) for name in ("num_frames", "fps"))
+    if isinstance(num_frames, int) and isinstance(fps, int | float) and fps > 0:
+        updates |= {tab.seconds: min(num_frames / fps, MAX_SECONDS), tab.fps: fps}
+    return updates

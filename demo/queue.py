@@ -1,0 +1,255 @@
+"""One thread draws for one device, request by request, from a queue that has an end."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from PIL import Image
+
+from dianjing.demo.errors import (
+    INTERNAL_ERROR,
+    OUT_OF_MEMORY,
+    JobNotFoundError,
+    QueueFullError,
+    ShuttingDownError,
+    redact_paths,
+)
+from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobEvent, JobResult, Progress, Queued
+from dianjing.demo.limits import ModelCapabilities, ServerLimits
+from dianjing.demo.metrics import ServerMetrics
+from dianjing.demo.requests import AnyRequest, check_cost
+from dianjing.demo.results import ResultStore
+
+logger = logging.getLogger(__name__)
+
+
+EVICTION_INTERVAL_S = 5.0  # how often an idle worker looks for what has expired
+
+
+class JobCancelled(BaseException):
+    """Ends a run inside a step: nobody waits for it any more."""
+
+
+class Engine(Protocol):
+    """What a worker needs of a `Studio`."""
+
+    capabilities: ModelCapabilities
+
+    def run(self, job: Job, results: ResultStore, *, on_progress: Any) -> JobResult: ...
+
+    def free_memory(self) -> None: ...
+
+
+class JobQueue:
+    """Takes settled requests in order; an error ends its job and never the worker."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        limits: ServerLimits | None = None,
+        *,
+        results: ResultStore | None = None,
+        metrics: ServerMetrics | None = None,
+    ):
+        self.engine, self.limits = engine, limits or ServerLimits()
+        self.results, self.metrics = results or ResultStore(), metrics or ServerMetrics()
+        self._changed = threading.Condition()
+        self._queue: deque[Job] = deque()
+        self._jobs: dict[str, Job] = {}
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._run_loop, name="dianjing-worker", daemon=True)
+        self._thread.start()
+
+    @property
+    def queue_length(self) -> int:
+        return len(self._queue)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive() and not self._is_closing
+
+    def submit(self, request: AnyRequest, owner: str) -> Job:
+        """Queue a request.
+
+        Raises: QueueFullError, StoppingError; ValueError for what this server cannot draw or what costs too much.
+        """
+        try:
+            settled = request.with_defaults(self.engine.capabilities)
+            check_cost(settled, self.engine.capabilities, max_cost=self.limits.max_cost)
+            job = Job(settled, owner=owner)
+            with self._changed:
+                self._check_queue_limits(owner)
+                self._evict_expired()
+                self._jobs[job.id] = job
+                self._queue.append(job)
+                self._publish_positions()
+                self._changed.notify_all()
+        except ValueError:
+            self.metrics.requests.labels(request.kind, "refused").inc()
+            raise
+        return job
+
+    def get(self, job_id: str, owner: str) -> Job:
+        """Raises: NoSuchJobError, also for another's job and for one whose time is over."""
+        with self._changed:
+            self._evict_expired()
+            job = self._jobs.get(job_id)
+        if job is None or job.owner != owner:
+            raise JobNotFoundError("there is no such job; it may have expired, or been deleted")
+        return job
+
+    def cancel(self, job_id: str, owner: str) -> Job:
+        """A waiting job is over at once, a running one at its next step; one that is over stays as it is."""
+        job = self.get(job_id, owner)
+        self._cancel(job)
+        return job
+
+    def delete(self, job_id: str, owner: str) -> None:
+        """Cancel, and forget the result."""
+        self.discard(self.get(job_id, owner))
+
+    def discard(self, job: Job) -> None:
+        """As `delete`, for whoever has the job itself; of one that is gone nothing happens."""
+        self._cancel(job)
+        with self._changed:
+            self._remove(job)
+
+    def stream_events(self, job: Job) -> Iterator[JobEvent]:
+        """`job.events()` for a listener that matters: a job that nobody follows to its end is cancelled."""
+        try:
+            yield from job.stream_events()
+        finally:
+            self._cancel(job)
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Cancel all, wait for the step that runs, remove the files; a second call does nothing."""
+        with self._changed:
+            self._is_closing = True
+            jobs = list(self._jobs.values())
+            self._changed.notify_all()
+        for job in jobs:
+            self._cancel(job)
+        self._thread.join(timeout_s)
+        self.results.close()
+
+    def _cancel(self, job: Job) -> None:
+        with self._changed:
+            job.is_cancel_requested = True
+            if job in self._queue:
+                self._queue.remove(job)
+                self._finish(job, Cancelled())
+                self._publish_positions()
+
+    def _check_queue_limits(self, owner: str) -> None:
+        if self._is_closing:
+            raise ShuttingDownError("the server is stopping; ask again in a minute")
+        waiting, limits = len(self._queue), self.limits
+        if waiting >= limits.max_queue_length:
+            raise QueueFullError(f"{waiting} requests are waiting, and no more are taken; ask again in a minute")
+        own = sum(job.owner == owner for job in self._queue)
+        if own >= limits.max_queue_length_per_owner:
+            raise QueueFullError(f"{own} requests of yours are waiting, and no more are taken; wait for one of them")
+
+    def _publish_positions(self) -> None:
+        for position, job in enumerate(self._queue, start=1):
+            if job.last_event != Queued(position=position):
+                job.publish(Queued(position=position))
+        self.metrics.queue_length.set(len(self._queue))
+
+    def _finish(self, job: Job, event: JobEvent) -> None:
+        job.publish(event)
+        self.metrics.requests.labels(job.request.kind, job.state).inc()
+
+    def _evict_expired(self) -> None:
+        """Forget jobs whose time is over, and the oldest of those that are too many."""
+        over = [job for job in self._jobs.values() if job.finished_at_s is not None]
+        latest = time.monotonic() - self.limits.result_ttl_s
+        kept: dict[str, int] = {}
+        for number, job in enumerate(reversed(over)):
+            kept[job.owner] = kept.get(job.owner, 0) + 1
+            is_old = job.finished_at_s is not None and job.finished_at_s < latest
+            if (
+                is_old
+                or kept[job.owner] > self.limits.max_finished_jobs_per_owner
+                or number >= self.limits.max_finished_jobs
+            ):
+                self._remove(job)
+
+    def _remove(self, job: Job) -> None:
+        self._jobs.pop(job.id, None)
+        self.results.remove(job.id)
+
+    def _run_loop(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._is_closing, timeout=EVICTION_INTERVAL_S)
+                self._evict_expired()
+                if self._is_closing and not self._queue:
+                    return
+                job = self._queue.popleft() if self._queue else None
+                self._publish_positions()
+            if job is not None:
+                self._run(job)
+
+    def _run(self, job: Job) -> None:
+        self.metrics.wait_s.observe(time.monotonic() - job.queued_at_s)
+        watch = _ProgressReporter(job, self.metrics)
+        began_s = time.monotonic()
+        try:
+            watch.raise_if_cancelled()
+            result = self.engine.run(job, self.results, on_progress=watch)
+            watch.raise_if_cancelled()
+            event: JobEvent = Done(result=result)
+        except JobCancelled:
+            event = Cancelled(preview=watch.preview)
+        except ValueError as error:
+            event = Failed(error=redact_paths(str(error)))
+        except Exception as error:
+            event = self._to_failure(job, error)
+        self.metrics.job_s.labels(job.request.kind).observe(time.monotonic() - began_s)
+        with self._changed:
+            is_forgotten = job.id not in self._jobs
+        if is_forgotten or not isinstance(event, Done):
+            self.results.remove(job.id)
+        self._finish(job, event)
+
+    def _to_failure(self, job: Job, error: Exception) -> Failed:
+        if is_out_of_memory(error):
+            logger.warning("%s: out of memory", job.id)
+            self.engine.free_memory()
+            return Failed(error=OUT_OF_MEMORY, cause="memory")
+        logger.error("%s failed", job.id, exc_info=error)
+        return Failed(error=INTERNAL_ERROR, cause="server")
+
+
+class _ProgressReporter:
+    """What a run calls at every step: tells the job, counts the seconds, stops what nobody waits for."""
+
+    def __init__(self, job: Job, metrics: ServerMetrics):
+        self.job, self.metrics = job, metrics
+        self.preview: Image.Image | None = None
+        self.last_step_s: float | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        now_s = time.monotonic()
+        if self.last_step_s is not None:
+            self.metrics.step_s.labels(self.job.request.kind).observe(now_s - self.last_step_s)
+        self.last_step_s, self.preview = now_s, progress.preview
+        self.job.publish(progress)
+        self.raise_if_cancelled()
+
+    def raise_if_cancelled(self) -> None:
+        if self.job.is_cancel_requested:
+            raise JobCancelled
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """torch has a class of its own for devices, and a plain RuntimeError for the machine's memory."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(part in said for part in ("out of memory", "allocate memory", "enough memory"))
+    )

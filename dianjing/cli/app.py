@@ -1,0 +1,66 @@
+"""The command `dianjing`. Nothing heavy is imported before a command needs it.
+
+Exit codes: 0 done, 1 something failed, 2 what was given is wrong, 130 stopped by Ctrl-C.
+Results go to stdout (as JSON with --json), everything else to stderr.
+"""
+
+import sys
+import traceback
+
+import typer
+
+from dianjing.cli import chat, demo, video
+from dianjing.cli.options import CliState, VersionOption
+from dianjing.errors import DianjingError, convert_system_error, get_language
+
+app = typer.Typer(
+    name="dianjing",
+    help="Dianjing 点睛: words in Chinese or English become pictures and films; a click lets a part of a picture move.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def configure(version: VersionOption = False) -> None:
+    pass
+
+
+app.command(short_help="Make a film from words.")(video.video)
+
+
+app.command(short_help="Click on a picture, and let that part move.")(video.animate)
+
+
+app.command(short_help="Draw in a conversation.")(chat.chat)
+
+
+app.command(short_help="Draw, click, film and talk in the browser; the same over HTTP.")(demo.demo)
+
+
+def print_error(error: Exception, *, debug: bool) -> int:
+    """Print on stderr what went wrong, in the user's language, and return the exit code."""
+    if debug:
+        traceback.print_exception(error)
+    user_error = convert_system_error(error)
+    if user_error is None and not isinstance(error, ValueError | OSError):
+        user_error = DianjingError("internal_error", reason=f"{type(error).__name__}: {error}")
+    message = str(error) if user_error is None else user_error.render(get_language())
+    more = "" if debug or isinstance(error, ValueError) else " (--debug shows the traceback)"
+    print(f"error: {message}{more}", file=sys.stderr)
+    return 2 if isinstance(error, ValueError) else 1
+
+
+def main() -> None:
+    run = CliState()
+    try:
+        code = app(standalone_mode=False, obj=run)  # Typer turns Ctrl-C into 130
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of the parser
+            error.show()
+            code = error.exit_code
+        else:
+            code = print_error(error, debug=run.debug)
+    sys.exit(code if isinstance(code, int) else 0)

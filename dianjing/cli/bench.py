@@ -1,0 +1,47 @@
+"""Bench."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import dianjing
+from dianjing.cli.app import app
+from dianjing.cli.options import DebugOption
+
+
+@app.command(short_help="Compare speed with diffusers.")
+def bench(
+    models: Annotated[str, typer.Option(help="Sizes to measure, with commas between.")] = "sticker,medium,wide",
+    pairs: Annotated[int, typer.Option(help="Interleaved pairs, at least; small models take more.")] = 5,
+    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
+    with_compile: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Both sides with torch.compile too: takes minutes more.")
+    ] = False,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="PATH", help="Write every number to this file.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Compare speed and deviation with diffusers, same weights, from a checkout."""
+    root = Path(dianjing.__file__).resolve().parents[1]
+    if not (root / "benchmarks" / "__main__.py").is_file():
+        raise ValueError(
+            "the benchmarks are not part of an installed package; "
+            "run `dianjing bench` from a checkout of the repository"
+        )
+    sys.path.insert(0, str(root))
+    from benchmarks import command
+
+    command.bench(
+        models=models,
+        pairs=pairs,
+        dtype=dtype,
+        device=device,
+        with_compile=with_compile,
+        json_path=json_path,
+        markdown=markdown,
+    )

@@ -1,0 +1,96 @@
+"""The command `dianjing chat`. Nothing heavy is imported before it is needed."""
+
+import secrets
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import dianjing
+from dianjing.cli.options import (
+    DebugOption,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    GuidanceScaleOption,
+    JsonOption,
+    LabelOption,
+    ModelOption,
+    ProducerOption,
+    SeedOption,
+    StepsOption,
+    print_json,
+)
+
+
+def chat(
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A folder, or a .png name; pictures are numbered.")
+    ] = None,
+    seed: SeedOption = None,
+    load: Annotated[Path | None, typer.Option(help="Go on with this conversation (.json).")] = None,
+    save: Annotated[Path | None, typer.Option(help="Keep the conversation in this file (.json).")] = None,
+    chat_model: Annotated[
+        str | None, typer.Option(help="A chat model that reads what is said: a folder or a Hub id; rules without.")
+    ] = None,
+    steps: StepsOption = None,
+    guidance_scale: GuidanceScaleOption = None,
+    model: ModelOption = "sticker",
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = Dtype.auto,
+    label: LabelOption = True,
+    producer: ProducerOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Draw in a conversation: one line in, one picture out. Lines come from the terminal or a pipe."""
+    from dianjing.cli import chat_job
+
+    job = chat_job.validate_chat_job(
+        model=model,
+        chat_model=chat_model,
+        seed=secrets.randbelow(2**32) if seed is None else seed,
+        out=out,
+        load_path=load,
+        save_path=save,
+        device=device,
+        dtype=dtype.value,
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        producer=(producer or chat_job.PRODUCER) if label else None,
+    )
+    answers = []
+    for answer in chat_job.run_chat_job(job, _read_lines()):
+        answers.append(answer)
+        _print_answer(answer, as_json=as_json)
+    if as_json:
+        print_json({"version": dianjing.__version__, "seed": job.conversation.seed, "turns": answers})
+    if not sys.stdin.isatty() and any("error" in answer for answer in answers):
+        raise typer.Exit(2)
+
+
+def _read_lines() -> Iterator[str]:
+    """What is typed or piped; bytes that are no UTF-8 become what `say` refuses by name."""
+    if sys.stdin.isatty():
+        print('Say what to draw, then what to change; "undo" takes back, Ctrl-D ends.', file=sys.stderr)
+    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+    while True:
+        if sys.stdin.isatty():
+            print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        yield line
+
+
+def _print_answer(answer: dict[str, Any], *, as_json: bool) -> None:
+    if "error" in answer:
+        print(f"error: {answer['error']}", file=sys.stderr)
+        return
+    print(f"{'; '.join(answer['changes'])}: {answer['prompt']}", file=sys.stderr)
+    for hint in answer["hints"]:
+        print(f"hint: {hint}", file=sys.stderr)
+    if not as_json:
+        print(answer["path"], flush=True)

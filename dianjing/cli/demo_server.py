@@ -1,0 +1,175 @@
+"""`dianjing demo`: everything is checked, and the address taken, before weights load; then it is served."""
+
+import re
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dianjing.cli.loading import check_device, resolve_device, resolve_dtype
+from dianjing.demo.api.auth import AccessControl
+from dianjing.demo.app import bind_socket, make_app
+from dianjing.demo.app import run_server as serve_app
+from dianjing.demo.limits import ServerLimits
+from dianjing.demo.queue import JobQueue
+from dianjing.demo.results import Labelling, ResultStore
+from dianjing.pipelines.media.aigc_label import PRODUCER
+from dianjing.weights.manifest import read_components
+from dianjing.weights.resolve import resolve_local_model
+
+MIN_KEY_LENGTH = 8
+
+
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+
+ORIGIN_PATTERN = re.compile(r"https?://[\w.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoServer:
+    """One server, its address already taken."""
+
+    model: str
+    device: str
+    dtype: str
+    segmenter: str | None
+    access: AccessControl
+    limits: ServerLimits
+    labelling: Labelling
+    mcp: bool
+    listening_socket: socket.socket
+
+    @property
+    def address(self) -> str:
+        host, port = self.listening_socket.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def validate_demo_server(
+    *,
+    model: str,
+    host: str,
+    port: int,
+    auth: str | None,
+    api_keys: list[str],
+    allowed_origins: list[str],
+    max_queue: int | None,
+    mcp: bool,
+    segmenter: str | None,
+    device: str,
+    dtype: str,
+    producer: str | None,
+    visible_label: bool,
+    certificate_path: Path | None,
+    private_key_path: Path | None,
+) -> DemoServer:
+    """Check everything that can be checked before weights load.
+
+    Raises: ValueError that says what was given, what is allowed and what to do.
+    """
+    check_device(device)
+    folder = resolve_local_model(model)
+    if folder is not None:
+        read_components(folder)
+    user = None if auth is None else _parse_auth(auth)
+    access = AccessControl(keys=_check_api_keys(api_keys), auth=user, origins=_check_origins(allowed_origins))
+    if mcp:
+        _check_mcp(auth)
+    limits = (
+        ServerLimits()
+        if max_queue is None
+        else ServerLimits(max_queue_length=max_queue, max_queue_length_per_owner=min(max_queue, 8))
+    )
+    sign = None
+    if certificate_path is not None or private_key_path is not None:
+        from dianjing.demo.signing import make_signer
+
+        if certificate_path is None or private_key_path is None:
+            raise ValueError("--c2pa-cert and --c2pa-key belong together; give both")
+        sign = make_signer(certificate_path, private_key_path)
+    marks = Labelling(producer=producer or PRODUCER, has_visible_label=visible_label, signer=sign)
+    taken = bind_socket(host, port)
+    access = replace(access, hosts=_get_allowed_hosts(taken, access.origins))
+    return DemoServer(
+        model=model,
+        device=device,
+        dtype=dtype,
+        segmenter=segmenter,
+        access=access,
+        limits=limits,
+        labelling=marks,
+        mcp=mcp,
+        listening_socket=taken,
+    )
+
+
+def _check_mcp(auth: str | None) -> None:
+    if auth is not None:
+        raise ValueError("--mcp and --auth are both given, and agents cannot log in; give one of them")
+    if find_spec("mcp") is None:
+        raise ValueError('--mcp needs the package mcp; install it with pip install "dianjing[mcp]"')
+
+
+def _check_api_keys(api_keys: list[str]) -> tuple[str, ...]:
+    given = tuple(key.strip() for key in api_keys if key.strip())
+    for key in given:
+        if len(key) < MIN_KEY_LENGTH or not key.isascii() or not key.isprintable() or " " in key:
+            raise ValueError(
+                f"an --api-key has {len(key)} characters; give at least {MIN_KEY_LENGTH}, ASCII, no blanks"
+            )
+    return given
+
+
+def _check_origins(origins: list[str]) -> tuple[str, ...]:
+    given = tuple(origin.rstrip("/").lower() for origin in origins)
+    for origin in given:
+        if not ORIGIN_PATTERN.fullmatch(origin):
+            raise ValueError(
+                f"--allow-origin is {origin!r}; give SCHEME://HOST[:PORT] such as https://draw.example.com"
+            )
+    return given
+
+
+def _get_allowed_hosts(listening_socket: socket.socket, origins: Sequence[str]) -> frozenset[str] | None:
+    """What a server is known by that only this machine reaches; None for one that others reach by any name."""
+    address = listening_socket.getsockname()[0]
+    if not ip_address(address).is_loopback:
+        return None
+    return frozenset({*LOOPBACK_HOSTS, address, *(urlsplit(origin).hostname or "" for origin in origins)})
+
+
+def _parse_auth(text: str) -> tuple[str, str]:
+    user, colon, password = text.partition(":")
+    if not (user and colon and password):
+        raise ValueError("--auth takes USER:PASSWORD; give both, with a colon between")
+    return user, password
+
+
+def run_demo_server(server: DemoServer, *, on_ready: Callable[[str], object]) -> None:
+    """Load the weights, tell the address, and answer until SIGTERM or Ctrl-C."""
+    import torch
+
+    from dianjing.demo.engine import InferenceEngine
+
+    device = resolve_device(torch, server.device)
+    options = {}
+    if server.segmenter is not None:
+        from dianjing.pipelines.segmentation.sam import SamSegmenter
+
+        sam = SamSegmenter.from_pretrained(server.segmenter, device=device)
+        options["segmenter_factory"] = partial(SamSegmenter, sam.model)  # one model, its own view of each picture
+    studio = InferenceEngine.from_pretrained(
+        server.model, device=device, dtype=resolve_dtype(torch, server.dtype, device), **options
+    )
+    worker = JobQueue(studio, server.limits, results=ResultStore(server.labelling))
+    try:
+        app = make_app(worker, studio, access=server.access, mcp_url=server.address if server.mcp else None)
+        on_ready(server.address)
+        serve_app(app, worker, server.listening_socket)
+    finally:
+        worker.close()

@@ -1,0 +1,180 @@
+"""`dianjing image`: checked and planned without torch, then drawn, then written one by one."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+import dianjing
+from dianjing.cli.loading import check_device, check_lora, load_pipeline
+from dianjing.cli.options import parse_size
+from dianjing.pipelines.media.aigc_label import PRODUCER, make_image_label
+from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder
+from dianjing.pipelines.media.image import read_image_metadata, save_image
+from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
+from dianjing.pipelines.validation import ImageRequest, check_int
+from dianjing.weights.manifest import read_components
+from dianjing.weights.resolve import resolve_local_model
+
+__all__ = ["PRODUCER", "ImageJob", "parse_size", "run_image_job", "validate_image_job", "write_grid"]
+
+
+IMAGE_BATCH_SIZE = 8  # pictures at once; a seed gives the same picture in any batch
+
+
+GRID_COLUMNS, GRID_CELL_PX, GRID_GAP_PX = 8, 128, 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageJob:
+    """One run of `dianjing image`: a request per prompt, and a path per picture of each.
+
+    `producer` None writes no label, `grid` None no picture of all pictures, `lora` None draws with the model alone.
+    """
+
+    requests: list[ImageRequest]
+    paths: list[list[Path]]
+    model: str
+    device: str
+    dtype: str
+    producer: str | None
+    grid_path: Path | None
+    lora: str | None = None
+
+
+def validate_image_job(
+    prompts: list[str],
+    *,
+    out: Path | None,
+    seed: int,
+    model: str,
+    device: str,
+    dtype: str,
+    producer: str | None,
+    grid_path: Path | None = None,
+    lora: str | None = None,
+    **settings: Any,
+) -> ImageJob:
+    """Check everything that can be checked before weights load.
+
+    Raises: ValueError that says what was given, what is allowed and what to do.
+    """
+    check_int(len(prompts), "the number of prompts", low=1, high=1000)
+    requests = [ImageRequest(prompt=prompt, seed=seed, **settings) for prompt in prompts]
+    check_device(device)
+    folder = resolve_local_model(model)
+    if folder is not None:
+        read_components(folder)
+    if lora is not None:
+        check_lora(lora)
+    each = requests[0].num_images_per_prompt
+    flat = _make_output_paths(out, seed, len(requests) * each)
+    paths = [flat[i : i + each] for i in range(0, len(flat), each)]
+    if grid_path is not None and check_output_path(grid_path) in flat:
+        raise ValueError(f"--grid {grid_path} is also the file of a picture; name another")
+    return ImageJob(
+        requests=requests,
+        paths=paths,
+        model=model,
+        device=device,
+        dtype=dtype,
+        producer=producer,
+        grid_path=grid_path,
+        lora=lora,
+    )
+
+
+def _make_output_paths(out: Path | None, seed: int, count: int) -> list[Path]:
+    """Numbered when there are several; a name we choose never hits an existing file."""
+    if out is not None and not out.is_dir():
+        names = [out] if count == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(count)]
+        return [check_output_path(name) for name in names]
+    folder = out if out is not None else Path()
+    check_writable_folder(folder)
+    paths: list[Path] = []
+    number = 0 if count == 1 else 1
+    while len(paths) < count:
+        suffix = f"-{number}" if number else ""
+        path = folder / f"dianjing-{seed}{suffix}.png"
+        if not os.path.lexists(path):
+            paths.append(path)
+        number += 1
+    return paths
+
+
+def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
+    """Draw and write; yield the id, path and settings of each picture once it is on disk."""
+    pipe = load_pipeline("TextToImagePipeline", model=job.model, device=job.device, dtype=job.dtype, lora=job.lora)
+    for request, paths in zip(job.requests, job.paths, strict=True):
+        for start in range(0, len(paths), IMAGE_BATCH_SIZE):
+            seeds = request.seeds[start : start + IMAGE_BATCH_SIZE]
+            began = time.monotonic()
+            images = generate_images(pipe, request, seeds)
+            seconds = (time.monotonic() - began) / len(images)
+            for image, seed, path in zip(images, seeds, paths[start:], strict=False):
+                record = build_image_metadata(pipe, image, request, seed=seed, model=job.model)
+                if job.lora is not None:
+                    record.settings["lora"] = job.lora
+                label = make_image_label(image, record, producer=job.producer or PRODUCER)
+                save_image(image, path, record, label=label if job.producer else None)
+                yield {
+                    "id": label["ProduceID"],
+                    "path": str(path),
+                    **asdict(record),
+                    "unknown_words": pipe.unknown_words(request.prompt),
+                    "seconds": round(seconds, 3),
+                }
+
+
+def write_grid(job: ImageJob) -> None:
+    """All pictures of a job in one file, a row for each prompt or of GRID_COLUMNS; small ones enlarged."""
+    assert job.grid_path is not None
+    pictures = []
+    for path in (path for paths in job.paths for path in paths):
+        with Image.open(path, formats=("PNG",)) as picture:
+            pictures.append(picture.convert("RGB"))
+    each, (width, height) = len(job.paths[0]), pictures[0].size
+    columns = each if each > 1 else min(GRID_COLUMNS, len(pictures))
+    scale = max(1, -(-GRID_CELL_PX // width))
+    size = (width * scale, height * scale)
+    step_x, step_y = (side + GRID_GAP_PX for side in size)
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * step_x - GRID_GAP_PX, rows * step_y - GRID_GAP_PX), "white")
+    for index, shown in enumerate(pictures):
+        row, column = divmod(index, columns)
+        sheet.paste(shown.resize(size, Image.Resampling.BICUBIC), (column * step_x, row * step_y))
+    first = read_image_metadata(job.paths[0][0])
+    record = replace(first, prompt="\n".join(request.prompt for request in job.requests))
+    label = make_image_label(sheet, record, producer=job.producer or PRODUCER)
+    save_image(sheet, job.grid_path, record, label=label if job.producer else None)
+
+
+def generate_images(pipe: Any, request: ImageRequest, seeds: list[int]) -> list[Any]:
+    import torch
+
+    wanted = {
+        "negative_prompt": request.negative_prompt,
+        "width": request.width,
+        "height": request.height,
+        "num_inference_steps": request.num_inference_steps,
+        "guidance_scale": request.guidance_scale,
+    }
+    given = {name: value for name, value in wanted.items() if value is not None}
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return pipe(request.prompt, num_images_per_prompt=len(seeds), generator=generators, **given).images
+
+
+def build_image_metadata(pipe: Any, image: Any, request: ImageRequest, *, seed: int, model: str) -> GenerationMetadata:
+    """What was done."""
+    size = {"width": image.width, "height": image.height}
+    return GenerationMetadata(
+        prompt=request.prompt,
+        seed=seed,
+        settings={**size, "negative_prompt": request.negative_prompt, **get_sampling_metadata(pipe)},
+        model=model,
+        version=dianjing.__version__,
+    )

@@ -1,0 +1,83 @@
+"""Loading."""
+
+import gc
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import dianjing
+from dianjing.weights.resolve import HUB_ID_PATTERN
+
+
+def check_device(name: str) -> None:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ValueError(f"--device is {name!r}; give auto, cpu, cuda, cuda:1 or mps")
+
+
+def check_lora(name_or_path: str) -> None:
+    """Raise ValueError for what is neither an adapter here nor a Hub id."""
+    path = Path(name_or_path)
+    if path.is_dir():
+        if not list(path.glob("*.safetensors")):
+            raise ValueError(
+                f"--lora is the folder {name_or_path}, which holds no .safetensors; give the export of a run"
+            )
+    elif path.exists():
+        if path.suffix != ".safetensors":
+            raise ValueError(f"--lora is {name_or_path}; give a .safetensors file, or the folder that holds one")
+    elif not HUB_ID_PATTERN.fullmatch(name_or_path):
+        raise ValueError(
+            f"--lora: there is no {name_or_path}; give a .safetensors file, a folder that holds one, or a Hub id"
+        )
+
+
+def load_pipeline(class_name: str, *, model: str, device: str, dtype: str, lora: str | None = None) -> Any:
+    """A pipeline, by its public name, on its device, with an adapter and the scheduler that lies beside it."""
+    gc.disable()  # the imports make a million objects that stay: collecting among them costs 3 s, half of it at exit
+    import torch
+
+    cls = getattr(dianjing, class_name)
+    gc.freeze()
+    gc.enable()
+    device = resolve_device(torch, device)
+    _set_progress_bars(is_enabled=sys.stderr.isatty())
+    pipe = cls.from_pretrained(model, dtype=resolve_dtype(torch, dtype, device))
+    pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
+    if lora is not None:
+        from dianjing.pipelines.base import load_adapter_scheduler
+
+        pipe.load_lora_weights(lora)
+        pipe.scheduler = load_adapter_scheduler(lora) or pipe.scheduler
+    return pipe.to(device)
+
+
+def _set_progress_bars(*, is_enabled: bool) -> None:
+    """Progress bars belong to a terminal; in a log file they are rubbish."""
+    import diffusers
+    import transformers
+
+    if not is_enabled:
+        diffusers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
+
+
+def resolve_device(torch: Any, name: str) -> str:
+    """The device that a name means here. Raises: ValueError for one that is not here."""
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return "cuda" if has_cuda else "mps" if has_mps else "cpu"
+    if (name.startswith("cuda") and not has_cuda) or (name == "mps" and not has_mps):
+        raise ValueError(
+            f"--device {name} is not available with this PyTorch ({torch.__version__}); `dianjing doctor` shows what is"
+        )
+    index = name.partition(":")[2]
+    if index and int(index) >= torch.cuda.device_count():
+        raise ValueError(f"--device {name} does not exist; there are {torch.cuda.device_count()} GPUs")
+    return name
+
+
+def resolve_dtype(torch: Any, name: str, device: str) -> Any:
+    if name == "auto":
+        return torch.float32 if device == "cpu" else torch.bfloat16
+    return getattr(torch, name)

@@ -1,0 +1,45 @@
+"""Models."""
+
+from typing import Any
+
+from dianjing.cli.app import app
+from dianjing.cli.options import DebugOption, JsonOption, print_json
+from dianjing.weights import registry
+
+
+@app.command()
+def models(as_json: JsonOption = False, debug: DebugOption = False) -> None:
+    """List the models known by name."""
+
+    rows = list_models()
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        print(f"{row['name']:28}{row['where']:12}{row['licence']:28}{row['summary']}")
+    print("\nA folder of your own or a Hub id (owner/name) can stand in place of a name.")
+
+
+def list_models() -> list[dict[str, Any]]:
+    """One row per registry entry."""
+    return [
+        {
+            "name": entry.name,
+            "location": _get_location(entry),
+            "source": entry.source,
+            "revision": entry.revision,
+            "licence": entry.licence,
+            "download_bytes": entry.download_bytes,
+            "summary": entry.summary,
+        }
+        for entry in registry.MODELS
+    ]
+
+
+def _get_location(model_info: registry.ModelInfo) -> str:
+    if model_info.bundled_folder is not None:
+        return "bundled" if (model_info.bundled_folder / "model_index.json").is_file() else "missing"
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(model_info.source, "model_index.json", revision=model_info.revision)
+    return "cached" if isinstance(cached, str) else f"{model_info.download_bytes / 1e9:.1f} GB"

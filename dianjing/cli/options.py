@@ -1,0 +1,116 @@
+"""What the commands' options have in common."""
+
+import json
+import re
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import dianjing
+
+
+class Dtype(str, Enum):
+    """The number format of the weights; auto lets the device decide."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class CliState:
+    """What is known of one run of the command outside its own options."""
+
+    debug = False
+
+
+def _set_debug(ctx: typer.Context, value: bool) -> bool:
+    ctx.obj.debug = ctx.obj.debug or value
+    return value
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"dianjing {dianjing.__version__}")
+        raise typer.Exit
+
+
+DebugOption = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Show the traceback of an error.")]
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+]
+
+
+ModelOption = Annotated[str, typer.Option(help="A name from `dianjing models`, a folder or a Hub id.")]
+
+
+LoraOption = Annotated[str | None, typer.Option(help="An adapter: a run's export, a .safetensors file, a Hub id.")]
+
+
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+
+
+DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Number format of the weights.")]
+
+
+LabelOption = Annotated[bool, typer.Option("--label/--no-label", help="Write the implicit AIGC label (GB 45438).")]
+
+
+ProducerOption = Annotated[str | None, typer.Option(help="Who the label names as producer; Dianjing if left out.")]
+
+
+SeedOption = Annotated[int | None, typer.Option(help="Start of the noise; drawn by lot and reported if left out.")]
+
+
+StepsOption = Annotated[int | None, typer.Option(help="Denoising steps.")]
+
+
+GuidanceScaleOption = Annotated[float | None, typer.Option(help="How closely to follow the words; 1 switches it off.")]
+
+
+def print_json(value: object) -> None:
+    # JSON is UTF-8; a file name that is not comes out escaped
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+VideoOutOption = Annotated[
+    Path | None, typer.Option("--out", "-o", help="A .mp4, .webp, .gif or .png file; .png writes numbered frames.")
+]
+
+
+SecondsOption = Annotated[float | None, typer.Option(help="How long the film is.")]
+
+
+NumFramesOption = Annotated[int | None, typer.Option(help="How many frames it has, in place of --seconds.")]
+
+
+FpsOption = Annotated[float | None, typer.Option(help="Frames a second.")]
+
+
+SizeOption = Annotated[str | None, typer.Option(help="Width x height in pixels: 128x96, or 128 for a square.")]
+
+
+def print_video_result(result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"version": dianjing.__version__, **result})
+        return
+    for path in [*result["paths"], *([result["mask_preview"]] if result.get("mask_preview") else [])]:
+        print(path, flush=True)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read "128" or "128x96" as (width, height) in pixels."""
+    match = re.fullmatch(r"\s*(-?\d{1,12})\s*(?:[xX×*]\s*(-?\d{1,12}))?\s*", text)
+    if match is None:
+        raise ValueError(f"--size is {text!r}; give WIDTHxHEIGHT in pixels such as 128x96, or 128")
+    width = int(match[1])
+    return width, width if match[2] is None else int(match[2])

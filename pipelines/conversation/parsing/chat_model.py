@@ -1,0 +1,259 @@
+"""Any chat model as rewriter: it answers in JSON, is told once what was wrong, and then the rules take over."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any
+
+from dianjing.pipelines.conversation import edits as e
+from dianjing.pipelines.conversation.messages import RULE_PARSER_FALLBACK
+from dianjing.pipelines.conversation.parsing.base import ParsedInstruction, detect_language
+from dianjing.pipelines.conversation.parsing.rule_parser import RuleParser
+from dianjing.pipelines.conversation.scene import POSITIONS, RELATIONS, Scene
+from dianjing.pipelines.validation import check_int, check_prompt
+
+CompleteChat = Callable[[Sequence[Mapping[str, str]]], str]  # chat messages to the answer
+
+
+MAX_NEW_TOKENS = 512
+
+
+MAX_EDITS = 8
+
+
+SYSTEM_PROMPT = """You edit a picture by its description. Given the picture and what the user says (in Chinese or \
+English), answer with one JSON object and nothing else: {"edits": [...]}, one or more of
+{"edit": "draw", "objects": [OBJECT, ...], "background": NAME or null, "relation": SIDE or null}  (a new picture)
+{"edit": "background", "background": NAME}
+{"edit": "add", "object": OBJECT, "relation": SIDE or null, "of": NAME or null}
+{"edit": "remove", "of": NAME}
+{"edit": "replace", "of": NAME, "object": OBJECT}
+{"edit": "move", "of": NAME, "place": PLACE or null, "relation": SIDE or null, "beside": NAME or null}
+{"edit": "resize", "of": NAME, "to": "bigger" or "smaller"}
+{"edit": "count", "of": NAME, "count": 1 to 4}
+{"edit": "colour", "of": NAME, "colour": NAME}
+{"edit": "redraw"}
+{"edit": "undo"}
+OBJECT is {"name": NAME, "count": 1 to 4, "colour": NAME or null, "size": "big", "small" or null,
+"place": PLACE or null}.
+Each NAME is an English noun or colour. SIDE is left, right, above or below: where it is, seen from the other object.
+PLACE is one of """ + ", ".join(POSITIONS)
+
+
+@dataclass(frozen=True)
+class ChatModelParser:
+    """Asks `complete`; `Rewriter`."""
+
+    complete: CompleteChat
+    rule_parser: RuleParser
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | PathLike, *, rule_parser: RuleParser, device: str = "cpu"
+    ) -> "ChatModelParser":
+        """A causal language model with a chat template: a local folder or a Hub id, safetensors only.
+
+        Raises: ValueError for a tokenizer without a chat template.
+        """
+        return cls(load_chat_model(name_or_path, device=device), rule_parser)
+
+    def parse(self, text: str, scene: Scene | None) -> ParsedInstruction:
+        """Raises: NotPossibleError for what cannot be drawn."""
+        shown = "none yet" if scene is None else json.dumps(_describe_scene(scene), ensure_ascii=False)
+        messages = [
+            {"role": "system", "content": SYSTEM_PROMPT},
+            {"role": "user", "content": f"Picture: {shown}\nUser: {text}"},
+        ]
+        answer = self.complete(messages)
+        try:
+            return ParsedInstruction(edits=parse_answer(answer, scene, self.rule_parser))
+        except ValueError as error:
+            messages += [
+                {"role": "assistant", "content": answer},
+                {"role": "user", "content": f"That cannot be used: {error}. Answer again, with the JSON object only."},
+            ]
+        try:
+            return ParsedInstruction(edits=parse_answer(self.complete(messages), scene, self.rule_parser))
+        except ValueError as error:
+            understood = self.rule_parser.parse(text, scene)
+            hint = RULE_PARSER_FALLBACK.render(detect_language(text), reason=error)
+            return replace(understood, hints=(*understood.hints, hint[:1000]))
+
+
+def load_chat_model(name_or_path: str | PathLike, *, device: str) -> CompleteChat:
+    """What answers chat messages with a transformers model; the most likely words, so the same each time."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
+        if tokenizer.chat_template is None:
+            raise ValueError(f"{name_or_path} has no chat template; give a model that was trained to chat")
+        model = AutoModelForCausalLM.from_pretrained(name_or_path, trust_remote_code=False, use_safetensors=True)
+    except OSError as error:
+        raise ValueError(f"{name_or_path} cannot be loaded as a chat model: {str(error).splitlines()[0]}") from None
+    model = model.to(device)
+
+    def complete(messages: Sequence[Mapping[str, str]]) -> str:
+        inputs = tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, enable_thinking=False, return_dict=True, return_tensors="pt"
+        ).to(model.device)
+        with torch.no_grad():
+            tokens = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+        return tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    return complete
+
+
+def _describe_scene(scene: Scene) -> dict[str, Any]:
+    objects = [
+        {"name": t.name, "count": t.count, "colour": t.colour, "position": t.boxes[0].position} for t in scene.objects
+    ]
+    return {"background": scene.background, "objects": objects, "antecedent": scene.objects[scene.antecedent].name}
+
+
+def parse_answer(answer: str, scene: Scene | None, rule_parser: RuleParser) -> tuple[e.Edit, ...]:
+    """The edits of an answer that is one JSON object.
+
+    Raises: ValueError that says what is wrong with it.
+    """
+    try:
+        given = json.loads(answer)
+    except (ValueError, RecursionError):
+        raise ValueError(f"it is no JSON: {answer[:40]!r}") from None
+    listed = given.get("edits") if isinstance(given, dict) else None
+    if not isinstance(listed, list) or not 1 <= len(listed) <= MAX_EDITS:
+        raise ValueError(f'it should be {{"edits": [...]}} with 1 to {MAX_EDITS} edits')
+    edits: list[e.Edit] = []
+    for each in listed:
+        if not isinstance(each, dict) or str(each.get("edit")) not in _EDIT_PARSERS:
+            raise ValueError(f"each edit should be an object whose edit is one of {', '.join(_EDIT_PARSERS)}")
+        try:
+            edits.append(_EDIT_PARSERS[str(each["edit"])](_EditFields(each, scene, rule_parser)))
+        except KeyError as key:
+            raise ValueError(f"{key} is missing in {json.dumps(each, ensure_ascii=False)[:80]}") from None
+        if not isinstance(edits[-1], e.Undo):
+            scene = e.apply_edit(scene, edits[-1])
+    return tuple(edits)
+
+
+@dataclass(frozen=True)
+class _EditFields:
+    """One edit of the answer, read field by field."""
+
+    values: Mapping[str, Any]
+    scene: Scene | None
+    rule_parser: RuleParser
+
+    def get_object_index(self, key: str) -> int:
+        name = self.normalize_object_name(self.values[key], key)
+        if self.scene is None:
+            raise ValueError("there is no picture yet; the first edit should be draw")
+        found = [index for index, thing in enumerate(self.scene.objects) if thing.name == name]
+        if not found:
+            raise ValueError(f"{key} is {name!r}; the picture has {', '.join(t.name for t in self.scene.objects)}")
+        return found[0]
+
+    def get_optional_object_index(self, key: str) -> int | None:
+        return None if self.values.get(key) is None else self.get_object_index(key)
+
+    def normalize_object_name(self, value: Any, key: str) -> str:
+        """A name as the model knows it, or as it is."""
+        said = check_prompt(value, key).strip().lower()
+        known = self.rule_parser.concept_vocabulary.find_object(said)
+        return said if known is None else known.names_en[0]
+
+    def normalize_background(self, value: Any) -> str | None:
+        if value is None:
+            return None
+        said = check_prompt(value, "background").strip().lower()
+        known = self.rule_parser.concept_vocabulary.find_background(said)
+        return said if known is None else known.name_en
+
+    def get_choice(self, key: str, allowed: Sequence[str]) -> str | None:
+        value = self.values.get(key)
+        if value is not None and value not in allowed:
+            raise ValueError(f"{key} is {value!r}; it should be one of {', '.join(allowed)}")
+        return value
+
+    def get_required_choice(self, key: str, allowed: Sequence[str]) -> str:
+        value = self.get_choice(key, allowed)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def parse_object_spec(self, spec_fields: Any) -> e.ObjectSpec:
+        if not isinstance(spec_fields, dict):
+            raise ValueError(f"an object is {spec_fields!r}; it should be a JSON object with a name")
+        one = _EditFields(spec_fields, self.scene, self.rule_parser)
+        colour = spec_fields.get("colour")
+        return e.ObjectSpec(
+            name=self.normalize_object_name(spec_fields["name"], "name"),
+            count=check_int(spec_fields.get("count", 1), "count", low=1, high=4),
+            colour=None if colour is None else check_prompt(colour, "colour").strip().lower(),
+            size=one.get_choice("size", ("big", "small")),
+            position=one.get_choice("position", POSITIONS),
+        )
+
+
+def _parse_new_scene(edit_fields: _EditFields) -> e.Edit:
+    objects = edit_fields.values["objects"]
+    if not isinstance(objects, list):
+        raise ValueError("objects should be a list")
+    background = edit_fields.normalize_background(edit_fields.values.get("background"))
+    relation = edit_fields.get_choice("relation", RELATIONS) if len(objects) == 2 else None
+    return e.NewScene(
+        specs=tuple(map(edit_fields.parse_object_spec, objects)), background=background, relation=relation
+    )
+
+
+def _parse_background(edit_fields: _EditFields) -> e.Edit:
+    background = edit_fields.normalize_background(edit_fields.values["background"])
+    if background is None:
+        raise KeyError("background")
+    return e.SetBackground(background=background)
+
+
+def _parse_add(edit_fields: _EditFields) -> e.Edit:
+    anchor = edit_fields.get_optional_object_index("target")
+    relation = None if anchor is None else edit_fields.get_choice("relation", RELATIONS)
+    return e.AddObject(
+        spec=edit_fields.parse_object_spec(edit_fields.values["object"]), relation=relation, anchor=anchor
+    )
+
+
+def _parse_move(edit_fields: _EditFields) -> e.Edit:
+    anchor, place, relation = (
+        edit_fields.get_optional_object_index("anchor"),
+        edit_fields.get_choice("position", POSITIONS),
+        edit_fields.get_choice("relation", RELATIONS),
+    )
+    if place is None and (anchor is None or relation is None):
+        raise ValueError("a move needs a place, or a relation and beside")
+    if place is not None:
+        return e.MoveObject(target=edit_fields.get_object_index("target"), position=place)
+    return e.MoveObject(target=edit_fields.get_object_index("target"), relation=relation, anchor=anchor)
+
+
+_EDIT_PARSERS: dict[str, Callable[[_EditFields], e.Edit]] = {
+    "new_scene": _parse_new_scene,
+    "background": _parse_background,
+    "add": _parse_add,
+    "remove": lambda given: e.RemoveObject(target=given.get_object_index("target")),
+    "replace": lambda given: e.ReplaceObject(
+        target=given.get_object_index("target"), spec=given.parse_object_spec(given.values["object"])
+    ),
+    "move": _parse_move,
+    "resize": lambda given: e.ResizeObject(
+        target=given.get_object_index("target"), direction=given.get_required_choice("direction", ("bigger", "smaller"))
+    ),
+    "count": lambda given: e.SetObjectCount(
+        target=given.get_object_index("target"), count=check_int(given.values["count"], "count", low=1, high=4)
+    ),
+    "colour": lambda given: e.RecolourObject(
+        target=given.get_object_index("target"), colour=check_prompt(given.values["colour"], "colour")
+    ),
+    "regenerate": lambda given: e.Regenerate(),
+    "undo": lambda given: e.Undo(),
+}

@@ -1,0 +1,194 @@
+"""A conversation that draws: every turn changes the picture of the one before."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dianjing.pipelines.conversation.captions import caption_scene
+from dianjing.pipelines.conversation.edit_summary import summarize_edit
+from dianjing.pipelines.conversation.edits import Edit, NewScene, Regenerate, Undo, apply_edit
+from dianjing.pipelines.conversation.messages import NO_PREVIOUS_IMAGE, NOTHING_TO_UNDO, EditError
+from dianjing.pipelines.conversation.parsing.base import InstructionParser, detect_language
+from dianjing.pipelines.conversation.parsing.rule_parser import RuleParser
+from dianjing.pipelines.conversation.scene import Scene
+from dianjing.pipelines.conversation.turn import Turn
+from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE as NAMES_FILE
+from dianjing.pipelines.prompting.concepts import ConceptVocabulary
+from dianjing.pipelines.validation import (
+    MAX_SEED,
+    check_guidance_scale,
+    check_num_inference_steps,
+    check_prompt,
+    check_seed,
+)
+from dianjing.weights import registry
+from dianjing.weights.resolve import resolve_local_model
+
+
+class Conversation:
+    """Draws what is said, and changes it as is said next; what was not mentioned stays.
+
+    model: a registry name, a folder, a Hub id, or a `TextToImagePipeline`; weights load when the first picture is
+    drawn. rewriter: what turns a text into edits, None for the embedded rules. seed: of the noise all pictures share.
+    load_pipe: how weights are loaded, None for `TextToImagePipeline.from_pretrained`.
+    """
+
+    def __init__(
+        self,
+        model: Any = "sticker",
+        *,
+        seed: int = 0,
+        parser: InstructionParser | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        load_pipeline: Callable[[Any], Any] | None = None,
+    ):
+        self.model, self.load_pipeline = model, load_pipeline
+        self.seed = check_seed(seed)
+        self.num_inference_steps = (
+            None if num_inference_steps is None else check_num_inference_steps(num_inference_steps)
+        )
+        self.guidance_scale = None if guidance_scale is None else check_guidance_scale(guidance_scale)
+        self.turns: tuple[Turn, ...] = ()
+        self.concept_vocabulary = _load_concept_vocabulary(model)
+        self.parser = RuleParser(self.concept_vocabulary) if parser is None else parser
+        self._renderers: dict[int, Any] = {}
+
+    def send(self, text: str) -> Turn:
+        """Draw what is said, or change the picture as is said.
+
+        Raises: ValueError for what cannot be read, understood or drawn; the conversation is then as it was.
+        """
+        check_prompt(text, "text")
+        language = detect_language(text)
+        try:
+            return self._run_turn(text, language)
+        except EditError as error:
+            raise error.translate(language) from None
+
+    def _run_turn(self, text: str, language: str) -> Turn:
+        understood = self.parser.parse(text, self.turns[-1].scene if self.turns else None)
+        turns, scene, seed, changes = self._apply_edits(understood.edits, language)
+        is_new = not turns or any(isinstance(edit, NewScene) for edit in understood.edits)
+        is_back = all(isinstance(edit, Undo) for edit in understood.edits)
+        if is_back:
+            image, latents = turns[-1].image, turns[-1].latents
+        else:
+            image, latents = self._render(scene, seed, previous=None if is_new else turns[-1], text=text)
+        turn = Turn(
+            text=text,
+            prompt=caption_scene(scene, self.concept_vocabulary, language=language),
+            changes=changes,
+            hints=understood.hints,
+            scene=scene,
+            seed=seed,
+            image=image,
+            latents=latents,
+        )
+        self.turns = turns if is_back else (*turns, turn)
+        return turn
+
+    def _apply_edits(
+        self, edits: Sequence[Edit], language: str
+    ) -> tuple[tuple[Turn, ...], Scene, int, tuple[str, ...]]:
+        """The turns that are left, the scene and its seed after the edits, and what each edit did."""
+        turns = self.turns
+        scene, seed = (turns[-1].scene, turns[-1].seed) if turns else (None, self.seed)
+        changes: list[str] = []
+        for edit in edits:
+            changes.append(summarize_edit(edit, scene, self.concept_vocabulary, language=language))
+            if isinstance(edit, Undo):
+                if len(turns) < 2:
+                    raise EditError(NO_PREVIOUS_IMAGE)
+                turns = turns[:-1]
+                scene, seed = turns[-1].scene, turns[-1].seed
+            else:
+                seed = (seed + isinstance(edit, Regenerate)) % (MAX_SEED + 1)
+                scene = apply_edit(scene, edit)
+        assert scene is not None
+        return turns, scene, seed, tuple(changes)
+
+    def undo(self) -> Turn | None:
+        """Take back the last turn, and return the one before it, None where that was the first.
+
+        Raises: ValueError where nothing has been said.
+        """
+        if not self.turns:
+            raise EditError(NOTHING_TO_UNDO)
+        self.turns = self.turns[:-1]
+        return self.turns[-1] if self.turns else None
+
+    def fork(self) -> "Conversation":
+        """Another conversation that goes on from here; neither changes the other."""
+        other = Conversation.__new__(Conversation)
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def save(self, path: str | PathLike) -> None:
+        """Write all turns with their pictures as one JSON file, whole or not at all."""
+        from dianjing.pipelines.conversation.storage import write_conversation_file
+
+        write_conversation_file(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | PathLike, model: Any = "sticker", **options: Any) -> "Conversation":
+        """Go on with a saved conversation; no weights are loaded for it, and none but `model`'s are later.
+
+        options: rewriter and load_pipe, as for a new one.
+
+        Raises: ValueError for a file that holds no conversation.
+        """
+        from dianjing.pipelines.conversation.storage import read_conversation_file
+
+        return read_conversation_file(Path(path), model=model, **options)
+
+    @cached_property
+    def pipe(self) -> Any:
+        """The pipeline, loaded when first used."""
+        if not isinstance(self.model, str | PathLike):
+            return self.model
+        if self.load_pipeline is not None:
+            return self.load_pipeline(self.model)
+        from dianjing.pipelines.text_to_image import TextToImagePipeline
+
+        pipe = TextToImagePipeline.from_pretrained(self.model)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def _render(self, scene: Scene, seed: int, *, previous: Turn | None, text: str) -> tuple[Image.Image, Any]:
+        from dianjing.pipelines.conversation.renderer import SceneRenderer
+
+        if seed not in self._renderers:
+            self._renderers[seed] = SceneRenderer(
+                self.pipe,
+                concept_vocabulary=self.concept_vocabulary,
+                seed=seed,
+                num_inference_steps=self.num_inference_steps,
+                guidance_scale=self.guidance_scale,
+            )
+        painter = self._renderers[seed]
+        # one language for all drawing: a background drawn in another would not be the same
+        language = detect_language(self.turns[0].text if self.turns else text)
+        goes_on = previous is not None and previous.seed == seed
+        pair = (previous.scene, previous.latents) if previous is not None and goes_on else None
+        latents = painter.paint(scene, language=language, before=pair)
+        return painter.picture(latents), latents.cpu()
+
+
+def _load_concept_vocabulary(model: Any) -> ConceptVocabulary:
+    """What a model was taught to name; the embedded model's names where it says nothing of that."""
+    if not isinstance(model, str | PathLike):
+        own = getattr(model, "concept_vocabulary", None)
+        folder = None
+    else:
+        own, folder = None, resolve_local_model(model)
+    if own is not None:
+        return own
+    if folder is None or not (folder / NAMES_FILE).is_file():
+        folder = next(entry.bundled_folder for entry in registry.MODELS if entry.bundled_folder is not None)
+        assert folder is not None
+    return ConceptVocabulary.from_file(folder / NAMES_FILE)

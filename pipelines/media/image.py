@@ -1,0 +1,143 @@
+"""A picture of any size and kind to the size a model takes: scaled to fill it, its overhang cut off.
+
+H height, W width; pictures are uint8 (H, W, 3).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from dianjing.pipelines.media.aigc_label import XMP_KEY, make_xmp_packet
+from dianjing.pipelines.media.atomic import write_atomic
+from dianjing.pipelines.media.metadata import GenerationMetadata, parse_metadata, serialize_metadata
+
+MAX_IMAGE_PIXELS = 64_000_000  # more is no photo but an attack on the memory
+
+
+MAX_ASPECT_RATIO = 20
+
+
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+
+
+BACKGROUND_RGB = (255, 255, 255)  # what transparent parts are laid over
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropTransform:
+    """How a picture of (width, height) was brought to the model's: scaled, then cut by `left` and `top`.
+
+    All in pixels; a place (x, y) of the given picture is at (x scale - left, y scale - top) of the fitted one.
+    """
+
+    source_size: tuple[int, int]
+    target_size: tuple[int, int]
+    scale: float
+    left: float
+    top: float
+
+    def transform_point(self, x: float, y: float) -> tuple[float, float]:
+        return x * self.scale - self.left, y * self.scale - self.top
+
+    def __str__(self) -> str:
+        (w, h), (to_w, to_h) = self.source_size, self.target_size
+        if self.source_size == self.target_size:
+            return f"{w} x {h} px as given"
+        across, down = w * self.scale - to_w, h * self.scale - to_h
+        cut = [
+            f"{size:.0f} px of its {name} cut off" for size, name in ((across, "width"), (down, "height")) if size >= 1
+        ]
+        return f"{w} x {h} px scaled by {self.scale:.3g} to {to_w} x {to_h} px" + (f", {cut[0]}" if cut else "")
+
+
+def open_image(path: str | Path | BinaryIO, *, name: str | None = None) -> Image.Image:
+    """The first frame of a file as RGB, upright; whole or not at all. `name` is what messages call it.
+
+    Raises: ValueError for what is no picture, damaged, or too large to be one.
+    """
+    name = str(path) if name is None else name
+    try:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            check_image_size(*image.size, name=name)
+            image.load()
+            return to_rgb(image)
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {name}") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError, EOFError) as error:
+        raise ValueError(f"{name} cannot be read as a picture: {error}") from None
+
+
+def check_image_size(width: int, height: int, *, name: str = "the picture") -> None:
+    if width * height > MAX_IMAGE_PIXELS:
+        raise ValueError(f"{name} has {width} x {height} px; at most {MAX_IMAGE_PIXELS:,} pixels are taken")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise ValueError(f"{name} is {width} x {height} px; one side may be at most {MAX_ASPECT_RATIO} times the other")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Upright, eight bits, without transparency."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        levels = np.asarray(image, np.float64)
+        top = 65535 if levels.max() > 255 else 255
+        image = Image.fromarray((levels.clip(0, top) / top * 255).round().astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, (*BACKGROUND_RGB, 255))
+        image = Image.alpha_composite(ground, image)
+    return image.convert("RGB")
+
+
+def resize_crop(image: Image.Image, *, width: int, height: int) -> tuple[Image.Image, CropTransform]:
+    """The middle of a picture at width x height px."""
+    scale = max(width / image.width, height / image.height)
+    left, top = ((side * scale - to) / 2 for side, to in ((image.width, width), (image.height, height)))
+    how = CropTransform(source_size=image.size, target_size=(width, height), scale=scale, left=left, top=top)
+    if image.size == (width, height):
+        return image, how
+    box = (left / scale, top / scale, (left + width) / scale, (top + height) / scale)
+    return image.resize((width, height), Image.Resampling.LANCZOS, box=box), how
+
+
+def check_image(image: object) -> Image.Image:
+    """PIL in any mode, or uint8 (H, W, 3), as RGB."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"image is {image.dtype} {image.shape}; give PIL, or uint8 (height, width, 3)")
+        image = Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"image is a {type(image).__name__}; give PIL, or uint8 (height, width, 3)")
+    check_image_size(*image.size)
+    return to_rgb(image)
+
+
+def save_image(image: Image.Image, path: Path, metadata: GenerationMetadata, *, label: dict[str, str] | None) -> None:
+    """Write a PNG with its record, and with its implicit label unless `label` is None."""
+    info = PngInfo()
+    for key, text in serialize_metadata(metadata).items():
+        info.add_itxt(key, text)
+    if label is not None:
+        info.add_itxt(XMP_KEY, make_xmp_packet(label))
+    write_atomic(path, lambda file: image.save(file, format="PNG", pnginfo=info))
+
+
+def read_image_metadata(path: str | Path) -> GenerationMetadata:
+    """Read back what made a picture.
+
+    Raises: ValueError when the file is no PNG or was not made by Dianjing.
+    """
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.load()  # text may also stand behind the pixels
+            texts = getattr(image, "text", {})
+        return parse_metadata(texts)
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path}") from None
+    except KeyError as key:
+        raise ValueError(f"{path} holds no {key}; it was not made by Dianjing, or another program removed it") from None
+    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as a PNG made by Dianjing: {error}") from None

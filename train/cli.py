@@ -1,0 +1,117 @@
+"""The trainer's command line, alone or under accelerate.
+
+    python -m dianjing.train [verify-resume | plot-noise | average] CONFIG [--set a.b=c] [--resume auto|none|PATH]
+
+verify-resume proves on the spot that stopping and resuming this run is the same as going on, bit for bit; plot-noise
+draws which timesteps it trains at, and how much an error counts there, into its folder; average exports a finished run
+again, with a moving average of length --sigma, a share of the run.
+Exit codes: 0 done (or max_minutes over), 1 failed, or verify-resume found a difference, 2 usage, 75 stopped by a signal
+after saving, 76 the gradient was not finite.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from dianjing.train.config.run_file import read_run_config, write_run_templates
+from dianjing.train.run import describe_run, export_ema, fill_caches, plot_run_timesteps, train_model
+from dianjing.train.trainer.loop import NonFiniteGradientError, Outcome
+from dianjing.train.trainer.verify_resume import NUM_STEPS, find_resume_differences
+
+EXIT_DIFFERENT = EXIT_FAILED = 1
+
+
+EXIT_USAGE, EXIT_INTERRUPTED, EXIT_NON_FINITE = 2, 75, 76
+
+
+VERIFY_RESUME, PLOT_NOISE, EXPORT_EMA = ACTIONS = ("verify-resume", "plot-noise", "export-ema")
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    lines = (__doc__ or "").split("\n\n")
+    parser = argparse.ArgumentParser(prog="python -m dianjing.train", description=lines[0], epilog=lines[-1])
+    parser.add_argument("words", nargs="+", metavar=f"[{' | '.join(ACTIONS)}] CONFIG", help="the run file (TOML)")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides")
+    parser.add_argument("--resume", default="auto", help="auto (default), none, or a checkpoint")
+    parser.add_argument("--init", action="store_true", help="write a commented run file to begin with")
+    parser.add_argument("--dry-run", action="store_true", help="say what the run will do and need, and no more")
+    parser.add_argument("--sigma", type=float, help="of average: such as 0.05 for a short one, or 0.2 for a long one")
+    parser.add_argument("--cache-only", action="store_true", help="encode pictures and captions, and no more")
+    return parser
+
+
+def _install_stop_handlers() -> Callable[[], bool]:
+    """Whether SIGTERM or Ctrl-C came since; a second one stops at once."""
+    stopping = False
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+        signal.signal(signum, signal.SIG_DFL)
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, stop)
+    return lambda: stopping
+
+
+def _run_action(options: argparse.Namespace) -> int:
+    action = options.words[0] if options.words[0] in ACTIONS else None
+    if (options.sigma is None) == (action == EXPORT_EMA):
+        raise ValueError(f"--sigma goes with {EXPORT_EMA}, and {EXPORT_EMA} with --sigma: the average's length")
+    if len(options.words) != (1 if action is None else 2):
+        raise ValueError(f"give one run file; got {' '.join(options.words)!r}")
+    path = Path(options.words[-1])
+    if options.init:
+        for written in write_run_templates(path):
+            print(written)
+        return 0
+    config = read_run_config(path, options.overrides)
+    if options.dry_run:
+        for line in describe_run(config):
+            print(line, flush=True)
+        return 0
+    if options.cache_only:
+        fill_caches(config)
+        return 0
+    if action == PLOT_NOISE:
+        print(plot_run_timesteps(config))
+        return 0
+    if action == EXPORT_EMA:
+        export_ema(config, options.sigma)
+        return 0
+    if action == VERIFY_RESUME:
+        found = find_resume_differences(config)
+        print("\n".join(found) or f"resuming is exact: weights, averages and moments are equal after {NUM_STEPS} steps")
+        return EXIT_DIFFERENT if found else 0
+    outcome = train_model(config, resume=options.resume, should_stop=_install_stop_handlers())
+    print(outcome.value, flush=True)
+    return EXIT_INTERRUPTED if outcome is Outcome.INTERRUPTED else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = _make_parser().parse_args(arguments)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # data workers are the parallelism
+    try:
+        return _run_action(given)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except NonFiniteGradientError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_NON_FINITE
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        print(f"error: a data worker died ({error}); --resume auto goes on from the last checkpoint", file=sys.stderr)
+        return EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""What encoders made, kept on disk under the hash of all that it depends on: written once, shared by runs and ranks.
+
+A file is whole or absent. Two writers of one key write the same, so neither has to wait for the other.
+"""
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from dianjing.pipelines.media.atomic import atomic_file
+from dianjing.train.trainer.checkpoint import Tensors
+
+BLOCK_BYTES = 1 << 22
+
+
+DEFAULT_MEMORY_BYTES = 256 << 20
+
+
+class LRUCache:
+    """What was read last, up to a number of bytes."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes, self.used_bytes = limit_bytes, 0
+        self.entries: OrderedDict[str, Tensors] = OrderedDict()
+
+    def get(self, key: str) -> Tensors | None:
+        if (found := self.entries.get(key)) is not None:
+            self.entries.move_to_end(key)
+        return found
+
+    def add(self, key: str, tensors: Tensors) -> None:
+        self.entries[key] = tensors
+        self.used_bytes += count_bytes(tensors)
+        while self.used_bytes > self.limit_bytes:
+            self.used_bytes -= count_bytes(self.entries.popitem(last=False)[1])
+
+
+def count_bytes(tensors: Tensors) -> int:
+    """In bytes."""
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+class TensorCache:
+    """Tensors by key, one file each. What a process read last stays in its memory, too: do not change it."""
+
+    def __init__(self, folder: Path, *, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> None:
+        self.folder, self.memory = folder, LRUCache(memory_bytes)
+
+    def __contains__(self, key: str) -> bool:
+        return self._get_path(key).is_file()
+
+    def read(self, key: str) -> Tensors:
+        """Raises ValueError where the file is gone or damaged."""
+        if (found := self.memory.get(key)) is not None:
+            return found
+        path = self._get_path(key)
+        try:
+            found = load_file(path)
+        except FileNotFoundError:
+            raise ValueError(
+                f"{path} is missing: was the cache cleared during the run? Start again to refill it"
+            ) from None
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{path} is damaged ({error}); remove it and start again to refill it") from None
+        self.memory.add(key, found)
+        return found
+
+    def write(self, key: str, tensors: Tensors) -> None:
+        """Raises ValueError where the folder cannot be written."""
+        path = self._get_path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_file(path) as temporary:
+                save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(
+                f"the cache {self.folder} cannot be written ({error}); name another with data.cache_folder"
+            ) from None
+
+    def _get_path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+
+def make_cache_key(**parts: Any) -> str:
+    """One key for everything a result depends on."""
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()
+
+
+def hash_folders(folders: Iterable[Path]) -> str:
+    """The hash of every file directly in these folders: an encoder with its settings, or a tokenizer."""
+    digest = hashlib.blake2b(digest_size=20)
+    for path in sorted(path for folder in folders for path in folder.iterdir() if path.is_file()):
+        digest.update(f"{path.name}/{path.stat().st_size}/".encode())
+        with path.open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                digest.update(block)
+    return digest.hexdigest()

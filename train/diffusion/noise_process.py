@@ -1,0 +1,167 @@
+"""What is added to latents, and what a model is to predict of it: diffusion or flow, under one interface.
+
+B batch; latents are (B, C, ...); positions are on [0, 1), 0 where nothing is added.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import torch
+from diffusers import DPMSolverMultistepScheduler
+from diffusers.schedulers import SchedulerMixin
+from torch import Tensor
+from typing_extensions import Self
+
+from dianjing.dit import DiT
+from dianjing.dit.motion.warp_guidance import NUM_TRAIN_TIMESTEPS
+from dianjing.train.config.finetune import FinetuneObjectiveConfig
+from dianjing.train.config.text_to_image import TextToImageObjectiveConfig
+from dianjing.train.diffusion import objectives
+
+
+class NoiseProcess(Protocol):
+    def to(self, device: torch.device) -> Self: ...
+
+    def to_timestep(self, time: Tensor) -> Tensor:
+        """What the model is told (B,)."""
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor: ...
+
+    def get_target(self, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor: ...
+
+    def get_loss_weight(self, timestep: Tensor) -> Tensor:
+        """Of each sample's squared error (B,)."""
+
+    def get_x0_coefficients(self, timestep: Tensor) -> Tensor:
+        """How much of noisy latents and of what the model predicts makes clean latents: (B, 2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VPDiffusion:
+    """Noise by a schedule alpha_bar (T,); the model predicts the noise or the velocity."""
+
+    alphas_cumprod: Tensor
+    prediction_type: Literal["epsilon", "v_prediction"]
+    min_snr_gamma: float | None = None
+
+    def to(self, device: torch.device) -> "VPDiffusion":
+        return replace(self, alphas_cumprod=self.alphas_cumprod.to(device))
+
+    def to_timestep(self, time: Tensor) -> Tensor:
+        return objectives.to_timestep(time, len(self.alphas_cumprod))
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        return objectives.add_noise(latents, noise, self._alpha_bar(timestep, latents))
+
+    def get_target(self, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        if self.prediction_type == "epsilon":
+            return noise
+        return objectives.velocity(latents, noise, self._alpha_bar(timestep, latents))
+
+    def get_loss_weight(self, timestep: Tensor) -> Tensor:
+        alpha_bar = self.alphas_cumprod[timestep]
+        if self.min_snr_gamma is None:
+            return torch.ones_like(alpha_bar)
+        if self.prediction_type == "epsilon":
+            return objectives.min_snr_weight_epsilon(alpha_bar, gamma=self.min_snr_gamma)
+        return objectives.min_snr_weight(alpha_bar, gamma=self.min_snr_gamma)
+
+    def get_x0_coefficients(self, timestep: Tensor) -> Tensor:
+        alpha_bar = self.alphas_cumprod[timestep]
+        signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+        if self.prediction_type == "epsilon":
+            return torch.stack([1 / signal, -noise / signal], dim=-1)
+        return torch.stack([signal, -noise], dim=-1)
+
+    def _alpha_bar(self, timestep: Tensor, latents: Tensor) -> Tensor:
+        return self.alphas_cumprod[timestep].reshape(-1, *[1] * (latents.ndim - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RectifiedFlow:
+    """A straight line from latents to noise; the model predicts its direction (Lipman et al. 2023; Liu et al. 2023)."""
+
+    shift: float = 1.0
+    num_timesteps: int = 1000
+
+    def to(self, device: torch.device) -> "RectifiedFlow":
+        return self
+
+    def to_timestep(self, time: Tensor) -> Tensor:
+        return self.num_timesteps * objectives.shift_time(time, shift=self.shift)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        sigma = (timestep / self.num_timesteps).reshape(-1, *[1] * (latents.ndim - 1))
+        return (1 - sigma) * latents + sigma * noise
+
+    def get_target(self, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        return noise - latents
+
+    def get_loss_weight(self, timestep: Tensor) -> Tensor:
+        return torch.ones_like(timestep)
+
+    def get_x0_coefficients(self, timestep: Tensor) -> Tensor:
+        sigma = timestep / self.num_timesteps
+        return torch.stack([torch.ones_like(sigma), -sigma], dim=-1)
+
+
+def init_warp_guidance(transformer: DiT, noise_process: NoiseProcess) -> None:
+    """A transformer whose frames take over the first one compares clean latents: what they are made of."""
+    if transformer.motion_conditioner is not None and transformer.motion_conditioner.warp_guidance is not None:
+        transformer.motion_conditioner.warp_guidance.set_x0_coefficients(
+            noise_process.get_x0_coefficients(torch.arange(NUM_TRAIN_TIMESTEPS))
+        )
+
+
+def adapt_scheduler(objective: FinetuneObjectiveConfig, scheduler: SchedulerMixin) -> SchedulerMixin:
+    """The one that samples what is trained: the model's own, changed as far as the objective changes it.
+
+    Raises: ValueError for one that cannot be changed so.
+    """
+    if objective.prediction_type == "flow":
+        return DPMSolverMultistepScheduler(
+            use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=objective.flow_shift
+        )
+    changes: dict[str, Any] = {}
+    if objective.prediction_type != "inherit":
+        changes["prediction_type"] = objective.prediction_type
+    if objective.terminal_snr == "zero":
+        if "rescale_betas_zero_snr" not in scheduler.config:
+            raise ValueError(
+                f"{type(scheduler).__name__} knows no zero terminal SNR; take terminal_snr = 'as_trained', or give the "
+                "model's folder a DDPMScheduler, DDIMScheduler or DPMSolverMultistepScheduler"
+            )
+        changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return type(scheduler).from_config(scheduler.config, **changes)
+
+
+def make_noise_process(scheduler: SchedulerMixin, *, min_snr_gamma: float | None) -> NoiseProcess:
+    """What a scheduler takes away again.
+
+    Raises: ValueError for a scheduler whose prediction cannot be trained here.
+    """
+    prediction = scheduler.config.prediction_type
+    if prediction == "flow_prediction":
+        return RectifiedFlow(shift=scheduler.config.flow_shift, num_timesteps=scheduler.config.num_train_timesteps)
+    if prediction not in ("epsilon", "v_prediction"):
+        raise ValueError(
+            f"the model predicts {prediction!r}; set objective.prediction_type to epsilon, v_prediction or flow"
+        )
+    return VPDiffusion(
+        alphas_cumprod=scheduler.alphas_cumprod.clone(), prediction_type=prediction, min_snr_gamma=min_snr_gamma
+    )
+
+
+def make_dpm_scheduler(objective: TextToImageObjectiveConfig) -> DPMSolverMultistepScheduler:
+    return DPMSolverMultistepScheduler(
+        beta_start=objective.beta_start,
+        beta_end=objective.beta_end,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",  # starts at the noisiest timestep (Lin et al. 2024)
+    )
+
+
+def make_vp_diffusion(objective: TextToImageObjectiveConfig) -> VPDiffusion:
+    alphas = objectives.scaled_linear_alphas_cumprod(objective.beta_start, objective.beta_end)
+    return VPDiffusion(alphas_cumprod=alphas, prediction_type="v_prediction", min_snr_gamma=objective.min_snr_gamma)
