@@ -52,10 +52,11 @@ def main(names: list[str]) -> None:
         for name in names or CASES:
             began = time.perf_counter()
             with settled():
-                facts = fingerprint()
                 save(MADE / f"{name}.npz", CASES[name](Path(root)))
             size_kb = (MADE / f"{name}.npz").stat().st_size / 1000
             print(f"{name}: {time.perf_counter() - began:.1f} s, {size_kb:.0f} kB", file=sys.stderr)
+    with settled():
+        facts = fingerprint()
     FINGERPRINT.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 

@@ -75,12 +75,18 @@ def matching(folder: Path) -> Results:
 def masks(folder: Path) -> Results:
     """What fixed clicks mean, by GrabCut and by the network that comes with the embedded model."""
     picture = np.asarray(Image.open(PICTURE).convert("RGB"))
+    crowded = StickerWorld(size_px=128, stages=[CurriculumStage(scene_weights={"pair": 0.5, "trio": 0.5}, grid_px=(2,))])
     own = from_words().unet_segmenter
     assert own is not None
     results: Results = {}
     for name, segmenter in {"grabcut": GrabCutSegmenter(), "network": own}.items():
-        segmenter.look(picture)
-        results[name] = np.stack([segmenter.mask(points) for points in CLICKS])
+        segmenter.set_image(picture)
+        results[name] = np.stack([segmenter.predict(points) for points in CLICKS])
+        for position in range(6):  # busier pictures, clicked on off the center of each object
+            sample = crowded.get_image(9, position)
+            segmenter.set_image(sample.image)
+            clicks = [Point(x=x + 0.4 * width, y=y + 0.6 * height) for x, y, width, height in sample.boxes]
+            results[f"{name} {position}"] = np.stack([segmenter.predict([click]) for click in clicks])
     return results
 
 

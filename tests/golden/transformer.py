@@ -1,4 +1,7 @@
-"""Golden cases of the transformer alone: tiny, of random weights, on the inputs in inputs/transformer.npz."""
+"""Golden cases of the transformer alone: tiny, of random weights, on the inputs in inputs/transformer.npz.
+
+`forward` is called by name, because a language server cannot tell the parameters of a module that is called itself.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,15 +112,15 @@ def picture(folder: Path) -> Results:
     for name, has_size in {"with size": True, "plain": False}.items():
         torch.manual_seed(3)
         model, text = make_model(has_size=has_size), text_of(given, has_size=has_size)
-        results[name] = array(model(given["picture"], TIMESTEPS, **text).sample)
+        results[name] = array(model.forward(given["picture"], TIMESTEPS, **text).sample)
         residuals = [given["residual"]]
-        controlled = model(given["picture"], TIMESTEPS, **text, controlnet_block_samples=residuals).sample
+        controlled = model.forward(given["picture"], TIMESTEPS, **text, controlnet_block_samples=residuals).sample
         results[f"{name} controlled"] = array(controlled)
         prepared = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8))
         for step in range(2):
-            sample = model(given["picture"], condition=prepared.select_step(step)).sample
+            sample = model.forward(given["picture"], conditioning=prepared.select_step(step)).sample
             results[f"{name} prepared {step}"] = array(sample)
-        twice = model(given["picture"][[0, 0, 1]], condition=prepared.select_step(1).index_batch([0, 0, 1])).sample
+        twice = model.forward(given["picture"][[0, 0, 1]], conditioning=prepared.select_step(1).index_batch([0, 0, 1])).sample
         results[f"{name} rows"] = array(twice)
     span = get_resize_crop_region_for_grid((4, 4), 32)
     positions = get_2d_rotary_pos_embed(8, span, (4, 4))
@@ -142,7 +145,7 @@ def picture(folder: Path) -> Results:
     ).eval()
     theirs.load_state_dict(ours.state_dict())
     arguments = {"image_rotary_emb": positions, **text}
-    results["ours at their positions"] = array(ours(given["picture"], TIMESTEPS, **arguments).sample)
+    results["ours at their positions"] = array(ours.forward(given["picture"], TIMESTEPS, **arguments).sample)
     results["theirs"] = array(theirs(given["picture"], TIMESTEPS, **arguments).sample)
     return results
 
@@ -155,17 +158,17 @@ def video(folder: Path) -> Results:
     for name, has_field in {"plain": False, "field": True}.items():
         torch.manual_seed(4)
         model = make_model(is_video=True, has_field=has_field)
-        results[f"{name} frames"] = array(model(given["video"], TIMESTEPS, **text).sample)
+        results[f"{name} frames"] = array(model.forward(given["video"], TIMESTEPS, **text).sample)
         click = click_of(given)
-        results[f"{name} click"] = array(model(given["video"], TIMESTEPS, **text, click=click).sample)
+        results[f"{name} click"] = array(model.forward(given["video"], TIMESTEPS, **text, motion_control=click).sample)
         prepared = model.compute_conditioning(
             TIMESTEPS, **text, latent_size=(8, 8), num_frames=NUM_FRAMES, motion_control=click
         )
-        sample = model(given["video"], condition=prepared.select_step(1)).sample
+        sample = model.forward(given["video"], conditioning=prepared.select_step(1)).sample
         results[f"{name} prepared"] = array(sample)
         shorter = prepared.select_step(0).truncate(NUM_FRAMES - 1)
-        results[f"{name} shorter"] = array(model(given["video"][:, :, :-1], condition=shorter).sample)
-        one = model(given["video"][:, :, 0], TIMESTEPS, **text).sample
+        results[f"{name} shorter"] = array(model.forward(given["video"][:, :, :-1], conditioning=shorter).sample)
+        one = model.forward(given["video"][:, :, 0], TIMESTEPS, **text).sample
         results[f"{name} one frame"] = array(one)
     return results
 
@@ -179,11 +182,11 @@ def half(folder: Path) -> Results:
     text = {name: each.bfloat16() if each.is_floating_point() else each for name, each in text_of(given).items()}
     click = click_of({name: each if name == "strengths" else each.bfloat16() for name, each in given.items()})
     prepared = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8))
-    results["picture"] = array(model(given["picture"].bfloat16(), condition=prepared.select_step(0)).sample)
+    results["picture"] = array(model.forward(given["picture"].bfloat16(), conditioning=prepared.select_step(0)).sample)
     prepared = model.compute_conditioning(
         TIMESTEPS, **text, latent_size=(8, 8), num_frames=NUM_FRAMES, motion_control=click
     )
-    results["click"] = array(model(given["video"].bfloat16(), condition=prepared.select_step(1)).sample)
+    results["click"] = array(model.forward(given["video"].bfloat16(), conditioning=prepared.select_step(1)).sample)
     return results
 
 
@@ -193,7 +196,7 @@ def gradients(folder: Path) -> Results:
     torch.manual_seed(6)
     model = make_model(is_video=True, has_field=True)
     latents = given["video"].requires_grad_()
-    model(latents, TIMESTEPS, **text_of(given), click=click_of(given)).sample.square().mean().backward()
+    model.forward(latents, TIMESTEPS, **text_of(given), motion_control=click_of(given)).sample.square().mean().backward()
     assert latents.grad is not None
     norms = [torch.zeros(()) if p.grad is None else p.grad.double().norm() for p in model.parameters()]
     return {"latents": array(latents.grad), "norms": array(torch.stack([norm.double() for norm in norms]))}
