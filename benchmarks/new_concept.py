@@ -110,7 +110,7 @@ def write_prior_images(folder: Path, generate: ImageGenerator) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     world = StickerWorld(size_px=IMAGE_SIZE_PX, split="train")
     texts = [
-        {"zh": s.text_zh, "en": s.text_en} for s in (world.get_image(3, index) for index in range(NUM_PRIOR_IMAGES))
+        {"zh": s.text_zh, "en": s.text_en} for s in (world.get_image_sample(3, index) for index in range(NUM_PRIOR_IMAGES))
     ]
     pictures = generate([text[("zh", "en")[index % 2]] for index, text in enumerate(texts)], range(NUM_PRIOR_IMAGES))
     for index, (picture, text) in enumerate(zip(pictures, texts, strict=True)):

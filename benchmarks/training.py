@@ -78,7 +78,7 @@ def write_sticker_images(folder: Path, *, count: int, size_px: int) -> None:
     """Of the sticker world, with captions in both languages."""
     world = StickerWorld(size_px=size_px)
     for index in range(count):
-        sample = world.get_image(0, index)
+        sample = world.get_image_sample(0, index)
         Image.fromarray(sample.image).save(folder / f"{index:04}.png")
         (folder / f"{index:04}.zh.txt").write_text(sample.text_zh, encoding="utf-8")
         (folder / f"{index:04}.en.txt").write_text(sample.text_en, encoding="utf-8")

@@ -41,13 +41,13 @@ def world(folder: Path) -> Results:
     """Pictures and clips by (seed, position), with captions, masks, boxes and the truth of what moves."""
     results: Results = {}
     for name, made in _worlds().items():
-        samples = [made.get_image(5, position) for position in range(4)]
+        samples = [made.get_image_sample(5, position) for position in range(4)]
         results[f"{name} pictures"] = np.stack([sample.image for sample in samples])
         told = [[sample.text_zh, sample.text_en, contents(sample.boxes)] for sample in samples]
         results[f"{name} captions"] = text(told)
         results[f"{name} masks"] = np.concatenate([sample.masks for sample in samples])
         for kind, clip in {
-            "clip": made.get_clip(6, 1, num_frames=4, fps=8.0),
+            "clip": made.get_captioned_clip(6, 1, num_frames=4, fps=8.0),
             "click": made.get_controlled_clip(6, 2, num_frames=4, fps=8.0),
         }.items():
             results[f"{name} {kind} frames"] = clip.frames
@@ -65,7 +65,7 @@ def matching(folder: Path) -> Results:
     matcher, made = SpriteMatcher(size_px=64), _worlds()["mixed"]
     readings, explained = [], []
     for position in range(3):
-        reading = matcher.detect(torch.from_numpy(made.get_image(7, position).image.copy()).permute(2, 0, 1) / 255)
+        reading = matcher.detect(torch.from_numpy(made.get_image_sample(7, position).image.copy()).permute(2, 0, 1) / 255)
         found = [[seen.class_id, seen.colour, seen.x_px, seen.y_px, seen.size_px] for seen in reading.objects]
         readings.append([reading.background, found])
         explained += [seen.explained_share for seen in reading.objects]
@@ -83,7 +83,7 @@ def masks(folder: Path) -> Results:
         segmenter.set_image(picture)
         results[name] = np.stack([segmenter.predict(points) for points in CLICKS])
         for position in range(6):  # busier pictures, clicked on off the center of each object
-            sample = crowded.get_image(9, position)
+            sample = crowded.get_image_sample(9, position)
             segmenter.set_image(sample.image)
             clicks = [Point(x=x + 0.4 * width, y=y + 0.6 * height) for x, y, width, height in sample.boxes]
             results[f"{name} {position}"] = np.stack([segmenter.predict([click]) for click in clicks])

@@ -56,7 +56,7 @@ def test_the_embedded_model_tells_two_objects_apart_that_it_never_saw_together()
     )
     right = 0
     for position in range(PAIRS):
-        scene = world.get_clip(2, position, num_frames=1, fps=8)
+        scene = world.get_captioned_clip(2, position, num_frames=1, fps=8)
         moving = reader.parse(scene.text_en)
         pixels = torch.from_numpy(scene.frames[0]).permute(2, 0, 1)[None].float() / 127.5 - 1
         latents = pipe.vae.encode(pixels).latent_dist.mode() * pipe.vae.config.scaling_factor

@@ -55,7 +55,7 @@ def test_words_that_the_lexicon_lacks_are_found(prompt, unknown):
 def test_no_caption_of_the_sticker_world_is_hinted_at():
     lexicon = Vocabulary(**{language: frozenset(words) for language, words in list_caption_words().items()})
     world = StickerWorld()
-    samples = [world.get_image(0, position) for position in range(200)]
+    samples = [world.get_image_sample(0, position) for position in range(200)]
     captions = [text for sample in samples for text in (sample.text_zh, sample.text_en)]
     assert {text: words for text in captions if (words := lexicon.find_unknown_words(text))} == {}
     assert lexicon.find_unknown_words("a cat riding a 独角鲸") == ["riding", "独角鲸"]

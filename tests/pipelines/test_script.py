@@ -93,7 +93,7 @@ def test_captions_of_clips_are_read_as_their_truth(reader):
     )
     right = total = 0
     for position in range(150):
-        clip = world.get_clip(99, position, num_frames=2, fps=8)
+        clip = world.get_captioned_clip(99, position, num_frames=2, fps=8)
         firsts = [sum(m.count for m in clip.scene.mentions[:index]) for index in range(len(clip.scene.mentions))]
         moves = [clip.object_motions[first] for first in firsts]
         truth = [None if move is None else MOTIONS[move.motion].name for move in moves]

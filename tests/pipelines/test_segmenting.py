@@ -33,7 +33,7 @@ def overlap(a, b):
 def test_one_click_finds_the_object_in_most_scenes():
     overlaps = []
     for position in range(20):
-        sample = WORLD.get_image(9, position)
+        sample = WORLD.get_image_sample(9, position)
         truth = sample.masks[position % len(sample.masks)]
         overlaps.append(overlap(mask_of(sample.image, middle_of(truth)), truth))
     assert np.median(overlaps) > 0.9

@@ -14,7 +14,7 @@ from dianjing.train.tasks.pca_encoder import fold_to_conv, init_pca
 def sticker_pixels(count: int, *, seed: int) -> torch.Tensor:
     """(count, 3, 32, 32) on [-1, 1]"""
     world = StickerWorld(size_px=32, stages=[CurriculumStage(scene_weights={"pair": 1.0}, grid_px=(1,))])
-    images = np.stack([world.get_image(seed, position).image for position in range(count)])
+    images = np.stack([world.get_image_sample(seed, position).image for position in range(count)])
     return torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
 
 

@@ -69,6 +69,6 @@ def test_a_run_exports_a_segmenter_that_loads(tmp_path):
     world = StickerWorld(size_px=32, stages=[CurriculumStage(scene_weights={"single": 1.0})])
     train_model(parse_run_config(tree), world, resume="auto", should_stop=lambda: False)
     segmenter = UNetSegmenter.from_pretrained(tmp_path / "export" / "segmenter")
-    segmenter.set_image(world.get_image(0, 0).image)
+    segmenter.set_image(world.get_image_sample(0, 0).image)
     assert segmenter.predict([Point(x=16, y=16)]).shape == (32, 32)
     assert "OwnSegmenter" in (tmp_path / "export" / "README.md").read_text(encoding="utf-8")

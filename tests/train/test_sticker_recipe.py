@@ -41,7 +41,7 @@ def test_all_three_pipelines_load_it_with_its_defaults(bundle):
 def test_its_lexicon_knows_every_word_of_a_clip(bundle):
     lexicon = Vocabulary.from_file(bundle / "vocabulary.json")
     for position in range(200):
-        clip = WORLD.get_clip(0, position, num_frames=2, fps=8)
+        clip = WORLD.get_captioned_clip(0, position, num_frames=2, fps=8)
         assert lexicon.find_unknown_words(clip.text_en) == [], clip.text_en
         assert lexicon.find_unknown_words(clip.text_zh) == [], clip.text_zh
     assert lexicon.find_unknown_words("a cat somersaulting") == ["somersaulting"]

@@ -121,7 +121,7 @@ def sample_held_out(category: PromptCategory, *, num_samples: int, seed: int, si
     """The first `count_` samples of a category, from combinations that training never shows."""
     stage = CurriculumStage(scene_weights={category.scene_type: 1.0}, grid_px=(GRID_PX,))
     world = StickerWorld(size_px=size_px, stages=[stage], split="held_out")
-    drawn: Iterator[StickerSample] = (world.get_image(seed, position) for position in count())
+    drawn: Iterator[StickerSample] = (world.get_image_sample(seed, position) for position in count())
     wanted = (sample for sample in drawn if category.accepts(sample.scene))
     return [sample for sample, _ in zip(wanted, range(num_samples), strict=False)]
 

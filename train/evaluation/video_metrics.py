@@ -193,7 +193,7 @@ def iterate_captioned_clips(*, size_px: int, seed: int, num_frames: int, fps: fl
     """Held-out clips with captions that say what moves."""
     stage = CurriculumStage(scene_weights={"single": 0.6, "pair": 0.4}, grid_px=(GRID_PX,))
     world = StickerWorld(size_px=size_px, stages=[stage], split="held_out")
-    return (world.get_clip(seed, position, num_frames=num_frames, fps=fps) for position in count())
+    return (world.get_captioned_clip(seed, position, num_frames=num_frames, fps=fps) for position in count())
 
 
 def evaluate_text_to_video(

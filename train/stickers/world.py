@@ -123,7 +123,7 @@ class StickerWorld:
         )
         return sample_scene(rng, pool, scene_weights=stage.scene_weights, grid_px=grid_px, split=self.split)
 
-    def get_image(self, seed: int, position: int) -> StickerSample:
+    def get_image_sample(self, seed: int, position: int) -> StickerSample:
         """The sample at `position`; its picture is rendered when `.image` is first read."""
         rng = random.Random((seed << 48) | position)
         stage = self.get_stage(position)
@@ -131,7 +131,7 @@ class StickerWorld:
         text_zh, text_en = make_caption_zh(scene, rng), make_caption_en(scene, rng)
         return StickerSample(scene=scene, text_zh=text_zh, text_en=text_en, size_px=self.size_px)
 
-    def get_clip(self, seed: int, position: int, *, num_frames: int, fps: float) -> StickerClip:
+    def get_captioned_clip(self, seed: int, position: int, *, num_frames: int, fps: float) -> StickerClip:
         """The clip at `position`, its captions say what moves; frames and truth are rendered when first read."""
         rng = random.Random((seed << 48) | (1 << 47) | position)  # apart from the picture at `position`
         scene, moves = self._sample_moving_scene(rng, position, _group_by_mention, duration_s=(num_frames - 1) / fps)

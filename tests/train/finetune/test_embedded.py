@@ -26,7 +26,7 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     world = StickerWorld(size_px=SIZE_PX)
     for index in range(4):
-        sample, clip = world.get_image(0, index), world.get_clip(0, index, num_frames=FRAMES, fps=8)
+        sample, clip = world.get_image_sample(0, index), world.get_captioned_clip(0, index, num_frames=FRAMES, fps=8)
         Image.fromarray(sample.image).save(folder / f"{index}.png")
         save_video(clip.frames, folder / f"f{index}.webp", RECORD, fps=8, producer=None)
         for name, text in ((f"{index}.zh.txt", sample.text_zh), (f"f{index}.en.txt", clip.text_en)):

@@ -20,13 +20,13 @@ NAMES = tuple(BY_NAME)
 
 
 def clip_at(position: int) -> StickerClip:
-    return WORLD.get_clip(3, position, num_frames=NUM_FRAMES, fps=FPS)
+    return WORLD.get_captioned_clip(3, position, num_frames=NUM_FRAMES, fps=FPS)
 
 
 def clip_of(name: str, amplitude: float, *, size_px: int = SIZE_PX) -> StickerClip:
     """One object in the middle, moving."""
     alone = StickerWorld(size_px=size_px, stages=[CurriculumStage(scene_weights={"single": 1.0}, grid_px=(16,))])
-    clip = alone.get_clip(0, 0, num_frames=NUM_FRAMES, fps=FPS)
+    clip = alone.get_captioned_clip(0, 0, num_frames=NUM_FRAMES, fps=FPS)
     (item,) = clip.scene.instances
     scene = replace(clip.scene, items=(replace(item, x_px=32, y_px=32, size_px=64),))
     return StickerClip(
@@ -113,7 +113,7 @@ def test_objects_stay_in_the_picture_in_every_frame():
 def test_a_clip_is_a_function_of_seed_and_position_and_keeps_to_its_split():
     a, b = clip_at(5), clip_at(5)
     assert (a.scene, a.object_motions, a.text_zh, a.text_en) == (b.scene, b.object_motions, b.text_zh, b.text_en)
-    held_out = StickerWorld(size_px=64, stages=WORLD.stages, split="held_out").get_clip(3, 5, num_frames=8, fps=8.0)
+    held_out = StickerWorld(size_px=64, stages=WORLD.stages, split="held_out").get_captioned_clip(3, 5, num_frames=8, fps=8.0)
     assert held_out.scene != a.scene
 
 
@@ -129,7 +129,7 @@ def test_captions_say_what_moves_in_both_languages():
 
 def test_counted_objects_move_together_in_a_clip_and_one_by_one_after_clicks():
     world = StickerWorld(size_px=32, stages=[CurriculumStage(scene_weights={"count": 1.0}, grid_px=(16,))])
-    clips = [world.get_clip(0, position, num_frames=4, fps=FPS) for position in range(30)]
+    clips = [world.get_captioned_clip(0, position, num_frames=4, fps=FPS) for position in range(30)]
     assert all(len(set(clip.object_motions)) == 1 for clip in clips)
     clicks = [world.get_controlled_clip(0, position, num_frames=4, fps=FPS) for position in range(30)]
     assert all(any(move is not None for move in clip.object_motions) for clip in clicks)

@@ -33,7 +33,7 @@ def contents(objects):
 
 def test_the_objects_of_a_scene_are_read_back_with_their_places_and_sizes(matcher):
     for position in range(10):
-        sample = WORLD.get_image(11, position)
+        sample = WORLD.get_image_sample(11, position)
         reading = matcher.read(image_to_tensor(sample.image))
         assert contents(reading.objects) == contents(sample.scene.instances), sample.text_en
         boxes = {(seen.x_px, seen.y_px, seen.size_px) for seen in reading.objects}

@@ -19,7 +19,7 @@ ALL_KINDS = CurriculumStage(scene_weights=dict.fromkeys(SCENE_TYPES, 1.0), grid_
 
 def samples(count, *, size_px=64, stages=(ALL_KINDS,), split="train", seed=0):
     world = StickerWorld(size_px=size_px, stages=stages, split=split)
-    return [world.get_image(seed, position) for position in range(count)]
+    return [world.get_image_sample(seed, position) for position in range(count)]
 
 
 def test_the_world_has_at_least_three_hundred_objects_with_names_in_both_languages():
@@ -38,10 +38,10 @@ def test_no_name_stands_for_two_objects():
 def test_a_sample_is_a_function_of_seed_and_position_alone():
     first, again = StickerWorld(size_px=64, stages=[ALL_KINDS]), StickerWorld(size_px=64, stages=[ALL_KINDS])
     for position in (5, 0, 999_999):
-        a, b = first.get_image(3, position), again.get_image(3, position)
+        a, b = first.get_image_sample(3, position), again.get_image_sample(3, position)
         assert (a.scene, a.text_zh, a.text_en) == (b.scene, b.text_zh, b.text_en)
         np.testing.assert_array_equal(a.image, b.image)
-    assert first.get_image(3, 5).scene != first.get_image(4, 5).scene
+    assert first.get_image_sample(3, 5).scene != first.get_image_sample(4, 5).scene
 
 
 def test_outside_the_masks_a_picture_is_its_background():
@@ -157,12 +157,12 @@ def test_tinting_leaves_grey_pixels_as_they_are():
 def test_one_core_makes_a_thousand_samples_a_second():
     world = StickerWorld(size_px=64, stages=[ALL_KINDS])
     for position in range(2000):  # fills the sprite cache
-        world.get_image(1, position).image  # noqa: B018
+        world.get_image_sample(1, position).image  # noqa: B018
     rates = []
     for block in range(3):
         started = time.process_time()
         for position in range(2000 + 500 * block, 2500 + 500 * block):
-            world.get_image(1, position).image  # noqa: B018
+            world.get_image_sample(1, position).image  # noqa: B018
         rates.append(500 / (time.process_time() - started))
     assert max(rates) >= 1000
 
