@@ -38,7 +38,7 @@ Prompts of combinations of object, background and place that training never show
 ![Held-out prompts: eight of each row above, Chinese then English](grid.png)
 {clip_figures}
 ## Limits
-It knows the words in `lexicon.json`: {objects} objects, ten colours for some of them, {backgrounds} backgrounds,
+It knows the words in `vocabulary.json`: {objects} objects, ten colours for some of them, {backgrounds} backgrounds,
 numbers up to four, places and relations. It names the words it does not know. Small objects
 are the ones it most often gets wrong: about one in six of those that are asked for.
 
