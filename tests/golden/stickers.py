@@ -29,7 +29,7 @@ def _worlds() -> dict[str, StickerWorld]:
     mixed = CurriculumStage(
         scene_weights={"single": 0.4, "count": 0.2, "pair": 0.2, "trio": 0.2},
         grid_px=(16, 2),
-        colored_share=0.5,
+        coloured_share=0.5,
         sized_share=0.5,
         canonical_share=0.3,
         min_amplitude=0.2,

@@ -26,7 +26,7 @@ export_dtype = "float32"
 size_px = 32
 num_workers = 1
 [[data.stages]]
-kinds = {{ single = 1.0 }}
+scene_weights = {{ single = 1.0 }}
 [optimizer]
 learning_rate = 1e-3
 [model]

@@ -26,8 +26,8 @@ def test_unknown_key_names_the_nearest_known_one(tmp_path):
 
 def test_unknown_key_in_a_list_names_the_nearest_known_one(tmp_path):
     config = tree(tmp_path)
-    config["data"]["stages"] = [{"kind": {"single": 1.0}}]
-    with pytest.raises(ValueError, match=r"data.stages.0.kind.*did you mean 'kinds'"):
+    config["data"]["stages"] = [{"scene_weight": {"single": 1.0}}]
+    with pytest.raises(ValueError, match=r"data.stages.0.scene_weight.*did you mean 'scene_weights'"):
         parse_run_config(config)
 
 

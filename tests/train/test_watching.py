@@ -65,7 +65,7 @@ total_steps = 1
 batch_size = 1
 [data]
 size_px = 16
-stages = [{{ kinds = {{ single = 1.0 }} }}]
+stages = [{{ scene_weights = {{ single = 1.0 }} }}]
 [optimizer]
 learning_rate = {tree["optimizer"]["learning_rate"]}
 [model]

@@ -11,13 +11,13 @@ from dianjing.train.config.base import BaseConfig
 class StageConfig(BaseConfig):
     """A stretch of the curriculum: kinds of scene with their shares, up to a fraction of the run."""
 
-    kinds: dict[str, float]
-    snap_px: tuple[PositiveInt, ...] = (1,)  # grids for places and sizes; each scene takes one
-    coloured: float | None = Field(default=None, ge=0, le=1)  # share of mentions with a colour; None: as it falls
-    sized: float = Field(default=0.4, ge=0, le=1)  # share of single objects asked for big or small
-    tidy: float = Field(default=0.0, ge=0, le=1)  # share of scenes with the most usual sizes and places
-    least_amplitude: float = Field(default=0.3, gt=0, lt=1)  # of motions in clips; the greatest is 1
-    until: float | None = Field(default=None, gt=0, lt=1)  # None: to the end
+    scene_weights: dict[str, float]  # scene type -> share
+    grid_px: tuple[PositiveInt, ...] = (1,)  # grids for positions and sizes; each scene takes one
+    coloured_share: float | None = Field(default=None, ge=0, le=1)  # of mentions; None: 0.6 of colourable objects
+    sized_share: float = Field(default=0.4, ge=0, le=1)  # of single objects: those asked for as big or small
+    canonical_share: float = Field(default=0.0, ge=0, le=1)  # of scenes: those with canonical sizes and positions
+    min_amplitude: float = Field(default=0.3, gt=0, lt=1)  # of motions in clips; the maximum is 1
+    until_fraction: float | None = Field(default=None, gt=0, lt=1)  # of the run; None: to the end
 
 
 class BucketConfig(BaseConfig):

@@ -46,8 +46,6 @@ are the ones it most often gets wrong: about one in six of those that are asked 
 Weights: Apache-2.0. The sprites it learned from are rendered from Noto Color Emoji (SIL OFL 1.1; artwork Apache-2.0);
 the names follow Unicode CLDR. See NOTICE.
 """
-
-
 VIDEO_SECTION_TEMPLATE = """
 Clips of {frames} frames at {fps:g} a second, as many as each row says for each language, of combinations that training
 never shows, with {motions} motions. How an object moved is read by comparing it with itself in every motion; a change
@@ -65,8 +63,6 @@ truth: median IoU {iou:.2f}.
 
 ![Held-out clips: four of each row above, Chinese then English](clips.png)
 """
-
-
 VIDEO_ROWS = {
     "one click moves its object as told": ("one_region", "motion_accuracy"),
     "picture changed outside its track": ("one_region", "outside_change"),
@@ -74,8 +70,6 @@ VIDEO_ROWS = {
     "films: objects recognised": ("text_to_video", "object_consistency"),
     "films: objects move as told": ("text_to_video", "motion_accuracy"),
 }
-
-
 COLUMNS = ("zh", "en", "ground_truth")
 
 

@@ -22,11 +22,7 @@ from dianjing.train.stickers.rendering import (
 from dianjing.train.stickers.scenes import CANVAS_PX, SpriteInstance, StickerScene
 
 IDENTITY_POSE = SpritePose()
-
-
 MAX_TRIES = 8
-
-
 FLOW_EXTENT = 1.25  # of half a sprite: places whose way back is told
 
 

@@ -100,7 +100,7 @@ class SceneSampling:
 
     class_ids: Sequence[int]
     countable_class_ids: Sequence[int]
-    colored_share: float | None = None
+    coloured_share: float | None = None
     sized_share: float = 0.4
     canonical_share: float = 0.0
 
@@ -122,12 +122,12 @@ def _sample_mention(
     rng: random.Random, sampling: SceneSampling, *, count: int = 1, is_countable: bool = False
 ) -> NounMention:
     among = sampling.countable_class_ids if is_countable else sampling.class_ids
-    if sampling.colored_share is None:
+    if sampling.coloured_share is None:
         thing = rng.choice(among)
         coloured = load_sprite_classes()[thing].is_colourable and rng.random() < 0.6
     else:
         paints = [each for each in among if load_sprite_classes()[each].is_colourable]
-        coloured = bool(paints) and rng.random() < sampling.colored_share
+        coloured = bool(paints) and rng.random() < sampling.coloured_share
         thing = rng.choice(paints if coloured else among)
     return NounMention(class_id=thing, count=count, colour=rng.randrange(len(COLOURS)) if coloured else None)
 

@@ -35,7 +35,7 @@ class CurriculumStage:
 
     scene_weights: dict[str, float]
     grid_px: tuple[int, ...] = (1,)
-    colored_share: float | None = None
+    coloured_share: float | None = None
     sized_share: float = 0.4
     canonical_share: float = 0.0
     min_amplitude: float = 0.3
@@ -117,7 +117,7 @@ class StickerWorld:
         pool = SceneSampling(
             class_ids=self.class_ids,
             countable_class_ids=self.countable_class_ids,
-            colored_share=stage.colored_share,
+            coloured_share=stage.coloured_share,
             sized_share=stage.sized_share,
             canonical_share=stage.canonical_share,
         )

@@ -19,11 +19,7 @@ from dianjing.train.tasks.text_to_image import TextToImageTask
 from dianjing.train.tokenizers import extend_tokenizers, save_tokenizers
 
 ScratchRunConfig = AutoencoderRunConfig | SegmenterRunConfig | TextToImageRunConfig
-
-
 VALIDATION_SEED_OFFSET = 1_000_003  # added to the seed: pictures for grids and measures, not for training
-
-
 NUM_VALIDATION_SAMPLES = 256  # pictures that a segmenter is measured on
 
 
@@ -34,7 +30,8 @@ def make_sticker_source(config: ScratchRunConfig) -> SampleSource:
     samples = config.run.total_steps * config.run.batch_size
     stages = [
         CurriculumStage(
-            **s.model_dump(exclude={"until"}), until_position=None if s.until is None else int(s.until * samples)
+            **s.model_dump(exclude={"until_fraction"}),
+            until_position=None if s.until_fraction is None else int(s.until_fraction * samples),
         )
         for s in config.data.stages
     ]

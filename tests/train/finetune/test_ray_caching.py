@@ -55,7 +55,7 @@ def test_run_without_a_cache_is_refused(tmp_path, capsys):
     path = tmp_path / "run.toml"
     path.write_text(
         'task = "autoencoder"\n[run]\nfolder = "x"\ntotal_steps = 1\nbatch_size = 1\n'
-        "[data]\nstages = [{kinds = {single = 1.0}}]\n[optimizer]\nlearning_rate = 1e-3\n"
+        "[data]\nstages = [{scene_weights = {single = 1.0}}]\n[optimizer]\nlearning_rate = 1e-3\n"
     )
     assert main([str(path)]) == 2
     assert "caches nothing" in capsys.readouterr().err

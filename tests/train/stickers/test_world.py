@@ -179,7 +179,7 @@ def test_an_unknown_kind_of_scene_is_refused():
 
 
 def test_shares_of_coloured_and_sized_objects_are_as_asked():
-    stage = CurriculumStage(scene_weights={"single": 1.0}, grid_px=(16,), colored_share=0.3, sized_share=0.6)
+    stage = CurriculumStage(scene_weights={"single": 1.0}, grid_px=(16,), coloured_share=0.3, sized_share=0.6)
     mentions = [sample.scene.mentions[0] for sample in samples(2000, stages=[stage])]
     assert abs(np.mean([mention.colour is not None for mention in mentions]) - 0.3) < 0.05
     assert abs(np.mean([mention.size is not None for mention in mentions]) - 0.6) < 0.05
