@@ -48,7 +48,7 @@ class Conditioning:
             raise IndexError(f"step {step} is outside the schedule of {self.num_steps} steps")
         of_step = slice(step, step + 1)
         mix = None if self.blend_coefficients is None else self.blend_coefficients[of_step]
-        return replace(self, shifts=self.shifts[of_step], scale_shift=self.scale_shift[of_step], mix=mix)
+        return replace(self, shifts=self.shifts[of_step], scale_shift=self.scale_shift[of_step], blend_coefficients=mix)
 
     def truncate(self, num_frames: int) -> "Conditioning":
         """The same for the first `num_frames` of those it was made for."""
@@ -57,7 +57,7 @@ class Conditioning:
             raise ValueError(f"{num_frames} frames of a condition for {made_for}")
         if self.video is None:
             return self
-        return replace(self, film=self.video.truncate(num_frames))
+        return replace(self, video=self.video.truncate(num_frames))
 
     def index_batch(self, index: slice | list[int] | Tensor) -> "Conditioning":
         """The prompts at `index` of the batch: a slice to pick a part, [0, 0, 1, 1] for two pictures each."""
@@ -65,11 +65,11 @@ class Conditioning:
             index = torch.tensor(index, device=self.shifts.device)
         return replace(
             self,
-            keys=tuple(key[index] for key in self.text_keys),
-            values=tuple(value[index] for value in self.text_values),
+            text_keys=tuple(key[index] for key in self.text_keys),
+            text_values=tuple(value[index] for value in self.text_values),
             shifts=self.shifts[:, :, index],
             scale_shift=self.scale_shift[:, index],
-            film=self.video and self.video.map_tensors(lambda tensor: tensor[index]),
+            video=self.video and self.video.map_tensors(lambda tensor: tensor[index]),
         )
 
     def to(self, *args, **kwargs) -> "Conditioning":

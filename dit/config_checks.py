@@ -26,10 +26,10 @@ def check_transformer_config(
     """Raise ValueError for widths that do not go together, or motion blocks that there cannot be."""
     if temporal_attention not in TEMPORAL_ATTENTION_MODES:
         raise ValueError(
-            f"motion_span is {temporal_attention!r}; there are {' and '.join(map(repr, TEMPORAL_ATTENTION_MODES))}"
+            f"temporal_attention is {temporal_attention!r}; there are {' and '.join(map(repr, TEMPORAL_ATTENTION_MODES))}"
         )
     if use_motion_blocks and not 1 <= motion_block_interval <= num_layers:
-        raise ValueError(f"motion_every is {motion_block_interval}; of {num_layers} layers it is 1 to {num_layers}")
+        raise ValueError(f"motion_block_interval is {motion_block_interval}; of {num_layers} layers it is 1 to {num_layers}")
     if hidden_size not in (None, heads * head_dim):
         raise ValueError(
             f"hidden_size {hidden_size} is not num_attention_heads {heads} x attention_head_dim {head_dim};"
@@ -38,7 +38,7 @@ def check_transformer_config(
     if max_regions and not use_motion_blocks:
         raise ValueError(f"max_regions {max_regions} needs use_motion_blocks: a click moves something")
     if use_flow_field and not max_regions:
-        raise ValueError("use_motion_field needs max_regions: clicks bring a first frame")
+        raise ValueError("use_flow_field needs max_regions: clicks bring a first frame")
     if head_dim % 4:
         raise ValueError(f"attention_head_dim {head_dim} is not a multiple of 4; RoPE turns pairs on two axes")
     if text_dim_t5 % NUM_POOL_HEADS:

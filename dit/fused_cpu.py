@@ -27,8 +27,6 @@ FUSIBLE_TYPES = {
     *(DiTBlock, AdaLayerNormShift, LayerNorm, Attention, FeedForward, GELU),
     *(nn.ModuleList, nn.Linear, nn.Identity, nn.Dropout),
 }
-
-
 MAX_FUSED_QKV = 2**20  # elements of one weight; a wider product gains nothing from being joined
 
 

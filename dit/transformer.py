@@ -34,8 +34,6 @@ from dianjing.dit.offload import onloaded
 from dianjing.dit.rope import rope_1d, rope_2d, rope_3d, rotary_table_from_cos_sin
 
 ZERO_INIT_TYPES = (MotionBlock, MotionConditioner, FlowField, WarpGuidance)
-
-
 ROPE_BASE_SIZE = 64  # latents along a side of the 512 px picture whose grid defines the positions
 
 
@@ -196,7 +194,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             film = self._make_video_conditioning(num_frames, motion_control, text, mask, grid=(rows, columns))
             for block in self.blocks:
                 with onloaded(block):
-                    prepared.append(block.prepare(temb, text))
+                    prepared.append(block.precompute(temb, text))
             scale_shift = self.norm_out.compute_scale_shift(temb)  # (S, B, 2D)
         return Conditioning(
             text_keys=tuple(each.key_value.key for each in prepared),
@@ -336,7 +334,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         if num_frames == 1 or self.motion_blocks is None:
             return None
         head_dim, device = self.config.attention_head_dim, self.proj_out.weight.device
-        if self.config.motion_span == "full":
+        if self.config.temporal_attention == "full":
             rotation = rope_3d(num_frames, *grid, head_dim=head_dim, device=device)
         else:
             rotation = rope_1d(num_frames, head_dim=head_dim, device=device)
@@ -369,7 +367,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
                 tokens = fused_forward(frozen[layer], tokens, prepared, turns, conditioning.attention_mask, skip)
             else:
                 tokens = self._run_block(block, *inputs)
-            motion, rest = divmod(layer + 1, self.config.motion_every)
+            motion, rest = divmod(layer + 1, self.config.motion_block_interval)
             if film is not None and self.motion_blocks is not None and rest == 0:
                 inputs_of_film = (film.num_frames, frame_turns, film.text_kv[motion - 1], film.attention_mask)
                 tokens = self._run_block(self.motion_blocks[motion - 1], tokens, *inputs_of_film)

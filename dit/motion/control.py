@@ -17,14 +17,8 @@ from dianjing.dit.motion.warp import MotionTrack, Warp, warp_regions
 from dianjing.dit.motion.warp_guidance import WarpedFirstFrame, WarpGuidance
 
 STRENGTH_TIMESTEP_SCALE = 1000.0  # picture sides a second to the range of a timestep
-
-
 EncodeFn = Callable[[Tensor], Tensor]  # pictures (N, 3, H, W), from -1 to 1, to latents
-
-
 FLOW_GRID = 9  # points along a side that ways are told for
-
-
 FRAME_TIMESTEP_SCALE = 4.0  # frames since the first one to the same
 
 
@@ -97,7 +91,7 @@ class MotionConditioner(nn.Module):
         """
         assert self.flow_field is not None
         said = (motion_control.phrase_embeds, motion_control.phrase_mask, motion_control.strengths)
-        return self.flow_field(*said, moments, num_frames=num_frames, at=points)
+        return self.flow_field(*said, moments, num_frames=num_frames, points=points)
 
     @torch.no_grad()
     def with_warp(
@@ -117,7 +111,7 @@ class MotionConditioner(nn.Module):
         covered = F.adaptive_avg_pool2d(moved.coverage.flatten(0, 1), (first.shape[-2], first.shape[-1]))
         frames = torch.cat([first, latents.to(first.dtype)], dim=1)
         covered = covered.unflatten(0, frames.shape[:2]).to(first.dtype)
-        return replace(motion_control, moved=Warp(frames, covered)), moved.frames
+        return replace(motion_control, warp=Warp(frames, covered)), moved.frames
 
     @torch.no_grad()
     def advance(

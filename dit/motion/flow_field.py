@@ -10,23 +10,11 @@ from torch import Tensor, nn
 from dianjing.dit.embeddings import sinusoidal_embedding
 
 HIDDEN_DIM = 256
-
-
 FEATURE_DIM = 32  # numbers that stand for a time or a strength
-
-
 FRAME_SCALE, STRENGTH_SCALE = 2.0, 20.0  # frames, and picture sides a second, to radians of the fastest wave
-
-
 PHASE_SCALE = 0.2  # of ways in a region's own sizes; a way of one in an eighth of a second turns by about a radian
-
-
 MIN_STD = 0.02
-
-
 NUM_MOMENTS = 4  # of a region: middle and spread, (x, y) each
-
-
 TAIL_MASS = 0.002  # of a mask, on each side of what is taken for its box
 
 

@@ -14,8 +14,6 @@ from torch import Tensor
 from dianjing.dit.motion.flow_field import grid_points, region_moments
 
 SEARCH_GRID = 65  # points along a side among which a place is looked for
-
-
 MASK_DILATION_PX = 1  # around a mask, where an object's colours still show
 
 

@@ -14,17 +14,9 @@ from torch import Tensor, nn
 from dianjing.dit.motion.warp import Warp
 
 NUM_TRAIN_TIMESTEPS = 1000
-
-
 NUM_REGION_CLASSES = 4  # of places, see `kinds_of`
-
-
 NUM_KNOTS = 17  # of timesteps, between which lines are drawn
-
-
 MIN_NOISE_LEVEL = 0.02
-
-
 CLASS_GATE_SCALE, TOKEN_GATE_SCALE = 100.0, 0.1  # what all clips have in common is learnt before what single tokens say
 
 
@@ -42,7 +34,7 @@ class WarpedFirstFrame(NamedTuple):
         return WarpedFirstFrame(self.warp.map_tensors(fn), fn(self.region_classes), fn(self.has_first_frame))
 
     def truncate(self, num_frames: int) -> "WarpedFirstFrame":
-        return self._replace(moved=self.warp.truncate(num_frames), kinds=self.region_classes[:, :num_frames])
+        return self._replace(warp=self.warp.truncate(num_frames), region_classes=self.region_classes[:, :num_frames])
 
 
 def make_warped_first_frame(first_frame: Tensor, warp: Warp) -> WarpedFirstFrame:

@@ -63,7 +63,7 @@ def wake(model):
     """Random weights where training starts from zero."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
-        for part in (model.motion_blocks, model.click):
+        for part in (model.motion_blocks, model.motion_conditioner):
             for name, parameter in part.named_parameters():
                 scale = 1e-4 if name == "warp_guidance.class_gate" else 0.3  # counts a hundredfold
                 parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
@@ -85,7 +85,7 @@ def test_before_training_every_frame_is_the_picture_of_its_latents(make_model, m
     picture, film = make_model(use_style_cond_and_image_meta_size=False), make_model(**film_settings)
     film.load_state_dict(picture.state_dict(), strict=False)
     text = make_text(picture)
-    frames = film(latents, TIMESTEPS, **text, click=make_click(film)).sample
+    frames = film(latents, TIMESTEPS, **text, motion_control=make_click(film)).sample
     for index in range(NUM_FRAMES):
         expected = picture(latents[:, :, index], TIMESTEPS, **text).sample
         assert torch.allclose(frames[:, :, index], expected, atol=1e-6)
@@ -105,7 +105,7 @@ def test_a_picture_checkpoint_becomes_a_film_model_with_new_parts_at_zero(
     )
     text = make_text(picture)
     expected = picture(latents[:, :, 1], TIMESTEPS, **text).sample
-    frames = film(latents, TIMESTEPS, **text, click=make_click(film)).sample
+    frames = film(latents, TIMESTEPS, **text, motion_control=make_click(film)).sample
     assert torch.allclose(frames[:, :, 1], expected, atol=1e-6)
 
 
@@ -114,12 +114,12 @@ def test_the_two_phases_of_film_equal_one_call(make_model, make_text, latents, f
     model = wake(make_model(**film_settings))
     text, click = make_text(model), make_click(model)
     for asked in (None, click):
-        condition = model.condition(TIMESTEPS, **text, size=(8, 8), num_frames=NUM_FRAMES, click=asked)
+        condition = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8), num_frames=NUM_FRAMES, motion_control=asked)
         for step, timestep in enumerate(TIMESTEPS):
-            once = model(latents, timestep.expand(2), **text, click=asked).sample
-            twice = model(latents, condition=condition.at(step)).sample
+            once = model(latents, timestep.expand(2), **text, motion_control=asked).sample
+            twice = model(latents, conditioning=condition.select_step(step)).sample
             assert torch.allclose(twice, once, atol=1e-5)
-    second = model(latents[1:], condition=condition.at(1).rows([1])).sample
+    second = model(latents[1:], conditioning=condition.select_step(1).index_batch([1])).sample
     assert torch.allclose(second, twice[1:], atol=1e-5)
 
 
@@ -140,10 +140,10 @@ def test_frames_see_each_other_and_their_order(make_model, make_text, latents, f
 def test_every_part_of_a_click_counts(make_model, make_text, latents, part, film_settings):
     model = wake(make_model(**film_settings))
     text, click = make_text(model), make_click(model)
-    whole = model(latents, TIMESTEPS, **text, click=click).sample
+    whole = model(latents, TIMESTEPS, **text, motion_control=click).sample
     given = getattr(click, part)
-    other = replace(click, **{part: given.apply(lambda tensor: 1 - tensor) if part == "warp" else 1 - given})
-    assert not torch.allclose(model(latents, TIMESTEPS, **text, click=other).sample, whole, atol=1e-3)
+    other = replace(click, **{part: given.map_tensors(lambda tensor: 1 - tensor) if part == "warp" else 1 - given})
+    assert not torch.allclose(model(latents, TIMESTEPS, **text, motion_control=other).sample, whole, atol=1e-3)
 
 
 @torch.no_grad()
@@ -151,13 +151,13 @@ def test_frames_know_how_long_ago_the_first_was_where_it_is_shown(make_model, ma
     """All frames alike but for the time: they differ after a first frame, and do not without one."""
     model = make_model(**film_settings)
     with torch.no_grad():
-        model.click.elapsed.weight.normal_(generator=torch.Generator().manual_seed(4))
+        model.motion_conditioner.frame_embed.weight.normal_(generator=torch.Generator().manual_seed(4))
     text, click = make_text(model), make_click(model)
     alike = torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(1)).expand(-1, -1, NUM_FRAMES, -1, -1)
-    shown = model(alike, TIMESTEPS, **text, click=click).sample
+    shown = model(alike, TIMESTEPS, **text, motion_control=click).sample
     hidden = replace(click, first_frame=torch.zeros_like(click.first_frame))
     assert not torch.allclose(shown[:, :, 1], shown[:, :, 2], atol=1e-3)
-    unaware = model(alike, TIMESTEPS, **text, click=hidden).sample
+    unaware = model(alike, TIMESTEPS, **text, motion_control=hidden).sample
     assert torch.allclose(unaware[:, :, 1], unaware[:, :, 2], atol=1e-5)
 
 
@@ -165,11 +165,11 @@ def test_frames_know_how_long_ago_the_first_was_where_it_is_shown(make_model, ma
 def test_a_region_without_a_phrase_asks_for_nothing(make_model, make_text, latents, film_settings):
     model = wake(make_model(**film_settings))
     text, click = make_text(model), make_click(model)
-    whole = model(latents, TIMESTEPS, **text, click=click).sample
+    whole = model(latents, TIMESTEPS, **text, motion_control=click).sample
     phrases, strengths = click.phrase_embeds.clone(), click.strengths.clone()
     phrases[0, 1], strengths[0, 1] = 7.0, 7.0  # of the region that has no phrase
-    other = replace(click, phrases=phrases, strengths=strengths)
-    assert torch.allclose(model(latents, TIMESTEPS, **text, click=other).sample, whole, atol=1e-5)
+    other = replace(click, phrase_embeds=phrases, strengths=strengths)
+    assert torch.allclose(model(latents, TIMESTEPS, **text, motion_control=other).sample, whole, atol=1e-5)
 
 
 def test_gradients_reach_every_part_also_with_checkpointing(make_model, make_text, latents, film_settings):
@@ -180,7 +180,7 @@ def test_gradients_reach_every_part_also_with_checkpointing(make_model, make_tex
         if checkpointing:
             model.enable_gradient_checkpointing()
         model.zero_grad()
-        model(latents, TIMESTEPS, **text, click=click).sample.square().mean().backward()
+        model(latents, TIMESTEPS, **text, motion_control=click).sample.square().mean().backward()
         own = {
             name: weight
             for name, weight in model.named_parameters()
@@ -198,9 +198,9 @@ def test_film_in_bfloat16_follows_float32(make_model, make_text, latents, film_s
     text, click = make_text(model), make_click(model)
     half = {name: value.bfloat16() if value.is_floating_point() else value for name, value in text.items()}
     asked = replace(click.map_tensors(torch.Tensor.bfloat16), strengths=click.strengths)
-    condition = model.condition(TIMESTEPS[:1], **half, size=(8, 8), num_frames=NUM_FRAMES, click=asked).at(0)
-    fast = model(latents.bfloat16(), condition=condition).sample.float()
-    exact = model.float()(latents, TIMESTEPS[:1], **text, click=click).sample
+    condition = model.compute_conditioning(TIMESTEPS[:1], **half, latent_size=(8, 8), num_frames=NUM_FRAMES, motion_control=asked).select_step(0)
+    fast = model(latents.bfloat16(), conditioning=condition).sample.float()
+    exact = model.float()(latents, TIMESTEPS[:1], **text, motion_control=click).sample
     assert (fast - exact).norm() / exact.norm() < 0.05
 
 
@@ -208,13 +208,13 @@ def test_clicks_that_do_not_fit_are_refused(make_model, make_text, latents, film
     model, picture = make_model(**film_settings), make_model(use_style_cond_and_image_meta_size=False)
     text, click = make_text(model), make_click(model)
     with pytest.raises(ValueError, match="trained without clicks"):
-        picture(latents, TIMESTEPS, **text, click=click)
+        picture(latents, TIMESTEPS, **text, motion_control=click)
     with pytest.raises(ValueError, match="3 regions; this model takes 2"):
-        model(latents, TIMESTEPS, **text, click=make_click(model, regions=3))
+        model(latents, TIMESTEPS, **text, motion_control=make_click(model, regions=3))
     with pytest.raises(ValueError, match="clicks for 1 clips, but latents of 2"):
-        model(latents, TIMESTEPS, **text, click=make_click(model, batch_size=1))
+        model(latents, TIMESTEPS, **text, motion_control=make_click(model, batch_size=1))
     with pytest.raises(ValueError, match="at least 2 frames"):
-        model(latents[:, :, :1], TIMESTEPS, **text, click=click)
+        model(latents[:, :, :1], TIMESTEPS, **text, motion_control=click)
     with pytest.raises(ValueError, match="max_regions 2 needs use_motion_blocks"):
         make_model(max_regions=2)
 
@@ -224,12 +224,12 @@ def test_how_far_a_place_sees_over_time_is_its_span(make_model, make_text, laten
     seen = {}
     for span in ("pixelwise", "full"):
         settings = {"use_motion_blocks": True, "use_style_cond_and_image_meta_size": False, "num_layers": 1}
-        model = wake_motion(make_model(**settings, motion_span=span))
+        model = wake_motion(make_model(**settings, temporal_attention=span))
         block, (rows, columns) = model.motion_blocks[0], (4, 4)
         tokens = torch.randn(2 * NUM_FRAMES, rows * columns, model.inner_dim)
         text = make_text(model)
-        film = model.condition(TIMESTEPS, **text, size=(8, 8), num_frames=NUM_FRAMES).film
-        turns, said = model._turns(film.rotation), film.said[0]
+        film = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8), num_frames=NUM_FRAMES).video
+        turns, said = model._to_rotary_emb(film.rotary_table), film.text_kv[0]
         changed = tokens.clone()
         changed[0, 5] = torch.randn(model.inner_dim)  # frame 0 of the first clip, one place
         before, after = (block(x, NUM_FRAMES, turns, said) for x in (tokens, changed))
@@ -259,8 +259,8 @@ def test_places_in_frames_turn_by_their_distance_in_time_and_space():
 
 
 def test_an_unknown_span_is_refused(make_model):
-    with pytest.raises(ValueError, match="'place' and 'picture'"):
-        make_model(use_motion_blocks=True, motion_span="frame")
+    with pytest.raises(ValueError, match="'pixelwise' and 'full'"):
+        make_model(use_motion_blocks=True, temporal_attention="frame")
 
 
 @torch.no_grad()
@@ -274,12 +274,12 @@ def test_fewer_motion_blocks_are_as_if_those_between_did_nothing(make_model, mak
     for block, layer in zip(few.motion_blocks, (1, 3), strict=True):
         all_.motion_blocks[layer].load_state_dict(block.state_dict())
     text, click = make_text(few), make_click(few)
-    expected = all_(latents, TIMESTEPS, **text, click=click).sample
-    assert torch.allclose(few(latents, TIMESTEPS, **text, click=click).sample, expected, atol=1e-6)
+    expected = all_(latents, TIMESTEPS, **text, motion_control=click).sample
+    assert torch.allclose(few(latents, TIMESTEPS, **text, motion_control=click).sample, expected, atol=1e-6)
     assert not torch.allclose(few(latents, TIMESTEPS, **text).sample, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("every", [0, 4])
 def test_motion_blocks_that_there_cannot_be_are_refused(make_model, every):
     with pytest.raises(ValueError, match="of 3 layers it is 1 to 3"):
-        make_model(use_motion_blocks=True, num_layers=3, motion_every=every)
+        make_model(use_motion_blocks=True, num_layers=3, motion_block_interval=every)

@@ -59,8 +59,8 @@ def test_frozen_blocks_are_at_least_as_exact(make_half, latents, calls, monkeypa
     residuals = (torch.randn(2, 16, 64).bfloat16(),)
 
     def draw():
-        condition = model.condition(TIMESTEPS, **text, size=(8, 8)).at(0)
-        return model(latents, condition=condition, controlnet_block_samples=residuals).sample
+        condition = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8)).select_step(0)
+        return model(latents, conditioning=condition, controlnet_block_samples=residuals).sample
 
     fast = draw()
     assert not calls
@@ -106,10 +106,10 @@ def test_whatever_changes_a_block_makes_it_run_plainly(make_half, latents, calls
     model, text = make_half()
     with attention_backend("native"):  # put the default of the process back afterwards
         change(model)
-        condition = model.condition(TIMESTEPS, **text, size=(8, 8)).at(0)
+        condition = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8)).select_step(0)
         assert condition.frozen is None
         with model.cache_context("test"):
-            model(latents, condition=condition)
+            model(latents, conditioning=condition)
     assert len(calls) == 4
 
 
@@ -126,8 +126,8 @@ def test_training_and_autocast_run_plainly(make_half, latents, calls):
 @torch.no_grad()
 def test_a_cache_enabled_after_the_condition_still_acts(make_half, latents, calls):
     model, text = make_half()
-    condition = model.condition(TIMESTEPS, **text, size=(8, 8)).at(0)
+    condition = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8)).select_step(0)
     model.enable_cache(FirstBlockCacheConfig(threshold=1e-9))
     with model.cache_context("test"):
-        model(latents, condition=condition)
+        model(latents, conditioning=condition)
     assert len(calls) == 4

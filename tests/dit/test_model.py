@@ -115,9 +115,9 @@ def test_a_lora_adapter_is_added_saved_and_loaded(make_model, make_text, latents
     fresh = make_model()
     fresh.load_lora_adapter(tmp_path, prefix=None, weight_name="pytorch_lora_weights.safetensors")
     assert torch.allclose(fresh(latents, TIMESTEP, **text).sample, adapted, atol=1e-5)
-    condition = fresh.condition(TIMESTEP[:1], **text, size=(8, 8))
+    condition = fresh.condition(TIMESTEP[:1], **text, latent_size=(8, 8))
     once = fresh(latents, TIMESTEP[:1], **text).sample
-    assert torch.allclose(fresh(latents, condition=condition).sample, once, atol=1e-5)
+    assert torch.allclose(fresh(latents, conditioning=condition).sample, once, atol=1e-5)
     fresh.disable_adapters()
     assert torch.allclose(fresh(latents, TIMESTEP, **text).sample, plain, atol=1e-5)
 
@@ -137,10 +137,10 @@ def test_one_graph_serves_both_phases(make_model, make_text, latents):
     plain = model(latents, TIMESTEP, **text).sample
     assert torch.allclose(compiled(latents, TIMESTEP, **text).sample, plain, atol=1e-5)
     with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True):
-        condition = model.condition(torch.tensor([900.0, 500.0, 20.0]), **text, size=(8, 8))
+        condition = model.compute_conditioning(torch.tensor([900.0, 500.0, 20.0]), **text, latent_size=(8, 8))
         for step in range(3):
-            plain = model(latents, condition=condition.at(step)).sample
-            assert torch.allclose(compiled(latents, condition=condition.at(step)).sample, plain, atol=1e-5)
+            plain = model(latents, conditioning=condition.select_step(step)).sample
+            assert torch.allclose(compiled(latents, conditioning=condition.select_step(step)).sample, plain, atol=1e-5)
 
 
 def test_training_compiles_into_one_graph_under_autocast(make_model, make_text, latents):

@@ -16,7 +16,7 @@ def asked(phrase=0, *, strength=0.5, mask=None):
 @torch.no_grad()
 def test_nothing_moves_before_training():
     torch.manual_seed(0)
-    assert FlowField(8)(*asked(), num_frames=FRAMES, at=grid_points(3)).abs().max() < 1e-6
+    assert FlowField(8)(*asked(), num_frames=FRAMES, points=grid_points(3)).abs().max() < 1e-6
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def test_ways_are_the_same_wherever_they_are_asked_for():
     field = FlowField(8)
     for layer in (field.affine, field.residual):
         layer.weight.normal_()
-    few, many = (field(*asked(), num_frames=FRAMES, at=grid_points(side)).unflatten(3, (side, side)) for side in (3, 9))
+    few, many = (field(*asked(), num_frames=FRAMES, points=grid_points(side)).unflatten(3, (side, side)) for side in (3, 9))
     torch.testing.assert_close(many[..., ::4, ::4, :], few)
 
 
@@ -72,7 +72,7 @@ def test_it_learns_a_shift_and_a_turn_by_their_phrases_for_strengths_and_places_
             dim=-1,
         )
         errors = [
-            (field(*asked(phrase, strength=strength, mask=mask), num_frames=FRAMES, at=at)[0, 0] - truth)
+            (field(*asked(phrase, strength=strength, mask=mask), num_frames=FRAMES, points=at)[0, 0] - truth)
             .square()
             .mean()
             for phrase, truth in enumerate((shift, turned - away))

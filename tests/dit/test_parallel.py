@@ -30,7 +30,7 @@ def draw_on_two(rank, port, config, folder):
         alone = model(latents, timesteps[1:], **text).sample
         model.enable_parallelism(config=ContextParallelConfig(ulysses_degree=2))
         condition = model.compute_conditioning(timesteps, **text, latent_size=LATENTS[-2:]).select_step(1)
-        together = [model(latents, timesteps[1:], **text).sample, model(latents, condition=condition).sample]
+        together = [model(latents, timesteps[1:], **text).sample, model(latents, conditioning=condition).sample]
     torch.save([float((sample - alone).abs().max()) for sample in together], f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 

@@ -23,9 +23,9 @@ def default_backend():
 
 def both_ways(model, latents, text):
     with torch.no_grad():
-        condition = model.condition(TIMESTEPS, **text, size=(8, 8))
+        condition = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8))
         once = model(latents, TIMESTEPS[1:], **text).sample
-        return once, model(latents, condition=condition.at(1)).sample
+        return once, model(latents, conditioning=condition.select_step(1)).sample
 
 
 @pytest.mark.parametrize("offload_type", ["block_level", "leaf_level"])
@@ -112,12 +112,12 @@ def test_an_unknown_attention_backend_is_refused_with_the_known_ones(make_model)
 @torch.no_grad()
 def test_a_cache_over_the_steps_acts_and_can_be_switched_off(make_model, make_text, latents, config):
     model, text = make_model(), make_text(make_model())
-    steps = [model.condition(TIMESTEPS, **text, size=(8, 8)).at(step) for step in range(2)]
-    plain = model(latents + 1, condition=steps[1]).sample
+    steps = [model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8)).select_step(step) for step in range(2)]
+    plain = model(latents + 1, conditioning=steps[1]).sample
     model.enable_cache(config)
     with model.cache_context("test"):
-        model(latents, condition=steps[0])
-        cached = model(latents + 1, condition=steps[1]).sample
+        model(latents, conditioning=steps[0])
+        cached = model(latents + 1, conditioning=steps[1]).sample
     assert not torch.allclose(cached, plain, atol=1e-4)
     model.disable_cache()
-    assert torch.equal(model(latents + 1, condition=steps[1]).sample, plain)
+    assert torch.equal(model(latents + 1, conditioning=steps[1]).sample, plain)
