@@ -3,6 +3,8 @@
 
     python3 run.py image "草地上的一只小猫"    any `dianjing` command
     python3 run.py test                        lint, types and tests
+    python3 run.py test --fast                 lint and the quickest tests of every floor, in two minutes
+    python3 run.py verify [NAME ...]           long measurements, whose results are committed (tests/verify)
 
 The environment is made once and made anew when setup.cfg changes. pip's own settings
 (PIP_INDEX_URL, PIP_FIND_LINKS, a proxy ...) decide where packages come from.
@@ -20,12 +22,10 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 TORCH = "2.13.0"  # the newest version the tests have passed with
 
-CHECKS = [
-    ["ruff", "check", "."],
-    ["ruff", "format", "--check", "."],
-    ["mypy"],
-    ["pytest", "--numprocesses", "auto", "--dist", "loadfile"],  # the tests of a file share what they set up
-]
+LINT = [["ruff", "check", "."], ["ruff", "format", "--check", "."]]
+PYTEST = ["pytest", "--numprocesses", "auto", "--dist", "loadfile"]  # the tests of a file share what they set up
+CHECKS = [*LINT, ["mypy"], PYTEST]
+FAST_CHECKS = [*LINT, [*PYTEST, "-m", "fast"]]
 
 
 def say(text):
@@ -96,10 +96,10 @@ def install_browser():
         stop("the tests of the page need Chromium: install it, or see above why Playwright could not.")
 
 
-def run_checks(arguments):
-    """Lint, types and tests; further arguments go to pytest, which has a process of one thread for each core."""
+def run_checks(checks, arguments):
+    """Run checks until one fails; further arguments go to pytest, which has a process of one thread for each core."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for check in CHECKS:
+    for check in checks:
         command = [str(BIN / check[0]), *check[1:], *(arguments if check[0] == "pytest" else [])]
         say(" ".join(check))
         code = subprocess.call(command, cwd=ROOT, env=environment)
@@ -114,8 +114,15 @@ def main():
     if command == "test":
         set_up("dev")
         install_browser()
-        run_checks(arguments)
+        if "--fast" in arguments:
+            arguments.remove("--fast")
+            run_checks(FAST_CHECKS, arguments)
+        else:
+            run_checks(CHECKS, arguments)
         return
+    if command == "verify":
+        set_up("dev")
+        raise SystemExit(subprocess.call([str(BIN / "python"), "-m", "tests.verify", *arguments], cwd=ROOT))
     set_up("")
     dianjing = str(BIN / "dianjing")
     if os.name == "posix":

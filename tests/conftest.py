@@ -2,12 +2,25 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+
+FAST_TESTS = Path(__file__).with_name("fast.txt")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Mark the tests of the files in fast.txt."""
+    root = Path(__file__).parents[1]
+    fast = {root / line for line in FAST_TESTS.read_text().split()}
+    for item in items:
+        if item.path in fast:
+            item.add_marker("fast")
 
 
 @pytest.fixture(autouse=True)
