@@ -93,7 +93,7 @@ class InferenceEngine:
             pipeline.from_pretrained(model, dtype=dtype, **parts)
             for pipeline in (TextToVideoPipeline, ImageToVideoPipeline)
         )
-        return cls(pictures, model=name, films=films, animations=animations, **options)
+        return cls(pictures, model=name, text_to_video=films, image_to_video=animations, **options)
 
     def run(self, job: Job, results: ResultStore, *, on_progress: ProgressListener) -> JobResult:
         """Draw what a job asks for, and write its files. tell hears every step, and may raise to stop the run."""
@@ -197,10 +197,10 @@ class InferenceEngine:
         )
         if isinstance(request, ImageToVideoRequest):
             made = pipe(request.image, request.regions, request.prompt, callback_on_step_end=on_step, **common)
-            own["regions"], fit = [get_region_metadata(region) for region in request.regions], str(made.fit)
+            own["regions"], fit = [get_region_metadata(region) for region in request.regions], str(made.crop_transform)
         else:
             common |= self._get_unset_params(request)
-            made = pipe(request.prompt, long_film=request.long_video, callback_on_step_end=on_step, **common)
+            made = pipe(request.prompt, long_video=request.long_video, callback_on_step_end=on_step, **common)
             own["long_video"] = request.long_video
         frames = made.frames[0]
         settings = {**get_video_metadata(frames, request.fps), **get_sampling_metadata(pipe), **own}
@@ -225,9 +225,9 @@ def _get_capabilities(
             "num_frames": text_to_video.config.default_num_frames,
             "fps": text_to_video.config.default_fps,
             "max_regions": config.max_regions,
-            "has_motion_field": config.use_motion_field,
-            "film_steps": text_to_video.config.default_film_steps,
-            "film_guidance_scale": text_to_video.config.default_film_guidance_scale,
+            "has_flow_field": config.use_flow_field,
+            "continuation_steps": text_to_video.config.default_continuation_steps,
+            "continuation_guidance_scale": text_to_video.config.default_continuation_guidance_scale,
         }
     return ModelCapabilities(
         model=model,

@@ -28,13 +28,9 @@ class ShuttingDownError(ApiError):
 
 
 OUT_OF_MEMORY = "the server ran out of memory on this request; ask for a smaller size, fewer pictures or fewer frames"
-
-
 INTERNAL_ERROR = (
     "the server failed on this request, and noted why; other requests go on: try again, or change the settings"
 )
-
-
 PATH_PATTERN = re.compile(r"(?<![\w:/.])(?:[A-Za-z]:\\|/)(?:[\w.@+-]+[/\\])+[\w.@+-]*")
 
 

@@ -19,11 +19,7 @@ from dianjing.pipelines.sampling import decode_latents
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 
 MAX_LATENT_SIDE = 32  # latents: larger ones are shrunk before they are decoded
-
-
 MAX_TIME_SHARE = 0.2  # of the time at most goes into previews
-
-
 MIN_INTERVAL_S = 0.2  # nobody sees more of them
 
 

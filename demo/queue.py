@@ -24,8 +24,6 @@ from dianjing.demo.requests import AnyRequest, check_cost
 from dianjing.demo.results import ResultStore
 
 logger = logging.getLogger(__name__)
-
-
 EVICTION_INTERVAL_S = 5.0  # how often an idle worker looks for what has expired
 
 

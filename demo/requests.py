@@ -35,11 +35,7 @@ import io
 from dianjing.demo.limits import ModelCapabilities, ServerLimits
 
 IMAGE_BATCH_SIZE = 8  # pictures of one batch; a seed gives the same picture in any batch
-
-
 BYTES_PER_PIXEL = 16  # of a frame while it is drawn: uint8, and copies of float32 latents
-
-
 MAX_SAMPLING_RUNS_PER_TURN = (
     14  # of the model in one turn, at most: three backgrounds in two runs each, four objects on white and black
 )
@@ -186,7 +182,7 @@ class TextToVideoRequest(_VideoRequestBase):
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
         settled = super().with_defaults(capabilities)
         if self.long_video is None:
-            return replace(settled, long_film="autoregressive" if capabilities.can_animate else "joint")
+            return replace(settled, long_video="autoregressive" if capabilities.can_animate else "joint")
         if self.long_video == "autoregressive" and not capabilities.can_animate:
             raise ValueError(
                 f"long_film is 'continued', and the model {capabilities.model} takes no first frame; give 'joint'"

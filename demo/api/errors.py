@@ -15,14 +15,8 @@ from dianjing.demo.errors import INTERNAL_ERROR, ApiError
 from dianjing.demo.i18n.translation import parse_accept_language, translate
 
 logger = logging.getLogger(__name__)
-
-
 ERROR_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
-
-
 FIELD_NAMES = {*ImageGenerationSchema.model_fields, *VideoSchema.model_fields}
-
-
 ERROR_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["error"],
@@ -39,14 +33,10 @@ ERROR_SCHEMA: dict[str, Any] = {
         }
     },
 }
-
-
 HTTP_MESSAGES = {
     404: "there is no such address here; /docs lists them",
     405: "this address takes another method",
 }  # what FastAPI itself raises besides is about bodies
-
-
 EXPECTED_TYPES = {
     "int": "a whole number",
     "float": "a number",

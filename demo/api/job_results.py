@@ -9,8 +9,6 @@ from dianjing.demo.errors import ApiError, ShuttingDownError
 from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobResult
 
 DISCONNECT_POLL_S = 0.2  # how often a request that waits looks whether anybody is still there
-
-
 OPENAI_STATUSES = {
     "queued": "queued",
     "running": "in_progress",
@@ -18,8 +16,6 @@ OPENAI_STATUSES = {
     "failed": "failed",
     "cancelled": "cancelled",
 }
-
-
 FAILURE_STATUS_CODES = {"request": 400, "memory": 503, "server": 500}
 
 

@@ -20,8 +20,6 @@ EXAMPLE_IMAGE_BASE64 = (
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAABAAQMAAACQp+OdAAAABlBMVEX////cKCi5uRl6AAAAGklEQVR42mNgGNGA////DwwMTDDu"
     "8GDQEwAA4q0DLENdt6IAAAAASUVORK5CYII="
 )  # a red square on white, 64 x 64 px
-
-
 ImageSize = Annotated[str, Field(description="WIDTHxHEIGHT in pixels, or auto: the model's own.", examples=["64x64"])]
 
 

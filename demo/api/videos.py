@@ -22,11 +22,7 @@ from dianjing.demo.queue import JobQueue
 from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest
 
 VARIANTS = {"video": (".mp4", "video/mp4"), "webp": (".webp", "image/webp"), "gif": (".gif", "image/gif")}
-
-
 TEXT_FIELDS = ("prompt", "negative_prompt", "model", "size", "user", "image", "long_video", "seconds")  # also in a form
-
-
 MULTIPART_SCHEMA = {
     "type": "object",
     "description": "The same fields, the picture as a file, and `regions` as JSON.",
@@ -39,14 +35,10 @@ MULTIPART_SCHEMA = {
         "seed": {"type": "string"},
     },
 }
-
-
 REQUEST_CONTENT = {
     "application/json": {"schema": {"$ref": "#/components/schemas/VideoSchema"}},
     "multipart/form-data": {"schema": MULTIPART_SCHEMA},
 }
-
-
 RESPONSE_CONTENT = {media: {"schema": {"type": "string", "format": "binary"}} for _, media in VARIANTS.values()}
 
 

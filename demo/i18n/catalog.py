@@ -19,8 +19,6 @@ HEADER_TEXTS = {
     "tab_video": BilingualText("影片", "Film"),
     "tab_chat": BilingualText("聊着画", "Talk"),
 }
-
-
 SETTINGS_TEXTS = {
     "advanced": BilingualText("更多设置", "More settings"),
     "prompt": BilingualText("画什么", "What to draw"),
@@ -40,8 +38,6 @@ SETTINGS_TEXTS = {
     "made": BilingualText("做过的", "Made so far"),
     "examples": BilingualText("试试看", "Try one"),
 }
-
-
 IMAGE_TEXTS = {
     "image_placeholder": BilingualText("例如：草地上的一只小猫", "For example: a cat on the grass"),
     "image_button": BilingualText("画", "Draw"),
@@ -51,8 +47,6 @@ IMAGE_TEXTS = {
     "download": BilingualText("下载", "Download"),
     "clear_all": BilingualText("全部清除", "Clear all"),
 }
-
-
 ANIMATE_TEXTS = {
     "animate_picture": BilingualText("点一下要动的东西", "Click on what should move"),
     "animate_upload": BilingualText("拖入一张图，或点击上传", "Drop a picture here, or click to choose one"),
@@ -78,8 +72,6 @@ ANIMATE_TEXTS = {
         "Open one that has them: `dianjing demo --model FOLDER`.",
     ),
 }
-
-
 VIDEO_TEXTS = {
     "video_prompt": BilingualText("拍什么", "What happens"),
     "video_placeholder": BilingualText("例如：草地上的小猫在跳", "For example: a cat jumping on the grass"),
@@ -87,8 +79,6 @@ VIDEO_TEXTS = {
     "video_fps": BilingualText("每秒帧数", "Frames per second"),
     "video_button": BilingualText("拍", "Film"),
 }
-
-
 CHAT_TEXTS = {
     "chat_history": BilingualText("对话", "Conversation"),
     "chat_placeholder": BilingualText(
@@ -105,8 +95,6 @@ CHAT_TEXTS = {
     "chat_save": BilingualText("存成文件", "Save"),
     "chat_load": BilingualText("打开文件", "Open"),
 }
-
-
 TEXTS = {**HEADER_TEXTS, **SETTINGS_TEXTS, **IMAGE_TEXTS, **ANIMATE_TEXTS, **VIDEO_TEXTS, **CHAT_TEXTS}
 
 
@@ -119,14 +107,8 @@ IMAGE_EXAMPLES = (
     "a dog to the left of a tree",
     "a blue car on the road",
 )
-
-
 VIDEO_EXAMPLES = ("一只小狗在向右走", "一只蝴蝶在拍翅膀", "a cat jumping on the grass", "a rocket moving up at night")
-
-
 CHAT_EXAMPLES = ("画一只小猫", "背景换成夜空", "draw a dog on the grass", "add a red balloon at the top right")
-
-
 MOTION_SUGGESTIONS = (
     BilingualText("跳", "jump"),
     BilingualText("向右移动", "move right"),
@@ -135,8 +117,6 @@ MOTION_SUGGESTIONS = (
     BilingualText("旋转", "spin"),
     BilingualText("变大", "grow"),
 )
-
-
 MESSAGES = {
     "waiting": BilingualText("排队中，前面还有 {position} 个", "In the queue; {position} before you"),
     "starting": BilingualText("这就开始", "Starting"),

@@ -23,8 +23,6 @@ FIELD_LABELS = {
     "duration_s": "video_seconds",
     "fps": "video_fps",
 }
-
-
 LEADING_FIELD_PATTERN = re.compile(rf"(?:{'|'.join(FIELD_LABELS)})\b")
 
 
@@ -40,8 +38,6 @@ def translate_with_labels(message: str, language: str) -> str:
 
 
 CHINESE_MESSAGES_PATH = Path(__file__).with_name("chinese.txt")
-
-
 HAN_PATTERN = re.compile("[\u4e00-\u9fff]")
 
 

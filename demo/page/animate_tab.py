@@ -147,7 +147,7 @@ def _make_regions(max_regions: int) -> dict[str, Any]:
 
 def suggest_motions(tab: AnimateTab, context: PageContext, language: str) -> Updates:
     """The motions the model was taught, in the reader's language; a few plain ones where it names none."""
-    taught = context.engine.animations.motions.motions
+    taught = context.engine.image_to_video.motion_vocabulary.motions
     known = [next(p for p in motion.phrases if p.isascii() is (language == "en")) for motion in taught]
     choices = known or [each.zh if language == "zh" else each.en for each in MOTION_SUGGESTIONS]
     return {motion: gr.Dropdown(choices=choices) for motion in tab.motions}
@@ -197,7 +197,9 @@ def _connect_clicks(tab: AnimateTab, context: PageContext) -> None:
         mask = None
         if any(point.positive for point in points):
             try:
-                mask = context.engine.mask(canvas.image, [(p.x, p.y) for p in points], [p.positive for p in points])
+                mask = context.engine.predict_mask(
+                    canvas.image, [(p.x, p.y) for p in points], [p.positive for p in points]
+                )
             except ValueError as error:
                 return {tab.run_panel.status: render_error(error, get_request_language(request))}
         return told(canvas.with_points(points, mask))

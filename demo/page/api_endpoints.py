@@ -48,7 +48,7 @@ def connect_api_endpoints(context: PageContext) -> None:
     """Inside the page's `gr.Blocks`. Every setting that is left out is left to the model, and the seed to chance."""
     cache = gr.File(visible=False)  # Gradio serves what a component has cached, and clears it in time
 
-    def draw(
+    def generate_image(
         request: gr.Request,
         prompt: str,
         negative_prompt: str | None = None,
@@ -74,7 +74,7 @@ def connect_api_endpoints(context: PageContext) -> None:
         for result in _run_request(context, request, make):
             yield _cache_files(cache, () if result is None else result.files)
 
-    def film(
+    def generate_video(
         request: gr.Request,
         prompt: str,
         seconds: float | None = None,
@@ -96,7 +96,7 @@ def connect_api_endpoints(context: PageContext) -> None:
         for result in _run_request(context, request, make):
             yield _cache_files(cache, () if result is None else result.files)
 
-    def animate(
+    def animate_image(
         request: gr.Request,
         image: str,
         regions: list[RegionArguments],
@@ -127,7 +127,7 @@ def connect_api_endpoints(context: PageContext) -> None:
         for result in _run_request(context, request, make):
             yield _cache_files(cache, () if result is None else result.files)
 
-    def mask(request: gr.Request, image: str, points: list[list[float]], labels: list[int]) -> dict[str, Any]:
+    def predict_mask(request: gr.Request, image: str, points: list[list[float]], labels: list[int]) -> dict[str, Any]:
         """Show what clicks select in a picture: white is selected."""
         with TemporaryDirectory() as folder:
             path = Path(folder) / "mask.png"
@@ -135,16 +135,22 @@ def connect_api_endpoints(context: PageContext) -> None:
             Image.fromarray(found.astype(np.uint8) * 255).save(path)
             return _cache_files(cache, [path])[0]
 
-    def talk(request: gr.Request, text: str, conversation: str = "", seed: int = 0) -> Iterator[dict[str, Any]]:
+    def send_message(request: gr.Request, text: str, conversation: str = "", seed: int = 0) -> Iterator[dict[str, Any]]:
         """Say one thing in a talk that draws."""
         going = _call_with_gradio_errors(request, lambda: parse_conversation(conversation, seed, context))
         for result in _run_request(context, request, partial(ConversationRequest, conversation=going, text=text)):
             yield {} if result is None else _make_chat_response(going, result, _cache_files(cache, result.files)[0])
 
     jobs = {"concurrency_id": "jobs", "concurrency_limit": MAX_CONCURRENT_JOB_EVENTS}
-    for each in (draw, animate, film, talk):
-        gr.api(document_arguments(each), api_name=each.__name__, **jobs)
-    gr.api(document_arguments(mask), api_name="mask", concurrency_id="masks", concurrency_limit=1)
+    endpoints: dict[str, Callable[..., Any]] = {
+        "image": generate_image,
+        "animate": animate_image,
+        "video": generate_video,
+        "chat": send_message,
+    }
+    for name, function in endpoints.items():
+        gr.api(document_arguments(function), api_name=name, **jobs)
+    gr.api(document_arguments(predict_mask), api_name="mask", concurrency_id="masks", concurrency_limit=1)
 
 
 def _call_with_gradio_errors(request: gr.Request, function: Callable[[], Any]) -> Any:
@@ -232,17 +238,17 @@ def predict_mask_from_points(context: PageContext, image: object, points: object
     """bool (H, W)"""
     found = parse_points(points, labels)
     picture = parse_image(image, context.limits)
-    return context.engine.mask(picture, [(p.x, p.y) for p in found], [p.positive for p in found])
+    return context.engine.predict_mask(picture, [(p.x, p.y) for p in found], [p.positive for p in found])
 
 
 def parse_conversation(conversation: object, seed: int, context: PageContext) -> Conversation:
     """Go on with a conversation as `talk` gave it, or begin one. Raises: ValueError."""
     if not conversation:
-        return context.engine.conversation(seed=seed)
+        return context.engine.create_conversation(seed=seed)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "conversation.json"
         path.write_text(str(conversation), encoding="utf-8", errors="replace")
         try:
-            return Conversation.load(path, context.engine.talks)
+            return Conversation.load(path, context.engine.conversation_pipeline)
         except ValueError as error:
             raise ValueError(str(error).replace(str(path), path.stem)) from None

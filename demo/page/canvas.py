@@ -56,10 +56,10 @@ class RegionCanvas:
 
     def with_new_region(self) -> "RegionCanvas":
         """One more region, that is active."""
-        return replace(self, regions=(*self.regions, RegionSelection()), active=len(self.regions))
+        return replace(self, regions=(*self.regions, RegionSelection()), active_index=len(self.regions))
 
     def with_active(self, index: int) -> "RegionCanvas":
-        return replace(self, active=min(max(index, 0), len(self.regions) - 1))
+        return replace(self, active_index=min(max(index, 0), len(self.regions) - 1))
 
     def render(self) -> Image.Image:
         """The picture with every region tinted and outlined in a colour of its own, and its clicks."""

@@ -18,7 +18,7 @@ from dianjing.pipelines.media.metadata import GenerationMetadata
 def get_or_create_conversation(context: PageContext, session: Session) -> Conversation:
     """The talk that is chosen; the first begins here."""
     if session.current_conversation is None:
-        session.add_conversation(context.engine.conversation(seed=secrets.randbelow(2**32)))
+        session.add_conversation(context.engine.create_conversation(seed=secrets.randbelow(2**32)))
     talk = session.current_conversation
     assert talk is not None
     return talk
@@ -81,6 +81,6 @@ def load_uploaded_conversation(path: str | None, context: PageContext) -> Conver
     read_upload(path, context.limits)
     assert path is not None
     try:
-        return Conversation.load(path, context.engine.talks)
+        return Conversation.load(path, context.engine.conversation_pipeline)
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), Path(path).name)) from None

@@ -108,7 +108,7 @@ def make_chat_tab(context: PageContext) -> ChatTab:
             with gr.Accordion(translations("advanced"), open=False):
                 parts["visible_label"] = make_label_switch(context)
     bench = RunPanel(
-        button=button, cancel=cancel, status=parts.pop("status"), preview=parts.pop("stage"), job_id=gr.State(None)
+        button=button, cancel=cancel, status=parts.pop("status"), preview=parts.pop("preview"), job_id=gr.State(None)
     )
     tab = ChatTab(chat=chat, message_box=said, run_panel=bench, **parts)
     _connect(tab, context)
@@ -126,7 +126,7 @@ def _make_preview_column(*, can_animate: bool) -> dict[str, Any]:
         download = gr.DownloadButton(translations("download"), elem_id="chat-download", **off)
     gallery, clear = make_gallery("chat")
     return {
-        "stage": stage,
+        "preview": stage,
         "status": status,
         "to_animate": to_animate,
         "download": download,
@@ -210,13 +210,13 @@ def _connect_tools(tab: ChatTab, context: PageContext) -> None:
         visit.add_conversation(load_uploaded_conversation(path, context))
 
     def new(visit: Session) -> None:
-        visit.add_conversation(context.engine.conversation(seed=secrets.randbelow(2**32)))
+        visit.add_conversation(context.engine.create_conversation(seed=secrets.randbelow(2**32)))
 
     outputs = [*tab.chat_outputs, tab.run_panel.status]
     tab.undo.click(
         changed(lambda visit: get_or_create_conversation(context, visit).undo()), context.token, outputs, **instant()
     )
-    fork = changed(lambda visit: visit.add_talk(get_or_create_conversation(context, visit).fork()))
+    fork = changed(lambda visit: visit.add_conversation(get_or_create_conversation(context, visit).fork()))
     tab.fork.click(fork, context.token, outputs, **instant())
     gr.on([tab.new.click, tab.chat.clear], changed(new), context.token, outputs, **instant())
     tab.conversation_choice.input(

@@ -31,7 +31,7 @@ class PageContext:
 
     @property
     def capabilities(self) -> ModelCapabilities:
-        return self.engine.abilities
+        return self.engine.capabilities
 
     @property
     def limits(self) -> ServerLimits:

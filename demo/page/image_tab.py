@@ -74,7 +74,7 @@ def make_image_tab(context: PageContext) -> ImageTab:
             settings = make_settings("image", context)
             drop = make_metadata_file("image", [".png"])
     bench = RunPanel(
-        button=button, cancel=cancel, status=shown.pop("status"), preview=shown.pop("stage"), job_id=gr.State(None)
+        button=button, cancel=cancel, status=shown.pop("status"), preview=shown.pop("preview"), job_id=gr.State(None)
     )
     tab = ImageTab(prompt=prompt, run_panel=bench, num_images=count, settings=settings, metadata_file=drop, **shown)
     _connect(tab, context)
@@ -93,7 +93,7 @@ def _make_preview_column(*, can_animate: bool) -> dict[str, Any]:
         download = gr.DownloadButton(translations("download"), elem_id="image-download", **off)
     gallery, clear = make_gallery("image")
     return {
-        "stage": stage,
+        "preview": stage,
         "status": line,
         "to_animate": to_animate,
         "restore_settings": to_settings,

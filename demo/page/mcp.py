@@ -10,11 +10,7 @@ from typing import Any, TypeVar
 from gradio.processing_utils import add_root_url
 
 F = TypeVar("F", bound=Callable)
-
-
 INLINE_IMAGE_TYPES = {".png": "image/png", ".webp": "image/webp"}  # other files are told by their address
-
-
 ARGUMENT_DESCRIPTIONS = {
     "prompt": "what to draw, in Chinese or English",
     "negative_prompt": "what to leave out",

@@ -13,11 +13,7 @@ from dianjing.demo.page.status import StatusView, render_error, stream_status
 from dianjing.demo.page.theme import translations
 
 Updates = dict[Any, Any]
-
-
 SubmitFunction = Callable[[str], Job]  # of an owner; raises ValueError
-
-
 DoneCallback = Callable[[Session, Job, StatusView], Updates]
 
 

@@ -23,17 +23,9 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-
-
 TOKEN_PATTERN = re.compile(r"[\w-]{43}")  # what token_urlsafe(32) gives
-
-
 MAX_HISTORY_ITEMS = 200  # of one kind, for one visitor
-
-
 MAX_SESSIONS = 500
-
-
 MAX_CONVERSATIONS = 8
 
 

@@ -8,11 +8,7 @@ import gradio as gr
 from dianjing.demo.i18n.catalog import TEXTS
 
 STYLESHEET_PATH = Path(__file__).with_name("style.css")
-
-
 FONTS = ("ui-sans-serif", "system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif")
-
-
 FONTS_MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
 
 
@@ -31,8 +27,6 @@ ACCENT_COLOUR = gr.themes.Color(
     c950="#3a130e",
     name="cinnabar",
 )
-
-
 NEUTRAL_COLOUR = gr.themes.Color(
     c50="#faf9f7",
     c100="#f3f1ed",
@@ -47,8 +41,6 @@ NEUTRAL_COLOUR = gr.themes.Color(
     c950="#161412",
     name="paper",
 )
-
-
 translations = gr.I18n(
     en={name: both.en for name, both in TEXTS.items()}, zh={name: both.zh for name, both in TEXTS.items()}
 )

@@ -31,12 +31,12 @@ def serving(model, *, mcp=False):
     from dianjing.demo.engine import InferenceEngine
     from dianjing.demo.queue import JobQueue
 
-    studio = InferenceEngine.from_pretrained(str(model))
-    worker = JobQueue(studio)
+    engine = InferenceEngine.from_pretrained(str(model))
+    queue = JobQueue(engine)
     taken = socket.socket()
     taken.bind(("127.0.0.1", 0))
     address = f"http://127.0.0.1:{taken.getsockname()[1]}/"
-    app = make_app(worker, studio, mcp_url=address if mcp else None)
+    app = make_app(queue, engine, mcp_url=address if mcp else None)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
     thread.start()
@@ -48,7 +48,7 @@ def serving(model, *, mcp=False):
     finally:
         server.should_exit = True
         thread.join(30)
-        worker.close()
+        queue.close()
 
 
 @pytest.fixture(scope="session")

@@ -71,11 +71,11 @@ def held(at, *, at_most_s=PATIENCE_MS / 1000):
         own(job, event)
         latest_s = time.monotonic() + at_most_s
         while isinstance(event, Progress) and at(event) and time.monotonic() < latest_s:
-            if job.is_cancelled or is_over.wait(0.01):
+            if job.is_cancel_requested or is_over.wait(0.01):
                 break
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Job, "tell", tell)
+        patch.setattr(Job, "publish", tell)
         try:
             yield
         finally:
@@ -95,7 +95,7 @@ def draw(page, said):
     page.wait_for_selector("#image-stage img")
     page.click("#image-button")
     status(page, "image", said["done"])
-    page.wait_for_function("document.querySelectorAll('#draw-gallery .thumbnail-item img').length == 2")
+    page.wait_for_function("document.querySelectorAll('#image-gallery .thumbnail-item img').length == 2")
 
 
 def pixels_of(page, selector):
@@ -175,7 +175,7 @@ def bring_settings_back(page, said, save_download):
     page.set_input_files("#image-drop input[type=file]", file)
     status(page, "image", said["back"])
     assert page.input_value("#image-prompt textarea") == said["prompt"]
-    assert page.locator("#draw-seed textarea, #draw-seed input").first.input_value() == str(record.seed)
+    assert page.locator("#image-seed textarea, #image-seed input").first.input_value() == str(record.seed)
 
 
 def talk(page, said):
@@ -187,18 +187,18 @@ def talk(page, said):
         page.wait_for_selector("#chat-stage img")
         page.click("#chat-cancel")
         status(page, "chat", said["stopped"])
-    words = f"document.querySelector('#talk-said textarea').value === {json.dumps(said['talk'][0])}"
+    words = f"document.querySelector('#chat-message textarea').value === {json.dumps(said['chat'][0])}"
     page.wait_for_function(words)  # they come back a moment after what the status says
     page.wait_for_selector("#chat-stage img")
     assert page.locator("#chat-history .bot.message").count() == 0
     for count, words in enumerate(said["chat"][:4], start=1):
         page.fill("#chat-message textarea", words)
         page.click("#chat-button")
-        page.wait_for_function(f"document.querySelectorAll('#talk-chat .bot.message').length == {count}")
+        page.wait_for_function(f"document.querySelectorAll('#chat-history .bot.message').length == {count}")
     assert said["scene"] in page.inner_text("#chat-history")
     page.fill("#chat-message textarea", said["chat"][4])
     page.click("#chat-button")
-    page.wait_for_function("document.querySelectorAll('#talk-chat .bot.message').length == 3")
+    page.wait_for_function("document.querySelectorAll('#chat-history .bot.message').length == 3")
     page.wait_for_selector("#chat-stage img")
 
 
@@ -215,7 +215,7 @@ def test_a_visitor_draws_stops_animates_films_and_talks_and_nothing_leaves_the_m
     bring_settings_back(page, said, save_download)
     talk(page, said)
     page.reload()
-    page.wait_for_function("document.querySelectorAll('#draw-gallery .thumbnail-item img').length == 2")
+    page.wait_for_function("document.querySelectorAll('#image-gallery .thumbnail-item img').length == 2")
     assert page.faults == []
     hosts = {urlparse(url).hostname for url in page.requested if not url.startswith(("data:", "blob:"))}
     assert hosts == {"127.0.0.1"}

@@ -51,12 +51,12 @@ def test_pictures_come_in_base64_with_their_settings_and_label(client, tmp_path)
 
 def test_pictures_handed_over_leave_nothing_behind(client):
     client.post("/v1/images/generations", json={"prompt": "cat"})
-    assert list(client.worker.files.root.iterdir()) == []
+    assert list(client.queue.results.root.iterdir()) == []
 
 
 def test_openais_own_client_draws_and_films(client):
     api = openai.OpenAI(api_key="mine", base_url="http://testserver/v1", http_client=client)
-    pictures = api.images.generate(model=client.worker.studio.abilities.model, prompt="cat", n=2, size="32x32")
+    pictures = api.images.generate(model=client.queue.engine.capabilities.model, prompt="cat", n=2, size="32x32")
     assert len(pictures.data) == 2
     assert pictures.data[0].b64_json
     video = api.videos.create(prompt="cat", seconds="1", size="32x32")
@@ -98,7 +98,7 @@ def test_the_same_film_comes_from_a_data_url(client, square):
 
 
 def test_a_film_that_is_not_finished_has_no_content_yet(make_client, counting):
-    counting.abilities = replace(counting.abilities, num_frames=4)
+    counting.capabilities = replace(counting.capabilities, num_frames=4)
     client = make_client(counting)
     counting.gate.clear()
     video = client.post("/v1/videos", json={"prompt": "cat"}).json()
@@ -109,8 +109,8 @@ def test_a_film_that_is_not_finished_has_no_content_yet(make_client, counting):
     assert client.get(f"/v1/videos/{video['id']}").status_code == 404
 
 
-def test_a_picture_model_refuses_films_clearly(make_client, picture_studio, square):
-    client = make_client(picture_studio)
+def test_a_picture_model_refuses_films_clearly(make_client, image_engine, square):
+    client = make_client(image_engine)
     for asked in ({"prompt": "cat"}, {"image": square, "regions": [CLICK]}):
         answer = client.post("/v1/videos", json=asked)
         assert answer.status_code == 400
@@ -118,13 +118,13 @@ def test_a_picture_model_refuses_films_clearly(make_client, picture_studio, squa
 
 
 @pytest.mark.parametrize("how", ["keys", "tokens"])
-def test_nobody_reads_or_deletes_the_job_of_another(make_client, tiny_studio, how):
-    client = make_client(tiny_studio, keys=("ann", "bob") if how == "keys" else ())
+def test_nobody_reads_or_deletes_the_job_of_another(make_client, tiny_engine, how):
+    client = make_client(tiny_engine, keys=("ann", "bob") if how == "keys" else ())
     mine, theirs = {"headers": bearer("ann")}, {"headers": bearer("bob")}
     video = client.post("/v1/videos", json={"prompt": "cat", "num_frames": 2}, **mine).json()
     place = f"/v1/videos/{video['id']}"
     assert finished(client, video, **mine)["status"] == "completed"
-    missing = client.get("/v1/videos/film_0", **theirs)
+    missing = client.get("/v1/videos/video_0", **theirs)
     for answer in (
         client.get(place, **theirs),
         client.get(f"{place}/content", **theirs),
@@ -142,7 +142,7 @@ def test_without_a_right_key_nothing_is_drawn(make_client, counting, headers):
     client = make_client(counting, keys=("right",))
     for answer in (
         client.post("/v1/images/generations", json={"prompt": "cat"}, headers=headers),
-        client.get("/v1/videos/film_0", headers=headers),
+        client.get("/v1/videos/video_0", headers=headers),
     ):
         assert answer.status_code == 401
         assert answer.json()["error"]["type"] == "authentication_error"
@@ -159,12 +159,12 @@ def test_the_pages_user_may_use_the_api_too(make_client, counting):
 
 
 def test_a_full_queue_is_a_429_that_says_its_length(make_client, counting):
-    client = make_client(counting, max_queue=1)
+    client = make_client(counting, max_queue_length=1)
     counting.gate.clear()
-    first = client.worker.submit(TextToImageRequest(prompt="first"), "ann")
+    first = client.queue.submit(TextToImageRequest(prompt="first"), "ann")
     while first.state == "queued":
         time.sleep(0.005)
-    client.worker.submit(TextToImageRequest(prompt="second"), "ann")
+    client.queue.submit(TextToImageRequest(prompt="second"), "ann")
     answer = client.post("/v1/images/generations", json={"prompt": "cat"}, headers={"Accept-Language": "zh-CN"})
     assert answer.status_code == 429
     assert answer.headers["Retry-After"]
@@ -194,8 +194,8 @@ def test_health_and_metrics_tell_how_it_goes(make_client, counting):
     client = make_client(counting)
     client.post("/v1/images/generations", json={"prompt": "cat"})
     assert client.get("/healthz").json() == {"status": "ok", "queue": 0}
-    assert 'dianjing_requests_total{end="done",kind="picture"} 1.0' in client.get("/metrics").text
-    client.worker.close()
+    assert 'dianjing_requests_total{end="done",kind="image"} 1.0' in client.get("/metrics").text
+    client.queue.close()
     assert client.get("/healthz").status_code == 503
 
 
@@ -211,7 +211,7 @@ def test_the_docs_show_every_address_and_fetch_nothing(client):
 def test_every_reference_in_the_schema_leads_somewhere(client):
     schema = client.get("/openapi.json").json()
     references = set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(schema)))
-    assert "#/components/schemas/RegionBody" in references
+    assert "#/components/schemas/RegionSchema" in references
     for reference in references:
         found = schema
         for part in reference.removeprefix("#/").split("/"):
@@ -220,7 +220,7 @@ def test_every_reference_in_the_schema_leads_somewhere(client):
 
 def test_the_examples_of_the_docs_work(client):
     schemas = client.get("/openapi.json").json()
-    [example] = schemas["components"]["schemas"]["ImageBody"]["examples"]
+    [example] = schemas["components"]["schemas"]["ImageGenerationSchema"]["examples"]
     assert client.post("/v1/images/generations", json=example).status_code == 200
     for film in schemas["components"]["schemas"]["VideoSchema"]["examples"]:
         answer = client.post("/v1/videos", json=film)

@@ -64,15 +64,15 @@ def raw(body, kind="application/json"):
 
 
 @pytest.fixture(scope="module")
-def shared(tiny_studio):
+def shared(tiny_engine):
     from fastapi.testclient import TestClient
 
     from dianjing.demo.app import make_app
     from dianjing.demo.queue import JobQueue
 
-    worker = JobQueue(tiny_studio, ServerLimits(max_body_bytes=3_000_000, max_upload_bytes=1_000_000))
-    yield TestClient(make_app(worker), raise_server_exceptions=False)
-    worker.close()
+    queue = JobQueue(tiny_engine, ServerLimits(max_body_bytes=3_000_000, max_upload_bytes=1_000_000))
+    yield TestClient(make_app(queue), raise_server_exceptions=False)
+    queue.close()
 
 
 IMAGES = {

@@ -34,28 +34,28 @@ def send(address, asked):
 
 
 @pytest.fixture
-def live(make_worker, counting):
-    """The address of a server over `counting`, and its worker; the server runs in a thread."""
+def live(make_queue, counting):
+    """The address of a server over `counting`, and its queue; the server runs in a thread."""
     import uvicorn
 
-    worker = make_worker()
+    queue = make_queue()
     taken = bind_socket("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(make_app(worker), log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(make_app(queue), log_level="error"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]})
     thread.start()
-    yield taken.getsockname(), worker
+    yield taken.getsockname(), queue
     server.should_exit = True
     thread.join(120)
 
 
 def test_a_client_that_dies_frees_its_slot_within_two_steps(live, counting):
-    address, worker = live
+    address, queue = live
     counting.step_s = 1.0  # longer than a busy machine takes to notice
     client = send(address, ASK)
     until(lambda: counting.steps >= 1)
     client.close()
     steps = counting.steps
-    until(lambda: "cancelled" in worker.metrics.text().decode())
+    until(lambda: "cancelled" in queue.metrics.to_prometheus_text().decode())
     assert counting.steps - steps <= 2
     counting.step_s = 0.0
     asked = urllib.request.Request(
@@ -67,12 +67,12 @@ def test_a_client_that_dies_frees_its_slot_within_two_steps(live, counting):
 
 
 def test_a_client_that_dies_in_the_queue_leaves_it(live, counting):
-    address, worker = live
+    address, queue = live
     counting.gate.clear()
     first, second = send(address, ASK), send(address, ASK)
-    until(lambda: worker.queue_length == 1)
+    until(lambda: queue.queue_length == 1)
     second.close()
-    until(lambda: worker.queue_length == 0)
+    until(lambda: queue.queue_length == 0)
     first.close()
 
 
@@ -88,14 +88,14 @@ def test_an_address_that_is_taken_is_refused_by_name():
 SERVER = """
 import sys
 sys.path.insert(0, {tests!r})
-from conftest import CountingStudio
-from dianjing.demo.app import listen, make_app, serve
-from dianjing.demo.queue import Worker
-studio = CountingStudio(step_s=0.05)
-worker = Worker(studio)
-taken = listen("127.0.0.1", 0)
-print(taken.getsockname()[1], worker.files.root, flush=True)
-serve(make_app(worker), worker, taken)
+from conftest import CountingEngine
+from dianjing.demo.app import bind_socket, make_app, run_server
+from dianjing.demo.queue import JobQueue
+engine = CountingEngine(step_s=0.05)
+queue = JobQueue(engine)
+taken = bind_socket("127.0.0.1", 0)
+print(taken.getsockname()[1], queue.results.root, flush=True)
+run_server(make_app(queue), queue, taken)
 print("ended", flush=True)
 """
 

@@ -1,4 +1,4 @@
-"""A client of the API, over a studio that only counts or over a tiny model."""
+"""A client of the API, over a engine that only counts or over a tiny model."""
 
 import base64
 import io
@@ -14,26 +14,26 @@ def encode(image, kind="PNG", **options):
 
 
 @pytest.fixture
-def make_client(make_worker):
-    """A client over a studio; headers as every request sends them."""
+def make_client(make_queue):
+    """A client over a engine; headers as every request sends them."""
     from fastapi.testclient import TestClient
 
     from dianjing.demo.api.auth import AccessControl
     from dianjing.demo.app import make_app
 
-    def make(studio, *, headers=None, access=None, keys=(), auth=None, **limits):
-        worker = make_worker(studio, **limits)
-        app = make_app(worker, access=access or AccessControl(keys=keys, auth=auth))
+    def make(engine, *, headers=None, access=None, keys=(), auth=None, **limits):
+        queue = make_queue(engine, **limits)
+        app = make_app(queue, access=access or AccessControl(keys=keys, auth=auth))
         client = TestClient(app, raise_server_exceptions=False, headers=headers)
-        client.worker = worker
+        client.queue = queue
         return client
 
     return make
 
 
 @pytest.fixture
-def client(make_client, tiny_studio):
-    return make_client(tiny_studio)
+def client(make_client, tiny_engine):
+    return make_client(tiny_engine)
 
 
 @pytest.fixture(scope="session")

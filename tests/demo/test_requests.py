@@ -27,7 +27,7 @@ REQUESTS = {
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["without a motion field", "with a motion field"])
-def studio(request, tiny_film_folder, tmp_path_factory):
+def engine(request, tiny_film_folder, tmp_path_factory):
     """Frames that go on from a picture take one step, a picture two."""
     folder = shutil.copytree(tiny_film_folder, tmp_path_factory.mktemp("models") / "quick")
     index = json.loads((folder / "model_index.json").read_text())
@@ -40,22 +40,26 @@ def studio(request, tiny_film_folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_the_budget_counts_what_runs(name, make_worker, studio, monkeypatch):
+def test_the_budget_counts_what_runs(name, make_queue, engine, monkeypatch):
     drawn = []
-    monkeypatch.setattr(PreviewDecoder, "see", lambda self, step, latents: drawn.append(latents.shape))
-    job = make_worker(studio).submit(REQUESTS[name], "ann")
-    told = [event for event in job.events() if hasattr(event, "total")]
-    assert isinstance(job.event, Done), job.event
+    monkeypatch.setattr(PreviewDecoder, "update", lambda self, step, latents: drawn.append(latents.shape))
+    job = make_queue(engine).submit(REQUESTS[name], "ann")
+    told = [event for event in job.stream_events() if hasattr(event, "total")]
+    assert isinstance(job.last_event, Done), job.last_event
     counts = [shape[2] if len(shape) == 5 else shape[0] for shape in drawn]
-    assert job.request.cost(studio.abilities) == 32 * 32 * sum(counts)
+    assert job.request.get_cost(engine.capabilities) == 32 * 32 * sum(counts)
     assert {event.total for event in told} <= {len(counts)}
 
 
-def test_frames_that_go_on_from_a_picture_cost_as_few_steps_as_they_take(studio):
-    asked = TextToVideoRequest(prompt="cat", num_frames=10).with_defaults(studio.abilities)
-    assert asked.get_cost(studio.abilities) == 32 * 32 * (2 + 3 * 4 * 1)  # a picture, and three windows of four frames
+def test_frames_that_go_on_from_a_picture_cost_as_few_steps_as_they_take(engine):
+    asked = TextToVideoRequest(prompt="cat", num_frames=10).with_defaults(engine.capabilities)
+    assert asked.get_cost(engine.capabilities) == 32 * 32 * (
+        2 + 3 * 4 * 1
+    )  # a picture, and three windows of four frames
 
 
-def test_an_animation_takes_the_steps_it_is_asked_for_also_those_of_a_picture(studio):
-    steps = [ImageToVideoRequest(**ANIMATED, num_inference_steps=n).with_defaults(studio.abilities) for n in (None, 2)]
+def test_an_animation_takes_the_steps_it_is_asked_for_also_those_of_a_picture(engine):
+    steps = [
+        ImageToVideoRequest(**ANIMATED, num_inference_steps=n).with_defaults(engine.capabilities) for n in (None, 2)
+    ]
     assert [asked.num_inference_steps for asked in steps] == [1, 2]

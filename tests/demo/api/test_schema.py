@@ -17,14 +17,14 @@ MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGAT
 
 
 @pytest.fixture(scope="module")
-def schema(tiny_studio):
+def schema(tiny_engine):
     # a small budget: what is drawn is drawn quickly
-    worker = JobQueue(
-        tiny_studio, ServerLimits(max_cost=64 * 64 * 8, max_queue_length=1000, max_queue_length_per_owner=1000)
+    queue = JobQueue(
+        tiny_engine, ServerLimits(max_cost=64 * 64 * 8, max_queue_length=1000, max_queue_length_per_owner=1000)
     )
-    yield schemathesis.openapi.from_asgi("/openapi.json", make_api(worker, AccessControl()))
-    assert worker.is_alive
-    worker.close()
+    yield schemathesis.openapi.from_asgi("/openapi.json", make_api(queue, AccessControl()))
+    assert queue.is_alive
+    queue.close()
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)

@@ -91,7 +91,7 @@ def pems(tmp_path_factory):
 
 
 def test_the_visible_label_is_in_the_corner_and_large_enough(make_files):
-    [path] = make_files(visible=True).save_pictures("job", [grey.resize((200, 300))], [RECORD])
+    [path] = make_files(has_visible_label=True).save_images("job", [grey.resize((200, 300))], [RECORD])
     with Image.open(path) as image:
         changed = np.argwhere((np.asarray(image.convert("RGB")) != 128).any(-1))
     rows, columns = changed.max(0) - changed.min(0) + 1
@@ -103,14 +103,14 @@ def test_the_visible_label_is_in_the_corner_and_large_enough(make_files):
 
 
 def test_without_the_switch_the_picture_is_as_drawn(make_files):
-    [path] = make_files().save_pictures("job", [grey], [RECORD])
+    [path] = make_files().save_images("job", [grey], [RECORD])
     with Image.open(path) as image:
         assert image.getcolors() == [(64 * 64, (128, 128, 128))]
 
 
 def test_a_film_shows_its_label_for_two_seconds_and_then_no_more(make_files):
     frames = np.full((20, 64, 64, 3), 128, np.uint8)
-    paths = make_files(visible=True).save_film("job", frames, RECORD, fps=8)
+    paths = make_files(has_visible_label=True).save_video("job", frames, RECORD, fps=8)
     shown = read_video(paths[0]).frames.astype(int)
     is_labelled = np.abs(shown - 128).max(axis=(1, 2, 3)) > 60
     assert is_labelled.tolist() == [True] * 16 + [False] * 4
@@ -124,9 +124,9 @@ def test_the_folder_of_results_is_for_nobody_else(make_files):
 def test_every_kind_of_file_is_signed_last_and_still_readable(make_files, pems):
     import c2pa
 
-    files = make_files(sign=make_signer(*pems), visible=True)
+    files = make_files(signer=make_signer(*pems), has_visible_label=True)
     frames = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), np.uint8)
-    paths = [*files.save_pictures("job", [grey], [RECORD]), *files.save_film("job", frames, RECORD, fps=4)]
+    paths = [*files.save_images("job", [grey], [RECORD]), *files.save_video("job", frames, RECORD, fps=4)]
     for path in paths:
         with c2pa.Reader(str(path)) as reader:
             said = json.loads(reader.json())
@@ -144,7 +144,7 @@ def test_every_kind_of_file_is_signed_last_and_still_readable(make_files, pems):
 def test_a_signed_picture_that_was_changed_is_found(make_files, pems):
     import c2pa
 
-    [path] = make_files(sign=make_signer(*pems)).save_pictures("job", [grey], [RECORD])
+    [path] = make_files(signer=make_signer(*pems)).save_images("job", [grey], [RECORD])
     content = bytearray(path.read_bytes())
     content[-20] ^= 1  # in the pixels: the end of PNG is IDAT and twelve bytes of IEND
     path.write_bytes(content)
