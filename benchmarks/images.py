@@ -21,11 +21,7 @@ from dianjing import TextToImagePipeline
 from dianjing.pipelines.sampling import decode_latents
 
 STAGES = ("text", "denoise", "vae")
-
-
 PROMPT = "草地上的一只小猫"
-
-
 EMBED_NAMES = ("prompt_embeds", "negative_prompt_embeds", "prompt_attention_mask", "negative_prompt_attention_mask")
 
 

@@ -24,14 +24,8 @@ from dianjing.pipelines.sampling import (
 )
 
 GUIDANCE_SCALE = 5.0
-
-
 IMAGE_STEPS = 20  # over which our one-off work is spread
-
-
 FORWARD_TIMESTEP = 496  # bfloat16 holds it exactly: what is left is the model's own deviation
-
-
 VAE_SCALE_FACTOR = 8
 
 

@@ -21,8 +21,6 @@ from dianjing.train.tasks.text_to_image import make_transformer
 from dianjing.weights import registry
 
 SEED = 0
-
-
 HUNYUAN_CONFIG = {"in_channels": 4, "patch_size": 2, "text_len": 77, "text_len_t5": 256}
 
 

@@ -37,32 +37,16 @@ from dianjing.train.stickers.matching import SpriteMatcher
 from dianjing.train.stickers.rendering import composite_premultiplied
 
 IMAGE_SIZE_PX = 64
-
-
 ATTENTION_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
-
-
 FEED_FORWARD_TARGETS = ("ff.net.0.proj", "ff.net.2")  # what things look like
-
-
 CONCEPT_NAMES = {"zh": "毛毛", "en": "momo"}
-
-
 TRAIN_BACKGROUNDS = (0, 2, 4, 8, 9, 10, 11, 12, 13, 14, 16, 20)  # backgrounds
-
-
 CONCEPT_SIZE_PX = 32
-
-
 NUM_PRIOR_IMAGES, CONCEPT_REPEATS = (
     192,
     12,
 )  # pictures of old objects, and how often each of a Momo is shown beside them
-
-
 OVERSAMPLING = 8
-
-
 PRESENCE_THRESHOLD = 0.5  # of what a Momo there would change; more counts as one
 
 

@@ -24,14 +24,8 @@ import psutil
 from PIL import Image
 
 WARMUP_S = 60  # memory is compared with what it was then
-
-
 DISCONNECT_INTERVAL = 25  # requests
-
-
 DISCONNECT_AFTER_S = 5.0  # in the queue, or in the middle of its thousand steps
-
-
 TIMEOUT_S = 600
 
 

@@ -29,20 +29,10 @@ from dianjing.dit import Conditioning
 from dianjing.pipelines.video.windows import make_windows
 
 NUM_FRAMES = 16
-
-
 PREDICTIONS_PER_ROUND = 20  # predictions that are timed together
-
-
 DURATIONS_S = (2, 4, 8, 16)
-
-
 PROMPT, MOTION = "草地上的一只小猫在旋转", "jump"  # what spins changes as much from every frame to the next
-
-
 NUM_REGIONS = 3  # of motion blocks made up for a picture model
-
-
 COMPONENT_NAMES = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler", "text_encoder_2", "tokenizer_2")
 
 

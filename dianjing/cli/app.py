@@ -9,8 +9,16 @@ import traceback
 
 import typer
 
-from dianjing.cli import chat, demo, video
+from dianjing.cli.animate import animate
+from dianjing.cli.bench import bench
+from dianjing.cli.chat import chat
+from dianjing.cli.demo import demo
+from dianjing.cli.doctor import doctor
+from dianjing.cli.image import image
+from dianjing.cli.models import models
 from dianjing.cli.options import CliState, VersionOption
+from dianjing.cli.train import train
+from dianjing.cli.video import video
 from dianjing.errors import DianjingError, convert_system_error, get_language
 
 app = typer.Typer(
@@ -28,16 +36,15 @@ def configure(version: VersionOption = False) -> None:
     pass
 
 
-app.command(short_help="Make a film from words.")(video.video)
-
-
-app.command(short_help="Click on a picture, and let that part move.")(video.animate)
-
-
-app.command(short_help="Draw in a conversation.")(chat.chat)
-
-
-app.command(short_help="Draw, click, film and talk in the browser; the same over HTTP.")(demo.demo)
+app.command(short_help="Generate images from text.")(image)
+app.command(short_help="Generate a video from text.")(video)
+app.command(short_help="Animate the parts of an image that are clicked on.")(animate)
+app.command(short_help="Generate and edit an image in a conversation.")(chat)
+app.command(short_help="Open the web demo, with the same functions over HTTP.")(demo)
+app.command(short_help="List the models known by name.")(models)
+app.command(short_help="Check this installation.")(doctor)
+app.command(short_help="Train, or fine-tune on images of your own.")(train)
+app.command(short_help="Compare speed with diffusers.")(bench)
 
 
 def print_error(error: Exception, *, debug: bool) -> int:

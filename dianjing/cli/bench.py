@@ -7,11 +7,9 @@ from typing import Annotated
 import typer
 
 import dianjing
-from dianjing.cli.app import app
 from dianjing.cli.options import DebugOption
 
 
-@app.command(short_help="Compare speed with diffusers.")
 def bench(
     models: Annotated[str, typer.Option(help="Sizes to measure, with commas between.")] = "sticker,medium,wide",
     pairs: Annotated[int, typer.Option(help="Interleaved pairs, at least; small models take more.")] = 5,
@@ -36,7 +34,7 @@ def bench(
     sys.path.insert(0, str(root))
     from benchmarks import command
 
-    command.bench(
+    command.run_bench(
         models=models,
         pairs=pairs,
         dtype=dtype,

@@ -22,11 +22,7 @@ from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
 
 MIN_KEY_LENGTH = 8
-
-
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
-
-
 ORIGIN_PATTERN = re.compile(r"https?://[\w.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
 

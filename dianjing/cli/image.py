@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 import dianjing
-from dianjing.cli.app import app
 from dianjing.cli.options import (
     DebugOption,
     DeviceOption,
@@ -25,7 +24,6 @@ from dianjing.cli.options import (
 )
 
 
-@app.command(short_help="Draw pictures from words.")
 def image(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="What to draw; quote each prompt.")],
     out: Annotated[

@@ -21,11 +21,7 @@ from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
 
 __all__ = ["PRODUCER", "ImageJob", "parse_size", "run_image_job", "validate_image_job", "write_grid"]
-
-
 IMAGE_BATCH_SIZE = 8  # pictures at once; a seed gives the same picture in any batch
-
-
 GRID_COLUMNS, GRID_CELL_PX, GRID_GAP_PX = 8, 128, 4
 
 

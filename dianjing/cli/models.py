@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from dianjing.cli.app import app
 from dianjing.cli.options import DebugOption, JsonOption, print_json
 from dianjing.weights import registry
 
 
-@app.command()
 def models(as_json: JsonOption = False, debug: DebugOption = False) -> None:
     """List the models known by name."""
 
@@ -16,7 +14,7 @@ def models(as_json: JsonOption = False, debug: DebugOption = False) -> None:
         print_json(rows)
         return
     for row in rows:
-        print(f"{row['name']:28}{row['where']:12}{row['licence']:28}{row['summary']}")
+        print(f"{row['name']:28}{row['location']:12}{row['licence']:28}{row['summary']}")
     print("\nA folder of your own or a Hub id (owner/name) can stand in place of a name.")
 
 

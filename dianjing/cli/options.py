@@ -39,40 +39,18 @@ def _print_version(value: bool) -> None:
 
 
 DebugOption = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Show the traceback of an error.")]
-
-
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-
-
 VersionOption = Annotated[
     bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
 ]
-
-
 ModelOption = Annotated[str, typer.Option(help="A name from `dianjing models`, a folder or a Hub id.")]
-
-
 LoraOption = Annotated[str | None, typer.Option(help="An adapter: a run's export, a .safetensors file, a Hub id.")]
-
-
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-
-
 DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Number format of the weights.")]
-
-
 LabelOption = Annotated[bool, typer.Option("--label/--no-label", help="Write the implicit AIGC label (GB 45438).")]
-
-
 ProducerOption = Annotated[str | None, typer.Option(help="Who the label names as producer; Dianjing if left out.")]
-
-
 SeedOption = Annotated[int | None, typer.Option(help="Start of the noise; drawn by lot and reported if left out.")]
-
-
 StepsOption = Annotated[int | None, typer.Option(help="Denoising steps.")]
-
-
 GuidanceScaleOption = Annotated[float | None, typer.Option(help="How closely to follow the words; 1 switches it off.")]
 
 
@@ -85,17 +63,9 @@ def print_json(value: object) -> None:
 VideoOutOption = Annotated[
     Path | None, typer.Option("--out", "-o", help="A .mp4, .webp, .gif or .png file; .png writes numbered frames.")
 ]
-
-
 SecondsOption = Annotated[float | None, typer.Option(help="How long the film is.")]
-
-
 NumFramesOption = Annotated[int | None, typer.Option(help="How many frames it has, in place of --seconds.")]
-
-
 FpsOption = Annotated[float | None, typer.Option(help="Frames a second.")]
-
-
 SizeOption = Annotated[str | None, typer.Option(help="Width x height in pixels: 128x96, or 128 for a square.")]
 
 

@@ -4,14 +4,12 @@ from typing import Annotated
 
 import typer
 
-from dianjing.cli.app import app
 from dianjing.cli.options import DebugOption
 
 
-@app.command(short_help="Train, or fine-tune on pictures of your own.")
 def train(
     arguments: Annotated[
-        list[str], typer.Argument(metavar="[verify-resume | plot-noise | average] CONFIG", help="The run file (TOML).")
+        list[str], typer.Argument(metavar="[verify-resume | plot-noise | export-ema] CONFIG", help="The run file (TOML).")
     ],
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value.")] = None,
     resume: Annotated[str, typer.Option(help="auto, none, or a checkpoint's folder.")] = "auto",
@@ -20,14 +18,14 @@ def train(
     cache_only: Annotated[
         bool, typer.Option("--cache-only", help="Encode pictures and captions, and no more.")
     ] = False,
-    sigma: Annotated[float | None, typer.Option(help="Of average: its length, as a share of the run.")] = None,
+    sigma: Annotated[float | None, typer.Option(help="Of export-ema: its length, as a share of the run.")] = None,
     debug: DebugOption = False,
 ) -> None:
     """Train from a run file; on several devices: accelerate launch -m dianjing.train CONFIG.
 
     `verify-resume CONFIG` tries on the spot whether stopping and resuming ends, bit for bit, where going on ends.
     `plot-noise CONFIG` draws which timesteps are trained at, and how much an error counts there.
-    `average CONFIG --sigma 0.1` exports a run that kept snapshots again, with a moving average of that length.
+    `export-ema CONFIG --sigma 0.1` exports a run that kept snapshots again, with a moving average of that length.
     """
     from dianjing.train.cli import main as train_main
 

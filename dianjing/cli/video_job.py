@@ -28,11 +28,7 @@ from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
 
 __all__ = ["PRODUCER", "VideoJob", "run_video_job", "validate_animation_job", "validate_video_job"]
-
-
 MASK_COLOURS = ((255, 64, 64), (64, 128, 255), (64, 200, 64))  # of regions in a picture of masks
-
-
 MIN_SIDE_PX = 16  # of a film's side, where the size is the model's
 
 
@@ -188,7 +184,7 @@ def run_video_job(job: VideoJob) -> dict[str, Any]:
     """Make and write the film; return its paths and settings."""
     made: dict[str, Any] = {"paths": []}
     if job.mask_preview_path is not None:
-        made["mask"] = str(write_mask_preview(job))
+        made["mask_preview"] = str(write_mask_preview(job))
     if job.settings is None:
         return made
     pipe, given = load_video_pipeline(job), {name: value for name, value in job.settings.items() if value is not None}
@@ -200,9 +196,9 @@ def run_video_job(job: VideoJob) -> dict[str, Any]:
     else:
         picture = open_image(job.image_path)
         result = pipe(picture, job.regions, job.prompt, generator=generator, output_type="uint8", **given)
-        made["crop_transform"] = str(result.fit)
-        if result.fit.given != result.fit.fitted:
-            print(f"the picture: {result.fit}", file=sys.stderr)
+        made["crop_transform"] = str(result.crop_transform)
+        if result.crop_transform.source_size != result.crop_transform.target_size:
+            print(f"the picture: {result.crop_transform}", file=sys.stderr)
     frames, fps = result.frames[0], given.get("fps", pipe.config.default_fps)
     made["seconds"] = round(time.monotonic() - began, 3)
     record = build_video_metadata(pipe, job, frames, fps)

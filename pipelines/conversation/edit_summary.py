@@ -25,8 +25,6 @@ from dianjing.pipelines.conversation.scene import Box, Scene, SceneObject
 from dianjing.pipelines.prompting.concepts import ConceptVocabulary
 
 RELATION_WORDS_ZH = {"left": "左边", "right": "右边", "above": "上面", "below": "下面"}
-
-
 RELATION_WORDS_EN = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
 
 

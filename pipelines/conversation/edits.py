@@ -184,7 +184,7 @@ def _apply_add(scene: Scene, edit: AddObject) -> Scene:
     if same is not None:
         return scene.with_object(same, boxes=scene.objects[same].boxes + new)
     things = (*scene.objects, SceneObject(name=wanted.name, colour=wanted.colour, boxes=new))
-    return replace(scene, things=things, focus=len(things) - 1)
+    return replace(scene, objects=things, antecedent=len(things) - 1)
 
 
 def _apply_remove(scene: Scene, edit: RemoveObject) -> Scene:
@@ -263,6 +263,6 @@ _APPLY_FUNCTIONS = {
     MoveObject: _apply_move,
     ResizeObject: _apply_resize,
     SetObjectCount: _apply_set_count,
-    RecolourObject: lambda scene, edit: scene.with_thing(edit.of, colour=edit.colour),
+    RecolourObject: lambda scene, edit: scene.with_object(edit.target, colour=edit.colour),
     Regenerate: lambda scene, edit: scene,
 }

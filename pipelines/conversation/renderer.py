@@ -29,20 +29,12 @@ from dianjing.pipelines.sampling import (
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 
 PLACEHOLDER = SceneObject(name="cat", boxes=(get_position_box("top left"),))  # drawn with a background, and away again
-
-
 TRAINED_BOXES = frozenset(map(get_position_box, POSITIONS))  # where small models draw objects as well as they can
-
-
 WHITE_BACKGROUND, BLACK_BACKGROUND = "white background", "black background"
-
-
 ALPHA_LOW, ALPHA_HIGH = (
     0.15,
     0.75,
 )  # coverage below which there is nothing, above which all is object: the model is inexact
-
-
 PROMPT_EMBED_NAMES = [
     f"{a}prompt_{b}{c}" for a in ("", "negative_") for b in ("embeds", "attention_mask") for c in ("", "_2")
 ]
@@ -106,8 +98,8 @@ class SceneRenderer:
         """A background without objects: drawn with one in a corner, then that corner again with it in another."""
         say = partial(caption_object, PLACEHOLDER, background, self.concept_vocabulary, language=language)
         corner = self._make_mask(PLACEHOLDER.boxes)
-        latents = self._denoise(say(place="top left"), image_latents=self.noise, mask=torch.ones_like(corner))
-        return self._denoise(say(place="bottom right"), image_latents=latents, mask=corner)
+        latents = self._denoise(say(position="top left"), image_latents=self.noise, mask=torch.ones_like(corner))
+        return self._denoise(say(position="bottom right"), image_latents=latents, mask=corner)
 
     def _inpaint_object(
         self, latents: Tensor, scene_object: SceneObject, box: Box, mask: Tensor, background: str | None, language: str

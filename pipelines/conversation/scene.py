@@ -10,22 +10,14 @@ from typing import Any
 from dianjing.pipelines.validation import check_int, check_prompt
 
 GRID_SIZE = 8
-
-
 DEFAULT_SIDE, SMALL_SIDE, MIN_SIDE, MAX_SIDE = (
     4,
     3,
     2,
     7,
 )  # sides of boxes; TINY only where a small one is to be smaller still
-
-
 MAX_SCENE_OBJECTS, MAX_INSTANCES = 3, 4
-
-
 POSITIONS = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
-
-
 RELATIONS = ("left", "right", "above", "below")
 
 
@@ -100,12 +92,12 @@ class Scene:
     def with_object(self, index: int, **changes: Any) -> "Scene":
         """The scene with one thing changed, which "it" now is."""
         changed = replace(self.objects[index], **changes)
-        return replace(self, things=(*self.objects[:index], changed, *self.objects[index + 1 :]), focus=index)
+        return replace(self, objects=(*self.objects[:index], changed, *self.objects[index + 1 :]), antecedent=index)
 
     def without_object(self, index: int) -> "Scene":
         """The scene with one thing left out; "it" is the last of the others."""
         left = (*self.objects[:index], *self.objects[index + 1 :])
-        return replace(self, things=left, focus=len(left) - 1)
+        return replace(self, objects=left, antecedent=len(left) - 1)
 
 
 def serialize_scene(scene: Scene) -> dict[str, Any]:

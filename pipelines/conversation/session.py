@@ -175,8 +175,8 @@ class Conversation:
         language = detect_language(self.turns[0].text if self.turns else text)
         goes_on = previous is not None and previous.seed == seed
         pair = (previous.scene, previous.latents) if previous is not None and goes_on else None
-        latents = painter.paint(scene, language=language, before=pair)
-        return painter.picture(latents), latents.cpu()
+        latents = painter.render(scene, language=language, previous=pair)
+        return painter.decode_image(latents), latents.cpu()
 
 
 def _load_concept_vocabulary(model: Any) -> ConceptVocabulary:

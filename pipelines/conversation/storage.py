@@ -12,11 +12,7 @@ if TYPE_CHECKING:
 from dianjing.pipelines.conversation.turn import deserialize_turn, serialize_turn
 
 CONVERSATION_FORMAT = "dianjing conversation 1"
-
-
 MAX_FILE_BYTES = 256 * 2**20
-
-
 MAX_TURNS = 1000
 
 

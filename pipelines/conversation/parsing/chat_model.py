@@ -14,31 +14,25 @@ from dianjing.pipelines.conversation.scene import POSITIONS, RELATIONS, Scene
 from dianjing.pipelines.validation import check_int, check_prompt
 
 CompleteChat = Callable[[Sequence[Mapping[str, str]]], str]  # chat messages to the answer
-
-
 MAX_NEW_TOKENS = 512
-
-
 MAX_EDITS = 8
-
-
 SYSTEM_PROMPT = """You edit a picture by its description. Given the picture and what the user says (in Chinese or \
 English), answer with one JSON object and nothing else: {"edits": [...]}, one or more of
-{"edit": "draw", "objects": [OBJECT, ...], "background": NAME or null, "relation": SIDE or null}  (a new picture)
+{"edit": "new_scene", "objects": [OBJECT, ...], "background": NAME or null, "relation": RELATION or null}  (a new picture)
 {"edit": "background", "background": NAME}
-{"edit": "add", "object": OBJECT, "relation": SIDE or null, "of": NAME or null}
-{"edit": "remove", "of": NAME}
-{"edit": "replace", "of": NAME, "object": OBJECT}
-{"edit": "move", "of": NAME, "place": PLACE or null, "relation": SIDE or null, "beside": NAME or null}
-{"edit": "resize", "of": NAME, "to": "bigger" or "smaller"}
-{"edit": "count", "of": NAME, "count": 1 to 4}
-{"edit": "colour", "of": NAME, "colour": NAME}
-{"edit": "redraw"}
+{"edit": "add", "object": OBJECT, "relation": RELATION or null, "anchor": NAME or null}
+{"edit": "remove", "target": NAME}
+{"edit": "replace", "target": NAME, "object": OBJECT}
+{"edit": "move", "target": NAME, "position": POSITION or null, "relation": RELATION or null, "anchor": NAME or null}
+{"edit": "resize", "target": NAME, "direction": "bigger" or "smaller"}
+{"edit": "count", "target": NAME, "count": 1 to 4}
+{"edit": "colour", "target": NAME, "colour": NAME}
+{"edit": "regenerate"}
 {"edit": "undo"}
 OBJECT is {"name": NAME, "count": 1 to 4, "colour": NAME or null, "size": "big", "small" or null,
-"place": PLACE or null}.
-Each NAME is an English noun or colour. SIDE is left, right, above or below: where it is, seen from the other object.
-PLACE is one of """ + ", ".join(POSITIONS)
+"position": POSITION or null}.
+Each NAME is an English noun or colour. RELATION is left, right, above or below: where it is, seen from the other object.
+POSITION is one of """ + ", ".join(POSITIONS)
 
 
 @dataclass(frozen=True)
@@ -149,7 +143,7 @@ class _EditFields:
     def get_object_index(self, key: str) -> int:
         name = self.normalize_object_name(self.values[key], key)
         if self.scene is None:
-            raise ValueError("there is no picture yet; the first edit should be draw")
+            raise ValueError("there is no picture yet; the first edit should be new_scene")
         found = [index for index, thing in enumerate(self.scene.objects) if thing.name == name]
         if not found:
             raise ValueError(f"{key} is {name!r}; the picture has {', '.join(t.name for t in self.scene.objects)}")
@@ -216,7 +210,7 @@ def _parse_background(edit_fields: _EditFields) -> e.Edit:
 
 
 def _parse_add(edit_fields: _EditFields) -> e.Edit:
-    anchor = edit_fields.get_optional_object_index("target")
+    anchor = edit_fields.get_optional_object_index("anchor")
     relation = None if anchor is None else edit_fields.get_choice("relation", RELATIONS)
     return e.AddObject(
         spec=edit_fields.parse_object_spec(edit_fields.values["object"]), relation=relation, anchor=anchor
@@ -230,7 +224,7 @@ def _parse_move(edit_fields: _EditFields) -> e.Edit:
         edit_fields.get_choice("relation", RELATIONS),
     )
     if place is None and (anchor is None or relation is None):
-        raise ValueError("a move needs a place, or a relation and beside")
+        raise ValueError("a move needs a position, or a relation and an anchor")
     if place is not None:
         return e.MoveObject(target=edit_fields.get_object_index("target"), position=place)
     return e.MoveObject(target=edit_fields.get_object_index("target"), relation=relation, anchor=anchor)

@@ -7,11 +7,7 @@ from dianjing.pipelines.conversation.edits import ObjectSpec
 from dianjing.pipelines.conversation.parsing.tokenizer import Token
 
 EDGE_POSITIONS = ("left", "right", "top", "bottom")
-
-
 POSITION_TO_RELATION = {"left": "left", "right": "right", "top": "above", "bottom": "below"}
-
-
 COPULAS = ("是", "有", "is")
 
 
@@ -137,7 +133,7 @@ class _ClauseParser:
             and self.clause.mentions[-1].position is None
             and not self.clause.mentions[-1].is_anchor
         ):
-            self.clause.mentions[-1] = replace(self.clause.mentions[-1], place=position)
+            self.clause.mentions[-1] = replace(self.clause.mentions[-1], position=position)
         else:
             self.clause.position = position
         self.previous_type = "position"

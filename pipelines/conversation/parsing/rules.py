@@ -21,8 +21,6 @@ from dianjing.pipelines.conversation.parsing.clauses import Clause, ObjectMentio
 from dianjing.pipelines.conversation.scene import Scene
 
 ADD_SENSES = {"add", "draw", "one_more"}
-
-
 ACTION_SENSES = {
     "undo",
     "redraw",
@@ -51,9 +49,9 @@ def parse_new_scene(clause: Clause) -> list[Edit]:
         return []
     if clause.relation is not None and len(named) == 2:
         named.sort(key=lambda mention: mention.is_anchor)
-        named = [replace(mention, place=None) for mention in named]
+        named = [replace(mention, position=None) for mention in named]
     elif clause.position is not None:
-        named[-1] = replace(named[-1], place=named[-1].position or clause.position)
+        named[-1] = replace(named[-1], position=named[-1].position or clause.position)
     wanted = tuple(mention.to_object_spec() for mention in named)
     return [NewScene(specs=wanted, background=clause.background, relation=clause.relation if len(named) == 2 else None)]
 
@@ -145,7 +143,7 @@ def _parse_replace(clause: Clause, scene: Scene) -> list[Edit]:
     if thing.name == second.name and second.colour is None and second.size is not None:
         return [ResizeObject(target=of, direction="bigger" if second.size == "big" else "smaller")]
     kept = None if second.is_new else thing.count
-    return [ReplaceObject(target=of, spec=replace(second, number=second.count or kept).to_object_spec())]
+    return [ReplaceObject(target=of, spec=replace(second, count=second.count or kept).to_object_spec())]
 
 
 def _is_copular_replacement(mentions: Sequence[ObjectMention], clause: Clause, scene: Scene) -> bool:
@@ -256,7 +254,7 @@ def _parse_add(clause: Clause, scene: Scene) -> list[Edit]:
         return edits
     named = clause.target_mentions
     if adds and len(named) == 1 and named[0].count is None and clause.count is not None:
-        named = [replace(named[0], number=clause.count, is_new=True)]  # "cats: add two"
+        named = [replace(named[0], count=clause.count, is_new=True)]  # "cats: add two"
     for mention in named:
         is_there = _resolve_mention(mention, scene) is not None
         if mention.name is None or (is_there and not (adds and (mention.is_new or "one_more" in clause.senses))):
@@ -266,7 +264,7 @@ def _parse_add(clause: Clause, scene: Scene) -> list[Edit]:
         like = _resolve_mention(mention, scene)
         colour = mention.colour if mention.colour is not None or like is None else scene.objects[like].colour
         place = mention.position or (None if clause.relation else clause.position)
-        wanted = replace(mention, place=place, colour=colour).to_object_spec()
+        wanted = replace(mention, position=place, colour=colour).to_object_spec()
         edits.append(AddObject(spec=wanted, relation=clause.relation if anchor is not None else None, anchor=anchor))
     return edits
 

@@ -11,11 +11,7 @@ from dianjing.pipelines.prompting.concepts import ConceptVocabulary
 from dianjing.pipelines.prompting.vocabulary import HAN_RANGES
 
 LATIN_WORD_PATTERN = re.compile(rf"[^\W\d_{HAN_RANGES}]+|\d+")
-
-
 NAME_JOINERS = ("", "-", "'", "'-")  # between the parts of an English name
-
-
 EMOJI_PATTERN = re.compile(r"[\u2600-\u27bf\U0001f000-\U0001faff]")
 
 

@@ -91,8 +91,6 @@ ENGLISH_WORDS = {
     "relation above": "above, over, on top of, onto, atop, on the top of",
     "relation below": "below, under, beneath, underneath",
 }
-
-
 CHINESE_WORDS = {
     "undo": (
         "撤销, 撤回, 退回, 上一步, 取消, 还原, 恢复, 算了, 反悔, 后悔了, 回到刚才, 回到上一张, 倒回去, "
@@ -160,8 +158,6 @@ CHINESE_WORDS = {
     "position center": "中间, 正中间, 中央, 正中, 中心, 正中央, 当中, 正中心",
     "request": "有, 要, 想要, 出现, 喜欢, 想看, 看到, 希望有, 应该有",
 }
-
-
 PREPOSITIONS = ("at", "in", "on", "to", "into", "towards")  # with "the", before an English place
 
 
@@ -201,8 +197,6 @@ STOPWORDS_EN = (
     "then there thing things think this time to too turn up us ve version very want we well what when where "
     "which who will with won would wouldn yes you your shouldn couldn needn can didn doesn isn wasn aren end ends t"
 )
-
-
 STOPWORDS_ZH = (
     "一 一下 一张 一起 上 下 不 与 与其 个 中 串 为 也 了 于 些 从 件 份 位 位置 你 使 侧 做 停 先 全 其他 再 列 "
     "别的 到 前 副 加 匹 去 又 双 变 只 可以 台 同 同样 向 吗 吧 呀 呢 和 哈 哦 啊 嘛 团 图 图片 在 地 地方 "

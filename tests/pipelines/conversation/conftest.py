@@ -8,17 +8,17 @@ from dianjing.weights import registry
 
 
 @pytest.fixture(scope="session")
-def names():
+def concept_vocabulary():
     return ConceptVocabulary.from_file(registry.MODELS[0].bundled_folder / CONCEPTS_FILE)
 
 
 @pytest.fixture(scope="session")
-def rules(names):
-    return RuleParser(names)
+def rule_parser(concept_vocabulary):
+    return RuleParser(concept_vocabulary)
 
 
 @pytest.fixture
-def talk(loaded, names):
+def conversation(loaded):
     """A conversation over tiny random weights, two steps a picture."""
     from dianjing import Conversation
 

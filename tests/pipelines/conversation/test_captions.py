@@ -1,4 +1,4 @@
-"""The sentence of a scene says what is in it, in words that the rules read back."""
+"""The sentence of a scene says what is in it, in words that the rule_parser read back."""
 
 import pytest
 
@@ -24,14 +24,14 @@ SCENES = [
 
 
 @pytest.mark.parametrize(("wanted", "relation", "background", "en", "zh"), SCENES)
-def test_a_scene_is_said_in_both_languages(names, wanted, relation, background, en, zh):
+def test_a_scene_is_said_in_both_languages(concept_vocabulary, wanted, relation, background, en, zh):
     scene = apply_edit(None, NewScene(specs=wanted, relation=relation, background=background))
-    assert caption_scene(scene, names, language="en") == en
-    assert caption_scene(scene, names, language="zh") == zh
+    assert caption_scene(scene, concept_vocabulary, language="en") == en
+    assert caption_scene(scene, concept_vocabulary, language="zh") == zh
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_what_is_said_is_read_back_as_the_same_scene(names, rules, language):
+def test_what_is_said_is_read_back_as_the_same_scene(concept_vocabulary, rule_parser, language):
     for edit in (
         NewScene(
             specs=(ObjectSpec(name="cat"), ObjectSpec(name="balloon", colour="blue")),
@@ -42,17 +42,17 @@ def test_what_is_said_is_read_back_as_the_same_scene(names, rules, language):
         NewScene(specs=(ObjectSpec(name="cat", position="top left"),), background="night sky"),
     ):
         scene = apply_edit(None, edit)
-        (read,) = rules.rewrite(caption_scene(scene, names, language=language), None).edits
+        (read,) = rule_parser.parse(caption_scene(scene, concept_vocabulary, language=language), None).edits
         assert apply_edit(None, read) == scene
 
 
-def test_one_object_alone_is_said_with_its_place(names):
+def test_one_object_alone_is_said_with_its_place(concept_vocabulary):
     thing = SceneObject(name="cat", boxes=(get_position_box("left"),))
-    assert caption_object(thing, "snow", names, language="en", position="left") == "a cat on the left in the snow"
-    assert caption_object(thing, "snow", names, language="zh", position="left") == "雪地里，一只小猫在左边"
+    assert caption_object(thing, "snow", concept_vocabulary, language="en", position="left") == "a cat on the left in the snow"
+    assert caption_object(thing, "snow", concept_vocabulary, language="zh", position="left") == "雪地里，一只小猫在左边"
 
 
-def test_several_of_one_are_plural(names):
+def test_several_of_one_are_plural(concept_vocabulary):
     scene = apply_edit(apply_edit(None, NewScene(specs=(ObjectSpec(name="mouse"),))), SetObjectCount(target=0, count=2))
     scene = apply_edit(scene, AddObject(spec=ObjectSpec(name="sheep")))
-    assert caption_scene(scene, names, language="en") == "two mice and a small sheep"
+    assert caption_scene(scene, concept_vocabulary, language="en") == "two mice and a small sheep"

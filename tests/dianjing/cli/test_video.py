@@ -12,7 +12,7 @@ from PIL import Image, ImageSequence
 from dianjing.cli import app, video_job
 from dianjing.pipelines.media.video import read_video_metadata
 from dianjing.pipelines.segmentation.base import Point
-from tests.dianjing.test_drawing import write_lora
+from tests.dianjing.cli.test_image import write_lora
 
 
 def run(monkeypatch, capsys, *arguments):
@@ -49,7 +49,7 @@ def all_frames(path):
 
 def test_one_command_animates_a_click_and_json_holds_nothing_else(tiny_film_folder, picture, tmp_path):
     given = ["square.png", "--click", "16,16", "--motion", "cat", "--strength", "0.7", "--seed", "3"]
-    where = ["--out", "a.mp4", "--frames", "5", "--model", str(tiny_film_folder), "--json"]
+    where = ["--out", "a.mp4", "--num-frames", "5", "--model", str(tiny_film_folder), "--json"]
     command = [sys.executable, "-m", "dianjing", "animate", *given, *where]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
     assert done.returncode == 0, done.stderr
@@ -81,7 +81,7 @@ def test_video_has_the_seconds_that_were_asked_for(tiny_film_folder, monkeypatch
 def test_a_film_can_be_made_again_from_its_seed(tiny_film_folder, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
-        where = ("--out", f"{name}.png", "--frames", "6", "--seed", "9", "--model", tiny_film_folder)
+        where = ("--out", f"{name}.png", "--num-frames", "6", "--seed", "9", "--model", tiny_film_folder)
         assert run(monkeypatch, capsys, "video", "cat", *where)[0] == 0
     for number in range(1, 7):
         with Image.open(f"a-{number:04d}.png") as one, Image.open(f"b-{number:04d}.png") as other:
@@ -90,7 +90,7 @@ def test_a_film_can_be_made_again_from_its_seed(tiny_film_folder, monkeypatch, c
 
 def test_a_mask_is_shown_without_any_weights(monkeypatch, capsys, picture):
     monkeypatch.setattr(video_job, "load_pipeline", lambda *a, **k: pytest.fail("weights were loaded"))
-    code, out, _ = run(monkeypatch, capsys, "animate", "square.png", "--click", "16,16", "--show-mask", "shown.png")
+    code, out, _ = run(monkeypatch, capsys, "animate", "square.png", "--click", "16,16", "--mask-preview", "shown.png")
     assert (code, out) == (0, "shown.png\n")
     with Image.open("shown.png") as shown:
         changed = np.any(np.asarray(shown) != picture, axis=-1)
@@ -119,10 +119,10 @@ def test_clicks_are_points_and_some_say_what_is_not_meant():
         (["video", "cat", "--out", "a.avi"], "a.avi does not end in"),
         (["video", "cat", "--lora", "nowhere.safetensors"], "there is no nowhere.safetensors"),
         (["video", "cat", "--out", "nowhere/a.mp4"], "does not exist"),
-        (["video", "cat", "--frames", "0"], "num_frames is 0"),
-        (["video", "cat", "--frames", "1000000000000"], "fit in half of the memory"),
+        (["video", "cat", "--num-frames", "0"], "num_frames is 0"),
+        (["video", "cat", "--num-frames", "1000000000000"], "fit in half of the memory"),
         (["video", "cat", "--seconds", "-1"], "duration_s is -1"),
-        (["video", "cat", "--seconds", "2", "--frames", "3"], "give one of them"),
+        (["video", "cat", "--seconds", "2", "--num-frames", "3"], "give one of them"),
         (["video", "cat", "--fps", "0"], "fps is 0"),
         (["video", ""], "prompt is empty"),
         (["video", "cat", "--size", "50"], "50 px is not a multiple"),
@@ -153,7 +153,7 @@ def test_a_model_of_pictures_is_refused_before_it_loads(tiny_folder, monkeypatch
 
 def test_a_picture_of_another_size_is_said_to_be_fitted(tiny_film_folder, monkeypatch, capsys, picture):
     Image.fromarray(picture).resize((96, 48)).save("wide.png")
-    where = ("--out", "a.gif", "--frames", "2", "--model", tiny_film_folder)
+    where = ("--out", "a.gif", "--num-frames", "2", "--model", tiny_film_folder)
     code, _, err = run(monkeypatch, capsys, "animate", "wide.png", "--click", "48,24", "--motion", "cat", *where)
     assert code == 0, err
     assert "96 x 48 px scaled by 0.667 to 32 x 32 px, 32 px of its width cut off" in err
@@ -164,7 +164,7 @@ def test_a_picture_of_another_size_is_said_to_be_fitted(tiny_film_folder, monkey
 )
 def test_an_adapter_changes_the_film_and_is_named_in_it(tiny_film_folder, monkeypatch, capsys, picture, command):
     write_lora("adapter", tiny_film_folder)
-    where = ("--frames", "4", "--seed", "3", "--model", tiny_film_folder, "--out")
+    where = ("--num-frames", "4", "--seed", "3", "--model", tiny_film_folder, "--out")
     for name, options in (("plain.webp", ()), ("adapted.webp", ("--lora", "adapter"))):
         code, _, err = run(monkeypatch, capsys, *command, *where, name, *options)
         assert code == 0, err

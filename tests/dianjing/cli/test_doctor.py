@@ -5,13 +5,13 @@ import json
 
 import pytest
 
-from dianjing.cli import doctor
+from dianjing.cli import doctor_checks
 from dianjing.weights import registry
 from dianjing.weights.checksums import write_checksums
 
 
 def finding(what, findings=None):
-    return next(f for f in (findings or doctor.run_checks()) if f.name == what)
+    return next(f for f in (findings or doctor_checks.run_checks()) if f.name == what)
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def bundle(monkeypatch, tmp_path):
 
 
 def test_the_report_covers_libraries_machine_device_and_places():
-    seen = {f.name for f in doctor.run_checks()}
+    seen = {f.name for f in doctor_checks.run_checks()}
     assert {"dianjing", "torch", "diffusers", "machine", "attention", "sticker", "model cache"} <= seen
 
 
@@ -35,7 +35,7 @@ def test_a_missing_library_is_broken(monkeypatch):
             raise importlib.metadata.PackageNotFoundError
         return "1"
 
-    monkeypatch.setattr(doctor.importlib.metadata, "version", version)
+    monkeypatch.setattr(doctor_checks.importlib.metadata, "version", version)
     assert finding("peft").status == "error"
     assert "pip install peft" in finding("peft").detail
 
@@ -56,13 +56,13 @@ def test_a_missing_bundle_is_broken(bundle):
 
 
 def test_a_read_only_cache_is_noted_with_a_way_out(monkeypatch):
-    monkeypatch.setattr(doctor.os, "access", lambda *_: False)
+    monkeypatch.setattr(doctor_checks.os, "access", lambda *_: False)
     assert finding("model cache").status == "warning"
     assert "HF_HOME" in finding("model cache").detail
 
 
 def test_an_unused_gpu_is_noted(monkeypatch):
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(doctor_checks.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     monkeypatch.setattr("torch.version.cuda", None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert finding("device").status == "warning"

@@ -1,4 +1,4 @@
-"""A chat model as rewriter: strict JSON, one more try, then the rules, and it says so."""
+"""A chat model as rewriter: strict JSON, one more try, then the rule_parser, and it says so."""
 
 import json
 
@@ -36,9 +36,9 @@ class Answers:
         return self.answers.pop(0)
 
 
-def test_a_valid_answer_is_taken_as_it_is(rules):
+def test_a_valid_answer_is_taken_as_it_is(rule_parser):
     answers = Answers(GOOD)
-    understood = ChatModelParser(answers, rules).parse("the feline is hard to see", CAT_AND_DOG)
+    understood = ChatModelParser(answers, rule_parser).parse("the feline is hard to see", CAT_AND_DOG)
     assert understood.edits == (ResizeObject(target=0, direction="bigger"),)
     assert understood.hints == ()
     (messages,) = answers.asked
@@ -48,26 +48,26 @@ def test_a_valid_answer_is_taken_as_it_is(rules):
 
 
 @pytest.mark.parametrize("bad", ["Sure! Here you are.", "[]", '{"edits": []}', '{"edits": [{"edit": "fly"}]}'])
-def test_after_an_invalid_answer_it_is_told_and_asked_once_more(rules, bad):
+def test_after_an_invalid_answer_it_is_told_and_asked_once_more(rule_parser, bad):
     answers = Answers(bad, GOOD)
-    understood = ChatModelParser(answers, rules).parse("make the cat bigger", CAT_AND_DOG)
+    understood = ChatModelParser(answers, rule_parser).parse("make the cat bigger", CAT_AND_DOG)
     assert understood.edits == (ResizeObject(target=0, direction="bigger"),)
     assert understood.hints == ()
     assert answers.asked[1][2] == {"role": "assistant", "content": bad}
     assert "cannot be used" in answers.asked[1][3]["content"]
 
 
-def test_after_two_invalid_answers_the_rules_take_over_and_say_so(rules):
+def test_after_two_invalid_answers_the_rules_take_over_and_say_so(rule_parser):
     answers = Answers("no", "no again")
-    understood = ChatModelParser(answers, rules).parse("make the dog smaller", CAT_AND_DOG)
+    understood = ChatModelParser(answers, rule_parser).parse("make the dog smaller", CAT_AND_DOG)
     assert understood.edits == (ResizeObject(target=1, direction="smaller"),)
     assert any("embedded rules" in hint and "no again" in hint for hint in understood.hints)
     assert answers.answers == []
 
 
-def test_an_answer_about_what_is_not_there_is_invalid(rules):
+def test_an_answer_about_what_is_not_there_is_invalid(rule_parser):
     answers = Answers(GOOD.replace("cat", "fox"), GOOD)
-    ChatModelParser(answers, rules).parse("bigger", CAT_AND_DOG)
+    ChatModelParser(answers, rule_parser).parse("bigger", CAT_AND_DOG)
     assert "'fox'" in answers.asked[1][3]["content"]
 
 
@@ -82,7 +82,7 @@ EDITS = [
         AddObject(spec=ObjectSpec(name="gryphon", position="top left")),
     ),
     (
-        {"edit": "add", "object": {"name": "star"}, "relation": "above", "target": "dog"},
+        {"edit": "add", "object": {"name": "star"}, "relation": "above", "anchor": "dog"},
         AddObject(spec=ObjectSpec(name="star"), relation="above", anchor=1),
     ),
     ({"edit": "remove", "target": "dog"}, RemoveObject(target=1)),
@@ -103,8 +103,8 @@ EDITS = [
 
 
 @pytest.mark.parametrize(("given", "edit"), EDITS)
-def test_every_kind_of_edit_is_read(rules, given, edit):
-    assert parse_answer(json.dumps({"edits": [given]}), CAT_AND_DOG, rules) == (edit,)
+def test_every_kind_of_edit_is_read(rule_parser, given, edit):
+    assert parse_answer(json.dumps({"edits": [given]}), CAT_AND_DOG, rule_parser) == (edit,)
 
 
 WRONG = [
@@ -126,9 +126,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize("given", WRONG, ids=json.dumps)
-def test_a_wrong_edit_is_an_error_that_says_why(rules, given):
+def test_a_wrong_edit_is_an_error_that_says_why(rule_parser, given):
     with pytest.raises(ValueError, match=r"\w{4}"):
-        parse_answer(json.dumps({"edits": [given]}), CAT_AND_DOG, rules)
+        parse_answer(json.dumps({"edits": [given]}), CAT_AND_DOG, rule_parser)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def chat_folder(tmp_path_factory):
     return folder
 
 
-def test_any_model_with_a_chat_template_is_asked(chat_folder, rules, monkeypatch):
+def test_any_model_with_a_chat_template_is_asked(chat_folder, rule_parser, monkeypatch):
     monkeypatch.setattr("dianjing.pipelines.conversation.parsing.chat_model.MAX_NEW_TOKENS", 8)
     complete = load_chat_model(chat_folder, device="cpu")
     messages = [{"role": "user", "content": "a cat"}]
@@ -164,21 +164,21 @@ def test_any_model_with_a_chat_template_is_asked(chat_folder, rules, monkeypatch
     assert 0 < len(answer) <= 8 * len("<unk>")
     assert "user:" not in answer  # only what is new
     assert complete(messages) == answer
-    understood = ChatModelParser.from_pretrained(chat_folder, rule_parser=rules).parse("a cat", None)
+    understood = ChatModelParser.from_pretrained(chat_folder, rule_parser=rule_parser).parse("a cat", None)
     assert understood.edits == (NewScene(specs=(ObjectSpec(name="cat"),)),)
     assert "embedded rules" in understood.hints[-1]
 
 
-def test_a_model_without_a_chat_template_is_refused(chat_folder, rules, tmp_path):
+def test_a_model_without_a_chat_template_is_refused(chat_folder, rule_parser, tmp_path):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(chat_folder)
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="no chat template"):
-        ChatModelParser.from_pretrained(tmp_path, rule_parser=rules)
+        ChatModelParser.from_pretrained(tmp_path, rule_parser=rule_parser)
 
 
-def test_a_folder_that_holds_no_model_is_refused(rules, tmp_path):
+def test_a_folder_that_holds_no_model_is_refused(rule_parser, tmp_path):
     with pytest.raises(ValueError, match="cannot be loaded as a chat model"):
-        ChatModelParser.from_pretrained(tmp_path / "none", rule_parser=rules)
+        ChatModelParser.from_pretrained(tmp_path / "none", rule_parser=rule_parser)

@@ -9,33 +9,33 @@ from dianjing.pipelines.conversation.scene import Box, SceneObject
 
 
 @pytest.fixture
-def painter(loaded, names):
-    return SceneRenderer(loaded, concept_vocabulary=names, seed=5, num_inference_steps=2, guidance_scale=None)
+def renderer(loaded, concept_vocabulary):
+    return SceneRenderer(loaded, concept_vocabulary=concept_vocabulary, seed=5, num_inference_steps=2, guidance_scale=None)
 
 
-def test_where_nothing_is_free_denoising_changes_nothing(painter):
+def test_where_nothing_is_free_denoising_changes_nothing(renderer):
     start = torch.randn(1, 4, 8, 8)
-    kept = painter._denoise("a cat", start=start, free=torch.zeros(8, 8))
+    kept = renderer._denoise("a cat", image_latents=start, mask=torch.zeros(8, 8))
     assert torch.equal(kept, start)
-    drawn = painter._denoise("a cat", start=start, free=torch.ones(8, 8))
+    drawn = renderer._denoise("a cat", image_latents=start, mask=torch.ones(8, 8))
     assert not torch.equal(drawn, start)
 
 
-def test_a_whole_picture_is_what_the_pipeline_draws_from_that_noise(painter, pipe):
+def test_a_whole_picture_is_what_the_pipeline_draws_from_that_noise(renderer, pipe):
     free = torch.ones(8, 8)
-    drawn = painter._denoise("a cat", start=painter.noise, free=free)
+    drawn = renderer._denoise("a cat", image_latents=renderer.noise, mask=free)
     settings = {"num_inference_steps": 2, "output_type": "latent", "original_size": (64, 64), "target_size": (64, 64)}
     expected = pipe("a cat", generator=torch.Generator().manual_seed(5), **settings).images
     torch.testing.assert_close(drawn, expected)
 
 
-def test_the_plate_of_a_background_is_drawn_once(painter, monkeypatch):
+def test_the_plate_of_a_background_is_drawn_once(renderer, monkeypatch):
     texts = []
-    denoise = painter._denoise
-    monkeypatch.setattr(painter, "_denoise", lambda text, **where: texts.append(text) or denoise(text, **where))
+    denoise = renderer._denoise
+    monkeypatch.setattr(renderer, "_denoise", lambda text, **where: texts.append(text) or denoise(text, **where))
     scene = apply_edit(None, NewScene(specs=(ObjectSpec(name="dog", position="top"),), background="sea"))
-    painter.paint(scene, language="en")
-    painter.paint(scene, language="en")
+    renderer.render(scene, language="en")
+    renderer.render(scene, language="en")
     assert texts == [
         "a cat at the top left at sea",
         "a cat at the bottom right at sea",
@@ -46,19 +46,19 @@ def test_the_plate_of_a_background_is_drawn_once(painter, monkeypatch):
 @pytest.mark.parametrize(
     ("box", "plates"), [(Box(x=2, y=2, side=4), set()), (Box(x=5, y=0, side=3), {WHITE_BACKGROUND, BLACK_BACKGROUND})]
 )
-def test_only_what_the_model_does_not_draw_well_is_cut_out(painter, monkeypatch, box, plates):
+def test_only_what_the_model_does_not_draw_well_is_cut_out(renderer, monkeypatch, box, plates):
     drawn = set()
-    plate = painter.plate
+    plate = renderer.background_latents
     monkeypatch.setattr(
-        painter, "background_latents", lambda background, language: drawn.add(background) or plate(None, language)
+        renderer, "background_latents", lambda background, language: drawn.add(background) or plate(None, language)
     )
     scene = apply_edit(None, NewScene(specs=(ObjectSpec(name="dog"),))).with_object(0, boxes=(box,))
-    painter.paint(scene, language="en")
+    renderer.render(scene, language="en")
     assert drawn - {None} == plates
     assert (box in TRAINED_BOXES) == (not plates)
 
 
-def test_a_cut_out_gives_back_what_was_laid_over_white_and_black(painter, monkeypatch):
+def test_a_cut_out_gives_back_what_was_laid_over_white_and_black(renderer, monkeypatch):
     """A red disc, half covering at its rim, over plain white and plain black."""
     y, x = torch.meshgrid(torch.arange(64) - 31.5, torch.arange(64) - 31.5, indexing="ij")
     cover = (12 - (x**2 + y**2).sqrt()).clamp(0, 1)[None, None]
@@ -69,36 +69,36 @@ def test_a_cut_out_gives_back_what_was_laid_over_white_and_black(painter, monkey
     empty = {
         name: torch.full((1, 3, 64, 64), level) for name, level in ((WHITE_BACKGROUND, 1.0), (BLACK_BACKGROUND, 0.0))
     }
-    monkeypatch.setattr(painter, "background_latents", lambda background, language: ("background_latents", background))
+    monkeypatch.setattr(renderer, "background_latents", lambda background, language: ("background_latents", background))
     monkeypatch.setattr(
-        painter, "_inpaint_object", lambda plate, thing, box, free, background, language: ("drawn", background)
+        renderer, "_inpaint_object", lambda latents, scene_object, box, mask, background, language: ("drawn", background)
     )
     monkeypatch.setattr(
-        painter, "_decode_pixels", lambda what: (empty if what[0] == "background_latents" else over)[what[1]]
+        renderer, "_decode_pixels", lambda what: (empty if what[0] == "background_latents" else over)[what[1]]
     )
-    ink, found = painter._cut_out(SceneObject(name="apple", boxes=(Box(x=2, y=2, side=4),)), "en")
+    ink, found = renderer._extract_matte(SceneObject(name="apple", boxes=(Box(x=2, y=2, side=4),)), "en")
     inside = cover[..., 16:48, 16:48]
     assert found[inside == 1].min() == 1
     assert found[inside == 0].max() == 0
     torch.testing.assert_close(ink[:, :, 14:18, 14:18], red.expand(1, 3, 4, 4))
 
 
-def test_what_lay_under_something_that_goes_is_drawn_again_as_it_was(painter):
+def test_what_lay_under_something_that_goes_is_drawn_again_as_it_was(renderer):
     lone = apply_edit(None, NewScene(specs=(ObjectSpec(name="cat"),), background="sea"))
     both = apply_edit(lone, AddObject(spec=ObjectSpec(name="dog", position="top left")))
     assert both.objects[1].boxes[0].count_shared_cells(both.objects[0].boxes[0]) > 0
-    first = painter.paint(lone, language="en")
-    second = painter.paint(both, language="en", before=(lone, first))
-    third = painter.paint(lone, language="en", before=(both, second))
+    first = renderer.render(lone, language="en")
+    second = renderer.render(both, language="en", previous=(lone, first))
+    third = renderer.render(lone, language="en", previous=(both, second))
     assert not torch.equal(second, first)
     torch.testing.assert_close(third, first)
 
 
-def test_what_grows_leaves_the_rest_of_the_picture(painter):
+def test_what_grows_leaves_the_rest_of_the_picture(renderer):
     scene = apply_edit(None, NewScene(specs=(ObjectSpec(name="cat", position="left"),), background="sea"))
     grown = apply_edit(scene, ResizeObject(target=0, direction="bigger"))
-    before = painter.paint(scene, language="en")
-    after = painter.paint(grown, language="en", before=(scene, before))
-    outside = (painter._cells(grown.boxes) + painter._cells(scene.boxes)) == 0
+    before = renderer.render(scene, language="en")
+    after = renderer.render(grown, language="en", previous=(scene, before))
+    outside = (renderer._make_mask(grown.boxes) + renderer._make_mask(scene.boxes)) == 0
     assert torch.equal(after[..., outside], before[..., outside])
     assert not torch.equal(after, before)

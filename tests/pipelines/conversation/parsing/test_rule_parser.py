@@ -1,4 +1,4 @@
-"""What the embedded rules make of what is said, in both languages."""
+"""What the embedded rule_parser make of what is said, in both languages."""
 
 import pytest
 
@@ -37,8 +37,8 @@ OPENINGS = [
 
 
 @pytest.mark.parametrize(("text", "things", "background", "relation"), OPENINGS)
-def test_an_opening_is_a_scene(rules, text, things, background, relation):
-    (edit,) = rules.rewrite(text, None).edits
+def test_an_opening_is_a_scene(rule_parser, text, things, background, relation):
+    (edit,) = rule_parser.parse(text, None).edits
     assert isinstance(edit, NewScene)
     assert [(w.name, w.count, w.colour) for w in edit.specs] == things
     assert (edit.background, edit.relation) == (background, relation)
@@ -137,30 +137,30 @@ def scene():
 
 
 @pytest.mark.parametrize(("text", "edits"), CHANGES)
-def test_a_change_is_understood(rules, scene, text, edits):
-    understood = rules.rewrite(text, scene)
+def test_a_change_is_understood(rule_parser, scene, text, edits):
+    understood = rule_parser.parse(text, scene)
     assert list(understood.edits) == edits
     assert understood.hints == ()
 
 
-def test_it_is_what_was_spoken_of_last(rules, scene):
-    dogs = apply_edit(scene, rules.rewrite("add a dog", scene).edits[0])
-    assert rules.rewrite("make it smaller", dogs).edits == (ResizeObject(target=2, direction="smaller"),)
-    assert rules.rewrite("把它变小", dogs).edits == (ResizeObject(target=2, direction="smaller"),)
+def test_it_is_what_was_spoken_of_last(rule_parser, scene):
+    dogs = apply_edit(scene, rule_parser.parse("add a dog", scene).edits[0])
+    assert rule_parser.parse("make it smaller", dogs).edits == (ResizeObject(target=2, direction="smaller"),)
+    assert rule_parser.parse("把它变小", dogs).edits == (ResizeObject(target=2, direction="smaller"),)
 
 
-def test_a_word_that_is_not_known_is_named(rules, scene):
-    assert rules.rewrite("a cat and a gryphon", None).hints == ("this model does not know: gryphon",)
-    assert "麒麟" in rules.rewrite("一只小猫和一头麒麟", None).hints[0]
+def test_a_word_that_is_not_known_is_named(rule_parser, scene):
+    assert rule_parser.parse("a cat and a gryphon", None).hints == ("this model does not know: gryphon",)
+    assert "麒麟" in rule_parser.parse("一只小猫和一头麒麟", None).hints[0]
     with pytest.raises(EditError, match="does not know: zyzzyva; say what to draw"):
-        rules.rewrite("zyzzyva", scene)
+        rule_parser.parse("zyzzyva", scene)
 
 
-def test_what_asks_for_nothing_brings_an_example(rules, scene):
+def test_what_asks_for_nothing_brings_an_example(rule_parser, scene):
     with pytest.raises(EditError, match="add a dog on the left"):
-        rules.rewrite("thank you", scene)
+        rule_parser.parse("thank you", scene)
     with pytest.raises(EditError, match="左边加一只小狗"):
-        rules.rewrite("谢谢你", scene)
+        rule_parser.parse("谢谢你", scene)
 
 
 @pytest.mark.parametrize(
@@ -172,22 +172,22 @@ def test_what_asks_for_nothing_brings_an_example(rules, scene):
         ("把小狗移到左边", "图片里没有小?狗"),
     ],
 )
-def test_what_is_not_in_the_picture_is_not_added_by_the_way(rules, scene, text, told):
+def test_what_is_not_in_the_picture_is_not_added_by_the_way(rule_parser, scene, text, told):
     with pytest.raises(EditError, match=told):
-        rules.rewrite(text, scene)
+        rule_parser.parse(text, scene)
 
 
-def test_every_name_in_both_languages_is_read_as_what_it_names(rules, names):
+def test_every_name_in_both_languages_is_read_as_what_it_names(rule_parser, concept_vocabulary):
     """Of two objects that share a name, the one whose usual name it is."""
-    for entry in names.objects:
+    for entry in concept_vocabulary.objects:
         for name in (*entry.names_en, *entry.names_zh, *filter(None, entry.plurals_en)):
-            (edit,) = rules.rewrite(name, None).edits
-            expected = names.find_object(name).names_en[0]
-            assert [wanted.name for wanted in edit.wanted] == [expected], name
+            (edit,) = rule_parser.parse(name, None).edits
+            expected = concept_vocabulary.find_object(name).names_en[0]
+            assert [wanted.name for wanted in edit.specs] == [expected], name
 
 
-def test_every_background_in_both_languages_is_read(rules, names, scene):
-    for entry in names.backgrounds:
-        for where in (*entry.where_en, *entry.where_zh):
+def test_every_background_in_both_languages_is_read(rule_parser, concept_vocabulary, scene):
+    for entry in concept_vocabulary.backgrounds:
+        for where in (*entry.location_phrases_en, *entry.location_phrases_zh):
             if entry.name_en != "grass":
-                assert rules.rewrite(where, scene).edits == (SetBackground(background=entry.name_en),), where
+                assert rule_parser.parse(where, scene).edits == (SetBackground(background=entry.name_en),), where

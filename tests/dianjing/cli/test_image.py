@@ -42,7 +42,7 @@ def draw(monkeypatch, model, *arguments):
 
 def test_a_picture_can_be_made_again_from_what_its_file_says(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    draw(monkeypatch, tiny_folder, "cat", "--seed", "5", "--count", "2", "--guidance", "2", "--out", "a.png")
+    draw(monkeypatch, tiny_folder, "cat", "--seed", "5", "--count", "2", "--guidance-scale", "2", "--out", "a.png")
     record = read_image_metadata("a-2.png")
     settings = record.settings
     draw(
@@ -57,7 +57,7 @@ def test_a_picture_can_be_made_again_from_what_its_file_says(tiny_folder, tmp_pa
         f"{settings['width']}x{settings['height']}",
         "--steps",
         str(settings["num_inference_steps"]),
-        "--guidance",
+        "--guidance-scale",
         str(settings["guidance_scale"]),
     )
     with Image.open("a-2.png") as first, Image.open("b.png") as second, Image.open("a-1.png") as other:
@@ -126,7 +126,7 @@ def test_an_adapter_changes_the_picture_and_is_named_in_it(tiny_folder, tmp_path
 def test_an_adapter_that_cannot_be_one_is_refused_before_weights_load(name, tmp_path, monkeypatch, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "lora.bin").write_bytes(b"")
-    monkeypatch.setattr("dianjing.cli.app.image_job.load_pipeline", None)
+    monkeypatch.setattr("dianjing.cli.image_job.load_pipeline", None)
     monkeypatch.setattr(sys, "argv", ["dianjing", "image", "cat", "--lora", str(tmp_path / name)])
     with pytest.raises(SystemExit) as stopped:
         app.main()

@@ -57,7 +57,7 @@ def call(monkeypatch, capsys, *arguments):
     """Run the command in this process; return (exit code, stdout, stderr)."""
     monkeypatch.setattr(sys, "argv", ["dianjing", *arguments])
     # pytest's stdout cannot be reconfigured, and needs no escaping
-    monkeypatch.setattr(app, "print_json", lambda value: print(json.dumps(value)))
+    monkeypatch.setattr("dianjing.cli.image.print_json", lambda value: print(json.dumps(value)))
     with pytest.raises(SystemExit) as stopped:
         app.main()
     captured = capsys.readouterr()
@@ -202,13 +202,13 @@ BAD_INPUT = [
     (["image", "cat", "--steps", "0"], "num_inference_steps is 0"),
     (["image", "cat", "--steps", "NaN"], "--steps"),
     (["image", "cat", "--steps", '"20"'], "--steps"),
-    (["image", "cat", "--guidance", "inf"], "guidance_scale is inf"),
-    (["image", "cat", "--guidance", "nan"], "guidance_scale is nan"),
+    (["image", "cat", "--guidance-scale", "inf"], "guidance_scale is inf"),
+    (["image", "cat", "--guidance-scale", "nan"], "guidance_scale is nan"),
     (["image", "cat", "--count", "1000000"], "num_images_per_prompt is 1000000"),
     (["image", "cat", "--count", "0"], "num_images_per_prompt is 0"),
     (["image", "cat", "--seed", "-1"], "seed is -1"),
     (["image", "cat", "--seed", str(2**64)], "seed is"),
-    (["image", "cat", "--negative", "a\x01"], "negative_prompt holds the control character"),
+    (["image", "cat", "--negative-prompt", "a\x01"], "negative_prompt holds the control character"),
     (["image", "cat", "--device", "tpu"], "--device is 'tpu'"),
     (["image", "cat", "--dtype", "int4"], "--dtype"),
     (["image", "cat", "--out", "none/cat.png"], "does not exist"),
@@ -233,8 +233,8 @@ def test_bad_input_ends_with_2_and_a_reason_and_writes_nothing(stub, monkeypatch
 
 def test_bad_input_is_refused_before_torch_loads(tmp_path):
     code = (
-        "import sys; from dianjing import cli; sys.argv = ['dianjing', 'image', 'cat', '--size', '100']\n"
-        "try: cli.main()\n"
+        "import sys; from dianjing.cli.app import main; sys.argv = ['dianjing', 'image', 'cat', '--size', '100']\n"
+        "try: main()\n"
         "except SystemExit as stop: print(stop.code, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
@@ -317,7 +317,7 @@ def test_pictures_done_before_a_failure_stay_on_disk(stub, monkeypatch, capsys):
 
 
 def test_json_keeps_chinese_readable_and_escapes_broken_file_names():
-    code = "from dianjing.cli.app import print_json; print_json(['\\u5c0f\\u732b', 'x\\udcff'])"
+    code = "from dianjing.cli.options import print_json; print_json(['\\u5c0f\\u732b', 'x\\udcff'])"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, check=True, env={"LC_ALL": "C", "PYTHONUTF8": "0"})
     assert "小猫" in done.stdout.decode("utf-8")

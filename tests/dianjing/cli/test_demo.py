@@ -18,17 +18,17 @@ USUAL = {
     "host": "127.0.0.1",
     "port": 0,
     "auth": None,
-    "keys": [],
-    "origins": [],
-    "queue": None,
+    "api_keys": [],
+    "allowed_origins": [],
+    "max_queue": None,
     "mcp": False,
     "segmenter": None,
     "device": "cpu",
     "dtype": "auto",
     "producer": None,
     "visible_label": False,
-    "certificate": None,
-    "key": None,
+    "certificate_path": None,
+    "private_key_path": None,
 }
 
 
@@ -49,13 +49,13 @@ def test_without_options_it_listens_here_alone_and_asks_for_no_key():
 def test_it_is_known_by_the_names_of_this_machine_unless_others_may_reach_it():
     assert plan().access.hosts == {"localhost", "127.0.0.1", "::1"}
     assert plan(host="0.0.0.0").access.hosts is None
-    allowed = plan(origins=["https://Draw.example.com/"]).access
+    allowed = plan(allowed_origins=["https://Draw.example.com/"]).access
     assert allowed.origins == ("https://draw.example.com",)
     assert "draw.example.com" in allowed.hosts
 
 
 def test_keys_and_a_user_close_the_api():
-    made = plan(keys=["a-long-key", " another-key "], auth="ann:secret:with:colons")
+    made = plan(api_keys=["a-long-key", " another-key "], auth="ann:secret:with:colons")
     assert made.access.keys == ("a-long-key", "another-key")
     assert made.access.auth == ("ann", "secret:with:colons")
 
@@ -67,12 +67,12 @@ def test_keys_and_a_user_close_the_api():
         ({"device": "gpu"}, "--device is 'gpu'"),
         ({"auth": "ann"}, "--auth takes USER:PASSWORD"),
         ({"auth": ":secret"}, "--auth takes USER:PASSWORD"),
-        ({"keys": ["short"]}, "has 5 characters; give at least 8"),
-        ({"keys": ["a key with blanks"]}, "no blanks"),
-        ({"origins": ["draw.example.com"]}, "--allow-origin is 'draw.example.com'"),
-        ({"origins": ["https://draw.example.com/path"]}, "SCHEME://HOST"),
+        ({"api_keys": ["short"]}, "has 5 characters; give at least 8"),
+        ({"api_keys": ["a key with blanks"]}, "no blanks"),
+        ({"allowed_origins": ["draw.example.com"]}, "--allow-origin is 'draw.example.com'"),
+        ({"allowed_origins": ["https://draw.example.com/path"]}, "SCHEME://HOST"),
         ({"mcp": True, "auth": "ann:secret"}, "agents cannot log in"),
-        ({"certificate": "chain.pem"}, "belong together"),
+        ({"certificate_path": "chain.pem"}, "belong together"),
         ({"host": "192.0.2.1"}, "cannot be listened on"),
     ],
 )

@@ -9,20 +9,20 @@ from dianjing import Conversation
 
 
 @pytest.fixture
-def saved(talk, tmp_path):
-    talk.say("a cat on the left on the grass")
-    talk.say("再加一只小狗")
+def saved(conversation, tmp_path):
+    conversation.send("a cat on the left on the grass")
+    conversation.send("再加一只小狗")
     path = tmp_path / "talk.json"
-    talk.save(path)
+    conversation.save(path)
     return path
 
 
-def test_a_loaded_conversation_goes_on_as_the_one_that_was_saved(talk, saved, loaded):
+def test_a_loaded_conversation_goes_on_as_the_one_that_was_saved(conversation, saved, loaded):
     other = Conversation.load(saved, loaded)
-    assert [turn.text for turn in other.turns] == [turn.text for turn in talk.turns]
-    assert [turn.scene for turn in other.turns] == [turn.scene for turn in talk.turns]
-    assert other.turns[1].image.tobytes() == talk.turns[1].image.tobytes()
-    ours, theirs = talk.say("make it smaller"), other.send("make it smaller")
+    assert [turn.text for turn in other.turns] == [turn.text for turn in conversation.turns]
+    assert [turn.scene for turn in other.turns] == [turn.scene for turn in conversation.turns]
+    assert other.turns[1].image.tobytes() == conversation.turns[1].image.tobytes()
+    ours, theirs = conversation.send("make it smaller"), other.send("make it smaller")
     assert torch.equal(ours.latents, theirs.latents)
     assert ours.image.tobytes() == theirs.image.tobytes()
 
@@ -31,22 +31,22 @@ def test_loading_takes_no_weights(saved):
     def fail(model):
         raise AssertionError("weights were loaded")
 
-    talk = Conversation.load(saved, load_pipe=fail)
-    assert talk.send("undo").prompt == "a cat on the left on the grass"
+    conversation = Conversation.load(saved, load_pipeline=fail)
+    assert conversation.send("undo").prompt == "a cat on the left on the grass"
 
 
-def test_a_save_that_fails_leaves_the_old_file(talk, saved, monkeypatch):
+def test_a_save_that_fails_leaves_the_old_file(conversation, saved, monkeypatch):
     before = saved.read_bytes()
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
-        talk.save(saved)
+        conversation.save(saved)
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 
-def test_a_name_that_is_no_json_is_refused(talk, tmp_path):
+def test_a_name_that_is_no_json_is_refused(conversation, tmp_path):
     with pytest.raises(ValueError, match=r"does not end in \.json"):
-        talk.save(tmp_path / "talk.png")
+        conversation.save(tmp_path / "talk.png")
 
 
 def changed(path, change):
@@ -65,7 +65,7 @@ HOSTILE = [
     (lambda c: c.pop("num_inference_steps"), "num_inference_steps"),
     (lambda c: c["turns"][0].pop("scene"), "scene"),
     (lambda c: c["turns"][0].update(scene=[]), "a scene is of type list"),
-    (lambda c: c["turns"][0]["scene"].update(focus=9), "focus is 9"),
+    (lambda c: c["turns"][0]["scene"].update(antecedent=9), "antecedent is 9"),
     (lambda c: c["turns"][0]["scene"]["objects"][0]["boxes"][0].update(side=99), "the side of a box is 99"),
     (lambda c: c["turns"][0]["scene"]["objects"][0].update(boxes=[]), "the number of boxes"),
     (lambda c: c["turns"][0]["scene"]["objects"][0].update(name="a\x00"), "control character"),
@@ -88,10 +88,10 @@ def test_a_hostile_file_is_refused_with_the_reason(saved, change, reason):
         Conversation.load(saved)
 
 
-def test_latents_that_are_no_numbers_are_refused(talk, tmp_path):
-    talk.say("a cat")
-    talk.turns[0].latents[0, 0, 0, 0] = float("nan")
-    talk.save(tmp_path / "talk.json")
+def test_latents_that_are_no_numbers_are_refused(conversation, tmp_path):
+    conversation.send("a cat")
+    conversation.turns[0].latents[0, 0, 0, 0] = float("nan")
+    conversation.save(tmp_path / "talk.json")
     with pytest.raises(ValueError, match="no numbers"):
         Conversation.load(tmp_path / "talk.json")
 

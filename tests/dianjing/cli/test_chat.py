@@ -51,7 +51,7 @@ def chat(monkeypatch, tmp_path, capsys):
         content = lines if isinstance(lines, bytes) else lines.encode("utf-8", "surrogateescape")
         monkeypatch.setattr(sys, "stdin", Lines(content))
         monkeypatch.setattr(sys, "argv", ["dianjing", "chat", *arguments])
-        monkeypatch.setattr("dianjing.cli.app.chat.print_json", lambda value: print(json.dumps(value)))
+        monkeypatch.setattr("dianjing.cli.chat.print_json", lambda value: print(json.dumps(value)))
         with pytest.raises(SystemExit) as stopped:
             app.main()
         captured = capsys.readouterr()

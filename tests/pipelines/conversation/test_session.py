@@ -1,0 +1,149 @@
+"""A conversation keeps what is not mentioned, takes back, forks, and stays as it was where something is wrong."""
+
+import numpy as np
+import pytest
+import torch
+
+from dianjing import Conversation
+from dianjing.pipelines.conversation.edits import AddObject, ObjectSpec
+from dianjing.pipelines.conversation.messages import EditError
+from dianjing.pipelines.conversation.parsing.base import ParsedInstruction
+
+
+def cells(boxes):
+    """True where a box is, of 8 x 8 latents."""
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    for box in boxes:
+        mask[box.y : box.y + box.side, box.x : box.x + box.side] = True
+    return mask
+
+
+def test_a_turn_tells_what_it_understood_and_drew(conversation):
+    turn = conversation.send("a cat on the grass")
+    assert turn.prompt == "a cat on the grass"
+    assert turn.changes == ("drew a new picture",)
+    assert turn.hints == ()
+    assert turn.image.size == (64, 64)
+    assert conversation.send("加一只小狗").changes == ("加了一只小狗",)
+    assert conversation.turns[-1].prompt.startswith("草地上")
+
+
+def test_outside_the_box_of_what_is_added_every_latent_stays(conversation):
+    before = conversation.send("a cat on the left on the grass")
+    after = conversation.send("add a dog on the right")
+    new = cells(after.scene.objects[1].boxes)
+    assert torch.equal(after.latents[..., ~new], before.latents[..., ~new])
+    assert not torch.equal(after.latents[..., new], before.latents[..., new])
+
+
+def test_what_is_removed_gives_its_box_back_to_the_background(conversation):
+    alone = conversation.send("a cat on the left on the grass")
+    both = conversation.send("add a dog on the right")
+    again = conversation.send("remove the dog")
+    assert torch.equal(again.latents, alone.latents)
+    assert not torch.equal(again.latents, both.latents)
+
+
+def test_another_background_leaves_the_boxes_where_they_are(conversation):
+    before = conversation.send("a cat to the left of a dog on the grass")
+    after = conversation.send("on the beach")
+    assert after.scene.objects == before.scene.objects
+    assert not torch.equal(after.latents, before.latents)
+
+
+def test_the_same_words_and_seed_give_the_same_pictures(loaded):
+    pictures = []
+    for seed in (1, 1, 2):
+        conversation = Conversation(loaded, seed=seed, num_inference_steps=2)
+        conversation.send("a cat")
+        pictures.append(np.asarray(conversation.send("make it bigger").image))
+    assert (pictures[0] == pictures[1]).all()
+    assert (pictures[0] != pictures[2]).any()
+
+
+def test_undo_goes_back_to_the_very_picture(conversation):
+    first = conversation.send("a cat")
+    conversation.send("make it smaller")
+    back = conversation.send("undo")
+    assert back.image is first.image
+    assert back.changes == ("undid the last change",)
+    assert len(conversation.turns) == 1
+    with pytest.raises(EditError, match="前面没有"):
+        conversation.send("撤销")
+    assert conversation.undo() is None
+    assert conversation.turns == ()
+    with pytest.raises(ValueError, match="nothing has been drawn"):
+        conversation.undo()
+
+
+def test_a_fork_goes_its_own_way(conversation):
+    conversation.send("a cat")
+    other = conversation.fork()
+    other.send("add a dog")
+    conversation.send("on the sea")
+    assert [thing.name for thing in other.turns[-1].scene.objects] == ["cat", "dog"]
+    assert [thing.name for thing in conversation.turns[-1].scene.objects] == ["cat"]
+    assert other.turns[0] is conversation.turns[0]
+
+
+def test_drawn_again_the_scene_is_the_same_from_other_noise(conversation):
+    before = conversation.send("a cat on the grass")
+    after = conversation.send("try again")
+    assert after.scene == before.scene
+    assert after.seed == before.seed + 1
+    assert not torch.equal(after.latents, before.latents)
+
+
+BAD = ["", "   ", "猫" * 1_000_000, "a cat\x00", "a cat\udcff", 7, None, "zyzzyva", "undo"]
+
+
+@pytest.mark.parametrize("text", BAD, ids=lambda text: ascii(text)[:20])
+def test_what_cannot_be_drawn_is_refused_before_weights_load(text):
+    def fail(model):
+        raise AssertionError("weights were loaded")
+
+    conversation = Conversation("sticker", load_pipeline=fail)
+    with pytest.raises(ValueError, match=r"\w{3}"):
+        conversation.send(text)
+    assert conversation.turns == ()
+
+
+@pytest.mark.parametrize("text", [*BAD[:5], "zyzzyva", "remove the cat", "remove the fox", "add four dogs"])
+def test_what_is_refused_leaves_the_conversation_as_it_was(conversation, text):
+    conversation.send("a cat")
+    before = conversation.turns
+    with pytest.raises(ValueError, match=r"\w{3}"):
+        conversation.send(text)
+    assert conversation.turns is before
+
+
+def test_a_failure_while_drawing_leaves_the_conversation_as_it_was(conversation, monkeypatch):
+    conversation.send("a cat")
+    before = conversation.turns
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(conversation, "_render", fail)
+    with pytest.raises(RuntimeError):
+        conversation.send("make it bigger")
+    assert conversation.turns is before
+
+
+def test_any_rewriter_will_do(loaded):
+    class Stubborn:
+        def parse(self, text, scene):
+            return ParsedInstruction(edits=(AddObject(spec=ObjectSpec(name="dog")),), hints=("as always",))
+
+    conversation = Conversation(loaded, num_inference_steps=2)
+    conversation.send("a cat")
+    conversation.parser = Stubborn()
+    turn = conversation.send("anything")
+    assert [thing.name for thing in turn.scene.objects] == ["cat", "dog"]
+    assert turn.hints == ("as always",)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("seed", -1), ("num_inference_steps", 0), ("guidance_scale", -2)])
+def test_bad_settings_are_refused_when_made(setting, value):
+    with pytest.raises(ValueError, match=setting):
+        Conversation("sticker", **{setting: value})
