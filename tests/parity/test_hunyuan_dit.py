@@ -123,7 +123,7 @@ def test_random_configurations_agree_in_one_call_and_in_two_phases(seed):
     for row in range(len(latents)):  # each sample has a timestep of its own, which here is a step of the schedule
         sample = ours(
             latents[row : row + 1],
-            condition=condition.select_step(row).index_batch([row]),
+            conditioning=condition.select_step(row).index_batch([row]),
             controlnet_block_samples=residuals and [residual[row : row + 1] for residual in residuals],
         ).sample
         assert largest_error(sample, expected[row : row + 1]) <= TOLERANCE

@@ -115,7 +115,7 @@ def test_a_lora_adapter_is_added_saved_and_loaded(make_model, make_text, latents
     fresh = make_model()
     fresh.load_lora_adapter(tmp_path, prefix=None, weight_name="pytorch_lora_weights.safetensors")
     assert torch.allclose(fresh(latents, TIMESTEP, **text).sample, adapted, atol=1e-5)
-    condition = fresh.condition(TIMESTEP[:1], **text, latent_size=(8, 8))
+    condition = fresh.compute_conditioning(TIMESTEP[:1], **text, latent_size=(8, 8))
     once = fresh(latents, TIMESTEP[:1], **text).sample
     assert torch.allclose(fresh(latents, conditioning=condition).sample, once, atol=1e-5)
     fresh.disable_adapters()

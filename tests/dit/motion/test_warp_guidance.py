@@ -36,7 +36,7 @@ def scene():
 
 @torch.no_grad()
 def wake(part):
-    part.trust.weight.normal_()
+    part.token_gate.weight.normal_()
     return part
 
 
@@ -80,7 +80,7 @@ def test_full_trust_makes_it_the_prediction_of_the_moved_frame(part, scene, has_
     """Of v, x0 = a x_t - s v (Salimans & Ho 2022): trusting 1/s gives (a x_t - moved)/s, whatever was predicted."""
     predicted, latents, tokens, first_frame = scene
     signal, noise = 0.6, 0.8
-    part.trust.bias[: 4 * CHANNELS] = 1 / noise / TOKEN_GATE_SCALE
+    part.token_gate.bias[: 4 * CHANNELS] = 1 / noise / TOKEN_GATE_SCALE
     given = torch.cat([predicted, predicted], dim=1) if has_variance else predicted
     shown = make_warped_first_frame(first_frame, moved(first_frame, FRAMES, columns=1))
     mended = part(given, latents, tokens, shown, VELOCITY)
@@ -91,4 +91,4 @@ def test_full_trust_makes_it_the_prediction_of_the_moved_frame(part, scene, has_
 
 def test_a_schedule_of_another_length_is_refused(part):
     with pytest.raises(ValueError, match="1000"):
-        part.know_noise(torch.zeros(50, 2))
+        part.set_x0_coefficients(torch.zeros(50, 2))

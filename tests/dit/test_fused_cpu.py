@@ -107,7 +107,7 @@ def test_whatever_changes_a_block_makes_it_run_plainly(make_half, latents, calls
     with attention_backend("native"):  # put the default of the process back afterwards
         change(model)
         condition = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8)).select_step(0)
-        assert condition.frozen is None
+        assert condition.fused_blocks is None
         with model.cache_context("test"):
             model(latents, conditioning=condition)
     assert len(calls) == 4
