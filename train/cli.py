@@ -23,11 +23,7 @@ from dianjing.train.trainer.loop import NonFiniteGradientError, Outcome
 from dianjing.train.trainer.verify_resume import NUM_STEPS, find_resume_differences
 
 EXIT_DIFFERENT = EXIT_FAILED = 1
-
-
 EXIT_USAGE, EXIT_INTERRUPTED, EXIT_NON_FINITE = 2, 75, 76
-
-
 VERIFY_RESUME, PLOT_NOISE, EXPORT_EMA = ACTIONS = ("verify-resume", "plot-noise", "export-ema")
 
 

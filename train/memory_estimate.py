@@ -36,14 +36,8 @@ from dianjing.weights.resolve import resolve_model
 from dianjing.weights.validate import validate_model
 
 MIB, GIB = 2**20, 2**30
-
-
 MOMENT_BYTES = {"adamw": 8, "adamw8bit": 2, "schedule_free": 8}  # of a parameter, beside the average
-
-
 MIN_8BIT_SIZE = 4096  # numbers; the moments of smaller tensors stay in float32
-
-
 CPU_HEAP_FACTOR = (
     2  # a CPU's heap grows to about twice what lies in it: holes stay between what is kept (benchmarks.memory)
 )
@@ -214,7 +208,7 @@ def suggest_savings(config: FinetuneRunConfig, estimate: MemoryEstimate) -> Iter
         yield f'optimizer.kind = "adamw8bit": up to {format_bytes(estimate.optimizer * 3 / 4)} less for moments'
     if not model.gradient_checkpointing_interval:
         yield "model.gradient_checkpointing_interval = 1: most of the activations less, about a third more time"
-    halved = replace(estimate, activations=estimate.activations // 2, overlaps=True)
+    halved = replace(estimate, activations=estimate.activations // 2, gradients_overlap_activations=True)
     if run.batch_size > run.gradient_accumulation_steps and halved.total < estimate.total:
         yield f"run.gradient_accumulation_steps = {2 * run.gradient_accumulation_steps}: about {format_bytes(estimate.total - halved.total)} less"
     if run.mixed_precision == "no":

@@ -20,16 +20,12 @@ PRIVATE_FIELDS = {  # paths of the machine it was trained on
     "data": {"datasets_file", "cache_folder"},
     "model": {"name", "vae", "start_from", "tokenizers"},
 }
-
-
 DESCRIPTIONS = {
     "lora": "An adapter",
     "all": "All weights, fine-tuned,",
     "motion": "Motion blocks and clicks",
     "controlnet": "A ControlNet for line art",
 }
-
-
 ADAPTER_USAGE = """\
 from diffusers import {scheduler}
 from dianjing import TextToImagePipeline
@@ -37,8 +33,6 @@ from dianjing import TextToImagePipeline
 pipe = TextToImagePipeline.from_pretrained("{base}")
 pipe.load_lora_weights("FOLDER")
 pipe.scheduler = {scheduler}.from_pretrained("FOLDER", subfolder="scheduler")"""
-
-
 CONTROLNET_USAGE = """\
 from diffusers import HunyuanDiT2DControlNetModel, {scheduler}
 from dianjing import TextToImagePipeline
@@ -48,20 +42,14 @@ controlnet = HunyuanDiT2DControlNetModel.from_pretrained("FOLDER")
 pipe = TextToImagePipeline.from_pretrained("{base}", controlnet=controlnet)
 pipe.scheduler = {scheduler}.from_pretrained("FOLDER", subfolder="scheduler")
 image = pipe("...", control_image=line_art(picture)).images[0]"""
-
-
 PIPELINE_USAGE = """\
 from dianjing import {pipeline}
 
 pipe = {pipeline}.from_pretrained("FOLDER")"""
-
-
 AUTOENCODER_USAGE = """\
 from diffusers import AutoencoderKL
 
 vae = AutoencoderKL.from_pretrained("FOLDER/vae")"""
-
-
 SEGMENTER_USAGE = """\
 from dianjing.pipelines.segmentation.unet import OwnSegmenter
 

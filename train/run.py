@@ -14,14 +14,14 @@ from dianjing.train.config.autoencoder import AutoencoderRunConfig
 from dianjing.train.config.finetune import FinetuneRunConfig
 from dianjing.train.config.run_file import AnyRunConfig
 from dianjing.train.config.segmenter import SegmenterRunConfig
-from dianjing.train.data import preparation as finetuning
+from dianjing.train.data import preparation
 from dianjing.train.data.loader import make_loader
 from dianjing.train.data.samples import SampleSource
 from dianjing.train.diffusion import objectives
 from dianjing.train.diffusion.noise_process import make_vp_diffusion
 from dianjing.train.memory_estimate import describe_finetune_run
 from dianjing.train.model_card import write_model_card
-from dianjing.train.tasks import registry
+from dianjing.train.tasks import finetune_build, registry
 from dianjing.train.tasks.base import TrainingSetup
 from dianjing.train.trainer import distributed
 from dianjing.train.trainer.checkpoint import Checkpoint, find_newest_checkpoint, read_checkpoint
@@ -57,7 +57,7 @@ def has_unused_parameters(config: AnyRunConfig) -> bool:
 def build_training(config: AnyRunConfig, source: SampleSource | None, accelerator: Accelerator) -> TrainingSetup:
     """What is trained, and on what; the sticker world where no other is given."""
     if isinstance(config, FinetuneRunConfig):
-        return finetuning.build_finetune_training(config, accelerator)
+        return finetune_build.build_finetune_training(config, accelerator)
     return registry.build_scratch_training(config, source or registry.make_sticker_source(config), accelerator)
 
 
@@ -119,7 +119,7 @@ def plot_run_timesteps(config: AnyRunConfig) -> Path:
     if isinstance(config, AutoencoderRunConfig | SegmenterRunConfig):
         raise ValueError(f"a run of task {config.task!r} adds no noise; give one of 'finetune' or 'text_to_image'")
     of = (
-        finetuning.load_noise_process(config)
+        finetune_build.load_noise_process(config)
         if isinstance(config, FinetuneRunConfig)
         else make_vp_diffusion(config.objective)
     )
@@ -147,7 +147,7 @@ def fill_caches(config: AnyRunConfig) -> None:
         raise ValueError(
             f"a run of task {config.task!r} draws its samples anew and caches nothing; leave --cache-only out"
         )
-    finetuning.index_and_encode(config, setup_accelerator(config))
+    preparation.index_and_encode(config, setup_accelerator(config))
 
 
 def export_ema(config: AnyRunConfig, sigma_rel: float) -> Path:

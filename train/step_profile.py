@@ -25,8 +25,6 @@ from dianjing.train.tasks.controlnet import init_controlnet, predict_with_contro
 from dianjing.train.tasks.finetune_model import get_storage_dtype, prepare_transformer
 
 MIN_CONTROLNET_BLOCKS = 4  # blocks with a ControlNet, which takes an even number of them
-
-
 NUM_REPEATS = 3  # of a timed step; the fastest counts
 
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from dianjing.train.run import train_model
-from tests.train.conftest import TinyWorld, autoencoder_run
+from tests.train.tiny import TinySource, make_autoencoder_config
 
 STEPS = 300
 LONGEST_S = 0.9  # that a run lives, where the machine is quick
@@ -20,8 +20,8 @@ LONGEST = 2.0  # of the time to a first checkpoint, where it is not
 
 
 def run(folder: Path) -> None:
-    config = autoencoder_run(folder, total_steps=STEPS, checkpoint_every=1, log_every=1, export_dtype="float32")
-    train_model(config, TinyWorld(), resume="auto", should_stop=lambda: False)
+    config = make_autoencoder_config(folder, total_steps=STEPS, checkpoint_every=1, log_every=1, export_dtype="float32")
+    train_model(config, TinySource(), resume="auto", should_stop=lambda: False)
 
 
 def start(folder: Path) -> int:

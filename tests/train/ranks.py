@@ -19,13 +19,19 @@ from dianjing.train import run
 from dianjing.train.config.run_file import parse_run_config
 from dianjing.train.trainer import distributed
 from dianjing.train.trainer.checkpoint import find_newest_checkpoint
-from tests.train.conftest import TinyTask, autoencoder_run, make_trainer
+from tests.train.tiny import TinyTask, make_autoencoder_config, make_trainer
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "train" / "recipes"
 
 
-def launched_with(recipe: str) -> dict[str, str]:
+def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for key in one:
+        torch.testing.assert_close(one[key], other[key], rtol=1e-4, atol=1e-5)
+
+
+def get_launch_environment(recipe: str) -> dict[str, str]:
     """The environment that `accelerate launch --config_file` gives its processes."""
     given = [
         "--config_file",
@@ -49,7 +55,7 @@ def start_ranks(job: dict[str, Any], *, count: int = 2, recipe: str = "ddp") -> 
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {
-        **launched_with(recipe),
+        **get_launch_environment(recipe),
         "WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
@@ -71,7 +77,7 @@ def start_ranks(job: dict[str, Any], *, count: int = 2, recipe: str = "ddp") -> 
     ]
 
 
-def ended(ranks: list[subprocess.Popen], *, timeout_s: float = 500) -> list[tuple[int, str]]:
+def wait_for_ranks(ranks: list[subprocess.Popen], *, timeout_s: float = 500) -> list[tuple[int, str]]:
     """The exit code and the errors of each."""
     try:
         errors = [rank.communicate(timeout=timeout_s)[1] for rank in ranks]
@@ -81,7 +87,7 @@ def ended(ranks: list[subprocess.Popen], *, timeout_s: float = 500) -> list[tupl
     return [(rank.returncode, said) for rank, said in zip(ranks, errors, strict=True)]
 
 
-def sharded(accelerator: Accelerator) -> Accelerator:
+def shard_with_fsdp2(accelerator: Accelerator) -> Accelerator:
     """As accelerate makes one on GPUs for the recipe of FSDP2; on CPUs it leaves that out."""
     plugin = FullyShardedDataParallelPlugin()
     assert plugin.fsdp_version == 2
@@ -91,7 +97,7 @@ def sharded(accelerator: Accelerator) -> Accelerator:
     return accelerator
 
 
-def take_gloo() -> None:
+def use_gloo() -> None:
     """On CPUs DeepSpeed goes by an operator of its own, which takes a compiler, and accelerate finds it no backend."""
     import deepspeed
 
@@ -103,16 +109,16 @@ def main() -> None:
     """Train the tiny task to a step, one rank of it poisoned where that is asked for; or a run from its config."""
     job = json.loads(sys.argv[1])
     if distributed.is_deepspeed_launched():
-        take_gloo()
+        use_gloo()
     is_sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
     if "config" in job:
         plain = run.setup_accelerator
         if is_sharded:
-            run.setup_accelerator = lambda config: sharded(plain(config))
+            run.setup_accelerator = lambda config: shard_with_fsdp2(plain(config))
         run.train_model(parse_run_config(job["config"]), resume="auto", should_stop=lambda: False)
         return
     folder = Path(job["folder"])
-    config = autoencoder_run(folder, **job.get("run", {}))
+    config = make_autoencoder_config(folder, **job.get("run", {}))
     trainer, batches = make_trainer(
         config, accelerator=run.setup_accelerator(config) if distributed.is_deepspeed_launched() else None
     )

@@ -17,8 +17,8 @@ from dianjing.train.cli import main
 from dianjing.train.data.loader import next_batch
 from dianjing.train.run import train_model
 from dianjing.train.trainer.checkpoint import find_newest_checkpoint
-from tests.train.conftest import TinyWorld, autoencoder_run
-from tests.train.test_command import CONFIG, start, wait_for_steps
+from tests.train.processes import RUN_FILE, start_training, wait_for_steps
+from tests.train.tiny import TinySource, make_autoencoder_config
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -51,19 +51,21 @@ def test_run_killed_twenty_times_ends_bit_for_bit_where_the_whole_one_ends(tmp_p
 
 
 def test_full_disk_stops_the_run_and_the_old_checkpoint_stays(tmp_path, monkeypatch, capsys):
-    config = autoencoder_run(tmp_path / "run", checkpoint_every=2)
-    train_model(config, TinyWorld(), resume="auto", should_stop=iter([False, True]).__next__)
+    config = make_autoencoder_config(tmp_path / "run", checkpoint_every=2)
+    train_model(config, TinySource(), resume="auto", should_stop=iter([False, True]).__next__)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(100, 99, 1))
     with pytest.raises(OSError, match=r"GiB left; make room"):
-        train_model(config, TinyWorld(), resume="auto", should_stop=lambda: False)
+        train_model(config, TinySource(), resume="auto", should_stop=lambda: False)
     assert find_newest_checkpoint(tmp_path / "run" / "checkpoints")[0].step == 2
     assert not list((tmp_path / "run" / "checkpoints").glob("partial-*"))
 
 
 def test_full_disk_is_one_line_on_the_command_line(tmp_path, monkeypatch, capsys):
     path = tmp_path / "run.toml"
-    path.write_text(CONFIG.format(folder=tmp_path / "run", total_steps=2).replace("workers = 1", "workers = 0"))
+    path.write_text(
+        RUN_FILE.format(folder=tmp_path / "run", total_steps=2).replace("num_workers = 1", "num_workers = 0")
+    )
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(100, 99, 1))
     assert main([str(path)]) == 1
@@ -72,7 +74,7 @@ def test_full_disk_is_one_line_on_the_command_line(tmp_path, monkeypatch, capsys
 
 def test_dead_data_worker_ends_the_run_and_it_goes_on_from_there(tmp_path):
     folder = tmp_path / "run"
-    process = start(folder, total_steps=100_000)
+    process = start_training(folder, total_steps=100_000)
     wait_for_steps(process, folder / "metrics.jsonl", 2)
     workers = children(process.pid)
     assert workers
@@ -80,7 +82,7 @@ def test_dead_data_worker_ends_the_run_and_it_goes_on_from_there(tmp_path):
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 1, errors
     assert "data worker" in errors
-    process = start(folder, total_steps=3)
+    process = start_training(folder, total_steps=3)
     assert process.wait(timeout=200) == 0
 
 
@@ -101,8 +103,8 @@ def children(pid: int) -> list[int]:
 def test_lost_rank_ends_all_of_them_and_the_run_resumes(tmp_path):
     folder, config = tmp_path / "run", tmp_path / "run.toml"
     config.write_text(
-        CONFIG.format(folder=folder, total_steps=100_000)
-        .replace("workers = 1", "workers = 0")
+        RUN_FILE.format(folder=folder, total_steps=100_000)
+        .replace("num_workers = 1", "num_workers = 0")
         .replace("log_every = 1", "log_every = 1\ncheckpoint_every = 2")
     )
     with socket.socket() as probe:
@@ -131,6 +133,6 @@ def test_lost_rank_ends_all_of_them_and_the_run_resumes(tmp_path):
     assert time.monotonic() - began < 60
     saved, _ = find_newest_checkpoint(folder / "checkpoints")
     assert saved.step >= 2
-    process = start(folder, total_steps=saved.step + 1)
+    process = start_training(folder, total_steps=saved.step + 1)
     assert process.wait(timeout=200) == 0
     assert find_newest_checkpoint(folder / "checkpoints")[0].step == saved.step + 1

@@ -48,7 +48,7 @@ class OptimizerConfig(BaseConfig):
     @model_validator(mode="after")
     def _check_schedule(self) -> "OptimizerConfig":
         if self.kind == "schedule_free" and self.lr_schedule != "constant":
-            raise ValueError(f"kind 'schedule_free' with schedule {self.lr_schedule!r}; it takes schedule = 'constant'")
+            raise ValueError(f"kind 'schedule_free' with lr_schedule {self.lr_schedule!r}; it takes lr_schedule = 'constant'")
         return self
 
 

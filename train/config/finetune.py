@@ -35,7 +35,7 @@ class FinetuneModelConfig(BaseConfig):
     @model_validator(mode="after")
     def _check(self) -> "FinetuneModelConfig":
         if self.text_encoders == "joint" and self.trainable != "all":
-            raise ValueError(f"text_encoders = 'joint' with trained = {self.trainable!r}; it takes trained = 'all'")
+            raise ValueError(f"text_encoders = 'joint' with trainable = {self.trainable!r}; it takes trainable = 'all'")
         return self
 
 
@@ -82,7 +82,7 @@ class FinetuneRunConfig(BaseConfig):
     @model_validator(mode="after")
     def _check_video(self) -> "FinetuneRunConfig":
         if self.model.trainable == "motion" and not self.data.num_frames:
-            raise ValueError("model.trainable = 'film' without films; name lengths of clips in data.num_frames")
+            raise ValueError("model.trainable = 'motion' without films; name lengths of clips in data.num_frames")
         if self.model.trainable == "controlnet" and self.data.num_frames:
             raise ValueError("model.trainable = 'controlnet' draws pictures; leave data.num_frames out")
         return self

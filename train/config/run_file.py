@@ -22,11 +22,7 @@ else:
 
 
 S = TypeVar("S", bound=BaseModel)
-
-
 AnyRunConfig = AutoencoderRunConfig | SegmenterRunConfig | TextToImageRunConfig | FinetuneRunConfig
-
-
 RUN_CONFIGS: dict[str, type[AnyRunConfig]] = {
     "finetune": FinetuneRunConfig,
     "autoencoder": AutoencoderRunConfig,
@@ -146,7 +142,7 @@ def _get_fields(model: type[BaseModel], path: Sequence[str | int]) -> Mapping[st
     return model.model_fields
 
 
-TEMPLATE_FOLDER = Path(__file__).parent / "finetune"
+TEMPLATE_FOLDER = Path(__file__).with_name("templates")
 
 
 def write_run_templates(path: Path) -> list[Path]:
@@ -158,10 +154,11 @@ def write_run_templates(path: Path) -> list[Path]:
         raise ValueError(f"{path} is there already; give another name")
     if not path.parent.is_dir():
         raise ValueError(f"there is no folder {path.parent}")
-    sets = path.parent / "sets.toml"
+    datasets = path.parent / "datasets.toml"
     run = (TEMPLATE_FOLDER / "run.toml").read_text(encoding="utf-8")
-    path.write_text(run.replace('sets = "sets.toml"', f'sets = "{sets.as_posix()}"'), encoding="utf-8")
-    if sets.exists():
+    run = run.replace('datasets_file = "datasets.toml"', f'datasets_file = "{datasets.as_posix()}"')
+    path.write_text(run, encoding="utf-8")
+    if datasets.exists():
         return [path]
-    sets.write_text((TEMPLATE_FOLDER / "sets.toml").read_text(encoding="utf-8"), encoding="utf-8")
-    return [path, sets]
+    datasets.write_text((TEMPLATE_FOLDER / "datasets.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    return [path, datasets]

@@ -33,7 +33,7 @@ class TransformerConfig(BaseConfig):
     pooled_projection_dim: int = 256
     use_motion_blocks: bool = False
     max_regions: int = Field(default=0, ge=0)  # that can be clicked on at once
-    temporal_attention: Literal["pixelwise", "image"] = "pixelwise"  # how far a place sees over time
+    temporal_attention: Literal["pixelwise", "full"] = "pixelwise"  # how far a place sees over time
     motion_block_interval: int = Field(default=1, ge=1)  # layers to each motion block
     use_flow_field: bool = False  # clicks move the first frame itself
 
@@ -100,11 +100,11 @@ class TextToImageRunConfig(BaseConfig):
         if "controlled" in kinds and not shape.max_regions:
             raise ValueError("a bucket of clicks needs model.transformer.max_regions")
         if self.model.trainable == "motion" and "image" in kinds:
-            raise ValueError('model.trainable = "film" with a bucket of pictures, which would train nothing')
+            raise ValueError('model.trainable = "motion" with a bucket of pictures, which would train nothing')
         if self.model.trainable == "image" and kinds != {"image"}:
-            raise ValueError('model.trainable = "pictures" needs buckets of pictures alone')
+            raise ValueError('model.trainable = "image" needs buckets of pictures alone')
         if self.model.trainable == "flow_field" and not (kinds == {"controlled"} and shape.use_flow_field):
             raise ValueError(
-                'model.trainable = "field" takes buckets of clicks alone, and transformer.use_motion_field'
+                'model.trainable = "flow_field" takes buckets of clicks alone, and transformer.use_flow_field'
             )
         return self

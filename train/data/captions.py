@@ -79,8 +79,6 @@ def tokenize_batch(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Tensor, 
 
 
 STATE_KEYS = {"text_encoder": ("embeds", "mask"), "text_encoder_2": ("embeds_t5", "mask_t5")}  # names in a batch
-
-
 TOKEN_KEYS = {"text_encoder": ("ids", "mask"), "text_encoder_2": ("ids_t5", "mask_t5")}
 
 

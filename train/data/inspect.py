@@ -15,8 +15,6 @@ from dianjing.pipelines.media.video import ANIMATION_EXTENSIONS, VIDEO_EXTENSION
 from dianjing.train.data.samples import ByteSource, SampleRecord
 
 NUM_THREADS = 8  # decoding leaves Python's lock
-
-
 MIN_FPS_RATIO = 0.95  # of the frames a second that are asked for
 
 

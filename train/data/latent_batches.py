@@ -45,13 +45,13 @@ class LatentBatchDataset(Dataset[Batch]):
         samples, pictures = zip(*(self._load_readable(step, row) for row in range(rows.start, rows.stop)), strict=True)
         draws = np.random.default_rng((self.seed, step)).random((layout.global_batch_size, 3))[rows]
         texts = [
-            choose_caption(sample.entry, draw, self.objective) for sample, draw in zip(samples, draws, strict=True)
+            choose_caption(sample.record, draw, self.objective) for sample, draw in zip(samples, draws, strict=True)
         ]
         batch = stack_latents(pictures)
         if get_num_frames(samples[0].shape) == 1:
             return batch | self.caption_batcher(texts)
         chances = np.random.default_rng((self.seed, step, 1)).random((layout.global_batch_size, 3))[rows]
-        films = [sample.entry for sample in samples]
+        films = [sample.record for sample in samples]
         shown = [
             sample_control_augmentation(film, chance, self.objective)
             for film, chance in zip(films, chances, strict=True)

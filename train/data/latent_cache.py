@@ -31,12 +31,9 @@ TEXT_ENCODER_CLASSES: dict[str, type[BertModel] | type[T5EncoderModel]] = {
     "text_encoder": BertModel,
     "text_encoder_2": T5EncoderModel,
 }
-
-
 TOKENIZER_FOLDERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
-
-
 TEXT_BATCH_SIZE = FRAME_BATCH_SIZE = 16
+CACHE_FORMAT = 2  # of the tensors in a file of latents: their names and meaning
 
 
 def encode_frames(vae: AutoencoderKL, frames: Sequence[Image.Image]) -> Tensor:
@@ -122,11 +119,11 @@ class LatentCache:
         fingerprints["vae"] = hash_folders([model_folder / "vae"])
         return cls(
             cache=cache,
-            folder=model_folder,
+            model_folder=model_folder,
             dtype=dtype,
-            lengths=text_lengths,
+            text_lengths=text_lengths,
             fingerprints=fingerprints,
-            draws_lines=has_line_art,
+            has_line_art=has_line_art,
             fps=fps,
         )
 
@@ -247,7 +244,7 @@ class LatentCache:
             shape=shape,
             vae=self.fingerprints["vae"],
             dtype=str(self.dtype),
-            fit="filled",
+            format=CACHE_FORMAT,
             **drawn,
         )
 

@@ -5,8 +5,6 @@ import sys
 from pathlib import Path
 
 SKIP_LOG_FILE = "skipped.jsonl"
-
-
 MAX_LISTED = 20
 
 

@@ -23,23 +23,11 @@ from dianjing.train.data.samples import (
 )
 
 VIDEO_SUFFIXES = VIDEO_EXTENSIONS  # animated WebP and GIF are told from pictures when they are opened
-
-
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-
-
 TABLE_FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
-
-
 CAPTION_SUFFIXES = {".zh.txt": "text_zh", ".en.txt": "text_en"}  # by the ending; .txt alone may be either
-
-
 SIDECARS = {".mask.png": "mask", ".first.png": "first_frame"}  # of a film, by the ending
-
-
 MOTION_SUFFIXES = {".motion.zh.txt": "motion_zh", ".motion.en.txt": "motion_en"}  # what the mask is asked to do
-
-
 MISSING_DATASETS_MESSAGE = "tables and saved data sets take the library `datasets`: pip install 'dianjing[data]'"
 
 

@@ -17,8 +17,6 @@ from dianjing.pipelines.media.atomic import atomic_file
 from dianjing.train.trainer.checkpoint import Tensors
 
 BLOCK_BYTES = 1 << 22
-
-
 DEFAULT_MEMORY_BYTES = 256 << 20
 
 

@@ -16,17 +16,9 @@ from dianjing.train.data.latent_cache import LatentCache
 from dianjing.train.data.samples import Batch, CaptionBatcher, SampleRecord
 
 NUM_QUANTILES = 4  # of the timesteps
-
-
 MAX_VALIDATION_RECORDS = 64  # pictures measured
-
-
 VALIDATION_BATCH_SIZE = 16
-
-
 GOLDEN_RATIO_CONJUGATE = 0.6180339887498949  # spreads positions evenly, however many there are
-
-
 LANGUAGES = ("zh", "en")
 
 
@@ -50,7 +42,7 @@ def split_validation(
     """
     if not fraction:
         return index, {}
-    kept = replace(index, pictures={}, repeats={})
+    kept = replace(index, records={}, repeats={})
     held: dict[BucketShape, list[SampleRecord]] = {}
     for shape, entries in index.records.items():
         for entry, repeats in zip(entries, index.repeats[shape], strict=True):

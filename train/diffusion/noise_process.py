@@ -128,7 +128,7 @@ def adapt_scheduler(objective: FinetuneObjectiveConfig, scheduler: SchedulerMixi
     if objective.terminal_snr == "zero":
         if "rescale_betas_zero_snr" not in scheduler.config:
             raise ValueError(
-                f"{type(scheduler).__name__} knows no zero terminal SNR; take terminal_snr = 'as_trained', or give the "
+                f"{type(scheduler).__name__} knows no zero terminal SNR; take terminal_snr = 'inherit', or give the "
                 "model's folder a DDPMScheduler, DDIMScheduler or DPMSolverMultistepScheduler"
             )
         changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}

@@ -36,8 +36,6 @@ MODEL_TEXT_ARGUMENTS = {
     "text_encoder": ("encoder_hidden_states", "text_embedding_mask"),
     "text_encoder_2": ("encoder_hidden_states_t5", "text_embedding_mask_t5"),
 }  # of states and masks for the transformer
-
-
 PIPELINE_TEXT_ARGUMENTS = {
     "text_encoder": ("prompt_embeds", "prompt_attention_mask"),
     "text_encoder_2": ("prompt_embeds_2", "prompt_attention_mask_2"),
@@ -170,7 +168,7 @@ class FinetuneTask(Task):
             batch = {name: tensor.to(device) for name, tensor in part.batch.items()}
             timestep = self.noise_process.to_timestep(part.time.to(device))
             errors = self._compute_errors(batch, {"latents": part.noise.to(device), "timestep": timestep}).tolist()
-            for name in (f"held_out_{part.language}", f"held_out_{part.language}_q{part.quantile + 1}"):
+            for name in (f"validation_mse_{part.language}", f"validation_mse_{part.language}_q{part.quantile + 1}"):
                 found.setdefault(name, []).extend(errors)
         return {name: sum(errors) / len(errors) for name, errors in found.items()}
 

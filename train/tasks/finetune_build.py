@@ -39,7 +39,7 @@ def build_finetune_training(config: FinetuneRunConfig, accelerator: Accelerator)
     gathered, encoded = index_and_encode(config, accelerator)
     if config.model.trainable == "motion" and any(get_num_frames(shape) == 1 for shape in gathered.records):
         raise ValueError(
-            "model.trainable = 'film' with pictures in the data sets, which would train nothing; "
+            "model.trainable = 'motion' with pictures in the data sets, which would train nothing; "
             "leave them out, or take model.trainable = 'all'"
         )
     kept, held_out = split_validation(gathered, config.data.validation_fraction)
@@ -71,10 +71,10 @@ def make_finetune_task(
 ) -> FinetuneTask:
     has_clicks = any(entry.motion_label is not None for found in training_index.records.values() for entry in found)
     settings: dict[str, Any] = {
-        "say": caption_batcher,
-        "half": get_compute_dtype(config),
-        "held_out": validation_records,
-        "has_clicks": has_clicks,
+        "caption_batcher": caption_batcher,
+        "compute_dtype": get_compute_dtype(config),
+        "validation_records": validation_records,
+        "has_motion_control": has_clicks,
     }
     if config.model.trainable != "controlnet":
         return FinetuneTask(config, latent_cache, **settings)

@@ -84,7 +84,7 @@ def get_motion_config(
         return {}
     if config.model.trainable == "lora":
         raise ValueError(
-            f"{config.model.name} draws pictures, and an adapter gives it no time; take model.trainable = 'film' or 'all'"
+            f"{config.model.name} draws pictures, and an adapter gives it no time; take model.trainable = 'motion' or 'all'"
         )
     return {"use_motion_blocks": True, "max_regions": int(has_motion_control)}
 

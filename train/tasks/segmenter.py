@@ -29,11 +29,7 @@ from dianjing.train.export import save_module
 from dianjing.train.tasks.base import Task
 
 MAX_CLICKS = 3
-
-
 POINT_KEYS = ("point_maps", "masks")
-
-
 CROSS_ENTROPY_WEIGHT = 4.0  # of the cross-entropy beside Dice's error
 
 

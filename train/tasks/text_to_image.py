@@ -37,11 +37,7 @@ from dianjing.train.tasks.base import Task
 from dianjing.train.tasks.pca_encoder import fold_to_conv
 
 TRAINED_MODULES = ("transformer", "text_encoder", "text_encoder_2")
-
-
 MOTION_PREFIXES = ("motion_blocks.", "motion_conditioner.")  # of the transformer; a picture model has none
-
-
 FLOW_FIELD_PREFIX = "motion_conditioner.flow_field."
 
 
@@ -176,9 +172,9 @@ class TextToImageTask(Task):
             )
         metrics: dict[str, Tensor] = {}
         if "backward_flow" in batch:
-            metrics["backward_flow"] = self._flow_loss(click, batch[MOTION_CONTROL_KEYS[0]], batch["backward_flow"])
+            metrics["flow_loss"] = self._flow_loss(click, batch[MOTION_CONTROL_KEYS[0]], batch["backward_flow"])
         if self.trainable == "flow_field":
-            return {"loss": metrics["backward_flow"], **metrics}
+            return {"loss": metrics["flow_loss"], **metrics}
         noisy = self.noise_process.add_noise(latents, noise["latents"], timestep)
         target = self.noise_process.get_target(latents, noise["latents"], timestep)
         predicted = self.predict(noisy, timestep, [batch[key] for key in TEXT_KEYS], click)
@@ -187,7 +183,7 @@ class TextToImageTask(Task):
             "loss": (errors * self.noise_process.get_loss_weight(timestep)).mean(),
             "velocity_mse": errors.mean(),
         }
-        return metrics | {"loss": metrics["loss"] + self.objective.flow_loss_weight * metrics.get("backward_flow", 0)}
+        return metrics | {"loss": metrics["loss"] + self.objective.flow_loss_weight * metrics.get("flow_loss", 0)}
 
     def _flow_loss(self, motion_control: MotionControl | None, masks: Tensor, target_flow: Tensor) -> Tensor:
         conditioner = self.transformer.motion_conditioner
@@ -248,7 +244,7 @@ class TextToImageTask(Task):
             text_embedding_mask=mask,
             encoder_hidden_states_t5=states_t5,
             text_embedding_mask_t5=mask_t5,
-            click=motion_control,
+            motion_control=motion_control,
             return_dict=False,
         )[0]
 

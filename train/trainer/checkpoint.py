@@ -19,14 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 MANIFEST = "manifest.json"
-
-
 FREE_SPACE_MARGIN_BYTES = 16 << 20
-
-
 _NAME_PATTERN = re.compile(r"step-(\d{8,})")
-
-
 Tensors = dict[str, Tensor]
 
 

@@ -14,14 +14,8 @@ from accelerate.utils import DeepSpeedPlugin, DistributedType, convert_outputs_t
 from torch import Tensor, nn
 
 SUPPORTED_ZERO_STAGES = (1, 2)  # of ZeRO
-
-
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam
-
-
 REDUCE_BUCKET_SIZE = 50_000_000  # gradients at once: 0.2 GB, of which DeepSpeed would take ten times as much
-
-
 FSDP2_COMMAND = "accelerate launch --config_file train/recipes/fsdp2.yaml"
 
 

@@ -14,8 +14,6 @@ from accelerate import Accelerator
 from PIL import Image
 
 METRICS_FILE = "metrics.jsonl"
-
-
 TRACKER_MODULES = {"tensorboard": "tensorboard", "wandb": "wandb"}  # that each tracker needs
 
 

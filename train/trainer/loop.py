@@ -38,11 +38,7 @@ from dianjing.train.trainer.state_dict import (
 )
 
 SNAPSHOT_FOLDER = "snapshots"  # folder of a run's
-
-
 CHECKPOINT_BYTES_PER_PARAMETER = 16  # a parameter: itself, its average, two moments
-
-
 PROGRESS_METRICS = ("loss", "samples_per_s", "peak_memory_gib")  # beside the progress bar
 
 

@@ -7,8 +7,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 SMOOTHING_FRACTION = 0.05  # of the run
-
-
 VALIDATION_PREFIX = "validation_mse"
 
 

@@ -19,8 +19,6 @@ from dianjing.train.trainer.ema import ExponentialMovingAverage
 from dianjing.train.trainer.state_dict import get_model_state, load_model_state
 
 SIGMA_RELS = (0.05, 0.10)  # that are kept
-
-
 _NAME_PATTERN = re.compile(r"step-(\d{8,})-(0\.\d+)\.safetensors")
 
 

@@ -18,16 +18,10 @@ from dianjing.train.trainer import distributed
 from dianjing.train.trainer.checkpoint import Checkpoint, Tensors
 
 GROUP_COUNTERS = {"k", "weight_sum", "lr_max"}  # of a schedule-free optimizer: a group's, not a weight's
-
-
 FULL_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True)
-
-
 PARTIAL_OPTIONS = StateDictOptions(
     full_state_dict=True, cpu_offload=True, strict=False
 )  # some weights have had no gradient yet
-
-
 TRAINABLE_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
 
 

@@ -14,8 +14,6 @@ from dianjing.train.run import train_model
 from dianjing.train.trainer.checkpoint import Checkpoint, find_newest_checkpoint
 
 NUM_STEPS = 4
-
-
 STATE_GROUPS = ("model", "ema", "optimizer")
 
 
