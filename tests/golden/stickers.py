@@ -56,7 +56,7 @@ def world(folder: Path) -> Results:
             moving = range(len(clip.scene.instances))
             results[f"{name} {kind} back"] = np.stack([clip.get_backward_flow(index, 9) for index in moving])
             results[f"{name} {kind} strengths"] = np.array(clip.strengths)
-            results[f"{name} {kind} text"] = text([clip.text_zh, clip.text_en, clip.phrases, contents(clip.boxes)])
+            results[f"{name} {kind} text"] = text([clip.text_zh, clip.text_en, clip.motion_phrases, contents(clip.boxes)])
     return results
 
 

@@ -103,15 +103,15 @@ class StickerClip:
                 flow[frame, rows, columns] = np.stack([to_x - x, to_y - y], axis=-1)
         return flow
 
-    def get_backward_flow(self, index: int, grid_size: int) -> np.ndarray:
-        """From the middle of each of side x side cells to where item `index` had it in the first frame, were it of
+    def get_backward_flow(self, instance_index: int, grid_size: int) -> np.ndarray:
+        """From the middle of each of side x side cells to where item `instance_index` had it in the first frame, were it of
         that item: float32 (F, side, side, 2), (x, y) in picture sides. NaN away from the item.
         """
         middles = (np.arange(grid_size) + 0.5) * self.size_px / grid_size
         x, y = (part.ravel() for part in np.meshgrid(middles, middles))
         found = np.full((self.num_frames, grid_size**2, 2), np.nan, np.float32)
         for frame in range(self.num_frames):
-            from_x, from_y, inside = self._map_to_first_frame(frame, index, x, y)
+            from_x, from_y, inside = self._map_to_first_frame(frame, instance_index, x, y)
             found[frame, inside] = np.stack([from_x - x, from_y - y], axis=-1)[inside] / self.size_px
         return found.reshape(self.num_frames, grid_size, grid_size, 2)
 
@@ -134,7 +134,7 @@ class StickerClip:
         return [float(mean) * self.fps / self.size_px for mean in means]
 
     @property
-    def phrases(self) -> list[tuple[tuple[str, ...], tuple[str, ...]] | None]:
+    def motion_phrases(self) -> list[tuple[tuple[str, ...], tuple[str, ...]] | None]:
         """Of each object: phrasings that ask for what it does, Chinese and English; None for what stands still."""
         motions = [None if move is None else MOTIONS[move.motion] for move in self.object_motions]
         return [None if motion is None else motion.paraphrases for motion in motions]
