@@ -31,11 +31,7 @@ from dianjing.train.evaluation.image_generation import image_to_tensor
 from dianjing.train.stickers.matching import Detection, Detections, SpriteMatcher
 
 POSITION_TOLERANCE = 1 / 8  # of the picture's side
-
-
 MIN_SIZE_RATIO = 1.05  # of the size, for bigger and smaller
-
-
 METRIC_NAMES = ("edit_applied", "preserved", "objects_preserved", "positions_preserved", "background_preserved")
 
 

@@ -26,8 +26,6 @@ from dianjing.train.stickers.sprite_classes import COLOURS, load_sprite_classes
 from dianjing.train.stickers.world import list_countable_classes
 
 MAX_CLASSES, MAX_OBJECTS = 3, 4
-
-
 EDIT_WEIGHTS = {
     "background": 3,
     "add": 4,
@@ -205,7 +203,7 @@ class DialogueGenerator:
                 "y": self._choose_noun(now.expected[beside]),
                 "side": self._get_side_phrase(side),
             }
-            return replace(line, text=self._paraphrase("add beside", **words), side=side, beside=beside)
+            return replace(line, text=self._paraphrase("add beside", **words), side=side, anchor_index=beside)
         return replace(line, text=self._paraphrase("add", a=self._make_noun_phrase(new)))
 
     def _remove(self, lines: Sequence[DialogueTurn]) -> DialogueTurn | None:
@@ -252,8 +250,8 @@ class DialogueGenerator:
         new, old = self._sample_object(lines[-1].expected), lines[-1].expected[index]
         text = self._paraphrase("replace", x=self._make_reference(lines, index), a=self._make_noun_phrase(new))
         return replace(
-            self._make_changed_turn(lines, "replace", index, text, thing=new.class_id, colour=new.colour),
-            gone=old.class_id,
+            self._make_changed_turn(lines, "replace", index, text, class_id=new.class_id, colour=new.colour),
+            removed_class_id=old.class_id,
         )
 
     def _move(self, lines: Sequence[DialogueTurn]) -> DialogueTurn | None:
@@ -267,10 +265,10 @@ class DialogueGenerator:
             text = self._paraphrase(
                 "move beside", x=name, y=self._choose_noun(shown[beside]), side=self._get_side_phrase(side)
             )
-            return replace(self._make_changed_turn(lines, "move", index, text), side=side, beside=beside)
+            return replace(self._make_changed_turn(lines, "move", index, text), side=side, anchor_index=beside)
         place = self.rng.choice([cell for cell in range(9) if cell != 4])
         text = self._paraphrase("move", x=name, place=self._choose_cell_phrase(place))
-        return replace(self._make_changed_turn(lines, "move", index, text), place=place)
+        return replace(self._make_changed_turn(lines, "move", index, text), cell=place)
 
     def _resize(self, lines: Sequence[DialogueTurn], edit_type: str) -> DialogueTurn | None:
         index = self._choose_single(lines)
@@ -326,7 +324,7 @@ class DialogueGenerator:
         name = self._choose_noun(replace(subject, count=1))
         text = self._paraphrase("another", x=name, m=load_sprite_classes()[subject.class_id].measure_word_zh)
         line = self._make_changed_turn(lines, "another", now.target_index, text, count=subject.count + 1)
-        return replace(line, mentioned=frozenset())
+        return replace(line, mentioned_class_ids=frozenset())
 
     def _undo(self, lines: Sequence[DialogueTurn]) -> DialogueTurn | None:
         if len(lines) < 2:

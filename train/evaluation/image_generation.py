@@ -30,14 +30,8 @@ from dianjing.train.stickers.matching import Detection, Detections, SpriteMatche
 from dianjing.train.stickers.scenes import StickerScene
 
 LANGUAGES = ("zh", "en")
-
-
 GRID_PX = 16
-
-
 IMAGE_BATCH_SIZE = 16
-
-
 EPILOG = (
     "Clips and clicks: python -m dianjing.train.evaluation.video_generation. Any two folders of films: python -m "
     "dianjing.train.evaluation.compare_videos."

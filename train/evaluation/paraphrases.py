@@ -6,11 +6,7 @@ They are kept apart from the rules that read them (dianjing.pipelines.conversati
 """
 
 SIDE_PHRASES_EN = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
-
-
 SIDE_PHRASES_ZH = {"left": "左边", "right": "右边", "above": "上面", "below": "下面"}
-
-
 EDIT_PARAPHRASES_EN = {
     "background": (
         "imagine the very same picture {where}",
@@ -109,8 +105,6 @@ EDIT_PARAPHRASES_EN = {
         "no wait, it was better before",
     ),
 }
-
-
 EDIT_PARAPHRASES_ZH = {
     "background": (
         "背景不好看，改成{background}",

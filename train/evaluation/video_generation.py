@@ -42,17 +42,9 @@ from dianjing.train.stickers.clips import StickerClip
 from dianjing.train.stickers.matching import SpriteMatcher
 
 GROUND_TRUTH = "ground_truth"  # in place of a language: the truth itself, read by the same judges
-
-
 NUM_MOVING_OBJECTS = {"one_region": 1, "two_regions": 2, "strength": 1}  # objects of a scene that move
-
-
 REPORT_ROWS = (*NUM_MOVING_OBJECTS, "text_to_video", "masks")
-
-
 WORK_ITEM_SIZE = 5  # clips of one piece of work
-
-
 NUM_PREVIEW_CLIPS = 4  # clips of a row and language on clips.png
 
 
@@ -111,7 +103,11 @@ def load_video_evaluator(model: str, device: str, steps: int | None, guidance_sc
     world = {"size_px": size_px, "num_frames": clicks.config.default_num_frames, "fps": clicks.config.default_fps}
     matcher = SpriteMatcher(size_px=size_px, device=device)
     return VideoEvaluator(
-        animate=animate, generate=film, get_speed=clicks.motions.speed, matcher=matcher, world_settings=world
+        animate=animate,
+        generate=film,
+        get_speed=clicks.motion_vocabulary.get_speed,
+        matcher=matcher,
+        world_settings=world,
     )
 
 

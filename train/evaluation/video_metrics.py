@@ -19,8 +19,6 @@ from dianjing.train.stickers.scenes import CANVAS_PX, SpriteInstance
 from dianjing.train.stickers.tracking import MotionEstimate, classify_sprite, estimate_motion
 
 MIN_VISIBLE_CHANGE = 32  # levels of any colour: less is no change that anyone sees
-
-
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
@@ -44,16 +42,10 @@ class AnimationResult:
 AnimateFunction = Callable[
     [StickerClip, Sequence[InstanceMotionRequest], int], AnimationResult
 ]  # truth, what is asked, seed
-
-
 GenerateVideoFunction = Callable[
     [StickerClip, str, int], np.ndarray
 ]  # clip, language of its caption, seed -> uint8 (F, S, S, 3)
-
-
 MetricValues = dict[str, list[float]]  # values of each name
-
-
 VideoMetrics = tuple[MetricValues, list[np.ndarray]]  # and the frames of each clip
 
 
@@ -69,7 +61,7 @@ def iterate_controlled_clips(
         motions = {clip.object_motions[index].motion for index in items[:num_moving]}  # type: ignore[union-attr]
         if len(items) >= num_moving and len(motions) == num_moving:
             moves = [move if index in items[:num_moving] else None for index, move in enumerate(clip.object_motions)]
-            yield replace(clip, moves=tuple(moves))
+            yield replace(clip, object_motions=tuple(moves))
 
 
 def get_motion_requests(
@@ -77,7 +69,7 @@ def get_motion_requests(
 ) -> list[InstanceMotionRequest]:
     """What makes a clip happen; `choice` picks among the phrasings. Strengths are those of the truth, at most 1."""
     asked = []
-    for item, (phrases, strength) in enumerate(zip(clip.phrases, clip.strengths, strict=True)):
+    for item, (phrases, strength) in enumerate(zip(clip.motion_phrases, clip.strengths, strict=True)):
         if phrases is not None:
             phrasings = phrases[LANGUAGES.index(language)]
             phrase = phrasings[paraphrase_index % len(phrasings)]
@@ -227,7 +219,7 @@ def _is_consistent(
     move = None if estimate.motion is None else ObjectMotion(motion=estimate.motion, amplitude=estimate.amplitude)
     seen = replace(
         detected_clip,
-        moves=(
+        object_motions=(
             *detected_clip.object_motions[:instance_index],
             move,
             *detected_clip.object_motions[instance_index + 1 :],
@@ -251,4 +243,4 @@ def _match_first_frame(clip: StickerClip, detections: Sequence[Detection], backg
         ratio = CANVAS_PX // clip.size_px
         place = {"x_px": match.x_px * ratio, "y_px": match.y_px * ratio, "size_px": match.size_px * ratio}
         items.append(SpriteInstance(class_id=match.class_id, colour=match.colour, **place))
-    return replace(clip, scene=replace(clip.scene, items=tuple(items), background=background))
+    return replace(clip, scene=replace(clip.scene, instances=tuple(items), background=background))

@@ -17,10 +17,9 @@ from statistics import median
 
 import torch
 
-from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE as NAMES_FILE
-from dianjing.pipelines.prompting.motions import MOTIONS_FILE as MOTIONS_FILE
-from dianjing.pipelines.prompting.motions import MotionConcept, MotionVocabulary
-from dianjing.pipelines.segmentation.unet import SEGMENTER_FOLDER as SEGMENTER_FOLDER
+from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE
+from dianjing.pipelines.prompting.motions import MOTIONS_FILE, MotionConcept, MotionVocabulary
+from dianjing.pipelines.segmentation.unet import SEGMENTER_FOLDER
 from dianjing.train.recipes.bundle_card import TrainingSampleCounts, count_run_samples, write_bundle_card
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.stickers.captions import list_caption_words, list_motion_words, make_concept_vocabulary
@@ -102,7 +101,7 @@ def measure_motion_vocabulary(*, size_px: int) -> MotionVocabulary:
     taught = []
     for index, motion in enumerate(MOTIONS):
         full = ObjectMotion(motion=index, amplitude=1.0)
-        speed = median(replace(clip, moves=(full,) * len(clip.object_motions)).strengths[0] for clip in clips)
+        speed = median(replace(clip, object_motions=(full,) * len(clip.object_motions)).strengths[0] for clip in clips)
         zh, en = motion.paraphrases
         poses = [motion.get_pose(t / 16, 1.0) for t in range(17)]
         sides = [max(way) / CANVAS_PX for way in zip(*((-p.dx, -p.dy, p.dx, p.dy) for p in poses), strict=True)]
@@ -145,7 +144,7 @@ def build_bundle(export_folder: Path, bundle: Path, *, segmenter: Path | None = 
     index_path.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
     lexicon = json.dumps(words, ensure_ascii=False, indent=0)
     (bundle / "vocabulary.json").write_text(lexicon + "\n", encoding="utf-8")
-    make_concept_vocabulary().save(bundle / NAMES_FILE)
+    make_concept_vocabulary().save(bundle / CONCEPTS_FILE)
     write_checksums(bundle)
 
 
@@ -169,13 +168,15 @@ def _main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--bundle", type=Path, default=Path("weights/sticker"))
     parser.add_argument("--count", type=int, default=200, help="evaluation prompts a category and language")
-    parser.add_argument("--on", choices=("cpu", "gpu"), default="cpu", help="which pair of recipes (64 or 128 px)")
+    parser.add_argument(
+        "--hardware", choices=("cpu", "gpu"), default="cpu", help="which pair of recipes (64 or 128 px)"
+    )
     parser.add_argument("--processes", type=int, default=1, help="training processes: GPUs, or cores of a CPU")
     given = parser.parse_args()
-    trainings = TRAINING_RUNS[given.on]
+    trainings = TRAINING_RUNS[given.hardware]
     steps = (*trainings, "bundle", "evaluate")
     if given.only is not None and given.only not in steps:
-        parser.error(f"--only {given.only} on a {given.on}; the steps are {', '.join(steps)}")
+        parser.error(f"--only {given.only} on a {given.hardware}; the steps are {', '.join(steps)}")
     for step in steps if given.only is None else (given.only,):
         if step in trainings:
             launch_training(trainings[step], given.runs, processes=given.processes)
@@ -185,7 +186,9 @@ def _main() -> None:
             )
             build_bundle(given.runs / list(trainings.values())[-1].folder / "export", given.bundle, segmenter=segmenter)
         elif step == "evaluate":
-            run_evaluation("evaluate", given.bundle, num_samples=given.count, processes=given.processes)
+            run_evaluation(
+                "evaluation.image_generation", given.bundle, num_samples=given.count, processes=given.processes
+            )
             if "motion" in trainings:
                 run_evaluation(
                     "evaluation.video_generation", given.bundle, num_samples=given.count // 2, processes=given.processes

@@ -173,7 +173,7 @@ class SpriteMatcher:
             if score < MIN_SCORE:
                 break
             covered = float((template[7:] * (image[where] - under).square()).sum())
-            seen.append(replace(best, explained=(score / covered + 1) / 2))
+            seen.append(replace(best, explained_share=(score / covered + 1) / 2))
             image = image.clone()  # what is explained is taken away before looking on
             image[where] = torch.where(template[7:] > 0.05, under, image[where])
         return Detections(background=kind, objects=tuple(seen))

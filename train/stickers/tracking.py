@@ -39,7 +39,7 @@ def estimate_motion(frames: np.ndarray, clip: StickerClip, instance_index: int) 
     def fit(motion: int | None, amplitude: float) -> MotionEstimate:
         move = None if motion is None else ObjectMotion(motion=motion, amplitude=amplitude)
         moves = (*clip.object_motions[:instance_index], move, *clip.object_motions[instance_index + 1 :])
-        error = float(np.square(_blur(replace(clip, moves=moves).frames) - blurred).mean())
+        error = float(np.square(_blur(replace(clip, object_motions=moves).frames) - blurred).mean())
         return MotionEstimate(motion=motion, amplitude=amplitude if motion is not None else 0.0, error=error)
 
     found = [fit(None, 0.0)]
@@ -71,7 +71,7 @@ def classify_sprite(frame: np.ndarray, clip: StickerClip, instance_index: int, f
 
     def error(thing: int) -> float:
         colour = asked.colour if load_sprite_classes()[thing].is_colourable else None
-        shown = render_sprite(replace(asked, thing=thing, colour=colour), poses[instance_index], size_px=size_px)
+        shown = render_sprite(replace(asked, class_id=thing, colour=colour), poses[instance_index], size_px=size_px)
         canvas = base.copy()
         composite_premultiplied(canvas, shown.pixels, x=shown.x, y=shown.y)
         return float(np.square(_blur(canvas[None, rows, columns]) - target).mean())

@@ -28,7 +28,7 @@ def clip_of(name: str, amplitude: float, *, size_px: int = SIZE_PX) -> StickerCl
     alone = StickerWorld(size_px=size_px, stages=[CurriculumStage(scene_weights={"single": 1.0}, grid_px=(16,))])
     clip = alone.get_captioned_clip(0, 0, num_frames=NUM_FRAMES, fps=FPS)
     (item,) = clip.scene.instances
-    scene = replace(clip.scene, items=(replace(item, x_px=32, y_px=32, size_px=64),))
+    scene = replace(clip.scene, instances=(replace(item, x_px=32, y_px=32, size_px=64),))
     return StickerClip(
         scene, (ObjectMotion(motion=BY_NAME[name], amplitude=amplitude),), "", "", size_px, NUM_FRAMES, FPS
     )
@@ -113,7 +113,9 @@ def test_objects_stay_in_the_picture_in_every_frame():
 def test_a_clip_is_a_function_of_seed_and_position_and_keeps_to_its_split():
     a, b = clip_at(5), clip_at(5)
     assert (a.scene, a.object_motions, a.text_zh, a.text_en) == (b.scene, b.object_motions, b.text_zh, b.text_en)
-    held_out = StickerWorld(size_px=64, stages=WORLD.stages, split="held_out").get_captioned_clip(3, 5, num_frames=8, fps=8.0)
+    held_out = StickerWorld(size_px=64, stages=WORLD.stages, split="held_out").get_captioned_clip(
+        3, 5, num_frames=8, fps=8.0
+    )
     assert held_out.scene != a.scene
 
 

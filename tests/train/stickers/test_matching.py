@@ -28,17 +28,17 @@ def matcher():
 
 
 def contents(objects):
-    return sorted((each.thing, -1 if each.colour is None else each.colour) for each in objects)
+    return sorted((each.class_id, -1 if each.colour is None else each.colour) for each in objects)
 
 
 def test_the_objects_of_a_scene_are_read_back_with_their_places_and_sizes(matcher):
     for position in range(10):
         sample = WORLD.get_image_sample(11, position)
-        reading = matcher.read(image_to_tensor(sample.image))
+        reading = matcher.detect(image_to_tensor(sample.image))
         assert contents(reading.objects) == contents(sample.scene.instances), sample.text_en
         boxes = {(seen.x_px, seen.y_px, seen.size_px) for seen in reading.objects}
         assert boxes == {box[:3] for box in sample.boxes}
-        assert all(seen.explained > 0.99 for seen in reading.objects)
+        assert all(seen.explained_share > 0.99 for seen in reading.objects)
 
 
 def test_noise_and_blur_do_not_hide_a_large_object(matcher):
@@ -47,12 +47,12 @@ def test_noise_and_blur_do_not_hide_a_large_object(matcher):
         pixels = image_to_tensor(sample.image)
         blurred = torch.nn.functional.avg_pool2d(pixels, 3, stride=1, padding=1, count_include_pad=False)
         spoilt = blurred + 0.05 * torch.randn(pixels.shape, generator=generator)
-        assert sample.scene.instances[0].class_id in [seen.thing for seen in matcher.read(spoilt).objects]
+        assert sample.scene.instances[0].class_id in [seen.class_id for seen in matcher.detect(spoilt).objects]
 
 
 @pytest.mark.parametrize("background", range(0, len(BACKGROUNDS), 5))
 def test_an_empty_background_is_known_and_holds_nothing(matcher, background):
-    reading = matcher.read(image_to_tensor(render_background(background, 1, size_px=SIZE_PX)))
+    reading = matcher.detect(image_to_tensor(render_background(background, 1, size_px=SIZE_PX)))
     assert reading.background == background
     assert reading.objects == ()
 
@@ -64,7 +64,7 @@ def test_a_background_is_known_behind_objects_that_cover_most_of_it(matcher):
     for sample in samples:
         pixels = image_to_tensor(sample.image)
         spoilt = pixels + 0.04 * torch.randn(pixels.shape, generator=generator)
-        right += matcher.background(spoilt)[0] == sample.scene.background
+        right += matcher.match_background(spoilt)[0] == sample.scene.background
     assert right >= 99
 
 
@@ -72,8 +72,8 @@ def test_the_colour_of_an_object_is_read(matcher):
     samples = sample_held_out(CATEGORIES[3], num_samples=6, seed=5, size_px=SIZE_PX)
     for sample in samples:
         pixels = image_to_tensor(sample.image)
-        (seen,) = matcher.read(pixels).objects
-        assert COLOURS[matcher.colour_of(pixels, seen)] == COLOURS[sample.scene.mentions[0].colour]
+        (seen,) = matcher.detect(pixels).objects
+        assert COLOURS[matcher.classify_colour(pixels, seen)] == COLOURS[sample.scene.mentions[0].colour]
 
 
 def test_a_perfect_model_scores_everything_and_one_that_ignores_its_prompt_nothing(matcher):

@@ -38,5 +38,5 @@ def test_motion_and_amplitude_are_read_from_the_truth_and_from_spoilt_frames(pos
 
 def test_what_stands_still_is_not_said_to_move():
     clip, item = clip_at(0)
-    still = replace(clip, moves=(*clip.object_motions[:item], None, *clip.object_motions[item + 1 :]))
+    still = replace(clip, object_motions=(*clip.object_motions[:item], None, *clip.object_motions[item + 1 :]))
     assert estimate_motion(spoil(still.frames, 1), clip, item).motion is None

@@ -70,5 +70,7 @@ def test_full_strength_is_what_the_world_shows_at_full_amplitude():
         if clip.object_motions[0] is not None and clip.object_motions[0].motion == travel
     )
     for amplitude in (0.5, 1.0):
-        moved = replace(clip, moves=(replace(clip.object_motions[0], amplitude=amplitude), *clip.object_motions[1:]))
+        moved = replace(
+            clip, object_motions=(replace(clip.object_motions[0], amplitude=amplitude), *clip.object_motions[1:])
+        )
         assert motions.get_speed("go left", amplitude) == pytest.approx(moved.strengths[0], rel=0.1)

@@ -16,7 +16,7 @@ from dianjing.train.evaluation.dialogues import EDIT_WEIGHTS, DialogueTurn, Expe
 from dianjing.train.stickers.matching import Detection, Detections
 
 CAT, DOG, FISH = 0, 1, 56
-MATCHER = SimpleNamespace(size_px=64, colour_of=lambda pixels, seen: seen.colour)
+MATCHER = SimpleNamespace(size_px=64, classify_colour=lambda pixels, seen: seen.colour)
 
 
 def seen(thing, x_px, y_px, size_px=32, colour=None):
@@ -58,18 +58,24 @@ JUDGED = [
     ("draw", ONE, {}, view(seen(CAT, 16, 16)), view(seen(DOG, 16, 16))),
     ("draw", ONE, {}, view(seen(CAT, 16, 16)), view(seen(CAT, 16, 16), background=3)),
     ("background", ONE, {}, view(seen(CAT, 0, 0)), view(seen(CAT, 0, 0), background=3)),
-    ("add", (*ONE, ExpectedObjects(class_id=DOG)), {"subject": 1}, view(seen(DOG, 0, 0)), view(seen(CAT, 0, 0))),
+    ("add", (*ONE, ExpectedObjects(class_id=DOG)), {"target_index": 1}, view(seen(DOG, 0, 0)), view(seen(CAT, 0, 0))),
     (
         "add",
         (*ONE, ExpectedObjects(class_id=DOG)),
-        {"subject": 1, "side": "left", "beside": 0},
+        {"target_index": 1, "side": "left", "anchor_index": 0},
         view(seen(DOG, 0, 0), seen(CAT, 32, 0)),
         view(seen(DOG, 32, 0), seen(CAT, 0, 0)),
     ),
-    ("remove", ONE, {"subject": None, "gone": DOG}, view(seen(CAT, 0, 0)), view(seen(CAT, 0, 0), seen(DOG, 32, 0))),
-    ("replace", ONE, {"gone": DOG}, view(seen(CAT, 0, 0)), view(seen(CAT, 0, 0), seen(DOG, 32, 0))),
-    ("move", ONE, {"place": 3}, view(seen(CAT, 0, 0)), view(seen(CAT, 16, 0))),
-    ("move", ONE, {"place": 8}, view(seen(CAT, 32, 32)), view(seen(CAT, 32, 0))),
+    (
+        "remove",
+        ONE,
+        {"target_index": None, "removed_class_id": DOG},
+        view(seen(CAT, 0, 0)),
+        view(seen(CAT, 0, 0), seen(DOG, 32, 0)),
+    ),
+    ("replace", ONE, {"removed_class_id": DOG}, view(seen(CAT, 0, 0)), view(seen(CAT, 0, 0), seen(DOG, 32, 0))),
+    ("move", ONE, {"cell": 3}, view(seen(CAT, 0, 0)), view(seen(CAT, 16, 0))),
+    ("move", ONE, {"cell": 8}, view(seen(CAT, 32, 32)), view(seen(CAT, 32, 0))),
     ("bigger", ONE, {}, view(seen(CAT, 8, 8, 48)), view(seen(CAT, 16, 16, 32))),
     ("smaller", ONE, {}, view(seen(CAT, 8, 8, 24)), view(seen(CAT, 16, 16, 32))),
     (
@@ -85,7 +91,7 @@ JUDGED = [
 
 @pytest.mark.parametrize(("kind", "shown", "more", "right", "wrong"), JUDGED)
 def test_a_line_is_fulfilled_by_what_it_asks_for_and_nothing_else(kind, shown, more, right, wrong):
-    line = DialogueTurn(edit_type=kind, text="", expected=shown, background=9, **{"subject": 0, **more})
+    line = DialogueTurn(edit_type=kind, text="", expected=shown, background=9, **{"target_index": 0, **more})
     before = view(seen(CAT, 16, 16, 32))
     assert is_edit_applied(line, right, before)
     assert not is_edit_applied(line, wrong, before)
@@ -122,7 +128,7 @@ class Refusing:
 
     turns = ()
 
-    def say(self, text):
+    def send(self, text):
         raise ValueError("what?")
 
 

@@ -58,7 +58,7 @@ def test_two_clicks_are_right_only_together():
     (clip,) = take_first(iterate_controlled_clips(num_moving=2, **WORLD), 1)
     assert len([move for move in clip.object_motions if move is not None]) == 2
     item = next(index for index, move in enumerate(clip.object_motions) if move is not None)
-    half = replace(clip, moves=(*clip.object_motions[:item], None, *clip.object_motions[item + 1 :]))
+    half = replace(clip, object_motions=(*clip.object_motions[:item], None, *clip.object_motions[item + 1 :]))
     figures, _ = evaluate_motion_control(
         lambda clip, asked, seed: shown(half.frames), speed, [clip], language="en", seed=0
     )
@@ -71,7 +71,7 @@ def test_what_is_asked_names_the_motion_and_its_strength():
     for place, language in enumerate(("zh", "en")):
         (asked,) = get_motion_requests(clip, language, lambda phrase, strength: 2.0 * strength, paraphrase_index=1)
         assert asked.instance_index == item
-        assert asked.phrase in clip.phrases[item][place]
+        assert asked.phrase in clip.motion_phrases[item][place]
         assert asked.strength == pytest.approx(clip.strengths[item] / 2)
 
 
@@ -104,8 +104,10 @@ def test_more_strength_that_is_more_motion_correlates():
     item = next(index for index, move in enumerate(clip.object_motions) if move is not None)
 
     def animate(clip, asked, seed):
-        move = ObjectMotion(motion=clip.moves[item].motion, amplitude=0.9 * asked[0].strength)
-        return shown(replace(clip, moves=(*clip.moves[:item], move, *clip.moves[item + 1 :])).frames)
+        move = ObjectMotion(motion=clip.object_motions[item].motion, amplitude=0.9 * asked[0].strength)
+        return shown(
+            replace(clip, object_motions=(*clip.object_motions[:item], move, *clip.object_motions[item + 1 :])).frames
+        )
 
     figures, made = evaluate_strength_control(animate, speed, [clip], language="en", seed=0)
     assert figures["rank_correlation"] == [pytest.approx(1)]
@@ -133,7 +135,7 @@ def test_films_are_right_when_their_objects_are_there_and_move_as_told():
 def test_an_object_that_turns_into_another_is_not_in_every_frame():
     (clip,) = take_first((clip for clip in iterate_captioned_clips(**WORLD) if len(clip.object_motions) == 1), 1)
     thing = (clip.scene.instances[0].class_id + 100) % 367
-    other = replace(clip.scene, items=(replace(clip.scene.instances[0], thing=thing, colour=None),))
+    other = replace(clip.scene, instances=(replace(clip.scene.instances[0], class_id=thing, colour=None),))
     frames = clip.frames.copy()
     frames[-1] = replace(clip, scene=other).frames[-1]
     figures, _ = evaluate_text_to_video(lambda *_: frames, SpriteMatcher(size_px=64), [clip], language="en", seed=0)

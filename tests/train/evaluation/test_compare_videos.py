@@ -28,7 +28,7 @@ def clip():
 
 
 def moved(clip, motion, amplitude):
-    return replace(clip, moves=(ObjectMotion(motion=motion, amplitude=amplitude),)).frames
+    return replace(clip, object_motions=(ObjectMotion(motion=motion, amplitude=amplitude),)).frames
 
 
 def test_equal_films_have_no_fault(clip):
@@ -39,7 +39,7 @@ def test_equal_films_have_no_fault(clip):
 
 
 def test_the_wrong_way_and_the_wrong_size_show(clip):
-    amplitude = clip.moves[0].amplitude
+    amplitude = clip.object_motions[0].amplitude
     away = compare_videos.compute_pair_metrics(moved(clip, LEFT, amplitude), clip.frames)
     assert away["motion_direction_cosine"] < 0
     less = compare_videos.compute_pair_metrics(moved(clip, RIGHT, amplitude / 3), clip.frames)
