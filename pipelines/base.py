@@ -16,8 +16,7 @@ from diffusers.utils import logging
 from torch import Tensor
 from typing_extensions import Self
 
-from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE as NAMES_FILE
-from dianjing.pipelines.prompting.concepts import ConceptVocabulary
+from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE, ConceptVocabulary
 from dianjing.pipelines.prompting.vocabulary import VOCABULARY_FILE, Vocabulary
 from dianjing.weights import registry
 from dianjing.weights.resolve import resolve_model
@@ -64,10 +63,9 @@ class LoRAMixin(LoraBaseMixin):
         for name in (weight_name, pretrained_model_name_or_path_or_dict):
             if isinstance(name, str | PathLike) and str(name).endswith((".bin", ".pt", ".pth", ".ckpt")):
                 raise ValueError(f"{name} is a pickle, which can run any code; get the adapter as .safetensors")
+        source = pretrained_model_name_or_path_or_dict
         fetched, metadata = _fetch_state_dict(
-            dict(pretrained_model_name_or_path_or_dict)
-            if isinstance(pretrained_model_name_or_path_or_dict, Mapping)
-            else str(pretrained_model_name_or_path_or_dict),
+            dict(source) if isinstance(source, Mapping) else str(source),
             weight_name=weight_name,
             use_safetensors=True,
             allow_pickle=False,
@@ -87,9 +85,8 @@ class LoRAMixin(LoraBaseMixin):
         )
         state = {key.removeprefix(PEFT_PREFIX).removeprefix("transformer."): tensor for key, tensor in fetched.items()}
         if not state or not all("lora" in key for key in state):
-            raise ValueError(
-                f"{pretrained_model_name_or_path_or_dict if not isinstance(pretrained_model_name_or_path_or_dict, Mapping) else 'the adapter'} holds no LoRA weights"
-            )
+            name = "the adapter" if isinstance(source, Mapping) else source
+            raise ValueError(f"{name} holds no LoRA weights")
         return state, None if metadata is None else {
             key.removeprefix("transformer."): value for key, value in metadata.items()
         }
@@ -142,11 +139,7 @@ logger = logging.get_logger(__name__)
 
 # A folder names the transformer as diffusers does, so that diffusers can load it too; here it is always DiT.
 DIFFUSERS_TRANSFORMER_CLASS = ("diffusers", "HunyuanDiT2DModel")
-
-
 DIT_TRANSFORMER_CLASS = ("dianjing.dit.transformer", "DiT")
-
-
 REFUSED_OPTIONS = ("custom_pipeline", "custom_revision", "trust_remote_code", "use_onnx", "use_flashpack")
 
 
@@ -193,8 +186,8 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
         """What a folder holds besides the components."""
         if (folder / VOCABULARY_FILE).is_file():
             self.vocabulary = Vocabulary.from_file(folder / VOCABULARY_FILE)
-        if (folder / NAMES_FILE).is_file():
-            self.concept_vocabulary = ConceptVocabulary.from_file(folder / NAMES_FILE)
+        if (folder / CONCEPTS_FILE).is_file():
+            self.concept_vocabulary = ConceptVocabulary.from_file(folder / CONCEPTS_FILE)
 
     @classmethod
     def load_config(cls, *args: Any, **options: Any) -> Any:
@@ -224,7 +217,7 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
         if self.vocabulary is not None:
             self.vocabulary.save(Path(save_directory) / VOCABULARY_FILE)
         if self.concept_vocabulary is not None:
-            self.concept_vocabulary.save(Path(save_directory) / NAMES_FILE)
+            self.concept_vocabulary.save(Path(save_directory) / CONCEPTS_FILE)
 
     def find_unknown_words(self, prompt: str) -> list[str]:
         """The words of a prompt that this model was not taught; empty where it has no lexicon."""

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, HunyuanDiT2DControlNetModel
@@ -24,6 +23,8 @@ def detect_canny_edges(image: Image.Image) -> Image.Image:
 
     Source: Canny 1986, as OpenCV has it and diffusers' ControlNets take it.
     """
+    import cv2
+
     grey = cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2GRAY)
     return Image.fromarray(cv2.Canny(grey, *CANNY_THRESHOLDS)).convert("RGB")
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from dianjing.pipelines import validation
 from dianjing.pipelines.media.image import CropTransform, check_image, resize_crop
 from dianjing.pipelines.prompt_embeds import NO_PROMPT_EMBEDS
-from dianjing.pipelines.sampling import Generators, prepare_extra_step_kwargs, sample_noise
+from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, prepare_extra_step_kwargs, sample_noise
 from dianjing.pipelines.segmentation.base import Region, check_region
 from dianjing.pipelines.video.base import VIDEO_OUTPUT_TYPES, VideoOutput, VideoPipelineBase, postprocess_frames
 from dianjing.pipelines.video.detail import restore_detail
@@ -61,7 +61,7 @@ class ImageToVideoPipeline(VideoPipelineBase):
         latents: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: validation.CallbackOnStepEnd | None = None,
+        callback_on_step_end: CallbackOnStepEnd | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         guidance_rescale: float = 0.0,
     ) -> ImageToVideoOutput | tuple:
@@ -112,7 +112,9 @@ class ImageToVideoPipeline(VideoPipelineBase):
         said = [(region.motion, self.motion_vocabulary.get_speed(region.motion, region.strength)) for region in regions]
         pixels = self._to_pixels(np.asarray(fitted)[None]).expand(batch_size, -1, -1, -1)
         asked = self._encode_motion_request(pixels, [masks] * batch_size, [said] * batch_size)
-        has_field = self.transformer.click.field is not None  # which goes on where it was; else all is drawn at once
+        has_field = (
+            self.transformer.motion_conditioner.flow_field is not None
+        )  # which goes on where it was; else all is drawn at once
         window = self.config.default_num_frames if has_field else num_frames
         rolled = self._generate_windows(latents, asked, window_size=window, sample=draw)
         frames: Any = rolled.latents

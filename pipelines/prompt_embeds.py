@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerBase
 
 from dianjing.pipelines import validation
 from dianjing.pipelines.base import PipelineBase
-from dianjing.pipelines.segmentation.unet import SEGMENTER_FOLDER as SEGMENTER_FOLDER
 
 logger = logging.get_logger(__name__)
 
@@ -85,7 +84,7 @@ class TextEncoderOutput:
 
     @classmethod
     def from_optional(cls, embeds: Tensor | None, attention_mask: Tensor | None) -> "TextEncoderOutput | None":
-        return None if embeds is None or attention_mask is None else cls(embeds=embeds, mask=attention_mask)
+        return None if embeds is None or attention_mask is None else cls(embeds=embeds, attention_mask=attention_mask)
 
     def __len__(self) -> int:
         return len(self.embeds)
@@ -138,8 +137,6 @@ def encode_missing_prompts(
 
 
 DEFAULT_MAX_SEQUENCE_LENGTHS = (77, 256)  # of Hunyuan-DiT, where there is no transformer to ask
-
-
 ENCODER_SUFFIXES = ("", "_2")  # of the names that belong to BERT and to T5
 
 
@@ -174,7 +171,7 @@ class PromptPipelineBase(PipelineBase):
         if do_classifier_free_guidance:
             negative = TextEncoderOutput.from_optional(negative_prompt_embeds, negative_prompt_attention_mask)
             negative = negative or validation.check_negative_prompts(negative_prompt, len(positive))
-        encode_texts = partial(
+        encode_fn = partial(
             encode_texts,
             getattr(self, f"text_encoder{suffix}"),
             getattr(self, f"tokenizer{suffix}"),
@@ -185,7 +182,7 @@ class PromptPipelineBase(PipelineBase):
             None
             if states is None
             else states.repeat_per_image(num_images_per_prompt).to(device, dtype or self._text_dtype)
-            for states in encode_missing_prompts(positive, negative, encode_texts)
+            for states in encode_missing_prompts(positive, negative, encode_fn)
         )
         assert yes is not None
         return (

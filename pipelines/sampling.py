@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from diffusers import AutoencoderKL
@@ -22,6 +22,7 @@ from dianjing.pipelines import validation
 from dianjing.pipelines.prompt_embeds import PromptEmbeds, PromptPipelineBase
 
 Generators = Generator | Sequence[Generator] | None
+CallbackOnStepEnd: TypeAlias = Callable[[Any, int, Any, dict], dict] | PipelineCallback | MultiPipelineCallbacks
 
 
 def sample_noise(shape: Sequence[int], generator: Generators, *, device: torch.device) -> Tensor:
@@ -94,11 +95,11 @@ def precompute_conditioning(
     Where guided, the negative prompts come first: 2B rows. size is (height, width) in latents;
     image_meta_size holds six numbers in px; film is what else `DiT.condition` takes, of 2B rows.
     """
-    validation: dict[str, Any] = make_model_inputs(
+    inputs = make_model_inputs(
         transformer, embeds, guided=guided, image_meta_size=image_meta_size, device=timesteps.device
     )
     return transformer.compute_conditioning(
-        timesteps[:MAX_PRECOMPUTED_STEPS], latent_size=latent_size, **validation, **video_kwargs
+        timesteps[:MAX_PRECOMPUTED_STEPS], latent_size=latent_size, **inputs, **video_kwargs
     )
 
 
@@ -106,14 +107,12 @@ def make_model_inputs(
     transformer: DiT, embeds: PromptEmbeds, *, guided: bool, image_meta_size: tuple[int, ...], device: torch.device
 ) -> dict[str, Any]:
     """Text and, where the model was trained with it, size: under the names of `DiT.forward`."""
-    validation: dict[str, Any] = dict(embeds.get_model_inputs(guided=guided))
-    rows = len(validation["encoder_hidden_states"])
+    inputs: dict[str, Any] = dict(embeds.get_model_inputs(guided=guided))
+    rows = len(inputs["encoder_hidden_states"])
     if transformer.config.use_style_cond_and_image_meta_size:
-        validation["image_meta_size"] = torch.tensor([image_meta_size], dtype=torch.float32, device=device).repeat(
-            rows, 1
-        )
-        validation["style"] = torch.zeros(rows, dtype=torch.long, device=device)  # the only style there is
-    return validation
+        inputs["image_meta_size"] = torch.tensor([image_meta_size], dtype=torch.float32, device=device).repeat(rows, 1)
+        inputs["style"] = torch.zeros(rows, dtype=torch.long, device=device)  # the only style there is
+    return inputs
 
 
 def predict_model_output(
@@ -133,7 +132,7 @@ def predict_model_output(
     # a cache over the steps, where one is switched on, keeps its state under a name
     with transformer.cache_context("cond_uncond") if transformer.is_cache_enabled else nullcontext():
         output = transformer(
-            batch, condition=conditioning, controlnet_block_samples=controlnet_block_samples, return_dict=False
+            batch, conditioning=conditioning, controlnet_block_samples=controlnet_block_samples, return_dict=False
         )[0]
     return output[:, : latents.shape[1]].float().chunk(copies)
 
@@ -148,11 +147,7 @@ def combine_predictions(predictions: tuple[Tensor, ...], *, guidance_scale: floa
 
 
 PrecomputeFn = Callable[..., Conditioning]  # (timesteps, text, *, guided) -> what the latents do not change
-
-
 StepCallback = Callable[[int, Tensor, Tensor, PromptEmbeds], tuple[Tensor, PromptEmbeds]]
-
-
 PredictFn = Callable[[Tensor, Conditioning], tuple[Tensor, ...]]
 
 
@@ -183,7 +178,7 @@ class SamplingPipelineBase(PromptPipelineBase):
         return steps
 
     def _make_step_callback(
-        self, callback: validation.CallbackOnStepEnd | None, tensor_names: Sequence[str]
+        self, callback: CallbackOnStepEnd | None, tensor_names: Sequence[str]
     ) -> StepCallback | None:
         """What is called after each step, its tensor names checked."""
         if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
@@ -233,7 +228,7 @@ class SamplingPipelineBase(PromptPipelineBase):
 
     def _run_step_callback(
         self,
-        callback: validation.CallbackOnStepEnd,
+        callback: CallbackOnStepEnd,
         tensor_names: list[str],
         step: int,
         timestep: Tensor,
@@ -251,9 +246,6 @@ class SamplingPipelineBase(PromptPipelineBase):
         }
         latents = changed.pop("latents", latents)
         return latents, replace(embeds, **changed) if changed else embeds
-
-
-CallbackOnStepEnd = Callable[[Any, int, Any, dict], dict] | PipelineCallback | MultiPipelineCallbacks
 
 
 def pixels_to_uint8(pixels: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from dianjing.dit import DiT
 from dianjing.pipelines import validation
 from dianjing.pipelines.controlnet import ControlNetDenoiser, check_controlnet, encode_control_images
 from dianjing.pipelines.sampling import (
+    CallbackOnStepEnd,
     Generators,
     SamplingPipelineBase,
     decode_latents,
@@ -143,7 +144,7 @@ class TextToImagePipeline(SamplingPipelineBase):
         negative_prompt_attention_mask_2: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: validation.CallbackOnStepEnd | None = None,
+        callback_on_step_end: CallbackOnStepEnd | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         guidance_rescale: float = 0.0,
         original_size: tuple[int, int] | None = (1024, 1024),

@@ -18,7 +18,13 @@ from dianjing.pipelines.prompt_embeds import PromptEmbeds
 from dianjing.pipelines.prompting.localization import compute_relevance_map, find_peaks
 from dianjing.pipelines.prompting.motion_prompt import MotionPrompt, MotionPromptParser
 from dianjing.pipelines.prompting.placement import DEFAULT_MOTION_STRENGTH
-from dianjing.pipelines.sampling import Generators, decode_latents, prepare_extra_step_kwargs, sample_noise
+from dianjing.pipelines.sampling import (
+    CallbackOnStepEnd,
+    Generators,
+    decode_latents,
+    prepare_extra_step_kwargs,
+    sample_noise,
+)
 from dianjing.pipelines.segmentation.base import Point
 from dianjing.pipelines.video.base import VIDEO_OUTPUT_TYPES, VideoOutput, VideoPipelineBase, postprocess_frames
 from dianjing.pipelines.video.motion_request import MotionRequest, limit_strength
@@ -64,7 +70,7 @@ class TextToVideoPipeline(VideoPipelineBase):
         negative_prompt_attention_mask_2: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: validation.CallbackOnStepEnd | None = None,
+        callback_on_step_end: CallbackOnStepEnd | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         guidance_rescale: float = 0.0,
         long_video: LongVideo | None = None,
@@ -110,7 +116,7 @@ class TextToVideoPipeline(VideoPipelineBase):
             latents = sample_noise(shape, generator, device=self._execution_device)
         options = prepare_extra_step_kwargs(self.scheduler, eta=eta, generator=generator)
         draw = partial(self._sample, extra_step_kwargs=options, step_callback=call_back)
-        has_field = takes_first and self.transformer.click.field is not None
+        has_field = takes_first and self.transformer.motion_conditioner.flow_field is not None
         if long_video == "autoregressive" or has_field:
             prompts = validation.check_prompts(prompt) if prompt is not None else []
             prompts = [text for text in prompts for _ in range(each)]
@@ -121,7 +127,9 @@ class TextToVideoPipeline(VideoPipelineBase):
         else:
             nothing = self._make_null_control(torch.zeros_like(latents[:, :, 0], dtype=self.transformer.dtype))
             window = self.config.default_num_frames
-            rolled = WindowedVideo(latents=draw(latents, text=text, steps=steps, click=nothing, window=window))
+            rolled = WindowedVideo(
+                latents=draw(latents, embeds=text, steps=steps, motion_control=nothing, window_size=window)
+            )
         frames: Any = rolled.latents
         if output_type != "latent":
             frames = postprocess_frames(self._decode_with_detail(rolled), output_type)
@@ -152,14 +160,14 @@ class TextToVideoPipeline(VideoPipelineBase):
         is_told = any(part.motion for script in scripts for part in script.subjects)
         if is_told:
             embeds = replace(embeds, **self._encode_texts([script.placed_prompt for script in scripts]))
-        first = sample(noise[:, :, :1], text=embeds, steps=steps, click=None, window=1)[:, :, 0]
+        first = sample(noise[:, :, :1], embeds=embeds, steps=steps, motion_control=None, window_size=1)[:, :, 0]
         if noise.shape[2] == 1 or self._interrupt:
             return WindowedVideo(latents=first.unsqueeze(2))
         self._guidance_scale = validation.value_or_default(continuation_params[1], self._guidance_scale)
-        sample = partial(sample, text=embeds, steps=validation.value_or_default(continuation_params[0], steps))
+        sample = partial(sample, embeds=embeds, steps=validation.value_or_default(continuation_params[0], steps))
         roll = partial(self._generate_windows, noise, window_size=self.config.default_num_frames, joint=joint)
         if is_told:
-            return roll(asked=self._plan_motion(first, scripts, num_frames=noise.shape[2]), draw=sample)
+            return roll(motion_request=self._plan_motion(first, scripts, num_frames=noise.shape[2]), sample=sample)
         if self.motion_vocabulary.motions and prompts:
             known = ", ".join(motion.phrases[0] for motion in self.motion_vocabulary.motions)
             logger.warning(
@@ -168,7 +176,7 @@ class TextToVideoPipeline(VideoPipelineBase):
         nothing_asked = self._make_null_control(first.to(self.transformer.dtype))
         assert nothing_asked is not None, "a film is continued where first frames are taken"
         nothing = MotionRequest.from_null_control(nothing_asked, self._decode_pixels(first))
-        return roll(asked=nothing, draw=sample)
+        return roll(motion_request=nothing, sample=sample)
 
     def _plan_motion(
         self, first_frame: Tensor, motion_prompts: Sequence[MotionPrompt], *, num_frames: int
@@ -188,9 +196,13 @@ class TextToVideoPipeline(VideoPipelineBase):
         asked = self._encode_motion_request(pixels, masks, said)
         window = self.config.default_num_frames
         calm = limit_strength(
-            self.transformer.click, asked.motion_control, asked.masks, num_frames=num_frames, window_size=window
+            self.transformer.motion_conditioner,
+            asked.motion_control,
+            asked.masks,
+            num_frames=num_frames,
+            window_size=window,
         )
-        return replace(asked, click=replace(calm, first_frame=first_frame.to(self.transformer.dtype)))
+        return replace(asked, motion_control=replace(calm, first_frame=first_frame.to(self.transformer.dtype)))
 
     def _locate_subjects(
         self, latents: Tensor, image: np.ndarray, motion_prompt: MotionPrompt

@@ -9,29 +9,19 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
-from torch import Generator, Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_PROMPT_CHARS = 4096
-
-
 MAX_SIDE_PX = 8192
-
-
 MAX_STEPS = 1000
-
-
 MAX_IMAGES = 256
-
-
 MAX_GUIDANCE_SCALE = 100.0
-
-
 MAX_SEED = 2**64 - 1  # what torch.Generator.manual_seed takes
-
-
 DEFAULT_SIZE_MULTIPLE_PX = 16  # VAE factor 8 times patch 2
 
 
@@ -219,8 +209,8 @@ def check_negative_prompts(value: object, num_prompts: int) -> list[str]:
 
 
 def check_embeds(
-    embeds: Tensor | None,
-    attention_mask: Tensor | None,
+    embeds: "Tensor | None",
+    attention_mask: "Tensor | None",
     name: str,
     *,
     max_length: int,
@@ -244,13 +234,15 @@ def check_embeds(
     return embeds.shape[0]
 
 
-def check_latents(latents: Tensor | None, shape: Sequence[int]) -> None:
+def check_latents(latents: "Tensor | None", shape: Sequence[int]) -> None:
     if latents is not None and tuple(latents.shape) != tuple(shape):
         raise ValueError(f"latents have shape {tuple(latents.shape)}; this call needs {tuple(shape)}")
 
 
 def check_generator(generator: object, batch_size: int) -> None:
     """One generator, or a list with one for each picture."""
+    from torch import Generator
+
     each = list(generator) if isinstance(generator, list | tuple) else [generator] * batch_size
     if len(each) != batch_size:
         raise ValueError(f"generator is a list of {len(each)} for {batch_size} pictures; give one for each picture")

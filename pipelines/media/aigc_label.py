@@ -14,14 +14,8 @@ from PIL import Image, ImageDraw
 from dianjing.pipelines.media.metadata import GenerationMetadata
 
 TEXT_HEIGHT_FRACTION = 0.05  # of the shortest side, at least: the height of the text
-
-
 MIN_TEXT_HEIGHT_PX = 10  # below that no stroke can be told from the next
-
-
 LABEL_DURATION_S = 2.0  # of a film, at least: how long the label is shown
-
-
 SUPERSAMPLING = 8  # drawn so many times larger
 
 
@@ -45,11 +39,7 @@ GLYPH_STROKES: dict[str, list[list[tuple[float, float]]]] = {
         [(11.5, 1.3), (13.3, 2.8)],
     ],
 }
-
-
 GLYPH_WIDTHS = {"A": 14, "I": 6, "生": 17, "成": 16}
-
-
 LABEL_TEXT = "AI生成"
 
 
@@ -88,14 +78,8 @@ def add_visible_label_to_frames(frames: np.ndarray, *, fps: float) -> np.ndarray
 
 
 AIGC_NAMESPACE = "http://www.tc260.org.cn/ns/AIGC/1.0/"
-
-
 XMP_KEY = "XML:com.adobe.xmp"
-
-
 PRODUCER = "Dianjing"
-
-
 XMP_TEMPLATE = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
 <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">

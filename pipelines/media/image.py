@@ -16,14 +16,8 @@ from dianjing.pipelines.media.atomic import write_atomic
 from dianjing.pipelines.media.metadata import GenerationMetadata, parse_metadata, serialize_metadata
 
 MAX_IMAGE_PIXELS = 64_000_000  # more is no photo but an attack on the memory
-
-
 MAX_ASPECT_RATIO = 20
-
-
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-
-
 BACKGROUND_RGB = (255, 255, 255)  # what transparent parts are laid over
 
 

@@ -150,14 +150,8 @@ def _read_animation_metadata(path: Path) -> dict[str, str]:
 
 
 VIDEO_EXTENSIONS = (".mp4", ".webm", ".mov", ".mkv", ".avi")
-
-
 ANIMATION_EXTENSIONS = (".webp", ".gif")
-
-
 MAX_FRAMES = 2000
-
-
 DEFAULT_FPS = 8.0  # of frames in a folder, which do not say
 
 

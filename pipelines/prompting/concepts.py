@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 CONCEPTS_FILE = "concepts.json"
 
@@ -53,13 +54,13 @@ class ConceptVocabulary:
         """
         try:
             lists = json.loads(path.read_text(encoding="utf-8"))
-            kinds = (("objects", ObjectConcept), ("colours", ColourConcept), ("backgrounds", BackgroundConcept))
             return cls(
-                **{
-                    kind: tuple(make(**_convert_lists_to_tuples(entry)) for entry in lists[kind])
-                    for kind, make in kinds
-                }
-            )  # type: ignore[arg-type]
+                objects=tuple(ObjectConcept(**_convert_lists_to_tuples(entry)) for entry in lists["objects"]),
+                colours=tuple(ColourConcept(**_convert_lists_to_tuples(entry)) for entry in lists["colours"]),
+                backgrounds=tuple(
+                    BackgroundConcept(**_convert_lists_to_tuples(entry)) for entry in lists["backgrounds"]
+                ),
+            )
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} holds no names of objects, colours and backgrounds ({error!r})") from None
 
@@ -98,5 +99,5 @@ class ConceptVocabulary:
         return found
 
 
-def _convert_lists_to_tuples(entry: dict[str, object]) -> dict[str, object]:
+def _convert_lists_to_tuples(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(map(str, value)) if isinstance(value, list) else value for name, value in entry.items()}

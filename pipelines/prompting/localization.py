@@ -17,11 +17,7 @@ from dianjing.pipelines.prompt_embeds import PromptEmbeds
 from dianjing.pipelines.sampling import make_model_inputs
 
 NOISE_LEVEL = 0.2  # of the schedule: what is there can still be told, but is no longer plain to see
-
-
 NUM_NOISE_SAMPLES = 4
-
-
 NMS_RADIUS = 2  # latents between two of a kind
 
 

@@ -17,26 +17,14 @@ from dianjing.pipelines.prompting.placement import choose_placement
 from dianjing.pipelines.prompting.vocabulary import HAN_RANGES
 
 CONJUNCTION = re.compile(r"(\s*[,，、;；。.]\s*|\s+and\s+|和|还有|与)", re.IGNORECASE)  # between what is in a picture
-
-
 COPULA = re.compile(r"\s+(?:is|are|that is|that are)\s*$|(?:正在|在|正)$", re.IGNORECASE)  # before a motion
-
-
 LINKING_PARTICLE = re.compile(r"[的有里上是]+")  # before what a Chinese place holds
-
-
 NUMERALS = {"two": 2, "2": 2, "两": 2, "二": 2, "three": 3, "3": 3, "三": 3, "four": 4, "4": 4, "四": 4}
-
-
 POSITION_WORD = re.compile(
     r"\b(?:left|right|top|bottom|upper|lower|above|below|over|under|beneath|middle|cent(?:er|re)|corner)\b|[左右上下中角旁边间]",
     re.IGNORECASE,
 )
-
-
 HAN_CHARACTER = re.compile(f"[{HAN_RANGES}]")
-
-
 Span = tuple[int, int]
 
 

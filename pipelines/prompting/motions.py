@@ -8,8 +8,6 @@ from statistics import median
 from dianjing.pipelines.prompting.placement import ZERO_EXTENT, MotionExtent
 
 MOTIONS_FILE = "motions.json"
-
-
 DEFAULT_SPEED = 0.3  # picture sides a second, where nothing is known
 
 

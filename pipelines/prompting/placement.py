@@ -7,14 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 DEFAULT_MOTION_STRENGTH = 0.7  # of what moves in a film of words
-
-
 OBJECT_MARGIN = 0.2  # of an object, the middle part that stays in the picture
-
-
 ZERO_EXTENT = (0.0, 0.0, 0.0, 0.0)
-
-
 MotionExtent = tuple[float, float, float, float]  # how far a motion goes to the left, up, to the right, down
 
 
@@ -28,8 +22,6 @@ class Placement:
 
 
 LEFT, RIGHT, TOP, BOTTOM = (0.25, 0.5), (0.75, 0.5), (0.5, 0.25), (0.5, 0.75)
-
-
 PLACEMENTS = (
     Placement(
         centers=(LEFT, RIGHT), template_en="{} on the left and {} on the right", template_zh="左边是{}，右边是{}"

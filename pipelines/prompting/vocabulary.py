@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 VOCABULARY_FILE = "vocabulary.json"
-
-
 HAN_RANGES = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 
 

@@ -13,6 +13,17 @@ import numpy as np
 
 from dianjing.pipelines import validation
 
+MAX_POINTS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A click in pixels of the picture; a negative one says what is not meant."""
+
+    x: float
+    y: float
+    positive: bool = True
+
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
@@ -58,18 +69,6 @@ def check_mask(mask: object, *, size: tuple[int, int]) -> None:
         raise ValueError("a mask is empty; mark what should move")
     if mask.astype(bool).all():
         raise ValueError("a mask covers the whole picture; mark what should move")
-
-
-MAX_POINTS = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """A click in pixels of the picture; a negative one says what is not meant."""
-
-    x: float
-    y: float
-    positive: bool = True
 
 
 class Segmenter(Protocol):

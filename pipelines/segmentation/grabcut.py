@@ -12,20 +12,10 @@ import numpy as np
 from dianjing.pipelines.segmentation.base import Point, check_points
 
 WORKING_SIDE_PX = 384  # GrabCut takes many seconds on more
-
-
 BORDER_FRACTION = 0.02  # of the side: taken for background, or GrabCut has nothing to compare with
-
-
 POINT_RADIUS_FRACTION = 0.015
-
-
 NUM_ITERATIONS, TIME_LIMIT_S = 5, 4.0
-
-
 MIN_AREA_FRACTION, MAX_AREA_FRACTION = 0.0005, 0.7  # of the picture: what is smaller or larger is no object
-
-
 LAB_TOLERANCE = 12
 
 

@@ -16,11 +16,7 @@ from torch import Tensor
 from dianjing.pipelines.segmentation.base import Point, check_points
 
 SEGMENTER_FOLDER = "segmenter"  # of a model's
-
-
 POINT_SIGMA_PX = 2.0  # of a click on its map
-
-
 PIXEL_UNSHUFFLE = 2  # pixels along a side that are one place of the network
 
 

@@ -35,8 +35,7 @@ from dianjing.pipelines.sampling import (
 )
 from dianjing.pipelines.segmentation.base import Segmenter
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
-from dianjing.pipelines.segmentation.unet import SEGMENTER_FOLDER as SEGMENTER_FOLDER
-from dianjing.pipelines.segmentation.unet import UNetSegmenter
+from dianjing.pipelines.segmentation.unet import SEGMENTER_FOLDER, UNetSegmenter
 from dianjing.pipelines.validation import check_fps, check_num_frames
 from dianjing.pipelines.video.detail import restore_detail
 from dianjing.pipelines.video.motion_request import (
@@ -55,8 +54,6 @@ from dianjing.pipelines.video.windows import (
 )
 
 DECODE_BATCH_SIZE, ENCODE_BATCH_SIZE = 16, 8  # frames
-
-
 VIDEO_OUTPUT_TYPES = ("pil", "np", "pt", "uint8", "latent")
 
 
@@ -116,8 +113,8 @@ class VideoPipelineBase(SamplingPipelineBase):
             default_guidance_scale=default_guidance_scale,
             default_num_frames=default_num_frames,
             default_fps=default_fps,
-            default_film_steps=default_continuation_steps,
-            default_film_guidance_scale=default_continuation_guidance_scale,
+            default_continuation_steps=default_continuation_steps,
+            default_continuation_guidance_scale=default_continuation_guidance_scale,
         )
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
@@ -144,8 +141,8 @@ class VideoPipelineBase(SamplingPipelineBase):
     ) -> tuple[int | None, float | None]:
         """Steps and guidance of frames that go on from a given one."""
         return (
-            validation.value_or_default(num_inference_steps, self.config.default_film_steps),
-            validation.value_or_default(guidance_scale, self.config.default_film_guidance_scale),
+            validation.value_or_default(num_inference_steps, self.config.default_continuation_steps),
+            validation.value_or_default(guidance_scale, self.config.default_continuation_guidance_scale),
         )
 
     def _check_size(self, height: int | None, width: int | None) -> tuple[int, int]:
@@ -197,7 +194,7 @@ class VideoPipelineBase(SamplingPipelineBase):
                     return condition.truncate(frames.stop - frames.start)
                 now = get_control(frames)
                 now = now if condition.batch_size == len(latents) else make_cfg_batch(now)
-                return replace(condition, film=condition.video.with_control(self.transformer.click, now))
+                return replace(condition, video=condition.video.with_control(self.transformer.motion_conditioner, now))
 
             windows = make_windows(num_frames, window_size=window_size, step=next(numbers))
             return predict_windows(self.transformer, scaled, windows, get_conditioning=condition_of)
@@ -207,7 +204,7 @@ class VideoPipelineBase(SamplingPipelineBase):
         ahead = partial(
             precompute_video_conditioning,
             self.transformer,
-            size=(rows, columns),
+            latent_size=(rows, columns),
             image_meta_size=(*own_px, *own_px, 0, 0),
             num_frames=min(num_frames, get_max_window_size(window_size)),
             motion_control=motion_control if num_frames > 1 else None,
@@ -252,7 +249,7 @@ class VideoPipelineBase(SamplingPipelineBase):
         """
         click, sizes = motion_request.motion_control, {"num_frames": noise.shape[2], "window_size": window_size}
         followed = precompute_warp(
-            self.transformer.click,
+            self.transformer.motion_conditioner,
             click,
             motion_request.pixels,
             motion_request.masks,
@@ -266,7 +263,7 @@ class VideoPipelineBase(SamplingPipelineBase):
                 return get_window_control(click, moved, frames, moved.frames[:, frames.start])
 
             first = clicks(slice(0, min(noise.shape[2], get_max_window_size(window_size))))
-            film = sample(noise, click=first, window=window_size, clicks=clicks)
+            film = sample(noise, motion_control=first, window_size=window_size, get_control=clicks)
         else:
             film = generate_windows(
                 click,
@@ -274,7 +271,7 @@ class VideoPipelineBase(SamplingPipelineBase):
                 noise,
                 window_size=window_size,
                 is_interrupted=lambda: self._interrupt,
-                sample_window=lambda part, now: sample(part, click=now, window=part.shape[2]),
+                sample_window=lambda part, now: sample(part, motion_control=now, window_size=part.shape[2]),
             )
         return WindowedVideo(
             latents=film, warped_latents=moved and moved.frames.transpose(1, 2).to(film), warped_frames=levels

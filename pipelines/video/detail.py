@@ -7,8 +7,6 @@ import cv2
 import numpy as np
 
 DIFFERENCE_TOLERANCE = 25.0  # levels: less difference than this is the same thing
-
-
 BLUR_SIGMA_PX = 2.0  # how far a difference reaches
 
 

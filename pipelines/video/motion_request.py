@@ -16,14 +16,9 @@ from dianjing.dit.motion.control import FLOW_GRID, EncodeFn, MotionConditioner
 from dianjing.dit.motion.warp import MotionTrack, Warp
 from dianjing.pipelines.prompt_embeds import PromptEmbeds
 from dianjing.pipelines.sampling import pixels_to_uint8, precompute_conditioning
-from dianjing.pipelines.segmentation.unet import SEGMENTER_FOLDER as SEGMENTER_FOLDER
 
 STRENGTH_BACKOFF = (1.0, 0.7, 0.5, 0.35, 0.25, 0.17, 0.12, 0.08, 0.05)  # shares of a strength
-
-
 MAX_BORDER_GROWTH = 0.65  # pixels on the border, of the root of all: what a disc has that lost a tenth of its width
-
-
 MIN_COVERED_FRACTION = 0.1  # of what a region covered at first
 
 
@@ -67,7 +62,7 @@ def get_window_control(
         return replace(motion_control, first_frame=first_frame)
     frames, covered = warp.frames[:, window], warp.coverage[:, window]
     frames = torch.cat([first_frame.unsqueeze(1), frames[:, 1:]], dim=1)
-    return replace(motion_control, first_frame=first_frame, masks=covered[:, 0], moved=Warp(frames, covered))
+    return replace(motion_control, first_frame=first_frame, masks=covered[:, 0], warp=Warp(frames, covered))
 
 
 def limit_strength(
@@ -130,7 +125,7 @@ class MotionRequest:
     def from_null_control(cls, motion_control: MotionControl, pixels: Tensor) -> "MotionRequest":
         """A click that asks nothing."""
         return cls(
-            click=motion_control,
+            motion_control=motion_control,
             pixels=pixels,
             masks=pixels.new_zeros(*motion_control.masks.shape[:2], *pixels.shape[-2:]),
         )
@@ -148,12 +143,14 @@ def precompute_video_conditioning(
     """As `look_ahead`, for clips; where guided, the negative half sees the same picture and is asked nothing."""
     if motion_control is not None and guided:
         motion_control = make_cfg_batch(motion_control)
-    return precompute_conditioning(transformer, timesteps, embeds, guided=guided, click=motion_control, **size_kwargs)
+    return precompute_conditioning(
+        transformer, timesteps, embeds, guided=guided, motion_control=motion_control, **size_kwargs
+    )
 
 
 def make_cfg_batch(motion_control: MotionControl) -> MotionControl:
     """2B rows: first those of the click without its phrases, then as it is."""
     both = motion_control.map_tensors(lambda tensor: torch.cat([tensor, tensor]))
     return replace(
-        both, phrases_mask=torch.cat([torch.zeros_like(motion_control.phrase_mask), motion_control.phrase_mask])
+        both, phrase_mask=torch.cat([torch.zeros_like(motion_control.phrase_mask), motion_control.phrase_mask])
     )

@@ -95,7 +95,7 @@ def windows(folder: Path) -> Results:
         num_inference_steps=STEPS,
         generator=seeded(0),
         output_type="latent",
-        long_film="joint",
+        long_video="joint",
         return_dict=False,
     )[0]
     results["one by one"], results["together"] = array(one_by_one), array(together)

@@ -45,7 +45,7 @@ def pipe(film_folder):
 @pytest.fixture
 def clicks(pipe, monkeypatch):
     """The clicks that the transformer was given."""
-    seen, condition = [], pipe.transformer.condition
+    seen, condition = [], pipe.transformer.compute_conditioning
 
     def listen(*args, **kwargs):
         seen.append(kwargs["motion_control"])
@@ -68,7 +68,7 @@ def test_the_first_frame_is_the_picture_itself(pipe):
 
 
 def test_two_regions_reach_the_model_in_one_run(pipe, clicks):
-    pipe.motions = MOTIONS
+    pipe.motion_vocabulary = MOTIONS
     regions = [
         Region(motion="jump", mask=mask_of(), strength=1.0),
         Region(motion="向左", mask=mask_of(0, 8), strength=0.5),
@@ -80,8 +80,8 @@ def test_two_regions_reach_the_model_in_one_run(pipe, clicks):
     assert click.masks[1, 1].sum() == 1
     assert click.masks[1, 0].sum() == pytest.approx(9)  # 24 x 24 px in latents of 8 x 8
     torch.testing.assert_close(click.strengths[1], torch.tensor([0.4, 0.1]))
-    assert not click.phrases_mask[0].any()  # the half that guidance leads away from
-    assert click.phrases_mask[1].any(dim=-1).all()
+    assert not click.phrase_mask[0].any()  # the half that guidance leads away from
+    assert click.phrase_mask[1].any(dim=-1).all()
     assert torch.equal(click.first_frame[0], click.first_frame[1])
 
 
@@ -90,12 +90,12 @@ def test_a_region_without_a_partner_leaves_the_others_empty(pipe, clicks):
     (click,) = clicks
     assert click.masks.shape[0] == 1
     assert not click.masks[0, 1].any()
-    assert not click.phrases_mask[0, 1].any()
+    assert not click.phrase_mask[0, 1].any()
 
 
 def test_a_click_becomes_the_mask_of_what_it_is_on(pipe):
     region = Region(motion="jump", points=[Point(x=30, y=30)])
-    (mask,) = pipe.masks(square(), [region])
+    (mask,) = pipe.predict_masks(square(), [region])
     assert (mask & mask_of()).sum() / (mask | mask_of()).sum() > 0.9
     np.testing.assert_array_equal(move(pipe, regions=[region]).masks[0], mask)
 
@@ -106,8 +106,8 @@ def test_a_picture_of_another_size_is_fitted_and_the_result_says_how(pipe):
     mask[40:80, 120:200] = True
     result = move(pipe, image=wide, regions=[Region(motion="jump", mask=mask)], output_type="pil")
     assert result.frames[0][0].size == (64, 64)
-    assert str(result.fit) == "256 x 128 px scaled by 0.5 to 64 x 64 px, 64 px of its width cut off"
-    assert result.fit.place(128, 64) == (32, 32)
+    assert str(result.crop_transform) == "256 x 128 px scaled by 0.5 to 64 x 64 px, 64 px of its width cut off"
+    assert result.crop_transform.transform_point(128, 64) == (32, 32)
     rows, columns = np.nonzero(result.masks[0])
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (20, 40, 28, 64)  # cut on the right
 
@@ -186,7 +186,7 @@ def test_one_frame_cannot_move(pipe):
 
 
 def test_an_unknown_motion_is_said_and_tried(pipe, caplog):
-    pipe.motions = MOTIONS
+    pipe.motion_vocabulary = MOTIONS
     with caplog.at_level(logging.WARNING):
         move(pipe, regions=[Region(motion="explode", mask=mask_of())])
     assert "not taught to 'explode'" in caplog.text

@@ -20,11 +20,11 @@ def close(a, b, tolerance=1e-4):
 
 
 def test_a_saved_pipeline_loads_and_draws_the_same(pipe, draw, tmp_path):
-    pipe.lexicon = Vocabulary(zh=frozenset({"猫"}), en=frozenset({"cat"}))
+    pipe.vocabulary = Vocabulary(zh=frozenset({"猫"}), en=frozenset({"cat"}))
     pipe.save_pretrained(tmp_path)
     again = TextToImagePipeline.from_pretrained(tmp_path)
     assert isinstance(again.transformer, DiT)
-    assert again.vocabulary == pipe.lexicon
+    assert again.vocabulary == pipe.vocabulary
     close(draw(again), draw(pipe))
 
 

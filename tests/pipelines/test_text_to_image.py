@@ -161,7 +161,7 @@ class TestCallbacks:
         assert (changed - draw(pipe)).abs().max() > 1e-4
 
     def test_a_callback_that_looks_only_changes_nothing(self, pipe, draw, monkeypatch):
-        counted, condition = [], pipe.transformer.condition
+        counted, condition = [], pipe.transformer.compute_conditioning
         monkeypatch.setattr(
             pipe.transformer,
             "compute_conditioning",

@@ -63,7 +63,7 @@ def test_frames_see_each_other_across_windows(moving):
     noise = torch.randn((1, 4, 12, 8, 8), generator=torch.Generator().manual_seed(3))
     changed = noise.clone()
     changed[:, :, 0] += 1
-    after, before = (latents_of(moving, latents=latents, long_film="joint") for latents in (changed, noise))
+    after, before = (latents_of(moving, latents=latents, long_video="joint") for latents in (changed, noise))
     moved = (after - before).abs().amax(dim=(0, 1, 3, 4))
     assert (moved[:8] > 1e-6).all()  # a window holds 4
 
@@ -73,8 +73,8 @@ def test_a_film_of_one_window_is_drawn_at_once(moving, monkeypatch):
     monkeypatch.setattr(
         "dianjing.pipelines.video.windows.predict_model_output", lambda t, x, c: seen.append(x.shape[2]) or (x, x)
     )
-    latents_of(moving, num_frames=6, long_film="joint")
-    latents_of(moving, num_frames=9, long_film="joint")
+    latents_of(moving, num_frames=6, long_video="joint")
+    latents_of(moving, num_frames=9, long_video="joint")
     assert seen[:3] == [6, 6, 6]
     assert max(seen[3:]) <= get_max_window_size(4)
     assert sum(seen[3:]) == 3 * 9
@@ -97,7 +97,7 @@ def test_a_film_is_a_picture_that_moves(moving):
 
 
 def test_a_continued_film_goes_on_from_what_is_drawn(moving):
-    film = latents_of(moving, num_frames=9, long_film="autoregressive")
+    film = latents_of(moving, num_frames=9, long_video="autoregressive")
     assert film.shape == (1, 4, 9, 8, 8)
     noise = torch.randn((1, 4, 9, 8, 8), generator=torch.Generator().manual_seed(0))
     close(film[:, :, :4], latents_of(moving, latents=noise[:, :, :4]))

@@ -35,7 +35,9 @@ def test_clicks_move_what_was_clicked_and_the_first_frame_is_the_picture(clicks)
     """Truths of held-out scenes, read by comparing with every motion."""
     drawn = iterate_controlled_clips(num_moving=1, seed=11, **WORLD)
     for seed, clip in zip(range(3), drawn, strict=False):
-        (asked,) = get_motion_requests(clip, "zh" if seed % 2 else "en", clicks.motions.speed, paraphrase_index=seed)
+        (asked,) = get_motion_requests(
+            clip, "zh" if seed % 2 else "en", clicks.motion_vocabulary.get_speed, paraphrase_index=seed
+        )
         region = Region(motion=asked.phrase, mask=clip.masks[0, asked.instance_index], strength=asked.strength)
         frames = clicks(clip.frames[0], [region], output_type="uint8").frames[0]
         assert (
@@ -53,8 +55,8 @@ def test_a_window_does_not_depend_on_how_long_the_film_is(words):
 
 
 @pytest.mark.parametrize("long_video", ["joint", "autoregressive"])
-def test_a_jump_of_two_seconds_ends_every_second_where_it_began(words, long_film):
-    frames = film(words, "a cat jumping on the grass", num_frames=17, long_film=long_film).astype(float)
+def test_a_jump_of_two_seconds_ends_every_second_where_it_began(words, long_video):
+    frames = film(words, "a cat jumping on the grass", num_frames=17, long_video=long_video).astype(float)
     away = [np.abs(frames[at] - frames[0]).mean() for at in (4, 8, 12, 16)]
     assert max(away[1], away[3]) < 0.5 * min(away[0], away[2])
 
@@ -67,13 +69,15 @@ def test_without_a_motion_in_the_prompt_a_hint_is_given_and_a_film_made(words, c
     assert "it knows: " in caplog.text
 
 
-def test_what_would_leave_the_picture_in_a_long_film_is_slower(clicks):
+def test_what_would_leave_the_picture_in_a_long_video_is_slower(clicks):
     """A square that goes to the right at full strength is out of the picture after two seconds."""
     picture, mask = np.full((64, 64, 3), 255, np.uint8), np.zeros((64, 64), bool)
     picture[24:40, 4:20], mask[24:40, 4:20] = (200, 40, 40), True
-    asked = clicks._ask(clicks._to_pixels(picture[None]), [mask[None]], [[("move right", 0.37)]])
+    asked = clicks._encode_motion_request(clicks._to_pixels(picture[None]), [mask[None]], [[("move right", 0.37)]])
     fast, slow = (
-        limit_strength(clicks.transformer.click, asked.click, asked.masks, num_frames=n, window_size=9).strengths[0, 0]
+        limit_strength(
+            clicks.transformer.motion_conditioner, asked.motion_control, asked.masks, num_frames=n, window_size=9
+        ).strengths[0, 0]
         for n in (5, 129)
     )
     assert fast == pytest.approx(0.37)

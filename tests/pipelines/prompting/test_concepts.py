@@ -27,9 +27,9 @@ def test_names_are_found_in_both_languages():
 
 
 def test_a_pipeline_keeps_its_names_when_saved(pipe, tmp_path):
-    pipe.names = ConceptVocabulary.from_file(SHIPPED)
+    pipe.concept_vocabulary = ConceptVocabulary.from_file(SHIPPED)
     pipe.save_pretrained(tmp_path)
-    assert TextToImagePipeline.from_pretrained(tmp_path).concept_vocabulary == pipe.names
+    assert TextToImagePipeline.from_pretrained(tmp_path).concept_vocabulary == pipe.concept_vocabulary
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from PIL import Image, ImageDraw
 
-from dianjing.pipelines.media import metadata
+from dianjing.pipelines.media import atomic
 from dianjing.pipelines.media.aigc_label import AIGC_NAMESPACE, XMP_KEY, make_image_label
 from dianjing.pipelines.media.atomic import check_output_path
 from dianjing.pipelines.media.image import read_image_metadata, save_image
@@ -109,7 +109,7 @@ def test_a_missing_folder_is_refused(tmp_path):
 
 def test_a_read_only_folder_is_refused(tmp_path, monkeypatch):
     # asked of the system, so that root and read-only file systems are judged rightly
-    monkeypatch.setattr(metadata.os, "access", lambda *_: False)
+    monkeypatch.setattr(atomic.os, "access", lambda *_: False)
     with pytest.raises(ValueError, match="read-only"):
         check_output_path(tmp_path / "cat.png")
 

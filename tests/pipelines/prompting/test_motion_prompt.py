@@ -48,9 +48,9 @@ def reader(known):
     ],
 )
 def test_a_prompt_is_a_picture_and_what_moves_in_it(reader, prompt, still, parts):
-    script = reader.read(prompt)
-    assert script.still == still
-    assert script.parts == tuple(Subject(phrase=s, count=n, prompt_without=w, motion=m) for s, n, w, m in parts)
+    script = reader.parse(prompt)
+    assert script.static_prompt == still
+    assert script.subjects == tuple(Subject(phrase=s, count=n, prompt_without=w, motion=m) for s, n, w, m in parts)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_prompt_is_a_picture_and_what_moves_in_it(reader, prompt, still, parts
     ],
 )
 def test_two_things_whose_places_are_left_open_are_placed(reader, prompt, placed):
-    assert reader.read(prompt).placed == placed
+    assert reader.parse(prompt).placed_prompt == placed
 
 
 def test_without_names_what_stands_before_a_motion_moves(known):
@@ -98,7 +98,7 @@ def test_captions_of_clips_are_read_as_their_truth(reader):
         moves = [clip.object_motions[first] for first in firsts]
         truth = [None if move is None else MOTIONS[move.motion].name for move in moves]
         for prompt in (clip.text_zh, clip.text_en):
-            motions = [part.motion for part in reader.read(prompt).parts]
-            found = [None if motion is None else reader.motions.find(motion).name for motion in motions]
+            motions = [part.motion for part in reader.parse(prompt).subjects]
+            found = [None if motion is None else reader.motion_vocabulary.find(motion).name for motion in motions]
             right, total = right + (found == truth), total + 1
     assert right / total > 0.97

@@ -69,12 +69,12 @@ def test_a_lexicon_without_chinese_knows_no_chinese_word():
 def test_a_file_that_is_no_lexicon_is_refused(tmp_path, text):
     path = tmp_path / "vocabulary.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"lexicon\.json"):
+    with pytest.raises(ValueError, match=r"vocabulary\.json"):
         Vocabulary.from_file(path)
 
 
 def test_an_unknown_word_is_hinted_at_once(pipe, draw, warnings):
-    pipe.lexicon = LEXICON
+    pipe.vocabulary = LEXICON
     for _ in range(2):
         draw(pipe, ["a cat", "a dinosaur"])
     hints = [line for line in warnings if "dinosaur" in line]
@@ -84,7 +84,7 @@ def test_an_unknown_word_is_hinted_at_once(pipe, draw, warnings):
 
 def test_a_pipeline_without_a_lexicon_gives_no_hint(pipe, draw, warnings):
     draw(pipe, "a dinosaur")
-    assert pipe.unknown_words("a dinosaur") == []
+    assert pipe.find_unknown_words("a dinosaur") == []
     assert not warnings
 
 

@@ -15,12 +15,12 @@ def motions() -> MotionVocabulary:
 def test_every_phrasing_is_said_as_its_motion_is_usually_called_in_its_language(motions):
     for motion in MOTIONS:
         zh, en = motion.paraphrases
-        assert {motions.usual(phrase) for phrase in zh} == {zh[0]}
-        assert {motions.usual(phrase) for phrase in en} == {en[0]}
+        assert {motions.canonicalize(phrase) for phrase in zh} == {zh[0]}
+        assert {motions.canonicalize(phrase) for phrase in en} == {en[0]}
 
 
 def test_words_around_a_phrasing_do_not_matter_and_unknown_phrases_stay(motions):
-    assert motions.usual("make it Bow") == "nod"
-    assert motions.usual("让它跳起来") == "跳"
-    assert motions.usual("dance") == "dance"
+    assert motions.canonicalize("make it Bow") == "nod"
+    assert motions.canonicalize("让它跳起来") == "跳"
+    assert motions.canonicalize("dance") == "dance"
     assert MotionVocabulary().canonicalize("jump up and down") == "jump up and down"
