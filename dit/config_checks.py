@@ -22,14 +22,19 @@ def check_transformer_config(
     motion_block_interval: int,
     num_layers: int,
     use_flow_field: bool,
+    norm_type: str,
 ) -> None:
     """Raise ValueError for widths that do not go together, or motion blocks that there cannot be."""
+    if norm_type != "layer_norm":
+        raise ValueError(f"norm_type {norm_type!r} is unknown; only 'layer_norm' is")
     if temporal_attention not in TEMPORAL_ATTENTION_MODES:
         raise ValueError(
             f"temporal_attention is {temporal_attention!r}; there are {' and '.join(map(repr, TEMPORAL_ATTENTION_MODES))}"
         )
     if use_motion_blocks and not 1 <= motion_block_interval <= num_layers:
-        raise ValueError(f"motion_block_interval is {motion_block_interval}; of {num_layers} layers it is 1 to {num_layers}")
+        raise ValueError(
+            f"motion_block_interval is {motion_block_interval}; of {num_layers} layers it is 1 to {num_layers}"
+        )
     if hidden_size not in (None, heads * head_dim):
         raise ValueError(
             f"hidden_size {hidden_size} is not num_attention_heads {heads} x attention_head_dim {head_dim};"

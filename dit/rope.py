@@ -53,6 +53,12 @@ def rotary_table_to_cos_sin(rotary_table: Tensor) -> tuple[Tensor, Tensor]:
     return cosine, sine
 
 
+def to_rotary_emb(rotary_table: Tensor, *, as_complex: bool) -> Tensor:
+    """Give a rotary table (..., N, E/2, 2) an axis for heads: (..., N, 1, E/2, 2), or (..., N, 1, E/2) as complex."""
+    rotary_emb = rotary_table.unsqueeze(-3)
+    return torch.view_as_complex(rotary_emb) if as_complex else rotary_emb
+
+
 def apply_rotary_emb(x: Tensor, rotary_emb: Tensor) -> Tensor:
     """Turn neighbouring pairs of x (B, N, H, E), float32, which may be overwritten.
 

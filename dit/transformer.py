@@ -1,4 +1,4 @@
-"""DiT: the Hunyuan-DiT backbone.
+"""DiT: the Hunyuan-DiT backbone, extended to video.
 
 S steps, B batch, F frames, N image tokens, L text tokens, D width, H heads, E head width, T text width;
 latents are B C F Y X or B C Y X.
@@ -6,7 +6,7 @@ latents are B C F Y X or B C Y X.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -22,30 +22,28 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dianjing.dit.blocks import AdaLayerNormContinuous, DiTBlock, MotionBlock
-from dianjing.dit.conditioning import Conditioning, Guide, guide_from_condition, pad_text_tokens
-from dianjing.dit.config_checks import check_transformer_config, check_video_inputs, to_video_latents
+from dianjing.dit.conditioning import Conditioning
+from dianjing.dit.config_checks import check_transformer_config, to_video_latents
 from dianjing.dit.embeddings import MLP, PatchEmbed, TimeExtraEmbedding
-from dianjing.dit.fused_cpu import can_run_fused, fuse_blocks, fused_forward
+from dianjing.dit.fused_cpu import can_run_fused, fused_forward
 from dianjing.dit.motion.control import MotionConditioner, MotionControl
 from dianjing.dit.motion.flow_field import FlowField
-from dianjing.dit.motion.video_conditioning import VideoConditioning, make_video_conditioning
 from dianjing.dit.motion.warp_guidance import WarpGuidance
-from dianjing.dit.offload import onloaded
-from dianjing.dit.rope import rope_1d, rope_2d, rope_3d, rotary_table_from_cos_sin
+from dianjing.dit.precompute import PrecomputeMixin
+from dianjing.dit.rope import to_rotary_emb
 
 ZERO_INIT_TYPES = (MotionBlock, MotionConditioner, FlowField, WarpGuidance)
-ROPE_BASE_SIZE = 64  # latents along a side of the 512 px picture whose grid defines the positions
 
 
-class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin):
-    """Latents, time and text to the prediction, noise or velocity: (B, C, Y, X) or (B, C, F, Y, X).
+class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin, PrecomputeMixin):
+    """Predict noise or velocity from noisy latents (B, C, Y, X) or (B, C, F, Y, X), timestep and text.
 
-    Parameter names and configuration keys are those of diffusers' `HunyuanDiT2DModel`, so
-    published weights load as they are. `hidden_size` may be left out: it is heads x head width.
-    `use_motion_blocks` adds time, `max_regions` clicks; a picture is drawn as without them. `motion_span` says how far
-    a place sees over time: "place", itself in all frames, or "picture", every place in all frames;
-    `motion_every`, how many layers there are to each motion block.
-    `use_motion_field` lets clicks move the first frame itself, which frames take over.
+    Parameter names and configuration keys are those of diffusers' `HunyuanDiT2DModel`, so that published weights load
+    unchanged. hidden_size may be left out: it is num_attention_heads * attention_head_dim. Videos take these keys more:
+    use_motion_blocks adds a motion block after every `motion_block_interval` layers; a single frame does not pass them.
+    temporal_attention of motion blocks is "pixelwise" (each image token attends to itself in all frames) or "full" (to
+    all tokens of all frames). max_regions adds motion control of that many regions; use_flow_field warps the first
+    frame by a predicted flow and guides the prediction towards it.
 
     Raises: ValueError for a configuration that cannot work.
     Source: Hunyuan-DiT (arXiv 2405.08748).
@@ -100,9 +98,8 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
             motion_block_interval=motion_block_interval,
             num_layers=num_layers,
             use_flow_field=use_flow_field,
+            norm_type=norm_type,
         )
-        if norm_type != "layer_norm":
-            raise ValueError(f"norm_type {norm_type!r} is unknown; only 'layer_norm' is")
         width = heads * head_dim
         self.register_to_config(hidden_size=width)
         self.inner_dim, self.num_heads = width, heads  # read by diffusers' pipelines
@@ -112,104 +109,57 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         self.text_embedder = MLP(text_dim_t5, 4 * text_dim_t5, cross_attention_dim)
         self.text_embedding_padding = nn.Parameter(torch.randn(text_len + text_len_t5, cross_attention_dim))
         self.pos_embed = PatchEmbed(in_channels, width, patch_size)
-        pool = {"pooled_dim": pooled_projection_dim, "num_text_tokens": text_len_t5, "text_dim": text_dim_t5}
-        with_size = use_style_cond_and_image_meta_size
-        self.time_extra_emb = TimeExtraEmbedding(width, **pool, use_size_and_style=with_size)
+        self.time_extra_emb = TimeExtraEmbedding(
+            width,
+            pooled_dim=pooled_projection_dim,
+            num_text_tokens=text_len_t5,
+            text_dim=text_dim_t5,
+            use_size_and_style=use_style_cond_and_image_meta_size,
+        )
+        block_sizes: dict[str, Any] = {
+            "width": width,
+            "heads": heads,
+            "head_dim": head_dim,
+            "text_dim": cross_attention_dim,
+            "hidden_dim": int(width * mlp_ratio),
+            "activation": activation_fn,
+        }
         self.blocks = nn.ModuleList(
-            DiTBlock(
-                width,
-                heads=heads,
-                head_dim=head_dim,
-                text_dim=cross_attention_dim,
-                hidden_dim=int(width * mlp_ratio),
-                activation=activation_fn,
-                has_skip=layer > num_layers // 2,
-            )
-            for layer in range(num_layers)
+            DiTBlock(**block_sizes, has_skip=layer > num_layers // 2) for layer in range(num_layers)
         )
         self.motion_blocks: nn.ModuleList | None = None
         self.motion_conditioner: MotionConditioner | None = None
         if use_motion_blocks:
-            self.motion_blocks = nn.ModuleList(
-                MotionBlock(
-                    width,
-                    heads=heads,
-                    head_dim=head_dim,
-                    text_dim=cross_attention_dim,
-                    hidden_dim=int(width * mlp_ratio),
-                    activation=activation_fn,
-                )
-                for _ in range(num_layers // motion_block_interval)
-            )
+            num_motion_blocks = num_layers // motion_block_interval
+            self.motion_blocks = nn.ModuleList(MotionBlock(**block_sizes) for _ in range(num_motion_blocks))
         if max_regions:
-            sizes = {"width": width, "text_dim": cross_attention_dim, "patch_size": patch_size, "channels": in_channels}
-            self.motion_conditioner = MotionConditioner(max_regions=max_regions, use_flow_field=use_flow_field, **sizes)
+            self.motion_conditioner = MotionConditioner(
+                channels=in_channels,
+                max_regions=max_regions,
+                width=width,
+                text_dim=cross_attention_dim,
+                patch_size=patch_size,
+                use_flow_field=use_flow_field,
+            )
         self.norm_out = AdaLayerNormContinuous(width)
         self.proj_out = nn.Linear(width, patch_size**2 * self.out_channels)
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
-        """As diffusers'; a picture model becomes one for film with `use_motion_blocks=True`, its new parts at zero."""
+        """Load a model as diffusers does; an image model with `use_motion_blocks=True` becomes a video model.
+
+        Parts that the checkpoint lacks are zero-initialized, so that each frame is the image model's prediction.
+        """
         if not kwargs.get("use_motion_blocks"):
             return super().from_pretrained(*args, **kwargs)
-        # diffusers names what the checkpoint lacks, and leaves it without values
-        wants_info = kwargs.pop("output_loading_info", False)
+        # diffusers lists parameters that the checkpoint lacks, and leaves them uninitialized
+        return_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(*args, **{"low_cpu_mem_usage": False, **kwargs}, output_loading_info=True)
         missing = set(info["missing_keys"])
         for name, part in model.named_modules():
             if isinstance(part, ZERO_INIT_TYPES) and missing.issuperset(f"{name}.{key}" for key in part.state_dict()):
                 part.zero_init()
-        return (model, info) if wants_info else model
-
-    def compute_conditioning(
-        self,
-        timesteps: Tensor,
-        *,
-        encoder_hidden_states: Tensor,
-        text_embedding_mask: Tensor | None = None,
-        encoder_hidden_states_t5: Tensor,
-        text_embedding_mask_t5: Tensor | None = None,
-        latent_size: tuple[int, int],
-        image_meta_size: Tensor | None = None,
-        style: Tensor | None = None,
-        num_frames: int = 1,
-        motion_control: MotionControl | None = None,
-    ) -> Conditioning:
-        """Compute once what the latents do not change; good until the weights change.
-
-        timesteps (S,) of the whole schedule; text states (B, L, T) of both encoders with masks
-        (B, L), 1 for text; size (height, width) in latents; image_meta_size (B, 6) in px and
-        style (B,) where the model was trained with them.
-
-        Raises: ValueError for a size the patches do not fill, or an image size or style left out.
-        """
-        rows, columns = self._get_token_grid(*latent_size)
-        texts = (encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5)
-        prepared = []
-        with onloaded(self):
-            check_video_inputs(self.config, num_frames, motion_control, batch_size=len(encoder_hidden_states))
-            text, mask, temb = self._embed_text_and_time(
-                timesteps.unsqueeze(-1), *texts, image_meta_size, style, motion_control
-            )
-            film = self._make_video_conditioning(num_frames, motion_control, text, mask, grid=(rows, columns))
-            for block in self.blocks:
-                with onloaded(block):
-                    prepared.append(block.precompute(temb, text))
-            scale_shift = self.norm_out.compute_scale_shift(temb)  # (S, B, 2D)
-        return Conditioning(
-            text_keys=tuple(each.key_value.key for each in prepared),
-            text_values=tuple(each.key_value.value for each in prepared),
-            attention_mask=mask,
-            shifts=torch.stack([each.shift for each in prepared], dim=1),
-            scale_shift=scale_shift,
-            rotary_table=self.get_rotary_table(rows, columns, device=text.device),
-            latent_size=latent_size,
-            fused_blocks=fuse_blocks(self.blocks) if can_run_fused(text) else None,
-            video=film,
-            blend_coefficients=None
-            if self.motion_conditioner is None
-            else self.motion_conditioner.compute_blend_coefficients(timesteps),
-        )
+        return (model, info) if return_info else model
 
     def forward(
         self,
@@ -227,133 +177,67 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
         conditioning: Conditioning | None = None,
         motion_control: MotionControl | None = None,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """Predict from the latents `hidden_states`, (B, C, Y, X) or (B, C, F, Y, X), in their shape.
+        """Predict from the latents `hidden_states`, (B, C, Y, X) or (B, C, F, Y, X); the sample has their shape.
 
-        Either with what diffusers' `HunyuanDiT2DModel` takes: timestep (B,), text states (B, L, T)
-        and their masks (B, L); `image_rotary_emb` (cosine, sine), each (N, E), replaces our own
-        positions; and for film, with `click`. Or with one step of what `condition` computed:
-        `condition.at(step)`.
+        Takes one step of a precomputed `conditioning`, see `Conditioning.select_step`; or else the arguments of
+        diffusers' `HunyuanDiT2DModel`, timestep (B,), text states (B, L, T) and their masks (B, L), and motion_control
+        for a video. image_rotary_emb: cosine and sine, each (N, E), in place of our own positions.
+        controlnet_block_samples: a residual (B, N, D) for each skip connection.
 
-        Raises: ValueError for latents, residuals or a condition that do not fit.
+        Raises: ValueError for latents, residuals or a conditioning that do not fit.
         """
         latents = to_video_latents(hidden_states)
         batch_size, num_frames = len(latents), latents.shape[2]
-        rows, columns = self._get_token_grid(*latents.shape[-2:])
+        rows, _ = self._get_token_grid(*latents.shape[-2:])
         if conditioning is not None:
-            guide = guide_from_condition(conditioning, latents)
+            conditioning.check_latents(latents)
         elif timestep is None:
-            raise ValueError("give either `condition`, or `timestep` and the text states of both encoders")
+            raise ValueError("give either `conditioning`, or `timestep` and the text states of both encoders")
         else:
-            texts = (encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5)
-            check_video_inputs(self.config, num_frames, motion_control, batch_size=batch_size)
-            text, mask, temb = self._embed_text_and_time(
-                timestep.expand(batch_size), *texts, image_meta_size, style, motion_control
+            conditioning = self._embed_conditions(
+                timestep.expand(batch_size).unsqueeze(0),
+                (encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5),
+                latent_size=(latents.shape[-2], latents.shape[-1]),
+                num_frames=num_frames,
+                image_meta_size=image_meta_size,
+                style=style,
+                motion_control=motion_control,
+                image_rotary_emb=image_rotary_emb,
             )
-            film = self._make_video_conditioning(num_frames, motion_control, text, mask, grid=(rows, columns))
-            if image_rotary_emb is None:
-                rotation = self.get_rotary_table(rows, columns, device=latents.device)
-            else:
-                rotation = rotary_table_from_cos_sin(*image_rotary_emb, device=latents.device)
-            scale_shift = self.norm_out.compute_scale_shift(temb)
-            mix = (
-                None
-                if self.motion_conditioner is None
-                else self.motion_conditioner.compute_blend_coefficients(timestep.expand(batch_size))
-            )
-            guide = Guide(
-                temb=temb,
-                text=text,
-                attention_mask=mask,
-                rotary_table=rotation,
-                scale_shift=scale_shift,
-                video=film,
-                blend_coefficients=mix,
-            )
+        video, patch = conditioning.video, self.config.patch_size
         tokens = self.pos_embed(rearrange(latents, "b c f y x -> (b f) c y x"))  # (B F, N, D)
-        if guide.video is not None and guide.video.token_bias is not None:
-            tokens = tokens + guide.video.token_bias.flatten(0, 1)
-        tokens = self._run_blocks(tokens, guide, controlnet_block_samples)
-        tokens = self.norm_out(tokens, guide.scale_shift)
-        patch = self.config.patch_size
+        if video is not None and video.token_bias is not None:
+            tokens = tokens + video.token_bias.flatten(0, 1)
+        tokens = self._run_blocks(tokens, conditioning, controlnet_block_samples)
+        tokens = self.norm_out(tokens, conditioning.scale_shift[0])
         axes = {"y": rows, "p": patch, "q": patch, "f": num_frames}
         sample = rearrange(self.proj_out(tokens), "(b f) (y x) (p q c) -> b c f (y p) (x q)", **axes)
-        if guide.video is not None and self.motion_conditioner is not None:
+        if video is not None and self.motion_conditioner is not None:
             sample = self.motion_conditioner.apply_warp_guidance(
-                sample, latents, tokens, guide.video.warped_first_frame, guide.blend_coefficients
+                sample, latents, tokens, video.warped_first_frame, conditioning.blend_coefficients
             )
         sample = sample.reshape(batch_size, self.out_channels, *hidden_states.shape[2:])
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 
     def enable_cache(self, config) -> None:
-        """As diffusers' `CacheMixin`: a cache over the steps, which trades a little quality for speed."""
+        """Switch on a diffusers cache over the steps, which trades a little quality for speed."""
         TransformerBlockRegistry.register(DiTBlock, TransformerBlockMetadata(return_hidden_states_index=0))
         if isinstance(config, TaylorSeerCacheConfig) and config.cache_identifiers is None:
-            # its own default does not match the names attn1 and attn2, and would cache nothing
+            # the default identifiers do not match the names attn1 and attn2, so nothing would be cached
             config = replace(config, cache_identifiers=[r"blocks\.\d+\.attn[12]"])
         super().enable_cache(config)
 
-    def _embed_text_and_time(
-        self,
-        timesteps: Tensor,
-        text: Tensor | None,
-        mask: Tensor | None,
-        text_t5: Tensor | None,
-        mask_t5: Tensor | None,
-        image_meta_size: Tensor | None,
-        style: Tensor | None,
-        motion_control: MotionControl | None,
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Both texts in one row (B, L, T) with absent tokens learned, its key mask, and the time (..., B, D)."""
-        if text is None or text_t5 is None:
-            raise ValueError("give the text states of both encoders")
-        limits = (self.config.text_len, self.config.text_len_t5)
-        if (text.shape[1], text_t5.shape[1]) != limits:
-            raise ValueError(f"texts of {text.shape[1]} and {text_t5.shape[1]} tokens; this model takes {limits}")
-        states = torch.cat([text, self.text_embedder(text_t5)], dim=1)
-        if mask is not None and mask_t5 is not None:
-            present = torch.cat([mask, mask_t5], dim=1).bool().unsqueeze(-1)
-            states = torch.where(present, states, self.text_embedding_padding.to(states.dtype))
-        temb = self.time_extra_emb(timesteps, text_t5, image_meta_size, style)
-        return (
-            *pad_text_tokens(states),
-            temb
-            if motion_control is None or self.motion_conditioner is None
-            else temb + self.motion_conditioner.compute_timestep_bias(motion_control),
-        )
-
-    def _make_video_conditioning(
-        self,
-        num_frames: int,
-        motion_control: MotionControl | None,
-        text: Tensor,
-        attention_mask: Tensor | None,
-        *,
-        grid: tuple[int, int],
-    ) -> VideoConditioning | None:
-        """What the frames share; None for a picture."""
-        if num_frames == 1 or self.motion_blocks is None:
-            return None
-        head_dim, device = self.config.attention_head_dim, self.proj_out.weight.device
-        if self.config.temporal_attention == "full":
-            rotation = rope_3d(num_frames, *grid, head_dim=head_dim, device=device)
-        else:
-            rotation = rope_1d(num_frames, head_dim=head_dim, device=device)
-        return make_video_conditioning(
-            rotation,
-            self.motion_blocks,
-            self.motion_conditioner,
-            motion_control,
-            text=text,
-            attention_mask=attention_mask,
-        )
-
-    def _run_blocks(self, tokens: Tensor, conditioning: Guide, residuals: Sequence[Tensor] | None) -> Tensor:
+    def _run_blocks(self, tokens: Tensor, conditioning: Conditioning, residuals: Sequence[Tensor] | None) -> Tensor:
+        """Run all blocks on tokens (B F, N, D); residuals of a ControlNet are added to the skip connections."""
         num_skips = (len(self.blocks) - 1) // 2
         if residuals is not None and len(residuals) != num_skips:
             raise ValueError(f"{len(residuals)} ControlNet residuals for {num_skips} skip connections")
-        frozen = conditioning.fused_blocks if can_run_fused(tokens) and not self.is_cache_enabled else None
-        turns, film = self._to_rotary_emb(conditioning.rotary_table), conditioning.video
-        frame_turns = None if film is None else self._to_rotary_emb(film.rotary_table)
+        fused_blocks = conditioning.fused_blocks if can_run_fused(tokens) and not self.is_cache_enabled else None
+        is_compiled = torch.compiler.is_compiling() or self.blocks[0]._compiled_call_impl is not None
+        rotary_emb = to_rotary_emb(conditioning.rotary_table, as_complex=not is_compiled)
+        video, mask = conditioning.video, conditioning.attention_mask
+        video_rotary_emb = None if video is None else to_rotary_emb(video.rotary_table, as_complex=not is_compiled)
+        temb = None if conditioning.temb is None else conditioning.temb[0]
         skips: list[Tensor] = []
         for layer, block in enumerate(self.blocks):
             skip = None
@@ -361,38 +245,22 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin)
                 skip = skips.pop()
                 if residuals is not None:
                     skip = skip + residuals[len(skips)]
-            prepared = conditioning.blocks and conditioning.blocks[layer]
-            inputs = (tokens, conditioning.temb, conditioning.text, turns, conditioning.attention_mask, skip, prepared)
-            if frozen and prepared:
-                tokens = fused_forward(frozen[layer], tokens, prepared, turns, conditioning.attention_mask, skip)
+            precomputed = conditioning.get_block_conditioning(layer)
+            if fused_blocks and precomputed:
+                tokens = fused_forward(fused_blocks[layer], tokens, precomputed, rotary_emb, mask, skip)
             else:
+                inputs = (tokens, temb, conditioning.text, rotary_emb, mask, skip, precomputed)
                 tokens = self._run_block(block, *inputs)
             motion, rest = divmod(layer + 1, self.config.motion_block_interval)
-            if film is not None and self.motion_blocks is not None and rest == 0:
-                inputs_of_film = (film.num_frames, frame_turns, film.text_kv[motion - 1], film.attention_mask)
-                tokens = self._run_block(self.motion_blocks[motion - 1], tokens, *inputs_of_film)
+            if video is not None and self.motion_blocks is not None and rest == 0:
+                inputs = (tokens, video.num_frames, video_rotary_emb, video.text_kv[motion - 1], video.attention_mask)
+                tokens = self._run_block(self.motion_blocks[motion - 1], *inputs)
             if layer < num_skips:
                 skips.append(tokens)
         return tokens
 
     def _run_block(self, block: nn.Module, *inputs) -> Tensor:
+        """Run one block, with gradient checkpointing where that is on."""
         if torch.is_grad_enabled() and self.gradient_checkpointing:
             return self._gradient_checkpointing_func(block, *inputs)
         return block(*inputs)
-
-    def _to_rotary_emb(self, rotary_table: Tensor) -> Tensor:
-        """(..., E/2, 2) for every head: (..., 1, E/2, 2), or (..., 1, E/2) as complex numbers."""
-        turns = rotary_table.unsqueeze(-3)
-        compiled = torch.compiler.is_compiling() or self.blocks[0]._compiled_call_impl is not None
-        return turns if compiled else torch.view_as_complex(turns)
-
-    def _get_token_grid(self, height: int, width: int) -> tuple[int, int]:
-        patch = self.config.patch_size
-        if height % patch or width % patch:
-            raise ValueError(f"latents of {height} x {width} are not multiples of the patch size {patch}")
-        return height // patch, width // patch
-
-    def get_rotary_table(self, rows: int, columns: int, *, device: torch.device) -> Tensor:
-        """Positions of a grid of rows x columns tokens, (N, E/2, 2)."""
-        head_dim, base = self.config.attention_head_dim, ROPE_BASE_SIZE // self.config.patch_size
-        return rope_2d(rows, columns, head_dim=head_dim, base_size=base, device=device)

@@ -32,7 +32,13 @@ class VideoConditioning:
     def truncate(self, num_frames: int) -> "VideoConditioning":
         start = None if self.token_bias is None else self.token_bias[:, :num_frames]
         shown = self.warped_first_frame and self.warped_first_frame.truncate(num_frames)
-        return replace(self, num_frames=num_frames, rotary_table=self.rotary_table[:num_frames], token_bias=start, warped_first_frame=shown)
+        return replace(
+            self,
+            num_frames=num_frames,
+            rotary_table=self.rotary_table[:num_frames],
+            token_bias=start,
+            warped_first_frame=shown,
+        )
 
     def with_control(self, conditioner: MotionConditioner, motion_control: MotionControl) -> "VideoConditioning":
         """The same for other frames, those of a click with moved ones; text and phrases stay."""
@@ -42,7 +48,13 @@ class VideoConditioning:
             conditioner.compute_token_bias(motion_control, num_frames, motion_control.warp),
             make_warped_first_frame(motion_control.first_frame, motion_control.warp),
         )
-        return replace(self, num_frames=num_frames, rotary_table=self.rotary_table[:num_frames], token_bias=start, warped_first_frame=shown)
+        return replace(
+            self,
+            num_frames=num_frames,
+            rotary_table=self.rotary_table[:num_frames],
+            token_bias=start,
+            warped_first_frame=shown,
+        )
 
     def map_tensors(self, fn: Callable[[Tensor], Tensor]) -> "VideoConditioning":
         """The same with a change to every tensor that has rows; the rotation has none."""

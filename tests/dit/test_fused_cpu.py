@@ -64,7 +64,7 @@ def test_frozen_blocks_are_at_least_as_exact(make_half, latents, calls, monkeypa
 
     fast = draw()
     assert not calls
-    monkeypatch.setattr("dianjing.dit.transformer.fuse_blocks", lambda blocks: None)
+    monkeypatch.setattr("dianjing.dit.precompute.fuse_blocks", lambda blocks: None)
     plain = draw()
     assert len(calls) == 4
 

@@ -81,7 +81,7 @@ def test_a_configuration_that_cannot_work_is_refused(make_model, changes, messag
 def test_inputs_that_do_not_fit_are_refused(make_model, make_text, latents):
     model = make_model()
     text = make_text(model)
-    with pytest.raises(ValueError, match="give either `condition`, or `timestep`"):
+    with pytest.raises(ValueError, match="give either `conditioning`, or `timestep`"):
         model(latents)
     with pytest.raises(ValueError, match="text states of both encoders"):
         model(latents, TIMESTEP)

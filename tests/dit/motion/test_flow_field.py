@@ -26,7 +26,9 @@ def test_ways_are_the_same_wherever_they_are_asked_for():
     field = FlowField(8)
     for layer in (field.affine, field.residual):
         layer.weight.normal_()
-    few, many = (field(*asked(), num_frames=FRAMES, points=grid_points(side)).unflatten(3, (side, side)) for side in (3, 9))
+    few, many = (
+        field(*asked(), num_frames=FRAMES, points=grid_points(side)).unflatten(3, (side, side)) for side in (3, 9)
+    )
     torch.testing.assert_close(many[..., ::4, ::4, :], few)
 
 

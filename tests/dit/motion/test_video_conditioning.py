@@ -9,7 +9,7 @@ import torch
 from dianjing import DiT
 from dianjing.dit.motion.control import MotionControl
 from dianjing.dit.motion.warp import Warp
-from dianjing.dit.rope import rope_3d
+from dianjing.dit.rope import rope_3d, to_rotary_emb
 
 TIMESTEPS = torch.tensor([900.0, 300.0])
 NUM_FRAMES = 3
@@ -114,7 +114,9 @@ def test_the_two_phases_of_film_equal_one_call(make_model, make_text, latents, f
     model = wake(make_model(**film_settings))
     text, click = make_text(model), make_click(model)
     for asked in (None, click):
-        condition = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8), num_frames=NUM_FRAMES, motion_control=asked)
+        condition = model.compute_conditioning(
+            TIMESTEPS, **text, latent_size=(8, 8), num_frames=NUM_FRAMES, motion_control=asked
+        )
         for step, timestep in enumerate(TIMESTEPS):
             once = model(latents, timestep.expand(2), **text, motion_control=asked).sample
             twice = model(latents, conditioning=condition.select_step(step)).sample
@@ -198,7 +200,9 @@ def test_film_in_bfloat16_follows_float32(make_model, make_text, latents, film_s
     text, click = make_text(model), make_click(model)
     half = {name: value.bfloat16() if value.is_floating_point() else value for name, value in text.items()}
     asked = replace(click.map_tensors(torch.Tensor.bfloat16), strengths=click.strengths)
-    condition = model.compute_conditioning(TIMESTEPS[:1], **half, latent_size=(8, 8), num_frames=NUM_FRAMES, motion_control=asked).select_step(0)
+    condition = model.compute_conditioning(
+        TIMESTEPS[:1], **half, latent_size=(8, 8), num_frames=NUM_FRAMES, motion_control=asked
+    ).select_step(0)
     fast = model(latents.bfloat16(), conditioning=condition).sample.float()
     exact = model.float()(latents, TIMESTEPS[:1], **text, motion_control=click).sample
     assert (fast - exact).norm() / exact.norm() < 0.05
@@ -229,7 +233,7 @@ def test_how_far_a_place_sees_over_time_is_its_span(make_model, make_text, laten
         tokens = torch.randn(2 * NUM_FRAMES, rows * columns, model.inner_dim)
         text = make_text(model)
         film = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8), num_frames=NUM_FRAMES).video
-        turns, said = model._to_rotary_emb(film.rotary_table), film.text_kv[0]
+        turns, said = to_rotary_emb(film.rotary_table, as_complex=True), film.text_kv[0]
         changed = tokens.clone()
         changed[0, 5] = torch.randn(model.inner_dim)  # frame 0 of the first clip, one place
         before, after = (block(x, NUM_FRAMES, turns, said) for x in (tokens, changed))
