@@ -121,7 +121,7 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
                     "id": label["ProduceID"],
                     "path": str(path),
                     **asdict(record),
-                    "unknown_words": pipe.unknown_words(request.prompt),
+                    "unknown_words": pipe.find_unknown_words(request.prompt),
                     "seconds": round(seconds, 3),
                 }
 

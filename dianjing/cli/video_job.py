@@ -203,7 +203,7 @@ def run_video_job(job: VideoJob) -> dict[str, Any]:
     made["seconds"] = round(time.monotonic() - began, 3)
     record = build_video_metadata(pipe, job, frames, fps)
     made["paths"] = [str(path) for path in save_video(frames, job.path, record, fps=fps, producer=job.producer)]
-    return {**made, **vars(record), "unknown_words": pipe.unknown_words(job.prompt)}
+    return {**made, **vars(record), "unknown_words": pipe.find_unknown_words(job.prompt)}
 
 
 def load_video_pipeline(job: VideoJob) -> Any:

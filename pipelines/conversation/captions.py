@@ -1,7 +1,10 @@
-"""A scene in words, as the embedded model was taught to be spoken to; other models take them as well."""
+"""Captions of scenes in English and Chinese, in the sentence patterns that the bundled model was trained on.
+
+Other models understand them as plain prompts.
+"""
 
 from dianjing.pipelines.conversation.layout import has_relation
-from dianjing.pipelines.conversation.scene import DEFAULT_SIDE, SMALL_SIDE, Box, Scene, SceneObject
+from dianjing.pipelines.conversation.scene import DEFAULT_SIDE, RELATIONS, SMALL_SIDE, Box, Scene, SceneObject
 from dianjing.pipelines.prompting.concepts import ConceptVocabulary
 
 NUMBER_WORDS_EN = ("", "one", "two", "three", "four")
@@ -43,14 +46,17 @@ RELATION_PHRASES_ZH = {
 
 
 def get_size_word(box: Box) -> str | None:
-    """The word for what is not of the usual size."""
+    """Return "small" or "big" for a box that does not have the default size, else None."""
     return "small" if box.side <= SMALL_SIDE else "big" if box.side > DEFAULT_SIDE else None
 
 
 def build_noun_phrase(
     scene_object: SceneObject, concept_vocabulary: ConceptVocabulary, *, language: str, count: int, size: str | None
 ) -> str:
-    """ "two small red balloons", 两个小小的红色的气球."""
+    """Build the noun phrase of an object, such as "two small red balloons" or 两个小小的红色的气球.
+
+    size: "big", "small" or None for the default size.
+    """
     return (_build_noun_phrase_zh if language == "zh" else _build_noun_phrase_en)(
         scene_object, concept_vocabulary, count, size
     )
@@ -75,34 +81,35 @@ def _build_noun_phrase_zh(
 ) -> str:
     known = concept_vocabulary.find_object(scene_object.name)
     colour = None if scene_object.colour is None else concept_vocabulary.find_colour(scene_object.colour)
-    said = scene_object.colour if colour is None else f"{colour.name_zh}的"
+    adjective = scene_object.colour if colour is None else f"{colour.name_zh}的"
     measure, name = ("个", scene_object.name) if known is None else (known.measure_word_zh, known.names_zh[0])
-    return NUMBER_WORDS_ZH[count] + measure + {None: "", "big": "大大的", "small": "小小的"}[size] + (said or "") + name
+    return (
+        NUMBER_WORDS_ZH[count]
+        + measure
+        + {None: "", "big": "大大的", "small": "小小的"}[size]
+        + (adjective or "")
+        + name
+    )
 
 
 def caption_scene(scene: Scene, concept_vocabulary: ConceptVocabulary, *, language: str) -> str:
-    """The whole scene in one sentence."""
+    """Describe a scene in one sentence: objects with count, size and colour, their relation or position, background."""
     zh = language == "zh"
     phrases = [
         build_noun_phrase(
-            thing, concept_vocabulary, language=language, count=thing.count, size=get_size_word(thing.boxes[0])
+            each, concept_vocabulary, language=language, count=each.count, size=get_size_word(each.boxes[0])
         )
-        for thing in scene.objects
+        for each in scene.objects
     ]
     first = scene.objects[0]
     if len(scene.objects) == 2 and (relation := _find_relation(*scene.objects)) is not None:
         body, is_phrase = (RELATION_PHRASES_ZH if zh else RELATION_PHRASES_EN)[relation].format(*phrases), False
     elif len(scene.boxes) == 1 and first.boxes[0].position != "center":
-        place = first.boxes[0].position
-        body, is_phrase = (
-            f"{phrases[0]}在{POSITION_PHRASES_ZH[place]}" if zh else f"{phrases[0]} {POSITION_PHRASES_EN[place]}",
-            False,
-        )
+        body, is_phrase = _add_position(phrases[0], first.boxes[0].position, zh=zh), False
+    elif zh:
+        body, is_phrase = _join_phrases(phrases, separator="、", last_separator="和"), True
     else:
-        body, is_phrase = (
-            _join_phrases(phrases, separator="、" if zh else ", ", last_separator="和" if zh else " and "),
-            True,
-        )
+        body, is_phrase = _join_phrases(phrases, separator=", ", last_separator=" and "), True
     return _add_background(body, scene.background, concept_vocabulary, language=language, is_phrase=is_phrase)
 
 
@@ -115,18 +122,23 @@ def caption_object(
     position: str,
     size: str | None = None,
 ) -> str:
-    """One object at its place, as if nothing else were there: what a part of the picture is drawn from."""
+    """Describe one object at its position, without the other objects: the prompt of a region of the image.
+
+    position: one of POSITIONS. size: as for `build_noun_phrase`.
+    """
     phrase = build_noun_phrase(scene_object, concept_vocabulary, language=language, count=1, size=size)
-    zh = language == "zh"
-    body = f"{phrase}在{POSITION_PHRASES_ZH[position]}" if zh else f"{phrase} {POSITION_PHRASES_EN[position]}"
+    body = _add_position(phrase, position, zh=language == "zh")
     return _add_background(body, background, concept_vocabulary, language=language, is_phrase=False)
+
+
+def _add_position(phrase: str, position: str, *, zh: bool) -> str:
+    return f"{phrase}在{POSITION_PHRASES_ZH[position]}" if zh else f"{phrase} {POSITION_PHRASES_EN[position]}"
 
 
 def _find_relation(first: SceneObject, second: SceneObject) -> str | None:
     if first.count > 1 or second.count > 1:
         return None
-    sides = ("left", "right", "above", "below")
-    return next((side for side in sides if has_relation(first.boxes[0], second.boxes[0], side)), None)
+    return next((each for each in RELATIONS if has_relation(first.boxes[0], second.boxes[0], each)), None)
 
 
 def _join_phrases(phrases: list[str], *, separator: str, last_separator: str) -> str:
@@ -140,6 +152,6 @@ def _add_background(
         return body
     known = concept_vocabulary.find_background(background)
     if language == "zh":
-        where = f"{background}背景上" if known is None else known.location_phrases_zh[0]
-        return f"{where}的{body}" if is_phrase else f"{where}，{body}"
+        location = f"{background}背景上" if known is None else known.location_phrases_zh[0]
+        return f"{location}的{body}" if is_phrase else f"{location}，{body}"
     return f"{body}, {background}" if known is None else f"{body} {known.location_phrases_en[0]}"

@@ -1,6 +1,6 @@
-"""The kinds of change a turn can make, and the pure functions that make them.
+"""Edits of a scene, one dataclass each, and the pure functions that apply them.
 
-`of` and `anchor` are indices of a scene's things.
+`target` and `anchor` are indices of `Scene.objects`; `position` is one of POSITIONS, `relation` one of RELATIONS.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from dianjing.pipelines.conversation.scene import (
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectSpec:
-    """An object that is asked for. size: "big" or "small"; place: one of PLACES."""
+    """Specification of an object to add. name, colour: English. size: "big", "small" or None for the default."""
 
     name: str
     count: int = 1
@@ -33,7 +33,7 @@ class ObjectSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class NewScene:
-    """A picture from nothing. relation: the side of the second object that the first is on."""
+    """Start a new scene. relation: where the first of two objects stands, seen from the second."""
 
     specs: tuple[ObjectSpec, ...]
     background: str | None = None
@@ -42,12 +42,14 @@ class NewScene:
 
 @dataclass(frozen=True, kw_only=True)
 class SetBackground:
+    """Replace the background. background: English."""
+
     background: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class AddObject:
-    """relation: the side of `anchor` that it goes to."""
+    """Add objects. relation: where they go, seen from the object `anchor`; both or neither are given."""
 
     spec: ObjectSpec
     relation: str | None = None
@@ -56,18 +58,22 @@ class AddObject:
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveObject:
+    """Remove an object with all its instances."""
+
     target: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplaceObject:
+    """Replace an object by another one at the same boxes."""
+
     target: int
     spec: ObjectSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class MoveObject:
-    """To a place, or to a side of another object."""
+    """Move an object to a position, or to a side of the object `anchor`."""
 
     target: int
     position: str | None = None
@@ -77,7 +83,7 @@ class MoveObject:
 
 @dataclass(frozen=True, kw_only=True)
 class ResizeObject:
-    """to: "bigger" or "smaller"."""
+    """Change the size of an object by one step. direction: "bigger" or "smaller"."""
 
     target: int
     direction: str
@@ -85,24 +91,28 @@ class ResizeObject:
 
 @dataclass(frozen=True, kw_only=True)
 class SetObjectCount:
+    """Set the number of instances of an object."""
+
     target: int
     count: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecolourObject:
+    """Change the colour of an object. colour: English."""
+
     target: int
     colour: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Regenerate:
-    """The same scene from other noise."""
+    """Generate the same scene from the next seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Undo:
-    """Back to the picture before."""
+    """Return to the previous image."""
 
 
 Edit = (
@@ -121,9 +131,9 @@ Edit = (
 
 
 def apply_edit(scene: Scene | None, edit: Edit) -> Scene:
-    """The scene after an edit.
+    """Apply an edit (any but `Undo`) to a scene and return the new scene; None is the scene before the first image.
 
-    Raises: NotPossibleError for what there is no room for, or nothing to do it to.
+    Raises: EditError if there is no room for the result, or no image yet.
     """
     if isinstance(edit, NewScene):
         return _apply_new_scene(edit)
@@ -133,30 +143,30 @@ def apply_edit(scene: Scene | None, edit: Edit) -> Scene:
 
 
 def _apply_new_scene(edit: NewScene) -> Scene:
-    counts = [wanted.count for wanted in edit.specs]
+    counts = [spec.count for spec in edit.specs]
     if not 1 <= len(counts) <= MAX_SCENE_OBJECTS or sum(counts) > MAX_INSTANCES or min(counts) < 1:
         raise EditError(messages.INVALID_OBJECT_COUNT, kinds=MAX_SCENE_OBJECTS, most=MAX_INSTANCES)
     if edit.relation is not None and counts == [1, 1]:
         boxes: list[Box] = list(layout.make_adjacent_boxes(edit.relation))
-    elif any(wanted.position is not None for wanted in edit.specs):
+    elif any(spec.position is not None for spec in edit.specs):
         boxes = _place_objects(edit.specs)
     else:
         boxes = list(layout.make_group_boxes(sum(counts)))
-    things = []
-    for wanted in edit.specs:
-        own, boxes = boxes[: wanted.count], boxes[wanted.count :]
-        things.append(
-            SceneObject(name=wanted.name, colour=wanted.colour, boxes=tuple(_apply_size(box, wanted) for box in own))
-        )
-    return Scene(objects=tuple(things), background=edit.background, antecedent=0 if edit.relation else len(things) - 1)
+    objects = []
+    for spec in edit.specs:
+        object_boxes, boxes = boxes[: spec.count], boxes[spec.count :]
+        resized = tuple(_apply_size(box, spec) for box in object_boxes)
+        objects.append(SceneObject(name=spec.name, colour=spec.colour, boxes=resized))
+    antecedent = 0 if edit.relation else len(objects) - 1
+    return Scene(objects=tuple(objects), background=edit.background, antecedent=antecedent)
 
 
 def _place_objects(specs: Sequence[ObjectSpec]) -> list[Box]:
     boxes: dict[int, list[Box]] = {}
     for index in sorted(range(len(specs)), key=lambda i: specs[i].position is None):
         for _ in range(specs[index].count):
-            taken = [box for group in boxes.values() for box in group]
-            boxes.setdefault(index, []).append(layout.find_free_box(taken, position=specs[index].position))
+            occupied = [box for group in boxes.values() for box in group]
+            boxes.setdefault(index, []).append(layout.find_free_box(occupied, position=specs[index].position))
     return [box for index in range(len(specs)) for box in boxes[index]]
 
 
@@ -168,23 +178,25 @@ def _apply_size(box: Box, spec: ObjectSpec) -> Box:
 
 
 def _apply_add(scene: Scene, edit: AddObject) -> Scene:
-    wanted = edit.spec
-    same = next((i for i, t in enumerate(scene.objects) if (t.name, t.colour) == (wanted.name, wanted.colour)), None)
-    if len(scene.boxes) + wanted.count > MAX_INSTANCES:
+    spec = edit.spec
+    same = next(
+        (i for i, each in enumerate(scene.objects) if (each.name, each.colour) == (spec.name, spec.colour)), None
+    )
+    if len(scene.boxes) + spec.count > MAX_INSTANCES:
         raise EditError(messages.TOO_MANY_INSTANCES, count=len(scene.boxes), most=MAX_INSTANCES)
     if same is None and len(scene.objects) == MAX_SCENE_OBJECTS:
         raise EditError(messages.TOO_MANY_OBJECTS, count=MAX_SCENE_OBJECTS)
     anchor = None if edit.anchor is None else scene.objects[edit.anchor].boxes[0]
     boxes = list(scene.boxes)
-    sides = (SMALL_SIDE,) if wanted.size == "small" else (DEFAULT_SIDE, SMALL_SIDE)
-    for _ in range(wanted.count):
-        box = layout.find_free_box(boxes, position=wanted.position, anchor=anchor, relation=edit.relation, sides=sides)
-        boxes.append(layout.enlarge_box(box, boxes) if wanted.size == "big" else box)
-    new = tuple(boxes[len(scene.boxes) :])
+    sides = (SMALL_SIDE,) if spec.size == "small" else (DEFAULT_SIDE, SMALL_SIDE)
+    for _ in range(spec.count):
+        box = layout.find_free_box(boxes, position=spec.position, anchor=anchor, relation=edit.relation, sides=sides)
+        boxes.append(layout.enlarge_box(box, boxes) if spec.size == "big" else box)
+    new_boxes = tuple(boxes[len(scene.boxes) :])
     if same is not None:
-        return scene.with_object(same, boxes=scene.objects[same].boxes + new)
-    things = (*scene.objects, SceneObject(name=wanted.name, colour=wanted.colour, boxes=new))
-    return replace(scene, objects=things, antecedent=len(things) - 1)
+        return scene.with_object(same, boxes=scene.objects[same].boxes + new_boxes)
+    objects = (*scene.objects, SceneObject(name=spec.name, colour=spec.colour, boxes=new_boxes))
+    return replace(scene, objects=objects, antecedent=len(objects) - 1)
 
 
 def _apply_remove(scene: Scene, edit: RemoveObject) -> Scene:
@@ -194,37 +206,36 @@ def _apply_remove(scene: Scene, edit: RemoveObject) -> Scene:
 
 
 def _apply_replace(scene: Scene, edit: ReplaceObject) -> Scene:
-    wanted = edit.spec
-    scene = scene.with_object(edit.target, name=wanted.name, colour=wanted.colour)
-    if wanted.count != scene.objects[edit.target].count:
-        scene = _apply_set_count(scene, SetObjectCount(target=edit.target, count=wanted.count))
-    if wanted.size is None:
+    spec = edit.spec
+    scene = scene.with_object(edit.target, name=spec.name, colour=spec.colour)
+    if spec.count != scene.objects[edit.target].count:
+        scene = _apply_set_count(scene, SetObjectCount(target=edit.target, count=spec.count))
+    if spec.size is None:
         return scene
-    return _apply_resize(
-        scene, ResizeObject(target=edit.target, direction="bigger" if wanted.size == "big" else "smaller")
-    )
+    direction = "bigger" if spec.size == "big" else "smaller"
+    return _apply_resize(scene, ResizeObject(target=edit.target, direction=direction))
 
 
 def _get_other_boxes(scene: Scene, target: int) -> list[Box]:
-    return [box for index, thing in enumerate(scene.objects) if index != target for box in thing.boxes]
+    return [box for index, each in enumerate(scene.objects) if index != target for box in each.boxes]
 
 
 def _apply_move(scene: Scene, edit: MoveObject) -> Scene:
-    thing, taken = scene.objects[edit.target], _get_other_boxes(scene, edit.target)
+    occupied = _get_other_boxes(scene, edit.target)
     boxes: list[Box] = []
     anchor = None if edit.anchor is None else scene.objects[edit.anchor].boxes[0]
     try:
-        for box in thing.boxes:
+        for box in scene.objects[edit.target].boxes:
             sides = list(range(box.side, SMALL_SIDE - 1, -1)) or [box.side]
             boxes.append(
                 layout.find_free_box(
-                    [*taken, *boxes], position=edit.position, anchor=anchor, relation=edit.relation, sides=sides
+                    [*occupied, *boxes], position=edit.position, anchor=anchor, relation=edit.relation, sides=sides
                 )
             )
     except EditError:
         if edit.anchor is None or edit.relation is None or len(scene.boxes) != 2:
             raise
-        first, second = layout.make_adjacent_boxes(edit.relation)  # two alone can both make way
+        first, second = layout.make_adjacent_boxes(edit.relation)  # only two boxes: both may move
         scene = scene.with_object(edit.anchor, boxes=(second,))
         boxes = [first]
     return scene.with_object(edit.target, boxes=tuple(boxes))
@@ -233,22 +244,22 @@ def _apply_move(scene: Scene, edit: MoveObject) -> Scene:
 def _apply_resize(scene: Scene, edit: ResizeObject) -> Scene:
     boxes: list[Box] = list(scene.objects[edit.target].boxes)
     for index, box in enumerate(boxes):
-        taken = _get_other_boxes(scene, edit.target) + boxes[:index] + boxes[index + 1 :]
-        boxes[index] = layout.enlarge_box(box, taken) if edit.direction == "bigger" else layout.shrink_box(box)
+        occupied = _get_other_boxes(scene, edit.target) + boxes[:index] + boxes[index + 1 :]
+        boxes[index] = layout.enlarge_box(box, occupied) if edit.direction == "bigger" else layout.shrink_box(box)
     return scene.with_object(edit.target, boxes=tuple(boxes))
 
 
 def _apply_set_count(scene: Scene, edit: SetObjectCount) -> Scene:
-    thing, others = scene.objects[edit.target], _get_other_boxes(scene, edit.target)
+    others = _get_other_boxes(scene, edit.target)
     if not 1 <= edit.count <= MAX_INSTANCES - len(others):
         raise EditError(messages.COUNT_DOES_NOT_FIT, count=edit.count, others=len(others), most=MAX_INSTANCES)
     if not others:
         return scene.with_object(edit.target, boxes=layout.make_group_boxes(edit.count))
-    boxes = list(thing.boxes[: edit.count])
+    boxes = list(scene.objects[edit.target].boxes[: edit.count])
     try:
         while len(boxes) < edit.count:
             boxes.append(layout.find_free_box(others + boxes))
-    except EditError:  # none beside those that are there: all of them anew
+    except EditError:  # no room beside the present boxes: place all of them again, small
         boxes = []
         while len(boxes) < edit.count:
             boxes.append(layout.find_free_box(others + boxes, sides=(SMALL_SIDE,)))

@@ -1,12 +1,15 @@
-"""A scene becomes a picture, and a changed scene the picture before with only the change drawn.
+"""Rendering of scenes: the previous image is kept, and only the boxes of what changed are denoised.
 
-Every background is drawn once without objects: the plate. An object is denoised inside its box, all else tied to the
-picture as it is; what goes away gives its box back to the plate. The strength of this image-conditioned denoising is 1
-inside the box. Small models draw objects well at one size and in nine places: for any other, an object is drawn
-in the middle of white and of black, which gives its outline, and laid over the picture (strength 0).
-Latents are 1 C Y X, of the whole picture.
+Every background is rendered once without objects. An object is inpainted inside its box: after each step, the latents
+outside the mask are replaced by the noised latents of the present image (the strength inside the box is 1). A removed
+object's box is filled from the background. Small models render objects well only at the boxes they were trained on: for
+any other box, an object is rendered over white and over black, its matte is computed from the two, and the scaled
+object is composited onto the image.
+
+Latents are (1, C, Y, X), of the whole image; alpha and masks are on [0, 1].
 """
 
+from collections.abc import Iterable
 from functools import cache, partial
 from typing import Any
 
@@ -28,20 +31,23 @@ from dianjing.pipelines.sampling import (
 )
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 
-PLACEHOLDER = SceneObject(name="cat", boxes=(get_position_box("top left"),))  # drawn with a background, and away again
-TRAINED_BOXES = frozenset(map(get_position_box, POSITIONS))  # where small models draw objects as well as they can
+PLACEHOLDER = SceneObject(name="cat", boxes=(get_position_box("top left"),))  # rendered with a background, then removed
+TRAINED_BOXES = frozenset(map(get_position_box, POSITIONS))  # where small models render objects best
 WHITE_BACKGROUND, BLACK_BACKGROUND = "white background", "black background"
-ALPHA_LOW, ALPHA_HIGH = (
-    0.15,
-    0.75,
-)  # coverage below which there is nothing, above which all is object: the model is inexact
+# measured coverage that counts as 0 and as 1: generated backgrounds are not exactly white and black
+ALPHA_LOW, ALPHA_HIGH = 0.15, 0.75
 PROMPT_EMBED_NAMES = [
     f"{a}prompt_{b}{c}" for a in ("", "negative_") for b in ("embeds", "attention_mask") for c in ("", "_2")
 ]
 
+Instance = tuple[str, str | None, Box]  # name and colour of an object, and one of its boxes
+
 
 class SceneRenderer:
-    """Draws scenes with one pipeline from one noise."""
+    """Renders scenes with one pipeline from one noise tensor.
+
+    num_inference_steps, guidance_scale: None for the pipeline's defaults.
+    """
 
     def __init__(
         self,
@@ -52,13 +58,8 @@ class SceneRenderer:
         num_inference_steps: int | None,
         guidance_scale: float | None,
     ):
-        self.pipe, self.concept_vocabulary, self.seed, self.num_inference_steps, self.guidance_scale = (
-            pipe,
-            concept_vocabulary,
-            seed,
-            num_inference_steps,
-            guidance_scale,
-        )
+        self.pipe, self.concept_vocabulary, self.seed = pipe, concept_vocabulary, seed
+        self.num_inference_steps, self.guidance_scale = num_inference_steps, guidance_scale
         self.background_latents = cache(self._render_background)
         side = pipe.transformer.config.sample_size
         shape = (1, pipe.transformer.config.in_channels, side, side)
@@ -67,93 +68,103 @@ class SceneRenderer:
 
     @torch.no_grad()
     def render(self, scene: Scene, *, language: str, previous: tuple[Scene, Tensor] | None = None) -> Tensor:
-        """Latents of a scene; `before` is the scene and the latents of the picture that stays where nothing changed."""
-        latents = plate = self.background_latents(scene.background, language)
-        wanted = {(thing.name, thing.colour, box): thing for thing in scene.objects for box in thing.boxes}
-        stays: set[Instance] = set()
+        """Return the latents (1, C, Y, X) of a scene.
+
+        language: of the prompts. previous: scene and latents of the image that is kept where nothing changes.
+        """
+        latents = background_latents = self.background_latents(scene.background, language)
+        instances = {(each.name, each.colour, box): each for each in scene.objects for box in each.boxes}
+        unchanged: set[Instance] = set()
         if previous is not None and previous[0].background == scene.background:
-            shown = _get_instances(previous[0])
-            stays = _find_unchanged(shown & set(wanted), shown - set(wanted))
-            gone = self._make_mask([box for _, _, box in shown - stays])
-            latents = torch.lerp(previous[1], plate, gone * (1 - self._make_mask([box for _, _, box in stays])))
-        usual = [look for look in wanted if look[2] in TRAINED_BOXES]
-        for look in usual:
-            if look not in stays:
-                free = self._make_mask([look[2]]) * (
-                    1 - self._make_mask([other[2] for other in usual if other != look])
-                )
-                latents = self._inpaint_object(latents, wanted[look], look[2], free, scene.background, language)
-        over = [look for look in usual if look not in stays]
-        for look in wanted:
-            if look not in usual and (look not in stays or any(look[2].count_shared_cells(other[2]) for other in over)):
-                latents = self._composite_object(latents, wanted[look], look[2], language)
+            before = _get_instances(previous[0])
+            unchanged = _find_unchanged(before & set(instances), before - set(instances))
+            removed = self._make_mask([box for _, _, box in before - unchanged])
+            restored = removed * (1 - self._make_mask([box for _, _, box in unchanged]))
+            latents = torch.lerp(previous[1], background_latents, restored)
+        inpainted = [instance for instance in instances if instance[2] in TRAINED_BOXES]
+        new = [instance for instance in inpainted if instance not in unchanged]
+        for instance in new:
+            others = self._make_mask([other[2] for other in inpainted if other != instance])
+            mask = self._make_mask([instance[2]]) * (1 - others)
+            latents = self._inpaint_object(latents, instances[instance], instance[2], mask, scene.background, language)
+        for instance in instances:
+            is_covered = any(instance[2].count_shared_cells(other[2]) for other in new)
+            if instance not in inpainted and (instance not in unchanged or is_covered):
+                latents = self._composite_object(latents, instances[instance], instance[2], language)
         return latents
 
     @torch.no_grad()
     def decode_image(self, latents: Tensor) -> Any:
-        """The PIL image."""
+        """Decode latents to a PIL image."""
         return self.pipe.image_processor.postprocess(decode_latents(self.pipe.vae, latents), output_type="pil")[0]
 
     def _render_background(self, background: str | None, language: str) -> Tensor:
-        """A background without objects: drawn with one in a corner, then that corner again with it in another."""
-        say = partial(caption_object, PLACEHOLDER, background, self.concept_vocabulary, language=language)
+        """Render a background without objects.
+
+        Models are trained on scenes with an object: the background is rendered with one in a corner, and that corner
+        again with the object in another.
+        """
+        caption = partial(caption_object, PLACEHOLDER, background, self.concept_vocabulary, language=language)
         corner = self._make_mask(PLACEHOLDER.boxes)
-        latents = self._denoise(say(position="top left"), image_latents=self.noise, mask=torch.ones_like(corner))
-        return self._denoise(say(position="bottom right"), image_latents=latents, mask=corner)
+        latents = self._denoise(caption(position="top left"), image_latents=self.noise, mask=torch.ones_like(corner))
+        return self._denoise(caption(position="bottom right"), image_latents=latents, mask=corner)
 
     def _inpaint_object(
         self, latents: Tensor, scene_object: SceneObject, box: Box, mask: Tensor, background: str | None, language: str
     ) -> Tensor:
-        """Denoise an object of the usual size in its box, as far as that is free."""
-        text = caption_object(
+        """Denoise an object of the default size in its box, where the mask (Y, X) is 1."""
+        prompt = caption_object(
             scene_object, background, self.concept_vocabulary, language=language, position=box.position
         )
-        return self._denoise(text, image_latents=latents, mask=mask)
+        return self._denoise(prompt, image_latents=latents, mask=mask)
 
     def _composite_object(self, latents: Tensor, scene_object: SceneObject, box: Box, language: str) -> Tensor:
-        """Draw an object of the usual size by itself, and lay it over the picture at the size of its box."""
-        ink, cover = self._extract_matte(scene_object, language)
-        picture = self._decode_pixels(latents)
-        rows, columns = self._get_box_slices(box, picture)
+        """Render an object by itself at the default size, scale it to its box and composite it onto the image."""
+        matte = self._extract_matte(scene_object, language)
+        pixels = self._decode_pixels(latents)
+        rows, columns = self._get_box_slices(box, pixels)
         size = (rows.stop - rows.start, columns.stop - columns.start)
-        ink, cover = (
+        premultiplied_rgb, alpha = (
             interpolate(each, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-            for each in (ink, cover)
+            for each in matte
         )
-        picture[..., rows, columns] = (ink + (1 - cover) * picture[..., rows, columns]).clamp(0, 1)
-        return torch.lerp(latents, self._encode_pixels(picture), self._make_mask([box]))
+        pixels[..., rows, columns] = (premultiplied_rgb + (1 - alpha) * pixels[..., rows, columns]).clamp(0, 1)
+        return torch.lerp(latents, self._encode_pixels(pixels), self._make_mask([box]))
 
     def _extract_matte(self, scene_object: SceneObject, language: str) -> tuple[Tensor, Tensor]:
-        """An object's colour times its coverage (1, 3, h, w), and its coverage (1, 1, h, w)."""
+        """Return an object's premultiplied RGB (1, 3, h, w) and its alpha (1, 1, h, w)."""
         box = get_position_box("center")
-        on, empty = {}, {}
+        filled, empty = {}, {}
         for background in (WHITE_BACKGROUND, BLACK_BACKGROUND):
-            plate = self.background_latents(background, language)
-            drawn = self._inpaint_object(plate, scene_object, box, self._make_mask([box]), background, language)
-            on[background], empty[background] = self._decode_pixels(drawn), self._decode_pixels(plate)
-        # triangulation matting (Smith & Blinn 1996, Eq. 4): what shows the background's difference is not the object
+            background_latents = self.background_latents(background, language)
+            mask = self._make_mask([box])
+            latents = self._inpaint_object(background_latents, scene_object, box, mask, background, language)
+            filled[background], empty[background] = (
+                self._decode_pixels(latents),
+                self._decode_pixels(background_latents),
+            )
+        # triangulation matting (Smith & Blinn 1996, Eq. 4): 1 - alpha is the share of the backgrounds' difference that
+        # is seen through the object
         difference = empty[WHITE_BACKGROUND] - empty[BLACK_BACKGROUND]
-        shown = ((on[WHITE_BACKGROUND] - on[BLACK_BACKGROUND]) * difference).sum(
-            1, keepdim=True
-        ) / difference.square().sum(1, keepdim=True)
-        cover = (1 - shown - ALPHA_LOW).div(ALPHA_HIGH - ALPHA_LOW).clamp(0, 1)
-        ink = torch.lerp(
-            on[BLACK_BACKGROUND] - (1 - cover) * empty[BLACK_BACKGROUND], on[BLACK_BACKGROUND] * cover, cover
-        ).clamp(0, 1)
-        rows, columns = self._get_box_slices(box, cover)
-        return ink[..., rows, columns], cover[..., rows, columns]
+        product = (filled[WHITE_BACKGROUND] - filled[BLACK_BACKGROUND]) * difference
+        transparency = product.sum(1, keepdim=True) / difference.square().sum(1, keepdim=True)
+        alpha = (1 - transparency - ALPHA_LOW).div(ALPHA_HIGH - ALPHA_LOW).clamp(0, 1)
+        on_black = filled[BLACK_BACKGROUND]
+        premultiplied_rgb = torch.lerp(on_black - (1 - alpha) * empty[BLACK_BACKGROUND], on_black * alpha, alpha)
+        rows, columns = self._get_box_slices(box, alpha)
+        return premultiplied_rgb.clamp(0, 1)[..., rows, columns], alpha[..., rows, columns]
 
-    def _make_mask(self, boxes: Any) -> Tensor:
-        """1 where any of the boxes is: (Y, X) of the latents."""
-        free = torch.zeros(self.noise.shape[-2:], device=self.noise.device)
+    def _make_mask(self, boxes: Iterable[Box]) -> Tensor:
+        """Return a mask (Y, X) of the latents that is 1 inside the boxes."""
+        mask = torch.zeros(self.noise.shape[-2:], device=self.noise.device)
         for box in boxes:
-            rows, columns = self._get_box_slices(box, free)
-            free[rows, columns] = 1
-        return free
+            rows, columns = self._get_box_slices(box, mask)
+            mask[rows, columns] = 1
+        return mask
 
     @staticmethod
     def _get_box_slices(box: Box, tensor: Tensor) -> tuple[slice, slice]:
-        """The rows and columns of a box in a tensor (..., Y, X)."""
+        """Return the rows and columns of a box in a tensor (..., Y, X) of the whole image."""
         rows, columns = tensor.shape[-2:]
         return (
             slice(round(box.y * rows / GRID_SIZE), round((box.y + box.side) * rows / GRID_SIZE)),
@@ -161,7 +172,7 @@ class SceneRenderer:
         )
 
     def _decode_pixels(self, latents: Tensor) -> Tensor:
-        """Pixels (1, 3, H, W) on [0, 1]."""
+        """Decode latents to pixels (1, 3, H, W) on [0, 1]."""
         return (decode_latents(self.pipe.vae, latents).float() / 2 + 0.5).clamp(0, 1)
 
     def _encode_pixels(self, pixels: Tensor) -> Tensor:
@@ -169,16 +180,16 @@ class SceneRenderer:
         return vae.encode((2 * pixels - 1).to(vae.dtype)).latent_dist.mode().float() * vae.config.scaling_factor
 
     def _denoise(self, prompt: str, *, image_latents: Tensor, mask: Tensor) -> Tensor:
-        """Denoise from the noise where `free` is 1; elsewhere every step is tied to `start`."""
+        """Denoise from the noise where the mask (Y, X) is 1; elsewhere the result is `image_latents`."""
         pipe = self.pipe
         steps = pipe._set_sampling_params(self.num_inference_steps, self.guidance_scale, 0.0)
         states = pipe._encode_prompts(prompt, None, dict.fromkeys(PROMPT_EMBED_NAMES), num_images_per_prompt=1)
         timesteps = set_timesteps(pipe.scheduler, steps, device=self.noise.device)
 
-        def tie(step: int, timestep: Tensor, latents: Tensor, text: Any) -> tuple[Tensor, Any]:
-            after = timesteps[step + 1 : step + 2]
-            there = pipe.scheduler.add_noise(image_latents, self.noise, after) if len(after) else image_latents
-            return torch.lerp(there.to(latents), latents, mask), text
+        def repaint_known(step: int, timestep: Tensor, latents: Tensor, text: Any) -> tuple[Tensor, Any]:
+            following = timesteps[step + 1 : step + 2]
+            known = pipe.scheduler.add_noise(image_latents, self.noise, following) if len(following) else image_latents
+            return torch.lerp(known.to(latents), latents, mask), text
 
         rows, columns = self.noise.shape[-2:]
         size_px = (rows * pipe.vae_scale_factor, columns * pipe.vae_scale_factor)
@@ -188,7 +199,7 @@ class SceneRenderer:
             timesteps,
             states,
             extra_step_kwargs=prepare_extra_step_kwargs(pipe.scheduler, eta=0.0, generator=None),
-            step_callback=tie,
+            step_callback=repaint_known,
             precompute=partial(
                 precompute_conditioning, pipe.transformer, latent_size=(rows, columns), image_meta_size=meta
             ),
@@ -198,13 +209,10 @@ class SceneRenderer:
         return latents
 
 
-Instance = tuple[str, str | None, Box]
-
-
 def _find_unchanged(shared: set[Instance], removed: set[Instance]) -> set[Instance]:
-    """Those that nothing has lain over which is taken away now; the others are drawn again, as they were."""
-    return {look for look in shared if not any(look[2].count_shared_cells(other[2]) for other in removed)}
+    """Return the instances that no removed instance overlapped; the others are rendered again as they were."""
+    return {each for each in shared if not any(each[2].count_shared_cells(other[2]) for other in removed)}
 
 
 def _get_instances(scene: Scene) -> set[Instance]:
-    return {(thing.name, thing.colour, box) for thing in scene.objects for box in thing.boxes}
+    return {(each.name, each.colour, box) for each in scene.objects for box in each.boxes}

@@ -1,6 +1,6 @@
-"""What the picture of a conversation shows: a background and objects, each with its boxes.
+"""Scene of a conversation's image: a background and objects, each with one box an instance.
 
-Boxes are counted in GRID-ths of the picture's width and height.
+Boxes lie on a grid of GRID_SIZE x GRID_SIZE cells over the image.
 """
 
 from collections.abc import Mapping
@@ -10,12 +10,8 @@ from typing import Any
 from dianjing.pipelines.validation import check_int, check_prompt
 
 GRID_SIZE = 8
-DEFAULT_SIDE, SMALL_SIDE, MIN_SIDE, MAX_SIDE = (
-    4,
-    3,
-    2,
-    7,
-)  # sides of boxes; TINY only where a small one is to be smaller still
+DEFAULT_SIDE, SMALL_SIDE, MAX_SIDE = 4, 3, 7  # sides of boxes, in cells
+MIN_SIDE = 2  # only of an object that was small and is made smaller
 MAX_SCENE_OBJECTS, MAX_INSTANCES = 3, 4
 POSITIONS = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 RELATIONS = ("left", "right", "above", "below")
@@ -23,7 +19,7 @@ RELATIONS = ("left", "right", "above", "below")
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """A square of the grid by its top left corner."""
+    """A square of `side` cells with its top left corner at (x, y)."""
 
     x: int
     y: int
@@ -40,12 +36,12 @@ class Box:
 
     @property
     def position(self) -> str:
-        """The one of PLACES that holds the centre."""
+        """The one of POSITIONS that holds the center."""
         column, row = (int(value * 3 / GRID_SIZE) for value in self.center)
         return POSITIONS[3 * row + column]
 
     def count_shared_cells(self, other: "Box") -> int:
-        """Cells in both."""
+        """Return the number of cells that lie in both boxes."""
         across = min(self.x + self.side, other.x + other.side) - max(self.x, other.x)
         along = min(self.y + self.side, other.y + other.side) - max(self.y, other.y)
         return max(across, 0) * max(along, 0)
@@ -53,7 +49,7 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneObject:
-    """One kind of object in the picture, as often as it has boxes. name, colour: English."""
+    """One kind of object in the image, with one box for each instance. name, colour: English."""
 
     name: str
     boxes: tuple[Box, ...]
@@ -72,7 +68,10 @@ class SceneObject:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """background: English, None where nothing was said of it. focus: which of the things "it" is."""
+    """Background and objects of an image.
+
+    background: English, None if it was never mentioned. antecedent: index of the object that "it" refers to.
+    """
 
     objects: tuple[SceneObject, ...]
     background: str | None = None
@@ -81,35 +80,36 @@ class Scene:
     def __post_init__(self) -> None:
         if self.background is not None:
             check_prompt(self.background, "the background")
-        check_int(len(self.objects), "the number of things in a scene", low=1, high=MAX_SCENE_OBJECTS)
+        check_int(len(self.objects), "the number of kinds of objects in a scene", low=1, high=MAX_SCENE_OBJECTS)
         check_int(len(self.boxes), "the number of objects in a scene", low=1, high=MAX_INSTANCES)
         check_int(self.antecedent, "antecedent", low=0, high=len(self.objects) - 1)
 
     @property
     def boxes(self) -> tuple[Box, ...]:
-        return tuple(box for thing in self.objects for box in thing.boxes)
+        return tuple(box for each in self.objects for box in each.boxes)
 
     def with_object(self, index: int, **changes: Any) -> "Scene":
-        """The scene with one thing changed, which "it" now is."""
+        """Return the scene with fields of one object changed; the object becomes the antecedent of "it"."""
         changed = replace(self.objects[index], **changes)
         return replace(self, objects=(*self.objects[:index], changed, *self.objects[index + 1 :]), antecedent=index)
 
     def without_object(self, index: int) -> "Scene":
-        """The scene with one thing left out; "it" is the last of the others."""
-        left = (*self.objects[:index], *self.objects[index + 1 :])
-        return replace(self, objects=left, antecedent=len(left) - 1)
+        """Return the scene without one object; the last of the others becomes the antecedent of "it"."""
+        others = (*self.objects[:index], *self.objects[index + 1 :])
+        return replace(self, objects=others, antecedent=len(others) - 1)
 
 
 def serialize_scene(scene: Scene) -> dict[str, Any]:
+    """Convert a scene to values for JSON."""
     return asdict(scene)
 
 
 def deserialize_scene(content: Any) -> Scene:
-    """The inverse of `to_json`. Raises ValueError, TypeError or KeyError for anything else."""
+    """Convert values from JSON back to a scene. Raises: ValueError, TypeError or KeyError for anything else."""
     if not isinstance(content, Mapping):
         raise TypeError(f"a scene is of type {type(content).__name__}; it should be an object")
-    things = tuple(
-        SceneObject(name=thing["name"], colour=thing["colour"], boxes=tuple(Box(**box) for box in thing["boxes"]))
-        for thing in content["objects"]
+    objects = tuple(
+        SceneObject(name=each["name"], colour=each["colour"], boxes=tuple(Box(**box) for box in each["boxes"]))
+        for each in content["objects"]
     )
-    return Scene(objects=things, background=content["background"], antecedent=content["antecedent"])
+    return Scene(objects=objects, background=content["background"], antecedent=content["antecedent"])

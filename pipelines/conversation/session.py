@@ -1,4 +1,4 @@
-"""A conversation that draws: every turn changes the picture of the one before."""
+"""Multi-turn image editing: an instruction is parsed into edits of the scene, and the changed regions are rendered."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -16,8 +16,7 @@ from dianjing.pipelines.conversation.parsing.base import InstructionParser, dete
 from dianjing.pipelines.conversation.parsing.rule_parser import RuleParser
 from dianjing.pipelines.conversation.scene import Scene
 from dianjing.pipelines.conversation.turn import Turn
-from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE as NAMES_FILE
-from dianjing.pipelines.prompting.concepts import ConceptVocabulary
+from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE, ConceptVocabulary
 from dianjing.pipelines.validation import (
     MAX_SEED,
     check_guidance_scale,
@@ -30,11 +29,15 @@ from dianjing.weights.resolve import resolve_local_model
 
 
 class Conversation:
-    """Draws what is said, and changes it as is said next; what was not mentioned stays.
+    """Multi-turn image generation and editing by instructions; what an instruction does not mention stays as it was.
 
-    model: a registry name, a folder, a Hub id, or a `TextToImagePipeline`; weights load when the first picture is
-    drawn. rewriter: what turns a text into edits, None for the embedded rules. seed: of the noise all pictures share.
-    load_pipe: how weights are loaded, None for `TextToImagePipeline.from_pretrained`.
+    model: a registry name, a folder, a Hub id, or a `TextToImagePipeline`; weights load when the first image is
+    generated. parser: turns a text into edits, None for the built-in rules. seed: seed of the noise that all images
+    share. load_pipeline: loads the weights of `model`, None for `TextToImagePipeline.from_pretrained`.
+
+        conversation = Conversation(seed=7)
+        conversation.send("a cat on the grass").image.save("cat.png")
+        conversation.send("add a dog on the left").image.save("cat-and-dog.png")
     """
 
     def __init__(
@@ -59,9 +62,9 @@ class Conversation:
         self._renderers: dict[int, Any] = {}
 
     def send(self, text: str) -> Turn:
-        """Draw what is said, or change the picture as is said.
+        """Generate the first image, or edit the last one, as the text asks.
 
-        Raises: ValueError for what cannot be read, understood or drawn; the conversation is then as it was.
+        Raises: DianjingError for a text that cannot be understood or done; the conversation stays as it was.
         """
         check_prompt(text, "text")
         language = detect_language(text)
@@ -71,11 +74,11 @@ class Conversation:
             raise error.translate(language) from None
 
     def _run_turn(self, text: str, language: str) -> Turn:
-        understood = self.parser.parse(text, self.turns[-1].scene if self.turns else None)
-        turns, scene, seed, changes = self._apply_edits(understood.edits, language)
-        is_new = not turns or any(isinstance(edit, NewScene) for edit in understood.edits)
-        is_back = all(isinstance(edit, Undo) for edit in understood.edits)
-        if is_back:
+        instruction = self.parser.parse(text, self.turns[-1].scene if self.turns else None)
+        turns, scene, seed, changes = self._apply_edits(instruction.edits, language)
+        is_new = not turns or any(isinstance(edit, NewScene) for edit in instruction.edits)
+        is_undo = all(isinstance(edit, Undo) for edit in instruction.edits)
+        if is_undo:
             image, latents = turns[-1].image, turns[-1].latents
         else:
             image, latents = self._render(scene, seed, previous=None if is_new else turns[-1], text=text)
@@ -83,19 +86,19 @@ class Conversation:
             text=text,
             prompt=caption_scene(scene, self.concept_vocabulary, language=language),
             changes=changes,
-            hints=understood.hints,
+            hints=instruction.hints,
             scene=scene,
             seed=seed,
             image=image,
             latents=latents,
         )
-        self.turns = turns if is_back else (*turns, turn)
+        self.turns = turns if is_undo else (*turns, turn)
         return turn
 
     def _apply_edits(
         self, edits: Sequence[Edit], language: str
     ) -> tuple[tuple[Turn, ...], Scene, int, tuple[str, ...]]:
-        """The turns that are left, the scene and its seed after the edits, and what each edit did."""
+        """Return the remaining turns, the scene and its seed after the edits, and a summary of each edit."""
         turns = self.turns
         scene, seed = (turns[-1].scene, turns[-1].seed) if turns else (None, self.seed)
         changes: list[str] = []
@@ -113,9 +116,9 @@ class Conversation:
         return turns, scene, seed, tuple(changes)
 
     def undo(self) -> Turn | None:
-        """Take back the last turn, and return the one before it, None where that was the first.
+        """Remove the last turn, and return the one before it, or None if there is none.
 
-        Raises: ValueError where nothing has been said.
+        Raises: DianjingError if there is no turn.
         """
         if not self.turns:
             raise EditError(NOTHING_TO_UNDO)
@@ -123,24 +126,27 @@ class Conversation:
         return self.turns[-1] if self.turns else None
 
     def fork(self) -> "Conversation":
-        """Another conversation that goes on from here; neither changes the other."""
+        """Return a copy with the same turns; neither changes the other from then on."""
         other = Conversation.__new__(Conversation)
         other.__dict__.update(self.__dict__)
         return other
 
     def save(self, path: str | PathLike) -> None:
-        """Write all turns with their pictures as one JSON file, whole or not at all."""
+        """Write all turns with their images to one JSON file, atomically.
+
+        Raises: DianjingError for a path that cannot be written.
+        """
         from dianjing.pipelines.conversation.storage import write_conversation_file
 
         write_conversation_file(self, Path(path))
 
     @classmethod
     def load(cls, path: str | PathLike, model: Any = "sticker", **options: Any) -> "Conversation":
-        """Go on with a saved conversation; no weights are loaded for it, and none but `model`'s are later.
+        """Load a saved conversation, without loading any weights.
 
-        options: rewriter and load_pipe, as for a new one.
+        options: parser and load_pipeline, as for a new one.
 
-        Raises: ValueError for a file that holds no conversation.
+        Raises: DianjingError for a file that holds no conversation.
         """
         from dianjing.pipelines.conversation.storage import read_conversation_file
 
@@ -148,7 +154,7 @@ class Conversation:
 
     @cached_property
     def pipe(self) -> Any:
-        """The pipeline, loaded when first used."""
+        """The text-to-image pipeline, loaded at the first use."""
         if not isinstance(self.model, str | PathLike):
             return self.model
         if self.load_pipeline is not None:
@@ -170,25 +176,23 @@ class Conversation:
                 num_inference_steps=self.num_inference_steps,
                 guidance_scale=self.guidance_scale,
             )
-        painter = self._renderers[seed]
-        # one language for all drawing: a background drawn in another would not be the same
+        renderer = self._renderers[seed]
+        # prompts of one language in all turns: in the other one, the same background would come out different
         language = detect_language(self.turns[0].text if self.turns else text)
-        goes_on = previous is not None and previous.seed == seed
-        pair = (previous.scene, previous.latents) if previous is not None and goes_on else None
-        latents = painter.render(scene, language=language, previous=pair)
-        return painter.decode_image(latents), latents.cpu()
+        is_continued = previous is not None and previous.seed == seed
+        pair = (previous.scene, previous.latents) if previous is not None and is_continued else None
+        latents = renderer.render(scene, language=language, previous=pair)
+        return renderer.decode_image(latents), latents.cpu()
 
 
 def _load_concept_vocabulary(model: Any) -> ConceptVocabulary:
-    """What a model was taught to name; the embedded model's names where it says nothing of that."""
-    if not isinstance(model, str | PathLike):
-        own = getattr(model, "concept_vocabulary", None)
-        folder = None
-    else:
-        own, folder = None, resolve_local_model(model)
-    if own is not None:
-        return own
-    if folder is None or not (folder / NAMES_FILE).is_file():
+    """Return the names that a model knows of objects, colours and backgrounds; else those of the bundled model."""
+    folder = None
+    if isinstance(model, str | PathLike):
+        folder = resolve_local_model(model)
+    elif (concept_vocabulary := getattr(model, "concept_vocabulary", None)) is not None:
+        return concept_vocabulary
+    if folder is None or not (folder / CONCEPTS_FILE).is_file():
         folder = next(entry.bundled_folder for entry in registry.MODELS if entry.bundled_folder is not None)
         assert folder is not None
-    return ConceptVocabulary.from_file(folder / NAMES_FILE)
+    return ConceptVocabulary.from_file(folder / CONCEPTS_FILE)

@@ -1,4 +1,4 @@
-"""A conversation as JSON: what was said, understood and drawn; pictures as PNG, latents as float32, both in base64."""
+"""Conversation files: one JSON file with the settings and all turns, images and latents included."""
 
 import json
 from collections.abc import Mapping

@@ -1,27 +1,25 @@
-"""Turn."""
+"""One turn of a conversation, and its form in JSON: the image as PNG, the latents as float32, both in base64."""
 
 import base64
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
-from dianjing.pipelines.conversation import scene
-from dianjing.pipelines.conversation.scene import Scene
+from dianjing.pipelines.conversation.scene import Scene, deserialize_scene, serialize_scene
 from dianjing.pipelines.validation import MAX_SIDE_PX, check_prompt, check_seed
 
-if TYPE_CHECKING:
-    pass
+MAX_TURN_TEXTS = 16  # changes or hints of one turn
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Turn:
-    """One thing said and the picture it led to.
+    """One instruction and the image that it led to.
 
-    prompt: the whole scene as understood. changes: what became different, one phrase each. hints: what was passed
-    over. latents: (1, C, Y, X), what the next picture goes on from.
+    text: the instruction. prompt: caption of the whole scene. changes: one phrase an edit. hints: what was ignored, and
+    why. latents: (1, C, Y, X), float32 on the CPU; the next image starts from them.
     """
 
     text: str
@@ -34,10 +32,8 @@ class Turn:
     latents: Any
 
 
-MAX_TURN_TEXTS = 16  # changes or hints of one turn
-
-
-def serialize_turn(turn: "Turn") -> dict[str, Any]:
+def serialize_turn(turn: Turn) -> dict[str, Any]:
+    """Convert a turn to values for JSON."""
     png = io.BytesIO()
     turn.image.save(png, format="PNG")
     latents = turn.latents.float().contiguous()
@@ -47,7 +43,7 @@ def serialize_turn(turn: "Turn") -> dict[str, Any]:
         "changes": list(turn.changes),
         "hints": list(turn.hints),
         "seed": turn.seed,
-        "scene": scene.serialize_scene(turn.scene),
+        "scene": serialize_scene(turn.scene),
         "png": base64.b64encode(png.getvalue()).decode("ascii"),
         "latents": {
             "shape": list(latents.shape),
@@ -56,8 +52,8 @@ def serialize_turn(turn: "Turn") -> dict[str, Any]:
     }
 
 
-def deserialize_turn(content: Mapping[str, Any]) -> "Turn":
-
+def deserialize_turn(content: Mapping[str, Any]) -> Turn:
+    """Convert values from JSON back to a turn. Raises: ValueError, TypeError or KeyError for anything else."""
     if not isinstance(content, Mapping):
         raise TypeError(f"a turn is of type {type(content).__name__}; it should be an object")
     image, latents = _decode_image(content["png"]), _decode_latents(content["latents"])
@@ -66,7 +62,7 @@ def deserialize_turn(content: Mapping[str, Any]) -> "Turn":
         prompt=check_prompt(content["prompt"]),
         changes=_check_texts(content["changes"], "changes"),
         hints=_check_texts(content["hints"], "hints"),
-        scene=scene.deserialize_scene(content["scene"]),
+        scene=deserialize_scene(content["scene"]),
         seed=check_seed(content["seed"]),
         image=image,
         latents=latents,

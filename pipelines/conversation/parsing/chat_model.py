@@ -1,4 +1,4 @@
-"""Any chat model as rewriter: it answers in JSON, is told once what was wrong, and then the rules take over."""
+"""Instruction parser by a chat model that answers in JSON; after two unusable answers the rules parse the text."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -6,7 +6,22 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
-from dianjing.pipelines.conversation import edits as e
+from dianjing.pipelines.conversation.edits import (
+    AddObject,
+    Edit,
+    MoveObject,
+    NewScene,
+    ObjectSpec,
+    RecolourObject,
+    Regenerate,
+    RemoveObject,
+    ReplaceObject,
+    ResizeObject,
+    SetBackground,
+    SetObjectCount,
+    Undo,
+    apply_edit,
+)
 from dianjing.pipelines.conversation.messages import RULE_PARSER_FALLBACK
 from dianjing.pipelines.conversation.parsing.base import ParsedInstruction, detect_language
 from dianjing.pipelines.conversation.parsing.rule_parser import RuleParser
@@ -16,9 +31,9 @@ from dianjing.pipelines.validation import check_int, check_prompt
 CompleteChat = Callable[[Sequence[Mapping[str, str]]], str]  # chat messages to the answer
 MAX_NEW_TOKENS = 512
 MAX_EDITS = 8
-SYSTEM_PROMPT = """You edit a picture by its description. Given the picture and what the user says (in Chinese or \
+SYSTEM_PROMPT = """You edit an image by its description. Given the image and what the user says (in Chinese or \
 English), answer with one JSON object and nothing else: {"edits": [...]}, one or more of
-{"edit": "new_scene", "objects": [OBJECT, ...], "background": NAME or null, "relation": RELATION or null}  (a new picture)
+{"edit": "new_scene", "objects": [OBJECT, ...], "background": NAME or null, "relation": RELATION or null}
 {"edit": "background", "background": NAME}
 {"edit": "add", "object": OBJECT, "relation": RELATION or null, "anchor": NAME or null}
 {"edit": "remove", "target": NAME}
@@ -31,13 +46,14 @@ English), answer with one JSON object and nothing else: {"edits": [...]}, one or
 {"edit": "undo"}
 OBJECT is {"name": NAME, "count": 1 to 4, "colour": NAME or null, "size": "big", "small" or null,
 "position": POSITION or null}.
-Each NAME is an English noun or colour. RELATION is left, right, above or below: where it is, seen from the other object.
+Each NAME is an English noun or colour. RELATION is left, right, above or below, seen from the \
+other object.
 POSITION is one of """ + ", ".join(POSITIONS)
 
 
 @dataclass(frozen=True)
 class ChatModelParser:
-    """Asks `complete`; `Rewriter`."""
+    """Instruction parser that asks a chat model by `complete`, with `rule_parser` as the fallback."""
 
     complete: CompleteChat
     rule_parser: RuleParser
@@ -46,18 +62,18 @@ class ChatModelParser:
     def from_pretrained(
         cls, name_or_path: str | PathLike, *, rule_parser: RuleParser, device: str = "cpu"
     ) -> "ChatModelParser":
-        """A causal language model with a chat template: a local folder or a Hub id, safetensors only.
+        """Load a causal language model with a chat template: a local folder or a Hub id, safetensors only.
 
-        Raises: ValueError for a tokenizer without a chat template.
+        Raises: DianjingError for a model that does not load or has no chat template.
         """
         return cls(load_chat_model(name_or_path, device=device), rule_parser)
 
     def parse(self, text: str, scene: Scene | None) -> ParsedInstruction:
-        """Raises: NotPossibleError for what cannot be drawn."""
-        shown = "none yet" if scene is None else json.dumps(_describe_scene(scene), ensure_ascii=False)
+        """Parse a text. Raises: EditError for a text that neither the chat model nor the rules understand."""
+        description = "none yet" if scene is None else json.dumps(_describe_scene(scene), ensure_ascii=False)
         messages = [
             {"role": "system", "content": SYSTEM_PROMPT},
-            {"role": "user", "content": f"Picture: {shown}\nUser: {text}"},
+            {"role": "user", "content": f"Image: {description}\nUser: {text}"},
         ]
         answer = self.complete(messages)
         try:
@@ -70,13 +86,16 @@ class ChatModelParser:
         try:
             return ParsedInstruction(edits=parse_answer(self.complete(messages), scene, self.rule_parser))
         except ValueError as error:
-            understood = self.rule_parser.parse(text, scene)
+            instruction = self.rule_parser.parse(text, scene)
             hint = RULE_PARSER_FALLBACK.render(detect_language(text), reason=error)
-            return replace(understood, hints=(*understood.hints, hint[:1000]))
+            return replace(instruction, hints=(*instruction.hints, hint[:1000]))
 
 
 def load_chat_model(name_or_path: str | PathLike, *, device: str) -> CompleteChat:
-    """What answers chat messages with a transformers model; the most likely words, so the same each time."""
+    """Load a transformers model and return its chat function, with greedy decoding: the same answer each time.
+
+    Raises: DianjingError for a model that does not load or has no chat template.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -102,39 +121,43 @@ def load_chat_model(name_or_path: str | PathLike, *, device: str) -> CompleteCha
 
 def _describe_scene(scene: Scene) -> dict[str, Any]:
     objects = [
-        {"name": t.name, "count": t.count, "colour": t.colour, "position": t.boxes[0].position} for t in scene.objects
+        {"name": each.name, "count": each.count, "colour": each.colour, "position": each.boxes[0].position}
+        for each in scene.objects
     ]
     return {"background": scene.background, "objects": objects, "antecedent": scene.objects[scene.antecedent].name}
 
 
-def parse_answer(answer: str, scene: Scene | None, rule_parser: RuleParser) -> tuple[e.Edit, ...]:
-    """The edits of an answer that is one JSON object.
+def parse_answer(answer: str, scene: Scene | None, rule_parser: RuleParser) -> tuple[Edit, ...]:
+    """Return the edits of an answer that is one JSON object.
 
-    Raises: ValueError that says what is wrong with it.
+    Raises: ValueError that tells the chat model what is wrong.
     """
     try:
-        given = json.loads(answer)
+        content = json.loads(answer)
     except (ValueError, RecursionError):
         raise ValueError(f"it is no JSON: {answer[:40]!r}") from None
-    listed = given.get("edits") if isinstance(given, dict) else None
-    if not isinstance(listed, list) or not 1 <= len(listed) <= MAX_EDITS:
+    items = content.get("edits") if isinstance(content, dict) else None
+    if not isinstance(items, list) or not 1 <= len(items) <= MAX_EDITS:
         raise ValueError(f'it should be {{"edits": [...]}} with 1 to {MAX_EDITS} edits')
-    edits: list[e.Edit] = []
-    for each in listed:
-        if not isinstance(each, dict) or str(each.get("edit")) not in _EDIT_PARSERS:
+    edits: list[Edit] = []
+    for item in items:
+        if not isinstance(item, dict) or str(item.get("edit")) not in _EDIT_PARSERS:
             raise ValueError(f"each edit should be an object whose edit is one of {', '.join(_EDIT_PARSERS)}")
         try:
-            edits.append(_EDIT_PARSERS[str(each["edit"])](_EditFields(each, scene, rule_parser)))
+            edits.append(_EDIT_PARSERS[str(item["edit"])](_EditFields(item, scene, rule_parser)))
         except KeyError as key:
-            raise ValueError(f"{key} is missing in {json.dumps(each, ensure_ascii=False)[:80]}") from None
-        if not isinstance(edits[-1], e.Undo):
-            scene = e.apply_edit(scene, edits[-1])
+            raise ValueError(f"{key} is missing in {json.dumps(item, ensure_ascii=False)[:80]}") from None
+        if not isinstance(edits[-1], Undo):
+            scene = apply_edit(scene, edits[-1])
     return tuple(edits)
 
 
 @dataclass(frozen=True)
 class _EditFields:
-    """One edit of the answer, read field by field."""
+    """The fields of one edit in an answer, with checks.
+
+    Every method raises ValueError for a wrong value, and KeyError for a missing one.
+    """
 
     values: Mapping[str, Any]
     scene: Scene | None
@@ -143,27 +166,27 @@ class _EditFields:
     def get_object_index(self, key: str) -> int:
         name = self.normalize_object_name(self.values[key], key)
         if self.scene is None:
-            raise ValueError("there is no picture yet; the first edit should be new_scene")
-        found = [index for index, thing in enumerate(self.scene.objects) if thing.name == name]
-        if not found:
-            raise ValueError(f"{key} is {name!r}; the picture has {', '.join(t.name for t in self.scene.objects)}")
-        return found[0]
+            raise ValueError("there is no image yet; the first edit should be new_scene")
+        names = [each.name for each in self.scene.objects]
+        if name not in names:
+            raise ValueError(f"{key} is {name!r}; the image has {', '.join(names)}")
+        return names.index(name)
 
     def get_optional_object_index(self, key: str) -> int | None:
         return None if self.values.get(key) is None else self.get_object_index(key)
 
     def normalize_object_name(self, value: Any, key: str) -> str:
-        """A name as the model knows it, or as it is."""
-        said = check_prompt(value, key).strip().lower()
-        known = self.rule_parser.concept_vocabulary.find_object(said)
-        return said if known is None else known.names_en[0]
+        """Return the name that the model knows for an object, or the value in lower case."""
+        name = check_prompt(value, key).strip().lower()
+        known = self.rule_parser.concept_vocabulary.find_object(name)
+        return name if known is None else known.names_en[0]
 
     def normalize_background(self, value: Any) -> str | None:
         if value is None:
             return None
-        said = check_prompt(value, "background").strip().lower()
-        known = self.rule_parser.concept_vocabulary.find_background(said)
-        return said if known is None else known.name_en
+        name = check_prompt(value, "background").strip().lower()
+        known = self.rule_parser.concept_vocabulary.find_background(name)
+        return name if known is None else known.name_en
 
     def get_choice(self, key: str, allowed: Sequence[str]) -> str | None:
         value = self.values.get(key)
@@ -177,77 +200,72 @@ class _EditFields:
             raise KeyError(key)
         return value
 
-    def parse_object_spec(self, spec_fields: Any) -> e.ObjectSpec:
+    def parse_object_spec(self, spec_fields: Any) -> ObjectSpec:
         if not isinstance(spec_fields, dict):
             raise ValueError(f"an object is {spec_fields!r}; it should be a JSON object with a name")
-        one = _EditFields(spec_fields, self.scene, self.rule_parser)
+        fields = _EditFields(spec_fields, self.scene, self.rule_parser)
         colour = spec_fields.get("colour")
-        return e.ObjectSpec(
+        return ObjectSpec(
             name=self.normalize_object_name(spec_fields["name"], "name"),
             count=check_int(spec_fields.get("count", 1), "count", low=1, high=4),
             colour=None if colour is None else check_prompt(colour, "colour").strip().lower(),
-            size=one.get_choice("size", ("big", "small")),
-            position=one.get_choice("position", POSITIONS),
+            size=fields.get_choice("size", ("big", "small")),
+            position=fields.get_choice("position", POSITIONS),
         )
 
 
-def _parse_new_scene(edit_fields: _EditFields) -> e.Edit:
+def _parse_new_scene(edit_fields: _EditFields) -> Edit:
     objects = edit_fields.values["objects"]
     if not isinstance(objects, list):
         raise ValueError("objects should be a list")
     background = edit_fields.normalize_background(edit_fields.values.get("background"))
     relation = edit_fields.get_choice("relation", RELATIONS) if len(objects) == 2 else None
-    return e.NewScene(
-        specs=tuple(map(edit_fields.parse_object_spec, objects)), background=background, relation=relation
-    )
+    return NewScene(specs=tuple(map(edit_fields.parse_object_spec, objects)), background=background, relation=relation)
 
 
-def _parse_background(edit_fields: _EditFields) -> e.Edit:
+def _parse_background(edit_fields: _EditFields) -> Edit:
     background = edit_fields.normalize_background(edit_fields.values["background"])
     if background is None:
         raise KeyError("background")
-    return e.SetBackground(background=background)
+    return SetBackground(background=background)
 
 
-def _parse_add(edit_fields: _EditFields) -> e.Edit:
+def _parse_add(edit_fields: _EditFields) -> Edit:
     anchor = edit_fields.get_optional_object_index("anchor")
     relation = None if anchor is None else edit_fields.get_choice("relation", RELATIONS)
-    return e.AddObject(
-        spec=edit_fields.parse_object_spec(edit_fields.values["object"]), relation=relation, anchor=anchor
-    )
+    return AddObject(spec=edit_fields.parse_object_spec(edit_fields.values["object"]), relation=relation, anchor=anchor)
 
 
-def _parse_move(edit_fields: _EditFields) -> e.Edit:
-    anchor, place, relation = (
-        edit_fields.get_optional_object_index("anchor"),
-        edit_fields.get_choice("position", POSITIONS),
-        edit_fields.get_choice("relation", RELATIONS),
-    )
-    if place is None and (anchor is None or relation is None):
+def _parse_move(edit_fields: _EditFields) -> Edit:
+    anchor = edit_fields.get_optional_object_index("anchor")
+    position = edit_fields.get_choice("position", POSITIONS)
+    relation = edit_fields.get_choice("relation", RELATIONS)
+    if position is None and (anchor is None or relation is None):
         raise ValueError("a move needs a position, or a relation and an anchor")
-    if place is not None:
-        return e.MoveObject(target=edit_fields.get_object_index("target"), position=place)
-    return e.MoveObject(target=edit_fields.get_object_index("target"), relation=relation, anchor=anchor)
+    if position is not None:
+        return MoveObject(target=edit_fields.get_object_index("target"), position=position)
+    return MoveObject(target=edit_fields.get_object_index("target"), relation=relation, anchor=anchor)
 
 
-_EDIT_PARSERS: dict[str, Callable[[_EditFields], e.Edit]] = {
+_EDIT_PARSERS: dict[str, Callable[[_EditFields], Edit]] = {
     "new_scene": _parse_new_scene,
     "background": _parse_background,
     "add": _parse_add,
-    "remove": lambda given: e.RemoveObject(target=given.get_object_index("target")),
-    "replace": lambda given: e.ReplaceObject(
-        target=given.get_object_index("target"), spec=given.parse_object_spec(given.values["object"])
+    "remove": lambda fields: RemoveObject(target=fields.get_object_index("target")),
+    "replace": lambda fields: ReplaceObject(
+        target=fields.get_object_index("target"), spec=fields.parse_object_spec(fields.values["object"])
     ),
     "move": _parse_move,
-    "resize": lambda given: e.ResizeObject(
-        target=given.get_object_index("target"), direction=given.get_required_choice("direction", ("bigger", "smaller"))
+    "resize": lambda fields: ResizeObject(
+        target=fields.get_object_index("target"),
+        direction=fields.get_required_choice("direction", ("bigger", "smaller")),
     ),
-    "count": lambda given: e.SetObjectCount(
-        target=given.get_object_index("target"), count=check_int(given.values["count"], "count", low=1, high=4)
+    "count": lambda fields: SetObjectCount(
+        target=fields.get_object_index("target"), count=check_int(fields.values["count"], "count", low=1, high=4)
     ),
-    "colour": lambda given: e.RecolourObject(
-        target=given.get_object_index("target"), colour=check_prompt(given.values["colour"], "colour")
+    "colour": lambda fields: RecolourObject(
+        target=fields.get_object_index("target"), colour=check_prompt(fields.values["colour"], "colour")
     ),
-    "regenerate": lambda given: e.Regenerate(),
-    "undo": lambda given: e.Undo(),
+    "regenerate": lambda fields: Regenerate(),
+    "undo": lambda fields: Undo(),
 }

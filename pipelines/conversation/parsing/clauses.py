@@ -1,4 +1,4 @@
-"""One clause of what is said: the objects it names with all that is said of each, and what is left over."""
+"""Clauses of an instruction: the objects that it mentions with their attributes, and the attributes of no object."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,10 @@ COPULAS = ("是", "有", "is")
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectMention:
-    """An object as it is spoken of; name None is "it". is_new: "a cat", not "the cat"."""
+    """One mention of an object; name None is "it".
+
+    is_new: indefinite, "a cat" as opposed to "the cat". is_anchor: it only says where another object is.
+    """
 
     name: str | None
     count: int | None = None
@@ -24,6 +27,7 @@ class ObjectMention:
     is_anchor: bool = False
 
     def to_object_spec(self) -> ObjectSpec:
+        """Return the specification of the mentioned object; its name must be given."""
         assert self.name is not None
         return ObjectSpec(
             name=self.name, count=self.count or 1, colour=self.colour, size=self.size, position=self.position
@@ -32,7 +36,7 @@ class ObjectMention:
 
 @dataclass(kw_only=True)
 class Clause:
-    """What is said of no object in particular is here: "make it red", "on the left"."""
+    """Senses, mentions and background of a clause, with the attributes that belong to no mention ("make it red")."""
 
     senses: set[str] = field(default_factory=set)
     mentions: list[ObjectMention] = field(default_factory=list)
@@ -49,12 +53,12 @@ class Clause:
 
     @property
     def target_mentions(self) -> list[ObjectMention]:
-        """The objects it is about, without the one that only says where."""
+        """The mentions without the anchor."""
         return [mention for mention in self.mentions if not mention.is_anchor]
 
 
 class _ClauseParser:
-    """Reads word after word; keeps what has been said and not yet given to an object."""
+    """Builds a clause token by token; attributes are collected until the next object takes them."""
 
     def __init__(self) -> None:
         self.clause = Clause()
@@ -64,21 +68,21 @@ class _ClauseParser:
         self.position: str | None = None
         self.is_new = False
         self.next_is_anchor = False
-        self.previous_type: str = ""  # what the word before was: an object, a place ...
-        self.is_demonstrative = False  # the word before is "this" or "that", maybe of an object
+        self.previous_type: str = ""  # type of the previous token: "object", "position", "word" ...
+        self.is_demonstrative = False  # the previous token is "this" or "that", perhaps of an object
 
     def parse_token(self, token: Token, following: Sequence[Token]) -> None:
         if not token.text.strip():
             return
-        points, self.is_demonstrative = self.is_demonstrative, False
+        follows_demonstrative, self.is_demonstrative = self.is_demonstrative, False
         if (name := token.get_value("object")) is not None:
-            if points:  # "that cat"
+            if follows_demonstrative:  # "that cat"
                 self.next_is_anchor = self.clause.mentions.pop().is_anchor
             self._add_mention(name)
-        elif (side := token.get_value("relation")) is not None:
-            self.clause.relation, self.next_is_anchor, self.previous_type = side, True, "relation"
-        elif (place := token.get_value("position")) is not None:
-            self._parse_position(place, token, following)
+        elif (relation := token.get_value("relation")) is not None:
+            self.clause.relation, self.next_is_anchor, self.previous_type = relation, True, "relation"
+        elif (position := token.get_value("position")) is not None:
+            self._parse_position(position, token, following)
         elif (background := token.get_value("background")) is not None:
             self.clause.background, self.previous_type = background, "background"
         elif "pronoun" in token.senses:
@@ -87,7 +91,7 @@ class _ClauseParser:
             self.is_demonstrative = len(self.clause.mentions) > count
         else:
             self._parse_attribute(token)
-        self.clause.senses |= {meaning for meaning in token.senses if " " not in meaning}
+        self.clause.senses |= {sense for sense in token.senses if " " not in sense}
 
     def _parse_attribute(self, token: Token) -> None:
         if (number := token.get_value("number")) is not None:
@@ -102,9 +106,9 @@ class _ClauseParser:
             self.previous_type = "word"
 
     def _add_mention(self, name: str | None) -> None:
-        is_there_already = name is None and self.clause.mentions and not self.next_is_anchor
-        if is_there_already and self.clause.mentions[-1].name is not None and not self.clause.mentions[-1].is_new:
-            return  # "the cat, make it bigger"
+        may_repeat = name is None and self.clause.mentions and not self.next_is_anchor
+        if may_repeat and self.clause.mentions[-1].name is not None and not self.clause.mentions[-1].is_new:
+            return  # "the cat, make it bigger": one mention
         mention = ObjectMention(
             name=name,
             count=self.count,
@@ -139,6 +143,7 @@ class _ClauseParser:
         self.previous_type = "position"
 
     def finish(self) -> Clause:
+        """Return the clause, with the attributes that no object took."""
         clause = self.clause
         clause.count, clause.colour, clause.size = self.count, self.colour, self.size
         clause.position = clause.position or self.position
@@ -146,7 +151,8 @@ class _ClauseParser:
 
 
 def parse_clause(tokens: Sequence[Token]) -> Clause:
-    gathering = _ClauseParser()
-    for index, word in enumerate(tokens):
-        gathering.parse_token(word, tokens[index + 1 :])
-    return gathering.finish()
+    """Build the clause of these tokens."""
+    parser = _ClauseParser()
+    for index, token in enumerate(tokens):
+        parser.parse_token(token, tokens[index + 1 :])
+    return parser.finish()

@@ -1,4 +1,4 @@
-"""Rule parser."""
+"""The built-in parser: a text is split into clauses, and rules turn each clause into edits, without any model."""
 
 import re
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ CLAUSE_SEPARATORS = re.compile(
 
 @dataclass(frozen=True)
 class RuleParser:
-    """Knows the names of a model; `Rewriter`."""
+    """Instruction parser for Chinese and English, with the vocabulary of a model."""
 
     concept_vocabulary: ConceptVocabulary
 
@@ -41,26 +41,27 @@ class RuleParser:
         return InstructionTokenizer(self.concept_vocabulary)
 
     def parse(self, text: str, scene: Scene | None) -> ParsedInstruction:
-        """Raises: NotPossibleError for a text that asks for nothing that is understood."""
+        """Parse a text. Raises: EditError for a text without an instruction that is understood."""
         language = detect_language(text)
-        read, unknown = self._tokenizer.tokenize(text)
+        tokens, unknown = self._tokenizer.tokenize(text)
         words = ("、" if language == "zh" else ", ").join(unknown)
         hints = (UNKNOWN_WORDS.render(language, words=words),) if unknown else ()
-        whole = parse_clause(read)
-        if "undo" in whole.senses and not any(mention.name for mention in whole.target_mentions):
+        full_clause = parse_clause(tokens)
+        if "undo" in full_clause.senses and not any(mention.name for mention in full_clause.target_mentions):
             return ParsedInstruction(edits=(Undo(),))
         edits: list[Edit] = []
-        if scene is None or "new" in whole.senses:
-            edits = parse_new_scene(whole)
+        if scene is None or "new" in full_clause.senses:
+            edits = parse_new_scene(full_clause)
         else:
             clauses = self._split_clauses(text)
             while clauses:
                 clause = clauses.pop(0)
-                if (instead := parse_split_replacement(clause, clauses[0], scene) if clauses else None) is not None:
-                    found, clauses = [instead], clauses[1:]
+                replacement = parse_split_replacement(clause, clauses[0], scene) if clauses else None
+                if replacement is not None:
+                    clause_edits, clauses = [replacement], clauses[1:]
                 else:
-                    found = self._parse_edits(clause, scene, language)
-                for edit in found:
+                    clause_edits = self._parse_edits(clause, scene, language)
+                for edit in clause_edits:
                     edits.append(edit)
                     scene = scene if isinstance(edit, Undo) else apply_edit(scene, edit)
         if not edits:
@@ -76,15 +77,15 @@ class RuleParser:
             raise EditError(OBJECT_NOT_FOUND, language, name=name) from None
 
     def _split_clauses(self, text: str) -> list[Clause]:
-        """Split where one change ends; a part that asks for none belongs to the one before, or else after."""
+        """Split a text into clauses of one edit; a part without an action joins the clause before it, or else after."""
         parts: list[str] = []
-        is_open = False  # nothing is asked for yet
+        is_open = False  # the current clause has no action yet
         for part in (part for part in CLAUSE_SEPARATORS.split(text) if part.strip()):
-            asks = bool(parse_clause(self._tokenizer.tokenize(part)[0]).senses & ACTION_SENSES)
-            if parts and (is_open or not asks):
+            has_action = bool(parse_clause(self._tokenizer.tokenize(part)[0]).senses & ACTION_SENSES)
+            if parts and (is_open or not has_action):
                 parts[-1] = f"{parts[-1]} {part}"
-                is_open = is_open and not asks
+                is_open = is_open and not has_action
             else:
                 parts.append(part)
-                is_open = not asks
+                is_open = not has_action
         return [parse_clause(self._tokenizer.tokenize(part)[0]) for part in parts]

@@ -1,4 +1,4 @@
-"""The words of edits in both languages, by what they mean. A longer word goes before a shorter one in it."""
+"""Words of edits in English and Chinese by their sense, and stopwords: the data of the tokenizer."""
 
 ENGLISH_WORDS = {
     "undo": (
@@ -158,10 +158,10 @@ CHINESE_WORDS = {
     "position center": "中间, 正中间, 中央, 正中, 中心, 正中央, 当中, 正中心",
     "request": "有, 要, 想要, 出现, 喜欢, 想看, 看到, 希望有, 应该有",
 }
-PREPOSITIONS = ("at", "in", "on", "to", "into", "towards")  # with "the", before an English place
+PREPOSITIONS = ("at", "in", "on", "to", "into", "towards")  # before "the" and an English position
 
 
-# how else people call the backgrounds: English name -> other words
+# other names of backgrounds: English name -> aliases
 BACKGROUND_ALIASES = {
     "grass": "grassland, lawn, meadow, grassy field, field of grass, 草原, 草坪, 草丛",
     "sea": "ocean, open sea, 海洋, 海, 大洋",
@@ -185,7 +185,7 @@ BACKGROUND_ALIASES = {
 }
 
 
-# words that say nothing of their own here
+# words without a sense
 STOPWORDS_EN = (
     "a about actually against all also an and another are area as at back be bit both but by can change "
     "color colour corner could couple cute d did different do does down draw else everything floating for "

@@ -48,7 +48,10 @@ def test_what_is_said_is_read_back_as_the_same_scene(concept_vocabulary, rule_pa
 
 def test_one_object_alone_is_said_with_its_place(concept_vocabulary):
     thing = SceneObject(name="cat", boxes=(get_position_box("left"),))
-    assert caption_object(thing, "snow", concept_vocabulary, language="en", position="left") == "a cat on the left in the snow"
+    assert (
+        caption_object(thing, "snow", concept_vocabulary, language="en", position="left")
+        == "a cat on the left in the snow"
+    )
     assert caption_object(thing, "snow", concept_vocabulary, language="zh", position="left") == "雪地里，一只小猫在左边"
 
 

@@ -10,7 +10,9 @@ from dianjing.pipelines.conversation.scene import Box, SceneObject
 
 @pytest.fixture
 def renderer(loaded, concept_vocabulary):
-    return SceneRenderer(loaded, concept_vocabulary=concept_vocabulary, seed=5, num_inference_steps=2, guidance_scale=None)
+    return SceneRenderer(
+        loaded, concept_vocabulary=concept_vocabulary, seed=5, num_inference_steps=2, guidance_scale=None
+    )
 
 
 def test_where_nothing_is_free_denoising_changes_nothing(renderer):
@@ -71,7 +73,9 @@ def test_a_cut_out_gives_back_what_was_laid_over_white_and_black(renderer, monke
     }
     monkeypatch.setattr(renderer, "background_latents", lambda background, language: ("background_latents", background))
     monkeypatch.setattr(
-        renderer, "_inpaint_object", lambda latents, scene_object, box, mask, background, language: ("drawn", background)
+        renderer,
+        "_inpaint_object",
+        lambda latents, scene_object, box, mask, background, language: ("drawn", background),
     )
     monkeypatch.setattr(
         renderer, "_decode_pixels", lambda what: (empty if what[0] == "background_latents" else over)[what[1]]
