@@ -1,7 +1,7 @@
-"""A request for pictures, checked when it is made: before torch loads, before weights load.
+"""Validation of the arguments of pipelines and of image requests, before torch is imported and weights are loaded.
 
-Every check returns the value in its plain Python type or raises ValueError that says what was
-given, what is allowed and what to do.
+Every check returns the value in its plain Python type, or raises an error that says what was given, what is allowed and
+what to do. B batch of images or videos, L text tokens, T text width; latents are B C Y X or B C F Y X.
 """
 
 import operator
@@ -21,18 +21,18 @@ MAX_SIDE_PX = 8192
 MAX_STEPS = 1000
 MAX_IMAGES = 256
 MAX_GUIDANCE_SCALE = 100.0
-MAX_SEED = 2**64 - 1  # what torch.Generator.manual_seed takes
+MAX_SEED = 2**64 - 1  # the largest of torch.Generator.manual_seed
 DEFAULT_SIZE_MULTIPLE_PX = 16  # VAE factor 8 times patch 2
 
 
 def _format_value(value: object) -> str:
-    """The value as an error shows it: printable on any terminal, and short."""
+    """Format a value for an error message: printable on any terminal, and short."""
     text = ascii(value) if isinstance(value, str) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def check_int(value: object, name: str, *, low: int, high: int) -> int:
-    """Return a whole number from `low` to `high`; True, "20", 20.0 and NaN are none."""
+    """Check for an integer from `low` to `high`; True, "20", 20.0 and NaN are refused."""
     allowed = f"give a whole number from {low} to {high}"
     if isinstance(value, bool):
         raise ValueError(f"{name} is {value}; {allowed}")
@@ -47,7 +47,7 @@ def check_int(value: object, name: str, *, low: int, high: int) -> int:
 
 
 def check_prompt(value: object, name: str = "prompt") -> str:
-    """Return a text that the tokenizers can take; any script, emoji included."""
+    """Check for a text in any script that the tokenizers can take: not empty, not too long, valid Unicode."""
     if not isinstance(value, str):
         raise ValueError(f"{name} is of type {type(value).__name__}; give a text")
     if not value.strip():
@@ -57,27 +57,27 @@ def check_prompt(value: object, name: str = "prompt") -> str:
             f"{name} has {len(value):,} characters; at most {MAX_PROMPT_CHARS:,} are taken "
             "(the text encoders read a few hundred tokens): shorten it"
         )
-    for place, char in enumerate(value):
-        kind = unicodedata.category(char)
-        if kind == "Cs":
+    for position, char in enumerate(value):
+        category = unicodedata.category(char)
+        if category == "Cs":
             raise ValueError(
-                f"{name} holds half of a surrogate pair (U+{ord(char):04X}) at character {place}; "
+                f"{name} holds half of a surrogate pair (U+{ord(char):04X}) at character {position}; "
                 "it is not valid Unicode: check how the text was decoded (UTF-8 is expected)"
             )
-        if kind == "Cc" and char not in "\t\n\r":
-            raise ValueError(f"{name} holds the control character U+{ord(char):04X} at character {place}; remove it")
+        if category == "Cc" and char not in "\t\n\r":
+            raise ValueError(f"{name} holds the control character U+{ord(char):04X} at character {position}; remove it")
     return value
 
 
 def check_negative_prompt(value: object) -> str | None:
-    """Return a text or None; unlike a prompt it may be empty."""
+    """Check for a text or None; unlike a prompt it may be empty."""
     if value is None or value == "":
         return value
     return check_prompt(value, "negative_prompt")
 
 
 def check_side_px(value: object, name: str, *, multiple_px: int = DEFAULT_SIZE_MULTIPLE_PX) -> int:
-    """Return a width or height in pixels that lies on the model's grid."""
+    """Check for a width or height in px that is a multiple of the model's grid."""
     side_px = check_int(value, name, low=1, high=MAX_SIDE_PX)
     if side_px % multiple_px:
         below = side_px // multiple_px * multiple_px
@@ -90,19 +90,22 @@ def check_side_px(value: object, name: str, *, multiple_px: int = DEFAULT_SIZE_M
 
 
 def check_num_inference_steps(value: object) -> int:
+    """Check for a number of steps from 1 to MAX_STEPS."""
     return check_int(value, "num_inference_steps", low=1, high=MAX_STEPS)
 
 
 def check_num_images(value: object) -> int:
+    """Check for a number of images per prompt from 1 to MAX_IMAGES."""
     return check_int(value, "num_images_per_prompt", low=1, high=MAX_IMAGES)
 
 
 def check_seed(value: object) -> int:
+    """Check for a seed that torch takes."""
     return check_int(value, "seed", low=0, high=MAX_SEED)
 
 
 def check_guidance_scale(value: object) -> float:
-    """Return a finite guidance scale; 1 or less switches guidance off."""
+    """Check for a finite guidance scale; 1 or less switches guidance off."""
     allowed = f"give a number from 0 to {MAX_GUIDANCE_SCALE:g} (1 or less switches guidance off)"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"guidance_scale is {_format_value(value)}; {allowed}")
@@ -114,9 +117,10 @@ def check_guidance_scale(value: object) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
-    """What one call draws; None leaves a setting to the model.
+    """Checked settings of a request for images; None leaves a setting to the model.
 
-    Picture i of a prompt is drawn from `seed + i`, whatever the batch it sits in.
+    Image i of a prompt is generated from `seed + i`, whatever batch it is in.
+    Raises: ValueError for any value that is out of range.
     """
 
     prompt: str
@@ -141,7 +145,7 @@ class ImageRequest:
             checked["num_inference_steps"] = check_num_inference_steps(self.num_inference_steps)
         if self.guidance_scale is not None:
             checked["guidance_scale"] = check_guidance_scale(self.guidance_scale)
-        for name, value in checked.items():  # plain numbers, also where NumPy's were given
+        for name, value in checked.items():  # plain numbers, also for NumPy's
             object.__setattr__(self, name, value)
         if self.seed + self.num_images_per_prompt - 1 > MAX_SEED:
             raise ValueError(
@@ -151,6 +155,7 @@ class ImageRequest:
 
     @property
     def seeds(self) -> list[int]:
+        """One seed for each image."""
         return [self.seed + i for i in range(self.num_images_per_prompt)]
 
 
@@ -158,16 +163,20 @@ MAX_FPS = 120.0
 
 
 def check_fps(fps: float) -> float:
+    """Check for a frame rate above 0 and up to MAX_FPS."""
     if isinstance(fps, bool) or not 0 < fps <= MAX_FPS:
         raise ValueError(f"fps is {fps}; give a number above 0, at most {MAX_FPS:g}")
     return float(fps)
 
 
 def check_num_frames(num_frames: object, duration_s: object, fps: float, *, bytes_per_frame: int) -> int | None:
-    """How many frames are asked for, by number or by length; None where neither is. Too many are refused."""
+    """Resolve the number of frames from num_frames or duration_s; None if neither is given.
+
+    Raises: ValueError if both are given, and for more frames than fit in half of the free memory.
+    """
     if num_frames is not None and duration_s is not None:
         raise ValueError("num_frames and duration_s are both given; give one of them")
-    most = max(2, int(0.5 * psutil.virtual_memory().available / bytes_per_frame))
+    max_frames = max(2, int(0.5 * psutil.virtual_memory().available / bytes_per_frame))
     if duration_s is not None:
         if isinstance(duration_s, bool) or not isinstance(duration_s, int | float) or not 0 < duration_s < 1e6:
             raise ValueError(f"duration_s is {duration_s!r}; give seconds, more than 0")
@@ -175,20 +184,21 @@ def check_num_frames(num_frames: object, duration_s: object, fps: float, *, byte
     if num_frames is None:
         return None
     try:
-        return check_int(num_frames, "num_frames", low=1, high=most)
+        return check_int(num_frames, "num_frames", low=1, high=max_frames)
     except ValueError as error:
-        raise ValueError(f"{error}; {most:,} fit in half of the memory that is free") from None
+        raise ValueError(f"{error}; {max_frames:,} fit in half of the memory that is free") from None
 
 
 IMAGE_OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
 def value_or_default(value: Any, default: Any) -> Any:
+    """Return the value, or the default for None."""
     return default if value is None else value
 
 
 def check_prompts(value: object) -> list[str]:
-    """One prompt or a list of them, as a list."""
+    """Check one prompt or a list of them; return a list."""
     prompts = [value] if isinstance(value, str) else value
     if not isinstance(prompts, list | tuple):
         raise ValueError(f"prompt is of type {type(value).__name__}; give a text or a list of texts")
@@ -199,7 +209,7 @@ def check_prompts(value: object) -> list[str]:
 
 
 def check_negative_prompts(value: object, num_prompts: int) -> list[str]:
-    """A negative prompt for each of `count` prompts: one text stands for all, None for an empty one."""
+    """Check for one negative prompt or one for each prompt, and return a list of num_prompts; None becomes ""."""
     if value is None or isinstance(value, str):
         return [check_negative_prompt(value) or ""] * num_prompts
     if not isinstance(value, list | tuple) or len(value) != num_prompts:
@@ -217,7 +227,7 @@ def check_embeds(
     embed_dim: int,
     num_prompts: int | None,
 ) -> int | None:
-    """Check states (B, length, width) and their mask (B, length); return B, or None without states."""
+    """Check prompt embeddings (B, max_length, embed_dim) and their mask (B, max_length); return B, or None for None."""
     mask_name = name.replace("embeds", "attention_mask")
     if embeds is None:
         if attention_mask is not None:
@@ -235,35 +245,40 @@ def check_embeds(
 
 
 def check_latents(latents: "Tensor | None", shape: Sequence[int]) -> None:
+    """Raise ValueError for latents of another shape."""
     if latents is not None and tuple(latents.shape) != tuple(shape):
         raise ValueError(f"latents have shape {tuple(latents.shape)}; this call needs {tuple(shape)}")
 
 
 def check_generator(generator: object, batch_size: int) -> None:
-    """One generator, or a list with one for each picture."""
+    """Raise ValueError unless `generator` is None, one torch.Generator, or a list with one for each image or video."""
     from torch import Generator
 
-    each = list(generator) if isinstance(generator, list | tuple) else [generator] * batch_size
-    if len(each) != batch_size:
-        raise ValueError(f"generator is a list of {len(each)} for {batch_size} pictures; give one for each picture")
-    for one in each:
-        if one is not None and not isinstance(one, Generator):
-            raise ValueError(f"generator is a {type(one).__name__}; give torch.Generator().manual_seed(seed)")
+    generators = list(generator) if isinstance(generator, list | tuple) else [generator] * batch_size
+    if len(generators) != batch_size:
+        raise ValueError(
+            f"generator is a list of {len(generators)} for {batch_size} pictures; give one for each picture"
+        )
+    for item in generators:
+        if item is not None and not isinstance(item, Generator):
+            raise ValueError(f"generator is a {type(item).__name__}; give torch.Generator().manual_seed(seed)")
 
 
 def check_output_type(value: object, allowed: Collection[str] = IMAGE_OUTPUT_TYPES) -> None:
+    """Raise ValueError for an output type that the pipeline does not have."""
     if value not in allowed:
         raise ValueError(f"output_type is {value!r}; give one of {', '.join(allowed)}")
 
 
 def check_callback_inputs(tensor_names: object, allowed: Collection[str]) -> list[str]:
+    """Check for a list of names of tensors that callbacks may get."""
     if not isinstance(tensor_names, list | tuple) or any(name not in allowed for name in tensor_names):
         raise ValueError(f"callback_on_step_end_tensor_inputs is {tensor_names!r}; give a list of {', '.join(allowed)}")
     return list(tensor_names)
 
 
 def check_image_meta_size(original_size: object, target_size: object, crops_coords_top_left: object) -> tuple[int, ...]:
-    """Three pairs of px, (height, width) or (top, left), as the six numbers that the model takes."""
+    """Check three pairs in px, (height, width) or (top, left), and join them to the six numbers of the model."""
     pairs = {"original_size": original_size, "target_size": target_size, "crops_coords_top_left": crops_coords_top_left}
     for name, pair in pairs.items():
         if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(number, int) for number in pair):
@@ -272,6 +287,7 @@ def check_image_meta_size(original_size: object, target_size: object, crops_coor
 
 
 def check_guidance_rescale(value: object) -> float:
+    """Check for a number from 0 (off) to 1."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
         raise ValueError(f"guidance_rescale is {value!r}; give a number from 0 (off) to 1")
     return float(value)

@@ -1,1 +1,1 @@
-"""Media."""
+"""Image and video files: reading, atomic writing, generation metadata and AIGC labels."""

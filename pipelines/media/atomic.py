@@ -1,4 +1,4 @@
-"""Atomic."""
+"""Output paths and atomic files: a reader sees the old file or the complete new one, never a part."""
 
 import os
 import secrets
@@ -9,7 +9,10 @@ from typing import BinaryIO
 
 
 def check_output_path(path: str | Path, *, extensions: Sequence[str] = (".png",)) -> Path:
-    """Return the path if a file of one of the endings can be written there; raise before anything is generated."""
+    """Check, before anything is generated, that a file with one of the extensions can be written at a path.
+
+    Raises: ValueError for another extension, a symbolic link, a folder, or a parent folder that cannot be written to.
+    """
     path = Path(path)
     try:
         if path.suffix.lower() not in extensions:
@@ -25,6 +28,7 @@ def check_output_path(path: str | Path, *, extensions: Sequence[str] = (".png",)
 
 
 def check_writable_folder(folder: Path) -> None:
+    """Raise ValueError for a folder that does not exist, is a file or is read-only."""
     if not folder.exists():
         raise ValueError(f"the folder {folder} does not exist; make it first or choose another")
     if not folder.is_dir():
@@ -35,7 +39,7 @@ def check_writable_folder(folder: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary file that takes the place of `path` at the end: a reader sees the old file or the whole new one."""
+    """Yield a temporary path in the same folder and move it to `path` at the end; an error removes it instead."""
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         yield temporary
@@ -47,6 +51,6 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write through `whole_file`."""
+    """Write a file atomically; `write` gets it opened in binary mode."""
     with atomic_file(path) as temporary, open(temporary, "xb") as file:
         write(file)

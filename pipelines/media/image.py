@@ -1,6 +1,7 @@
-"""A picture of any size and kind to the size a model takes: scaled to fill it, its overhang cut off.
+"""Images: opening, checking, fitting to a model's size, and PNG files with generation metadata.
 
-H height, W width; pictures are uint8 (H, W, 3).
+Settings are iTXt chunks (`prompt`, `seed`, `settings`, `model`, `version`); the AIGC label stands in XMP.
+H height, W width; images are uint8 (H, W, 3).
 """
 
 from dataclasses import dataclass
@@ -15,17 +16,17 @@ from dianjing.pipelines.media.aigc_label import XMP_KEY, make_xmp_packet
 from dianjing.pipelines.media.atomic import write_atomic
 from dianjing.pipelines.media.metadata import GenerationMetadata, parse_metadata, serialize_metadata
 
-MAX_IMAGE_PIXELS = 64_000_000  # more is no photo but an attack on the memory
+MAX_IMAGE_PIXELS = 64_000_000  # protects the memory: no camera takes more
 MAX_ASPECT_RATIO = 20
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-BACKGROUND_RGB = (255, 255, 255)  # what transparent parts are laid over
+BACKGROUND_RGB = (255, 255, 255)  # behind transparent parts
 
 
 @dataclass(frozen=True, kw_only=True)
 class CropTransform:
-    """How a picture of (width, height) was brought to the model's: scaled, then cut by `left` and `top`.
+    """Scaling and centre crop of an image; sizes are (width, height) in px.
 
-    All in pixels; a place (x, y) of the given picture is at (x scale - left, y scale - top) of the fitted one.
+    A point (x, y) of the source image is at (x scale - left, y scale - top) of the result.
     """
 
     source_size: tuple[int, int]
@@ -35,6 +36,7 @@ class CropTransform:
     top: float
 
     def transform_point(self, x: float, y: float) -> tuple[float, float]:
+        """Map a point in px of the source image to the result."""
         return x * self.scale - self.left, y * self.scale - self.top
 
     def __str__(self) -> str:
@@ -49,9 +51,10 @@ class CropTransform:
 
 
 def open_image(path: str | Path | BinaryIO, *, name: str | None = None) -> Image.Image:
-    """The first frame of a file as RGB, upright; whole or not at all. `name` is what messages call it.
+    """Read the first frame of an image file as RGB, upright by its EXIF orientation.
 
-    Raises: ValueError for what is no picture, damaged, or too large to be one.
+    name: the name of the file in error messages; its path by default.
+    Raises: ValueError for a missing or damaged file, and for an image that is too large.
     """
     name = str(path) if name is None else name
     try:
@@ -66,6 +69,7 @@ def open_image(path: str | Path | BinaryIO, *, name: str | None = None) -> Image
 
 
 def check_image_size(width: int, height: int, *, name: str = "the picture") -> None:
+    """Raise ValueError for an image that has too many pixels or too extreme an aspect ratio."""
     if width * height > MAX_IMAGE_PIXELS:
         raise ValueError(f"{name} has {width} x {height} px; at most {MAX_IMAGE_PIXELS:,} pixels are taken")
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
@@ -73,7 +77,7 @@ def check_image_size(width: int, height: int, *, name: str = "the picture") -> N
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Upright, eight bits, without transparency."""
+    """Convert an image of any mode to 8-bit RGB: upright by EXIF, transparent parts over white."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         levels = np.asarray(image, np.float64)
@@ -81,24 +85,27 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray((levels.clip(0, top) / top * 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, (*BACKGROUND_RGB, 255))
-        image = Image.alpha_composite(ground, image)
+        background = Image.new("RGBA", image.size, (*BACKGROUND_RGB, 255))
+        image = Image.alpha_composite(background, image)
     return image.convert("RGB")
 
 
 def resize_crop(image: Image.Image, *, width: int, height: int) -> tuple[Image.Image, CropTransform]:
-    """The middle of a picture at width x height px."""
+    """Scale an image to cover width x height px and crop its centre to that size."""
     scale = max(width / image.width, height / image.height)
     left, top = ((side * scale - to) / 2 for side, to in ((image.width, width), (image.height, height)))
-    how = CropTransform(source_size=image.size, target_size=(width, height), scale=scale, left=left, top=top)
+    transform = CropTransform(source_size=image.size, target_size=(width, height), scale=scale, left=left, top=top)
     if image.size == (width, height):
-        return image, how
+        return image, transform
     box = (left / scale, top / scale, (left + width) / scale, (top + height) / scale)
-    return image.resize((width, height), Image.Resampling.LANCZOS, box=box), how
+    return image.resize((width, height), Image.Resampling.LANCZOS, box=box), transform
 
 
 def check_image(image: object) -> Image.Image:
-    """PIL in any mode, or uint8 (H, W, 3), as RGB."""
+    """Check and convert a PIL image of any mode, or a uint8 array (H, W, 3), to an RGB image.
+
+    Raises: ValueError for anything else, and for an image that is too large or too narrow.
+    """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"image is {image.dtype} {image.shape}; give PIL, or uint8 (height, width, 3)")
@@ -110,7 +117,7 @@ def check_image(image: object) -> Image.Image:
 
 
 def save_image(image: Image.Image, path: Path, metadata: GenerationMetadata, *, label: dict[str, str] | None) -> None:
-    """Write a PNG with its record, and with its implicit label unless `label` is None."""
+    """Write a PNG atomically with its metadata, and with an implicit AIGC label unless `label` is None."""
     info = PngInfo()
     for key, text in serialize_metadata(metadata).items():
         info.add_itxt(key, text)
@@ -120,9 +127,9 @@ def save_image(image: Image.Image, path: Path, metadata: GenerationMetadata, *, 
 
 
 def read_image_metadata(path: str | Path) -> GenerationMetadata:
-    """Read back what made a picture.
+    """Read the generation metadata of a PNG.
 
-    Raises: ValueError when the file is no PNG or was not made by Dianjing.
+    Raises: ValueError for a file that is no PNG or holds no metadata of Dianjing.
     """
     try:
         with Image.open(path, formats=("PNG",)) as image:

@@ -1,8 +1,4 @@
-"""A picture becomes a file: whole or not at all, with its settings and its label inside.
-
-Settings are iTXt chunks (`prompt`, `seed`, `settings`, `model`, `version`). The label is the implicit
-one of China's GB 45438-2025: a JSON `AIGC` in XMP.
-"""
+"""Generation metadata: prompt, seed, settings, model and version, enough to generate an image or a video again."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +8,10 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationMetadata:
-    """What made a picture: enough to make it again."""
+    """Everything that an image or a video was generated from.
+
+    settings: JSON values, such as the size, the number of steps, the guidance scale and the dtype.
+    """
 
     prompt: str
     seed: int
@@ -22,7 +21,7 @@ class GenerationMetadata:
 
 
 def get_sampling_metadata(pipe: Any) -> dict[str, object]:
-    """What a pipeline's last call was done with, as the pipeline tells it: the defaults are the model's own."""
+    """Settings of a pipeline's last call: steps and guidance as it ran them, scheduler, device and dtype."""
     return {
         "num_inference_steps": pipe.num_timesteps,
         "guidance_scale": pipe.guidance_scale,
@@ -33,7 +32,7 @@ def get_sampling_metadata(pipe: Any) -> dict[str, object]:
 
 
 def serialize_metadata(metadata: GenerationMetadata) -> dict[str, str]:
-    """What a file holds of a record, key by key."""
+    """Convert metadata to the texts that files hold, by key."""
     return {
         "prompt": metadata.prompt,
         "seed": str(metadata.seed),
@@ -44,7 +43,10 @@ def serialize_metadata(metadata: GenerationMetadata) -> dict[str, str]:
 
 
 def parse_metadata(texts: Mapping[str, str]) -> GenerationMetadata:
-    """The inverse of `to_texts`. Raises KeyError, ValueError or TypeError."""
+    """Invert `serialize_metadata`.
+
+    Raises: KeyError, ValueError or TypeError for texts that it did not write.
+    """
     return GenerationMetadata(
         prompt=texts["prompt"],
         seed=int(texts["seed"]),

@@ -1,4 +1,4 @@
-"""What a small model can draw, by name in Chinese and English: objects, colours, backgrounds."""
+"""Names, in Chinese and English, of the objects, colours and backgrounds that a small model was trained on."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -11,7 +11,10 @@ CONCEPTS_FILE = "concepts.json"
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectConcept:
-    """An object; the usual name comes first. plurals_en stand under names_en, "" where a name does not count."""
+    """Names of an object, the canonical one first.
+
+    plurals_en: the plural of each of names_en, "" for one that has none.
+    """
 
     names_en: tuple[str, ...]
     plurals_en: tuple[str, ...]
@@ -22,7 +25,7 @@ class ObjectConcept:
 
 @dataclass(frozen=True, kw_only=True)
 class ColourConcept:
-    """A colour that some objects take."""
+    """Names of a colour that colourable objects can have."""
 
     name_en: str
     name_zh: str
@@ -30,7 +33,7 @@ class ColourConcept:
 
 @dataclass(frozen=True, kw_only=True)
 class BackgroundConcept:
-    """A background: its noun (grass, 草地), and how people say that something is there (on the grass, 草地上)."""
+    """Names of a background: its noun (grass, 草地) and its location phrases (on the grass, 草地上)."""
 
     name_en: str
     name_zh: str
@@ -40,7 +43,7 @@ class BackgroundConcept:
 
 @dataclass(frozen=True, kw_only=True)
 class ConceptVocabulary:
-    """All of them; the first English name of each stands for it elsewhere."""
+    """All concepts of a model; elsewhere each is identified by its first English name."""
 
     objects: tuple[ObjectConcept, ...]
     colours: tuple[ColourConcept, ...]
@@ -48,7 +51,7 @@ class ConceptVocabulary:
 
     @classmethod
     def from_file(cls, path: Path) -> "ConceptVocabulary":
-        """Read what `save` writes.
+        """Read a file written by `save`.
 
         Raises: ValueError for any other content.
         """
@@ -65,21 +68,23 @@ class ConceptVocabulary:
             raise ValueError(f"{path} holds no names of objects, colours and backgrounds ({error!r})") from None
 
     def save(self, path: Path) -> None:
+        """Write JSON, one concept a line."""
         lists = {
-            kind: "[\n" + ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries) + "\n]"
-            for kind, entries in asdict(self).items()
+            name: "[\n" + ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries) + "\n]"
+            for name, entries in asdict(self).items()
         }
-        path.write_text("{" + ",\n".join(f'"{kind}": {text}' for kind, text in lists.items()) + "}\n", encoding="utf-8")
+        path.write_text("{" + ",\n".join(f'"{name}": {text}' for name, text in lists.items()) + "}\n", encoding="utf-8")
 
     def find_object(self, name: str) -> ObjectConcept | None:
-        """By any name in either language; the usual name of one goes before the synonym of another."""
+        """Find an object by any name in either language; a canonical name goes before a synonym."""
         return self._objects_by_name.get(name)
 
     def find_colour(self, name: str) -> ColourConcept | None:
+        """Find a colour by its name in either language, with or without 色."""
         return next((e for e in self.colours if name in (e.name_en, e.name_zh, e.name_zh[:-1])), None)
 
     def find_background(self, name: str) -> BackgroundConcept | None:
-        """By its noun, or by where something is."""
+        """Find a background by its noun or a location phrase."""
         return next(
             (
                 e
@@ -91,12 +96,12 @@ class ConceptVocabulary:
 
     @cached_property
     def _objects_by_name(self) -> dict[str, ObjectConcept]:
-        found = {entry.names_en[0]: entry for entry in self.objects}
+        by_name = {entry.names_en[0]: entry for entry in self.objects}
         for entry in self.objects:
             for name in (*entry.names_en, *entry.plurals_en, *entry.names_zh):
-                found.setdefault(name, entry)
-        found.pop("", None)
-        return found
+                by_name.setdefault(name, entry)
+        by_name.pop("", None)
+        return by_name
 
 
 def _convert_lists_to_tuples(entry: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""What the words of a film ask for: what is in the picture, and what of it moves how.
+"""Parser of video prompts: the static image that a prompt describes, its subjects, and which of them moves how.
 
-"a cat jumping and a dog on the grass" is a picture of "a cat and a dog on the grass" in which "a cat" is jumping. Where
-the words leave open how two things stand to each other, each is given a place where it has room to move: a model that
-has to choose draws mixtures of both ways.
+"a cat jumping and a dog on the grass" is the image "a cat and a dog on the grass" whose subject "a cat" is jumping.
+Where a prompt leaves open how two subjects stand to each other, each is given a position with room to move: a model
+that has to choose generates a mixture of several.
 """
 
 import re
@@ -16,9 +16,9 @@ from dianjing.pipelines.prompting.motions import MotionVocabulary
 from dianjing.pipelines.prompting.placement import choose_placement
 from dianjing.pipelines.prompting.vocabulary import HAN_RANGES
 
-CONJUNCTION = re.compile(r"(\s*[,，、;；。.]\s*|\s+and\s+|和|还有|与)", re.IGNORECASE)  # between what is in a picture
+CONJUNCTION = re.compile(r"(\s*[,，、;；。.]\s*|\s+and\s+|和|还有|与)", re.IGNORECASE)  # between subjects
 COPULA = re.compile(r"\s+(?:is|are|that is|that are)\s*$|(?:正在|在|正)$", re.IGNORECASE)  # before a motion
-LINKING_PARTICLE = re.compile(r"[的有里上是]+")  # before what a Chinese place holds
+LINKING_PARTICLE = re.compile(r"[的有里上是]+")  # between a Chinese location and what is there
 NUMERALS = {"two": 2, "2": 2, "两": 2, "二": 2, "three": 3, "3": 3, "三": 3, "four": 4, "4": 4, "四": 4}
 POSITION_WORD = re.compile(
     r"\b(?:left|right|top|bottom|upper|lower|above|below|over|under|beneath|middle|cent(?:er|re)|corner)\b|[左右上下中角旁边间]",
@@ -30,7 +30,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """Something in the picture: its words, how many of it, the picture's words without it, and those of its motion."""
+    """One subject of a prompt: its phrase, its number, the static prompt without it, and the phrase of its motion."""
 
     phrase: str
     count: int
@@ -40,7 +40,7 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class MotionPrompt:
-    """A film's picture in words, the same with a place for each of two things, and its parts in their order."""
+    """A parsed video prompt: its static image, the same with positions for two subjects, and the subjects in order."""
 
     static_prompt: str
     placed_prompt: str
@@ -49,58 +49,61 @@ class MotionPrompt:
 
 @dataclass(frozen=True)
 class MotionPromptParser:
-    """Reads with the motions a model was taught, and the names it knows, if any.
+    """Parser over the motions that a model was trained on and the concepts that it knows, if it has a list of them.
 
-    Each motion belongs to what is named before it, or else to the first. Without names that is whatever stands between
-    two joints.
+    Each motion belongs to the noun before it, or else to the first. Without concepts, a noun is the text between two
+    conjunctions.
     """
 
     motion_vocabulary: MotionVocabulary
     concept_vocabulary: ConceptVocabulary | None = None
 
     def parse(self, prompt: str) -> MotionPrompt:
-        places, nouns = self._find_backgrounds_and_objects(prompt)
-        verbs = _find_spans(prompt, self._motion_pattern, occupied=[*places, *nouns])
+        """Split a prompt into its static image and its subjects with their motions."""
+        backgrounds, nouns = self._find_backgrounds_and_objects(prompt)
+        verbs = _find_spans(prompt, self._motion_pattern, occupied=[*backgrounds, *nouns])
         if self.concept_vocabulary is None:
             nouns = [
-                (max((j.end() for j in CONJUNCTION.finditer(prompt, 0, first)), default=0), first) for first, _ in verbs
+                (max((match.end() for match in CONJUNCTION.finditer(prompt, 0, start)), default=0), start)
+                for start, _ in verbs
             ]
-        moves: dict[Span, str] = {}
-        for first, last in verbs:
-            before = [noun for noun in nouns if noun[1] <= first] or nouns[:1]
+        motions: dict[Span, str] = {}
+        for start, end in verbs:
+            before = [noun for noun in nouns if noun[1] <= start] or nouns[:1]
             if before:
-                moves.setdefault(before[-1], prompt[first:last])
-        still, parts = _remove_motions(prompt, verbs), []
+                motions.setdefault(before[-1], prompt[start:end])
+        static_prompt, subjects = _remove_motions(prompt, verbs), []
         if self.concept_vocabulary is not None:
-            still = _join_clauses(still, self._find_backgrounds_and_objects(still)[1])
+            static_prompt = _join_clauses(static_prompt, self._find_backgrounds_and_objects(static_prompt)[1])
         for noun in nouns:
-            subject = prompt[slice(*_include_adjectives(prompt, noun, [*places, *verbs, *nouns]))]
-            subject = COPULA.sub("", subject).strip()
-            without, count = _remove_phrase(still, subject), _parse_count(subject)
-            parts.append(Subject(phrase=subject, count=count, prompt_without=without, motion=moves.get(noun)))
-        return MotionPrompt(static_prompt=still, placed_prompt=self._add_positions(still, parts), subjects=tuple(parts))
+            phrase = prompt[slice(*_include_adjectives(prompt, noun, [*backgrounds, *verbs, *nouns]))]
+            phrase = COPULA.sub("", phrase).strip()
+            without, count = _remove_phrase(static_prompt, phrase), _parse_count(phrase)
+            subjects.append(Subject(phrase=phrase, count=count, prompt_without=without, motion=motions.get(noun)))
+        placed_prompt = self._add_positions(static_prompt, subjects)
+        return MotionPrompt(static_prompt=static_prompt, placed_prompt=placed_prompt, subjects=tuple(subjects))
 
     def _add_positions(self, static_prompt: str, subjects: list[Subject]) -> str:
-        """Two things that only a joint stands between, each in its place, where none is said."""
-        if self.concept_vocabulary is None or [part.count for part in subjects] != [1, 1]:
+        """Give two single subjects that a conjunction joins a position each, unless the prompt has positions."""
+        if self.concept_vocabulary is None or [subject.count for subject in subjects] != [1, 1]:
             return static_prompt
         if POSITION_WORD.search(self._object_pattern.sub("", self._background_pattern.sub("", static_prompt))):
             return static_prompt
-        first, second = (part.phrase for part in subjects)
+        first, second = (subject.phrase for subject in subjects)
         listed = re.compile(f"{re.escape(first)}{CONJUNCTION.pattern}{re.escape(second)}", re.IGNORECASE)
-        layout = choose_placement([self.motion_vocabulary.get_extent(part.motion) for part in subjects])
-        words = layout.template_zh if HAN_CHARACTER.search(static_prompt) else layout.template_en
-        return listed.sub(lambda _: words.format(first, second), static_prompt, count=1)
+        placement = choose_placement([self.motion_vocabulary.get_extent(subject.motion) for subject in subjects])
+        template = placement.template_zh if HAN_CHARACTER.search(static_prompt) else placement.template_en
+        return listed.sub(lambda _: template.format(first, second), static_prompt, count=1)
 
     def _find_backgrounds_and_objects(self, text: str) -> tuple[list[Span], list[Span]]:
-        """Of nouns side by side, such as 一桶爆米花, the last one is meant."""
-        places = _find_spans(text, self._background_pattern)
-        nouns = _find_spans(text, self._object_pattern, occupied=places)
-        return places, [noun for noun in nouns if all(noun[1] != other[0] for other in nouns)]
+        """Find the spans of backgrounds and objects; of adjacent nouns, as in 一桶爆米花, the last one counts."""
+        backgrounds = _find_spans(text, self._background_pattern)
+        nouns = _find_spans(text, self._object_pattern, occupied=backgrounds)
+        return backgrounds, [noun for noun in nouns if all(noun[1] != other[0] for other in nouns)]
 
     @cached_property
     def _motion_pattern(self) -> re.Pattern[str]:
-        return _compile_alternatives(word for motion in self.motion_vocabulary.motions for word in motion.phrases)
+        return _compile_alternatives(phrase for motion in self.motion_vocabulary.motions for phrase in motion.phrases)
 
     @cached_property
     def _object_pattern(self) -> re.Pattern[str]:
@@ -115,18 +118,18 @@ class MotionPromptParser:
         )
 
 
-def _compile_alternatives(words: Iterable[str]) -> re.Pattern[str]:
-    """The longest goes first; whole words where they have spaces between them."""
-    different = sorted({word.lower() for word in words if word}, key=lambda word: (-len(word), word))
-    said = [rf"\b{re.escape(word)}\b" if word.isascii() else re.escape(word) for word in different]
-    return re.compile("|".join(said) or r"(?!)", re.IGNORECASE | re.ASCII)
+def _compile_alternatives(phrases: Iterable[str]) -> re.Pattern[str]:
+    """Compile a pattern of all phrases, the longest first; phrases in ASCII match whole words."""
+    unique = sorted({phrase.lower() for phrase in phrases if phrase}, key=lambda phrase: (-len(phrase), phrase))
+    alternatives = [rf"\b{re.escape(phrase)}\b" if phrase.isascii() else re.escape(phrase) for phrase in unique]
+    return re.compile("|".join(alternatives) or r"(?!)", re.IGNORECASE | re.ASCII)
 
 
 def _find_spans(text: str, pattern: re.Pattern[str], occupied: Iterable[Span] = ()) -> list[Span]:
-    """Where a pattern is found and nothing else was."""
+    """Find the matches of a pattern that overlap no occupied span."""
     occupied = list(occupied)
-    found = (match.span() for match in pattern.finditer(text))
-    return [(a, b) for a, b in found if all(b <= first or last <= a for first, last in occupied)]
+    matches = (match.span() for match in pattern.finditer(text))
+    return [(a, b) for a, b in matches if all(b <= start or end <= a for start, end in occupied)]
 
 
 def _parse_count(phrase: str) -> int:
@@ -135,38 +138,38 @@ def _parse_count(phrase: str) -> int:
 
 
 def _include_adjectives(text: str, noun: Span, others: Iterable[Span]) -> Span:
-    """From the last joint, place, motion or noun before it."""
-    edges = [joint.end() for joint in CONJUNCTION.finditer(text, 0, noun[0])]
+    """Extend the span of a noun back to the conjunction, background, motion or noun before it."""
+    edges = [match.end() for match in CONJUNCTION.finditer(text, 0, noun[0])]
     start = max([*edges, *(end for _, end in others if end <= noun[0])], default=0)
-    if binding := LINKING_PARTICLE.match(text, start, noun[0]):
-        start = binding.end()
+    if particle := LINKING_PARTICLE.match(text, start, noun[0]):
+        start = particle.end()
     return start, noun[1]
 
 
 def _remove_motions(prompt: str, motion_spans: Iterable[Span]) -> str:
-    """The picture's words."""
-    said, at = "", 0
-    for first, last in motion_spans:
-        said, at = said + COPULA.sub("", prompt[at:first].rstrip()), last
-    return " ".join((said + prompt[at:]).split()).strip(" ,，")
+    """Cut the phrases of motions, and the copula before each, out of a prompt."""
+    static_prompt, position = "", 0
+    for start, end in motion_spans:
+        static_prompt, position = static_prompt + COPULA.sub("", prompt[position:start].rstrip()), end
+    return " ".join((static_prompt + prompt[position:]).split()).strip(" ,，")
 
 
 def _join_clauses(static_prompt: str, nouns: list[Span]) -> str:
-    """Clauses that have lost their verbs, as a list: 一顶草帽和一副眼镜."""
-    for (_, last), (first, _) in reversed(list(pairwise(nouns))):
-        if comma := re.compile(r"\s*[,，]\s*").match(static_prompt, last, first):
-            joint = "和" if HAN_CHARACTER.search(static_prompt) else " and "
-            static_prompt = static_prompt[: comma.start()] + joint + static_prompt[comma.end() :]
+    """Join clauses that have lost their verbs to a list, such as 一顶草帽和一副眼镜."""
+    for (_, end), (start, _) in reversed(list(pairwise(nouns))):
+        if comma := re.compile(r"\s*[,，]\s*").match(static_prompt, end, start):
+            conjunction = "和" if HAN_CHARACTER.search(static_prompt) else " and "
+            static_prompt = static_prompt[: comma.start()] + conjunction + static_prompt[comma.end() :]
     return static_prompt
 
 
 def _remove_phrase(static_prompt: str, phrase: str) -> str:
-    """The picture's words without a subject, and without the joint that bound it to the rest."""
+    """Cut a subject, and the conjunction that joins it to the rest, out of a static prompt."""
     pieces = CONJUNCTION.split(static_prompt.replace(phrase, "\0", 1))
-    said, joint = "", ""
+    result, conjunction = "", ""
     for text, after in zip(pieces[::2], [*pieces[1::2], ""], strict=True):
         rest = text.replace("\0", "").strip()
         if rest:
-            said += (joint if said and "\0" not in text else " " if said else "") + rest
-        joint = after if rest or not joint else joint
-    return said.strip(" ,，")
+            result += (conjunction if result and "\0" not in text else " " if result else "") + rest
+        conjunction = after if rest or not conjunction else conjunction
+    return result.strip(" ,，")

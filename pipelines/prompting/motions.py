@@ -1,4 +1,4 @@
-"""The motions a small model was taught: what they are called, and how fast each is at full strength."""
+"""Motions that a model was trained on: their phrases, and their speed and extent at full strength."""
 
 import json
 from dataclasses import dataclass
@@ -8,13 +8,15 @@ from statistics import median
 from dianjing.pipelines.prompting.placement import ZERO_EXTENT, MotionExtent
 
 MOTIONS_FILE = "motions.json"
-DEFAULT_SPEED = 0.3  # picture sides a second, where nothing is known
+DEFAULT_SPEED = 0.3  # image sides a second, of an unknown motion of a model without a list
 
 
 @dataclass(frozen=True, kw_only=True)
 class MotionConcept:
-    """One motion. At full strength: speed, mean over the object in picture sides a second; reach, how far its middle
-    gets to the left, up, to the right and down in a second.
+    """One motion at full strength.
+
+    phrases: Chinese and English names, the canonical one of each language first. speed: mean over the object in image
+    sides a second. extent: how far the object's centre gets to the left, up, to the right and down in a second.
     """
 
     name: str
@@ -25,13 +27,13 @@ class MotionConcept:
 
 @dataclass(frozen=True)
 class MotionVocabulary:
-    """All of them; a phrase is known if it says one of theirs."""
+    """All motions of a model; a phrase is known if it contains a phrase of one of them."""
 
     motions: tuple[MotionConcept, ...] = ()
 
     @classmethod
     def from_file(cls, path: Path) -> "MotionVocabulary":
-        """Read [{"name": ..., "phrases": [...], "speed": ..., "reach": [...]}, ...].
+        """Read [{"name": ..., "phrases": [...], "speed": ..., "extent": [...]}, ...].
 
         Raises: ValueError for any other content.
         """
@@ -51,22 +53,23 @@ class MotionVocabulary:
         return cls(tuple(motions))
 
     def save(self, path: Path) -> None:
+        """Write the motions as JSON."""
         entries = [vars(motion) for motion in self.motions]
         path.write_text(json.dumps(entries, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
     def find(self, phrase: str) -> MotionConcept | None:
-        """The motion whose longest phrasing the phrase contains, as whole words where they have spaces."""
-        said = f" {' '.join(phrase.lower().split())} "
-        fits = [
+        """Find the motion with the longest phrase that this phrase contains; phrases in ASCII match whole words."""
+        padded = f" {' '.join(phrase.lower().split())} "
+        matches = [
             (len(known), motion)
             for motion in self.motions
             for known in motion.phrases
-            if (f" {known} " if known.isascii() else known) in said
+            if (f" {known} " if known.isascii() else known) in padded
         ]
-        return max(fits, key=lambda fit: fit[0])[1] if fits else None
+        return max(matches, key=lambda match: match[0])[1] if matches else None
 
     def canonicalize(self, phrase: str) -> str:
-        """A phrase that names a motion as that motion is most often called in the phrase's language, or as it is."""
+        """Replace a phrase that names a motion by the canonical one in the same language; return others unchanged."""
         motion = self.find(phrase)
         if motion is None:
             return phrase
@@ -74,12 +77,12 @@ class MotionVocabulary:
         return next((known for known in motion.phrases if known.isascii() == is_english), phrase)
 
     def get_extent(self, phrase: str | None) -> MotionExtent:
-        """Of the motion that a phrase names; nowhere for any other, and for what stands still."""
+        """Extent of the motion that a phrase names; zeros for an unknown motion and for None."""
         motion = None if phrase is None else self.find(phrase)
         return ZERO_EXTENT if motion is None else motion.extent
 
     def get_speed(self, phrase: str, strength: float) -> float:
-        """What `strength` (0 to 1) of a phrase is in picture sides a second."""
+        """Convert a strength (0 to 1) of a motion to a speed in image sides a second."""
         motion = self.find(phrase)
         if motion is not None:
             return strength * motion.speed

@@ -1,20 +1,20 @@
-"""Where two things stand in a film's picture, so that each has room for what it does.
+"""Placement of two moving subjects in an image, so that each has room for its motion.
 
-Places and ways are in picture sides, x to the right and y down.
+Positions and extents are in image sides, x to the right and y down.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-DEFAULT_MOTION_STRENGTH = 0.7  # of what moves in a film of words
-OBJECT_MARGIN = 0.2  # of an object, the middle part that stays in the picture
+DEFAULT_MOTION_STRENGTH = 0.7  # of motions in a text-to-video prompt
+OBJECT_MARGIN = 0.2  # minimum distance of an object's centre from the edge
 ZERO_EXTENT = (0.0, 0.0, 0.0, 0.0)
-MotionExtent = tuple[float, float, float, float]  # how far a motion goes to the left, up, to the right, down
+MotionExtent = tuple[float, float, float, float]  # to the left, up, to the right, down
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """The middles of two things, and the words that put them there."""
+    """Centres of two subjects, and the templates of prompts that place them there."""
 
     centers: tuple[tuple[float, float], tuple[float, float]]
     template_en: str
@@ -39,24 +39,27 @@ PLACEMENTS = (
 
 
 def choose_placement(extents: Sequence[MotionExtent]) -> Placement:
-    """The layout in which both have most room to the edges, and of these the one where they meet least."""
+    """Choose the placement with the most room to the edges for both motions; among equals, the least overlap."""
     return max(
         PLACEMENTS,
-        key=lambda layout: tuple(
-            min(_get_free_fraction(layout, index, reach, allow_overlap=may_meet) for index, reach in enumerate(extents))
-            for may_meet in (True, False)
+        key=lambda placement: tuple(
+            min(
+                _get_free_fraction(placement, index, extent, allow_overlap=allow_overlap)
+                for index, extent in enumerate(extents)
+            )
+            for allow_overlap in (True, False)
         ),
     )
 
 
 def _get_free_fraction(placement: Placement, index: int, extent: MotionExtent, *, allow_overlap: bool) -> float:
-    """Which share of its way one of the two can go, at most 1; not towards the other one unless they may meet."""
+    """Fraction of its extent that a subject can move, at most 1; towards the other one only if they may overlap."""
     (x, y), (other_x, other_y) = placement.centers[index], placement.centers[1 - index]
-    ahead = (other_x < x, other_y < y, other_x > x, other_y > y)
+    is_towards_other = (other_x < x, other_y < y, other_x > x, other_y > y)
     free = (x - OBJECT_MARGIN, y - OBJECT_MARGIN, 1 - OBJECT_MARGIN - x, 1 - OBJECT_MARGIN - y)
-    shares = [
-        (space if allow_overlap or not is_ahead else 0.0) / (DEFAULT_MOTION_STRENGTH * way)
-        for way, space, is_ahead in zip(extent, free, ahead, strict=True)
-        if way
+    fractions = [
+        (space if allow_overlap or not is_blocked else 0.0) / (DEFAULT_MOTION_STRENGTH * distance)
+        for distance, space, is_blocked in zip(extent, free, is_towards_other, strict=True)
+        if distance
     ]
-    return min([1.0, *shares])
+    return min([1.0, *fractions])

@@ -1,4 +1,4 @@
-"""The words a small model was taught, so that a word it does not know is never passed over in silence."""
+"""Words that a small model was trained on, so that unknown words of a prompt can be reported."""
 
 import json
 import re
@@ -19,7 +19,7 @@ WORD_PATTERN = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """Known words by language; an English entry of several words makes each of them known."""
+    """Known words by language; of an English entry of several words each word is known."""
 
     zh: frozenset[str]
     en: frozenset[str]
@@ -42,11 +42,12 @@ class Vocabulary:
         return cls(zh=frozenset(words["zh"]), en=frozenset(words["en"]))
 
     def save(self, path: Path) -> None:
+        """Write the words as JSON."""
         words = {"zh": sorted(self.zh), "en": sorted(self.en)}
         path.write_text(json.dumps(words, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
     def find_unknown_words(self, text: str) -> list[str]:
-        """Return what the text says and the lexicon lacks, in order, each once."""
+        """List the words of a text that the vocabulary lacks, in order, each once."""
         return list(dict.fromkeys(self._iterate_unknown_words(text)))
 
     @cached_property
@@ -65,7 +66,7 @@ class Vocabulary:
                 yield match[0]
 
     def _iterate_unknown_chinese(self, text: str) -> Iterator[str]:
-        """Longest known word first; the characters between known words are one unknown word."""
+        """Match the longest known word first; the characters between two known words are one unknown word."""
         start = unknown_from = 0
         while start < len(text):
             ends = range(min(len(text), start + self._max_word_length), start, -1)

@@ -1,1 +1,1 @@
-"""Segmentation."""
+"""Segmenters: points on an image to masks, by GrabCut, a small U-Net or Segment Anything."""

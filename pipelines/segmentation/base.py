@@ -1,6 +1,6 @@
-"""What should move in a picture, and how; checked without weights.
+"""Points, regions and the interface of segmenters, checked without weights.
 
-H height, W width.
+H height, W width; images are uint8 (H, W, 3), masks bool (H, W).
 """
 
 import math
@@ -18,7 +18,7 @@ MAX_POINTS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A click in pixels of the picture; a negative one says what is not meant."""
+    """A point prompt in px of the image; a negative one marks what the mask must leave out."""
 
     x: float
     y: float
@@ -27,9 +27,10 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """What should move, and how. Either points in pixels of the picture, or a mask: bool (H, W) of the picture.
+    """Part of an image that should move: given by points in px or by a mask, bool (H, W) of the image.
 
-    motion: a short phrase such as "jump" or 翅膀拍动. strength: 0 (hardly) to 1 (as far as the model was taught).
+    motion: a short phrase such as "jump" or 翅膀拍动. strength: from 0 (hardly) to 1 (as far as the model was trained).
+    Raises: ValueError for an empty motion, a strength outside 0 to 1, and unless one of points and mask is given.
     """
 
     motion: str
@@ -46,13 +47,13 @@ class Region:
 
 
 def get_region_metadata(region: Region) -> dict[str, object]:
-    """What a record keeps of a region."""
+    """Describe a region for generation metadata, as JSON values."""
     points = [vars(point) for point in region.points]
     return {"motion": region.motion, "strength": region.strength, "points": points}
 
 
 def check_region(region: Region, *, size: tuple[int, int]) -> None:
-    """Raise ValueError for points or a mask that do not fit a picture of (width, height)."""
+    """Raise ValueError for points or a mask that do not fit an image of (width, height) px."""
     if region.mask is None:
         check_points(region.points, width=size[0], height=size[1])
     else:
@@ -60,7 +61,7 @@ def check_region(region: Region, *, size: tuple[int, int]) -> None:
 
 
 def check_mask(mask: object, *, size: tuple[int, int]) -> None:
-    """A region of the picture: neither empty nor all of it."""
+    """Raise ValueError for a mask that is not of the image's (width, height), is empty, or covers all of it."""
     width, height = size
     mask = np.asarray(mask)
     if mask.shape != (height, width):
@@ -72,15 +73,21 @@ def check_mask(mask: object, *, size: tuple[int, int]) -> None:
 
 
 class Segmenter(Protocol):
-    """Looks at a picture once, then answers any number of clicks."""
+    """Interface of a segmenter: one image, then any number of predictions from points (SAM's terms)."""
 
-    def set_image(self, image: np.ndarray) -> None: ...
+    def set_image(self, image: np.ndarray) -> None:
+        """Prepare an image, uint8 (H, W, 3)."""
 
-    def predict(self, points: Sequence[Point]) -> np.ndarray: ...
+    def predict(self, points: Sequence[Point]) -> np.ndarray:
+        """Predict the mask, bool (H, W), of the object at the points."""
+        ...
 
 
 def check_points(points: Sequence[Point], *, width: int, height: int) -> list[Point]:
-    """Return the points; raise ValueError that says what was given, what is allowed and what to do."""
+    """Check points against an image of width x height px.
+
+    Raises: ValueError for no points, too many, one outside the image, or negative ones alone.
+    """
     if not points:
         raise ValueError("no click is given; click on what should move")
     if len(points) > MAX_POINTS:

@@ -1,4 +1,4 @@
-"""What a VAE would blur keeps the pixels of the picture, also where these have moved.
+"""Restoration of image detail that the VAE blurs, also where it has moved.
 
 F frames, H height, W width; frames are uint8 (F, H, W, 3).
 """
@@ -6,20 +6,21 @@ F frames, H height, W width; frames are uint8 (F, H, W, 3).
 import cv2
 import numpy as np
 
-DIFFERENCE_TOLERANCE = 25.0  # levels: less difference than this is the same thing
-BLUR_SIGMA_PX = 2.0  # how far a difference reaches
+DIFFERENCE_TOLERANCE = 25.0  # in levels of 255: smaller differences are taken for the VAE's blur
+BLUR_SIGMA_PX = 2.0  # smoothing of the difference map
 
 
 def restore_detail(frames: np.ndarray, warped: np.ndarray, warped_decoded: np.ndarray) -> np.ndarray:
-    """Add to frames what a VAE took from the moved picture, where they show what it shows.
+    """Add the detail that the VAE took from the warped first frame to the frames, where both show the same.
 
-    decoded: the moved picture as the VAE gives it back. Where nothing moves, the frames become the picture itself.
+    warped: the first frame, warped to each frame. warped_decoded: the same after encoding and decoding by the VAE.
+    Where nothing moves, the result is the first frame itself.
     """
-    kept = []
-    for frame, own, blurred in zip(
+    restored = []
+    for frame, sharp, blurred in zip(
         *(part.astype(np.float32) for part in (frames, warped, warped_decoded)), strict=True
     ):
         difference = cv2.GaussianBlur(np.abs(frame - blurred).max(axis=-1), (0, 0), BLUR_SIGMA_PX)
-        same = np.exp(-((difference / DIFFERENCE_TOLERANCE) ** 2))
-        kept.append(frame + same[..., None] * (own - blurred))
-    return np.stack(kept).round().clip(0, 255).astype(np.uint8)
+        similarity = np.exp(-((difference / DIFFERENCE_TOLERANCE) ** 2))
+        restored.append(frame + similarity[..., None] * (sharp - blurred))
+    return np.stack(restored).round().clip(0, 255).astype(np.uint8)
