@@ -1,4 +1,7 @@
-"""Dianjing: words become pictures and films, a click brings a picture to life. Public names load when first used."""
+"""Dianjing: text to image, text to video, click-driven animation and image editing by conversation.
+
+Public names are imported lazily, at their first use.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

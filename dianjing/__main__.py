@@ -1,4 +1,4 @@
-"""`python -m dianjing` is the command `dianjing`."""
+"""Run the command line: `python -m dianjing` is the command `dianjing`."""
 
 from dianjing.cli.app import main
 

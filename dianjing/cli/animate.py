@@ -1,4 +1,4 @@
-"""Animate."""
+"""The command `dianjing animate`. Nothing heavy is imported before it runs."""
 
 import secrets
 from pathlib import Path
@@ -21,6 +21,7 @@ from dianjing.cli.options import (
     ProducerOption,
     SecondsOption,
     SeedOption,
+    SegmenterOption,
     SizeOption,
     StepsOption,
     VideoOutOption,
@@ -29,23 +30,23 @@ from dianjing.cli.options import (
 
 
 def animate(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The picture that is clicked on.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image to animate.")],
     click: Annotated[
         list[str] | None,
-        typer.Option(metavar="X,Y", help="What should move, in pixels; more: X,Y;X,Y, and -X,Y for what is not meant."),
+        typer.Option(metavar="X,Y", help="A point of what should move, in pixels; several: X,Y;X,Y; outside it: -X,Y."),
     ] = None,
     mask: Annotated[
-        list[Path] | None, typer.Option(help="What should move, as a picture of the same size: white on black.")
+        list[Path] | None, typer.Option(help="What should move, as an image of the same size: white on black.")
     ] = None,
     motion: Annotated[
-        list[str] | None, typer.Option(help="How it moves, one for each --click, then one for each --mask.")
+        list[str] | None, typer.Option(help="The motion, one for each --click, then one for each --mask.")
     ] = None,
     strength: Annotated[
-        list[float] | None, typer.Option(help="How much, 0 to 1: one for all, or one for each --motion.")
+        list[float] | None, typer.Option(help="Strength of the motion, 0 to 1: one for all, or one for each --motion.")
     ] = None,
-    prompt: Annotated[str, typer.Option(help="What the picture shows; may be left out.")] = "",
+    prompt: Annotated[str, typer.Option(help="A description of the image; optional.")] = "",
     mask_preview: Annotated[
-        Path | None, typer.Option(help="Also write the picture with what was clicked marked; alone without --motion.")
+        Path | None, typer.Option(help="Also write the image with the regions marked; without --motion, only this.")
     ] = None,
     out: VideoOutOption = None,
     seconds: SecondsOption = None,
@@ -55,9 +56,7 @@ def animate(
     size: SizeOption = None,
     steps: StepsOption = None,
     guidance_scale: GuidanceScaleOption = None,
-    segmenter: Annotated[
-        str | None, typer.Option(help="A folder or Hub id of SAM 2 or SAM, to find what was clicked; GrabCut without.")
-    ] = None,
+    segmenter: SegmenterOption = None,
     model: ModelOption = "sticker",
     lora: LoraOption = None,
     device: DeviceOption = "auto",
@@ -67,7 +66,7 @@ def animate(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Let parts of IMAGE move: --click 30,40 --motion "jump" --click 90,40 --motion "turn around"."""
+    """Animate parts of IMAGE: --click 30,40 --motion "jump" --click 90,40 --motion "turn around"."""
     from dianjing.cli import video_job
     from dianjing.cli.options import parse_size
 

@@ -1,6 +1,6 @@
-"""The command `dianjing`. Nothing heavy is imported before a command needs it.
+"""The command `dianjing`: its subcommands, exit codes and error messages. Nothing heavy is imported here.
 
-Exit codes: 0 done, 1 something failed, 2 what was given is wrong, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 failed, 2 wrong input, 130 stopped by Ctrl-C; `train` has codes of its own.
 Results go to stdout (as JSON with --json), everything else to stderr.
 """
 
@@ -23,7 +23,7 @@ from dianjing.errors import DianjingError, convert_system_error, get_language
 
 app = typer.Typer(
     name="dianjing",
-    help="Dianjing 点睛: words in Chinese or English become pictures and films; a click lets a part of a picture move.",
+    help="Dianjing 点睛: images and videos from text in Chinese or English, and animation of images by a click.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -48,7 +48,7 @@ app.command(short_help="Compare speed with diffusers.")(bench)
 
 
 def print_error(error: Exception, *, debug: bool) -> int:
-    """Print on stderr what went wrong, in the user's language, and return the exit code."""
+    """Print an error on stderr, in the user's language, and return the exit code."""
     if debug:
         traceback.print_exception(error)
     user_error = convert_system_error(error)
@@ -61,13 +61,14 @@ def print_error(error: Exception, *, debug: bool) -> int:
 
 
 def main() -> None:
-    run = CliState()
+    """Run the command line of this process and exit."""
+    state = CliState()
     try:
-        code = app(standalone_mode=False, obj=run)  # Typer turns Ctrl-C into 130
+        code = app(standalone_mode=False, obj=state)  # Typer turns Ctrl-C into 130
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of the parser
             error.show()
             code = error.exit_code
         else:
-            code = print_error(error, debug=run.debug)
+            code = print_error(error, debug=state.debug)
     sys.exit(code if isinstance(code, int) else 0)

@@ -1,4 +1,4 @@
-"""The command `dianjing chat`. Nothing heavy is imported before it is needed."""
+"""The command `dianjing chat`. Nothing heavy is imported before it runs."""
 
 import secrets
 import sys
@@ -27,13 +27,13 @@ from dianjing.cli.options import (
 
 def chat(
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A folder, or a .png name; pictures are numbered.")
+        Path | None, typer.Option("--out", "-o", help="A folder, or a .png name; images are numbered.")
     ] = None,
     seed: SeedOption = None,
-    load: Annotated[Path | None, typer.Option(help="Go on with this conversation (.json).")] = None,
-    save: Annotated[Path | None, typer.Option(help="Keep the conversation in this file (.json).")] = None,
+    load: Annotated[Path | None, typer.Option(help="Continue this conversation (.json).")] = None,
+    save: Annotated[Path | None, typer.Option(help="Save the conversation to this file (.json).")] = None,
     chat_model: Annotated[
-        str | None, typer.Option(help="A chat model that reads what is said: a folder or a Hub id; rules without.")
+        str | None, typer.Option(help="A chat model to parse the lines: a folder or a Hub id; default: rules.")
     ] = None,
     steps: StepsOption = None,
     guidance_scale: GuidanceScaleOption = None,
@@ -45,7 +45,7 @@ def chat(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Draw in a conversation: one line in, one picture out. Lines come from the terminal or a pipe."""
+    """Generate and edit an image in a conversation: each line, from the terminal or a pipe, gives one image."""
     from dianjing.cli import chat_job
 
     job = chat_job.validate_chat_job(
@@ -72,9 +72,9 @@ def chat(
 
 
 def _read_lines() -> Iterator[str]:
-    """What is typed or piped; bytes that are no UTF-8 become what `say` refuses by name."""
+    """Yield the lines of stdin; invalid UTF-8 becomes surrogates, which `Conversation.send` rejects with a message."""
     if sys.stdin.isatty():
-        print('Say what to draw, then what to change; "undo" takes back, Ctrl-D ends.', file=sys.stderr)
+        print('Describe an image, then say what to change; "undo" goes back, Ctrl-D ends.', file=sys.stderr)
     sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
     while True:
         if sys.stdin.isatty():

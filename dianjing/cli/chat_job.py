@@ -1,4 +1,4 @@
-"""`dianjing chat`: a line in, a picture out; each line is checked before any weights load."""
+"""Work of `dianjing chat`: each line is parsed before any weights load, then the image is generated and written."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatJob:
-    """One run of `dianjing chat`. out: a folder or a .png name that is numbered, None for this folder."""
+    """One run of `dianjing chat`.
+
+    out: a folder, or a .png name that is numbered; None for the working directory. producer: None writes no label.
+    """
 
     conversation: "Conversation"
     model: str
@@ -44,10 +47,7 @@ def validate_chat_job(
     guidance_scale: float | None,
     producer: str | None,
 ) -> ChatJob:
-    """Check everything that can be checked before weights load.
-
-    Raises: ValueError that says what was given, what is allowed and what to do.
-    """
+    """Check all options before weights load. Raises: DianjingError."""
     from dianjing.pipelines.conversation.session import Conversation
 
     check_device(device)
@@ -75,12 +75,12 @@ def validate_chat_job(
 
 def _load_pipeline(model: str, *, device: str, dtype: str) -> Any:
     pipe = load_pipeline("TextToImagePipeline", model=model, device=device, dtype=dtype)
-    pipe.set_progress_bar_config(disable=True)  # several runs a turn: their bars would bury the talk
+    pipe.set_progress_bar_config(disable=True)  # several sampling runs a turn: their bars would hide the conversation
     return pipe
 
 
 def run_chat_job(job: ChatJob, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Answer line by line: what a turn drew and where it is, or the error; a refused line changes nothing."""
+    """Yield for each line the result of its turn, or its error; a line with an error changes nothing."""
     for line in lines:
         text = line.rstrip("\r\n")
         if not text.strip():
@@ -99,11 +99,11 @@ def run_chat_job(job: ChatJob, lines: Iterable[str]) -> Iterator[dict[str, Any]]
 
 def _write_turn(job: ChatJob, turn: "Turn", path: Path) -> dict[str, Any]:
     pipe = job.conversation.pipe
-    record = build_image_metadata(
+    metadata = build_image_metadata(
         pipe, turn.image, ImageRequest(prompt=turn.prompt, seed=turn.seed), seed=turn.seed, model=job.model
     )
-    label = make_image_label(turn.image, record, producer=job.producer or PRODUCER)
-    save_image(turn.image, path, record, label=label if job.producer else None)
+    label = make_image_label(turn.image, metadata, producer=job.producer or PRODUCER)
+    save_image(turn.image, path, metadata, label=label if job.producer else None)
     return {
         "id": label["ProduceID"],
         "path": str(path),
@@ -116,7 +116,7 @@ def _write_turn(job: ChatJob, turn: "Turn", path: Path) -> dict[str, Any]:
 
 
 def _get_next_path(job: ChatJob, turn: "Turn") -> Path:
-    """The next number that no file has."""
+    """Return the path with the lowest number that is not in use."""
     if job.out is None or job.out.is_dir():
         first = (job.out or Path()) / f"dianjing-{job.conversation.seed}.png"
     else:

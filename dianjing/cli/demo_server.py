@@ -1,4 +1,4 @@
-"""`dianjing demo`: everything is checked, and the address taken, before weights load; then it is served."""
+"""Work of `dianjing demo`: options are checked and the address is bound before weights load; then it serves."""
 
 import re
 import socket
@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 
 from dianjing.cli.loading import check_device, resolve_device, resolve_dtype
 from dianjing.demo.api.auth import AccessControl
-from dianjing.demo.app import bind_socket, make_app
-from dianjing.demo.app import run_server as serve_app
+from dianjing.demo.app import bind_socket, make_app, run_server
 from dianjing.demo.limits import ServerLimits
 from dianjing.demo.queue import JobQueue
 from dianjing.demo.results import Labelling, ResultStore
@@ -28,7 +27,7 @@ ORIGIN_PATTERN = re.compile(r"https?://[\w.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoServer:
-    """One server, its address already taken."""
+    """Settings of one server, with its socket bound."""
 
     model: str
     device: str
@@ -64,10 +63,7 @@ def validate_demo_server(
     certificate_path: Path | None,
     private_key_path: Path | None,
 ) -> DemoServer:
-    """Check everything that can be checked before weights load.
-
-    Raises: ValueError that says what was given, what is allowed and what to do.
-    """
+    """Check all options and bind the listening socket, before weights load. Raises: DianjingError."""
     check_device(device)
     folder = resolve_local_model(model)
     if folder is not None:
@@ -88,9 +84,9 @@ def validate_demo_server(
         if certificate_path is None or private_key_path is None:
             raise ValueError("--c2pa-cert and --c2pa-key belong together; give both")
         sign = make_signer(certificate_path, private_key_path)
-    marks = Labelling(producer=producer or PRODUCER, has_visible_label=visible_label, signer=sign)
-    taken = bind_socket(host, port)
-    access = replace(access, hosts=_get_allowed_hosts(taken, access.origins))
+    labelling = Labelling(producer=producer or PRODUCER, has_visible_label=visible_label, signer=sign)
+    listening_socket = bind_socket(host, port)
+    access = replace(access, hosts=_get_allowed_hosts(listening_socket, access.origins))
     return DemoServer(
         model=model,
         device=device,
@@ -98,9 +94,9 @@ def validate_demo_server(
         segmenter=segmenter,
         access=access,
         limits=limits,
-        labelling=marks,
+        labelling=labelling,
         mcp=mcp,
-        listening_socket=taken,
+        listening_socket=listening_socket,
     )
 
 
@@ -112,27 +108,27 @@ def _check_mcp(auth: str | None) -> None:
 
 
 def _check_api_keys(api_keys: list[str]) -> tuple[str, ...]:
-    given = tuple(key.strip() for key in api_keys if key.strip())
-    for key in given:
+    keys = tuple(key.strip() for key in api_keys if key.strip())
+    for key in keys:
         if len(key) < MIN_KEY_LENGTH or not key.isascii() or not key.isprintable() or " " in key:
             raise ValueError(
                 f"an --api-key has {len(key)} characters; give at least {MIN_KEY_LENGTH}, ASCII, no blanks"
             )
-    return given
+    return keys
 
 
 def _check_origins(origins: list[str]) -> tuple[str, ...]:
-    given = tuple(origin.rstrip("/").lower() for origin in origins)
-    for origin in given:
+    normalized = tuple(origin.rstrip("/").lower() for origin in origins)
+    for origin in normalized:
         if not ORIGIN_PATTERN.fullmatch(origin):
             raise ValueError(
                 f"--allow-origin is {origin!r}; give SCHEME://HOST[:PORT] such as https://draw.example.com"
             )
-    return given
+    return normalized
 
 
 def _get_allowed_hosts(listening_socket: socket.socket, origins: Sequence[str]) -> frozenset[str] | None:
-    """What a server is known by that only this machine reaches; None for one that others reach by any name."""
+    """Return the host names of a server on the loopback interface, or None (any name) for one that others can reach."""
     address = listening_socket.getsockname()[0]
     if not ip_address(address).is_loopback:
         return None
@@ -147,7 +143,7 @@ def _parse_auth(text: str) -> tuple[str, str]:
 
 
 def run_demo_server(server: DemoServer, *, on_ready: Callable[[str], object]) -> None:
-    """Load the weights, tell the address, and answer until SIGTERM or Ctrl-C."""
+    """Load the weights, report the address by `on_ready`, and serve until SIGTERM or Ctrl-C."""
     import torch
 
     from dianjing.demo.engine import InferenceEngine
@@ -158,14 +154,14 @@ def run_demo_server(server: DemoServer, *, on_ready: Callable[[str], object]) ->
         from dianjing.pipelines.segmentation.sam import SamSegmenter
 
         sam = SamSegmenter.from_pretrained(server.segmenter, device=device)
-        options["segmenter_factory"] = partial(SamSegmenter, sam.model)  # one model, its own view of each picture
-    studio = InferenceEngine.from_pretrained(
+        options["segmenter_factory"] = partial(SamSegmenter, sam.model)  # share the model
+    engine = InferenceEngine.from_pretrained(
         server.model, device=device, dtype=resolve_dtype(torch, server.dtype, device), **options
     )
-    worker = JobQueue(studio, server.limits, results=ResultStore(server.labelling))
+    queue = JobQueue(engine, server.limits, results=ResultStore(server.labelling))
     try:
-        app = make_app(worker, studio, access=server.access, mcp_url=server.address if server.mcp else None)
+        app = make_app(queue, engine, access=server.access, mcp_url=server.address if server.mcp else None)
         on_ready(server.address)
-        serve_app(app, worker, server.listening_socket)
+        run_server(app, queue, server.listening_socket)
     finally:
-        worker.close()
+        queue.close()

@@ -1,4 +1,4 @@
-"""`dianjing doctor` and `dianjing models`: what is here, what works, what to do about the rest."""
+"""Checks of `dianjing doctor`: libraries, machine, devices, bundled weights and folders."""
 
 import importlib.metadata
 import importlib.util
@@ -21,7 +21,7 @@ LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "safete
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """One line of the report; `state` is ok, note (works, could be better) or broken."""
+    """One line of the report; `status` is "ok", "warning" (works, but could be better) or "error"."""
 
     status: str
     name: str
@@ -41,6 +41,7 @@ def report_error(name: str, detail: str) -> CheckResult:
 
 
 def run_checks() -> list[CheckResult]:
+    """Run all checks and return their results in the order of the report."""
     return [*_check_libraries(), *_check_machine(), *_check_devices(), *_check_bundles(), *_check_folders()]
 
 
@@ -88,9 +89,9 @@ def _check_devices() -> Iterator[CheckResult]:
 
 
 def _check_bundles() -> Iterator[CheckResult]:
-    for entry in registry.MODELS:
-        if entry.source == registry.BUNDLED:
-            yield _check_bundle(entry.name)
+    for model in registry.MODELS:
+        if model.source == registry.BUNDLED:
+            yield _check_bundle(model.name)
 
 
 def _check_bundle(name: str) -> CheckResult:
@@ -98,28 +99,28 @@ def _check_bundle(name: str) -> CheckResult:
         folder = resolve_local_model(name)
         assert folder is not None
         read_components(folder)
-        faults = verify_checksums(folder)
+        differences = verify_checksums(folder)
     except (WeightsError, OSError) as error:
         return report_error(name, str(error))
-    if faults:
-        return report_error(name, f"{'; '.join(faults)}; install the package again")
+    if differences:
+        return report_error(name, f"{'; '.join(differences)}; install the package again")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return report_ok(name, f"embedded, {size / 1e6:.1f} MB, every file as published")
+    return report_ok(name, f"bundled, {size / 1e6:.1f} MB, all checksums match")
 
 
 def _check_folders() -> Iterator[CheckResult]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     cache = Path(HF_HUB_CACHE)
-    place = next((folder for folder in (cache, *cache.parents) if folder.exists()), Path())
-    free = f"{shutil.disk_usage(place).free / 1e9:.0f} GB free"
-    if os.access(place, os.W_OK):
+    existing = next((folder for folder in (cache, *cache.parents) if folder.exists()), Path())
+    free = f"{shutil.disk_usage(existing).free / 1e9:.0f} GB free"
+    if os.access(existing, os.W_OK):
         yield report_ok("model cache", f"{cache}, {free}")
     else:
         yield report_warning(
-            "model cache", f"{cache} is read-only; set HF_HOME to a folder of yours to download models"
+            "model cache", f"{cache} is read-only; set HF_HOME to a writable folder to download models"
         )
     if os.access(".", os.W_OK):
-        yield report_ok("this folder", f"{Path.cwd()} can be written")
+        yield report_ok("working directory", f"{Path.cwd()} is writable")
     else:
-        yield report_warning("this folder", f"{Path.cwd()} is read-only; give `dianjing image` an --out elsewhere")
+        yield report_warning("working directory", f"{Path.cwd()} is read-only; choose another folder with --out")

@@ -1,4 +1,4 @@
-"""Image."""
+"""The command `dianjing image`. Nothing heavy is imported before it runs."""
 
 import secrets
 from pathlib import Path
@@ -20,22 +20,23 @@ from dianjing.cli.options import (
     ProducerOption,
     SeedOption,
     StepsOption,
+    parse_size,
     print_json,
 )
 
 
 def image(
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="What to draw; quote each prompt.")],
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="A description of the image, in quotes.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A .png file, or a folder; several pictures are numbered.")
+        Path | None, typer.Option("--out", "-o", help="A .png file, or a folder; several images are numbered.")
     ] = None,
     seed: SeedOption = None,
     size: Annotated[str | None, typer.Option(help="Width x height in pixels: 128x96, or 128 for a square.")] = None,
     steps: StepsOption = None,
     guidance_scale: GuidanceScaleOption = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What to keep out of the picture.")] = None,
-    count: Annotated[int, typer.Option(help="Pictures per prompt; each takes the next seed.")] = 1,
-    grid: Annotated[Path | None, typer.Option(help="Also lay all pictures out in this .png file.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What the image should not show.")] = None,
+    count: Annotated[int, typer.Option(help="Images per prompt; each takes the next seed.")] = 1,
+    grid: Annotated[Path | None, typer.Option(help="Also write all images as one grid to this .png file.")] = None,
     model: ModelOption = "sticker",
     lora: LoraOption = None,
     device: DeviceOption = "auto",
@@ -45,10 +46,10 @@ def image(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Draw a picture for each PROMPT and write it as PNG with its settings inside."""
+    """Generate an image for each PROMPT and write it as PNG with its settings inside."""
     from dianjing.cli import image_job
 
-    width, height = image_job.parse_size(size) if size is not None else (None, None)
+    width, height = parse_size(size) if size is not None else (None, None)
     job = image_job.validate_image_job(
         prompts,
         out=out,
@@ -66,15 +67,15 @@ def image(
         grid_path=grid,
         lora=lora,
     )
-    pictures = []
-    for picture in image_job.run_image_job(job):
-        pictures.append(picture)
+    results = []
+    for result in image_job.run_image_job(job):
+        results.append(result)
         if not as_json:
-            print(picture["path"], flush=True)
+            print(result["path"], flush=True)
     if job.grid_path is not None:
         image_job.write_grid(job)
         if not as_json:
             print(job.grid_path, flush=True)
     if as_json:
         grid_path = None if job.grid_path is None else str(job.grid_path)
-        print_json({"version": dianjing.__version__, "images": pictures, "grid": grid_path})
+        print_json({"version": dianjing.__version__, "images": results, "grid": grid_path})

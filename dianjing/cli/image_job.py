@@ -1,4 +1,4 @@
-"""`dianjing image`: checked and planned without torch, then drawn, then written one by one."""
+"""Work of `dianjing image`: requests are checked without torch; then images are generated and written one by one."""
 
 import os
 import time
@@ -11,7 +11,6 @@ from PIL import Image
 
 import dianjing
 from dianjing.cli.loading import check_device, check_lora, load_pipeline
-from dianjing.cli.options import parse_size
 from dianjing.pipelines.media.aigc_label import PRODUCER, make_image_label
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder
 from dianjing.pipelines.media.image import read_image_metadata, save_image
@@ -20,16 +19,16 @@ from dianjing.pipelines.validation import ImageRequest, check_int
 from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
 
-__all__ = ["PRODUCER", "ImageJob", "parse_size", "run_image_job", "validate_image_job", "write_grid"]
-IMAGE_BATCH_SIZE = 8  # pictures at once; a seed gives the same picture in any batch
+__all__ = ["PRODUCER", "ImageJob", "run_image_job", "validate_image_job", "write_grid"]
+IMAGE_BATCH_SIZE = 8  # a seed gives the same image in any batch
 GRID_COLUMNS, GRID_CELL_PX, GRID_GAP_PX = 8, 128, 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageJob:
-    """One run of `dianjing image`: a request per prompt, and a path per picture of each.
+    """One run of `dianjing image`: a request per prompt, and for each the paths of its images.
 
-    `producer` None writes no label, `grid` None no picture of all pictures, `lora` None draws with the model alone.
+    producer: None writes no label. grid_path: None writes no grid. lora: an adapter, or None.
     """
 
     requests: list[ImageRequest]
@@ -55,10 +54,7 @@ def validate_image_job(
     lora: str | None = None,
     **settings: Any,
 ) -> ImageJob:
-    """Check everything that can be checked before weights load.
-
-    Raises: ValueError that says what was given, what is allowed and what to do.
-    """
+    """Check all options before weights load, and choose the paths. Raises: DianjingError."""
     check_int(len(prompts), "the number of prompts", low=1, high=1000)
     requests = [ImageRequest(prompt=prompt, seed=seed, **settings) for prompt in prompts]
     check_device(device)
@@ -67,10 +63,10 @@ def validate_image_job(
         read_components(folder)
     if lora is not None:
         check_lora(lora)
-    each = requests[0].num_images_per_prompt
-    flat = _make_output_paths(out, seed, len(requests) * each)
-    paths = [flat[i : i + each] for i in range(0, len(flat), each)]
-    if grid_path is not None and check_output_path(grid_path) in flat:
+    num_images = requests[0].num_images_per_prompt
+    all_paths = _make_output_paths(out, seed, len(requests) * num_images)
+    paths = [all_paths[i : i + num_images] for i in range(0, len(all_paths), num_images)]
+    if grid_path is not None and check_output_path(grid_path) in all_paths:
         raise ValueError(f"--grid {grid_path} is also the file of a picture; name another")
     return ImageJob(
         requests=requests,
@@ -85,7 +81,7 @@ def validate_image_job(
 
 
 def _make_output_paths(out: Path | None, seed: int, count: int) -> list[Path]:
-    """Numbered when there are several; a name we choose never hits an existing file."""
+    """Return the paths of the images, numbered if there are several; names that are not given never exist yet."""
     if out is not None and not out.is_dir():
         names = [out] if count == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(count)]
         return [check_output_path(name) for name in names]
@@ -103,69 +99,70 @@ def _make_output_paths(out: Path | None, seed: int, count: int) -> list[Path]:
 
 
 def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
-    """Draw and write; yield the id, path and settings of each picture once it is on disk."""
+    """Generate and write the images; yield the id, path and settings of each one once it is on disk."""
     pipe = load_pipeline("TextToImagePipeline", model=job.model, device=job.device, dtype=job.dtype, lora=job.lora)
     for request, paths in zip(job.requests, job.paths, strict=True):
         for start in range(0, len(paths), IMAGE_BATCH_SIZE):
             seeds = request.seeds[start : start + IMAGE_BATCH_SIZE]
-            began = time.monotonic()
+            start_s = time.monotonic()
             images = generate_images(pipe, request, seeds)
-            seconds = (time.monotonic() - began) / len(images)
+            seconds = (time.monotonic() - start_s) / len(images)
             for image, seed, path in zip(images, seeds, paths[start:], strict=False):
-                record = build_image_metadata(pipe, image, request, seed=seed, model=job.model)
+                metadata = build_image_metadata(pipe, image, request, seed=seed, model=job.model)
                 if job.lora is not None:
-                    record.settings["lora"] = job.lora
-                label = make_image_label(image, record, producer=job.producer or PRODUCER)
-                save_image(image, path, record, label=label if job.producer else None)
+                    metadata.settings["lora"] = job.lora
+                label = make_image_label(image, metadata, producer=job.producer or PRODUCER)
+                save_image(image, path, metadata, label=label if job.producer else None)
                 yield {
                     "id": label["ProduceID"],
                     "path": str(path),
-                    **asdict(record),
+                    **asdict(metadata),
                     "unknown_words": pipe.find_unknown_words(request.prompt),
                     "seconds": round(seconds, 3),
                 }
 
 
 def write_grid(job: ImageJob) -> None:
-    """All pictures of a job in one file, a row for each prompt or of GRID_COLUMNS; small ones enlarged."""
+    """Write all images of a job as one grid, a row for each prompt, or rows of GRID_COLUMNS; enlarge small images."""
     assert job.grid_path is not None
-    pictures = []
+    images = []
     for path in (path for paths in job.paths for path in paths):
-        with Image.open(path, formats=("PNG",)) as picture:
-            pictures.append(picture.convert("RGB"))
-    each, (width, height) = len(job.paths[0]), pictures[0].size
-    columns = each if each > 1 else min(GRID_COLUMNS, len(pictures))
+        with Image.open(path, formats=("PNG",)) as file:
+            images.append(file.convert("RGB"))
+    num_images, (width, height) = len(job.paths[0]), images[0].size
+    columns = num_images if num_images > 1 else min(GRID_COLUMNS, len(images))
     scale = max(1, -(-GRID_CELL_PX // width))
     size = (width * scale, height * scale)
     step_x, step_y = (side + GRID_GAP_PX for side in size)
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * step_x - GRID_GAP_PX, rows * step_y - GRID_GAP_PX), "white")
-    for index, shown in enumerate(pictures):
+    rows = -(-len(images) // columns)
+    grid = Image.new("RGB", (columns * step_x - GRID_GAP_PX, rows * step_y - GRID_GAP_PX), "white")
+    for index, image in enumerate(images):
         row, column = divmod(index, columns)
-        sheet.paste(shown.resize(size, Image.Resampling.BICUBIC), (column * step_x, row * step_y))
+        grid.paste(image.resize(size, Image.Resampling.BICUBIC), (column * step_x, row * step_y))
     first = read_image_metadata(job.paths[0][0])
-    record = replace(first, prompt="\n".join(request.prompt for request in job.requests))
-    label = make_image_label(sheet, record, producer=job.producer or PRODUCER)
-    save_image(sheet, job.grid_path, record, label=label if job.producer else None)
+    metadata = replace(first, prompt="\n".join(request.prompt for request in job.requests))
+    label = make_image_label(grid, metadata, producer=job.producer or PRODUCER)
+    save_image(grid, job.grid_path, metadata, label=label if job.producer else None)
 
 
 def generate_images(pipe: Any, request: ImageRequest, seeds: list[int]) -> list[Any]:
+    """Return one PIL image per seed."""
     import torch
 
-    wanted = {
+    settings = {
         "negative_prompt": request.negative_prompt,
         "width": request.width,
         "height": request.height,
         "num_inference_steps": request.num_inference_steps,
         "guidance_scale": request.guidance_scale,
     }
-    given = {name: value for name, value in wanted.items() if value is not None}
+    arguments = {name: value for name, value in settings.items() if value is not None}
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return pipe(request.prompt, num_images_per_prompt=len(seeds), generator=generators, **given).images
+    return pipe(request.prompt, num_images_per_prompt=len(seeds), generator=generators, **arguments).images
 
 
 def build_image_metadata(pipe: Any, image: Any, request: ImageRequest, *, seed: int, model: str) -> GenerationMetadata:
-    """What was done."""
+    """Return the metadata from which the image can be generated again."""
     size = {"width": image.width, "height": image.height}
     return GenerationMetadata(
         prompt=request.prompt,

@@ -1,4 +1,4 @@
-"""Loading."""
+"""Checks of devices, dtypes and adapters, and the loading of pipelines, shared by the commands."""
 
 import gc
 import re
@@ -11,12 +11,13 @@ from dianjing.weights.resolve import HUB_ID_PATTERN
 
 
 def check_device(name: str) -> None:
+    """Check the form of a device's name, without torch. Raises: DianjingError."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise ValueError(f"--device is {name!r}; give auto, cpu, cuda, cuda:1 or mps")
 
 
 def check_lora(name_or_path: str) -> None:
-    """Raise ValueError for what is neither an adapter here nor a Hub id."""
+    """Check that a path is an adapter, or else has the form of a Hub id. Raises: DianjingError."""
     path = Path(name_or_path)
     if path.is_dir():
         if not list(path.glob("*.safetensors")):
@@ -33,8 +34,11 @@ def check_lora(name_or_path: str) -> None:
 
 
 def load_pipeline(class_name: str, *, model: str, device: str, dtype: str, lora: str | None = None) -> Any:
-    """A pipeline, by its public name, on its device, with an adapter and the scheduler that lies beside it."""
-    gc.disable()  # the imports make a million objects that stay: collecting among them costs 3 s, half of it at exit
+    """Load a pipeline by its public name onto its device, with an adapter and the scheduler beside it, if any.
+
+    Raises: DianjingError for a model, a device or an adapter that cannot be used.
+    """
+    gc.disable()  # the imports make a million lasting objects: collecting them costs 3 s, half of it at exit
     import torch
 
     cls = getattr(dianjing, class_name)
@@ -53,7 +57,7 @@ def load_pipeline(class_name: str, *, model: str, device: str, dtype: str, lora:
 
 
 def _set_progress_bars(*, is_enabled: bool) -> None:
-    """Progress bars belong to a terminal; in a log file they are rubbish."""
+    """Switch off the libraries' progress bars where stderr is no terminal."""
     import diffusers
     import transformers
 
@@ -63,7 +67,7 @@ def _set_progress_bars(*, is_enabled: bool) -> None:
 
 
 def resolve_device(torch: Any, name: str) -> str:
-    """The device that a name means here. Raises: ValueError for one that is not here."""
+    """Return the device for a name, where auto is the best one. Raises: DianjingError for one that is missing."""
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         return "cuda" if has_cuda else "mps" if has_mps else "cpu"
@@ -78,6 +82,7 @@ def resolve_device(torch: Any, name: str) -> str:
 
 
 def resolve_dtype(torch: Any, name: str, device: str) -> Any:
+    """Return the torch dtype for a name, where auto is float32 on the CPU and bfloat16 elsewhere."""
     if name == "auto":
         return torch.float32 if device == "cpu" else torch.bfloat16
     return getattr(torch, name)

@@ -1,4 +1,4 @@
-"""Models."""
+"""The command `dianjing models`: the models that have a name in the registry."""
 
 from typing import Any
 
@@ -8,29 +8,28 @@ from dianjing.weights import registry
 
 def models(as_json: JsonOption = False, debug: DebugOption = False) -> None:
     """List the models known by name."""
-
     rows = list_models()
     if as_json:
         print_json(rows)
         return
     for row in rows:
         print(f"{row['name']:28}{row['location']:12}{row['licence']:28}{row['summary']}")
-    print("\nA folder of your own or a Hub id (owner/name) can stand in place of a name.")
+    print("\nInstead of a name, a folder of your own or a Hub id (owner/name) can be given.")
 
 
 def list_models() -> list[dict[str, Any]]:
-    """One row per registry entry."""
+    """Return one row per registry entry."""
     return [
         {
-            "name": entry.name,
-            "location": _get_location(entry),
-            "source": entry.source,
-            "revision": entry.revision,
-            "licence": entry.licence,
-            "download_bytes": entry.download_bytes,
-            "summary": entry.summary,
+            "name": model_info.name,
+            "location": _get_location(model_info),
+            "source": model_info.source,
+            "revision": model_info.revision,
+            "licence": model_info.licence,
+            "download_bytes": model_info.download_bytes,
+            "summary": model_info.summary,
         }
-        for entry in registry.MODELS
+        for model_info in registry.MODELS
     ]
 
 

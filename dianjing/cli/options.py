@@ -1,4 +1,4 @@
-"""What the commands' options have in common."""
+"""Options that several commands share, and the printing of results."""
 
 import json
 import re
@@ -13,7 +13,7 @@ import dianjing
 
 
 class Dtype(str, Enum):
-    """The number format of the weights; auto lets the device decide."""
+    """Data type of the weights; auto depends on the device."""
 
     auto = "auto"
     float32 = "float32"
@@ -22,7 +22,7 @@ class Dtype(str, Enum):
 
 
 class CliState:
-    """What is known of one run of the command outside its own options."""
+    """State of one run of the command line, shared by the commands and the error handler."""
 
     debug = False
 
@@ -45,17 +45,22 @@ VersionOption = Annotated[
 ]
 ModelOption = Annotated[str, typer.Option(help="A name from `dianjing models`, a folder or a Hub id.")]
 LoraOption = Annotated[str | None, typer.Option(help="An adapter: a run's export, a .safetensors file, a Hub id.")]
+SegmenterOption = Annotated[
+    str | None, typer.Option(help="A folder or Hub id of SAM 2 or SAM, to segment what is clicked; default: GrabCut.")
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Number format of the weights.")]
+DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Data type of the weights.")]
 LabelOption = Annotated[bool, typer.Option("--label/--no-label", help="Write the implicit AIGC label (GB 45438).")]
-ProducerOption = Annotated[str | None, typer.Option(help="Who the label names as producer; Dianjing if left out.")]
-SeedOption = Annotated[int | None, typer.Option(help="Start of the noise; drawn by lot and reported if left out.")]
+ProducerOption = Annotated[str | None, typer.Option(help="The producer that the label names; default: Dianjing.")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of the noise; default: a random one, which is reported.")]
 StepsOption = Annotated[int | None, typer.Option(help="Denoising steps.")]
-GuidanceScaleOption = Annotated[float | None, typer.Option(help="How closely to follow the words; 1 switches it off.")]
+GuidanceScaleOption = Annotated[
+    float | None, typer.Option(help="How closely to follow the prompt; 1 means no guidance.")
+]
 
 
 def print_json(value: object) -> None:
-    # JSON is UTF-8; a file name that is not comes out escaped
+    """Print a value as JSON on stdout, in UTF-8; file names that are not UTF-8 are escaped."""
     sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     print(json.dumps(value, ensure_ascii=False, indent=2))
 
@@ -63,13 +68,14 @@ def print_json(value: object) -> None:
 VideoOutOption = Annotated[
     Path | None, typer.Option("--out", "-o", help="A .mp4, .webp, .gif or .png file; .png writes numbered frames.")
 ]
-SecondsOption = Annotated[float | None, typer.Option(help="How long the film is.")]
-NumFramesOption = Annotated[int | None, typer.Option(help="How many frames it has, in place of --seconds.")]
-FpsOption = Annotated[float | None, typer.Option(help="Frames a second.")]
+SecondsOption = Annotated[float | None, typer.Option(help="Duration of the video in seconds.")]
+NumFramesOption = Annotated[int | None, typer.Option(help="Number of frames, instead of --seconds.")]
+FpsOption = Annotated[float | None, typer.Option(help="Frames per second.")]
 SizeOption = Annotated[str | None, typer.Option(help="Width x height in pixels: 128x96, or 128 for a square.")]
 
 
 def print_video_result(result: dict[str, Any], *, as_json: bool) -> None:
+    """Print the paths of a result of `run_video_job`, or the result as JSON."""
     if as_json:
         print_json({"version": dianjing.__version__, **result})
         return
@@ -78,7 +84,7 @@ def print_video_result(result: dict[str, Any], *, as_json: bool) -> None:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Read "128" or "128x96" as (width, height) in pixels."""
+    """Parse "128" or "128x96" to (width, height) in pixels. Raises: DianjingError."""
     match = re.fullmatch(r"\s*(-?\d{1,12})\s*(?:[xX×*]\s*(-?\d{1,12}))?\s*", text)
     if match is None:
         raise ValueError(f"--size is {text!r}; give WIDTHxHEIGHT in pixels such as 128x96, or 128")

@@ -1,4 +1,4 @@
-"""Train."""
+"""The command `dianjing train`. Nothing heavy is imported before it runs."""
 
 from typing import Annotated
 
@@ -9,23 +9,25 @@ from dianjing.cli.options import DebugOption
 
 def train(
     arguments: Annotated[
-        list[str], typer.Argument(metavar="[verify-resume | plot-noise | export-ema] CONFIG", help="The run file (TOML).")
+        list[str], typer.Argument(metavar="[verify-resume | plot-noise | export-ema] CONFIG", help="A run file (TOML).")
     ],
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value.")] = None,
-    resume: Annotated[str, typer.Option(help="auto, none, or a checkpoint's folder.")] = "auto",
-    init: Annotated[bool, typer.Option("--init", help="Write a commented run file to begin with.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the run will do and need, and no more.")] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a value of the file.")
+    ] = None,
+    resume: Annotated[str, typer.Option(help="auto, none, or the folder of a checkpoint.")] = "auto",
+    init: Annotated[bool, typer.Option("--init", help="Write a commented run file to start from.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what the run will do and need.")] = False,
     cache_only: Annotated[
-        bool, typer.Option("--cache-only", help="Encode pictures and captions, and no more.")
+        bool, typer.Option("--cache-only", help="Only encode images and captions to the cache.")
     ] = False,
-    sigma: Annotated[float | None, typer.Option(help="Of export-ema: its length, as a share of the run.")] = None,
+    sigma: Annotated[float | None, typer.Option(help="Length of export-ema's average, as a share of the run.")] = None,
     debug: DebugOption = False,
 ) -> None:
     """Train from a run file; on several devices: accelerate launch -m dianjing.train CONFIG.
 
-    `verify-resume CONFIG` tries on the spot whether stopping and resuming ends, bit for bit, where going on ends.
-    `plot-noise CONFIG` draws which timesteps are trained at, and how much an error counts there.
-    `export-ema CONFIG --sigma 0.1` exports a run that kept snapshots again, with a moving average of that length.
+    `verify-resume CONFIG` checks that a stopped and resumed run ends bit for bit like an uninterrupted one.
+    `plot-noise CONFIG` plots the distribution and the loss weights of the trained timesteps.
+    `export-ema CONFIG --sigma 0.1` exports a finished run again, with a moving average of that length.
     """
     from dianjing.train.cli import main as train_main
 

@@ -1,4 +1,4 @@
-"""The commands for film: `dianjing video` and `dianjing animate`. Nothing heavy is imported before it is needed."""
+"""The command `dianjing video`. Nothing heavy is imported before it runs."""
 
 import secrets
 from typing import Annotated
@@ -28,7 +28,7 @@ from dianjing.cli.options import (
 
 
 def video(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What happens in the film; quote it.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="A description of the video, in quotes.")],
     out: VideoOutOption = None,
     seconds: SecondsOption = None,
     num_frames: NumFramesOption = None,
@@ -37,9 +37,9 @@ def video(
     size: SizeOption = None,
     steps: StepsOption = None,
     guidance_scale: GuidanceScaleOption = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What to keep out of the film.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What the video should not show.")] = None,
     joint: Annotated[
-        bool, typer.Option("--joint", help="Draw a long film all together, not a picture and then piece by piece.")
+        bool, typer.Option("--joint", help="Generate the parts of a long video together, not one after another.")
     ] = False,
     model: ModelOption = "sticker",
     lora: LoraOption = None,
@@ -50,7 +50,7 @@ def video(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Make a film from PROMPT, up to 16 seconds and more, and write it with its settings inside."""
+    """Generate a video from PROMPT, of 16 seconds and more, and write it with its settings inside."""
     from dianjing.cli import video_job
     from dianjing.cli.options import parse_size
 

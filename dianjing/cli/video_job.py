@@ -1,4 +1,4 @@
-"""`dianjing video` and `dianjing animate`: checked and planned without torch, then made, then written."""
+"""Work of `dianjing video` and `dianjing animate`: checked without torch; then the video is generated and written."""
 
 import json
 import os
@@ -28,15 +28,18 @@ from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
 
 __all__ = ["PRODUCER", "VideoJob", "run_video_job", "validate_animation_job", "validate_video_job"]
-MASK_COLOURS = ((255, 64, 64), (64, 128, 255), (64, 200, 64))  # of regions in a picture of masks
-MIN_SIDE_PX = 16  # of a film's side, where the size is the model's
+MASK_COLOURS = ((255, 64, 64), (64, 128, 255), (64, 200, 64))  # of the regions in a mask preview
+MASK_OPACITY = 0.55
+DEFAULT_STRENGTH = 0.5
+DEFAULT_FPS = 8.0  # for the estimate of memory
+MIN_SIDE_PX = 16  # a lower bound of the default size, for the estimate of memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoJob:
-    """One film to make.
+    """One run of `dianjing video` or `dianjing animate`.
 
-    `settings` are arguments of the pipeline, None for those left to the model; without any, only the masks are shown.
+    settings: arguments of the pipeline, with None for its defaults; without settings, only the mask preview is written.
     """
 
     path: Path
@@ -45,10 +48,10 @@ class VideoJob:
     device: str
     dtype: str
     producer: str | None
-    lora: str | None  # an adapter
+    lora: str | None
     prompt: str
     settings: dict[str, Any] | None
-    image_path: Path | None = None  # that is clicked on; None for a film from words
+    image_path: Path | None = None  # None for text to video
     regions: list[Region] = field(default_factory=list)
     mask_preview_path: Path | None = None
     segmenter: str | None = None
@@ -57,10 +60,7 @@ class VideoJob:
 def validate_video_job(
     prompt: str, *, negative_prompt: str | None, long_video: str | None, **settings: Any
 ) -> VideoJob:
-    """Check everything that can be checked before weights load.
-
-    Raises: ValueError that says what was given, what is allowed and what to do.
-    """
+    """Check the options of `dianjing video` before weights load. Raises: DianjingError."""
     check_prompt(prompt)
     common = _validate_common(negative_prompt=negative_prompt, **settings)
     require_video_model(common["model"])
@@ -80,26 +80,30 @@ def validate_animation_job(
     segmenter: str | None,
     **settings: Any,
 ) -> VideoJob:
-    """As `plan_video`; the picture and the masks are opened, and clicks compared with its size."""
+    """Check the options of `dianjing animate` and the image and masks, before weights load. Raises: DianjingError."""
     if prompt:
         check_prompt(prompt)
     common = _validate_common(negative_prompt=None, **settings)
     size = open_image(image_path).size
-    parts: list[dict[str, Any]] = [{"points": parse_click(click)} for click in click_texts]
-    parts += [{"mask": np.asarray(open_image(mask).convert("L")) > 127} for mask in mask_paths]
-    if not parts:
+    selections: list[dict[str, Any]] = [{"points": parse_click(click)} for click in click_texts]
+    selections += [{"mask": np.asarray(open_image(mask).convert("L")) > 127} for mask in mask_paths]
+    if not selections:
         raise ValueError("nothing is clicked on; give --click X,Y (or --mask FILE) and --motion")
     if not motions and mask_preview_path is not None:
-        motions = ["still"] * len(parts)
+        motions = ["still"] * len(selections)
         common["settings"] = None
     else:
         require_video_model(common["model"])
-    if len(motions) != len(parts):
-        raise ValueError(f"{len(motions)} --motion for {len(parts)} --click and --mask; give one for each")
-    if len(strengths) not in (0, 1, len(parts)):
-        raise ValueError(f"{len(strengths)} --strength for {len(parts)} --motion; give one, or one for each")
-    each = list(strengths) if len(strengths) == len(parts) else [strengths[0] if strengths else 0.5] * len(parts)
-    regions = [Region(motion=m, strength=s, **part) for m, s, part in zip(motions, each, parts, strict=True)]
+    if len(motions) != len(selections):
+        raise ValueError(f"{len(motions)} --motion for {len(selections)} --click and --mask; give one for each")
+    if len(strengths) not in (0, 1, len(selections)):
+        raise ValueError(f"{len(strengths)} --strength for {len(selections)} --motion; give one, or one for each")
+    if len(strengths) != len(selections):
+        strengths = [strengths[0] if strengths else DEFAULT_STRENGTH] * len(selections)
+    regions = [
+        Region(motion=motion, strength=strength, **selection)
+        for motion, strength, selection in zip(motions, strengths, selections, strict=True)
+    ]
     for region in regions:
         check_region(region, size=size)
     if mask_preview_path is not None:
@@ -115,7 +119,10 @@ def validate_animation_job(
 
 
 def parse_click(text: str) -> list[Point]:
-    """Read "30,40" or "30,40;-50,60": points in pixels, with a minus in front where it is not meant."""
+    """Parse "30,40" or "30,40;-50,60" to points in pixels; a minus in front marks a point outside the region.
+
+    Raises: DianjingError.
+    """
     number = r"\s*[-+]?(?:\d+\.?\d*|\.\d+|nan|inf)\s*"
     points = []
     for part in text.split(";"):
@@ -141,8 +148,8 @@ def _validate_common(
     negative_prompt: str | None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """What both commands take, as fields of a job."""
-    ImageRequest(prompt="film", seed=seed, negative_prompt=negative_prompt, **settings)
+    """Check the options of both commands, and return them as fields of a job."""
+    ImageRequest(prompt="video", seed=seed, negative_prompt=negative_prompt, **settings)
     check_device(device)
     folder = resolve_local_model(model)
     if folder is not None:
@@ -150,16 +157,16 @@ def _validate_common(
     if lora is not None:
         check_lora(lora)
     pixels = (settings["width"] or MIN_SIDE_PX) * (settings["height"] or MIN_SIDE_PX)
-    shown = 8.0 if fps is None else check_fps(fps)
-    check_num_frames(num_frames, duration_s, shown, bytes_per_frame=3 * pixels)
+    checked_fps = DEFAULT_FPS if fps is None else check_fps(fps)
+    check_num_frames(num_frames, duration_s, checked_fps, bytes_per_frame=3 * pixels)
     path = check_video_output_path(out) if out is not None else _make_output_path(seed)
-    length = {"duration_s": duration_s, "num_frames": num_frames, "fps": fps}
+    duration = {"duration_s": duration_s, "num_frames": num_frames, "fps": fps}
     job = {"path": path, "seed": seed, "model": model, "lora": lora, "device": device, "dtype": dtype}
-    return {**job, "producer": producer, "settings": {**settings, **length}}
+    return {**job, "producer": producer, "settings": {**settings, **duration}}
 
 
 def require_video_model(model: str) -> None:
-    """Raise ValueError for a model of pictures only; one that is not here yet is not looked at."""
+    """Check that a model has motion blocks, if its folder is on this machine. Raises: DianjingError."""
     folder = resolve_local_model(model)
     if folder is None:
         return
@@ -181,42 +188,43 @@ def _make_output_path(seed: int) -> Path:
 
 
 def run_video_job(job: VideoJob) -> dict[str, Any]:
-    """Make and write the film; return its paths and settings."""
-    made: dict[str, Any] = {"paths": []}
+    """Generate and write the video, or the mask preview; return paths and settings."""
+    result: dict[str, Any] = {"paths": []}
     if job.mask_preview_path is not None:
-        made["mask_preview"] = str(write_mask_preview(job))
+        result["mask_preview"] = str(write_mask_preview(job))
     if job.settings is None:
-        return made
-    pipe, given = load_video_pipeline(job), {name: value for name, value in job.settings.items() if value is not None}
+        return result
+    pipe = load_video_pipeline(job)
     import torch
 
-    generator, began = torch.Generator().manual_seed(job.seed), time.monotonic()
+    arguments = {name: value for name, value in job.settings.items() if value is not None}
+    arguments |= {"generator": torch.Generator().manual_seed(job.seed), "output_type": "uint8"}
+    start_s = time.monotonic()
     if job.image_path is None:
-        result = pipe(job.prompt, generator=generator, output_type="uint8", **given)
+        output = pipe(job.prompt, **arguments)
     else:
-        picture = open_image(job.image_path)
-        result = pipe(picture, job.regions, job.prompt, generator=generator, output_type="uint8", **given)
-        made["crop_transform"] = str(result.crop_transform)
-        if result.crop_transform.source_size != result.crop_transform.target_size:
-            print(f"the picture: {result.crop_transform}", file=sys.stderr)
-    frames, fps = result.frames[0], given.get("fps", pipe.config.default_fps)
-    made["seconds"] = round(time.monotonic() - began, 3)
-    record = build_video_metadata(pipe, job, frames, fps)
-    made["paths"] = [str(path) for path in save_video(frames, job.path, record, fps=fps, producer=job.producer)]
-    return {**made, **vars(record), "unknown_words": pipe.find_unknown_words(job.prompt)}
+        output = pipe(open_image(job.image_path), job.regions, job.prompt, **arguments)
+        result["crop_transform"] = str(output.crop_transform)
+        if output.crop_transform.source_size != output.crop_transform.target_size:
+            print(f"image: {output.crop_transform}", file=sys.stderr)
+    result["seconds"] = round(time.monotonic() - start_s, 3)
+    frames, fps = output.frames[0], arguments.get("fps", pipe.config.default_fps)
+    metadata = build_video_metadata(pipe, job, frames, fps)
+    result["paths"] = [str(path) for path in save_video(frames, job.path, metadata, fps=fps, producer=job.producer)]
+    return {**result, **vars(metadata), "unknown_words": pipe.find_unknown_words(job.prompt)}
 
 
 def load_video_pipeline(job: VideoJob) -> Any:
-    """The pipeline on its device."""
+    """Load the pipeline of a job, with its segmenter."""
     name = "TextToVideoPipeline" if job.image_path is None else "ImageToVideoPipeline"
     pipe = load_pipeline(name, model=job.model, device=job.device, dtype=job.dtype, lora=job.lora)
-    if job.image_path is None:
-        return pipe
-    pipe.segmenter = make_segmenter(job)
+    if job.image_path is not None:
+        pipe.segmenter = make_segmenter(job)
     return pipe
 
 
 def make_segmenter(job: VideoJob) -> Segmenter:
+    """Return GrabCut, or the SAM model of the job."""
     if job.segmenter is None:
         return GrabCutSegmenter()
     from dianjing.pipelines.segmentation.sam import SamSegmenter
@@ -225,27 +233,27 @@ def make_segmenter(job: VideoJob) -> Segmenter:
 
 
 def write_mask_preview(job: VideoJob) -> Path:
-    """The picture with every region tinted in a colour of its own."""
+    """Write the image with every region tinted in its own colour, and return the path."""
     assert job.image_path is not None
     assert job.mask_preview_path is not None
-    picture = np.asarray(open_image(job.image_path))
+    image = np.asarray(open_image(job.image_path))
     segmenter = make_segmenter(job)
-    segmenter.set_image(picture)
-    shown = picture.astype(np.float32)
+    segmenter.set_image(image)
+    preview = image.astype(np.float32)
     for index, region in enumerate(job.regions):
         mask = segmenter.predict(region.points) if region.mask is None else region.mask
-        shown[mask] = 0.45 * shown[mask] + 0.55 * np.array(MASK_COLOURS[index % len(MASK_COLOURS)], np.float32)
-    image = Image.fromarray(shown.round().astype(np.uint8))
-    write_atomic(job.mask_preview_path, partial(image.save, format="PNG"))
+        colour = np.array(MASK_COLOURS[index % len(MASK_COLOURS)], np.float32)
+        preview[mask] = (1 - MASK_OPACITY) * preview[mask] + MASK_OPACITY * colour
+    write_atomic(job.mask_preview_path, partial(Image.fromarray(preview.round().astype(np.uint8)).save, format="PNG"))
     return job.mask_preview_path
 
 
 def build_video_metadata(pipe: Any, job: VideoJob, frames: np.ndarray, fps: float) -> GenerationMetadata:
-    """What was done."""
-    asked = job.settings or {}
+    """Return the metadata from which the video can be generated again."""
+    arguments = job.settings or {}
     settings = {**get_video_metadata(frames, fps), **get_sampling_metadata(pipe)}
-    kept = ("negative_prompt", "long_video")
-    settings |= {name: asked[name] for name in kept if asked.get(name) is not None}
+    names = ("negative_prompt", "long_video")
+    settings |= {name: arguments[name] for name in names if arguments.get(name) is not None}
     if job.lora is not None:
         settings["lora"] = job.lora
     if job.image_path is not None:
