@@ -1,4 +1,4 @@
-"""What people would say for a scene, in Chinese and in English, in varied words."""
+"""Captions of scenes in Chinese and English, in varied words, and the vocabulary that they draw on."""
 
 import random
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from dianjing.train.stickers.motions import MOTIONS, SpriteMotion
 from dianjing.train.stickers.scenes import NounMention, StickerScene
 from dianjing.train.stickers.sprite_classes import COLOURS, SpriteClass, load_sprite_classes
 
-# names that stand without an article, and do not count: "some grapes", "some rice"
+# names without an article and without a number: "some grapes", "some rice"
 UNCOUNTABLE_NAMES = frozenset(
     """cherries/grapes/peanuts/french fries/fries/noodles/glasses/sunglasses/jeans/trousers/gloves/socks/headphones/
     scissors/crossed swords/swords/fireworks/bowling pins/bowling/fallen leaves/autumn leaves/eyes/dice/rice/cheese/
@@ -89,7 +89,7 @@ OPENINGS_ZH = ("", "", "", "", "画", "请画", "画一张贴纸：", "帮我画
 
 
 def pluralize(noun: str) -> str:
-    """The plural of an English noun phrase: "cup of coffee" -> "cups of coffee", "mouse" -> "mice"."""
+    """Form the plural of an English noun phrase: "cup of coffee" -> "cups of coffee", "mouse" -> "mice"."""
     head, of, rest = noun.partition(" of ")
     if of:
         return pluralize(head) + of + rest
@@ -106,7 +106,7 @@ def pluralize(noun: str) -> str:
 
 
 def list_countable_names(sprite_class: SpriteClass) -> list[str]:
-    """The English names that take "a" and a number."""
+    """List the English names of a sprite class that take "a" and a number."""
     return [name for name in sprite_class.names_en if name not in UNCOUNTABLE_NAMES]
 
 
@@ -115,10 +115,10 @@ def _choose_name(rng: random.Random, names: tuple[str, ...] | list[str]) -> str:
 
 
 def make_noun_phrase_en(mention: NounMention, rng: random.Random) -> str:
-    """The noun phrase: "three red balloons", "a small cat", "some grapes"."""
-    thing = load_sprite_classes()[mention.class_id]
-    names = list_countable_names(thing)
-    name = _choose_name(rng, thing.names_en if mention.count == 1 or not names else names)
+    """Make the English noun phrase of a mention: "three red balloons", "a small cat", "some grapes"."""
+    sprite_class = load_sprite_classes()[mention.class_id]
+    names = list_countable_names(sprite_class)
+    name = _choose_name(rng, sprite_class.names_en if mention.count == 1 or not names else names)
     words = [] if mention.size is None else [rng.choice(SIZES_EN[mention.size])]
     words += [] if mention.colour is None else [COLOURS[mention.colour].name_en]
     if mention.count > 1:
@@ -131,18 +131,18 @@ def make_noun_phrase_en(mention: NounMention, rng: random.Random) -> str:
 
 
 def make_noun_phrase_zh(mention: NounMention, rng: random.Random) -> str:
-    """The noun phrase: 三个红色的气球, 一只小小的猫."""
-    thing = load_sprite_classes()[mention.class_id]
+    """Make the Chinese noun phrase of a mention: 三个红色的气球, 一只小小的猫."""
+    sprite_class = load_sprite_classes()[mention.class_id]
     size = "" if mention.size is None else rng.choice(SIZES_ZH[mention.size])
     colour = "" if mention.colour is None else COLOURS[mention.colour].name_zh
     if colour:
         colour = colour + "的" if rng.random() < 0.75 else colour[:-1]
     number = "1234"[mention.count - 1] if rng.random() < 0.05 else NUMBERS_ZH[mention.count]
-    return number + thing.measure_word_zh + size + colour + _choose_name(rng, thing.names_zh)
+    return number + sprite_class.measure_word_zh + size + colour + _choose_name(rng, sprite_class.names_zh)
 
 
-def _join_phrases(phrases: list[str], last: str, comma: str) -> str:
-    return phrases[0] if len(phrases) == 1 else comma.join(phrases[:-1]) + last + phrases[-1]
+def _join_phrases(phrases: list[str], conjunction: str, comma: str) -> str:
+    return phrases[0] if len(phrases) == 1 else comma.join(phrases[:-1]) + conjunction + phrases[-1]
 
 
 def _make_clause_en(scene: StickerScene, rng: random.Random) -> str:
@@ -154,110 +154,117 @@ def _make_clause_en(scene: StickerScene, rng: random.Random) -> str:
     return _join_phrases(phrases, " and ", ", ")
 
 
-def _choose_location_phrase(background: Background, rng: random.Random, names: tuple[str, ...]) -> str | None:
+def _choose_location_phrase(background: Background, rng: random.Random, phrases: tuple[str, ...]) -> str | None:
+    """Choose a location phrase; the white background is often left unnamed."""
     is_default = background is BACKGROUNDS[0]
-    return None if is_default and rng.random() < 0.6 else _choose_name(rng, names)
+    return None if is_default and rng.random() < 0.6 else _choose_name(rng, phrases)
 
 
 def make_caption_en(scene: StickerScene, rng: random.Random) -> str:
-    """An English sentence for the scene."""
+    """Make an English caption for a scene at rest."""
     background = BACKGROUNDS[scene.background]
-    body, where = _make_clause_en(scene, rng), _choose_location_phrase(background, rng, background.location_phrases_en)
+    clause = _make_clause_en(scene, rng)
+    location = _choose_location_phrase(background, rng, background.location_phrases_en)
     end = "." if rng.random() < 0.1 else ""
     style = rng.random()
-    if where is None:
-        return rng.choice(OPENINGS_EN) + body + end
+    if location is None:
+        return rng.choice(OPENINGS_EN) + clause + end
     if style < 0.65:
-        return f"{rng.choice(OPENINGS_EN)}{body}{rng.choice((' ', ' ', ', '))}{where}{end}"
+        return f"{rng.choice(OPENINGS_EN)}{clause}{rng.choice((' ', ' ', ', '))}{location}{end}"
     if style < 0.85:
-        return f"{where}, {body}{end}"
+        return f"{location}, {clause}{end}"
     name = background.name_en
-    return f"{body}, {name if name.endswith('background') else name + ' background'}{end}"
+    return f"{clause}, {name if name.endswith('background') else name + ' background'}{end}"
 
 
 def _make_clause_zh(scene: StickerScene, rng: random.Random) -> tuple[str, bool]:
-    """The sentence without its background, and whether it is a bare noun phrase."""
+    """Make the caption without its background; also, if it is a bare noun phrase."""
     phrases = [make_noun_phrase_zh(mention, rng) for mention in scene.mentions]
     if scene.relation is not None:
         return rng.choice(RELATIONS_ZH[scene.relation]).format(a=phrases[0], b=phrases[1]), False
     if (cell := scene.mentions[0].cell) is not None:
-        place = rng.choice(CELLS_ZH[cell])
-        return rng.choice((f"{phrases[0]}在{place}", f"{place}有{phrases[0]}", f"{place}是{phrases[0]}")), False
+        position = rng.choice(CELLS_ZH[cell])
+        return rng.choice(
+            (f"{phrases[0]}在{position}", f"{position}有{phrases[0]}", f"{position}是{phrases[0]}")
+        ), False
     return _join_phrases(phrases, rng.choice(("和", "和", "还有")), "、"), True
 
 
 def make_caption_zh(scene: StickerScene, rng: random.Random) -> str:
-    """A Chinese sentence for the scene."""
+    """Make a Chinese caption for a scene at rest."""
     background = BACKGROUNDS[scene.background]
-    (body, is_phrase), where = (
-        _make_clause_zh(scene, rng),
-        _choose_location_phrase(background, rng, background.location_phrases_zh),
-    )
+    clause, is_noun_phrase = _make_clause_zh(scene, rng)
+    location = _choose_location_phrase(background, rng, background.location_phrases_zh)
     end = "。" if rng.random() < 0.1 else ""
     opening = rng.choice(OPENINGS_ZH)
     style = rng.random()
-    if where is None:
-        return opening + body + end
+    if location is None:
+        return opening + clause + end
     if style < 0.2:
         name = background.name_zh
-        return f"{opening}{body}，{name if name.endswith('背景') else '背景是' + name}{end}"
-    if is_phrase and style < 0.9:
-        return rng.choice((f"{opening}{where}的{body}", f"{where}有{body}", f"{opening}{body}在{where}")) + end
-    return f"{where}，{body}{end}" if style < 0.85 else f"{body}，在{where}{end}"
+        return f"{opening}{clause}，{name if name.endswith('背景') else '背景是' + name}{end}"
+    if is_noun_phrase and style < 0.9:
+        forms = (f"{opening}{location}的{clause}", f"{location}有{clause}", f"{opening}{clause}在{location}")
+        return rng.choice(forms) + end
+    return f"{location}，{clause}{end}" if style < 0.85 else f"{clause}，在{location}{end}"
 
 
 def make_motion_caption_en(scene: StickerScene, motions: Sequence[SpriteMotion | None], rng: random.Random) -> str:
-    """An English sentence for a scene whose mentions move: "a cat jumping and a dog spinning on the grass"."""
+    """Make an English caption for a scene whose mentions move: "a cat jumping and a dog spinning on the grass".
+
+    motions: one per mention; None for a mention at rest.
+    """
     parts = []
     for mention, motion in zip(scene.mentions, motions, strict=True):
         noun = make_noun_phrase_en(mention, rng)
         parts.append(noun if motion is None else f"{noun} {rng.choice(motion.verbs_en)}")
     background = BACKGROUNDS[scene.background]
-    body, where = (
-        _join_phrases(parts, " and ", ", "),
-        _choose_location_phrase(background, rng, background.location_phrases_en),
-    )
-    if where is None:
-        return body
-    return f"{body} {where}" if rng.random() < 0.8 else f"{where}, {body}"
+    clause = _join_phrases(parts, " and ", ", ")
+    location = _choose_location_phrase(background, rng, background.location_phrases_en)
+    if location is None:
+        return clause
+    return f"{clause} {location}" if rng.random() < 0.8 else f"{location}, {clause}"
 
 
 def make_motion_caption_zh(scene: StickerScene, motions: Sequence[SpriteMotion | None], rng: random.Random) -> str:
-    """A Chinese sentence for a scene whose mentions move: 草地上，一只小猫在跳，一只小狗在旋转."""
+    """Make a Chinese caption for a scene whose mentions move: 草地上，一只小猫在跳，一只小狗在旋转.
+
+    motions: one per mention; None for a mention at rest.
+    """
     nouns = [make_noun_phrase_zh(mention, rng) for mention in scene.mentions]
     verbs = [None if motion is None else rng.choice(motion.verbs_zh) for motion in motions]
     background = BACKGROUNDS[scene.background]
-    where = _choose_location_phrase(background, rng, background.location_phrases_zh)
-    if where is not None and len(nouns) == 1 and rng.random() < 0.6:
-        return f"{nouns[0]}在{where}{verbs[0]}"
+    location = _choose_location_phrase(background, rng, background.location_phrases_zh)
+    if location is not None and len(nouns) == 1 and rng.random() < 0.6:
+        return f"{nouns[0]}在{location}{verbs[0]}"
     parts = [noun if verb is None else f"{noun}在{verb}" for noun, verb in zip(nouns, verbs, strict=True)]
-    return "，".join(parts if where is None else [where, *parts])
+    return "，".join(parts if location is None else [location, *parts])
 
 
-# words of the templates above that stand between the names
+# words of the templates above between the names
 GRAMMAR_ZH = ("在", "的", "有", "是", "和", "还有", "画", "请", "帮我画", "我想要", "一张", "贴纸", "背景")
 GRAMMAR_EN = ("a", "an", "one", "two", "three", "four", "some", "and", "of", "background", *OPENINGS_EN[4:])
 
 
 def list_motion_words() -> dict[str, list[str]]:
-    """Every word of a motion, as `vocabulary`."""
+    """List every word of a motion: {"zh": words, "en": words or phrases}."""
     zh = {word for motion in MOTIONS for word in (*motion.phrases_zh, *motion.verbs_zh)}
     en = {word for motion in MOTIONS for word in (*motion.phrases_en, *motion.verbs_en)}
     return {"zh": sorted(zh), "en": sorted(en)}
 
 
 def list_caption_words() -> dict[str, list[str]]:
-    """Every word a picture's caption can hold: {"zh": words, "en": words or phrases}."""
+    """List every word that the caption of an image can hold: {"zh": words, "en": words or phrases}."""
     zh = {*GRAMMAR_ZH, *"1234", *NUMBERS_ZH.values(), *(w for words in (*SIZES_ZH.values(), *CELLS_ZH) for w in words)}
     en = {*GRAMMAR_EN, *(w for words in (*SIZES_EN.values(), *CELLS_EN) for w in words)}
     for templates, words in ((RELATIONS_ZH, zh), (RELATIONS_EN, en)):
         words |= {
             part.strip("，的") for t in templates.values() for x in t for part in x.format(a="|", b="|").split("|")
         }
-    for thing in load_sprite_classes():
-        zh |= {thing.measure_word_zh, *thing.names_zh, *(name.lstrip(ascii_letters) for name in thing.names_zh)}
-        latin = (name[: -len(name.lstrip(ascii_letters))] for name in thing.names_zh)  # the T of T恤
-        en |= {*latin, *thing.names_en, *(pluralize(name) for name in list_countable_names(thing))}
+    for each in load_sprite_classes():
+        zh |= {each.measure_word_zh, *each.names_zh, *(name.lstrip(ascii_letters) for name in each.names_zh)}
+        latin = (name[: -len(name.lstrip(ascii_letters))] for name in each.names_zh)  # the T of T恤
+        en |= {*latin, *each.names_en, *(pluralize(name) for name in list_countable_names(each))}
     for colour in COLOURS:
         zh |= {colour.name_zh, colour.name_zh[:-1]}
         en.add(colour.name_en)
@@ -268,17 +275,17 @@ def list_caption_words() -> dict[str, list[str]]:
 
 
 def make_concept_vocabulary() -> ConceptVocabulary:
-    """What the world can show, by name; in the order of the ids."""
+    """Make the concept vocabulary of the sticker world: objects, colours and backgrounds, in the order of their ids."""
     return ConceptVocabulary(
         objects=tuple(
             ObjectConcept(
-                names_en=thing.names_en,
-                plurals_en=tuple("" if name in UNCOUNTABLE_NAMES else pluralize(name) for name in thing.names_en),
-                names_zh=thing.names_zh,
-                measure_word_zh=thing.measure_word_zh,
-                is_colourable=thing.is_colourable,
+                names_en=each.names_en,
+                plurals_en=tuple("" if name in UNCOUNTABLE_NAMES else pluralize(name) for name in each.names_en),
+                names_zh=each.names_zh,
+                measure_word_zh=each.measure_word_zh,
+                is_colourable=each.is_colourable,
             )
-            for thing in load_sprite_classes()
+            for each in load_sprite_classes()
         ),
         colours=tuple(ColourConcept(name_en=colour.name_en, name_zh=colour.name_zh) for colour in COLOURS),
         backgrounds=tuple(

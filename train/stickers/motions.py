@@ -1,7 +1,7 @@
-"""How the objects of a sticker move: where each of their points is at any time, there and back.
+"""Motions of sprites: a pose as a function of time, and where it maps each point of a sprite, forward and backward.
 
-(u, v) are coordinates on a sprite, -1 to 1, v downwards; (x, y) are pixels of the canvas. Time is in seconds; at 0
-every object is where the still picture has it.
+(u, v) are coordinates on a sprite, -1 to 1, v downwards; (x, y) are pixels of the canvas. Time is in seconds; at time
+0 every object is at rest, as in the still image.
 """
 
 import math
@@ -10,15 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BODY_HALF_WIDTH = 0.2  # the body of what flaps: |u| up to here stays
+BODY_HALF_WIDTH = 0.2  # of a sprite that flaps its wings: points with smaller |u| stay
+TRAVEL_PX_PER_S = 48.0  # at full amplitude
+HOP_HEIGHT_PX = 32.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpritePose:
-    """What a motion has done to an object by some time: first its parts, then its whole, then its place.
+    """Deformation, similarity transform and offset of a sprite, applied in this order.
 
-    dx, dy: pixels of the canvas. angle: radians, clockwise on the screen. flap: how far the tips of the wings are
-    down, nod: how much the upper half is pressed down, lean: how far the top is to the right; all in half sides.
+    dx, dy: pixels of the canvas. angle: radians, clockwise on the screen. In half sides: flap, how far the wing tips
+    are down; nod, how much the upper half is pressed down; shear, how far the top is to the right.
     """
 
     dx: float = 0.0
@@ -30,17 +32,20 @@ class SpritePose:
     shear: float = 0.0
 
     def map_forward(self, u: np.ndarray, v: np.ndarray, *, side_px: float) -> tuple[np.ndarray, np.ndarray]:
-        """Points of the sprite to pixels from the centre of the box at rest."""
+        """Map points (u, v) of the sprite to (x, y), in pixels from the centre of its box at rest.
+
+        side_px: side of the sprite at rest.
+        """
         v = v + self.flap * _get_wing_weight(u)
         v = np.where(v < 0, v * (1 - self.nod), v)
         u = u + self.shear * (1 - v) / 2
-        half, c, s = self.scale * side_px / 2, math.cos(self.angle), math.sin(self.angle)
-        return self.dx + half * (c * u - s * v), self.dy + half * (s * u + c * v)
+        half_px, c, s = self.scale * side_px / 2, math.cos(self.angle), math.sin(self.angle)
+        return self.dx + half_px * (c * u - s * v), self.dy + half_px * (s * u + c * v)
 
     def map_backward(self, x: np.ndarray, y: np.ndarray, *, side_px: float) -> tuple[np.ndarray, np.ndarray]:
-        """The inverse of `forward`."""
-        half, c, s = self.scale * side_px / 2, math.cos(self.angle), math.sin(self.angle)
-        x, y = (x - self.dx) / half, (y - self.dy) / half
+        """Map (x, y) to (u, v): the inverse of `map_forward`."""
+        half_px, c, s = self.scale * side_px / 2, math.cos(self.angle), math.sin(self.angle)
+        x, y = (x - self.dx) / half_px, (y - self.dy) / half_px
         u, v = c * x + s * y, c * y - s * x
         u = u - self.shear * (1 - v) / 2
         v = np.where(v < 0, v / (1 - self.nod), v)
@@ -48,16 +53,16 @@ class SpritePose:
 
 
 def _get_wing_weight(u: np.ndarray) -> np.ndarray:
-    """0 on the body, 1 at both tips."""
+    """Weight of a point in a flap: 0 on the body, 1 at both wing tips."""
     return np.maximum(np.abs(u) - BODY_HALF_WIDTH, 0) / (1 - BODY_HALF_WIDTH)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpriteMotion:
-    """A way to move and what people call it.
+    """A motion and its names in both languages.
 
-    pose(t, a): the pose at t seconds with amplitude a in (0, 1]. The names: a phrase that asks for it ("flap the
-    wings"), and a verb for a caption ("flapping its wings").
+    get_pose(t, a): the pose at t seconds with amplitude a in (0, 1]. phrases_*: requests for it ("flap the wings").
+    verbs_*: its verb in a caption ("flapping its wings").
     """
 
     name: str
@@ -69,13 +74,9 @@ class SpriteMotion:
 
     @property
     def paraphrases(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """All that asks for it, Chinese and English."""
+        """All motion phrases that request it, Chinese and English."""
         zh, en = (*self.phrases_zh, *self.verbs_zh), (*self.phrases_en, *self.verbs_en)
         return tuple(dict.fromkeys(zh)), tuple(dict.fromkeys(en))
-
-
-TRAVEL_PX_PER_S = 48.0  # a second, at full amplitude
-HOP_HEIGHT_PX = 32.0
 
 
 def _get_sine(t: float, *, frequency_hz: float = 1.0) -> float:
@@ -83,7 +84,7 @@ def _get_sine(t: float, *, frequency_hz: float = 1.0) -> float:
 
 
 def _get_bounce_height(t: float) -> float:
-    """A ball that bounces once a second: 0 on the ground, 1 at the top."""
+    """Height of a ball that bounces once a second: 0 on the ground, 1 at the top."""
     phase = t % 1.0
     return 4 * phase * (1 - phase)
 

@@ -1,6 +1,6 @@
-"""The things a sticker can show: their names in both languages and the colours some of them take.
+"""Sprite classes of the sticker world: their names in both languages, and the colours that some of them take.
 
-An object's id is its line in `objects.txt`, counted from 0; ids are stable because lines are only ever appended.
+The id of a class is its line in `objects.txt`, counted from 0; ids are stable because lines are only ever appended.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,10 @@ from importlib.resources import files
 
 @dataclass(frozen=True, kw_only=True)
 class SpriteClass:
-    """One object of the sticker world.
+    """A class of objects that the sticker world can show.
 
-    `names_en` and `names_zh` start with the usual name; `measure_zh` is the Chinese measure word (一只, 一朵).
+    `names_en` and `names_zh` start with the canonical name; `measure_word_zh` is the Chinese measure word (只, 朵).
+    `is_colourable`: captions may name a colour for it.
     """
 
     id: int
@@ -25,7 +26,7 @@ class SpriteClass:
 
 @dataclass(frozen=True, kw_only=True)
 class SpriteColour:
-    """A colour an object can be asked for in, with the RGB (0 to 255) its brightest plain area takes."""
+    """A colour that captions may name; `rgb` (0 to 255) is what the brightest plain area of a sprite gets."""
 
     name_en: str
     name_zh: str
@@ -48,7 +49,7 @@ COLOURS = (
 
 @cache
 def load_sprite_classes() -> tuple[SpriteClass, ...]:
-    """All objects, in the order of their ids."""
+    """Load all sprite classes, in the order of their ids."""
     lines = files(__package__).joinpath("objects.txt").read_text(encoding="utf-8").splitlines()
     rows = [line.split("|") for line in lines if line and not line.startswith("#")]
     return tuple(

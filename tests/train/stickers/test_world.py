@@ -174,7 +174,7 @@ def test_an_impossible_size_is_refused(size_px):
 
 
 def test_an_unknown_kind_of_scene_is_refused():
-    with pytest.raises(ValueError, match="the kinds are single, count, pair, trio"):
+    with pytest.raises(ValueError, match="the scene types are single, count, pair, trio"):
         CurriculumStage(scene_weights={"singel": 1.0})
 
 
