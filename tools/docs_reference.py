@@ -50,7 +50,9 @@ def _render_command(name: str, command: Any) -> str:
     records = [(each.param_type_name, each.get_help_record(context)) for each in command.params]
     for kind in ("argument", "option"):
         rows = [
-            (f"`{record[0]}`", escape_html(record[1])) for each, record in records if each == kind and record is not None
+            (f"`{record[0]}`", escape_html(record[1]))
+            for each, record in records
+            if each == kind and record is not None
         ]
         if rows:
             parts.append(make_table([kind, "meaning"], rows))
@@ -151,7 +153,7 @@ def format_default(field: Any) -> str:
 
 
 def read_field_comments(model: type[BaseModel]) -> dict[str, str]:
-    """What the comments at the fields of a model say, inherited fields among them: field name -> text."""
+    """Comments at the fields of a model, inherited fields among them: field name -> text."""
     comments: dict[str, str] = {}
     for cls in reversed(model.__mro__):
         if issubclass(cls, BaseModel) and cls is not BaseModel:
