@@ -10,15 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from benchmarks.machine import describe_machine
-from tests.verify.records import (
-    RECORDED,
-    RECORDS,
-    ROOT,
-    Record,
-    find_failures,
-    get_commit,
-    hash_content,
-)
+from tests.verify.records import RECORDED, RECORDS, ROOT, Record, find_failures, get_commit, hash_content
 
 
 def make_record(record: Record) -> list[str]:

@@ -55,7 +55,9 @@ def read_printed_json(out: Path, printed: str) -> Figures:
 def read_pytest(out: Path, printed: str) -> Figures:
     """Numbers of passed and failed tests in pytest's last line."""
     words = printed.strip().splitlines()[-1].replace(",", "").split()
-    counts = {name: int(words[index - 1]) for index, name in enumerate(words) if name in ("passed", "failed", "skipped")}
+    counts = {
+        name: int(words[index - 1]) for index, name in enumerate(words) if name in ("passed", "failed", "skipped")
+    }
     return {"passed": 0, "failed": 0, "skipped": 0, **counts}
 
 
