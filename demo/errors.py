@@ -1,10 +1,10 @@
-"""What a server refuses, and how it says so in the caller's language without a word about its own files."""
+"""Errors of the server, each with its HTTP status, and what is removed from messages that leave the server."""
 
 import re
 
 
 class ApiError(ValueError):
-    """A request that is not taken now; `status` is the HTTP status that says the same."""
+    """A request that is refused; `status` is the HTTP status."""
 
     status = 400
 
@@ -14,7 +14,7 @@ class MissingKeyError(ApiError):
 
 
 class JobNotFoundError(ApiError):
-    """The same for a job that never was, is gone, or is somebody else's."""
+    """The same for a job that never existed, has expired, or belongs to another owner."""
 
     status = 404
 
@@ -35,5 +35,5 @@ PATH_PATTERN = re.compile(r"(?<![\w:/.])(?:[A-Za-z]:\\|/)(?:[\w.@+-]+[/\\])+[\w.
 
 
 def redact_paths(message: str) -> str:
-    """A message that names no folder of the server."""
+    """Replace paths of the server's files in a message by an ellipsis."""
     return PATH_PATTERN.sub("...", message)

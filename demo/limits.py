@@ -1,22 +1,21 @@
-"""How much one server takes on; every number can be chosen."""
+"""The limits of a server, and the capabilities of the model that it serves."""
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerLimits:
-    """max_cost is in pixels x frames x steps: 100 million is two pictures of 1024 px in 50 steps."""
+    """How much one server accepts.
+
+    `max_cost` counts pixels x frames x steps: 100 million are two images of 1024 px in 50 steps.
+    """
 
     max_queue_length: int = 32
     max_queue_length_per_owner: int = 8
     max_cost: int = 100_000_000
     max_upload_bytes: int = 16 * 2**20
     max_upload_pixels: int = 16_000_000
-    max_body_bytes: int = 24 * 2**20  # an upload in base64, and what is said about it
+    max_body_bytes: int = 24 * 2**20  # an upload in base64 and the other fields
     max_finished_jobs_per_owner: int = 50
     max_finished_jobs: int = 2000
     result_ttl_s: float = 3600.0
@@ -30,10 +29,11 @@ class ServerLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCapabilities:
-    """What the served model does where a request leaves it open. max_regions 0: no clicks; num_frames None: no film.
+    """The kinds of requests that a model serves, and its defaults for the parameters that a request leaves unset.
 
-    film_steps, film_guidance_scale: of frames that go on from a picture, None as of a picture. has_motion_field: what
-    moves is taken from that picture, however long ago it was.
+    `num_frames` is None for a model without videos; `max_regions` is 0 for one without motion control.
+    `continuation_steps` and `continuation_guidance_scale` apply to frames that continue an image; None: those of an
+    image. `has_flow_field`: every window continues the first frame, however long the video is.
     """
 
     model: str
@@ -50,11 +50,11 @@ class ModelCapabilities:
 
     @property
     def continuation_params(self) -> tuple[int, float]:
-        """Steps and guidance of frames that go on from a picture."""
-        steps, guidance = self.continuation_steps, self.continuation_guidance_scale
+        """Steps and guidance scale of frames that continue an image."""
+        steps, guidance_scale = self.continuation_steps, self.continuation_guidance_scale
         return (
             self.num_inference_steps if steps is None else steps,
-            self.guidance_scale if guidance is None else guidance,
+            self.guidance_scale if guidance_scale is None else guidance_scale,
         )
 
     @property

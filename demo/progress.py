@@ -1,6 +1,6 @@
-"""Pictures of what a run is about to draw, decoded on the way.
+"""Progress of a run: counting its steps, and decoding previews of its result.
 
-B batch; latents are B C Y X, of films B C F Y X.
+B batch; latents are B C Y X, of videos B C F Y X.
 """
 
 import time
@@ -18,34 +18,34 @@ from dianjing.demo.jobs import Progress
 from dianjing.pipelines.sampling import decode_latents
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 
-MAX_LATENT_SIDE = 32  # latents: larger ones are shrunk before they are decoded
-MAX_TIME_SHARE = 0.2  # of the time at most goes into previews
-MIN_INTERVAL_S = 0.2  # nobody sees more of them
+MAX_LATENT_SIDE = 32  # larger latents are shrunk before they are decoded
+MAX_TIME_SHARE = 0.2  # of a run's time, at most, goes into previews
+MIN_INTERVAL_S = 0.2  # between two previews
 
 
 def get_alpha_sigma(scheduler: Any, step: int) -> tuple[float, float]:
-    """How much of the picture and of the noise the state before step `index` holds."""
+    """The factors of x0 and of the noise in the latents before step `step`."""
     if step >= len(scheduler.timesteps):
         return 1.0, 0.0
-    share = scheduler.alphas_cumprod[int(scheduler.timesteps[step])].item()
-    if float(scheduler.init_noise_sigma) > 1.5:  # states that keep the picture at full scale, such as Euler's
-        return 1.0, ((1 - share) / share) ** 0.5
-    return share**0.5, (1 - share) ** 0.5
+    alpha_bar = scheduler.alphas_cumprod[int(scheduler.timesteps[step])].item()
+    if float(scheduler.init_noise_sigma) > 1.5:  # schedulers that keep x0 at full scale, such as Euler's
+        return 1.0, ((1 - alpha_bar) / alpha_bar) ** 0.5
+    return alpha_bar**0.5, (1 - alpha_bar) ** 0.5
 
 
 def predict_x0(latents: Tensor, next_latents: Tensor, scheduler: Any, *, step: int) -> Tensor:
-    """The clean latents that a step from `before` to `after` went towards.
+    """Estimate x0 from the latents before and after one step, both (B, C, Y, X).
 
-    before = a x0 + s noise and after = b x0 + r noise give x0 = (s after - r before) / (s b - r a): exact for DDIM
-    (Song et al. 2020, Eq. 12), and for DPM-Solver++ its extrapolated x0 (Lu et al. 2022).
+    x_t = a x0 + s noise and x_next = b x0 + r noise give x0 = (s x_next - r x_t) / (s b - r a): exact for DDIM
+    (Song et al. 2020, Eq. 12), and the extrapolated x0 for DPM-Solver++ (Lu et al. 2022).
     """
     (a, s), (b, r) = get_alpha_sigma(scheduler, step), get_alpha_sigma(scheduler, step + 1)
-    share = s * b - r * a
-    return next_latents if abs(share) < 1e-4 else (s * next_latents - r * latents) / share
+    determinant = s * b - r * a
+    return next_latents if abs(determinant) < 1e-4 else (s * next_latents - r * latents) / determinant
 
 
 class PreviewDecoder:
-    """Watches the states of one run; not every step has a picture."""
+    """Decode previews of one run, as often as their share of its time allows."""
 
     def __init__(self, pipe: Any):
         self.pipe = pipe
@@ -54,21 +54,21 @@ class PreviewDecoder:
         self._next_decode_s = 0.0
 
     def update(self, step: int, latents: Tensor) -> Image.Image | None:
-        """The newest picture, after `step` led to these latents."""
+        """Take the latents after step `step`, and return the newest preview."""
         if latents.ndim == 5:
             latents = latents[:, :, latents.shape[2] // 2]
-        before, self._previous_latents = self._previous_latents, latents
+        previous, self._previous_latents = self._previous_latents, latents
         has_alphas = hasattr(self.pipe.scheduler, "alphas_cumprod")
-        if step > 0 and before is not None and has_alphas and time.monotonic() >= self._next_decode_s:
-            began_s = time.monotonic()
-            self.image = self._decode(predict_x0(before, latents, self.pipe.scheduler, step=step))
-            now_s = time.monotonic()
-            self._next_decode_s = now_s + max(MIN_INTERVAL_S, (now_s - began_s) * (1 / MAX_TIME_SHARE - 1))
+        if step > 0 and previous is not None and has_alphas and time.monotonic() >= self._next_decode_s:
+            start_s = time.monotonic()
+            self.image = self._decode(predict_x0(previous, latents, self.pipe.scheduler, step=step))
+            end_s = time.monotonic()
+            self._next_decode_s = end_s + max(MIN_INTERVAL_S, (end_s - start_s) * (1 / MAX_TIME_SHARE - 1))
         return self.image
 
     @torch.no_grad()
     def _decode(self, latents: Tensor) -> Image.Image:
-        """All pictures of the batch beside each other."""
+        """Decode a batch of latents (B, C, Y, X) to one image with up to four columns."""
         sides = (min(MAX_LATENT_SIDE, latents.shape[-2]), min(MAX_LATENT_SIDE, latents.shape[-1]))
         pixels = decode_latents(self.pipe.vae, adaptive_avg_pool2d(latents, sides)).float().clamp(-1, 1)
         images = self.pipe.image_processor.postprocess(pixels.cpu(), output_type="pil")
@@ -84,7 +84,7 @@ ProgressListener = Callable[[Progress], None]
 
 
 class ProgressCallback:
-    """A `callback_on_step_end` that counts over all windows of one job. steps: of each."""
+    """A `callback_on_step_end` that counts over all windows of a job; `window_steps` are the steps of each."""
 
     def __init__(self, pipe: Any, on_progress: ProgressListener, *, window_steps: Sequence[int]):
         self.on_progress, self.num_windows = on_progress, len(window_steps)
@@ -97,20 +97,21 @@ class ProgressCallback:
     def __call__(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         window = min(1 + bisect(self.window_ends, self.steps_done), self.num_windows)
         self.steps_done += 1
-        self.total_steps = max(
-            self.total_steps, self.steps_done
-        )  # a schedule of higher order has more steps than were asked for
-        preview = self.preview_decoder.update(step, tensors["latents"])
+        self.total_steps = max(self.total_steps, self.steps_done)  # schedulers of higher order take more steps
         self.on_progress(
             Progress(
-                step=self.steps_done, total=self.total_steps, preview=preview, window=window, windows=self.num_windows
+                step=self.steps_done,
+                total=self.total_steps,
+                preview=self.preview_decoder.update(step, tensors["latents"]),
+                window=window,
+                windows=self.num_windows,
             )
         )
         return {}
 
 
 class ProgressReportingPipeline(TextToImagePipeline):
-    """Tells of every step, also where a conversation's painter runs it; how many runs a turn takes is not known."""
+    """Reports every step to a listener, also the steps of a conversation's renderer."""
 
     on_progress: ProgressListener | None = None
     _steps_done = 0
@@ -121,13 +122,13 @@ class ProgressReportingPipeline(TextToImagePipeline):
     def _denoise(self, latents: Any, timesteps: Any, embeds: Any, *, step_callback: Any, **kwargs: Any) -> Any:
         total = self._steps_done + len(timesteps)
 
-        def told(step: int, timestep: Any, latents: Any, text: Any) -> tuple[Any, Any]:
+        def report(step: int, timestep: Any, latents: Any, text: Any) -> tuple[Any, Any]:
             if step_callback is not None:
-                latents, text = step_callback(step, timestep, latents, text)  # what stays is part of the preview
+                latents, text = step_callback(step, timestep, latents, text)  # previews show the repainted latents
             self._steps_done += 1
             if self.on_progress is not None:
                 preview = self._preview_decoder.update(step, latents)
                 self.on_progress(Progress(step=self._steps_done, total=total, preview=preview))
             return latents, text
 
-        return super()._denoise(latents, timesteps, embeds, step_callback=told, **kwargs)
+        return super()._denoise(latents, timesteps, embeds, step_callback=report, **kwargs)

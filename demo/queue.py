@@ -1,4 +1,4 @@
-"""One thread draws for one device, request by request, from a queue that has an end."""
+"""The job queue: one thread runs the jobs of one device, one after the other, within limits."""
 
 import logging
 import threading
@@ -24,15 +24,16 @@ from dianjing.demo.requests import AnyRequest, check_cost
 from dianjing.demo.results import ResultStore
 
 logger = logging.getLogger(__name__)
-EVICTION_INTERVAL_S = 5.0  # how often an idle worker looks for what has expired
+
+EVICTION_INTERVAL_S = 5.0  # an idle queue looks for expired jobs this often
 
 
 class JobCancelled(BaseException):
-    """Ends a run inside a step: nobody waits for it any more."""
+    """Ends a run between two steps; a BaseException, so that no handler inside the run catches it."""
 
 
 class Engine(Protocol):
-    """What a worker needs of a `Studio`."""
+    """The part of `InferenceEngine` that a queue uses."""
 
     capabilities: ModelCapabilities
 
@@ -42,7 +43,7 @@ class Engine(Protocol):
 
 
 class JobQueue:
-    """Takes settled requests in order; an error ends its job and never the worker."""
+    """Run requests in the order of their arrival; an error ends its job and never the queue."""
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class JobQueue:
         self._queue: deque[Job] = deque()
         self._jobs: dict[str, Job] = {}
         self._is_closing = False
-        self._thread = threading.Thread(target=self._run_loop, name="dianjing-worker", daemon=True)
+        self._thread = threading.Thread(target=self._run_loop, name="dianjing-queue", daemon=True)
         self._thread.start()
 
     @property
@@ -72,12 +73,13 @@ class JobQueue:
     def submit(self, request: AnyRequest, owner: str) -> Job:
         """Queue a request.
 
-        Raises: QueueFullError, StoppingError; ValueError for what this server cannot draw or what costs too much.
+        Raises: QueueFullError, ShuttingDownError; ValueError for what this model cannot generate or what costs too
+        much.
         """
         try:
-            settled = request.with_defaults(self.engine.capabilities)
-            check_cost(settled, self.engine.capabilities, max_cost=self.limits.max_cost)
-            job = Job(settled, owner=owner)
+            request = request.with_defaults(self.engine.capabilities)
+            check_cost(request, self.engine.capabilities, max_cost=self.limits.max_cost)
+            job = Job(request, owner=owner)
             with self._changed:
                 self._check_queue_limits(owner)
                 self._evict_expired()
@@ -91,7 +93,7 @@ class JobQueue:
         return job
 
     def get(self, job_id: str, owner: str) -> Job:
-        """Raises: NoSuchJobError, also for another's job and for one whose time is over."""
+        """Look up a job. Raises: JobNotFoundError, also for another owner's job and for an expired one."""
         with self._changed:
             self._evict_expired()
             job = self._jobs.get(job_id)
@@ -100,30 +102,30 @@ class JobQueue:
         return job
 
     def cancel(self, job_id: str, owner: str) -> Job:
-        """A waiting job is over at once, a running one at its next step; one that is over stays as it is."""
+        """Cancel a job: a queued one ends at once, a running one at its next step, a finished one is left as it is."""
         job = self.get(job_id, owner)
         self._cancel(job)
         return job
 
     def delete(self, job_id: str, owner: str) -> None:
-        """Cancel, and forget the result."""
+        """Cancel a job and remove its result."""
         self.discard(self.get(job_id, owner))
 
     def discard(self, job: Job) -> None:
-        """As `delete`, for whoever has the job itself; of one that is gone nothing happens."""
+        """Cancel a job and remove its result, without a look-up; harmless for one that is removed already."""
         self._cancel(job)
         with self._changed:
             self._remove(job)
 
     def stream_events(self, job: Job) -> Iterator[JobEvent]:
-        """`job.events()` for a listener that matters: a job that nobody follows to its end is cancelled."""
+        """Yield a job's events; the job is cancelled if the iterator is closed before its end."""
         try:
             yield from job.stream_events()
         finally:
             self._cancel(job)
 
     def close(self, timeout_s: float = 30.0) -> None:
-        """Cancel all, wait for the step that runs, remove the files; a second call does nothing."""
+        """Cancel all jobs, wait for the current step, and remove all files; a second call does nothing."""
         with self._changed:
             self._is_closing = True
             jobs = list(self._jobs.values())
@@ -135,7 +137,7 @@ class JobQueue:
 
     def _cancel(self, job: Job) -> None:
         with self._changed:
-            job.is_cancel_requested = True
+            job.cancel_requested.set()
             if job in self._queue:
                 self._queue.remove(job)
                 self._finish(job, Cancelled())
@@ -144,12 +146,12 @@ class JobQueue:
     def _check_queue_limits(self, owner: str) -> None:
         if self._is_closing:
             raise ShuttingDownError("the server is stopping; ask again in a minute")
-        waiting, limits = len(self._queue), self.limits
-        if waiting >= limits.max_queue_length:
-            raise QueueFullError(f"{waiting} requests are waiting, and no more are taken; ask again in a minute")
-        own = sum(job.owner == owner for job in self._queue)
-        if own >= limits.max_queue_length_per_owner:
-            raise QueueFullError(f"{own} requests of yours are waiting, and no more are taken; wait for one of them")
+        count, limits = len(self._queue), self.limits
+        if count >= limits.max_queue_length:
+            raise QueueFullError(f"{count} requests are waiting, and no more are taken; ask again in a minute")
+        count = sum(job.owner == owner for job in self._queue)
+        if count >= limits.max_queue_length_per_owner:
+            raise QueueFullError(f"{count} requests of yours are waiting, and no more are taken; wait for one of them")
 
     def _publish_positions(self) -> None:
         for position, job in enumerate(self._queue, start=1):
@@ -162,17 +164,16 @@ class JobQueue:
         self.metrics.requests.labels(job.request.kind, job.state).inc()
 
     def _evict_expired(self) -> None:
-        """Forget jobs whose time is over, and the oldest of those that are too many."""
-        over = [job for job in self._jobs.values() if job.finished_at_s is not None]
-        latest = time.monotonic() - self.limits.result_ttl_s
-        kept: dict[str, int] = {}
-        for number, job in enumerate(reversed(over)):
-            kept[job.owner] = kept.get(job.owner, 0) + 1
-            is_old = job.finished_at_s is not None and job.finished_at_s < latest
+        """Remove finished jobs past their time to live, and the oldest ones above the limits."""
+        finished = [job for job in self._jobs.values() if job.finished_at_s is not None]
+        expired_before_s = time.monotonic() - self.limits.result_ttl_s
+        count_by_owner: dict[str, int] = {}
+        for index, job in enumerate(reversed(finished)):
+            count_by_owner[job.owner] = count_by_owner.get(job.owner, 0) + 1
             if (
-                is_old
-                or kept[job.owner] > self.limits.max_finished_jobs_per_owner
-                or number >= self.limits.max_finished_jobs
+                (job.finished_at_s is not None and job.finished_at_s < expired_before_s)
+                or count_by_owner[job.owner] > self.limits.max_finished_jobs_per_owner
+                or index >= self.limits.max_finished_jobs
             ):
                 self._remove(job)
 
@@ -193,24 +194,24 @@ class JobQueue:
                 self._run(job)
 
     def _run(self, job: Job) -> None:
-        self.metrics.wait_s.observe(time.monotonic() - job.queued_at_s)
-        watch = _ProgressReporter(job, self.metrics)
-        began_s = time.monotonic()
+        start_s = time.monotonic()
+        self.metrics.wait_s.observe(start_s - job.queued_at_s)
+        reporter = _ProgressReporter(job, self.metrics)
         try:
-            watch.raise_if_cancelled()
-            result = self.engine.run(job, self.results, on_progress=watch)
-            watch.raise_if_cancelled()
+            reporter.raise_if_cancelled()
+            result = self.engine.run(job, self.results, on_progress=reporter)
+            reporter.raise_if_cancelled()
             event: JobEvent = Done(result=result)
         except JobCancelled:
-            event = Cancelled(preview=watch.preview)
+            event = Cancelled(preview=reporter.preview)
         except ValueError as error:
             event = Failed(error=redact_paths(str(error)))
         except Exception as error:
             event = self._to_failure(job, error)
-        self.metrics.job_s.labels(job.request.kind).observe(time.monotonic() - began_s)
+        self.metrics.job_s.labels(job.request.kind).observe(time.monotonic() - start_s)
         with self._changed:
-            is_forgotten = job.id not in self._jobs
-        if is_forgotten or not isinstance(event, Done):
+            is_removed = job.id not in self._jobs
+        if is_removed or not isinstance(event, Done):
             self.results.remove(job.id)
         self._finish(job, event)
 
@@ -224,7 +225,7 @@ class JobQueue:
 
 
 class _ProgressReporter:
-    """What a run calls at every step: tells the job, counts the seconds, stops what nobody waits for."""
+    """Progress listener of one run: publishes to the job, measures steps, and ends a cancelled run."""
 
     def __init__(self, job: Job, metrics: ServerMetrics):
         self.job, self.metrics = job, metrics
@@ -240,14 +241,14 @@ class _ProgressReporter:
         self.raise_if_cancelled()
 
     def raise_if_cancelled(self) -> None:
-        if self.job.is_cancel_requested:
+        if self.job.cancel_requested.is_set():
             raise JobCancelled
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """torch has a class of its own for devices, and a plain RuntimeError for the machine's memory."""
-    said = str(error).lower()
+    """True for torch's error of a device and for its plain RuntimeError of the CPU's memory."""
+    text = str(error).lower()
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError)
-        and any(part in said for part in ("out of memory", "allocate memory", "enough memory"))
+        and any(part in text for part in ("out of memory", "allocate memory", "enough memory"))
     )

@@ -1,8 +1,12 @@
-"""What may be asked of the demo, checked when it is made; `settled` fills in what a model leaves open.
+"""Requests to the demo, checked when they are made; `with_defaults` fills in what a request leaves to the model.
 
-Cost is pixels x frames x steps over all that one request draws.
+The cost of a request is pixels x frames x steps, summed over all of its sampling runs.
 """
 
+import base64
+import binascii
+import io
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from PIL import Image
 from typing_extensions import Self
 
+from dianjing.demo.limits import ModelCapabilities, ServerLimits
 from dianjing.pipelines.media.image import check_image_size, to_rgb
 from dianjing.pipelines.segmentation.base import Region, check_region
 from dianjing.pipelines.validation import (
@@ -30,22 +35,20 @@ from dianjing.pipelines.validation import (
 
 if TYPE_CHECKING:
     from dianjing.pipelines.conversation.session import Conversation
-import io
 
-from dianjing.demo.limits import ModelCapabilities, ServerLimits
-
-IMAGE_BATCH_SIZE = 8  # pictures of one batch; a seed gives the same picture in any batch
-BYTES_PER_PIXEL = 16  # of a frame while it is drawn: uint8, and copies of float32 latents
-MAX_SAMPLING_RUNS_PER_TURN = (
-    14  # of the model in one turn, at most: three backgrounds in two runs each, four objects on white and black
-)
+IMAGE_BATCH_SIZE = 8  # images of one sampling run; a seed gives the same image in any batch
+BYTES_PER_PIXEL = 16  # memory of one pixel of a frame: uint8, and copies of the float32 latents
+# sampling runs of one turn of a conversation: two for each of three backgrounds, four objects on white and on black
+MAX_SAMPLING_RUNS_PER_TURN = 14
+UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
+DATA_URL_PATTERN = re.compile(r"data:image/[a-z0-9.+-]{1,20};base64,")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
-    """What pictures and films have in common; None leaves a setting to the model, and the seed to chance.
+    """The fields that images and videos share; None leaves a parameter to the model, and the seed to chance.
 
-    visible_label: whether the files say in a corner that AI made them; None leaves it to the server.
+    `visible_label`: whether the files carry a visible AI label in a corner; None leaves it to the server.
     """
 
     kind: ClassVar[str]
@@ -60,53 +63,64 @@ class GenerationRequest:
 
     def __post_init__(self) -> None:
         check_negative_prompt(self.negative_prompt)
-        side = partial(check_side_px, multiple_px=1)
-        self._validate_fields(width=lambda value: side(value, "width"), height=lambda value: side(value, "height"))
+        check_side = partial(check_side_px, multiple_px=1)
         self._validate_fields(
-            num_inference_steps=check_num_inference_steps, guidance_scale=check_guidance_scale, seed=check_seed
+            width=lambda value: check_side(value, "width"),
+            height=lambda value: check_side(value, "height"),
+            num_inference_steps=check_num_inference_steps,
+            guidance_scale=check_guidance_scale,
+            seed=check_seed,
         )
 
     def _validate_fields(self, **checks) -> None:
-        """Keep plain numbers, also where NumPy's were given."""
+        """Replace each field that is set by what its check returns: NumPy's numbers become plain ones."""
         for name, check in checks.items():
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, check(value))
 
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
-        """The same request with every setting filled in.
+        """Fill in every parameter that is left to the model.
 
-        Raises: ValueError for what this model cannot draw.
+        Raises: ValueError for what this model cannot generate.
         """
         sides: dict[str, Any] = {}
         for name in ("width", "height"):
-            given = getattr(self, name)
-            sides[name] = capabilities.default_size_px if given is None else given
+            side_px = getattr(self, name)
+            sides[name] = capabilities.default_size_px if side_px is None else side_px
             check_side_px(sides[name], name, multiple_px=capabilities.size_multiple_px)
-        usual_steps, usual_guidance = self._get_default_params(capabilities)
-        steps = usual_steps if self.num_inference_steps is None else self.num_inference_steps
-        guidance = usual_guidance if self.guidance_scale is None else self.guidance_scale
-        seed = secrets.randbelow(2**32) if self.seed is None else self.seed
-        return replace(self, **sides, num_inference_steps=steps, guidance_scale=guidance, seed=seed)
+        default_steps, default_guidance_scale = self._get_default_params(capabilities)
+        return replace(
+            self,
+            **sides,
+            num_inference_steps=default_steps if self.num_inference_steps is None else self.num_inference_steps,
+            guidance_scale=default_guidance_scale if self.guidance_scale is None else self.guidance_scale,
+            seed=secrets.randbelow(2**32) if self.seed is None else self.seed,
+        )
+
+    def get_pipeline_params(self) -> dict[str, Any]:
+        """The keyword arguments that every pipeline takes."""
+        names = ("width", "height", "num_inference_steps", "guidance_scale", "negative_prompt")
+        return {name: getattr(self, name) for name in names}
 
     def _get_default_params(self, capabilities: ModelCapabilities) -> tuple[int, float]:
-        """Steps and guidance where they are left open."""
+        """The model's default steps and guidance scale for this kind of request."""
         return capabilities.num_inference_steps, capabilities.guidance_scale
 
     def get_cost(self, capabilities: ModelCapabilities) -> int:
-        """Of a settled request."""
+        """The cost of a request with defaults filled in."""
         assert self.width is not None
         assert self.height is not None
-        return self.width * self.height * sum(drawn * steps for drawn, steps in self.sampling_runs(capabilities))
+        return self.width * self.height * sum(count * steps for count, steps in self.get_sampling_runs(capabilities))
 
-    def sampling_runs(self, capabilities: ModelCapabilities) -> list[tuple[int, int]]:
-        """Of the model, for a settled request: how many pictures or frames each draws, and in how many steps."""
+    def get_sampling_runs(self, capabilities: ModelCapabilities) -> list[tuple[int, int]]:
+        """The sampling runs of a request with defaults filled in: images or frames, and steps, of each."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextToImageRequest(GenerationRequest):
-    """Words become pictures; picture i is drawn from `seed + i`."""
+    """A request for images of a prompt; image i uses the seed `seed + i`."""
 
     kind: ClassVar[str] = "image"
 
@@ -117,15 +131,13 @@ class TextToImageRequest(GenerationRequest):
         super().__post_init__()
         check_prompt(self.prompt)
         self._validate_fields(num_images=partial(check_int, name="num_images", low=1, high=MAX_IMAGES))
-        if self.seed is not None:  # leaves room for the seeds of all
+        if self.seed is not None:  # the seeds of all images must exist
             ImageRequest(prompt=self.prompt, seed=self.seed, num_images_per_prompt=self.num_images)
 
-    def sampling_runs(self, capabilities: ModelCapabilities) -> list[tuple[int, int]]:
+    def get_sampling_runs(self, capabilities: ModelCapabilities) -> list[tuple[int, int]]:
         assert self.num_inference_steps is not None
-        batches = [
-            min(IMAGE_BATCH_SIZE, self.num_images - first) for first in range(0, self.num_images, IMAGE_BATCH_SIZE)
-        ]
-        return [(drawn, self.num_inference_steps) for drawn in batches]
+        firsts = range(0, self.num_images, IMAGE_BATCH_SIZE)
+        return [(min(IMAGE_BATCH_SIZE, self.num_images - first), self.num_inference_steps) for first in firsts]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,24 +152,23 @@ class _VideoRequestBase(GenerationRequest):
         self._resolve_num_frames(fps=self.fps or 8.0, pixels=(self.width or 1) * (self.height or 1))
 
     def _resolve_num_frames(self, *, fps: float, pixels: int) -> int | None:
-        if self.duration_s is not None and self.num_frames is not None:
-            raise ValueError("num_frames and duration_s are both given; give one of them")
         return check_num_frames(self.num_frames, self.duration_s, fps, bytes_per_frame=BYTES_PER_PIXEL * pixels)
 
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
-        """As of any request; the length becomes a number of frames."""
+        """Fill in every parameter that is left to the model; a duration becomes a number of frames."""
         if capabilities.num_frames is None:
             raise ValueError(f"the model {capabilities.model} draws pictures only; serve one that was trained for film")
-        settled = super().with_defaults(capabilities)
+        request = super().with_defaults(capabilities)
         fps = capabilities.fps if self.fps is None else self.fps
-        assert settled.width is not None
-        assert settled.height is not None
-        asked = self._resolve_num_frames(fps=fps, pixels=settled.width * settled.height)
-        num_frames = capabilities.num_frames if asked is None else asked
-        return replace(settled, num_frames=num_frames, duration_s=None, fps=fps)
+        assert request.width is not None
+        assert request.height is not None
+        num_frames = self._resolve_num_frames(fps=fps, pixels=request.width * request.height)
+        if num_frames is None:
+            num_frames = capabilities.num_frames
+        return replace(request, num_frames=num_frames, duration_s=None, fps=fps)
 
     def _get_window_lengths(self, capabilities: ModelCapabilities) -> list[int]:
-        """The frames of each, of a settled request; each begins with the last frame of the one before."""
+        """The number of frames of each window; a window starts with the last frame of the one before."""
         assert self.num_frames is not None
         assert capabilities.num_frames is not None
         window = capabilities.num_frames
@@ -166,7 +177,7 @@ class _VideoRequestBase(GenerationRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class TextToVideoRequest(_VideoRequestBase):
-    """Words become a film; long_film is of `TextToVideoPipeline`."""
+    """A request for a video of a prompt; `long_video` is that of `TextToVideoPipeline`."""
 
     kind: ClassVar[str] = "video"
 
@@ -177,34 +188,34 @@ class TextToVideoRequest(_VideoRequestBase):
         super().__post_init__()
         check_prompt(self.prompt)
         if self.long_video not in (None, "joint", "autoregressive"):
-            raise ValueError(f"long_film is {self.long_video!r}; give 'joint' or 'continued'")
+            raise ValueError(f"long_video is {self.long_video!r}; give 'joint' or 'autoregressive'")
 
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
-        settled = super().with_defaults(capabilities)
+        request = super().with_defaults(capabilities)
         if self.long_video is None:
-            return replace(settled, long_video="autoregressive" if capabilities.can_animate else "joint")
+            return replace(request, long_video="autoregressive" if capabilities.can_animate else "joint")
         if self.long_video == "autoregressive" and not capabilities.can_animate:
             raise ValueError(
-                f"long_film is 'continued', and the model {capabilities.model} takes no first frame; give 'joint'"
+                f"long_video is 'autoregressive', and the model {capabilities.model} takes no first frame; give 'joint'"
             )
-        return settled
+        return request
 
-    def sampling_runs(self, capabilities: ModelCapabilities) -> list[tuple[int, int]]:
-        """A picture and the windows that go on from it, or all frames at once."""
+    def get_sampling_runs(self, capabilities: ModelCapabilities) -> list[tuple[int, int]]:
+        """The first frame and the windows that continue it; one run without them for a model that needs none."""
         assert self.num_inference_steps is not None
         assert self.num_frames is not None
         is_joint = self.long_video == "joint"
         if is_joint and not capabilities.has_flow_field:
             return [(self.num_frames, self.num_inference_steps)]
         windows = [self.num_frames] if is_joint and self.num_frames > 1 else self._get_window_lengths(capabilities)
-        is_usual = self.num_inference_steps == capabilities.num_inference_steps
-        steps = capabilities.continuation_params[0] if is_usual else self.num_inference_steps
-        return [(1, self.num_inference_steps), *((frames, steps) for frames in windows)]
+        uses_default = self.num_inference_steps == capabilities.num_inference_steps
+        steps = capabilities.continuation_params[0] if uses_default else self.num_inference_steps
+        return [(1, self.num_inference_steps), *((num_frames, steps) for num_frames in windows)]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageToVideoRequest(_VideoRequestBase):
-    """Parts of a picture move. image: PIL, kept as RGB; points of the regions are in its pixels."""
+    """A request to animate regions of a PIL image, which is kept as RGB; points are in its pixels."""
 
     kind: ClassVar[str] = "animation"
 
@@ -227,7 +238,7 @@ class ImageToVideoRequest(_VideoRequestBase):
             check_region(region, size=self.image.size)
 
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
-        settled = super().with_defaults(capabilities)
+        request = super().with_defaults(capabilities)
         if not capabilities.can_animate:
             raise ValueError(f"the model {capabilities.model} was not trained with clicks; serve one that was")
         if len(self.regions) > capabilities.max_regions:
@@ -235,24 +246,24 @@ class ImageToVideoRequest(_VideoRequestBase):
                 f"{len(self.regions)} regions are given; "
                 f"this model was trained for 1 to {capabilities.max_regions} at once"
             )
-        assert settled.num_frames is not None
-        if settled.num_frames < 2:
-            raise ValueError(f"num_frames is {settled.num_frames}; what moves takes at least 2")
-        return settled
+        assert request.num_frames is not None
+        if request.num_frames < 2:
+            raise ValueError(f"num_frames is {request.num_frames}; what moves takes at least 2")
+        return request
 
     def _get_default_params(self, capabilities: ModelCapabilities) -> tuple[int, float]:
         return capabilities.continuation_params
 
-    def sampling_runs(self, capabilities: ModelCapabilities) -> list[tuple[int, int]]:
+    def get_sampling_runs(self, capabilities: ModelCapabilities) -> list[tuple[int, int]]:
         assert self.num_inference_steps is not None
         assert self.num_frames is not None
         windows = self._get_window_lengths(capabilities) if capabilities.has_flow_field else [self.num_frames]
-        return [(frames, self.num_inference_steps) for frames in windows]
+        return [(num_frames, self.num_inference_steps) for num_frames in windows]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ConversationRequest:
-    """One more thing said in a conversation of `Studio.conversation`."""
+    """A request for the next turn of a conversation of `InferenceEngine.create_conversation`."""
 
     kind: ClassVar[str] = "conversation"
 
@@ -264,9 +275,11 @@ class ConversationRequest:
         check_prompt(self.text, "text")
 
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
+        """Return the request itself: its conversation holds the parameters."""
         return self
 
     def get_cost(self, capabilities: ModelCapabilities) -> int:
+        """The highest cost that one turn can have."""
         steps = self.conversation.num_inference_steps or capabilities.num_inference_steps
         return MAX_SAMPLING_RUNS_PER_TURN * steps * capabilities.default_size_px**2
 
@@ -275,7 +288,7 @@ AnyRequest = TextToImageRequest | TextToVideoRequest | ImageToVideoRequest | Con
 
 
 def check_cost(request: AnyRequest, capabilities: ModelCapabilities, *, max_cost: int) -> None:
-    """Raise ValueError for a settled request that would take this server too long."""
+    """Raise ValueError for a request whose cost is above `max_cost`."""
     cost = request.get_cost(capabilities)
     if cost > max_cost:
         raise ValueError(
@@ -284,13 +297,10 @@ def check_cost(request: AnyRequest, capabilities: ModelCapabilities, *, max_cost
         )
 
 
-UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
-
-
 def decode_upload(content: bytes, limits: ServerLimits) -> Image.Image:
-    """The first frame of an uploaded file as RGB, upright.
+    """Decode the first frame of an uploaded PNG, JPEG or WebP to upright RGB.
 
-    Raises: ValueError for what is no PNG, JPEG or WebP, damaged, or too large.
+    Raises: ValueError for another format, or a file that is damaged or too large.
     """
     if len(content) > limits.max_upload_bytes:
         raise ValueError(f"the picture has {len(content):,} bytes; at most {limits.max_upload_bytes:,} are taken")
@@ -307,3 +317,14 @@ def decode_upload(content: bytes, limits: ServerLimits) -> Image.Image:
         raise ValueError(
             f"the picture cannot be read; give a whole file of one of the kinds {', '.join(UPLOAD_FORMATS)}"
         ) from None
+
+
+def decode_base64_image(text: object, limits: ServerLimits) -> Image.Image:
+    """Decode an upload in base64, with or without the head of a data: URL. Raises: ValueError as `decode_upload`."""
+    encoded = str(text)
+    head = DATA_URL_PATTERN.match(encoded)
+    try:
+        content = base64.b64decode(encoded[head.end() if head else 0 :], validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("image is no base64; give the picture itself, not where it is") from None
+    return decode_upload(content, limits)

@@ -1,4 +1,4 @@
-"""Results become files with their settings and labels inside; uploads become pictures, checked before decoding.
+"""The result store: images and videos become files with metadata and AI labels inside.
 
 F frames, H height, W width.
 """
@@ -27,14 +27,14 @@ VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
 
 
 class FileSigner(Protocol):
-    """Signs a written file in place, last of all."""
+    """Signs a finished file in place."""
 
     def __call__(self, path: Path) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labelling:
-    """What tells that a file was made by AI. The implicit label is always in it."""
+    """How files are marked as AI-generated; the implicit label is always written."""
 
     producer: str = PRODUCER
     has_visible_label: bool = False
@@ -42,7 +42,7 @@ class Labelling:
 
 
 class ResultStore:
-    """A temporary folder with one folder for each job; nobody else on the machine may read it."""
+    """A temporary folder, private to this user, with one folder for each job."""
 
     def __init__(self, labelling: Labelling | None = None):
         self.labelling = labelling or Labelling()
@@ -56,14 +56,13 @@ class ResultStore:
         *,
         visible_label: bool | None = None,
     ) -> tuple[Path, ...]:
-        """One PNG for each. visible_label: None as the marks say."""
+        """Write each image as PNG. `visible_label` None: as the labelling says."""
         paths = []
-        for number, (image, record) in enumerate(zip(images, metadata, strict=True), start=1):
-            shown = add_visible_label(image) if self._has_visible_label(visible_label) else image
-            paths.append(self._make_path(job_id, f"{record.seed}-{number}.png"))
-            save_image(
-                shown, paths[-1], record, label=make_image_label(shown, record, producer=self.labelling.producer)
-            )
+        for number, (image, entry) in enumerate(zip(images, metadata, strict=True), start=1):
+            labelled = add_visible_label(image) if self._has_visible_label(visible_label) else image
+            label = make_image_label(labelled, entry, producer=self.labelling.producer)
+            paths.append(self._make_path(job_id, f"{entry.seed}-{number}.png"))
+            save_image(labelled, paths[-1], entry, label=label)
         return self._sign_files(paths)
 
     def save_video(
@@ -75,21 +74,24 @@ class ResultStore:
         fps: float,
         visible_label: bool | None = None,
     ) -> tuple[Path, ...]:
-        """The same film uint8 (F, H, W, 3) as MP4, animated WebP and GIF."""
-        shown = add_visible_label_to_frames(frames, fps=fps) if self._has_visible_label(visible_label) else frames
-        paths = [self._make_path(job_id, f"{metadata.seed}{ending}") for ending in VIDEO_SUFFIXES]
+        """Write frames uint8 (F, H, W, 3) as MP4, animated WebP and GIF."""
+        if self._has_visible_label(visible_label):
+            frames = add_visible_label_to_frames(frames, fps=fps)
+        paths = [self._make_path(job_id, f"{metadata.seed}{suffix}") for suffix in VIDEO_SUFFIXES]
         for path in paths:
-            save_video(shown, path, metadata, fps=fps, producer=self.labelling.producer)
+            save_video(frames, path, metadata, fps=fps, producer=self.labelling.producer)
         return self._sign_files(paths)
 
-    def _has_visible_label(self, visible_label: bool | None) -> bool:
-        return self.labelling.has_visible_label if visible_label is None else visible_label
-
     def remove(self, job_id: str) -> None:
+        """Remove a job's files, if there are any."""
         shutil.rmtree(self.root / job_id, ignore_errors=True)
 
     def close(self) -> None:
+        """Remove all files."""
         shutil.rmtree(self.root, ignore_errors=True)
+
+    def _has_visible_label(self, visible_label: bool | None) -> bool:
+        return self.labelling.has_visible_label if visible_label is None else visible_label
 
     def _make_path(self, job_id: str, suffix: str) -> Path:
         folder = self.root / job_id

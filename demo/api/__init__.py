@@ -1,1 +1,1 @@
-"""The HTTP API, in OpenAI's shape."""
+"""The HTTP API, compatible with OpenAI's clients."""

@@ -1,4 +1,4 @@
-"""All addresses for programs."""
+"""The HTTP API: images, videos, and the state of the server."""
 
 from typing import Any
 
@@ -17,26 +17,26 @@ from dianjing.demo.api.videos import get_video_schemas, make_video_routes
 from dianjing.demo.queue import JobQueue
 
 
-def make_api(worker: JobQueue, access: AccessControl) -> FastAPI:
-    """The app; the page can be mounted beside it."""
+def make_api(queue: JobQueue, access: AccessControl) -> FastAPI:
+    """Make the FastAPI app; the page can be mounted on it."""
     app = FastAPI(
         title="Dianjing 点睛",
         version=__version__,
-        description="Words in Chinese or English become pictures and films; a click lets a part of a picture move.",
-        docs_url=None,  # FastAPI's own pages fetch their scripts from outside
+        description="Images and videos from prompts in Chinese or English, and videos from images with clicks.",
+        docs_url=None,  # FastAPI's own pages load scripts from other servers
         redoc_url=None,
     )
     add_exception_handlers(app)
-    app.add_middleware(BodyLimitMiddleware, max_bytes=worker.limits.max_body_bytes)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=queue.limits.max_body_bytes)
     if access.origins:
         app.add_middleware(CORSMiddleware, allow_origins=access.origins, allow_methods=["*"], allow_headers=["*"])
-    app.add_middleware(OriginMiddleware, access=access)  # the last stands outside of all
-    for routes in (make_image_routes(worker, access), make_video_routes(worker, access), _make_status_routes(worker)):
+    app.add_middleware(OriginMiddleware, access=access)  # the last one added runs first
+    for routes in (make_image_routes(queue, access), make_video_routes(queue, access), _make_status_routes(queue)):
         app.include_router(routes)
-    own = app.openapi
+    generate_schema = app.openapi
 
     def openapi() -> dict[str, Any]:
-        schema = own()
+        schema = generate_schema()
         schema["components"]["schemas"].update(get_video_schemas())
         return schema
 
@@ -44,25 +44,25 @@ def make_api(worker: JobQueue, access: AccessControl) -> FastAPI:
     return app
 
 
-def _make_status_routes(worker: JobQueue) -> APIRouter:
+def _make_status_routes(queue: JobQueue) -> APIRouter:
     router = APIRouter(tags=["server"])
 
     @router.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """The one model that this server has."""
-        model = {"id": worker.engine.capabilities.model, "object": "model", "owned_by": "dianjing"}
+        """The model that this server has."""
+        model = {"id": queue.engine.capabilities.model, "object": "model", "owned_by": "dianjing"}
         return {"object": "list", "data": [model]}
 
-    @router.get("/healthz", responses={503: {"description": "Nothing is drawn any more."}})
+    @router.get("/healthz", responses={503: {"description": "The server is stopping."}})
     async def healthz() -> JSONResponse:
-        """Whether requests are drawn, and how many wait."""
-        state = {"status": "ok" if worker.is_alive else "stopping", "queue": worker.queue_length}
-        return JSONResponse(state, status_code=200 if worker.is_alive else 503)
+        """The state of the server, and the length of its queue."""
+        state = {"status": "ok" if queue.is_alive else "stopping", "queue": queue.queue_length}
+        return JSONResponse(state, status_code=200 if queue.is_alive else 503)
 
     @router.get("/metrics", response_class=Response)
     async def metrics() -> Response:
-        """For Prometheus."""
-        return Response(worker.metrics.to_prometheus_text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        """Metrics for Prometheus."""
+        return Response(queue.metrics.to_prometheus_text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @router.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:

@@ -1,4 +1,4 @@
-"""Who is asking: the owner of a job, and whether they may."""
+"""Access control: bearer keys, the page's password, and the owner of a request."""
 
 import base64
 import binascii
@@ -14,11 +14,12 @@ from dianjing.demo.errors import MissingKeyError
 
 @dataclass(frozen=True, kw_only=True)
 class AccessControl:
-    """keys: bearer keys, each an owner of its own. auth: user and password of the page, which open the API too.
+    """The credentials and origins that a server accepts.
 
-    Without either everyone may ask; the owner is then the bearer token that a client chose for itself, or its address.
-    origins: other sites whose pages may ask, such as "https://draw.example.com". hosts: the names that the server is
-    known by; None: any.
+    `keys`: bearer keys, each an owner. `auth`: user and password of the page, which are valid for the API too. Without
+    both every client is accepted; its owner is the bearer token that it sends, or its address.
+    `origins`: other sites whose pages may call the server, such as "https://draw.example.com". `hosts`: accepted names
+    of the server; None: any.
     """
 
     keys: Sequence[str] = ()
@@ -27,15 +28,15 @@ class AccessControl:
     hosts: frozenset[str] | None = None
 
     def get_owner(self, request: Request) -> str:
-        """A name that tells owners apart and no key.
+        """A hash that identifies the owner of a request.
 
-        Raises: NoKeyError.
+        Raises: MissingKeyError.
         """
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        given = given.strip()
-        if scheme.lower() == "bearer" and given and (self._is_key(given) or not self.requires_key):
-            return _hash_identity("key", given)
-        if scheme.lower() == "basic" and self.auth is not None and self._is_user(given):
+        scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+        credentials = credentials.strip()
+        if scheme.lower() == "bearer" and credentials and (self._is_key(credentials) or not self.requires_key):
+            return _hash_identity("key", credentials)
+        if scheme.lower() == "basic" and self.auth is not None and self._is_user(credentials):
             return _hash_identity("user", self.auth[0])
         if self.requires_key:
             raise MissingKeyError("this server wants a key; send the header Authorization: Bearer KEY")
@@ -45,17 +46,17 @@ class AccessControl:
     def requires_key(self) -> bool:
         return bool(self.keys) or self.auth is not None
 
-    def _is_key(self, given: str) -> bool:
-        found = [hmac.compare_digest(given.encode(), key.encode()) for key in self.keys]
-        return any(found)  # every key is compared, so that the time tells nothing
+    def _is_key(self, credentials: str) -> bool:
+        matches = [hmac.compare_digest(credentials.encode(), key.encode()) for key in self.keys]
+        return any(matches)  # all keys are compared, so that the duration does not depend on the match
 
-    def _is_user(self, given: str) -> bool:
+    def _is_user(self, credentials: str) -> bool:
         assert self.auth is not None
         try:
-            said = base64.b64decode(given, validate=True)
+            decoded = base64.b64decode(credentials, validate=True)
         except (binascii.Error, ValueError):
             return False
-        return hmac.compare_digest(said, ":".join(self.auth).encode())
+        return hmac.compare_digest(decoded, ":".join(self.auth).encode())
 
 
 def _hash_identity(kind: str, value: str) -> str:

@@ -1,4 +1,4 @@
-"""The OpenAPI page as plain HTML: nothing is fetched for it."""
+"""The OpenAPI documentation as one plain HTML page; it loads nothing else."""
 
 import html
 import json
@@ -14,13 +14,13 @@ pre {{ overflow-x: auto; padding: .75rem; border: 1px solid #8884; border-radius
 table {{ border-collapse: collapse; }} td, th {{ padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; }}
 h2 {{ margin-top: 2.5rem; }} code {{ font-size: .9em; }}
 </style></head><body>
-<h1>{title}</h1><p>{description}</p><p>The same for programs: <a href="openapi.json">openapi.json</a></p>
+<h1>{title}</h1><p>{description}</p><p>As JSON: <a href="openapi.json">openapi.json</a></p>
 {operations}</body></html>
 """
 
 
 def render_docs_page(schema: dict[str, Any]) -> str:
-    """All operations of an OpenAPI schema."""
+    """Render all operations of an OpenAPI schema as HTML."""
     parts = [
         _render_operation(method, path, operation, schema)
         for path, methods in schema["paths"].items()
@@ -42,20 +42,19 @@ def _render_operation(method: str, path: str, operation: dict[str, Any], schema:
             text = json.dumps(example, ensure_ascii=False, indent=2)
             parts.append(f"<pre>{html.escape(text)}</pre>")
     statuses = ", ".join(str(status) for status in operation["responses"])
-    parts.append(f"<p>Answers: {html.escape(statuses)}</p>")
+    parts.append(f"<p>Responses: {html.escape(statuses)}</p>")
     return "\n".join(parts)
 
 
 def _render_fields(body: dict[str, Any]) -> str:
     rows = []
     for name, field in body.get("properties", {}).items():
-        kinds = [field, *field.get("anyOf", [])]
-        kind = " or ".join(str(each["type"]) for each in kinds if "type" in each and each["type"] != "null")
+        types = [option["type"] for option in (field, *field.get("anyOf", [])) if "type" in option]
+        kind = " or ".join(str(name) for name in types if name != "null")
         bounds = "".join(f", {word} {field[word]}" for word in ("minimum", "maximum") if word in field)
-        told = html.escape(field.get("description", ""))
-        rows.append(
-            f"<tr><td><code>{html.escape(name)}</code></td><td>{html.escape(kind + bounds)}</td><td>{told}</td></tr>"
-        )
+        description = html.escape(field.get("description", ""))
+        cells = (f"<code>{html.escape(name)}</code>", html.escape(kind + bounds), description)
+        rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     return f"<table>{''.join(rows)}</table>"
 
 

@@ -1,4 +1,4 @@
-"""`POST /v1/images/generations`: the answer is the pictures."""
+"""`POST /v1/images/generations`: the response holds the images."""
 
 import base64
 from typing import Any
@@ -15,20 +15,20 @@ from dianjing.demo.jobs import Job
 from dianjing.demo.queue import JobQueue
 
 
-def make_image_routes(worker: JobQueue, access: AccessControl) -> APIRouter:
+def make_image_routes(queue: JobQueue, access: AccessControl) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["images"])
 
     @router.post("/images/generations", responses=get_error_responses(400, 401, 403, 404, 413, 429, 500, 503))
     async def generate(body: ImageGenerationSchema, request: Request) -> dict[str, Any]:
-        """Draw pictures; they come with their settings and the label for AI-made pictures inside."""
+        """Generate images; the PNG files hold their settings and the label of AI-generated images."""
         owner = access.get_owner(request)
-        check_model(body.model, served=worker.engine.capabilities.model)
-        job = await run_in_threadpool(lambda: worker.submit(body.to_request(), owner))
+        check_model(body.model, served=queue.engine.capabilities.model)
+        job = await run_in_threadpool(lambda: queue.submit(body.to_request(), owner))
         try:
             await wait_for_job(job, request)
             return await run_in_threadpool(_make_response, job)
         finally:
-            worker.discard(job)  # handed over, or nobody is there
+            queue.discard(job)  # the response holds the files, or the client has left
 
     return router
 
@@ -36,7 +36,7 @@ def make_image_routes(worker: JobQueue, access: AccessControl) -> APIRouter:
 def _make_response(job: Job) -> dict[str, Any]:
     result = get_result(job)
     data = [
-        {"b64_json": base64.b64encode(path.read_bytes()).decode(), "seed": record.seed}
-        for path, record in zip(result.files, result.metadata, strict=True)
+        {"b64_json": base64.b64encode(path.read_bytes()).decode(), "seed": metadata.seed}
+        for path, metadata in zip(result.files, result.metadata, strict=True)
     ]
     return {"created": int(job.created_at), "data": data, "unknown_words": list(result.unknown_words)}

@@ -1,4 +1,4 @@
-"""From a job to what its client may have."""
+"""Results of jobs for HTTP clients: statuses, errors, and waiting for the end of a job."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from starlette.requests import Request
 from dianjing.demo.errors import ApiError, ShuttingDownError
 from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobResult
 
-DISCONNECT_POLL_S = 0.2  # how often a request that waits looks whether anybody is still there
+DISCONNECT_POLL_S = 0.2  # a waiting request checks this often whether its client has left
 OPENAI_STATUSES = {
     "queued": "queued",
     "running": "in_progress",
@@ -32,7 +32,7 @@ class UnsupportedMediaTypeError(ApiError):
 
 
 class JobFailedError(ApiError):
-    """What a job said when it failed."""
+    """The error of a failed job."""
 
     def __init__(self, failed: Failed):
         super().__init__(failed.error)
@@ -40,12 +40,13 @@ class JobFailedError(ApiError):
 
 
 def check_model(name: str | None, *, served: str) -> None:
+    """Raise UnknownModelError for a model that this server does not have."""
     if name not in (None, served):
         raise UnknownModelError(f"model is {ascii(name)[:60]}; this server has {served}")
 
 
 def get_result(job: Job) -> JobResult:
-    """Raises: RefusedError where there is none, with the reason."""
+    """The result of a finished job. Raises: ApiError with the reason if there is none."""
     event = job.last_event
     if isinstance(event, Done):
         return event.result
@@ -57,19 +58,19 @@ def get_result(job: Job) -> JobResult:
 
 
 async def wait_for_job(job: Job, request: Request) -> None:
-    """Wait as long as the client does.
+    """Wait until the job is finished.
 
-    Raises: RefusedError, which nobody hears, where the client left.
+    Raises: ApiError if the client has left.
     """
-    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    loop, is_done = asyncio.get_running_loop(), asyncio.Event()
 
-    def tell() -> None:
+    def set_done() -> None:
         with contextlib.suppress(RuntimeError):  # the loop may have ended
-            loop.call_soon_threadsafe(over.set)
+            loop.call_soon_threadsafe(is_done.set)
 
-    job.add_done_callback(tell)
-    while not over.is_set():
+    job.add_done_callback(set_done)
+    while not is_done.is_set():
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(over.wait(), DISCONNECT_POLL_S)
+            await asyncio.wait_for(is_done.wait(), DISCONNECT_POLL_S)
         if await request.is_disconnected():
             raise ApiError("the client left")

@@ -1,4 +1,4 @@
-"""Which web pages may drive the server: its own, and those it was told of."""
+"""ASGI middleware: the origins that may call the server, and the length of request bodies."""
 
 import json
 from urllib.parse import urlsplit
@@ -17,10 +17,10 @@ class ForbiddenOriginError(ApiError):
 
 
 class OriginMiddleware:
-    """ASGI: browsers say which site's page asks (Origin), and which name they took the server for (Host).
+    """Refuse pages of other sites (Origin) and foreign names of the server (Host).
 
-    A page of another site is refused, and so is a name that was made to lead here (DNS rebinding): with it that page
-    would pass for the server's own. Programs send no Origin, and pass.
+    A foreign name that resolves to this server (DNS rebinding) would make another site's page pass for the server's
+    own. Programs send no Origin and pass.
     """
 
     def __init__(self, app: ASGIApp, *, access: AccessControl):
@@ -32,14 +32,14 @@ class OriginMiddleware:
             try:
                 check_origin(request, self.access)
             except ForbiddenOriginError as error:
-                refuse = error_response(request, str(error), status=error.status)
-                await refuse(scope, receive, send)
+                response = error_response(request, str(error), status=error.status)
+                await response(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
 
 def check_origin(request: HTTPConnection, access: AccessControl) -> None:
-    """Raises: ForeignError."""
+    """Raises: ForbiddenOriginError."""
     host, origin = request.headers.get("host", "").lower(), request.headers.get("origin")
     if access.hosts is not None and _parse_hostname(host) not in access.hosts:
         raise ForbiddenOriginError(
@@ -50,7 +50,7 @@ def check_origin(request: HTTPConnection, access: AccessControl) -> None:
 
 
 def _parse_hostname(host: str) -> str | None:
-    """Without the port."""
+    """The name in a Host header, without the port."""
     try:
         return urlsplit(f"//{host}").hostname
     except ValueError:
@@ -62,7 +62,7 @@ def _escape(text: str) -> str:
 
 
 class BodyLimitMiddleware:
-    """ASGI: bodies of more than max_bytes under `prefix` are refused with 413."""
+    """Refuse request bodies of more than `max_bytes` under `prefix` with 413."""
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, prefix: str = "/v1"):
         self.app, self.max_bytes, self.prefix = app, max_bytes, prefix
@@ -72,8 +72,8 @@ class BodyLimitMiddleware:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        announced = headers.get(b"content-length", b"0")
-        if not announced.isdigit() or int(announced) > self.max_bytes:
+        content_length = headers.get(b"content-length", b"0")
+        if not content_length.isdigit() or int(content_length) > self.max_bytes:
             await self._reject(headers, send)
             return
         messages, size = [], 0
@@ -97,6 +97,6 @@ class BodyLimitMiddleware:
         message = translate(f"the request is too long; at most {self.max_bytes:,} bytes are taken", language)
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": "content_too_large"}
         body = json.dumps({"error": error}, ensure_ascii=False).encode()
-        head = [(b"content-type", b"application/json"), (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": 413, "headers": head})
+        response_headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 413, "headers": response_headers})
         await send({"type": "http.response.body", "body": body})

@@ -1,18 +1,21 @@
-"""What the HTTP API takes, as its OpenAPI page shows it; types are strict, and an unknown field is an error.
+"""Request bodies of the HTTP API; types are strict, and an unknown field is an error.
 
-Ranges are checked by the requests these become; here they are only documented.
+Ranges are documented here and checked by the requests that the bodies become.
 """
 
-import base64
-import binascii
 import re
 from typing import Annotated, Any, Literal
 
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from dianjing.demo.limits import ServerLimits
-from dianjing.demo.requests import ImageToVideoRequest, TextToImageRequest, TextToVideoRequest, decode_upload
+from dianjing.demo.requests import (
+    ImageToVideoRequest,
+    TextToImageRequest,
+    TextToVideoRequest,
+    decode_base64_image,
+    decode_upload,
+)
 from dianjing.pipelines.segmentation.base import MAX_POINTS, Point, Region
 from dianjing.pipelines.validation import MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS
 
@@ -20,7 +23,9 @@ EXAMPLE_IMAGE_BASE64 = (
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAABAAQMAAACQp+OdAAAABlBMVEX////cKCi5uRl6AAAAGklEQVR42mNgGNGA////DwwMTDDu"
     "8GDQEwAA4q0DLENdt6IAAAAASUVORK5CYII="
 )  # a red square on white, 64 x 64 px
-ImageSize = Annotated[str, Field(description="WIDTHxHEIGHT in pixels, or auto: the model's own.", examples=["64x64"])]
+ImageSize = Annotated[
+    str, Field(description="WIDTHxHEIGHT in pixels, or auto: the size of the model.", examples=["64x64"])
+]
 
 
 def _make_bounds(low: float, high: float) -> dict[str, Any]:
@@ -32,45 +37,49 @@ class StrictSchema(BaseModel):
 
 
 class GenerationSchema(StrictSchema):
-    """What pictures and films have in common."""
+    """The fields that images and videos share."""
 
     model: str | None = Field(None, description="The served model; another is refused.", examples=["sticker"])
-    negative_prompt: str | None = Field(None, description="What to keep out.")
+    negative_prompt: str | None = Field(None, description="What to avoid.")
     size: ImageSize | None = None
     seed: int | None = Field(
         None,
-        description="Start of the noise; by lot if left out, and told.",
+        description="Seed of the noise; random if left out, and part of the response.",
         json_schema_extra=_make_bounds(0, MAX_SEED),
     )
     num_inference_steps: int | None = Field(
-        None, description="Denoising steps; the model's own if left out.", json_schema_extra=_make_bounds(1, MAX_STEPS)
+        None,
+        description="Denoising steps; the default of the model if left out.",
+        json_schema_extra=_make_bounds(1, MAX_STEPS),
     )
     guidance_scale: float | None = Field(
         None,
-        description="How closely to follow the words; 1 switches it off.",
+        description="How closely to follow the prompt; 1 switches guidance off.",
         json_schema_extra=_make_bounds(0, MAX_GUIDANCE_SCALE),
     )
-    user: str | None = Field(None, description="Taken as OpenAI's clients send it, and not used.")
+    user: str | None = Field(None, description="Accepted as OpenAI's clients send it, and not used.")
 
     def get_common_params(self) -> dict[str, Any]:
-        """What every request takes of it."""
+        """The arguments that every request takes."""
         width, height = _parse_size(self.size)
         names = ("negative_prompt", "seed", "num_inference_steps", "guidance_scale")
         return {"width": width, "height": height, **{name: getattr(self, name) for name in names}}
 
 
 class ImageGenerationSchema(GenerationSchema):
-    """A request for pictures."""
+    """A request for images."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"prompt": "草地上的一只小猫", "n": 2, "size": "64x64", "seed": 7}]}
     )
 
-    prompt: str = Field(description="What to draw, in Chinese or English.", examples=["a red balloon above the sea"])
-    n: int = Field(
-        1, description="How many; picture i is drawn from seed + i.", json_schema_extra=_make_bounds(1, MAX_IMAGES)
+    prompt: str = Field(
+        description="What to generate, in Chinese or English.", examples=["a red balloon above the sea"]
     )
-    response_format: Literal["b64_json"] = Field("b64_json", description="Pictures come as PNG in base64.")
+    n: int = Field(
+        1, description="How many images; image i uses the seed seed + i.", json_schema_extra=_make_bounds(1, MAX_IMAGES)
+    )
+    response_format: Literal["b64_json"] = Field("b64_json", description="Images are PNG in base64.")
     output_format: Literal["png"] = "png"
 
     def to_request(self) -> TextToImageRequest:
@@ -78,7 +87,7 @@ class ImageGenerationSchema(GenerationSchema):
 
 
 class PointSchema(StrictSchema):
-    """A click in pixels of the picture, from its top left; a negative one says what is not meant."""
+    """A point in pixels of the image, from its top left; a negative one lies outside the object."""
 
     x: float
     y: float
@@ -86,14 +95,16 @@ class PointSchema(StrictSchema):
 
 
 class RegionSchema(StrictSchema):
-    """What should move, and how."""
+    """A part of the image and its motion."""
 
     motion: str = Field(description="A short phrase in Chinese or English.", examples=["jump", "左右摇摆"])
     points: list[PointSchema] = Field(
-        description="Clicks on it.", json_schema_extra={"minItems": 1, "maxItems": MAX_POINTS}
+        description="Points on it.", json_schema_extra={"minItems": 1, "maxItems": MAX_POINTS}
     )
     strength: float = Field(
-        0.5, description="0 hardly, 1 as far as the model was taught.", json_schema_extra=_make_bounds(0, 1)
+        0.5,
+        description="From 0, hardly any motion, to 1, the largest of the training data.",
+        json_schema_extra=_make_bounds(0, 1),
     )
 
     def to_region(self) -> Region:
@@ -102,7 +113,7 @@ class RegionSchema(StrictSchema):
 
 
 class VideoSchema(GenerationSchema):
-    """A request for a film: from words alone, or of a picture in which regions move."""
+    """A request for a video: from a prompt alone, or from an image whose regions move."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -117,24 +128,24 @@ class VideoSchema(GenerationSchema):
         }
     )
 
-    prompt: str = Field("", description="What happens; with a picture it may be left out.")
+    prompt: str = Field("", description="The scene and its motion; optional with an image.")
     seconds: float | str | None = Field(
-        None, description="How long it is, as a number or its text.", json_schema_extra={"exclusiveMinimum": 0}
+        None, description="Duration, as a number or a string.", json_schema_extra={"exclusiveMinimum": 0}
     )
-    num_frames: int | None = Field(None, description="How many frames, in place of seconds.")
-    fps: float | None = Field(None, description="Frames a second.", json_schema_extra=_make_bounds(1, 120))
+    num_frames: int | None = Field(None, description="Number of frames, in place of seconds.")
+    fps: float | None = Field(None, description="Frames per second.", json_schema_extra=_make_bounds(1, 120))
     image: str | None = Field(
-        None, description="The picture that moves: PNG, JPEG or WebP in base64, or a data: URL; never another URL."
+        None, description="The image to animate: PNG, JPEG or WebP in base64, or a data: URL; never another URL."
     )
-    regions: list[RegionSchema] = Field([], description="What moves in the picture, each in its own way.")
+    regions: list[RegionSchema] = Field([], description="Parts of the image that move, each with its own motion.")
     long_video: Literal["joint", "autoregressive"] | None = Field(
-        None, description="A picture and then window after window, or all together without a picture."
+        None, description="Windows of a long video: joint denoises all together, autoregressive one after the other."
     )
 
     def to_request(
         self, limits: ServerLimits, *, upload: bytes | None = None
     ) -> TextToVideoRequest | ImageToVideoRequest:
-        """upload: a picture that came as a file."""
+        """Make the request; `upload` is an image that came as a file. Raises: ValueError."""
         common = {
             **self.get_common_params(),
             "prompt": self.prompt,
@@ -144,14 +155,13 @@ class VideoSchema(GenerationSchema):
         }
         if upload is not None and self.image is not None:
             raise ValueError("image and a file are both given; give one of them")
-        content = upload if self.image is None else _decode_base64(self.image)
-        if content is None:
+        if upload is None and self.image is None:
             if self.regions:
                 raise ValueError("regions are given without an image; give the picture in which they move")
             return TextToVideoRequest(long_video=self.long_video, **common)
         if not self.regions:
             raise ValueError("an image is given without regions; say with regions what should move in it")
-        image: Image.Image = decode_upload(content, limits)
+        image = decode_base64_image(self.image, limits) if upload is None else decode_upload(upload, limits)
         return ImageToVideoRequest(image=image, regions=[region.to_region() for region in self.regions], **common)
 
 
@@ -170,12 +180,3 @@ def _parse_seconds(seconds: float | str | None) -> float | None:
             raise ValueError(f"seconds is {ascii(seconds)[:40]}; give a number")
         return float(seconds)
     return seconds
-
-
-def _decode_base64(image: str) -> bytes:
-    """Base64 with or without the head of a data: URL."""
-    head = re.match(r"data:image/[a-z0-9.+-]{1,20};base64,", image)
-    try:
-        return base64.b64decode(image[head.end() if head else 0 :], validate=True)
-    except (binascii.Error, ValueError):
-        raise ValueError("image is no base64; give the picture itself, not where it is") from None

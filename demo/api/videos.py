@@ -1,4 +1,4 @@
-"""`/v1/videos`: a film takes long, so the answer is a job, and the film is asked for by its id."""
+"""`/v1/videos`: the response is a job, and the finished video is downloaded by its id."""
 
 import json
 from typing import Any
@@ -22,13 +22,22 @@ from dianjing.demo.queue import JobQueue
 from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest
 
 VARIANTS = {"video": (".mp4", "video/mp4"), "webp": (".webp", "image/webp"), "gif": (".gif", "image/gif")}
-TEXT_FIELDS = ("prompt", "negative_prompt", "model", "size", "user", "image", "long_video", "seconds")  # also in a form
+TEXT_FIELDS = (
+    "prompt",
+    "negative_prompt",
+    "model",
+    "size",
+    "user",
+    "image",
+    "long_video",
+    "seconds",
+)  # strings in a form, too
 MULTIPART_SCHEMA = {
     "type": "object",
-    "description": "The same fields, the picture as a file, and `regions` as JSON.",
+    "description": "The same fields, the image as a file, and `regions` as JSON.",
     "properties": {
         "prompt": {"type": "string"},
-        "input_reference": {"type": "string", "format": "binary", "description": "The picture that moves."},
+        "input_reference": {"type": "string", "format": "binary", "description": "The image to animate."},
         "regions": {"type": "string", "examples": ['[{"motion": "jump", "points": [{"x": 30, "y": 40}]}]']},
         "seconds": {"type": "string"},
         "size": {"type": "string"},
@@ -42,12 +51,12 @@ REQUEST_CONTENT = {
 RESPONSE_CONTENT = {media: {"schema": {"type": "string", "format": "binary"}} for _, media in VARIANTS.values()}
 
 
-def make_video_routes(worker: JobQueue, access: AccessControl) -> APIRouter:
+def make_video_routes(queue: JobQueue, access: AccessControl) -> APIRouter:
     router = APIRouter(prefix="/v1/videos", tags=["videos"])
-    model = worker.engine.capabilities.model
+    model = queue.engine.capabilities.model
 
-    def find(request: Request, video_id: str) -> Job:
-        return _check_is_video(worker.get(video_id, access.get_owner(request)))
+    def find_job(request: Request, video_id: str) -> Job:
+        return _check_is_video(queue.get(video_id, access.get_owner(request)))
 
     @router.post(
         "",
@@ -55,17 +64,17 @@ def make_video_routes(worker: JobQueue, access: AccessControl) -> APIRouter:
         openapi_extra={"requestBody": {"required": True, "content": REQUEST_CONTENT}},
     )
     async def create(request: Request) -> dict[str, Any]:
-        """Begin a film, from words or of a picture whose regions move."""
+        """Start a video, from a prompt or from an image whose regions move."""
         owner = access.get_owner(request)
         body, upload = await _read_body(request)
         check_model(body.model, served=model)
-        job = await run_in_threadpool(lambda: worker.submit(body.to_request(worker.limits, upload=upload), owner))
+        job = await run_in_threadpool(lambda: queue.submit(body.to_request(queue.limits, upload=upload), owner))
         return _to_openai_video(job, request, model=model)
 
     @router.get("/{video_id}", responses=get_error_responses(401, 403, 404))
     async def retrieve(video_id: str, request: Request) -> dict[str, Any]:
-        """How far it is."""
-        return _to_openai_video(find(request, video_id), request, model=model)
+        """The progress of a video."""
+        return _to_openai_video(find_job(request, video_id), request, model=model)
 
     @router.get(
         "/{video_id}/content",
@@ -73,13 +82,13 @@ def make_video_routes(worker: JobQueue, access: AccessControl) -> APIRouter:
         responses=get_error_responses(400, 401, 403, 404, 409, 500, 503) | {200: {"content": RESPONSE_CONTENT}},
     )
     async def download(video_id: str, request: Request, variant: str = "video") -> Response:
-        """The film: `variant` video (MP4), webp or gif; the last two are stickers."""
-        return _make_file_response(find(request, video_id), variant)
+        """The finished video: `variant` video (MP4), webp or gif; the last two are stickers."""
+        return _make_file_response(find_job(request, video_id), variant)
 
     @router.delete("/{video_id}", responses=get_error_responses(401, 403, 404))
     async def delete(video_id: str, request: Request) -> dict[str, Any]:
-        """Cancel it if it runs, and forget it."""
-        worker.discard(find(request, video_id))
+        """Cancel a video that is not finished, and delete it."""
+        queue.discard(find_job(request, video_id))
         return {"id": video_id, "object": "video.deleted", "deleted": True}
 
     return router
@@ -94,19 +103,19 @@ def _check_is_video(job: Job) -> Job:
 def _make_file_response(job: Job, variant: str) -> Response:
     if variant not in VARIANTS:
         raise ValueError(f"variant is {ascii(variant)[:40]}; give one of {', '.join(VARIANTS)}")
-    ending, media = VARIANTS[variant]
-    path = next(path for path in get_result(job).files if path.suffix == ending)
-    return FileResponse(path, media_type=media, filename=path.name)
+    suffix, media_type = VARIANTS[variant]
+    path = next(path for path in get_result(job).files if path.suffix == suffix)
+    return FileResponse(path, media_type=media_type, filename=path.name)
 
 
 def get_video_schemas() -> dict[str, Any]:
-    """What the OpenAPI page needs of `VideoBody`, which FastAPI does not see, as it is read in two ways."""
+    """OpenAPI schemas of `VideoSchema`, which FastAPI does not see, as the body is JSON or a form."""
     schema = VideoSchema.model_json_schema(ref_template="#/components/schemas/{model}")
     return {**schema.pop("$defs"), "VideoSchema": schema}
 
 
 async def _read_body(request: Request) -> tuple[VideoSchema, bytes | None]:
-    """The body, and the picture where it came as a file."""
+    """The body, and the image if it came as a file."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind == "application/json":
@@ -135,7 +144,7 @@ async def _read_form(request: Request) -> tuple[VideoSchema, bytes | None]:
 
 
 def _parse_form_value(text: str) -> Any:
-    """What a form says in text: a number or a list of regions; else the text, for which it is refused."""
+    """A number or a list of regions from a form; any other text is returned as it is, and refused later."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -143,11 +152,11 @@ def _parse_form_value(text: str) -> Any:
 
 
 def _to_openai_video(job: Job, request: Request, *, model: str) -> dict[str, Any]:
-    """A job as OpenAI's clients read it."""
-    event, asked = job.last_event, job.request
-    assert isinstance(asked, TextToVideoRequest | ImageToVideoRequest)
-    assert asked.num_frames is not None
-    assert asked.fps is not None
+    """A job as OpenAI's video object."""
+    event, video = job.last_event, job.request
+    assert isinstance(video, TextToVideoRequest | ImageToVideoRequest)
+    assert video.num_frames is not None
+    assert video.fps is not None
     progress = 100 if job.state == "done" else 0
     if isinstance(event, Progress):
         progress = min(99, 100 * event.step // event.total)
@@ -163,10 +172,10 @@ def _to_openai_video(job: Job, request: Request, *, model: str) -> dict[str, Any
         "model": model,
         "progress": progress,
         "position": getattr(event, "position", None),
-        "seconds": f"{asked.num_frames / asked.fps:g}",
-        "num_frames": asked.num_frames,
-        "fps": asked.fps,
-        "size": f"{asked.width}x{asked.height}",
-        "seed": asked.seed,
+        "seconds": f"{video.num_frames / video.fps:g}",
+        "num_frames": video.num_frames,
+        "fps": video.fps,
+        "size": f"{video.width}x{video.height}",
+        "seed": video.seed,
         "error": error,
     }

@@ -1,1 +1,1 @@
-"""What the demo says, in Chinese and English: the page's labels, messages with numbers in them, and errors."""
+"""Texts of the demo in Chinese and English: labels and status lines of the page, and error messages."""

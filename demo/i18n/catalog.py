@@ -1,11 +1,11 @@
-"""The texts that stand on the page. The browser chooses the language, by keys, in Gradio's `I18n`."""
+"""The texts of the page. The browser chooses their language by key, through Gradio's `I18n`."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class BilingualText:
-    """The same in both languages."""
+    """One text in both languages."""
 
     zh: str
     en: str
@@ -13,92 +13,93 @@ class BilingualText:
 
 HEADER_TEXTS = {
     "head_title": BilingualText("点睛", "Dianjing"),
-    "head_motto": BilingualText("画龙点睛，破壁而飞", "Dot the eye, and the dragon flies"),
-    "tab_image": BilingualText("画图", "Draw"),
-    "tab_animate": BilingualText("让它动", "Animate"),
-    "tab_video": BilingualText("影片", "Film"),
-    "tab_chat": BilingualText("聊着画", "Talk"),
+    "head_subtitle": BilingualText("用中文或英文生成图片和视频", "Images and videos from Chinese or English"),
+    "tab_image": BilingualText("图片", "Image"),
+    "tab_animate": BilingualText("动画", "Animate"),
+    "tab_video": BilingualText("视频", "Video"),
+    "tab_chat": BilingualText("对话", "Chat"),
 }
 SETTINGS_TEXTS = {
     "advanced": BilingualText("更多设置", "More settings"),
-    "prompt": BilingualText("画什么", "What to draw"),
-    "negative_prompt": BilingualText("不要出现", "What to leave out"),
-    "width": BilingualText("宽（像素）", "Width (px)"),
-    "height": BilingualText("高（像素）", "Height (px)"),
-    "steps": BilingualText("步数", "Steps"),
-    "steps_info": BilingualText("越多越细，也越慢", "More is finer, and slower"),
-    "guidance": BilingualText("听话程度", "Guidance"),
-    "guidance_info": BilingualText("越大越照着话画", "Higher follows the words more closely"),
-    "seed": BilingualText("种子", "Seed"),
-    "keep_seed": BilingualText("固定种子", "Keep the seed"),
-    "visible_label": BilingualText("角上标“AI生成”", "Mark “AI” in the corner"),
-    "visible_label_info": BilingualText("文件里总有隐式标识", "The file itself always says so"),
-    "drop": BilingualText("找回设置：拖入这里做的文件", "Settings back: drop a file made here"),
-    "cancel": BilingualText("停下", "Stop"),
-    "made": BilingualText("做过的", "Made so far"),
-    "examples": BilingualText("试试看", "Try one"),
+    "prompt": BilingualText("提示词", "Prompt"),
+    "negative_prompt": BilingualText("反向提示词（不要出现的内容）", "Negative prompt (what to avoid)"),
+    "width": BilingualText("宽度（像素）", "Width (px)"),
+    "height": BilingualText("高度（像素）", "Height (px)"),
+    "steps": BilingualText("采样步数", "Steps"),
+    "steps_info": BilingualText("步数越多越精细，也越慢", "More steps give finer results and take longer"),
+    "guidance": BilingualText("引导系数", "Guidance scale"),
+    "guidance_info": BilingualText("越大越贴近提示词", "Higher values follow the prompt more closely"),
+    "seed": BilingualText("随机种子", "Seed"),
+    "fix_seed": BilingualText("固定种子", "Fix the seed"),
+    "visible_label": BilingualText("在角落标注“AI生成”", "Mark “AI” in the corner"),
+    "visible_label_info": BilingualText("文件内始终带有隐式标识", "The file itself always carries an AI label"),
+    "restore_from_file": BilingualText(
+        "恢复设置：拖入在这里生成的文件", "Restore settings: drop a file generated here"
+    ),
+    "cancel": BilingualText("停止", "Stop"),
+    "history": BilingualText("历史记录", "History"),
+    "examples": BilingualText("示例", "Examples"),
 }
 IMAGE_TEXTS = {
     "image_placeholder": BilingualText("例如：草地上的一只小猫", "For example: a cat on the grass"),
-    "image_button": BilingualText("画", "Draw"),
-    "image_count": BilingualText("几张", "How many"),
-    "image_to_animate": BilingualText("让它动起来", "Bring it to life"),
-    "image_to_settings": BilingualText("用它的设置", "Use its settings"),
+    "image_button": BilingualText("生成图片", "Generate"),
+    "image_count": BilingualText("图片数量", "Number of images"),
+    "image_to_animate": BilingualText("制作动画", "Animate"),
+    "image_to_settings": BilingualText("使用其设置", "Use its settings"),
     "download": BilingualText("下载", "Download"),
     "clear_all": BilingualText("全部清除", "Clear all"),
 }
 ANIMATE_TEXTS = {
-    "animate_picture": BilingualText("点一下要动的东西", "Click on what should move"),
-    "animate_upload": BilingualText("拖入一张图，或点击上传", "Drop a picture here, or click to choose one"),
-    "animate_click": BilingualText("点击表示", "A click means"),
+    "animate_picture": BilingualText("点击要动的物体", "Click on the object that should move"),
+    "animate_upload": BilingualText("拖入一张图片，或点击上传", "Drop an image here, or click to choose one"),
+    "animate_click": BilingualText("点击的含义", "A click means"),
     "animate_in": BilingualText("要动的", "This moves"),
-    "animate_out": BilingualText("不要这里", "Not this"),
-    "animate_undo": BilingualText("撤销一点", "Undo a click"),
+    "animate_out": BilingualText("不要动的", "This does not move"),
+    "animate_undo": BilingualText("撤销一次点击", "Undo a click"),
     "animate_clear": BilingualText("清空", "Clear"),
-    "animate_region": BilingualText("第几处", "Region"),
-    "animate_add": BilingualText("再选一处", "Another region"),
-    "animate_motion": BilingualText("怎么动", "How it moves"),
-    "animate_strength": BilingualText("力度", "Strength"),
-    "animate_prompt": BilingualText("图里是什么（可不填）", "What the picture shows (may be left empty)"),
+    "animate_region": BilingualText("区域", "Region"),
+    "animate_add": BilingualText("添加区域", "Add a region"),
+    "animate_motion": BilingualText("动作", "Motion"),
+    "animate_strength": BilingualText("强度", "Strength"),
+    "animate_prompt": BilingualText("图片内容（可不填）", "What the image shows (optional)"),
     "animate_frames": BilingualText("帧数", "Frames"),
-    "animate_button": BilingualText("动起来", "Animate"),
+    "animate_button": BilingualText("生成动画", "Generate"),
     "download_video": BilingualText("下载视频 MP4", "Video MP4"),
     "download_webp": BilingualText("动态贴纸 WebP", "Sticker WebP"),
     "download_gif": BilingualText("动态贴纸 GIF", "Sticker GIF"),
     "no_motion": BilingualText(
-        "**这个模型只会画静止的图。**它没有运动层，所以这一页现在用不了。换一个会动的模型打开即可："
+        "**这个模型只能生成静止的图片。**它没有运动层，因此这一页不可用。请换一个能生成视频的模型："
         "`dianjing demo --model 文件夹`。",
-        "**This model draws still pictures only.** It has no motion layers, so this tab cannot be used with it. "
-        "Open one that has them: `dianjing demo --model FOLDER`.",
+        "**This model generates still images only.** It has no motion blocks, so this tab is not available. "
+        "Start the demo with a model that has them: `dianjing demo --model FOLDER`.",
     ),
 }
 VIDEO_TEXTS = {
-    "video_prompt": BilingualText("拍什么", "What happens"),
+    "video_prompt": BilingualText("提示词：内容和动作", "Prompt: the scene and its motion"),
     "video_placeholder": BilingualText("例如：草地上的小猫在跳", "For example: a cat jumping on the grass"),
-    "video_seconds": BilingualText("几秒", "Seconds"),
+    "video_seconds": BilingualText("时长（秒）", "Duration (s)"),
     "video_fps": BilingualText("每秒帧数", "Frames per second"),
-    "video_button": BilingualText("拍", "Film"),
+    "video_button": BilingualText("生成视频", "Generate"),
 }
 CHAT_TEXTS = {
     "chat_history": BilingualText("对话", "Conversation"),
     "chat_placeholder": BilingualText(
-        "说说要画什么，例如“画一只小猫”；再说要改哪里，例如“背景换成夜空”。没提到的都不变。",
-        "Say what to draw, such as “a cat on the grass”; then what to change, such as “add a moon on the right”. "
-        "What is not mentioned stays.",
+        "先说要生成的图片，例如“画一只小猫”；再说要修改的地方，例如“背景换成夜空”。没有提到的部分保持不变。",
+        "Describe an image, such as “a cat on the grass”, and then what to change, such as “add a moon on the "
+        "right”. Everything that is not mentioned stays.",
     ),
-    "chat_message": BilingualText("说一句……", "Say something ..."),
-    "chat_button": BilingualText("说", "Say"),
-    "chat_undo": BilingualText("退一步", "Undo"),
-    "chat_new": BilingualText("新的对话", "New talk"),
-    "chat_fork": BilingualText("另开一路", "Fork"),
-    "chat_conversation": BilingualText("哪一路", "Talks"),
-    "chat_save": BilingualText("存成文件", "Save"),
+    "chat_message": BilingualText("输入消息……", "Type a message ..."),
+    "chat_button": BilingualText("发送", "Send"),
+    "chat_undo": BilingualText("撤销", "Undo"),
+    "chat_new": BilingualText("新建对话", "New conversation"),
+    "chat_fork": BilingualText("复制为新对话", "Fork"),
+    "chat_conversation": BilingualText("选择对话", "Conversations"),
+    "chat_save": BilingualText("保存到文件", "Save"),
     "chat_load": BilingualText("打开文件", "Open"),
 }
 TEXTS = {**HEADER_TEXTS, **SETTINGS_TEXTS, **IMAGE_TEXTS, **ANIMATE_TEXTS, **VIDEO_TEXTS, **CHAT_TEXTS}
 
-
-# one line each: the words of the small embedded model, so that a click on one always works
+# one line each, in the vocabulary of the bundled model
 IMAGE_EXAMPLES = (
     "草地上的一只小猫",
     "夜空下的一座房子",
@@ -117,33 +118,35 @@ MOTION_SUGGESTIONS = (
     BilingualText("旋转", "spin"),
     BilingualText("变大", "grow"),
 )
-MESSAGES = {
-    "waiting": BilingualText("排队中，前面还有 {position} 个", "In the queue; {position} before you"),
-    "starting": BilingualText("这就开始", "Starting"),
+
+STATUS_TEXTS = {
+    "waiting": BilingualText("排队中，前面还有 {position} 个任务", "In the queue behind {position} others"),
+    "starting": BilingualText("即将开始", "Starting"),
     "step": BilingualText("第 {step} 步，共 {total} 步", "Step {step} of {total}"),
     "window": BilingualText(
         "第 {step} 步，共 {total} 步 · 第 {window} 段，共 {windows} 段",
         "Step {step} of {total} · window {window} of {windows}",
     ),
-    "done": BilingualText("好了，用了 {seconds} 秒", "Done in {seconds} s"),
-    "cancelled": BilingualText("停下了；留着最后的预览", "Stopped; the last preview is kept"),
-    "stopped": BilingualText("停下了", "Stopped"),
+    "done": BilingualText("已完成，用时 {seconds} 秒", "Done in {seconds} s"),
+    "cancelled": BilingualText("已停止，保留了最后的预览", "Stopped; the last preview is kept"),
+    "stopped": BilingualText("已停止", "Stopped"),
     "unknown_words": BilingualText(
-        "这个模型不认识：{words}。换个说法试试。", "This model does not know: {words}. Try other words."
+        "这个模型不认识：{words}。请换个说法。", "This model does not know: {words}. Try other words."
     ),
-    "settings_back": BilingualText("设置找回来了", "The settings are back"),
-    "need_picture": BilingualText(
-        "还没有图；请上传一张，或在“画图”里画一张送过来", "there is no picture yet; upload one, or send one from Draw"
+    "settings_restored": BilingualText("设置已恢复", "The settings are restored"),
+    "need_image": BilingualText(
+        "还没有图片；请上传一张，或在“图片”页生成一张并选择“制作动画”",
+        "there is no image yet; upload one, or generate one in the Image tab and choose Animate",
     ),
     "need_click": BilingualText(
-        "第 {number} 处还没有点；请在图上点一下", "region {number} has no click; click on the picture"
+        "区域 {number} 还没有点击；请点击图片", "region {number} has no click; click on the image"
     ),
-    "need_motion": BilingualText("第 {number} 处还没说怎么动", "say how region {number} should move"),
-    "chat_name": BilingualText("第 {number} 路", "Talk {number}"),
+    "need_motion": BilingualText("区域 {number} 还没有动作；请选择或输入", "region {number} has no motion; give one"),
+    "chat_name": BilingualText("对话 {number}", "Conversation {number}"),
 }
 
 
-def format_message(name: str, language: str, **values: object) -> str:
-    """One message with its values."""
-    text = MESSAGES[name]
+def format_status(name: str, language: str, **values: object) -> str:
+    """Fill in one of `STATUS_TEXTS`."""
+    text = STATUS_TEXTS[name]
     return (text.zh if language == "zh" else text.en).format(**values)

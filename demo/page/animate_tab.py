@@ -1,4 +1,4 @@
-"""The tab Animate: clicks on a picture say what moves, a phrase for each region says how."""
+"""The Animate tab: clicks on an image select regions, a phrase for each region gives its motion."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from dianjing.demo.i18n.catalog import MOTION_SUGGESTIONS, format_message
+from dianjing.demo.i18n.catalog import MOTION_SUGGESTIONS, format_status
 from dianjing.demo.jobs import Job
-from dianjing.demo.page.canvas import RegionCanvas, to_regions
+from dianjing.demo.page.canvas import RegionCanvas
 from dianjing.demo.page.context import PageContext, get_request_language, instant, job_event
 from dianjing.demo.page.metadata_import import get_payload_path, read_upload
 from dianjing.demo.page.run_panel import RunPanel, Updates, connect_cancel, make_run_buttons, run_job
@@ -30,12 +30,12 @@ from dianjing.pipelines.segmentation.base import Point
 
 DEFAULT_STRENGTH = 0.5
 TAB_ID = "animate"
-POSITIVE, NEGATIVE = "in", "out"  # what a click says
+POSITIVE, NEGATIVE = "positive", "negative"  # labels of a click
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnimateTab:
-    """Components. canvas: the state behind `shown`, None before there is a picture; rows: one for each region."""
+    """Components; `canvas` holds the `RegionCanvas` behind `image`, None before there is an image."""
 
     image: gr.Image
     canvas: gr.State
@@ -48,44 +48,47 @@ class AnimateTab:
     motions: tuple[gr.Dropdown, ...]
     strengths: tuple[gr.Slider, ...]
     prompt: gr.Textbox
-    frames: gr.Slider
+    num_frames: gr.Slider
     settings: SettingsPanel
     run_panel: RunPanel
     video_panel: VideoPanel
 
     @property
     def canvas_outputs(self) -> list[Any]:
-        """What `redraw` updates."""
+        """The outputs of `render_canvas`."""
         return [self.canvas, self.image, self.active_region, self.add_region, *self.region_rows, self.run_panel.status]
 
 
 def make_animate_tab(context: PageContext) -> AnimateTab | None:
-    """Inside a `gr.Tab`; None, and a note, for a model that takes no clicks."""
-    abilities = context.capabilities
-    if not abilities.can_animate or abilities.num_frames is None:
+    """Make the components inside a `gr.Tab`; a note alone, and None, for a model without motion control."""
+    capabilities = context.capabilities
+    if not capabilities.can_animate or capabilities.num_frames is None:
         gr.Markdown(translations("no_motion"), elem_classes="dj-note", elem_id="animate-note")
         return None
-    with gr.Row(elem_classes="dj-board"):
-        with gr.Column(elem_classes="dj-ask"):
-            parts = _make_canvas()
-            parts |= _make_regions(abilities.max_regions)
+    with gr.Row(elem_classes="dj-layout"):
+        with gr.Column(elem_classes="dj-inputs"):
+            parts = _make_canvas() | _make_regions(capabilities.max_regions)
             button, cancel = make_run_buttons("animate")
-        with gr.Column(elem_classes="dj-show"):
-            show = make_video_panel("animate", get_history=lambda visit: visit.animations)
+        with gr.Column(elem_classes="dj-preview"):
+            video_panel = make_video_panel("animate", get_history=lambda session: session.animations)
         with gr.Column(elem_classes="dj-more"):
             prompt = gr.Textbox(label=translations("animate_prompt"), max_lines=2, elem_id="animate-prompt")
-            longest = 2 * abilities.num_frames
-            frames = gr.Slider(2, longest, abilities.num_frames, step=1, label=translations("animate_frames"))
-            settings = make_settings("animate", context, default_params=abilities.continuation_params)
-    bench = RunPanel(button=button, cancel=cancel, status=show.status, preview=show.preview, job_id=gr.State(None))
-    tab = AnimateTab(prompt=prompt, frames=frames, settings=settings, run_panel=bench, video_panel=show, **parts)
+            default, label = capabilities.num_frames, translations("animate_frames")
+            num_frames = gr.Slider(2, 2 * default, default, step=1, label=label)
+            settings = make_settings("animate", context, default_params=capabilities.continuation_params)
+    run_panel = RunPanel(
+        button=button, cancel=cancel, status=video_panel.status, preview=video_panel.preview, job_id=gr.State(None)
+    )
+    tab = AnimateTab(
+        prompt=prompt, num_frames=num_frames, settings=settings, run_panel=run_panel, video_panel=video_panel, **parts
+    )
     _connect_clicks(tab, context)
     _connect_run(tab, context)
     return tab
 
 
 def _make_canvas() -> dict[str, Any]:
-    shown = gr.Image(
+    image = gr.Image(
         label=translations("animate_picture"),
         sources=["upload", "clipboard"],
         type="filepath",
@@ -97,20 +100,21 @@ def _make_canvas() -> dict[str, Any]:
     )
     with gr.Row(elem_classes="dj-tools"):
         choices = [(translations("animate_in"), POSITIVE), (translations("animate_out"), NEGATIVE)]
-        sign = gr.Radio(
-            choices, value=POSITIVE, label=translations("animate_click"), elem_id="animate-sign", min_width=200
+        point_label = gr.Radio(
+            choices, value=POSITIVE, label=translations("animate_click"), elem_id="animate-label", min_width=200
         )
-        undo = gr.Button(translations("animate_undo"), elem_id="animate-undo", size="sm", min_width=80, scale=0)
-        clear = gr.Button(
-            translations("animate_clear"), elem_id="animate-clear-clicks", size="sm", min_width=80, scale=0
-        )
-    return {"image": shown, "canvas": gr.State(None), "point_label": sign, "undo": undo, "clear": clear}
+        small = {"size": "sm", "min_width": 80, "scale": 0}
+        undo = gr.Button(translations("animate_undo"), elem_id="animate-undo", **small)
+        clear = gr.Button(translations("animate_clear"), elem_id="animate-clear-clicks", **small)
+    return {"image": image, "canvas": gr.State(None), "point_label": point_label, "undo": undo, "clear": clear}
 
 
 def _make_regions(max_regions: int) -> dict[str, Any]:
     with gr.Row(elem_classes="dj-tools"):
-        active = gr.Radio([1], value=1, label=translations("animate_region"), elem_id="animate-region", min_width=200)
-        add = gr.Button(
+        active_region = gr.Radio(
+            [1], value=1, label=translations("animate_region"), elem_id="animate-region", min_width=200
+        )
+        add_region = gr.Button(
             translations("animate_add"),
             elem_id="animate-add",
             size="sm",
@@ -137,8 +141,8 @@ def _make_regions(max_regions: int) -> dict[str, Any]:
         motions.append(motion)
         strengths.append(strength)
     return {
-        "active_region": active,
-        "add_region": add,
+        "active_region": active_region,
+        "add_region": add_region,
         "region_rows": tuple(rows),
         "motions": tuple(motions),
         "strengths": tuple(strengths),
@@ -146,15 +150,15 @@ def _make_regions(max_regions: int) -> dict[str, Any]:
 
 
 def suggest_motions(tab: AnimateTab, context: PageContext, language: str) -> Updates:
-    """The motions the model was taught, in the reader's language; a few plain ones where it names none."""
-    taught = context.engine.image_to_video.motion_vocabulary.motions
-    known = [next(p for p in motion.phrases if p.isascii() is (language == "en")) for motion in taught]
-    choices = known or [each.zh if language == "zh" else each.en for each in MOTION_SUGGESTIONS]
-    return {motion: gr.Dropdown(choices=choices) for motion in tab.motions}
+    """Updates that offer the motions of the model's vocabulary, or a few common ones, in the reader's language."""
+    vocabulary = context.engine.image_to_video.motion_vocabulary.motions
+    phrases = [next(p for p in motion.phrases if p.isascii() is (language == "en")) for motion in vocabulary]
+    common = [text.zh if language == "zh" else text.en for text in MOTION_SUGGESTIONS]
+    return {motion: gr.Dropdown(choices=phrases or common) for motion in tab.motions}
 
 
 def render_canvas(tab: AnimateTab, canvas: RegionCanvas | None, *, max_regions: int) -> Updates:
-    """The picture with its masks, and as many rows as there are regions."""
+    """Updates that show the image with its masks and one row for each region."""
     count = 1 if canvas is None else len(canvas.regions)
     active = 1 if canvas is None else canvas.active_index + 1
     updates: Updates = {
@@ -164,115 +168,108 @@ def render_canvas(tab: AnimateTab, canvas: RegionCanvas | None, *, max_regions: 
         tab.add_region: gr.Button(interactive=canvas is not None and count < max_regions),
         tab.run_panel.status: "",
     }
-    return updates | {row: gr.Row(visible=number < count) for number, row in enumerate(tab.region_rows)}
+    return updates | {row: gr.Row(visible=index < count) for index, row in enumerate(tab.region_rows)}
 
 
 def _connect_clicks(tab: AnimateTab, context: PageContext) -> None:
-    most = context.capabilities.max_regions
-    told = partial(render_canvas, tab, max_regions=most)
+    max_regions = context.capabilities.max_regions
+    render = partial(render_canvas, tab, max_regions=max_regions)
 
     def upload(payload: Any, request: gr.Request) -> Updates:
         try:
             content = read_upload(get_payload_path(payload), context.limits)
-            return told(RegionCanvas(image=decode_upload(content, context.limits)))
+            return render(RegionCanvas(image=decode_upload(content, context.limits)))
         except ValueError as error:
-            return {**told(None), tab.run_panel.status: render_error(error, get_request_language(request))}
+            return {**render(None), tab.run_panel.status: render_error(error, get_request_language(request))}
 
-    def click(canvas: RegionCanvas | None, sign: str, request: gr.Request, event: gr.SelectData) -> Updates:
+    def click(canvas: RegionCanvas | None, label: str, request: gr.Request, event: gr.SelectData) -> Updates:
         if canvas is None:
-            return {
-                tab.run_panel.status: render_error_text(format_message("need_picture", get_request_language(request)))
-            }
+            text = format_status("need_image", get_request_language(request))
+            return {tab.run_panel.status: render_error_text(text)}
         x, y = canvas.to_image_coordinates(*event.index)
-        return change(canvas, (*canvas.active_points, Point(x=x, y=y, positive=sign == POSITIVE)), request)
+        return set_points(canvas, (*canvas.active_points, Point(x=x, y=y, positive=label == POSITIVE)), request)
 
     def undo(canvas: RegionCanvas | None, request: gr.Request) -> Updates:
-        return told(None) if canvas is None else change(canvas, canvas.active_points[:-1], request)
+        return render(None) if canvas is None else set_points(canvas, canvas.active_points[:-1], request)
 
     def clear(canvas: RegionCanvas | None) -> Updates:
-        return told(None if canvas is None else RegionCanvas(image=canvas.image))
+        return render(None if canvas is None else RegionCanvas(image=canvas.image))
 
-    def change(canvas: RegionCanvas, points: Sequence[Point], request: gr.Request) -> Updates:
-        """The active region with these clicks, and what they mean by now."""
+    def set_points(canvas: RegionCanvas, points: Sequence[Point], request: gr.Request) -> Updates:
         mask = None
         if any(point.positive for point in points):
             try:
-                mask = context.engine.predict_mask(
-                    canvas.image, [(p.x, p.y) for p in points], [p.positive for p in points]
-                )
+                coordinates, labels = [(point.x, point.y) for point in points], [point.positive for point in points]
+                mask = context.engine.predict_mask(canvas.image, coordinates, labels)
             except ValueError as error:
                 return {tab.run_panel.status: render_error(error, get_request_language(request))}
-        return told(canvas.with_points(points, mask))
+        return render(canvas.with_points(points, mask))
 
-    def choose(canvas: RegionCanvas | None, number: int) -> RegionCanvas | None:
+    def select_region(canvas: RegionCanvas | None, number: int) -> RegionCanvas | None:
         return None if canvas is None else canvas.with_active(number - 1)
 
-    def add(canvas: RegionCanvas | None) -> Updates:
-        return told(canvas if canvas is None or len(canvas.regions) >= most else canvas.with_new_region())
+    def add_region(canvas: RegionCanvas | None) -> Updates:
+        can_add = canvas is not None and len(canvas.regions) < max_regions
+        return render(canvas.with_new_region() if canvas is not None and can_add else canvas)
 
-    # one click after the other, and none behind a generation
-    masking = instant(queue=True, concurrency_id="masks", concurrency_limit=1, trigger_mode="multiple")
-    # without preprocess: Gradio would open what a hand-made request names before it is checked
+    # one click after the other, and never behind a generation
+    mask_event = instant(queue=True, concurrency_id="masks", concurrency_limit=1, trigger_mode="multiple")
+    # without preprocess: Gradio would open the path of a forged request before it is checked
     tab.image.upload(upload, tab.image, tab.canvas_outputs, preprocess=False, **instant())
-    tab.image.clear(partial(told, None), None, tab.canvas_outputs, **instant())
-    tab.image.select(click, [tab.canvas, tab.point_label], tab.canvas_outputs, **masking)
-    tab.undo.click(undo, tab.canvas, tab.canvas_outputs, **masking)
-    tab.clear.click(clear, tab.canvas, tab.canvas_outputs, **masking)
-    tab.active_region.input(choose, [tab.canvas, tab.active_region], tab.canvas, **masking)
-    tab.add_region.click(add, tab.canvas, tab.canvas_outputs, **masking)
+    tab.image.clear(partial(render, None), None, tab.canvas_outputs, **instant())
+    tab.image.select(click, [tab.canvas, tab.point_label], tab.canvas_outputs, **mask_event)
+    tab.undo.click(undo, tab.canvas, tab.canvas_outputs, **mask_event)
+    tab.clear.click(clear, tab.canvas, tab.canvas_outputs, **mask_event)
+    tab.active_region.input(select_region, [tab.canvas, tab.active_region], tab.canvas, **mask_event)
+    tab.add_region.click(add_region, tab.canvas, tab.canvas_outputs, **mask_event)
 
 
 def _connect_run(tab: AnimateTab, context: PageContext) -> None:
-    count = len(tab.region_rows)
+    max_regions = len(tab.region_rows)
 
-    def animate(
-        request: gr.Request, token: str, canvas: RegionCanvas | None, prompt: str, frames: Any, *values: Any
+    def generate(
+        request: gr.Request, token: str, canvas: RegionCanvas | None, prompt: str, num_frames: Any, *values: Any
     ) -> Iterator[Updates]:
-        motions, strengths, settings = values[:count], values[count : 2 * count], values[2 * count :]
-        lacking = find_missing_input(canvas, motions, language=get_request_language(request))
-        if canvas is None or lacking is not None:
-            yield {tab.run_panel.status: render_error_text(lacking or "")}
+        motions, strengths, settings = (
+            values[:max_regions],
+            values[max_regions : 2 * max_regions],
+            values[2 * max_regions :],
+        )
+        missing = find_missing_input(canvas, motions, language=get_request_language(request))
+        if canvas is None or missing is not None:
+            yield {tab.run_panel.status: render_error_text(missing or "")}
             return
-        submit = partial(_submit, context, canvas, motions, strengths, prompt, frames, settings)
-        keep, begin = partial(save_session_video, tab.video_panel), show_preview(tab.video_panel)
-        yield from run_job(tab.run_panel, context, request, token, submit=submit, on_done=keep, on_start=begin)
 
-    inputs = [context.token, tab.canvas, tab.prompt, tab.frames, *tab.motions, *tab.strengths, *tab.settings.inputs]
+        def submit(owner: str) -> Job:
+            animation = ImageToVideoRequest(
+                image=canvas.image,
+                regions=canvas.to_regions(motions, strengths),
+                prompt=prompt or "",
+                num_frames=float_to_int(num_frames),
+                **to_request_arguments(settings),
+            )
+            return context.queue.submit(animation, owner)
+
+        on_done, on_start = partial(save_session_video, tab.video_panel), show_preview(tab.video_panel)
+        yield from run_job(tab.run_panel, context, request, token, submit=submit, on_done=on_done, on_start=on_start)
+
+    inputs = [context.token, tab.canvas, tab.prompt, tab.num_frames]
+    inputs += [*tab.motions, *tab.strengths, *tab.settings.inputs]
     outputs = list(dict.fromkeys([*tab.run_panel.outputs, *tab.video_panel.history_outputs]))
-    tab.run_panel.button.click(animate, inputs, outputs, **job_event())
+    tab.run_panel.button.click(generate, inputs, outputs, **job_event())
     connect_cancel(tab.run_panel, context)
     connect_video_panel(tab.video_panel, context)
 
 
-def _submit(
-    context: PageContext,
-    canvas: RegionCanvas,
-    motions: Sequence[str],
-    strengths: Sequence[float],
-    prompt: str,
-    frames: Any,
-    settings: Sequence[Any],
-    owner: str,
-) -> Job:
-    asked = ImageToVideoRequest(
-        image=canvas.image,
-        regions=to_regions(canvas, motions, strengths),
-        prompt=prompt or "",
-        num_frames=float_to_int(frames),
-        **to_request_arguments(settings),
-    )
-    return context.queue.submit(asked, owner)
-
-
 def find_missing_input(canvas: RegionCanvas | None, motions: Sequence[str], *, language: str) -> str | None:
-    """What is still to be done before anything can move; None where all is there."""
+    """The first input that is missing, as a message; None if all inputs are there."""
     if canvas is None:
-        return format_message("need_picture", language)
+        return format_status("need_image", language)
     for number, (region, motion) in enumerate(zip(canvas.regions, motions, strict=False), start=1):
         if region.mask is None:
-            return format_message("need_click", language, number=number)
+            return format_status("need_click", language, number=number)
         if not (motion or "").strip():
-            return format_message("need_motion", language, number=number)
+            return format_status("need_motion", language, number=number)
     return None
 
 
@@ -285,14 +282,14 @@ def connect_send_to_animate(
     get_history: Callable[[Session], list[HistoryItem]],
     tabs: gr.Tabs,
 ) -> None:
-    """The picture that another tab shows goes to this one, which comes to the front."""
+    """Let a button of another tab open its image in this one."""
 
     def send(request: gr.Request, token: str, file: str | None) -> Updates:
-        sent = find_history_item(get_history(context.get_session(token, request)), file)
-        if sent is None:
+        item = find_history_item(get_history(context.get_session(token, request)), file)
+        if item is None:
             return {tabs: gr.skip()}
-        canvas = RegionCanvas(image=open_image(sent.files[0]))
-        sent_to = {tabs: gr.Tabs(selected=TAB_ID), tab.prompt: sent.metadata.prompt}
-        return {**sent_to, **render_canvas(tab, canvas, max_regions=context.capabilities.max_regions)}
+        canvas = RegionCanvas(image=open_image(item.files[0]))
+        updates = {tabs: gr.Tabs(selected=TAB_ID), tab.prompt: item.metadata.prompt}
+        return updates | render_canvas(tab, canvas, max_regions=context.capabilities.max_regions)
 
     button.click(send, [context.token, selected_file], [tabs, tab.prompt, *tab.canvas_outputs], **instant())

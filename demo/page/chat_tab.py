@@ -1,6 +1,5 @@
-"""The tab Talk: a picture drawn turn by turn, in words; several talks can go their own ways."""
+"""The Chat tab: an image is generated and edited turn by turn; a session has several conversations."""
 
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -9,9 +8,10 @@ from typing import Any
 
 import gradio as gr
 
-from dianjing.demo.i18n.catalog import CHAT_EXAMPLES, format_message
+from dianjing.demo.i18n.catalog import CHAT_EXAMPLES, format_status
 from dianjing.demo.jobs import Job
 from dianjing.demo.page.chat_sessions import (
+    add_new_conversation,
     export_conversation,
     get_or_create_conversation,
     get_turn_image,
@@ -40,7 +40,7 @@ from dianjing.pipelines.conversation.session import Conversation
 
 @dataclass(frozen=True, kw_only=True)
 class ChatTab:
-    """Components. chosen: the file of the picture that is looked at."""
+    """Components; `selected_file` is the state that holds the file of the image in view."""
 
     chat: gr.Chatbot
     message_box: gr.Textbox
@@ -60,7 +60,7 @@ class ChatTab:
 
     @property
     def chat_outputs(self) -> list[Any]:
-        """What `show_talk` updates."""
+        """The outputs of `show_conversation`."""
         return [
             self.chat,
             self.conversation_choice,
@@ -78,55 +78,58 @@ class ChatTab:
 
 
 def make_chat_tab(context: PageContext) -> ChatTab:
-    """Inside a `gr.Tab`."""
-    with gr.Row(elem_classes="dj-board"):
-        with gr.Column(elem_classes="dj-ask"):
-            chat = gr.Chatbot(
-                label=translations("chat_history"),
-                placeholder=translations("chat_placeholder"),
-                height=400,
-                elem_id="chat-history",
-                buttons=[],
-                feedback_options=None,
-                render_markdown=False,
-                layout="bubble",
-                show_label=False,
-            )
-            said = gr.Textbox(
-                placeholder=translations("chat_message"),
-                show_label=False,
-                container=False,
-                elem_id="chat-message",
-                max_lines=4,
-            )
+    """Make the components inside a `gr.Tab` and connect their events."""
+    with gr.Row(elem_classes="dj-layout"):
+        with gr.Column(elem_classes="dj-inputs"):
+            chat, message_box = _make_chat()
             button, cancel = make_run_buttons("chat")
-            make_examples(said, CHAT_EXAMPLES)
-        with gr.Column(elem_classes="dj-show"):
+            make_examples(message_box, CHAT_EXAMPLES)
+        with gr.Column(elem_classes="dj-preview"):
             parts = _make_preview_column(can_animate=context.capabilities.can_animate)
         with gr.Column(elem_classes="dj-more"):
             parts |= _make_tools()
             with gr.Accordion(translations("advanced"), open=False):
                 parts["visible_label"] = make_label_switch(context)
-    bench = RunPanel(
+    run_panel = RunPanel(
         button=button, cancel=cancel, status=parts.pop("status"), preview=parts.pop("preview"), job_id=gr.State(None)
     )
-    tab = ChatTab(chat=chat, message_box=said, run_panel=bench, **parts)
+    tab = ChatTab(chat=chat, message_box=message_box, run_panel=run_panel, **parts)
     _connect(tab, context)
     return tab
 
 
+def _make_chat() -> tuple[gr.Chatbot, gr.Textbox]:
+    chat = gr.Chatbot(
+        label=translations("chat_history"),
+        placeholder=translations("chat_placeholder"),
+        height=400,
+        elem_id="chat-history",
+        buttons=[],
+        feedback_options=None,
+        render_markdown=False,
+        layout="bubble",
+        show_label=False,
+    )
+    message_box = gr.Textbox(
+        placeholder=translations("chat_message"), show_label=False, container=False, elem_id="chat-message", max_lines=4
+    )
+    return chat, message_box
+
+
 def _make_preview_column(*, can_animate: bool) -> dict[str, Any]:
-    stage = gr.Image(
+    preview = gr.Image(
         interactive=False, buttons=["fullscreen"], elem_classes="dj-stage", elem_id="chat-stage", show_label=False
     )
     status = make_status("chat")
     with gr.Row(elem_classes="dj-actions"):
-        off = {"interactive": False, "min_width": 90}
-        to_animate = gr.Button(translations("image_to_animate"), elem_id="chat-to-animate", visible=can_animate, **off)
-        download = gr.DownloadButton(translations("download"), elem_id="chat-download", **off)
+        disabled = {"interactive": False, "min_width": 90}
+        to_animate = gr.Button(
+            translations("image_to_animate"), elem_id="chat-to-animate", visible=can_animate, **disabled
+        )
+        download = gr.DownloadButton(translations("download"), elem_id="chat-download", **disabled)
     gallery, clear = make_gallery("chat")
     return {
-        "preview": stage,
+        "preview": preview,
         "status": status,
         "to_animate": to_animate,
         "download": download,
@@ -141,88 +144,83 @@ def _make_tools() -> dict[str, Any]:
         undo = gr.Button(translations("chat_undo"), elem_id="chat-undo", interactive=False, min_width=80)
         fork = gr.Button(translations("chat_fork"), elem_id="chat-fork", interactive=False, min_width=80)
         new = gr.Button(translations("chat_new"), elem_id="chat-new", min_width=80)
-    which = gr.Radio([], label=translations("chat_conversation"), elem_id="chat-conversation", visible=False)
+    choice = gr.Radio([], label=translations("chat_conversation"), elem_id="chat-conversation", visible=False)
     with gr.Row(elem_classes="dj-actions"):
         save = gr.DownloadButton(translations("chat_save"), elem_id="chat-save", interactive=False, min_width=80)
         load = gr.UploadButton(translations("chat_load"), file_types=[".json"], elem_id="chat-load", min_width=80)
-    return {"undo": undo, "fork": fork, "new": new, "conversation_choice": which, "save": save, "load": load}
+    return {"undo": undo, "fork": fork, "new": new, "conversation_choice": choice, "save": save, "load": load}
 
 
 def _connect(tab: ChatTab, context: PageContext) -> None:
-    def tell(request: gr.Request, token: str, said: str, visible_label: bool) -> Iterator[Updates]:
-        visit = context.get_session(token, request)
-        talk = get_or_create_conversation(context, visit)
+    def send(request: gr.Request, token: str, message: str, visible_label: bool) -> Iterator[Updates]:
+        conversation = get_or_create_conversation(context, context.get_session(token, request))
 
         def submit(owner: str) -> Job:
-            return context.queue.submit(
-                ConversationRequest(conversation=talk, text=said, visible_label=visible_label), owner
-            )
+            turn = ConversationRequest(conversation=conversation, text=message, visible_label=visible_label)
+            return context.queue.submit(turn, owner)
 
-        keep = partial(_save_turn, tab, context, talk, get_request_language(request))
-        shown = [*to_chatbot_messages(talk), {"role": "user", "content": said}]
+        messages = [*to_chatbot_messages(conversation), {"role": "user", "content": message}]
         yield from run_job(
             tab.run_panel,
             context,
             request,
             token,
             submit=submit,
-            on_done=keep,
-            on_start={tab.chat: shown, tab.message_box: ""},
+            on_done=partial(_save_turn, tab, context, conversation, get_request_language(request)),
+            on_start={tab.chat: messages, tab.message_box: ""},
         )
+
+    def select(request: gr.Request, token: str, event: gr.SelectData) -> Updates:
+        images = context.get_session(token, request).chat_images
+        if event.index >= len(images):
+            return {tab.selected_file: gr.skip()}
+        return _show_file(tab, images[event.index].files[0])
+
+    def clear(request: gr.Request, token: str) -> Updates:
+        session = context.get_session(token, request)
+        session.clear(session.chat_images)
+        session.clear_conversations()
+        return show_conversation(tab, context, session, get_request_language(request))
 
     inputs = [context.token, tab.message_box, tab.visible_label]
     outputs = list(dict.fromkeys([*tab.run_panel.outputs, tab.message_box, *tab.chat_outputs]))
-    gr.on([tab.run_panel.button.click, tab.message_box.submit], tell, inputs, outputs, **job_event())
+    gr.on([tab.run_panel.button.click, tab.message_box.submit], send, inputs, outputs, **job_event())
     connect_cancel(tab.run_panel, context)
     _connect_tools(tab, context)
-
-    def look(request: gr.Request, token: str, event: gr.SelectData) -> Updates:
-        made = context.get_session(token, request).chat_images
-        return (
-            _show_file(tab, made[event.index].files[0]) if event.index < len(made) else {tab.selected_file: gr.skip()}
-        )
-
-    def clear(request: gr.Request, token: str) -> Updates:
-        visit = context.get_session(token, request)
-        visit.clear(visit.chat_images)
-        visit.clear_conversations()
-        return show_conversation(tab, context, visit, get_request_language(request))
-
-    tab.gallery.select(look, context.token, tab.selection_outputs, **instant())
+    tab.gallery.select(select, context.token, tab.selection_outputs, **instant())
     tab.clear.click(clear, context.token, tab.chat_outputs, **instant())
 
 
 def _connect_tools(tab: ChatTab, context: PageContext) -> None:
-    """What changes which talk is shown, and how far it goes."""
+    """Connect the buttons that change the selected conversation."""
 
-    def changed(change: Callable[..., object]) -> Callable[..., Updates]:
-        def act(request: gr.Request, token: str, *values: Any) -> Updates:
-            language, visit = get_request_language(request), context.get_session(token, request)
+    def event(change: Callable[..., object]) -> Callable[..., Updates]:
+        def handle(request: gr.Request, token: str, *values: Any) -> Updates:
+            language, session = get_request_language(request), context.get_session(token, request)
             try:
-                change(visit, *values)
+                change(session, *values)
             except ValueError as error:
                 return {tab.run_panel.status: render_error(error, language)}
-            return {**show_conversation(tab, context, visit, language), tab.run_panel.status: ""}
+            return {**show_conversation(tab, context, session, language), tab.run_panel.status: ""}
 
-        return act
+        return handle
 
-    def load(visit: Session, path: str | None) -> None:
-        visit.add_conversation(load_uploaded_conversation(path, context))
+    def undo(session: Session) -> None:
+        get_or_create_conversation(context, session).undo()
 
-    def new(visit: Session) -> None:
-        visit.add_conversation(context.engine.create_conversation(seed=secrets.randbelow(2**32)))
+    def fork(session: Session) -> None:
+        session.add_conversation(get_or_create_conversation(context, session).fork())
 
-    outputs = [*tab.chat_outputs, tab.run_panel.status]
-    tab.undo.click(
-        changed(lambda visit: get_or_create_conversation(context, visit).undo()), context.token, outputs, **instant()
-    )
-    fork = changed(lambda visit: visit.add_conversation(get_or_create_conversation(context, visit).fork()))
-    tab.fork.click(fork, context.token, outputs, **instant())
-    gr.on([tab.new.click, tab.chat.clear], changed(new), context.token, outputs, **instant())
-    tab.conversation_choice.input(
-        changed(Session.select_conversation), [context.token, tab.conversation_choice], outputs, **instant()
-    )
-    tab.load.upload(changed(load), [context.token, tab.load], outputs, **instant())
+    def load(session: Session, path: str | None) -> None:
+        session.add_conversation(load_uploaded_conversation(path, context))
+
+    outputs, token = [*tab.chat_outputs, tab.run_panel.status], context.token
+    tab.undo.click(event(undo), token, outputs, **instant())
+    tab.fork.click(event(fork), token, outputs, **instant())
+    gr.on([tab.new.click, tab.chat.clear], event(partial(add_new_conversation, context)), token, outputs, **instant())
+    choice = [token, tab.conversation_choice]
+    tab.conversation_choice.input(event(Session.select_conversation), choice, outputs, **instant())
+    tab.load.upload(event(load), [token, tab.load], outputs, **instant())
 
 
 def _save_turn(
@@ -234,9 +232,9 @@ def _save_turn(
     job: Job,
     last: StatusView,
 ) -> Updates:
-    """A turn's picture, its words and its hints; what was not understood stays in the field.
+    """Show a finished turn and add its image to the history; a message that failed returns to the message box.
 
-    Of what was stopped its last preview is kept; the talk itself goes on from the turn before.
+    The last preview of a turn that was stopped is kept; the conversation continues from the turn before.
     """
     assert isinstance(job.request, ConversationRequest)
     if last.is_cancelled and last.preview is not None:
@@ -251,40 +249,39 @@ def _save_turn(
     turn = last.result.turn
     if conversation.turns and conversation.turns[-1] is turn:
         session.add_item(session.chat_images, last.result.files, last.result.metadata[0], turn=turn)
-    told = "".join([render_line("; ".join(turn.changes)), *map(render_hint, turn.hints)])
-    return {**show_conversation(tab, context, session, language), tab.run_panel.status: told}
+    status = "".join([render_line("; ".join(turn.changes)), *map(render_hint, turn.hints)])
+    return {**show_conversation(tab, context, session, language), tab.run_panel.status: status}
 
 
 def show_conversation(tab: ChatTab, context: PageContext, session: Session, language: str) -> Updates:
-    """The talk that is chosen, with its newest picture."""
-    talk = session.current_conversation
-    turns = () if talk is None else talk.turns
+    """Updates that show the selected conversation with its newest image."""
+    conversation = session.current_conversation
+    turns = () if conversation is None else conversation.turns
     names = [
-        (format_message("chat_name", language, number=number), number)
+        (format_status("chat_name", language, number=number), number)
         for number in range(1, len(session.conversations) + 1)
     ]
     file = get_turn_image(context, session, turns[-1]) if turns else None
-    saved = export_conversation(talk, session) if talk is not None and turns else None
+    exported = export_conversation(conversation, session) if conversation is not None and turns else None
+    images = [str(item.files[0]) for item in session.chat_images]
     return {
-        tab.chat: [] if talk is None else to_chatbot_messages(talk),
+        tab.chat: [] if conversation is None else to_chatbot_messages(conversation),
         tab.conversation_choice: gr.Radio(choices=names, value=session.conversation_index + 1, visible=len(names) > 1),
         tab.undo: gr.Button(interactive=bool(turns)),
         tab.fork: gr.Button(interactive=bool(turns)),
-        tab.save: gr.DownloadButton(value=saved, interactive=saved is not None),
-        tab.gallery: gr.Gallery(
-            value=[str(made.files[0]) for made in session.chat_images], visible=bool(session.chat_images)
-        ),
-        tab.clear: gr.Button(visible=bool(session.chat_images)),
+        tab.save: gr.DownloadButton(value=exported, interactive=exported is not None),
+        tab.gallery: gr.Gallery(value=images, visible=bool(images)),
+        tab.clear: gr.Button(visible=bool(images)),
         **_show_file(tab, file),
     }
 
 
 def _show_file(tab: ChatTab, file: Path | None) -> Updates:
-    shown = None if file is None else str(file)
-    can = {"interactive": file is not None}
+    path = None if file is None else str(file)
+    is_enabled = {"interactive": file is not None}
     return {
-        tab.run_panel.preview: shown,
-        tab.selected_file: shown,
-        tab.download: gr.DownloadButton(value=shown, **can),
-        tab.to_animate: gr.Button(**can),
+        tab.run_panel.preview: path,
+        tab.selected_file: path,
+        tab.download: gr.DownloadButton(value=path, **is_enabled),
+        tab.to_animate: gr.Button(**is_enabled),
     }

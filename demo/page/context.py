@@ -1,4 +1,4 @@
-"""What all tabs stand on: the worker, what visitors have made, and who is asking."""
+"""The context of all tabs: queue, engine, sessions of the visitors, and options of the page's events."""
 
 import secrets
 from dataclasses import dataclass
@@ -16,13 +16,12 @@ from dianjing.pipelines.media.metadata import GenerationMetadata
 if TYPE_CHECKING:
     from dianjing.pipelines.conversation.turn import Turn
 
-
-MAX_CONCURRENT_JOB_EVENTS = 24  # each holds a thread of Gradio's while it waits; the worker's own queue has the order
+MAX_CONCURRENT_JOB_EVENTS = 24  # each occupies one of Gradio's threads while it waits for its job
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageContext:
-    """token: the visitor's, kept by the browser."""
+    """Objects that all tabs share; `token` is the browser state that identifies a visitor."""
 
     queue: JobQueue
     engine: Any
@@ -38,11 +37,11 @@ class PageContext:
         return self.queue.limits
 
     def get_owner(self, token: object, request: gr.Request) -> str:
-        """Of the visitor's jobs."""
+        """The owner of a visitor's jobs."""
         return f"page-{self.session_store.get_session(token, request.session_hash)[0]}"
 
     def get_session(self, token: object, request: gr.Request) -> Session:
-        """What the visitor has made."""
+        """The visitor's session, a new one for an unknown token."""
         return self.session_store.get_session(token, request.session_hash)[1]
 
     def save_session_image(
@@ -55,24 +54,24 @@ class PageContext:
         turn: "Turn | None" = None,
         visible_label: bool | None = None,
     ) -> HistoryItem:
-        """One that no job has written a file of."""
-        number = secrets.token_hex(16)
-        files = self.queue.results.save_images(number, [image], [metadata], visible_label=visible_label)
-        entry = session.add_item(history, files, metadata, turn=turn)
-        self.queue.results.remove(number)
-        return entry
+        """Write an image that no job has written, and add it to a history of the session."""
+        folder = secrets.token_hex(16)
+        files = self.queue.results.save_images(folder, [image], [metadata], visible_label=visible_label)
+        item = session.add_item(history, files, metadata, turn=turn)
+        self.queue.results.remove(folder)
+        return item
 
 
 def get_request_language(request: gr.Request) -> str:
-    """ "zh" or "en", by the browser's wishes."""
+    """The language, "zh" or "en", that the browser prefers."""
     return parse_accept_language(request.headers.get("accept-language") or "")
 
 
 def instant(**options: Any) -> dict[str, Any]:
-    """Options of an event of the page that answers at once."""
+    """Options of a private event that bypasses Gradio's queue."""
     return {"queue": False, "api_visibility": "private", "show_progress": "hidden", **options}
 
 
 def job_event(**options: Any) -> dict[str, Any]:
-    """Options of an event that follows a job."""
+    """Options of a private event that follows a job."""
     return instant(queue=True, concurrency_id="jobs", concurrency_limit=MAX_CONCURRENT_JOB_EVENTS, **options)

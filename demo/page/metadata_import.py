@@ -1,4 +1,4 @@
-"""What a visitor's browser sends as a file: read only from where Gradio puts uploads, and checked before decoding."""
+"""Uploaded files: read from Gradio's upload folder only, checked before decoding, their metadata imported."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from dianjing.demo.i18n.catalog import format_message
+from dianjing.demo.i18n.catalog import format_status
 from dianjing.demo.limits import ServerLimits
 from dianjing.demo.page.context import PageContext, get_request_language, instant
 from dianjing.demo.page.run_panel import RunPanel, Updates
@@ -20,14 +20,14 @@ from dianjing.pipelines.media.video import read_video_metadata
 
 
 def get_payload_path(payload: Any) -> str | None:
-    """Where a component's value, as the browser sends it, says that its file lies."""
+    """The path in a component's raw value, as the browser sends it."""
     return payload.get("path") if isinstance(payload, dict) else None
 
 
 def read_upload(path: object, limits: ServerLimits) -> bytes:
-    """The content of an uploaded file.
+    """Read an uploaded file.
 
-    Raises: ValueError for a path outside the uploads, or too large a file.
+    Raises: ValueError for a path outside the upload folder, or a file that is too large.
     """
     if path is None:
         raise ValueError("no file is given; choose one")
@@ -40,27 +40,28 @@ def read_upload(path: object, limits: ServerLimits) -> bytes:
 
 
 def read_upload_metadata(path: object, limits: ServerLimits) -> GenerationMetadata:
-    """What made an uploaded picture (PNG) or film (MP4, WebP, GIF).
+    """Read the metadata of an uploaded image (PNG) or video (MP4, WebP, GIF).
 
-    Raises: ValueError for any other file.
+    Raises: ValueError for any other file, and for one without metadata.
     """
     content = read_upload(path, limits)
     file = Path(str(path))
     try:
         if content.startswith(b"\x89PNG"):
-            decode_upload(content, limits)  # its size is checked before it is decoded
+            decode_upload(content, limits)  # checks its size before decoding
             return read_image_metadata(file)
-        # without its mark FFmpeg might take a file for a playlist, and open what that names
+        # without the mark of MP4, FFmpeg might take the file for a playlist and open what that names
         if file.suffix.lower() != ".mp4" or content[4:8] == b"ftyp":
             return read_video_metadata(file)[0]
     except ValueError:
-        pass  # the messages name the file by its place on the server
+        pass  # those messages name the file's path on the server
     raise ValueError("the file was not made by Dianjing, or another program took its settings out; drop the download")
 
 
 def make_metadata_file(name: str, suffixes: Sequence[str]) -> gr.File:
+    """Make the drop area of a tab for files with metadata."""
     return gr.File(
-        label=translations("drop"),
+        label=translations("restore_from_file"),
         file_types=list(suffixes),
         elem_id=f"{name}-drop",
         elem_classes="dj-drop",
@@ -76,18 +77,15 @@ def connect_metadata_import(
     restore: Callable[[GenerationMetadata], Updates],
     outputs: Sequence[Any],
 ) -> None:
-    """`restored` says what a record changes among the outputs; a file that is none of ours changes nothing."""
+    """Restore settings from a dropped file: `restore` turns its metadata into updates of `outputs`."""
 
-    def take(path: str | None, request: gr.Request) -> Updates:
+    def import_metadata(path: str | None, request: gr.Request) -> Updates:
         language = get_request_language(request)
         try:
-            record = read_upload_metadata(path, context.limits)
+            metadata = read_upload_metadata(path, context.limits)
         except ValueError as error:
             return {run_panel.status: render_error(error, language), metadata_file: None}
-        return {
-            **restore(record),
-            run_panel.status: render_line(format_message("settings_back", language)),
-            metadata_file: None,
-        }
+        status = render_line(format_status("settings_restored", language))
+        return {**restore(metadata), run_panel.status: status, metadata_file: None}
 
-    metadata_file.upload(take, metadata_file, [*outputs, run_panel.status, metadata_file], **instant())
+    metadata_file.upload(import_metadata, metadata_file, [*outputs, run_panel.status, metadata_file], **instant())

@@ -1,4 +1,4 @@
-"""Where a tab works: the button that asks, the one that stops, the line that tells, and the run between them."""
+"""The run panel of a tab: buttons to start and stop, a status line, a preview, and the run that updates them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from dianjing.demo.page.status import StatusView, render_error, stream_status
 from dianjing.demo.page.theme import translations
 
 Updates = dict[Any, Any]
-SubmitFunction = Callable[[str], Job]  # of an owner; raises ValueError
+SubmitFunction = Callable[[str], Job]  # takes the owner; raises ValueError for a request that is refused
 DoneCallback = Callable[[Session, Job, StatusView], Updates]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunPanel:
-    """Components. stage: where previews are shown; job: the id of what is being made."""
+    """Components; `job_id` is the state that holds the id of the running job."""
 
     button: gr.Button
     cancel: gr.Button
@@ -33,8 +33,8 @@ class RunPanel:
 
 
 def make_run_buttons(name: str) -> tuple[gr.Button, gr.Button]:
-    """The one that asks, and the one that stops."""
-    with gr.Row(elem_classes="dj-go"):
+    """Make the buttons that start and stop a run."""
+    with gr.Row(elem_classes="dj-run"):
         button = gr.Button(
             translations(f"{name}_button"), variant="primary", elem_id=f"{name}-button", scale=3, min_width=120
         )
@@ -64,12 +64,12 @@ def run_job(
     on_done: DoneCallback,
     on_start: Updates | None = None,
 ) -> Iterator[Updates]:
-    """Submit, show what happens until it is over, and keep what came of it; what is refused changes nothing else.
+    """Submit a job, yield updates until it is finished, and then those of `on_done`.
 
-    begin: further updates once the job is taken.
+    A request that is refused updates the status line alone; `on_start` holds further updates for an accepted one.
     """
     language = get_request_language(request)
-    owner, visit = context.get_owner(token, request), context.get_session(token, request)
+    owner, session = context.get_owner(token, request), context.get_session(token, request)
     try:
         job = submit(owner)
     except ValueError as error:
@@ -82,24 +82,23 @@ def run_job(
     }
     yield {**(on_start or {}), **busy}
     last: StatusView | None = None
-    for shown in stream_status(context.queue, job, language):
-        yield (
-            {run_panel.status: gr.skip()}
-            if shown is None
-            else _make_status_updates(run_panel, shown, previous_view=last)
-        )
-        last = shown or last
+    for view in stream_status(context.queue, job, language):
+        if view is None:
+            yield {run_panel.status: gr.skip()}
+        else:
+            yield _make_status_updates(run_panel, view, previous_view=last)
+            last = view
     assert last is not None
     idle = {
         run_panel.button: gr.Button(interactive=True),
         run_panel.cancel: gr.Button(interactive=False),
         run_panel.job_id: None,
     }
-    yield {**idle, **on_done(visit, job, last)}
+    yield {**idle, **on_done(session, job, last)}
 
 
 def _make_status_updates(run_panel: RunPanel, view: StatusView, *, previous_view: StatusView | None) -> Updates:
-    """A preview is sent once: Gradio would write its file again while the browser reads it."""
+    """Updates of the status, and of a preview that is new: Gradio would rewrite a file that the browser loads."""
     is_old = view.preview is None or (previous_view is not None and view.preview is previous_view.preview)
     return {run_panel.status: view.status} | ({} if is_old else {run_panel.preview: view.preview})
 
@@ -115,16 +114,20 @@ def make_prompt_box(name: str, *, label: str) -> gr.Textbox:
 
 
 def make_examples(prompt: gr.Textbox, examples: tuple[str, ...]) -> None:
-    """Prompts that a click puts into the field."""
-    samples = [[each] for each in examples]
-    shown = gr.Dataset(components=[prompt], samples=samples, label=translations("examples"), elem_classes="dj-examples")
-    shown.click(lambda sample: sample[0], shown, prompt, **instant())
+    """Make example prompts; a click puts one into the prompt box."""
+    dataset = gr.Dataset(
+        components=[prompt],
+        samples=[[example] for example in examples],
+        label=translations("examples"),
+        elem_classes="dj-examples",
+    )
+    dataset.click(lambda sample: sample[0], dataset, prompt, **instant())
 
 
 def make_gallery(name: str) -> tuple[gr.Gallery, gr.Button]:
-    """All that was made, and the button that clears it."""
+    """Make the gallery of a tab's history and the button that clears it."""
     gallery = gr.Gallery(
-        label=translations("made"),
+        label=translations("history"),
         columns=6,
         fit_columns=False,
         allow_preview=False,

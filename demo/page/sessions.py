@@ -1,6 +1,6 @@
-"""What each visitor has made: kept until cleared, also over a reload of the page, within bounds.
+"""Sessions of the page's visitors: their histories and conversations, kept within limits until cleared.
 
-A visitor is known by a token that the browser keeps; whoever has no token sees nothing.
+A visitor is identified by a token that the browser stores; a reload of the page finds the same session.
 """
 
 import re
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from dianjing.pipelines.conversation.session import Conversation
     from dianjing.pipelines.conversation.turn import Turn
 
-
 T = TypeVar("T")
-TOKEN_PATTERN = re.compile(r"[\w-]{43}")  # what token_urlsafe(32) gives
-MAX_HISTORY_ITEMS = 200  # of one kind, for one visitor
+
+TOKEN_PATTERN = re.compile(r"[\w-]{43}")  # the form of secrets.token_urlsafe(32)
+MAX_HISTORY_ITEMS = 200  # of each history of a session
 MAX_SESSIONS = 500
 MAX_CONVERSATIONS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryItem:
-    """One picture, or one film in several formats. turn: of a talk, that it is the picture of."""
+    """An image, or a video in its formats; `turn` is the conversation's turn that an image belongs to."""
 
     files: tuple[Path, ...]
     metadata: GenerationMetadata
@@ -40,7 +40,7 @@ class HistoryItem:
 
 @dataclass(kw_only=True)
 class Session:
-    """Newest first. talks: each goes its own way; `talk` is the number of the one that is shown."""
+    """Histories, newest first, and conversations of one visitor."""
 
     folder: Path
     images: list[HistoryItem] = field(default_factory=list)
@@ -55,13 +55,13 @@ class Session:
         return self.conversations[self.conversation_index] if self.conversations else None
 
     def add_conversation(self, conversation: "Conversation") -> None:
-        """To the end, and shown; the oldest of too many goes."""
+        """Append a conversation and select it; the oldest above the limit is dropped."""
         self.conversations.append(conversation)
         del self.conversations[:-MAX_CONVERSATIONS]
         self.conversation_index = len(self.conversations) - 1
 
     def select_conversation(self, number: int) -> None:
-        """By its number from 1."""
+        """Select a conversation by its number, from 1."""
         self.conversation_index = min(max(int(number) - 1, 0), max(len(self.conversations) - 1, 0))
 
     def add_item(
@@ -72,19 +72,20 @@ class Session:
         *,
         turn: "Turn | None" = None,
     ) -> HistoryItem:
-        """A copy of the files, for the worker's own expire; the oldest of too many goes."""
+        """Add copies of files to a history, as the queue's own expire; the oldest item above the limit is removed."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         copies = tuple(Path(shutil.copy2(file, folder)) for file in files)
-        entry = HistoryItem(files=copies, metadata=metadata, turn=turn)
-        history.insert(0, entry)
+        item = HistoryItem(files=copies, metadata=metadata, turn=turn)
+        history.insert(0, item)
         for old in history[MAX_HISTORY_ITEMS:]:
-            _remove(old)
+            _remove_files(old)
         del history[MAX_HISTORY_ITEMS:]
-        return entry
+        return item
 
     def clear(self, history: list[HistoryItem]) -> None:
-        for entry in history:
-            _remove(entry)
+        """Remove all items of a history and their files."""
+        for item in history:
+            _remove_files(item)
         history.clear()
 
     def clear_conversations(self) -> None:
@@ -92,12 +93,12 @@ class Session:
         self.conversation_index = 0
 
 
-def _remove(item: HistoryItem) -> None:
+def _remove_files(item: HistoryItem) -> None:
     shutil.rmtree(item.files[0].parent, ignore_errors=True)
 
 
 class SessionStore:
-    """All visitors' things, in a temporary folder that goes when the shelf does."""
+    """All sessions, in a temporary folder that is removed with the store."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dianjing-page-"))
@@ -107,14 +108,15 @@ class SessionStore:
         self._finalizer = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
     def get_session(self, token: object, session_hash: str | None) -> tuple[str, Session]:
-        """A visitor's token and things; both are new where the token is none of ours.
+        """Look up a visitor's token and session; both are new for a token that is not ours.
 
-        session: of this load of the page. What is asked before the browser gave the token back finds the same things.
+        `session_hash` identifies one load of the page: events that come before the browser has stored its token find
+        the same session.
         """
         with self._lock:
             if not isinstance(token, str) or not TOKEN_PATTERN.fullmatch(token):
-                token = _get_most_recent(self._tokens, session_hash or "", lambda: secrets.token_urlsafe(32))
-            visit = _get_most_recent(
+                token = _get_or_create(self._tokens, session_hash or "", lambda: secrets.token_urlsafe(32))
+            session = _get_or_create(
                 self._sessions, token, lambda: Session(folder=Path(tempfile.mkdtemp(dir=self.folder)))
             )
             if len(self._sessions) > MAX_SESSIONS:
@@ -122,17 +124,17 @@ class SessionStore:
                 shutil.rmtree(oldest.folder, ignore_errors=True)
             if len(self._tokens) > MAX_SESSIONS:
                 self._tokens.popitem(last=False)
-            return token, visit
+            return token, session
 
 
-def _get_most_recent(entries: OrderedDict[str, T], key: str, make: Callable[[], T]) -> T:
-    """The thing of a key, made if need be, as the one that was asked for last."""
+def _get_or_create(entries: OrderedDict[str, T], key: str, create: Callable[[], T]) -> T:
+    """The entry of a key, created if missing, and moved to the end as the most recently used."""
     if key not in entries:
-        entries[key] = make()
+        entries[key] = create()
     entries.move_to_end(key)
     return entries[key]
 
 
 def find_history_item(history: Sequence[HistoryItem], file: str | None) -> HistoryItem | None:
-    """What a file belongs to."""
-    return next((each for each in history if file is not None and Path(file) in each.files), None)
+    """The item of a history that a file belongs to, if any."""
+    return next((item for item in history if file is not None and Path(file) in item.files), None)

@@ -1,4 +1,4 @@
-"""The settings that three tabs have in common, folded away, and how they come back from a file."""
+"""The settings that three tabs share, and how metadata of a file restores them."""
 
 import secrets
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ MAX_SLIDER_STEPS, MAX_SLIDER_GUIDANCE = 100, 15
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsPanel:
-    """Components; `inputs` go to an event, whose function gives them to `to_arguments`."""
+    """Components; the values of `inputs` go to `to_request_arguments`."""
 
     negative_prompt: gr.Textbox
     width: gr.Number
@@ -32,10 +32,12 @@ class SettingsPanel:
         return list(vars(self).values())
 
     def restore(self, metadata: GenerationMetadata) -> dict[Any, Any]:
-        """Updates for what a record holds; the seed is kept, so that the same picture comes."""
-        said = metadata.settings
-        found: dict[Any, Any] = {self.seed: str(metadata.seed), self.is_seed_fixed: True}
-        found[self.negative_prompt] = str(said.get("negative_prompt") or "")
+        """Updates that set the components to a file's metadata, its seed fixed."""
+        updates: dict[Any, Any] = {
+            self.seed: str(metadata.seed),
+            self.is_seed_fixed: True,
+            self.negative_prompt: str(metadata.settings.get("negative_prompt") or ""),
+        }
         numbers = {
             "width": self.width,
             "height": self.height,
@@ -43,86 +45,86 @@ class SettingsPanel:
             "guidance_scale": self.guidance,
         }
         for name, component in numbers.items():
-            value = said.get(name)
+            value = metadata.settings.get(name)
             if isinstance(value, int | float) and not isinstance(value, bool):
-                found[component] = value
-        return found
+                updates[component] = value
+        return updates
 
 
 def make_settings(name: str, context: PageContext, *, default_params: tuple[int, float] | None = None) -> SettingsPanel:
-    """The seed stands open, the rest is folded away. usual: steps and guidance, None as of a picture."""
-    abilities = context.capabilities
-    usual_steps, usual_guidance = default_params or (abilities.num_inference_steps, abilities.guidance_scale)
+    """Make the settings of a tab: the seed, and the others in an accordion.
+
+    `default_params` are steps and guidance scale; None: the model's for images.
+    """
+    capabilities = context.capabilities
+    steps, guidance_scale = default_params or (capabilities.num_inference_steps, capabilities.guidance_scale)
     with gr.Row(elem_classes="dj-seed"):
-        seed = gr.Textbox(label=translations("seed"), max_lines=1, elem_id=f"{name}-seed", scale=3, min_width=120)
+        seed_box = gr.Textbox(label=translations("seed"), max_lines=1, elem_id=f"{name}-seed", scale=3, min_width=120)
         dice = gr.Button("⚄", elem_classes="dj-dice", scale=0, min_width=44)
-        keep_seed = gr.Checkbox(False, label=translations("keep_seed"), scale=2, min_width=110, container=False)
+        fix_seed = gr.Checkbox(False, label=translations("fix_seed"), scale=2, min_width=110, container=False)
     with gr.Accordion(translations("advanced"), open=False):
         negative_prompt = gr.Textbox(label=translations("negative_prompt"), max_lines=2)
         with gr.Row():
-            side = {"precision": 0, "step": abilities.size_multiple_px, "min_width": 100}
-            width = gr.Number(abilities.default_size_px, label=translations("width"), **side)
-            height = gr.Number(abilities.default_size_px, label=translations("height"), **side)
-        steps = gr.Slider(
-            1,
-            max(MAX_SLIDER_STEPS, usual_steps),
-            usual_steps,
-            step=1,
-            label=translations("steps"),
-            info=translations("steps_info"),
+            side = {"precision": 0, "step": capabilities.size_multiple_px, "min_width": 100}
+            width = gr.Number(capabilities.default_size_px, label=translations("width"), **side)
+            height = gr.Number(capabilities.default_size_px, label=translations("height"), **side)
+        steps_slider = gr.Slider(
+            1, max(MAX_SLIDER_STEPS, steps), steps, step=1, label=translations("steps"), info=translations("steps_info")
         )
-        guidance = gr.Slider(
+        guidance_slider = gr.Slider(
             0,
             MAX_SLIDER_GUIDANCE,
-            usual_guidance,
+            guidance_scale,
             step=0.5,
             label=translations("guidance"),
             info=translations("guidance_info"),
         )
-        label = make_label_switch(context)
-    dice.click(randomize_seed, None, [seed, keep_seed], queue=False, api_visibility="private", show_progress="hidden")
+        visible_label = make_label_switch(context)
+    dice.click(
+        randomize_seed, None, [seed_box, fix_seed], queue=False, api_visibility="private", show_progress="hidden"
+    )
     return SettingsPanel(
         negative_prompt=negative_prompt,
         width=width,
         height=height,
-        steps=steps,
-        guidance=guidance,
-        seed=seed,
-        is_seed_fixed=keep_seed,
-        visible_label=label,
+        steps=steps_slider,
+        guidance=guidance_slider,
+        seed=seed_box,
+        is_seed_fixed=fix_seed,
+        visible_label=visible_label,
     )
 
 
 def make_label_switch(context: PageContext) -> gr.Checkbox:
-    """At first as the server's marks are."""
+    """Make the switch of the visible AI label, initially as the server's labelling says."""
     is_on = context.queue.results.labelling.has_visible_label
     return gr.Checkbox(is_on, label=translations("visible_label"), info=translations("visible_label_info"))
 
 
 def randomize_seed() -> tuple[str, bool]:
-    """Another seed, that the next pictures are drawn from."""
+    """A new seed for the seed box, and True to fix it."""
     return str(secrets.randbelow(2**32)), True
 
 
 def to_request_arguments(values: Sequence[Any]) -> dict[str, Any]:
-    """Values of `Settings.inputs` as arguments of a request; an empty field is left to the model.
+    """Turn the values of `SettingsPanel.inputs` into arguments of a request; an empty one is left to the model.
 
-    Raises: ValueError for a seed that is no number.
+    Raises: ValueError for a seed that is not a whole number.
     """
-    negative_prompt, width, height, steps, guidance, seed, keep_seed, visible_label = values
+    negative_prompt, width, height, steps, guidance_scale, seed, is_seed_fixed, visible_label = values
     return {
         "negative_prompt": negative_prompt or None,
         "width": float_to_int(width),
         "height": float_to_int(height),
         "num_inference_steps": float_to_int(steps),
-        "guidance_scale": guidance,
-        "seed": _parse_seed(seed) if keep_seed else None,
+        "guidance_scale": guidance_scale,
+        "seed": _parse_seed(seed) if is_seed_fixed else None,
         "visible_label": bool(visible_label),
     }
 
 
 def float_to_int(value: Any) -> Any:
-    """JSON has one kind of number: 30.0 becomes 30; what is none stays, and is refused by name."""
+    """Turn 30.0 into 30, as JSON has one kind of number; anything else is returned as it is."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

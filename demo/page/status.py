@@ -1,4 +1,4 @@
-"""A job's events become what the page shows: a line, a bar, a preview."""
+"""The status line of a run: a job's events as HTML, with the preview and the result."""
 
 import html
 import time
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from dianjing.demo.i18n.catalog import format_message
+from dianjing.demo.i18n.catalog import format_status
 from dianjing.demo.i18n.translation import translate_with_labels
 from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobEvent, JobResult, Progress, Queued
 from dianjing.demo.queue import JobQueue
@@ -15,7 +15,7 @@ from dianjing.demo.queue import JobQueue
 
 @dataclass(frozen=True, kw_only=True)
 class StatusView:
-    """What to show now. status is HTML; preview is the newest there is; result comes last, if at all."""
+    """A job's state as the page shows it: HTML, the newest preview, and the result of a finished job."""
 
     status: str
     preview: Image.Image | None = None
@@ -23,53 +23,57 @@ class StatusView:
     is_cancelled: bool = False
 
 
-def stream_status(worker: JobQueue, job: Job, language: str) -> Iterator[StatusView | None]:
-    """Until the job is over; None where nothing is new, so that a closed tab is noticed within a beat."""
-    began_s = time.monotonic()
-    before: JobEvent | None = None
-    for event in worker.stream_events(job):
-        yield None if event is before else _make_status_view(event, language, seconds=time.monotonic() - began_s)
-        before = event
+def stream_status(queue: JobQueue, job: Job, language: str) -> Iterator[StatusView | None]:
+    """Yield views until the job is finished; None for a heartbeat, at which Gradio notices that a tab was closed."""
+    start_s = time.monotonic()
+    previous: JobEvent | None = None
+    for event in queue.stream_events(job):
+        if event is previous:
+            yield None
+        else:
+            yield _make_status_view(event, language, seconds=time.monotonic() - start_s)
+        previous = event
 
 
 def _make_status_view(event: JobEvent, language: str, *, seconds: float) -> StatusView:
     if isinstance(event, Queued):
         ahead = event.position - 1
-        text = format_message("waiting", language, position=ahead) if ahead else format_message("starting", language)
+        text = format_status("waiting", language, position=ahead) if ahead else format_status("starting", language)
         return StatusView(status=render_progress_bar(text, share=0.0))
     if isinstance(event, Progress):
-        name = "step" if event.windows == 1 else "window"
-        text = format_message(
-            name, language, **{key: getattr(event, key) for key in ("step", "total", "window", "windows")}
+        text = format_status(
+            "step" if event.windows == 1 else "window",
+            language,
+            step=event.step,
+            total=event.total,
+            window=event.window,
+            windows=event.windows,
         )
-        return StatusView(
-            status=render_progress_bar(text, share=event.step / max(event.total, 1)), preview=event.preview
-        )
+        bar = render_progress_bar(text, share=event.step / max(event.total, 1))
+        return StatusView(status=bar, preview=event.preview)
     if isinstance(event, Done):
         return StatusView(status=render_done(event.result, language, seconds=seconds), result=event.result)
     if isinstance(event, Cancelled):
-        text = format_message("stopped" if event.preview is None else "cancelled", language)
+        text = format_status("stopped" if event.preview is None else "cancelled", language)
         return StatusView(status=render_line(text), preview=event.preview, is_cancelled=True)
     assert isinstance(event, Failed)
     return StatusView(status=render_error(event.error, language))
 
 
 def render_done(result: JobResult, language: str, *, seconds: float) -> str:
-    """That it is done, and which words the model passed over."""
-    lines = [render_line(format_message("done", language, seconds=f"{seconds:.1f}"))]
+    """The line of a finished job, and a hint with the words that the model does not know."""
+    lines = [render_line(format_status("done", language, seconds=f"{seconds:.1f}"))]
     if result.unknown_words:
         words = ("、" if language == "zh" else ", ").join(result.unknown_words)
-        lines.append(render_hint(format_message("unknown_words", language, words=words)))
+        lines.append(render_hint(format_status("unknown_words", language, words=words)))
     return "".join(lines)
 
 
 def render_line(text: str) -> str:
-    """A line of text as HTML."""
     return f'<p class="dj-line" role="status">{html.escape(text)}</p>'
 
 
 def render_progress_bar(text: str, *, share: float) -> str:
-    """A line over a bar, while something runs."""
     return f'{render_line(text)}<progress max="1" value="{share:.3f}"></progress>'
 
 
@@ -82,5 +86,5 @@ def render_error_text(text: str) -> str:
 
 
 def render_error(error: object, language: str) -> str:
-    """An error's message, in the reader's language."""
+    """An error's message in the reader's language."""
     return render_error_text(translate_with_labels(str(error), language))

@@ -1,4 +1,4 @@
-"""How the page looks: one accent colour on paper or ink, the reader's own fonts, nothing fetched from outside."""
+"""The theme of the page: one accent color on light or dark neutral colors, and system fonts; nothing is fetched."""
 
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,8 @@ from dianjing.demo.i18n.catalog import TEXTS
 STYLESHEET_PATH = Path(__file__).with_name("style.css")
 FONTS = ("ui-sans-serif", "system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif")
 FONTS_MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
-
-
-# cinnabar, the red of a seal on a painting
-ACCENT_COLOUR = gr.themes.Color(
+# cinnabar, the red of Chinese seals
+ACCENT_COLOR = gr.themes.Color(
     c50="#fdf4f2",
     c100="#fbe6e2",
     c200="#f6cdc5",
@@ -27,7 +25,7 @@ ACCENT_COLOUR = gr.themes.Color(
     c950="#3a130e",
     name="cinnabar",
 )
-NEUTRAL_COLOUR = gr.themes.Color(
+NEUTRAL_COLOR = gr.themes.Color(
     c50="#faf9f7",
     c100="#f3f1ed",
     c200="#e6e2db",
@@ -42,15 +40,16 @@ NEUTRAL_COLOUR = gr.themes.Color(
     name="paper",
 )
 translations = gr.I18n(
-    en={name: both.en for name, both in TEXTS.items()}, zh={name: both.zh for name, both in TEXTS.items()}
+    en={key: text.en for key, text in TEXTS.items()}, zh={key: text.zh for key, text in TEXTS.items()}
 )
 
 
 def make_theme() -> gr.themes.Base:
+    """Make the Gradio theme, with colors for light and dark mode."""
     return gr.themes.Base(
-        primary_hue=ACCENT_COLOUR,
-        secondary_hue=ACCENT_COLOUR,
-        neutral_hue=NEUTRAL_COLOUR,
+        primary_hue=ACCENT_COLOR,
+        secondary_hue=ACCENT_COLOR,
+        neutral_hue=NEUTRAL_COLOR,
         font=FONTS,
         font_mono=FONTS_MONO,
         radius_size=gr.themes.sizes.radius_md,
@@ -96,12 +95,12 @@ def make_theme() -> gr.themes.Base:
 
 
 def get_page_options() -> dict[str, Any]:
-    """What `gradio.mount_gradio_app` takes to show the page as it is meant."""
+    """The options of `gradio.mount_gradio_app` that the page needs."""
     return {
         "theme": make_theme(),
         "css_paths": [STYLESHEET_PATH],
         "i18n": translations,
         "footer_links": [],
         "run_history": False,
-        "show_error": False,  # what goes wrong is told in the page; a traceback's text may name folders
+        "show_error": False,  # the page shows errors itself; a traceback may name folders
     }

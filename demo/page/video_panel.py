@@ -1,4 +1,4 @@
-"""What a film looks like on the page: played, downloaded in three formats, and kept with those before it."""
+"""The video panel of two tabs: a player, downloads in three formats, and the history."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +13,13 @@ from dianjing.demo.page.sessions import HistoryItem, Session
 from dianjing.demo.page.status import StatusView
 from dianjing.demo.page.theme import translations
 
-VIDEO_FORMATS = ("video", "webp", "gif")  # in the order of a result's files
+VIDEO_FORMATS = ("video", "webp", "gif")  # in the order of VIDEO_SUFFIXES
+STICKER_INDEX = VIDEO_FORMATS.index("webp")  # the format that a gallery plays
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoPanel:
-    """Components. made: where a visit keeps these films."""
+    """Components; `get_history` returns the history of a session that these videos belong to."""
 
     status: gr.HTML
     preview: gr.Image
@@ -30,21 +31,23 @@ class VideoPanel:
 
     @property
     def history_outputs(self) -> list[Any]:
-        """What `restore` updates."""
+        """The outputs of `show_video_history`."""
         return [self.gallery, self.clear, *self.selection_outputs]
 
     @property
     def selection_outputs(self) -> list[Any]:
-        """What `look_at` updates."""
+        """The outputs of `show_video`."""
         return [self.preview, self.video, *self.downloads]
 
 
 def make_video_panel(name: str, *, get_history: Callable[[Session], list[HistoryItem]]) -> VideoPanel:
-    """Inside a column."""
-    hidden = {"show_label": False, "interactive": False, "visible": False}
-    stage = gr.Image(elem_id=f"{name}-stage", elem_classes="dj-stage", buttons=[], **{**hidden, "visible": True})
-    video = gr.Video(elem_id=f"{name}-video", elem_classes="dj-video", autoplay=True, loop=True, buttons=[], **hidden)
-    line = make_status(name)
+    """Make the components inside a column."""
+    options = {"show_label": False, "interactive": False, "buttons": []}
+    preview = gr.Image(elem_id=f"{name}-stage", elem_classes="dj-stage", **options)
+    video = gr.Video(
+        elem_id=f"{name}-video", elem_classes="dj-video", autoplay=True, loop=True, visible=False, **options
+    )
+    status = make_status(name)
     with gr.Row(elem_classes="dj-actions"):
         downloads = tuple(
             gr.DownloadButton(
@@ -54,8 +57,8 @@ def make_video_panel(name: str, *, get_history: Callable[[Session], list[History
         )
     gallery, clear = make_gallery(name)
     return VideoPanel(
-        status=line,
-        preview=stage,
+        status=status,
+        preview=preview,
         video=video,
         downloads=downloads,
         gallery=gallery,
@@ -65,21 +68,23 @@ def make_video_panel(name: str, *, get_history: Callable[[Session], list[History
 
 
 def connect_video_panel(panel: VideoPanel, context: PageContext) -> None:
-    def look(request: gr.Request, token: str, event: gr.SelectData) -> Updates:
-        made = panel.get_history(context.get_session(token, request))
-        return show_video(panel, made[event.index] if event.index < len(made) else None)
+    """Connect the events of gallery and clear button."""
+
+    def select(request: gr.Request, token: str, event: gr.SelectData) -> Updates:
+        history = panel.get_history(context.get_session(token, request))
+        return show_video(panel, history[event.index] if event.index < len(history) else None)
 
     def clear(request: gr.Request, token: str) -> Updates:
-        visit = context.get_session(token, request)
-        visit.clear(panel.get_history(visit))
-        return show_video_history(panel, visit)
+        session = context.get_session(token, request)
+        session.clear(panel.get_history(session))
+        return show_video_history(panel, session)
 
-    panel.gallery.select(look, context.token, panel.selection_outputs, **instant())
+    panel.gallery.select(select, context.token, panel.selection_outputs, **instant())
     panel.clear.click(clear, context.token, panel.history_outputs, **instant())
 
 
 def save_session_video(panel: VideoPanel, session: Session, job: Job, last: StatusView) -> Updates:
-    """The film; of one that was stopped the last preview stays in sight."""
+    """Add the video to the history; the last preview of a job that was stopped stays in view."""
     if last.result is None:
         return {}
     session.add_item(panel.get_history(session), last.result.files, last.result.metadata[0])
@@ -87,19 +92,19 @@ def save_session_video(panel: VideoPanel, session: Session, job: Job, last: Stat
 
 
 def show_video_history(panel: VideoPanel, session: Session) -> Updates:
-    """The gallery as it should be, of moving stickers, and the newest film ready to play."""
-    made = panel.get_history(session)
-    gallery = gr.Gallery(value=[str(each.files[1]) for each in made], visible=bool(made))
+    """Updates of the gallery of animated stickers, with the newest video in view."""
+    history = panel.get_history(session)
+    stickers = [str(item.files[STICKER_INDEX]) for item in history]
     return {
-        panel.gallery: gallery,
-        panel.clear: gr.Button(visible=bool(made)),
-        **show_video(panel, made[0] if made else None),
+        panel.gallery: gr.Gallery(value=stickers, visible=bool(history)),
+        panel.clear: gr.Button(visible=bool(history)),
+        **show_video(panel, history[0] if history else None),
     }
 
 
 def show_video(panel: VideoPanel, item: HistoryItem | None) -> Updates:
-    """One film large, in place of previews, and its files."""
-    files = (None, None, None) if item is None else tuple(str(file) for file in item.files)
+    """Updates that play one video in place of the preview and offer its files."""
+    files: list[str | None] = [None] * len(VIDEO_FORMATS) if item is None else [str(file) for file in item.files]
     updates: Updates = {
         panel.video: gr.Video(value=files[0], visible=item is not None),
         panel.preview: gr.Image(value=None, visible=item is None),
@@ -110,5 +115,5 @@ def show_video(panel: VideoPanel, item: HistoryItem | None) -> Updates:
 
 
 def show_preview(panel: VideoPanel) -> Updates:
-    """Previews in place of the film before."""
+    """Updates that show an empty preview in place of the video."""
     return {panel.video: gr.Video(visible=False), panel.preview: gr.Image(value=None, visible=True)}

@@ -1,4 +1,4 @@
-"""The tab Film: words become a film of up to 16 seconds, window by window."""
+"""The Video tab: a prompt becomes a video of up to 16 seconds, window by window."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ from dianjing.demo.page.video_panel import (
     show_preview,
 )
 from dianjing.demo.requests import TextToVideoRequest
+from dianjing.demo.results import VIDEO_SUFFIXES
 from dianjing.pipelines.media.metadata import GenerationMetadata
 
 MAX_SECONDS = 16
@@ -49,57 +50,61 @@ class VideoTab:
 
 
 def make_video_tab(context: PageContext) -> VideoTab | None:
-    """Inside a `gr.Tab`; None, and a note, for a model of still pictures."""
-    abilities = context.capabilities
-    if abilities.num_frames is None:
+    """Make the components inside a `gr.Tab`; a note alone, and None, for a model without motion blocks."""
+    capabilities = context.capabilities
+    if capabilities.num_frames is None:
         gr.Markdown(translations("no_motion"), elem_classes="dj-note", elem_id="video-note")
         return None
-    with gr.Row(elem_classes="dj-board"):
-        with gr.Column(elem_classes="dj-ask"):
+    with gr.Row(elem_classes="dj-layout"):
+        with gr.Column(elem_classes="dj-inputs"):
             prompt = make_prompt_box("video", label="video_prompt")
-            usual_s = round(abilities.num_frames / abilities.fps, 1)
-            seconds = gr.Slider(0.5, MAX_SECONDS, usual_s, step=0.5, label=translations("video_seconds"))
+            default_seconds = round(capabilities.num_frames / capabilities.fps, 1)
+            seconds = gr.Slider(0.5, MAX_SECONDS, default_seconds, step=0.5, label=translations("video_seconds"))
             button, cancel = make_run_buttons("video")
             make_examples(prompt, VIDEO_EXAMPLES)
-        with gr.Column(elem_classes="dj-show"):
-            show = make_video_panel("video", get_history=lambda visit: visit.videos)
+        with gr.Column(elem_classes="dj-preview"):
+            video_panel = make_video_panel("video", get_history=lambda session: session.videos)
         with gr.Column(elem_classes="dj-more"):
-            fps = gr.Number(abilities.fps, label=translations("video_fps"), minimum=1)
+            fps = gr.Number(capabilities.fps, label=translations("video_fps"), minimum=1)
             settings = make_settings("video", context)
-            drop = make_metadata_file("video", [".mp4", ".webp", ".gif"])
-    bench = RunPanel(button=button, cancel=cancel, status=show.status, preview=show.preview, job_id=gr.State(None))
+            metadata_file = make_metadata_file("video", VIDEO_SUFFIXES)
+    run_panel = RunPanel(
+        button=button, cancel=cancel, status=video_panel.status, preview=video_panel.preview, job_id=gr.State(None)
+    )
     tab = VideoTab(
         prompt=prompt,
         seconds=seconds,
         fps=fps,
         settings=settings,
-        metadata_file=drop,
-        run_panel=bench,
-        video_panel=show,
+        metadata_file=metadata_file,
+        run_panel=run_panel,
+        video_panel=video_panel,
     )
     _connect(tab, context)
     return tab
 
 
 def _connect(tab: VideoTab, context: PageContext) -> None:
-    def film(
+    def generate(
         request: gr.Request, token: str, prompt: str, seconds: float, fps: float, *values: Any
     ) -> Iterator[Updates]:
         def submit(owner: str) -> Job:
-            asked = TextToVideoRequest(prompt=prompt, duration_s=seconds, fps=fps, **to_request_arguments(values))
-            return context.queue.submit(asked, owner)
+            arguments = to_request_arguments(values)
+            return context.queue.submit(
+                TextToVideoRequest(prompt=prompt, duration_s=seconds, fps=fps, **arguments), owner
+            )
 
-        keep, begin = partial(save_session_video, tab.video_panel), show_preview(tab.video_panel)
-        yield from run_job(tab.run_panel, context, request, token, submit=submit, on_done=keep, on_start=begin)
+        on_done, on_start = partial(save_session_video, tab.video_panel), show_preview(tab.video_panel)
+        yield from run_job(tab.run_panel, context, request, token, submit=submit, on_done=on_done, on_start=on_start)
 
     inputs = [context.token, tab.prompt, tab.seconds, tab.fps, *tab.settings.inputs]
     outputs = list(dict.fromkeys([*tab.run_panel.outputs, *tab.video_panel.history_outputs]))
-    gr.on([tab.run_panel.button.click, tab.prompt.submit], film, inputs, outputs, **job_event())
+    gr.on([tab.run_panel.button.click, tab.prompt.submit], generate, inputs, outputs, **job_event())
     connect_cancel(tab.run_panel, context)
     connect_video_panel(tab.video_panel, context)
-    taken = [tab.prompt, tab.seconds, tab.fps, *tab.settings.inputs]
+    restored = [tab.prompt, tab.seconds, tab.fps, *tab.settings.inputs]
     connect_metadata_import(
-        tab.metadata_file, tab.run_panel, context, restore=partial(_restore_settings, tab), outputs=taken
+        tab.metadata_file, tab.run_panel, context, restore=partial(_restore_settings, tab), outputs=restored
     )
 
 

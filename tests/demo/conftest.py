@@ -1,7 +1,6 @@
-"""Workers over a engine that only counts, and over a tiny model."""
+"""Queues over an engine that only counts, and over a tiny model."""
 
 import threading
-import time
 
 import pytest
 
@@ -11,41 +10,40 @@ from dianjing.pipelines.media.metadata import GenerationMetadata
 
 
 class CountingEngine:
-    """Stands for a `Studio`: each step waits for `gate`; what is drawn is written as text."""
+    """Stands in for an `InferenceEngine`: each step waits for `gate`, and the result is the prompt as text."""
 
-    def __init__(self, *, step_s=0.0):
+    def __init__(self):
         self.capabilities = ModelCapabilities(
             model="counting", default_size_px=64, size_multiple_px=16, num_inference_steps=4, guidance_scale=1.0
         )
         self.gate = threading.Event()
         self.gate.set()
-        self.step_s = step_s
-        self.began, self.steps = [], 0
-        self.freed = 0
+        self.started_prompts = []
+        self.num_steps = 0
+        self.num_memory_releases = 0
         self.error = None
 
     def run(self, job, results, *, on_progress):
-        self.began.append(job.request.prompt)
+        self.started_prompts.append(job.request.prompt)
         total = job.request.num_inference_steps
         on_progress(Progress(step=0, total=total))
         for step in range(1, total + 1):
-            self.gate.wait(10)
-            time.sleep(self.step_s)
-            self.steps += 1
+            self.gate.wait(120)
+            self.num_steps += 1
             if self.error is not None:
                 raise self.error
             on_progress(Progress(step=step, total=total))
-        record = GenerationMetadata(
+        metadata = GenerationMetadata(
             prompt=job.request.prompt, seed=job.request.seed, settings={}, model="counting", version="0"
         )
         folder = results.root / job.id
         folder.mkdir()
-        path = folder / "drawn.png"
+        path = folder / "result.png"
         path.write_text(job.request.prompt)
-        return JobResult(files=(path,), metadata=(record,))
+        return JobResult(files=(path,), metadata=(metadata,))
 
     def free_memory(self):
-        self.freed += 1
+        self.num_memory_releases += 1
 
 
 @pytest.fixture
@@ -55,7 +53,7 @@ def counting():
 
 @pytest.fixture
 def make_queue(counting):
-    """A queue over `counting`, or over another engine, that is closed when the test is over."""
+    """Make queues over `counting` or another engine, and close them after the test."""
     from dianjing.demo.limits import ServerLimits
     from dianjing.demo.queue import JobQueue
 
@@ -73,7 +71,7 @@ def make_queue(counting):
 
 @pytest.fixture(scope="session")
 def tiny_engine(tiny_film_folder):
-    """All kinds of requests, over random weights."""
+    """An engine for all kinds of requests, with random weights."""
     from dianjing.demo.engine import InferenceEngine
 
     return InferenceEngine.from_pretrained(str(tiny_film_folder))
@@ -81,7 +79,7 @@ def tiny_engine(tiny_film_folder):
 
 @pytest.fixture(scope="session")
 def image_engine(tiny_folder):
-    """A model of pictures only."""
+    """An engine over a model without motion blocks."""
     from dianjing.demo.engine import InferenceEngine
 
     return InferenceEngine.from_pretrained(str(tiny_folder))

@@ -1,4 +1,4 @@
-"""What two states of a run say of the picture it goes towards."""
+"""Previews: x0 is recovered from the latents before and after a step."""
 
 import pytest
 import torch
@@ -14,16 +14,16 @@ SCHEDULERS = {
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_the_picture_that_the_steps_go_towards_is_found(name):
+def test_x0_is_recovered_when_the_model_predicts_it_exactly(name):
     scheduler = SCHEDULERS[name]()
     scheduler.set_timesteps(8)
     generator = torch.Generator().manual_seed(0)
-    picture, noise = (torch.randn(1, 4, 4, 4, generator=generator) for _ in range(2))
+    x0, noise = (torch.randn(1, 4, 4, 4, generator=generator) for _ in range(2))
     latents = noise * scheduler.init_noise_sigma
     for step, timestep in enumerate(scheduler.timesteps):
         scaled = scheduler.scale_model_input(latents, timestep)
-        share = scheduler.alphas_cumprod[int(timestep)]
-        direction = (scaled - share.sqrt() * picture) / (1 - share).sqrt()  # the noise, if the model knew the picture
-        before, latents = latents, scheduler.step(direction, timestep, latents).prev_sample
-        found = predict_x0(before, latents, scheduler, step=step)
-        torch.testing.assert_close(found, picture, atol=2e-2, rtol=2e-2)
+        alpha_bar = scheduler.alphas_cumprod[int(timestep)]
+        predicted_noise = (scaled - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
+        previous, latents = latents, scheduler.step(predicted_noise, timestep, latents).prev_sample
+        estimate = predict_x0(previous, latents, scheduler, step=step)
+        torch.testing.assert_close(estimate, x0, atol=2e-2, rtol=2e-2)

@@ -1,5 +1,7 @@
-"""A request's cost is what the model then draws: each picture or frame in each step."""
+"""Requests: their cost is the number of pixels, frames and steps that are sampled; uploads are checked."""
 
+import base64
+import io
 import json
 import shutil
 
@@ -9,26 +11,28 @@ from PIL import Image
 from dianjing import DiT, Point, Region
 from dianjing.demo.engine import InferenceEngine
 from dianjing.demo.jobs import Done
+from dianjing.demo.limits import ServerLimits
 from dianjing.demo.progress import PreviewDecoder
-from dianjing.demo.requests import ImageToVideoRequest, TextToImageRequest, TextToVideoRequest
+from dianjing.demo.requests import ImageToVideoRequest, TextToImageRequest, TextToVideoRequest, decode_base64_image
 
-ANIMATED = {"image": Image.new("RGB", (32, 32), "white"), "regions": [Region(motion="jump", points=[Point(x=9, y=9)])]}
+LIMITS = ServerLimits()
+ANIMATION = {"image": Image.new("RGB", (32, 32), "white"), "regions": [Region(motion="jump", points=[Point(x=9, y=9)])]}
 REQUESTS = {
-    "a picture": TextToImageRequest(prompt="cat"),
-    "many pictures": TextToImageRequest(prompt="cat", num_images=9, num_inference_steps=3),
+    "an image": TextToImageRequest(prompt="cat"),
+    "many images": TextToImageRequest(prompt="cat", num_images=9, num_inference_steps=3),
     "one frame": TextToVideoRequest(prompt="cat", num_frames=1),
     "one window": TextToVideoRequest(prompt="cat"),
     "windows": TextToVideoRequest(prompt="cat", num_frames=10),
     "windows in other steps": TextToVideoRequest(prompt="cat", num_frames=9, num_inference_steps=3),
-    "all at once": TextToVideoRequest(prompt="cat", num_frames=9, long_video="joint"),
-    "an animation": ImageToVideoRequest(**ANIMATED),
-    "a long animation in other steps": ImageToVideoRequest(**ANIMATED, num_frames=6, num_inference_steps=2),
+    "joint windows": TextToVideoRequest(prompt="cat", num_frames=9, long_video="joint"),
+    "an animation": ImageToVideoRequest(**ANIMATION),
+    "a long animation in other steps": ImageToVideoRequest(**ANIMATION, num_frames=6, num_inference_steps=2),
 }
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["without a motion field", "with a motion field"])
+@pytest.fixture(scope="module", params=[False, True], ids=["without a flow field", "with a flow field"])
 def engine(request, tiny_film_folder, tmp_path_factory):
-    """Frames that go on from a picture take one step, a picture two."""
+    """An engine whose continued frames take one step by default, and images two."""
     folder = shutil.copytree(tiny_film_folder, tmp_path_factory.mktemp("models") / "quick")
     index = json.loads((folder / "model_index.json").read_text())
     index |= {"default_continuation_steps": 1, "default_continuation_guidance_scale": 1.0}
@@ -40,26 +44,35 @@ def engine(request, tiny_film_folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_the_budget_counts_what_runs(name, make_queue, engine, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(PreviewDecoder, "update", lambda self, step, latents: drawn.append(latents.shape))
+def test_the_cost_is_what_is_sampled(name, make_queue, engine, monkeypatch):
+    shapes = []
+    monkeypatch.setattr(PreviewDecoder, "update", lambda self, step, latents: shapes.append(latents.shape))
     job = make_queue(engine).submit(REQUESTS[name], "ann")
-    told = [event for event in job.stream_events() if hasattr(event, "total")]
+    progress = [event for event in job.stream_events() if hasattr(event, "total")]
     assert isinstance(job.last_event, Done), job.last_event
-    counts = [shape[2] if len(shape) == 5 else shape[0] for shape in drawn]
+    counts = [shape[2] if len(shape) == 5 else shape[0] for shape in shapes]
     assert job.request.get_cost(engine.capabilities) == 32 * 32 * sum(counts)
-    assert {event.total for event in told} <= {len(counts)}
+    assert {event.total for event in progress} <= {len(counts)}
 
 
-def test_frames_that_go_on_from_a_picture_cost_as_few_steps_as_they_take(engine):
-    asked = TextToVideoRequest(prompt="cat", num_frames=10).with_defaults(engine.capabilities)
-    assert asked.get_cost(engine.capabilities) == 32 * 32 * (
-        2 + 3 * 4 * 1
-    )  # a picture, and three windows of four frames
+def test_continued_frames_cost_their_own_default_steps(engine):
+    request = TextToVideoRequest(prompt="cat", num_frames=10).with_defaults(engine.capabilities)
+    image_steps, num_windows, window_frames = 2, 3, 4
+    assert request.get_cost(engine.capabilities) == 32 * 32 * (image_steps + num_windows * window_frames * 1)
 
 
-def test_an_animation_takes_the_steps_it_is_asked_for_also_those_of_a_picture(engine):
-    steps = [
-        ImageToVideoRequest(**ANIMATED, num_inference_steps=n).with_defaults(engine.capabilities) for n in (None, 2)
-    ]
-    assert [asked.num_inference_steps for asked in steps] == [1, 2]
+def test_an_animation_takes_the_steps_that_are_requested_even_those_of_an_image(engine):
+    requests = [ImageToVideoRequest(**ANIMATION, num_inference_steps=steps) for steps in (None, 2)]
+    assert [request.with_defaults(engine.capabilities).num_inference_steps for request in requests] == [1, 2]
+
+
+def test_an_image_in_base64_is_decoded_with_and_without_a_data_url():
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(buffer, "PNG")
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    assert decode_base64_image(encoded, LIMITS).size == (64, 48)
+    assert decode_base64_image(f"data:image/png;base64,{encoded}", LIMITS).size == (64, 48)
+    with pytest.raises(ValueError, match="no base64"):
+        decode_base64_image("/etc/passwd?", LIMITS)
+    with pytest.raises(ValueError, match="cannot be read"):
+        decode_base64_image(base64.b64encode(b"<svg>").decode(), LIMITS)

@@ -1,4 +1,4 @@
-"""A client of the API, over a engine that only counts or over a tiny model."""
+"""A client of the API, over an engine that only counts or over a tiny model."""
 
 import base64
 import io
@@ -7,15 +7,9 @@ import pytest
 from PIL import Image
 
 
-def encode(image, kind="PNG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, format=kind, **options)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
 @pytest.fixture
 def make_client(make_queue):
-    """A client over a engine; headers as every request sends them."""
+    """Make a client of an engine's API; `headers` are sent with every request."""
     from fastapi.testclient import TestClient
 
     from dianjing.demo.api.auth import AccessControl
@@ -25,7 +19,7 @@ def make_client(make_queue):
         queue = make_queue(engine, **limits)
         app = make_app(queue, access=access or AccessControl(keys=keys, auth=auth))
         client = TestClient(app, raise_server_exceptions=False, headers=headers)
-        client.queue = queue
+        client.job_queue = queue
         return client
 
     return make
@@ -38,7 +32,9 @@ def client(make_client, tiny_engine):
 
 @pytest.fixture(scope="session")
 def square():
-    """A red square on white, 32 x 32 px, in base64."""
+    """A red square on white, 32 x 32 px, as PNG in base64."""
     image = Image.new("RGB", (32, 32), "white")
     image.paste((200, 30, 30), (8, 8, 22, 22))
-    return encode(image)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""Whatever is sent: a 4xx that says what to do in the caller's language, and the server goes on."""
+"""Bad input: a 4xx in the caller's language that says what to do, and the server stays healthy."""
 
 import base64
 import io
@@ -13,9 +13,9 @@ from PIL import Image
 
 from dianjing.demo.limits import ServerLimits
 
-CLICK = {"motion": "jump", "points": [{"x": 16, "y": 16}]}
-HAN = re.compile("[\u4e00-\u9fff]")
-PLACE = re.compile(r"/(work|tmp|home|usr|root|srv)/|Traceback|site-packages")
+REGION = {"motion": "jump", "points": [{"x": 16, "y": 16}]}
+HAN_PATTERN = re.compile("[\u4e00-\u9fff]")
+SERVER_PATTERN = re.compile(r"/(work|tmp|home|usr|root|srv)/|Traceback|site-packages")
 
 
 def encode(image, kind="PNG", **options):
@@ -28,8 +28,8 @@ def as_bytes(image, kind="PNG", **options):
     return buffer.getvalue()
 
 
-def huge_png(width, height):
-    """A PNG whose header alone is large."""
+def make_huge_png(width, height):
+    """A PNG whose header claims a large size."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -40,31 +40,31 @@ def huge_png(width, height):
     )
 
 
-def refused(client, path, *, status=400, **how):
-    """The English message; the same request in Chinese is answered in Chinese."""
+def get_refusal(client, path, *, status=400, **options):
+    """The English message of a refused request; the same request in Chinese is refused in Chinese."""
     messages = []
     for language in ("en", "zh-CN,zh;q=0.9"):
-        headers = {**how.get("headers", {}), "Accept-Language": language}
-        answer = client.post(path, **{**how, "headers": headers})
-        assert answer.status_code == status, answer.text
-        error = answer.json()["error"]
+        headers = {**options.get("headers", {}), "Accept-Language": language}
+        response = client.post(path, **{**options, "headers": headers})
+        assert response.status_code == status, response.text
+        error = response.json()["error"]
         assert set(error) == {"message", "type", "param", "code"}
-        assert not PLACE.search(answer.text)
+        assert not SERVER_PATTERN.search(response.text)
         messages.append(error["message"])
     english, chinese = messages
-    assert not HAN.search(english)
-    assert HAN.search(chinese)
+    assert not HAN_PATTERN.search(english)
+    assert HAN_PATTERN.search(chinese)
     assert not chinese.startswith("请求有误"), f"no Chinese for: {english}"
     assert client.get("/healthz").json() == {"status": "ok", "queue": 0}
     return english
 
 
-def raw(body, kind="application/json"):
+def make_raw(body, kind="application/json"):
     return {"content": body if isinstance(body, bytes) else body.encode(), "headers": {"Content-Type": kind}}
 
 
 @pytest.fixture(scope="module")
-def shared(tiny_engine):
+def shared_client(tiny_engine):
     from fastapi.testclient import TestClient
 
     from dianjing.demo.app import make_app
@@ -100,17 +100,17 @@ IMAGES = {
     "guidance 101": ({"guidance_scale": 101}, "guidance_scale is 101; give a number from 0 to 100"),
     "an unknown field": ({"sampler": "ddim"}, "there is no field sampler"),
     "another model": ({"model": "dall-e-3"}, "model is 'dall-e-3'; this server has film"),
-    "a url answer": ({"response_format": "url"}, "response_format is 'url'; give 'b64_json'"),
+    "a url response": ({"response_format": "url"}, "response_format is 'url'; give 'b64_json'"),
     "too much": ({"size": "8192x8192", "num_inference_steps": 1000}, "at most 100,000,000 are drawn at once"),
 }
 
 
 @pytest.mark.parametrize("case", IMAGES)
-def test_a_bad_request_for_pictures_is_refused(shared, case):
+def test_a_bad_request_for_pictures_is_get_refusal(shared_client, case):
     fields, reason = IMAGES[case]
-    asked = {"prompt": "cat", **fields} if case != "no prompt" else fields
+    body = {"prompt": "cat", **fields} if case != "no prompt" else fields
     status = 404 if case == "another model" else 400
-    assert re.search(reason, refused(shared, "/v1/images/generations", json=asked, status=status))
+    assert re.search(reason, get_refusal(shared_client, "/v1/images/generations", json=body, status=status))
 
 
 RAW = {
@@ -132,54 +132,57 @@ RAW = {
 
 
 @pytest.mark.parametrize("case", RAW)
-def test_a_bad_body_is_refused(shared, case):
-    body, reason = RAW[case]
-    assert re.search(reason, refused(shared, "/v1/images/generations", **raw(body)))
+def test_a_bad_body_is_get_refusal(shared_client, case):
+    content, reason = RAW[case]
+    assert re.search(reason, get_refusal(shared_client, "/v1/images/generations", **make_raw(content)))
 
 
 @pytest.mark.parametrize("prompt", ["‮cat‬ قطة", "🐱👩‍👩‍👧", "草" * 4096, "a\tb\nc"])
-def test_unusual_prompts_are_drawn(shared, prompt):
-    asked = {"prompt": prompt, "num_inference_steps": 1}
-    assert shared.post("/v1/images/generations", json=asked).status_code == 200
+def test_unusual_prompts_are_accepted(shared_client, prompt):
+    body = {"prompt": prompt, "num_inference_steps": 1}
+    assert shared_client.post("/v1/images/generations", json=body).status_code == 200
 
 
-def test_a_wrong_content_type_is_refused(shared):
-    refused(shared, "/v1/images/generations", **raw('{"prompt": "cat"}', "text/plain"))
-    message = refused(shared, "/v1/videos", status=415, **raw('{"prompt": "cat"}', "text/plain"))
+def test_a_wrong_content_type_is_refused(shared_client):
+    get_refusal(shared_client, "/v1/images/generations", **make_raw('{"prompt": "cat"}', "text/plain"))
+    message = get_refusal(shared_client, "/v1/videos", status=415, **make_raw('{"prompt": "cat"}', "text/plain"))
     assert message == "the content type is 'text/plain'; send application/json or multipart/form-data"
 
 
-def test_too_long_a_body_is_refused_before_it_is_read(shared):
+def test_too_long_a_body_is_refused_before_it_is_read(shared_client):
     def endless():
         for _ in range(100):
             yield b" " * 100_000
 
-    message = refused(shared, "/v1/videos", status=413, **raw(b" " * 3_000_001))
+    message = get_refusal(shared_client, "/v1/videos", status=413, **make_raw(b" " * 3_000_001))
     assert message == "the request is too long; at most 3,000,000 bytes are taken"
-    answer = shared.post("/v1/videos", content=endless(), headers={"Content-Type": "application/json"})
-    assert answer.status_code == 413
+    response = shared_client.post("/v1/videos", content=endless(), headers={"Content-Type": "application/json"})
+    assert response.status_code == 413
 
 
-def test_unknown_addresses_and_methods_are_refused_in_the_same_shape(shared):
-    assert refused(shared, "/v1/audio", status=404) == "there is no such address here; /docs lists them"
-    assert refused(shared, "/v1/models", status=405) == "this address takes another method"
+def test_unknown_addresses_and_methods_are_refused_in_the_same_shape(shared_client):
+    assert get_refusal(shared_client, "/v1/audio", status=404) == "there is no such address here; /docs lists them"
+    assert get_refusal(shared_client, "/v1/models", status=405) == "this address takes another method"
 
 
-white = Image.new("RGB", (32, 32), "white")
-FILMS = {
-    "a click outside": ({"regions": [{**CLICK, "points": [{"x": 32, "y": 0}]}]}, "outside the picture of 32 x 32 px"),
-    "a negative place": ({"regions": [{**CLICK, "points": [{"x": -0.5, "y": 0}]}]}, "outside the picture"),
-    "100,000 clicks": ({"regions": [{**CLICK, "points": [{"x": 1, "y": 1}] * 50_000}]}, "50,000 clicks; at most 1,000"),
-    "no clicks": ({"regions": [{**CLICK, "points": []}]}, "the region of 'jump' needs points"),
-    "negative clicks": ({"regions": [{**CLICK, "points": [{"x": 1, "y": 1, "positive": False}]}]}, "all clicks are"),
-    "a place in text": ({"regions": [{**CLICK, "points": [{"x": "1", "y": 1}]}]}, "regions.0.points.0.x is '1'"),
+WHITE = Image.new("RGB", (32, 32), "white")
+VIDEOS = {
+    "a click outside": ({"regions": [{**REGION, "points": [{"x": 32, "y": 0}]}]}, "outside the picture of 32 x 32 px"),
+    "a negative place": ({"regions": [{**REGION, "points": [{"x": -0.5, "y": 0}]}]}, "outside the picture"),
+    "100,000 clicks": (
+        {"regions": [{**REGION, "points": [{"x": 1, "y": 1}] * 50_000}]},
+        "50,000 clicks; at most 1,000",
+    ),
+    "no clicks": ({"regions": [{**REGION, "points": []}]}, "the region of 'jump' needs points"),
+    "negative clicks": ({"regions": [{**REGION, "points": [{"x": 1, "y": 1, "positive": False}]}]}, "all clicks are"),
+    "a place in text": ({"regions": [{**REGION, "points": [{"x": "1", "y": 1}]}]}, "regions.0.points.0.x is '1'"),
     "an unknown field of a click": (
-        {"regions": [{**CLICK, "points": [{"x": 1, "y": 1, "z": 1}]}]},
+        {"regions": [{**REGION, "points": [{"x": 1, "y": 1, "z": 1}]}]},
         "no field regions.0.points.0.z",
     ),
-    "no motion": ({"regions": [{**CLICK, "motion": ""}]}, "motion is empty"),
-    "too strong": ({"regions": [{**CLICK, "strength": 1.5}]}, "strength is 1.5; give a number from 0 to 1"),
-    "three regions": ({"regions": [CLICK] * 3}, "3 regions are given; this model was trained for 1 to 2"),
+    "no motion": ({"regions": [{**REGION, "motion": ""}]}, "motion is empty"),
+    "too strong": ({"regions": [{**REGION, "strength": 1.5}]}, "strength is 1.5; give a number from 0 to 1"),
+    "three regions": ({"regions": [REGION] * 3}, "3 regions are given; this model was trained for 1 to 2"),
     "no regions": ({"regions": []}, "an image is given without regions"),
     "no image": ({"image": None}, "regions are given without an image"),
     "one frame": ({"num_frames": 1}, "num_frames is 1; what moves takes at least 2"),
@@ -189,84 +192,86 @@ FILMS = {
     "odd seconds": ({"seconds": "soon"}, "seconds is 'soon'; give a number"),
     "fps 0": ({"fps": 0}, "fps is 0"),
     "a long film": ({"num_frames": 4000, "num_inference_steps": 100}, "at most 100,000,000 are drawn at once"),
-    "a wrong mode": ({"long_video": "both"}, "long_film is 'both'"),
+    "a wrong mode": ({"long_video": "both"}, "long_video is 'both'"),
     "a file URL": ({"image": "file:///etc/passwd"}, "image is no base64"),
     "a metadata service": ({"image": "http://169.254.169.254/latest/meta-data/"}, "image is no base64"),
     "a path": ({"image": "/etc/passwd"}, "image is no base64|cannot be read"),
 }
 
 
-@pytest.mark.parametrize("case", FILMS)
-def test_a_bad_request_for_a_film_is_refused(shared, case):
-    fields, reason = FILMS[case]
-    asked = {"image": encode(white), "regions": [CLICK], **fields}
-    assert re.search(reason, refused(shared, "/v1/videos", json=asked))
+@pytest.mark.parametrize("case", VIDEOS)
+def test_a_bad_request_for_a_film_is_get_refusal(shared_client, case):
+    fields, reason = VIDEOS[case]
+    body = {"image": encode(WHITE), "regions": [REGION], **fields}
+    assert re.search(reason, get_refusal(shared_client, "/v1/videos", json=body))
 
 
-@pytest.mark.parametrize("place", ["NaN", "Infinity", "1e999"])
-def test_a_click_that_is_no_place_is_refused(shared, place):
-    body = json.dumps({"image": encode(white), "regions": [CLICK]}).replace('"x": 16', f'"x": {place}')
-    assert "is no place" in refused(shared, "/v1/videos", **raw(body))
+@pytest.mark.parametrize("coordinate", ["NaN", "Infinity", "1e999"])
+def test_a_click_that_is_no_place_is_get_refusal(shared_client, coordinate):
+    body = json.dumps({"image": encode(WHITE), "regions": [REGION]}).replace('"x": 16', f'"x": {coordinate}')
+    assert "is no place" in get_refusal(shared_client, "/v1/videos", **make_raw(body))
 
 
 UPLOADS = {
-    "a decompression bomb": (huge_png(50_000, 50_000), "more than 16,000,000 pixels; scale it down"),
-    "too many pixels": (huge_png(5000, 4000), "more than 16,000,000 pixels; scale it down"),
-    "a ribbon": (huge_png(1, 20_000), "at most 20 times the other"),
-    "too many bytes": (as_bytes(white) + b"\0" * 1_000_000, "bytes; at most 1,000,000"),
+    "a decompression bomb": (make_huge_png(50_000, 50_000), "more than 16,000,000 pixels; scale it down"),
+    "too many pixels": (make_huge_png(5000, 4000), "more than 16,000,000 pixels; scale it down"),
+    "a ribbon": (make_huge_png(1, 20_000), "at most 20 times the other"),
+    "too many bytes": (as_bytes(WHITE) + b"\0" * 1_000_000, "bytes; at most 1,000,000"),
     "half a JPEG": (as_bytes(Image.effect_noise((64, 64), 50), "JPEG")[:600], "cannot be read"),
     "half a PNG": (as_bytes(Image.effect_noise((64, 64), 50))[:600], "cannot be read"),
     "an SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>', "cannot be read"),
     "HTML": (b"<html><script>alert(1)</script></html>", "cannot be read"),
-    "a TIFF": (as_bytes(white, "TIFF"), "PNG, JPEG, WEBP"),
-    "a GIF": (as_bytes(white, "GIF"), "PNG, JPEG, WEBP"),
+    "a TIFF": (as_bytes(WHITE, "TIFF"), "PNG, JPEG, WEBP"),
+    "a GIF": (as_bytes(WHITE, "GIF"), "PNG, JPEG, WEBP"),
     "EPS": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n", "PNG, JPEG, WEBP"),
     "nothing": (b"", "cannot be read"),
 }
 
 
 @pytest.mark.parametrize("case", UPLOADS)
-@pytest.mark.parametrize("way", ["base64", "file"])
-def test_a_bad_upload_is_refused(shared, case, way):
+@pytest.mark.parametrize("encoding", ["base64", "file"])
+def test_a_bad_upload_is_get_refusal(shared_client, case, encoding):
     content, reason = UPLOADS[case]
-    if way == "base64":
-        how = {"json": {"image": base64.b64encode(content).decode(), "regions": [CLICK]}}
+    if encoding == "base64":
+        options = {"json": {"image": base64.b64encode(content).decode(), "regions": [REGION]}}
     else:
-        how = {
-            "data": {"regions": json.dumps([CLICK])},
+        options = {
+            "data": {"regions": json.dumps([REGION])},
             "files": {"input_reference": ("cat.png", content, "image/png")},
         }
-    assert re.search(reason, refused(shared, "/v1/videos", **how))
+    assert re.search(reason, get_refusal(shared_client, "/v1/videos", **options))
 
 
-def test_a_file_under_another_name_is_refused(shared):
-    files = {"../../etc/passwd": ("cat.png", as_bytes(white), "image/png")}
-    assert "there is no file field" in refused(shared, "/v1/videos", data={"prompt": "cat"}, files=files)
+def test_a_file_under_another_name_is_refused(shared_client):
+    files = {"../../etc/passwd": ("cat.png", as_bytes(WHITE), "image/png")}
+    assert "there is no file field" in get_refusal(shared_client, "/v1/videos", data={"prompt": "cat"}, files=files)
 
 
-def test_a_form_with_a_bad_number_is_refused(shared):
+def test_a_form_with_a_bad_number_is_refused(shared_client):
     form = {"prompt": "cat", "seed": "twelve", "num_frames": "3"}
-    files = {"input_reference": ("cat.png", as_bytes(white), "image/png")}
-    assert refused(shared, "/v1/videos", data=form, files=files) == "seed is 'twelve'; give a whole number"
+    files = {"input_reference": ("cat.png", as_bytes(WHITE), "image/png")}
+    assert get_refusal(shared_client, "/v1/videos", data=form, files=files) == "seed is 'twelve'; give a whole number"
 
 
-def unusual():
-    colours = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
-    image = Image.fromarray(colours)
+def iterate_unusual_images():
+    pixels = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+    image = Image.fromarray(pixels)
     exif = Image.Exif()
     exif[0x0112] = 6
     yield "CMYK", as_bytes(image.convert("CMYK"), "JPEG")
-    yield "16-bit", as_bytes(Image.fromarray(colours[..., 0].astype(np.uint16) * 257))
-    yield "animated", as_bytes(image, "WEBP", save_all=True, append_images=[white])
+    yield "16-bit", as_bytes(Image.fromarray(pixels[..., 0].astype(np.uint16) * 257))
+    yield "animated", as_bytes(image, "WEBP", save_all=True, append_images=[WHITE])
     yield "alpha", as_bytes(image.convert("RGBA"))
     yield "palette", as_bytes(image.convert("P"))
-    yield "rotated", as_bytes(Image.fromarray(colours[:16]), "JPEG", exif=exif)
+    yield "rotated", as_bytes(Image.fromarray(pixels[:16]), "JPEG", exif=exif)
 
 
-@pytest.mark.parametrize(("kind", "content"), unusual(), ids=lambda value: value if isinstance(value, str) else "")
-def test_unusual_pictures_are_taken(shared, kind, content):
-    # the rotated one is 16 px wide and 32 px high as people see it
-    click = {"motion": "jump", "points": [{"x": 8, "y": 24}]}
-    asked = {"image": base64.b64encode(content).decode(), "regions": [click], "num_frames": 2, "num_inference_steps": 1}
-    answer = shared.post("/v1/videos", json=asked)
-    assert answer.status_code == 200, answer.text
+@pytest.mark.parametrize(
+    ("kind", "content"), iterate_unusual_images(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_unusual_images_are_accepted(shared_client, kind, content):
+    # the rotated one is 16 px wide and 32 px high when it is upright
+    region = {"motion": "jump", "points": [{"x": 8, "y": 24}]}
+    body = {"image": base64.b64encode(content).decode(), "regions": [region], "num_frames": 2, "num_inference_steps": 1}
+    response = shared_client.post("/v1/videos", json=body)
+    assert response.status_code == 200, response.text

@@ -71,7 +71,7 @@ def held(at, *, at_most_s=PATIENCE_MS / 1000):
         own(job, event)
         latest_s = time.monotonic() + at_most_s
         while isinstance(event, Progress) and at(event) and time.monotonic() < latest_s:
-            if job.is_cancel_requested or is_over.wait(0.01):
+            if job.cancel_requested.is_set() or is_over.wait(0.01):
                 break
 
     with pytest.MonkeyPatch.context() as patch:
