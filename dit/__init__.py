@@ -1,4 +1,4 @@
-"""The backbone: position, attention, blocks and the model `DiT`."""
+"""Backbone: the diffusion transformer `DiT`, its conditioning and its motion control."""
 
 from dianjing.dit.conditioning import Conditioning
 from dianjing.dit.motion.control import MotionControl

@@ -1,6 +1,6 @@
-"""Normalisation and attention, with the attention kernel chosen by name through diffusers' dispatcher.
+"""Attention and its normalization; diffusers' dispatcher chooses the kernel by name.
 
-B batch, N image tokens, L text tokens, D width, H heads, E head width.
+B batch, N image tokens, L text tokens, D width, H heads, E head width, T text width.
 """
 
 from typing import Any, NamedTuple
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from dianjing.dit.rope import apply_rotary_emb
 
 EPS = 1e-6
-SMALL_ATTENTION = 2**15  # of a head: queries x keys
+SMALL_ATTENTION = 2**15  # queries x keys of a head
 
 
 class LayerNorm(nn.LayerNorm):
-    """LayerNorm whose sums run in float32 whatever the dtype of its input."""
+    """LayerNorm that computes in float32 for any dtype of its input: (..., D) -> (..., D)."""
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.weight, self.bias
@@ -28,14 +28,17 @@ class LayerNorm(nn.LayerNorm):
 
 
 class KeyValue(NamedTuple):
-    """Normalised keys, and values, both (B, L, H, E)."""
+    """Normalized keys, and values, both (B, L, H, E)."""
 
     key: Tensor
     value: Tensor
 
 
 def is_faster_in_float32(query: Tensor, key: Tensor) -> bool:
-    """Backwards over few scores, torch's kernel for a CPU takes up to six times as long in bfloat16 as in float32."""
+    """Return True if attention trains faster in float32 than in its bfloat16.
+
+    The backward pass of torch's CPU kernel takes up to six times as long in bfloat16 if there are few scores.
+    """
     return (
         query.dtype == torch.bfloat16
         and query.device.type == "cpu"
@@ -45,7 +48,7 @@ def is_faster_in_float32(query: Tensor, key: Tensor) -> bool:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **dispatch_kwargs: Any) -> Tensor:
-    """Queries (B, N, H, E), keys and values (B, L, H, E) -> (B, N, H, E); settings as the dispatcher takes them."""
+    """Attend from queries (B, N, H, E) to keys and values (B, L, H, E): (B, N, H, E)."""
     if not is_faster_in_float32(query, key):
         return dispatch_attention_fn(query, key, value, attn_mask=mask, **dispatch_kwargs)
     mask = None if mask is None else mask.float()
@@ -55,7 +58,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **dis
 
 
 class DiTAttnProcessor:
-    """Attention with normalised queries and keys, both turned by RoPE where they are image tokens."""
+    """Attention with normalized queries and keys; those of image tokens are rotated by their positions."""
 
     _attention_backend = None
     _parallel_config = None
@@ -72,21 +75,21 @@ class DiTAttnProcessor:
             query, key, value = attn.project_qkv(hidden_states, rotary_emb)
         else:
             query, (key, value) = attn.project_query(hidden_states, rotary_emb), key_value
-            query = query.reshape(len(key), -1, *query.shape[2:])  # the frames of a clip share its text
+            query = query.reshape(len(key), -1, *query.shape[2:])  # frames of a clip share its text
         states = attend(
             query,
             key,
             value,
             attention_mask,
             backend=self._attention_backend,
-            # text is on every rank, so only the image tokens' own attention is split
+            # every rank has the whole text, so only self-attention is split
             parallel_config=None if attn.is_cross_attention else self._parallel_config,
         )
         return attn.to_out[1](attn.to_out[0](states.reshape(*hidden_states.shape[:2], -1)))
 
 
 class Attention(nn.Module, AttentionModuleMixin):
-    """Self-attention, or attention to the keys and values of a text of width `text_dim`."""
+    """Self-attention of image tokens, or cross-attention to text of width `text_dim`."""
 
     _default_processor_cls = DiTAttnProcessor
     _available_processors = (DiTAttnProcessor,)
@@ -109,29 +112,27 @@ class Attention(nn.Module, AttentionModuleMixin):
         return states.unflatten(-1, (self.heads, -1))  # (B, N, H, E)
 
     def _norm_and_rotate(self, states: Tensor, norm: nn.Module, rotary_emb: Tensor | None) -> Tensor:
-        # float32 from the norm to the end of the turn: one rounding instead of three
-        finished = norm(self._split_heads(states).float())
-        return (finished if rotary_emb is None else apply_rotary_emb(finished, rotary_emb)).to(states.dtype)
+        """Split (B, N, H E) into heads, normalize and rotate: (B, N, H, E)."""
+        normed = norm(self._split_heads(states).float())  # float32 to the end: one rounding instead of three
+        return (normed if rotary_emb is None else apply_rotary_emb(normed, rotary_emb)).to(states.dtype)
 
     def project_query(self, hidden_states: Tensor, rotary_emb: Tensor) -> Tensor:
-        """Queries (B, N, H, E) of image tokens (B, N, D)."""
+        """Project image tokens (B, N, D) to queries (B, N, H, E)."""
         return self._norm_and_rotate(self.to_q(hidden_states), self.norm_q, rotary_emb)
 
     def project_key_value(self, text: Tensor) -> KeyValue:
-        """Of text tokens (B, L, T)."""
+        """Project text tokens (B, L, T) to keys and values (B, L, H, E)."""
         key, value = self.to_kv(text).chunk(2, -1) if self.fused_projections else (self.to_k(text), self.to_v(text))
         return KeyValue(self._norm_and_rotate(key, self.norm_k, None), self._split_heads(value))
 
     def project_qkv(self, hidden_states: Tensor, rotary_emb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (B, N, H, E) of image tokens (B, N, D)."""
+        """Project image tokens (B, N, D) to queries, keys and values (B, N, H, E)."""
         if self.fused_projections:
             query, key, value = self.to_qkv(hidden_states).chunk(3, -1)
         else:
             query, key, value = self.to_q(hidden_states), self.to_k(hidden_states), self.to_v(hidden_states)
-        query, key = (
-            self._norm_and_rotate(query, self.norm_q, rotary_emb),
-            self._norm_and_rotate(key, self.norm_k, rotary_emb),
-        )
+        query = self._norm_and_rotate(query, self.norm_q, rotary_emb)
+        key = self._norm_and_rotate(key, self.norm_k, rotary_emb)
         return query, key, self._split_heads(value)
 
     def forward(
@@ -141,5 +142,5 @@ class Attention(nn.Module, AttentionModuleMixin):
         attention_mask: Tensor | None = None,
         key_value: KeyValue | None = None,
     ) -> Tensor:
-        """(B, N, D) -> (B, N, D)"""
+        """Attend from image tokens (B, N, D) to themselves, or to the keys and values of a text: (B, N, D)."""
         return self.processor(self, hidden_states, rotary_emb, attention_mask, key_value)

@@ -1,6 +1,7 @@
-"""One block of the backbone: self-attention, attention to the text, feed-forward.
+"""Blocks of the backbone: the Hunyuan-DiT block, the motion block and their modulated norms.
 
-B batch, S steps, N image tokens, L text tokens, D width, H heads, E head width.
+S steps, B batch, F frames, N image tokens, L text tokens, D width, H heads, E head width, T text width.
+In a video each frame is a row of the batch: (B F, N, D).
 """
 
 from typing import NamedTuple
@@ -15,12 +16,12 @@ from dianjing.dit.attention import EPS, Attention, KeyValue, LayerNorm
 
 
 def expand_to_frames(x: Tensor, num_rows: int) -> Tensor:
-    """(B, ...) -> (rows, ...): the frames of a clip are rows, and share what is the clip's."""
+    """Repeat what belongs to a clip for each of its frames: (B, ...) -> (num_rows, ...)."""
     return x if len(x) == num_rows else x.repeat_interleave(num_rows // len(x), dim=0)
 
 
 class AdaLayerNormShift(nn.Module):
-    """LayerNorm moved by a shift that the time embedding decides."""
+    """LayerNorm plus a shift computed from the timestep embedding."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -28,15 +29,16 @@ class AdaLayerNormShift(nn.Module):
         self.norm = LayerNorm(width, eps=EPS)
 
     def compute_shift(self, temb: Tensor) -> Tensor:
-        """(..., B, D) -> (..., B, D)"""
+        """Compute the shift from the timestep embedding: (S, B, D) -> (S, B, D)."""
         return self.linear(F.silu(temb))
 
     def forward(self, x: Tensor, shift: Tensor) -> Tensor:
+        """Normalize x (B F, N, D) and add the shift (B, D) of one step."""
         return self.norm(x).add_(expand_to_frames(shift, len(x)).unsqueeze(1))
 
 
 class AdaLayerNormContinuous(nn.Module):
-    """The last norm: scaled and shifted as the time embedding decides."""
+    """LayerNorm with scale and shift computed from the timestep embedding; the last norm of the model."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -44,23 +46,24 @@ class AdaLayerNormContinuous(nn.Module):
         self.norm = LayerNorm(width, eps=EPS, elementwise_affine=False)
 
     def compute_scale_shift(self, temb: Tensor) -> Tensor:
-        """(..., B, D) -> (..., B, 2D)"""
+        """Compute scale and shift from the timestep embedding: (S, B, D) -> (S, B, 2D)."""
         return self.linear(F.silu(temb))
 
     def forward(self, x: Tensor, scale_shift: Tensor) -> Tensor:
+        """Normalize x (B F, N, D) and apply the scale and shift (B, 2D) of one step."""
         scale, shift = expand_to_frames(scale_shift, len(x)).unsqueeze(1).chunk(2, dim=-1)
         return torch.addcmul(shift, self.norm(x), 1 + scale)
 
 
 class BlockConditioning(NamedTuple):
-    """What a block needs and the latents do not change."""
+    """Inputs of a block that do not depend on the latents."""
 
-    shift: Tensor  # (..., B, D)
+    shift: Tensor  # (S, B, D), or (B, D) of one step
     key_value: KeyValue
 
 
 class DiTBlock(nn.Module):
-    """Self-attention, attention to the text, feed-forward; late blocks first take in an early block's output."""
+    """Self-attention, cross-attention to text, feed-forward; with a skip, of the joined output of an earlier block."""
 
     def __init__(
         self, width: int, *, heads: int, head_dim: int, text_dim: int, hidden_dim: int, activation: str, has_skip: bool
@@ -77,7 +80,7 @@ class DiTBlock(nn.Module):
         self.ff = FeedForward(width, activation_fn=activation, inner_dim=hidden_dim)
 
     def precompute(self, temb: Tensor, text: Tensor) -> BlockConditioning:
-        """temb (..., B, D), text (B, L, T)"""
+        """Compute shift, keys and values from the timestep embedding (S, B, D) and text (B, L, T)."""
         return BlockConditioning(self.norm1.compute_shift(temb), self.attn2.project_key_value(text))
 
     def forward(
@@ -90,9 +93,10 @@ class DiTBlock(nn.Module):
         skip: Tensor | None = None,
         conditioning: BlockConditioning | None = None,
     ) -> Tensor:
-        """(B, N, D) -> (B, N, D), given either temb (B, D) and text (B, L, T), or both `prepared`.
+        """Run the block on tokens (B F, N, D): (B F, N, D).
 
-        Of film, each frame is a row: (B F, N, D).
+        Takes the precomputed `conditioning` of one step, or else temb (B, D) and text `encoder_hidden_states`
+        (B, L, T).
         """
         if conditioning is None:
             assert temb is not None
@@ -107,19 +111,19 @@ class DiTBlock(nn.Module):
 
 
 def reset_parameters(module: nn.Module) -> None:
-    """The random weights that torch gives the layers of a new module."""
+    """Give every layer of a module the random weights of a new one."""
     for layer in module.modules():
         if layer is not module and hasattr(layer, "reset_parameters"):
             layer.reset_parameters()
 
 
 class MotionBlock(nn.Module):
-    """After blocks of the picture model: attention over time, to text and motion phrases, feed-forward.
+    """Attention over time, cross-attention to text and motion phrases, feed-forward; zero-initialized.
 
-    Starts as nothing. Each place attends to itself in all frames, or, where the rotation has places, every place to
-    every place in all frames: what moves is then seen where it was, for the price of longer rows. With text and
-    feed-forward of its own, time can be learnt while the picture model stays as it is.
-    Source: AnimateDiff (arXiv 2307.04725); the phrases' own attention: Follow-Your-Click, "motion-augmented module".
+    Image tokens attend to themselves in all frames, or to all tokens of all frames where the rotary table has grid
+    positions: objects are then found where they were, at the cost of longer sequences. Text attention and feed-forward
+    are the block's own, so that motion can be learned while the image model is frozen.
+    Source: AnimateDiff (arXiv 2307.04725); attention to phrases: Follow-Your-Click, "motion-augmented module".
     """
 
     def __init__(self, width: int, *, heads: int, head_dim: int, text_dim: int, hidden_dim: int, activation: str):
@@ -134,7 +138,7 @@ class MotionBlock(nn.Module):
 
     @torch.no_grad()
     def zero_init(self) -> None:
-        """Random weights inside, zeros at the end of each part."""
+        """Reset the weights: zeros in the last layer of each part, so that the block changes nothing."""
         reset_parameters(self)
         for last in (self.attn1.to_out[0], self.attn2.to_out[0], self.ff.net[-1]):
             last.weight.zero_()
@@ -143,9 +147,12 @@ class MotionBlock(nn.Module):
     def forward(
         self, x: Tensor, num_frames: int, rotary_emb: Tensor, text_kv: KeyValue, attention_mask: Tensor | None = None
     ) -> Tensor:
-        """(B F, N, D) -> (B F, N, D); turns (F, N or 1, 1, E/2, 2) or complex."""
-        tokens = x.shape[1]
-        if rotary_emb.shape[1] == tokens > 1:
+        """Run the block on tokens (B F, N, D): (B F, N, D).
+
+        rotary_emb: (F, N or 1, 1, E/2, 2), or complex without the last axis. text_kv: (B, L, H, E) each.
+        """
+        num_tokens = x.shape[1]
+        if rotary_emb.shape[1] == num_tokens > 1:
             x = rearrange(x, "(b f) n d -> b (f n) d", f=num_frames)
             rotary_emb = rotary_emb.flatten(0, 1)
             x = x + self.attn1(self.norm1(x), rotary_emb)
@@ -154,11 +161,11 @@ class MotionBlock(nn.Module):
         x = rearrange(x, "(b f) n d -> (b n) f d", f=num_frames)
         rotary_emb = rotary_emb.squeeze(1)
         x = x + self.attn1(self.norm1(x), rotary_emb)
-        x = rearrange(x, "(b n) f d -> b (n f) d", n=tokens)
-        x = self._cross_attend(x, rotary_emb.repeat(tokens, *(1,) * (rotary_emb.ndim - 1)), text_kv, attention_mask)
+        x = rearrange(x, "(b n) f d -> b (n f) d", n=num_tokens)
+        x = self._cross_attend(x, rotary_emb.repeat(num_tokens, *(1,) * (rotary_emb.ndim - 1)), text_kv, attention_mask)
         return rearrange(x, "b (n f) d -> (b f) n d", f=num_frames)
 
     def _cross_attend(self, x: Tensor, rotary_emb: Tensor, text_kv: KeyValue, attention_mask: Tensor | None) -> Tensor:
-        """(B, F N, D) or (B, N F, D): what text and phrases ask for is done."""
+        """Attend to text and motion phrases, then feed forward; x (B, F N, D) or (B, N F, D)."""
         x = x + self.attn2(self.norm2(x), rotary_emb, attention_mask, text_kv)
         return x + self.ff(self.norm3(x))

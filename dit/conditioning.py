@@ -14,6 +14,7 @@ from dianjing.dit.attention import KeyValue
 from dianjing.dit.blocks import BlockConditioning
 from dianjing.dit.fused_cpu import FusedBlock
 from dianjing.dit.motion.video_conditioning import VideoConditioning
+from dianjing.errors import DianjingError
 
 KEY_MULTIPLE = 16  # CPU attention in bfloat16 is several times slower over other numbers of keys
 
@@ -67,10 +68,10 @@ class Conditioning:
     def truncate(self, num_frames: int) -> "Conditioning":
         """Return the conditioning of the first `num_frames` frames; tensors are views.
 
-        Raises: ValueError for more frames than there are.
+        Raises: DianjingError for more frames than there are.
         """
         if num_frames > self.num_frames:
-            raise ValueError(f"{num_frames} frames of a conditioning for {self.num_frames}")
+            raise DianjingError("conditioning_has_fewer_frames", num_frames=num_frames, available=self.num_frames)
         return self if self.video is None else replace(self, video=self.video.truncate(num_frames))
 
     def index_batch(self, index: slice | list[int] | Tensor) -> "Conditioning":
@@ -100,14 +101,14 @@ class Conditioning:
     def check_latents(self, latents: Tensor) -> None:
         """Check that this is of one step and made for latents (B, C, F, Y, X) of this size.
 
-        Raises: ValueError if not.
+        Raises: DianjingError if not.
         """
         if self.num_steps != 1:
-            raise ValueError(f"a conditioning of {self.num_steps} steps; pick one with conditioning.select_step(step)")
+            raise DianjingError("conditioning_has_several_steps", num_steps=self.num_steps)
         expected = (self.batch_size, self.num_frames, *self.latent_size)
         actual = (len(latents), *latents.shape[2:])
         if expected != actual:
-            raise ValueError(f"a conditioning for (batch, frames, height, width) {expected}, but latents of {actual}")
+            raise DianjingError("conditioning_latents_mismatch", expected=str(expected), actual=str(actual))
 
 
 def pad_text_tokens(text: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -1,4 +1,4 @@
-"""Configurations and inputs that cannot work, refused by name."""
+"""Checks of `DiT`'s configuration and inputs; every error says what was given and what is allowed."""
 
 from typing import Any
 
@@ -6,8 +6,10 @@ from torch import Tensor
 
 from dianjing.dit.embeddings import NUM_POOL_HEADS
 from dianjing.dit.motion.control import MotionControl
+from dianjing.errors import DianjingError
 
-TEMPORAL_ATTENTION_MODES = ("pixelwise", "full")  # of motion blocks
+TEMPORAL_ATTENTION_MODES = ("pixelwise", "full")
+NORM_TYPE = "layer_norm"  # the only one that Hunyuan-DiT has
 
 
 def check_transformer_config(
@@ -24,63 +26,62 @@ def check_transformer_config(
     use_flow_field: bool,
     norm_type: str,
 ) -> None:
-    """Raise ValueError for widths that do not go together, or motion blocks that there cannot be."""
-    if norm_type != "layer_norm":
-        raise ValueError(f"norm_type {norm_type!r} is unknown; only 'layer_norm' is")
+    """Check that a configuration can work. Raises: DianjingError if not."""
+    if norm_type != NORM_TYPE:
+        raise DianjingError("norm_type_unknown", norm_type=norm_type, allowed=NORM_TYPE)
     if temporal_attention not in TEMPORAL_ATTENTION_MODES:
-        raise ValueError(
-            f"temporal_attention is {temporal_attention!r}; there are {' and '.join(map(repr, TEMPORAL_ATTENTION_MODES))}"
-        )
+        raise DianjingError("temporal_attention_unknown", mode=temporal_attention, allowed=TEMPORAL_ATTENTION_MODES)
     if use_motion_blocks and not 1 <= motion_block_interval <= num_layers:
-        raise ValueError(
-            f"motion_block_interval is {motion_block_interval}; of {num_layers} layers it is 1 to {num_layers}"
-        )
+        raise DianjingError("motion_block_interval_out_of_range", interval=motion_block_interval, num_layers=num_layers)
     if hidden_size not in (None, heads * head_dim):
-        raise ValueError(
-            f"hidden_size {hidden_size} is not num_attention_heads {heads} x attention_head_dim {head_dim};"
-            f" leave it out or give {heads * head_dim}"
+        raise DianjingError(
+            "hidden_size_mismatch", hidden_size=hidden_size, heads=heads, head_dim=head_dim, expected=heads * head_dim
         )
     if max_regions and not use_motion_blocks:
-        raise ValueError(f"max_regions {max_regions} needs use_motion_blocks: a click moves something")
+        raise DianjingError("regions_need_motion_blocks", max_regions=max_regions)
     if use_flow_field and not max_regions:
-        raise ValueError("use_flow_field needs max_regions: clicks bring a first frame")
+        raise DianjingError("flow_field_needs_regions")
     if head_dim % 4:
-        raise ValueError(f"attention_head_dim {head_dim} is not a multiple of 4; RoPE turns pairs on two axes")
+        raise DianjingError("head_dim_not_multiple_of_4", head_dim=head_dim)
     if text_dim_t5 % NUM_POOL_HEADS:
-        raise ValueError(
-            f"cross_attention_dim_t5 {text_dim_t5} is not a multiple of the {NUM_POOL_HEADS} pooling heads"
-        )
+        raise DianjingError("t5_width_not_divisible", width=text_dim_t5, num_heads=NUM_POOL_HEADS)
 
 
 def to_video_latents(latents: Tensor) -> Tensor:
-    """Latents (B, C, F, Y, X) of these, or of a picture's (B, C, Y, X)."""
+    """Return latents as (B, C, F, Y, X); those of an image (B, C, Y, X) become one frame.
+
+    Raises: DianjingError for any other number of axes.
+    """
     if latents.ndim not in (4, 5):
-        raise ValueError(f"latents of shape {tuple(latents.shape)}; this model takes (B, C, Y, X) or (B, C, F, Y, X)")
+        raise DianjingError("latents_wrong_axes", shape=str(tuple(latents.shape)))
     return latents.unsqueeze(2) if latents.ndim == 4 else latents
 
 
 def check_video_inputs(config: Any, num_frames: int, motion_control: MotionControl | None, *, batch_size: int) -> None:
-    """Raise ValueError for frames or a click that a model of this configuration was not trained for."""
+    """Check that a model of this configuration takes these frames and this motion control.
+
+    Raises: DianjingError if not.
+    """
     if motion_control is not None:
         _check_motion_control(
             motion_control, batch_size=batch_size, num_frames=num_frames, max_regions=config.max_regions
         )
     if num_frames > 1 and not config.use_motion_blocks:
-        raise ValueError(f"{num_frames} frames; this model draws pictures, use one with use_motion_blocks")
+        raise DianjingError("frames_need_motion_blocks", num_frames=num_frames)
 
 
 def _check_motion_control(motion_control: MotionControl, *, batch_size: int, num_frames: int, max_regions: int) -> None:
+    """Check motion control against the model's regions, and the latents' batch size and frames."""
+    num_clips, num_regions = motion_control.masks.shape[:2]
     if not max_regions:
-        raise ValueError("this model was trained without clicks; use one whose configuration has max_regions")
-    if motion_control.masks.shape[1] != max_regions:
-        raise ValueError(
-            f"a click with {motion_control.masks.shape[1]} regions; this model takes {max_regions}, empty ones without a phrase"
-        )
-    if len(motion_control.masks) != batch_size:
-        raise ValueError(f"clicks for {len(motion_control.masks)} clips, but latents of {batch_size}")
+        raise DianjingError("model_without_motion_control")
+    if num_regions != max_regions:
+        raise DianjingError("region_count_mismatch", num_regions=num_regions, max_regions=max_regions)
+    if num_clips != batch_size:
+        raise DianjingError("motion_control_batch_mismatch", num_clips=num_clips, batch_size=batch_size)
     if num_frames < 2:
-        raise ValueError("a click moves something, which takes at least 2 frames")
+        raise DianjingError("motion_control_needs_frames", num_frames=num_frames)
     if motion_control.warp is not None and motion_control.warp.frames.shape[1] != num_frames:
-        raise ValueError(
-            f"a click with {motion_control.warp.frames.shape[1]} moved frames, but latents of {num_frames}"
+        raise DianjingError(
+            "warp_frames_mismatch", warp_frames=motion_control.warp.frames.shape[1], num_frames=num_frames
         )

@@ -1,9 +1,8 @@
-"""The blocks for inference in bfloat16 on a CPU: the sums of `DiTBlock` in as few passes as there are kernels.
+"""Fused blocks: `DiTBlock` for inference in bfloat16 on a CPU, in as few passes over memory as kernels allow.
 
-What it saves: oneDNN adds a bias, a GELU or the residual to the float32 sums of a product, before
-they are rounded; the three projections of a narrow self-attention become one product, and their
-norms and rotations one pass. Training, adapters, hooks, `torch.compile` (which finds most of this
-by itself) and other devices go through `DiTBlock.forward`.
+oneDNN adds a bias, a GELU or the residual to the float32 result of a matrix product before it is rounded; the three
+projections of a narrow self-attention become one product, their norms and rotations one pass. Training, adapters,
+hooks, `torch.compile` (which finds most of this by itself) and other devices use `DiTBlock.forward`.
 
 B batch, N image tokens, D width, H heads, E head width.
 """
@@ -27,7 +26,7 @@ FUSIBLE_TYPES = {
     *(DiTBlock, AdaLayerNormShift, LayerNorm, Attention, FeedForward, GELU),
     *(nn.ModuleList, nn.Linear, nn.Identity, nn.Dropout),
 }
-MAX_FUSED_QKV = 2**20  # elements of one weight; a wider product gains nothing from being joined
+MAX_FUSED_QKV = 2**20  # elements of one projection; fusing wider ones gains nothing
 
 
 class LinearParams(NamedTuple):
@@ -38,13 +37,13 @@ class LinearParams(NamedTuple):
 
 
 class FusedBlock(NamedTuple):
-    """The weights of a block as `run_frozen` takes them, good until the weights change."""
+    """Weights of a block for `fused_forward`, valid until the block's weights change."""
 
     heads: int
-    skip: tuple[LinearParams, LinearParams] | None  # norm and linear layer
+    skip: tuple[LinearParams, LinearParams] | None  # norm and linear layer, of blocks with a skip
     norm1: LinearParams
-    qkv: tuple[LinearParams, ...]  # one joined product, or three
-    norm_qk: tuple[LinearParams, ...]  # float32: (2, 1, E) for the joined product, or (E,) for each of two
+    qkv: tuple[LinearParams, ...]  # one fused projection, or three
+    norm_qk: tuple[LinearParams, ...]  # float32: (2, 1, E) for a fused projection, or (E,) for each of two
     out1: LinearParams
     norm2: LinearParams
     query: LinearParams
@@ -62,7 +61,7 @@ def _has_bf16_kernels() -> bool:
 
 
 def can_run_fused(x: Tensor) -> bool:
-    """Whether frozen blocks may run on inputs like x, here and now."""
+    """Return True if fused blocks can run on inputs like x in the present modes of torch."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.bfloat16
@@ -74,9 +73,9 @@ def can_run_fused(x: Tensor) -> bool:
 
 
 def _is_fusible(module: nn.Module) -> bool:
-    """Whether the module does nothing but what its class and its bfloat16 weights say."""
+    """Return True if a module is of a known class, in bfloat16, and nothing has wrapped, hooked or replaced it."""
     if "forward" in module.__dict__ or module._forward_hooks or module._forward_pre_hooks:
-        return False  # offloading, casting and caches replace or hook it
+        return False  # by offloading, casting or a cache
     if module._compiled_call_impl is not None:
         return False
     if isinstance(module, Attention):
@@ -85,16 +84,18 @@ def _is_fusible(module: nn.Module) -> bool:
             return False
         if processor._attention_backend not in (None, AttentionBackendName.NATIVE):
             return False
-    # a quantised or sharded weight is of another type, an adapter has layers of other types
+    # quantized and sharded weights, and layers of adapters, are of other types
     weights = module.parameters(recurse=False)
     return type(module) in FUSIBLE_TYPES and all(type(p) is nn.Parameter and p.dtype == torch.bfloat16 for p in weights)
 
 
 def _get_params(module: nn.Module) -> LinearParams:
+    """Return weight and bias of a layer."""
     return LinearParams(module.weight, module.bias)
 
 
 def _get_float_params(*norms: nn.Module) -> LinearParams:
+    """Return weights and biases of one norm (E,), or of several in one tensor (len(norms), 1, E), in float32."""
     if len(norms) == 1:
         return LinearParams(norms[0].weight.float(), norms[0].bias.float())
     weight = torch.stack([norm.weight for norm in norms]).float().unsqueeze(1)  # (2, 1, E)
@@ -102,6 +103,7 @@ def _get_float_params(*norms: nn.Module) -> LinearParams:
 
 
 def _fuse_block(block: DiTBlock) -> FusedBlock:
+    """Collect the weights of a block."""
     attn1, attn2, up = block.attn1, block.attn2, block.ff.net[0]
     qkv: tuple[LinearParams, ...] = tuple(map(_get_params, (attn1.to_q, attn1.to_k, attn1.to_v)))
     norm_qk: tuple[LinearParams, ...] = (_get_float_params(attn1.norm_q), _get_float_params(attn1.norm_k))
@@ -127,10 +129,10 @@ def _fuse_block(block: DiTBlock) -> FusedBlock:
 
 
 def fuse_blocks(blocks: Iterable[DiTBlock]) -> tuple[FusedBlock, ...] | None:
-    """The blocks frozen, or None if any part of them is not plain."""
+    """Return the weights of blocks for `fused_forward`, or None if any part of them cannot be fused."""
     blocks = list(blocks)
-    plain = all(isinstance(block.ff.net[0], GELU) and all(map(_is_fusible, block.modules())) for block in blocks)
-    return tuple(map(_fuse_block, blocks)) if plain else None
+    can_fuse = all(isinstance(block.ff.net[0], GELU) and all(map(_is_fusible, block.modules())) for block in blocks)
+    return tuple(map(_fuse_block, blocks)) if can_fuse else None
 
 
 def _linear(x: Tensor, layer: LinearParams) -> Tensor:
@@ -146,16 +148,15 @@ def _norm(x: Tensor, norm: LinearParams) -> Tensor:
 
 
 def _norm_and_rotate(states: Tensor, norm: LinearParams, rotary_emb: Tensor) -> Tensor:
-    """Queries or keys (B, N, H, E), normalised and turned."""
-    turned = apply_rotary_emb(_norm(states.float(), norm), rotary_emb)
-    return turned.to(states.dtype)
+    """Normalize and rotate queries or keys (B, N, H, E)."""
+    return apply_rotary_emb(_norm(states.float(), norm), rotary_emb).to(states.dtype)
 
 
 def _norm_and_rotate_qk(states: Tensor, norm: LinearParams, rotary_emb: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and keys in one (B, N, 2, H, E), normalised and turned."""
+    """Normalize and rotate queries and keys in one tensor (B, N, 2, H, E)."""
     normed = F.layer_norm(states.float(), states.shape[-1:], None, None, EPS)
-    turned = apply_rotary_emb(torch.addcmul(norm.bias, normed, norm.weight), rotary_emb.unsqueeze(1))
-    query, key = turned.to(states.dtype).unbind(2)
+    rotated = apply_rotary_emb(torch.addcmul(norm.bias, normed, norm.weight), rotary_emb.unsqueeze(1))
+    query, key = rotated.to(states.dtype).unbind(2)
     return query, key
 
 
@@ -167,16 +168,16 @@ def fused_forward(
     attention_mask: Tensor | None,
     skip: Tensor | None,
 ) -> Tensor:
-    """`DiTBlock.forward` with complex turns: (B, N, D) -> (B, N, D)."""
+    """Compute `DiTBlock.forward` with complex rotary embeddings: (B F, N, D) -> (B F, N, D)."""
     if block.skip is not None:
         assert skip is not None
         x = _linear(_norm(torch.cat([x, skip], dim=-1), block.skip[0]), block.skip[1])
     states = _norm(x, block.norm1).add_(expand_to_frames(conditioning.shift, len(x)).unsqueeze(1))
     shape = (*x.shape[:2], block.heads, -1)
     if len(block.qkv) == 1:
-        joined = _linear(states, block.qkv[0]).view(*x.shape[:2], 3, block.heads, -1)
-        query, key = _norm_and_rotate_qk(joined[:, :, :2], block.norm_qk[0], rotary_emb)
-        value = joined[:, :, 2]
+        fused_qkv = _linear(states, block.qkv[0]).view(*x.shape[:2], 3, block.heads, -1)
+        query, key = _norm_and_rotate_qk(fused_qkv[:, :, :2], block.norm_qk[0], rotary_emb)
+        value = fused_qkv[:, :, 2]
     else:
         query, key, value = (_linear(states, layer).view(shape) for layer in block.qkv)
         query, key = (
@@ -186,7 +187,7 @@ def fused_forward(
 
     query = _norm_and_rotate(_linear(_norm(x, block.norm2), block.query).view(shape), block.norm_query, rotary_emb)
     key, value = conditioning.key_value
-    query = query.reshape(len(key), -1, *query.shape[2:])  # the frames of a clip share its text
+    query = query.reshape(len(key), -1, *query.shape[2:])  # frames of a clip share its text
     states = dispatch_attention_fn(query, key, value, attn_mask=attention_mask).reshape(*x.shape[:2], -1)
     x = _linear_add(states, block.out2, x)
 

@@ -19,6 +19,7 @@ from dianjing.dit.motion.control import MotionConditioner, MotionControl
 from dianjing.dit.motion.video_conditioning import VideoConditioning, make_video_conditioning
 from dianjing.dit.offload import onloaded
 from dianjing.dit.rope import rope_1d, rope_2d, rope_3d, rotary_table_from_cos_sin
+from dianjing.errors import DianjingError
 
 ROPE_BASE_SIZE = 64  # latents along a side of the 512 px image whose grid defines the positions
 
@@ -55,7 +56,7 @@ class PrecomputeMixin:
         with masks (B, L), 1 for text. latent_size: height and width in latents. image_meta_size (B, 6) in px and style
         (B,): for models that were trained with them. motion_control: for videos, see `MotionControl`.
 
-        Raises: ValueError for a size that patches do not fill, an image size or style left out, or motion control that
+        Raises: DianjingError for a size that patches do not fill, image size or style left out, or motion control that
         does not fit.
         """
         texts = (encoder_hidden_states, text_embedding_mask, encoder_hidden_states_t5, text_embedding_mask_t5)
@@ -109,7 +110,7 @@ class PrecomputeMixin:
         """
         text_states, mask, text_states_t5, mask_t5 = texts
         if text_states is None or text_states_t5 is None:
-            raise ValueError("give the text states of both encoders")
+            raise DianjingError("text_states_missing")
         grid = self._get_token_grid(*latent_size)
         check_video_inputs(self.config, num_frames, motion_control, batch_size=len(text_states))
         text, attention_mask = pad_text_tokens(self._embed_text(text_states, mask, text_states_t5, mask_t5))
@@ -138,7 +139,7 @@ class PrecomputeMixin:
         """Join the states of both encoders to text tokens (B, L, T); masked ones become learned padding."""
         lengths, expected = (text.shape[1], text_t5.shape[1]), (self.config.text_len, self.config.text_len_t5)
         if lengths != expected:
-            raise ValueError(f"texts of {lengths[0]} and {lengths[1]} tokens; this model takes {expected}")
+            raise DianjingError("text_lengths_mismatch", lengths=lengths, expected=expected)
         states = torch.cat([text, self.text_embedder(text_t5)], dim=1)
         if mask is None or mask_t5 is None:
             return states
@@ -175,5 +176,5 @@ class PrecomputeMixin:
         """Return the rows and columns of image tokens for latents of this size."""
         patch = self.config.patch_size
         if height % patch or width % patch:
-            raise ValueError(f"latents of {height} x {width} are not multiples of the patch size {patch}")
+            raise DianjingError("latents_not_multiple_of_patch", height=height, width=width, patch_size=patch)
         return height // patch, width // patch

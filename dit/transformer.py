@@ -31,6 +31,7 @@ from dianjing.dit.motion.flow_field import FlowField
 from dianjing.dit.motion.warp_guidance import WarpGuidance
 from dianjing.dit.precompute import PrecomputeMixin
 from dianjing.dit.rope import to_rotary_emb
+from dianjing.errors import DianjingError
 
 ZERO_INIT_TYPES = (MotionBlock, MotionConditioner, FlowField, WarpGuidance)
 
@@ -45,7 +46,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin,
     all tokens of all frames). max_regions adds motion control of that many regions; use_flow_field warps the first
     frame by a predicted flow and guides the prediction towards it.
 
-    Raises: ValueError for a configuration that cannot work.
+    Raises: DianjingError for a configuration that cannot work.
     Source: Hunyuan-DiT (arXiv 2405.08748).
     """
 
@@ -184,7 +185,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin,
         for a video. image_rotary_emb: cosine and sine, each (N, E), in place of our own positions.
         controlnet_block_samples: a residual (B, N, D) for each skip connection.
 
-        Raises: ValueError for latents, residuals or a conditioning that do not fit.
+        Raises: DianjingError for latents, residuals or a conditioning that do not fit.
         """
         latents = to_video_latents(hidden_states)
         batch_size, num_frames = len(latents), latents.shape[2]
@@ -192,7 +193,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin,
         if conditioning is not None:
             conditioning.check_latents(latents)
         elif timestep is None:
-            raise ValueError("give either `conditioning`, or `timestep` and the text states of both encoders")
+            raise DianjingError("conditioning_or_timestep_missing")
         else:
             conditioning = self._embed_conditions(
                 timestep.expand(batch_size).unsqueeze(0),
@@ -231,7 +232,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin,
         """Run all blocks on tokens (B F, N, D); residuals of a ControlNet are added to the skip connections."""
         num_skips = (len(self.blocks) - 1) // 2
         if residuals is not None and len(residuals) != num_skips:
-            raise ValueError(f"{len(residuals)} ControlNet residuals for {num_skips} skip connections")
+            raise DianjingError("residual_count_mismatch", num_residuals=len(residuals), num_skips=num_skips)
         fused_blocks = conditioning.fused_blocks if can_run_fused(tokens) and not self.is_cache_enabled else None
         is_compiled = torch.compiler.is_compiling() or self.blocks[0]._compiled_call_impl is not None
         rotary_emb = to_rotary_emb(conditioning.rotary_table, as_complex=not is_compiled)
@@ -253,8 +254,9 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin,
                 tokens = self._run_block(block, *inputs)
             motion, rest = divmod(layer + 1, self.config.motion_block_interval)
             if video is not None and self.motion_blocks is not None and rest == 0:
-                inputs = (tokens, video.num_frames, video_rotary_emb, video.text_kv[motion - 1], video.attention_mask)
-                tokens = self._run_block(self.motion_blocks[motion - 1], *inputs)
+                motion_block, text_kv = self.motion_blocks[motion - 1], video.text_kv[motion - 1]
+                motion_inputs = (video.num_frames, video_rotary_emb, text_kv, video.attention_mask)
+                tokens = self._run_block(motion_block, tokens, *motion_inputs)
             if layer < num_skips:
                 skips.append(tokens)
         return tokens

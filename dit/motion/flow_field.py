@@ -1,6 +1,8 @@
-"""What a click asks for, as motion: where in the first frame each place of each frame comes from.
+"""Flow field: predicts backward flow from a motion phrase, a strength and a region, whatever the pixels and the noise.
 
-B batch, R regions, F frames, H hidden width, S places of a frame (Y x X latents); places and ways in picture sides.
+B batch, R regions, F frames, M tokens of a phrase, T text width, H hidden width, S points of a frame.
+Points, flow and moments are (x, y) in fractions of the image's sides; a strength is a region's mean speed in image
+sides per second.
 """
 
 import torch
@@ -10,58 +12,59 @@ from torch import Tensor, nn
 from dianjing.dit.embeddings import sinusoidal_embedding
 
 HIDDEN_DIM = 256
-FEATURE_DIM = 32  # numbers that stand for a time or a strength
-FRAME_SCALE, STRENGTH_SCALE = 2.0, 20.0  # frames, and picture sides a second, to radians of the fastest wave
-PHASE_SCALE = 0.2  # of ways in a region's own sizes; a way of one in an eighth of a second turns by about a radian
-MIN_STD = 0.02
-NUM_MOMENTS = 4  # of a region: middle and spread, (x, y) each
-TAIL_MASS = 0.002  # of a mask, on each side of what is taken for its box
+FEATURE_DIM = 32  # sinusoidal features of a number: FEATURE_DIM / 2 frequencies, cosine and sine each
+FRAME_SCALE = 2.0  # frame index to radians of the highest frequency
+STRENGTH_SCALE = 20.0  # strength to radians of the highest frequency
+PHASE_SCALE = 0.2  # relative speed x frame index to radians; a rotation by 1 radian in 1/8 s has a phase of about 1
+MIN_STD = 0.02  # regions are taken to be at least this large
+NUM_MOMENTS = 4  # of a region: center and standard deviation, (x, y) each
+TAIL_MASS = 0.002  # share of a mask that may lie outside its box, on each side
 
 
 def cell_centers(rows: int, columns: int, *, device: torch.device | None = None) -> Tensor:
-    """Middles of latents, (S, 2) as (x, y)."""
+    """Return the centers of a grid of cells, row by row: (S, 2)."""
     y, x = ((torch.arange(n, dtype=torch.float32, device=device) + 0.5) / n for n in (rows, columns))
     return torch.stack([x.repeat(rows), y.repeat_interleave(columns)], dim=-1)
 
 
 def grid_points(size: int, *, device: torch.device | None = None) -> Tensor:
-    """Points that span the picture to its borders, (side x side, 2) as (x, y)."""
+    """Return size x size points from border to border of the image, row by row: (S, 2)."""
     line = torch.linspace(0, 1, size, device=device)
     return torch.stack([line.repeat(size), line.repeat_interleave(size)], dim=-1)
 
 
 def region_moments(masks: Tensor) -> Tensor:
-    """Middle and spread of each mask (B, R, H, W): (B, R, 4); the picture's middle and nothing where it is empty.
+    """Compute the center and standard deviation of each mask (B, R, H, W): (B, R, 4).
 
-    The middle is that of its box, about which things are seen to turn: the mean place of an umbrella is in its canopy.
+    The center is the middle of the mask's box, about which objects appear to rotate: the centroid of an umbrella lies
+    in its canopy. An empty mask has the image's center and a deviation of 0.
     """
     masks = masks.float()
-    size = torch.cat(
-        [_axis_moments(masks.sum(dim=-2)), _axis_moments(masks.sum(dim=-1))], dim=-1
-    )  # middle and spread of x, and of y
-    return size[..., [0, 2, 1, 3]]
+    x_moments, y_moments = _axis_moments(masks.sum(dim=-2)), _axis_moments(masks.sum(dim=-1))
+    return torch.cat([x_moments, y_moments], dim=-1)[..., [0, 2, 1, 3]]
 
 
 def _axis_moments(profile: Tensor) -> Tensor:
-    """Middle and spread along one axis, of masks summed over the other one (B, R, N): (B, R, 2)."""
+    """Compute center and standard deviation along one axis, of masks summed over the other: (B, R, N) -> (B, R, 2)."""
     count = profile.shape[-1]
-    at = (torch.arange(count, dtype=torch.float32, device=profile.device) + 0.5) / count
+    positions = (torch.arange(count, dtype=torch.float32, device=profile.device) + 0.5) / count
     total = profile.sum(dim=-1, keepdim=True)
-    shares = profile / total.clamp_min(1e-6)
-    below = shares.cumsum(dim=-1)
-    first, last = (below <= TAIL_MASS).sum(dim=-1), (below < 1 - TAIL_MASS).sum(dim=-1) + 1
-    spread = (shares @ at.square() - (shares @ at).square()).clamp_min(0).sqrt()
-    is_there = total.squeeze(-1) > 0
-    return torch.stack([torch.where(is_there, (first + last) / 2 / count, 0.5), spread * is_there], dim=-1)
+    density = profile / total.clamp_min(1e-6)
+    cumulative = density.cumsum(dim=-1)
+    first, last = (cumulative <= TAIL_MASS).sum(dim=-1), (cumulative < 1 - TAIL_MASS).sum(dim=-1) + 1
+    std = (density @ positions.square() - (density @ positions).square()).clamp_min(0).sqrt()
+    has_pixels = total.squeeze(-1) > 0
+    return torch.stack([torch.where(has_pixels, (first + last) / 2 / count, 0.5), std * has_pixels], dim=-1)
 
 
 class FlowField(nn.Module):
-    """A phrase, a strength and a mask to a way back for every place and frame: an affine map about the region's
-    middle, told by its logarithm, in which a turn is as simple as a shift, and what bends. All of it grows with the
-    strength, the logarithm as that is in the region's own sizes; what is learnt is the rest. Depends on no noise and no
-    picture, so that it is learnt in minutes.
+    """Predict backward flow: an affine map about each region's center plus a residual.
 
-    Source: explicit motion before pixels, Motion-I2V (arXiv 2401.15977).
+    The affine map is the matrix exponential of a learned generator, in which a rotation is as simple as a shift. All
+    terms scale with the strength, the generator with the strength relative to the region's size; the network learns the
+    rest. It sees neither noise nor image, so that it trains within minutes.
+
+    Source: motion predicted before pixels, Motion-I2V (arXiv 2401.15977).
     """
 
     def __init__(self, text_dim: int) -> None:
@@ -70,7 +73,7 @@ class FlowField(nn.Module):
         self.time_proj = nn.Linear(2 * FEATURE_DIM + 1 + NUM_MOMENTS, HIDDEN_DIM, bias=False)
         self.strength_proj = nn.Linear(FEATURE_DIM + 1, HIDDEN_DIM, bias=False)
         self.trunk = nn.ModuleList(nn.Linear(HIDDEN_DIM, HIDDEN_DIM) for _ in range(3))
-        self.affine = nn.Linear(HIDDEN_DIM, 6)
+        self.affine = nn.Linear(HIDDEN_DIM, 6)  # generator (2 x 2) and shift (2)
         self.offset_proj = nn.Linear(4, HIDDEN_DIM // 2)
         self.modulation = nn.Linear(HIDDEN_DIM, HIDDEN_DIM)
         self.residual = nn.Linear(HIDDEN_DIM // 2, 2)
@@ -78,7 +81,7 @@ class FlowField(nn.Module):
 
     @torch.no_grad()
     def zero_init(self) -> None:
-        """Nothing moves."""
+        """Reset the weights so that the flow is zero everywhere."""
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 layer.reset_parameters()
@@ -96,41 +99,55 @@ class FlowField(nn.Module):
         num_frames: int,
         points: Tensor,
     ) -> Tensor:
-        """Ways (B, R, F, S, 2) from each place of `at` (S, 2) back to its origin.
+        """Predict the flow (B, R, F, S, 2) from each of `points` (S, 2) in each frame back to the first frame.
 
-        phrases (B, R, M, T) with mask (B, R, M) and strengths (B, R), as in `Click`; `region_sizes` (B, R, 4).
+        phrase_embeds (B, R, M, T), phrase_mask (B, R, M) and strengths (B, R) are those of `MotionControl`; moments
+        (B, R, 4) those of `region_moments`.
         """
-        dtype = self.text_proj.weight.dtype
-        said = phrase_mask.to(dtype).unsqueeze(-1)
-        words = self.text_proj((phrase_embeds.to(dtype) * said).sum(dim=2) / said.sum(dim=2).clamp_min(1))  # (B, R, H)
         moments, strengths = moments.float(), strengths.float()
-        strong = torch.cat(
+        relative_speed = strengths / moments[..., 2:].norm(dim=-1).clamp_min(MIN_STD)  # region sizes per second
+        x = self._embed(phrase_embeds, phrase_mask, strengths, relative_speed, moments, num_frames)
+        for layer in self.trunk:
+            x = x + F.silu(layer(x))  # (B, R, F, H)
+        center, std = moments.unsqueeze(2).chunk(2, dim=-1)
+        offset = points - center  # (B, R, S, 2)
+        generator, shift = self.affine(x).float().split((4, 2), dim=-1)
+        generator = generator.unflatten(-1, (2, 2)) * relative_speed[:, :, None, None, None]
+        linear = torch.matrix_exp(generator) - torch.eye(2, device=x.device)
+        speed = strengths[:, :, None, None, None]
+        affine_flow = shift.unsqueeze(-2) * speed + torch.einsum("brfij,brsj->brfsi", linear, offset)
+        features = torch.cat([offset, offset / std.clamp_min(MIN_STD)], dim=-1).clamp(-4, 4)
+        hidden = self.offset_proj(features.to(x.dtype)).unsqueeze(2)
+        mod_scale, mod_shift = self.modulation(x).unsqueeze(-2).chunk(2, dim=-1)
+        residual = self.residual(F.silu(hidden * (1 + mod_scale) + mod_shift))
+        return affine_flow + residual.float() * speed
+
+    def _embed(
+        self,
+        phrase_embeds: Tensor,
+        phrase_mask: Tensor,
+        strengths: Tensor,
+        relative_speed: Tensor,
+        moments: Tensor,
+        num_frames: int,
+    ) -> Tensor:
+        """Embed mean phrase, strength, time and moments: (B, R, F, H)."""
+        dtype = self.text_proj.weight.dtype
+        weights = phrase_mask.to(dtype).unsqueeze(-1)
+        phrase = self.text_proj((phrase_embeds.to(dtype) * weights).sum(dim=2) / weights.sum(dim=2).clamp_min(1))
+        strength_features = torch.cat(
             [sinusoidal_embedding(strengths * STRENGTH_SCALE, FEATURE_DIM), strengths.unsqueeze(-1)], dim=-1
         )
         frames = torch.arange(num_frames, dtype=torch.float32, device=moments.device)
-        own = strengths / moments[..., 2:].norm(dim=-1).clamp_min(MIN_STD)  # in its own sizes a second
-        turned = own.unsqueeze(-1) * frames  # (B, R, F)
-        late = torch.cat(
+        phase = relative_speed.unsqueeze(-1) * frames  # (B, R, F)
+        time_features = torch.cat(
             [
-                sinusoidal_embedding(frames * FRAME_SCALE, FEATURE_DIM).expand(*turned.shape, -1),
-                sinusoidal_embedding(turned * PHASE_SCALE, FEATURE_DIM),
-                turned.unsqueeze(-1) * PHASE_SCALE,
+                sinusoidal_embedding(frames * FRAME_SCALE, FEATURE_DIM).expand(*phase.shape, -1),
+                sinusoidal_embedding(phase * PHASE_SCALE, FEATURE_DIM),
+                phase.unsqueeze(-1) * PHASE_SCALE,
                 moments.unsqueeze(2).expand(-1, -1, num_frames, -1),
             ],
             dim=-1,
         )
-        x = F.silu((words + self.strength_proj(strong.to(dtype))).unsqueeze(2) + self.time_proj(late.to(dtype)))
-        for layer in self.trunk:
-            x = x + F.silu(layer(x))
-        middle, spread = moments.unsqueeze(2).chunk(2, dim=-1)
-        away = points - middle  # (B, R, S, 2)
-        logarithm, shift = self.affine(x).float().split((4, 2), dim=-1)
-        logarithm = logarithm.unflatten(-1, (2, 2)) * own[:, :, None, None, None]
-        turn = torch.matrix_exp(logarithm) - torch.eye(2, device=x.device)
-        straight = shift.unsqueeze(-2) * strengths[:, :, None, None, None] + torch.einsum(
-            "brfij,brsj->brfsi", turn, away
-        )
-        relative = torch.cat([away, away / spread.clamp_min(MIN_STD)], dim=-1).clamp(-4, 4)
-        scale, offset = self.modulation(x).unsqueeze(-2).chunk(2, dim=-1)
-        bent = self.residual(F.silu(self.offset_proj(relative.to(dtype)).unsqueeze(2) * (1 + scale) + offset))
-        return straight + bent.float() * strengths[:, :, None, None, None]
+        x = phrase + self.strength_proj(strength_features.to(dtype))  # (B, R, H)
+        return F.silu(x.unsqueeze(2) + self.time_proj(time_features.to(dtype)))

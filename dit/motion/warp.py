@@ -1,6 +1,7 @@
-"""The first frame, moved: what a motion field says, done to a picture.
+"""Warp: regions of an image moved along a flow, over an inpainted background.
 
-B batch, R regions, F frames, C channels, H height, W width; pictures have any range.
+B batch, R regions, F frames, C channels, H height, W width, P x Q flow points from border to border of the image.
+Points and flow are (x, y) in fractions of the image's sides; pixels have any range.
 """
 
 from collections.abc import Callable
@@ -13,28 +14,33 @@ from torch import Tensor
 
 from dianjing.dit.motion.flow_field import grid_points, region_moments
 
-SEARCH_GRID = 65  # points along a side among which a place is looked for
+SEARCH_GRID = 65  # points along a side that a forward map chooses from
 MASK_DILATION_PX = 1  # around a mask, where an object's colours still show
 
 
 class Warp(NamedTuple):
-    """Frames (B, F, C, H, W) made of the first one, and where regions are in them (B, F, R, H, W), 0 to 1: a picture's
-    or, with Y and X in place of H and W, latents.
+    """Frames (B, F, C, H, W) warped from the first one, and the coverage (B, F, R, H, W) by each region, 0 to 1.
+
+    Both are of pixels or of latents.
     """
 
     frames: Tensor
     coverage: Tensor
 
     def map_tensors(self, fn: Callable[[Tensor], Tensor]) -> "Warp":
+        """Return a warp with `fn` applied to every tensor."""
         return Warp(*(fn(part) for part in self))
 
     def truncate(self, num_frames: int) -> "Warp":
+        """Return the warp of the first `num_frames` frames; tensors are views."""
         return Warp(*(part[:, :num_frames] for part in self))
 
 
 class MotionTrack(NamedTuple):
-    """How regions have come to where they are now: masks of the picture (B, R, H, W) and of now, and the ways back from
-    now to the picture (B, R, P, Q, 2), (x, y) in picture sides, at points that span it to its borders.
+    """The motion of regions up to the present frame.
+
+    initial_masks: (B, R, H, W) in the first image. coverage: (B, R, H, W) in the present frame. backward_flow:
+    (B, R, P, Q, 2) from the present frame to the first image.
     """
 
     initial_masks: Tensor
@@ -43,79 +49,94 @@ class MotionTrack(NamedTuple):
 
     @classmethod
     def from_masks(cls, masks: Tensor, *, grid_size: int) -> "MotionTrack":
+        """Begin a track with masks (B, R, H, W) and a flow of zero at grid_size x grid_size points."""
         return cls(masks, masks, masks.new_zeros(*masks.shape[:2], grid_size, grid_size, 2, dtype=torch.float32))
 
     def compute_moments(self) -> Tensor:
-        """Of the regions as they are now, as `region_sizes` has them: middles come along with what is around them."""
-        middles, spreads = region_moments(self.initial_masks)[..., :2], region_moments(self.coverage)[..., 2:]
-        return torch.cat([self.forward_map(middles), spreads], dim=-1)
+        """Compute the moments (B, R, 4) of the regions as they are now, see `region_moments`.
+
+        The centers are those of the first image, mapped forward.
+        """
+        centers, stds = region_moments(self.initial_masks)[..., :2], region_moments(self.coverage)[..., 2:]
+        return torch.cat([self.forward_map(centers), stds], dim=-1)
 
     def forward_map(self, points: Tensor) -> Tensor:
-        """Where places of the picture (B, R, 2) are now; beyond its border as if they went on with what is at it."""
-        ways = rearrange(self.backward_flow, "b r p q c -> (b r) c p q")
-        fine = F.interpolate(ways, (SEARCH_GRID, SEARCH_GRID), mode="bilinear", align_corners=True)
-        at = grid_points(SEARCH_GRID, device=ways.device)
-        off = at + rearrange(fine, "(b r) c p q -> b r (p q) c", b=len(points)) - points.unsqueeze(2)
-        nearest = off.square().sum(dim=-1).argmin(dim=-1)  # (B, R)
-        return at[nearest] - off.take_along_dim(nearest[..., None, None], dim=2).squeeze(2)
+        """Map points (B, R, 2) of the first image to the present frame by inverting sampled backward flow.
+
+        Points that have left the frame continue with the displacement at its border.
+        """
+        flow = rearrange(self.backward_flow, "b r p q c -> (b r) c p q")
+        dense_flow = F.interpolate(flow, (SEARCH_GRID, SEARCH_GRID), mode="bilinear", align_corners=True)
+        search_points = grid_points(SEARCH_GRID, device=flow.device)
+        origins = search_points + rearrange(dense_flow, "(b r) c p q -> b r (p q) c", b=len(points))
+        displacement = origins - points.unsqueeze(2)
+        nearest = displacement.square().sum(dim=-1).argmin(dim=-1)  # (B, R)
+        return search_points[nearest] - displacement.take_along_dim(nearest[..., None, None], dim=2).squeeze(2)
 
     def compose(self, backward_flow: Tensor) -> Tensor:
-        """Ways back to now (B, R, F, P, Q, 2), made into ways back to the picture."""
-        sides = backward_flow.shape[3:5]
-        y, x = (torch.linspace(-1, 1, side, device=backward_flow.device) for side in sides)
-        own = torch.stack([x.expand(sides), y.unsqueeze(1).expand(sides)], dim=-1)
-        before = rearrange(self.backward_flow, "b r p q c -> (b r) c p q")
-        there = rearrange(own + 2 * backward_flow, "b r f p q c -> (b r) (f p) q c")
-        found = F.grid_sample(before, there, padding_mode="border", align_corners=True)
-        return backward_flow + rearrange(
-            found, "(b r) c (f p) q -> b r f p q c", b=len(backward_flow), f=backward_flow.shape[2]
-        )
+        """Extend flow (B, R, F, P, Q, 2) of frames back to the present one to flow back to the first image."""
+        sizes = backward_flow.shape[3:5]
+        y, x = (torch.linspace(-1, 1, size, device=backward_flow.device) for size in sizes)
+        sample_grid = torch.stack([x.expand(sizes), y.unsqueeze(1).expand(sizes)], dim=-1)
+        sample_grid = rearrange(sample_grid + 2 * backward_flow, "b r f p q c -> (b r) (f p) q c")
+        track_flow = rearrange(self.backward_flow, "b r p q c -> (b r) c p q")
+        earlier_flow = F.grid_sample(track_flow, sample_grid, padding_mode="border", align_corners=True)
+        batch, frames = len(backward_flow), backward_flow.shape[2]
+        return backward_flow + rearrange(earlier_flow, "(b r) c (f p) q -> b r f p q c", b=batch, f=frames)
 
 
 def identity_warp(first_frame: Tensor, num_regions: int, num_frames: int) -> Warp:
-    """A first frame (B, C, H, W) that nothing is asked of."""
+    """Return the warp of a first frame (B, C, H, W) in which nothing moves and no region covers anything."""
     frames = first_frame.unsqueeze(1).expand(-1, num_frames, -1, -1, -1)
     return Warp(frames, frames.new_zeros(*frames.shape[:2], num_regions, *frames.shape[3:]))
 
 
 def warp_regions(image: Tensor, masks: Tensor, backward_flow: Tensor, active: Tensor) -> Warp:
-    """A picture (B, C, H, W) of which each region of masks (B, R, H, W) goes its own way, over what was behind it.
+    """Move each active region of an image (B, C, H, W) along its flow, over the inpainted background.
 
-    ways (B, R, F, P, Q, 2) lead back, (x, y) in picture sides, from points that span the picture to its borders. What
-    is asked (B, R) moves; later regions lie over earlier ones, and what was behind is filled in from around.
+    masks: (B, R, H, W). backward_flow: (B, R, F, P, Q, 2). active: (B, R), regions that move; the others stay part of
+    the background. Later regions lie over earlier ones.
     """
-    size, frames = image.shape[-2:], backward_flow.shape[2]
-    active = active.to(image.dtype)[:, :, None, None]
-    y, x = (2 * (torch.arange(n, dtype=backward_flow.dtype, device=backward_flow.device) + 0.5) / n - 1 for n in size)
-    own = torch.stack([x.expand(size), y.unsqueeze(1).expand(size)], dim=-1)  # (H, W, 2)
-    there = own.expand(backward_flow.shape[0] * backward_flow.shape[1] * frames, -1, -1, -1)
-    way = F.grid_sample(rearrange(backward_flow, "b r f p q c -> (b r f) c p q"), there, align_corners=True)
-    origins = (own + 2 * way.permute(0, 2, 3, 1)).to(image.dtype)
-    how = {"b": len(image), "f": frames}
-    pieces = F.grid_sample(
-        image[:, None, None].expand(-1, masks.shape[1], frames, -1, -1, -1).flatten(0, 2),
+    size, num_frames = image.shape[-2:], backward_flow.shape[2]
+    active_masks = masks * active.to(image.dtype)[:, :, None, None]
+    origins = _upsample_origins(backward_flow, size).to(image.dtype)
+    layers = F.grid_sample(
+        image[:, None, None].expand(-1, masks.shape[1], num_frames, -1, -1, -1).flatten(0, 2),
         origins,
         mode="bicubic",
         padding_mode="border",
         align_corners=False,
     )
-    covered = F.grid_sample(
-        (masks * active)[:, :, None, None].expand(-1, -1, frames, -1, -1, -1).flatten(0, 2),
+    coverage = F.grid_sample(
+        active_masks[:, :, None, None].expand(-1, -1, num_frames, -1, -1, -1).flatten(0, 2),
         origins,
         align_corners=False,
     )
-    pieces = rearrange(pieces, "(b r f) c h w -> b f r c h w", **how)
-    covered = rearrange(covered, "(b r f) 1 h w -> b f r h w", **how)
-    behind = push_pull_inpaint(image, (masks * active).amax(dim=1, keepdim=True))
-    moved = behind.unsqueeze(1).expand(-1, frames, -1, -1, -1)
-    for piece, over in zip(pieces.unbind(2), covered.unbind(2), strict=True):
-        moved = torch.lerp(moved, piece, over.unsqueeze(2))
-    moved = moved.clamp(image.amin(), image.amax())  # a cubic goes beyond
-    return Warp(moved, covered)
+    axes = {"b": len(image), "f": num_frames}
+    layers = rearrange(layers, "(b r f) c h w -> b f r c h w", **axes)
+    coverage = rearrange(coverage, "(b r f) 1 h w -> b f r h w", **axes)
+    background = push_pull_inpaint(image, active_masks.amax(dim=1, keepdim=True))
+    frames = background.unsqueeze(1).expand(-1, num_frames, -1, -1, -1)
+    for layer, alpha in zip(layers.unbind(2), coverage.unbind(2), strict=True):
+        frames = torch.lerp(frames, layer, alpha.unsqueeze(2))
+    frames = frames.clamp(image.amin(), image.amax())  # bicubic interpolation overshoots
+    return Warp(frames, coverage)
+
+
+def _upsample_origins(backward_flow: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Turn flow (B, R, F, P, Q, 2) into the origin of every pixel, from -1 to 1 as `grid_sample` takes it.
+
+    Returns (B R F, H, W, 2).
+    """
+    y, x = (2 * (torch.arange(n, dtype=backward_flow.dtype, device=backward_flow.device) + 0.5) / n - 1 for n in size)
+    pixel_grid = torch.stack([x.expand(size), y.unsqueeze(1).expand(size)], dim=-1)  # (H, W, 2)
+    flow = rearrange(backward_flow, "b r f p q c -> (b r f) c p q")
+    flow = F.grid_sample(flow, pixel_grid.expand(len(flow), -1, -1, -1), align_corners=True)
+    return pixel_grid + 2 * flow.permute(0, 2, 3, 1)
 
 
 def push_pull_inpaint(image: Tensor, mask: Tensor) -> Tensor:
-    """A picture (B, C, H, W) with what is around in place of what is hidden (B, 1, H, W).
+    """Fill the masked pixels (B, 1, H, W) of an image (B, C, H, W) from their surroundings.
 
     Source: push and pull (Gortler et al. 1996, "The Lumigraph", Sec. 3.4).
     """
@@ -127,6 +148,6 @@ def push_pull_inpaint(image: Tensor, mask: Tensor) -> Tensor:
         )
     filled = values.pop() / weights.pop().clamp_min(1e-6)
     for value, weight in zip(reversed(values), reversed(weights), strict=True):
-        around = F.interpolate(filled, value.shape[-2:], mode="bilinear", align_corners=False)
-        filled = value + (1 - weight) * around
+        coarse = F.interpolate(filled, value.shape[-2:], mode="bilinear", align_corners=False)
+        filled = value + (1 - weight) * coarse
     return filled

@@ -1,4 +1,4 @@
-"""Blocks frozen for a CPU in bfloat16: used where they hold, and at least as exact as the plain ones."""
+"""Fused blocks on a CPU in bfloat16: used where they can be, and at least as exact as unfused ones."""
 
 import copy
 import functools
@@ -38,42 +38,42 @@ def make_half(make_model, make_text):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Counts the plain blocks that run."""
-    seen = []
+    """The blocks that run unfused."""
+    calls = []
     forward = DiTBlock.forward
 
     @functools.wraps(forward)
     def counted(self, *args, **kwargs):
-        seen.append(self)
+        calls.append(self)
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(DiTBlock, "forward", counted)
-    return seen
+    return calls
 
 
-@pytest.mark.parametrize("joined_limit", [0, 2**20])
+@pytest.mark.parametrize("max_fused_qkv", [0, 2**20])
 @torch.no_grad()
-def test_frozen_blocks_are_at_least_as_exact(make_half, latents, calls, monkeypatch, joined_limit):
-    monkeypatch.setattr(fused_cpu, "MAX_FUSED_QKV", joined_limit)
+def test_fused_blocks_are_at_least_as_exact(make_half, latents, calls, monkeypatch, max_fused_qkv):
+    monkeypatch.setattr(fused_cpu, "MAX_FUSED_QKV", max_fused_qkv)
     model, text = make_half(num_attention_heads=4, attention_head_dim=16)
     residuals = (torch.randn(2, 16, 64).bfloat16(),)
 
-    def draw():
-        condition = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8)).select_step(0)
-        return model(latents, conditioning=condition, controlnet_block_samples=residuals).sample
+    def predict():
+        conditioning = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8)).select_step(0)
+        return model(latents, conditioning=conditioning, controlnet_block_samples=residuals).sample
 
-    fast = draw()
+    fused = predict()
     assert not calls
     monkeypatch.setattr("dianjing.dit.precompute.fuse_blocks", lambda blocks: None)
-    plain = draw()
+    unfused = predict()
     assert len(calls) == 4
 
     exact = copy.deepcopy(model).float()
     text = {name: value.float() if name.startswith("encoder") else value for name, value in text.items()}
     residuals = (residuals[0].float(),)
     expected = exact(latents.float(), TIMESTEPS[:1], **text, controlnet_block_samples=residuals).sample
-    assert (fast - expected).norm() <= 1.1 * (plain - expected).norm()
-    assert (fast - expected).norm() <= 0.02 * expected.norm()
+    assert (fused - expected).norm() <= 1.1 * (unfused - expected).norm()
+    assert (fused - expected).norm() <= 0.02 * expected.norm()
 
 
 def add_adapter(model):
@@ -99,21 +99,21 @@ def compile_blocks(model):
         lambda model: model.enable_cache(FirstBlockCacheConfig(threshold=1e-9)),
         lambda model: model.enable_layerwise_casting(torch.float8_e4m3fn, torch.bfloat16),
     ],
-    ids=["adapter", "hook", "compiled", "joined", "backend", "cache", "casting"],
+    ids=["adapter", "hook", "compiled", "fused_qkv", "backend", "cache", "casting"],
 )
 @torch.no_grad()
-def test_whatever_changes_a_block_makes_it_run_plainly(make_half, latents, calls, change):
+def test_blocks_that_anything_has_changed_run_unfused(make_half, latents, calls, change):
     model, text = make_half()
     with attention_backend("native"):  # put the default of the process back afterwards
         change(model)
-        condition = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8)).select_step(0)
-        assert condition.fused_blocks is None
+        conditioning = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8)).select_step(0)
+        assert conditioning.fused_blocks is None
         with model.cache_context("test"):
-            model(latents, conditioning=condition)
+            model(latents, conditioning=conditioning)
     assert len(calls) == 4
 
 
-def test_training_and_autocast_run_plainly(make_half, latents, calls):
+def test_training_and_autocast_run_unfused(make_half, latents, calls):
     model, text = make_half()
     model(latents, TIMESTEPS, **text).sample.sum().backward()
     assert len(calls) == 4
@@ -124,10 +124,10 @@ def test_training_and_autocast_run_plainly(make_half, latents, calls):
 
 
 @torch.no_grad()
-def test_a_cache_enabled_after_the_condition_still_acts(make_half, latents, calls):
+def test_a_cache_enabled_after_precomputation_still_acts(make_half, latents, calls):
     model, text = make_half()
-    condition = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8)).select_step(0)
+    conditioning = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8)).select_step(0)
     model.enable_cache(FirstBlockCacheConfig(threshold=1e-9))
     with model.cache_context("test"):
-        model(latents, conditioning=condition)
+        model(latents, conditioning=conditioning)
     assert len(calls) == 4

@@ -1,4 +1,4 @@
-"""Where weights wait, in which dtype, and which kernel attends: all by the libraries' own means."""
+"""Offloading, casting, attention backends and caches of the libraries."""
 
 import accelerate
 import pytest
@@ -21,11 +21,11 @@ def default_backend():
         yield
 
 
-def both_ways(model, latents, text):
+def predict_direct_and_precomputed(model, latents, text):
     with torch.no_grad():
-        condition = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8))
-        once = model(latents, TIMESTEPS[1:], **text).sample
-        return once, model(latents, conditioning=condition.select_step(1)).sample
+        conditioning = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8))
+        direct = model(latents, TIMESTEPS[1:], **text).sample
+        return direct, model(latents, conditioning=conditioning.select_step(1)).sample
 
 
 @pytest.mark.parametrize("offload_type", ["block_level", "leaf_level"])
@@ -34,7 +34,7 @@ def test_group_offloading_keeps_the_output(make_model, make_text, latents, tmp_p
     model, text = make_model().to(dtype), make_text(make_model())
     latents = latents.to(dtype)
     text = {name: value.to(dtype) if name.startswith("encoder") else value for name, value in text.items()}
-    expected, _ = both_ways(model, latents, text)
+    expected, _ = predict_direct_and_precomputed(model, latents, text)
     apply_group_offloading(
         model,
         onload_device="cpu",
@@ -46,39 +46,39 @@ def test_group_offloading_keeps_the_output(make_model, make_text, latents, tmp_p
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(torch.nan)
-    for got in both_ways(model, latents, text):
-        assert torch.allclose(got, expected, atol=1e-5 if dtype == torch.float32 else 0.05)
+    for sample in predict_direct_and_precomputed(model, latents, text):
+        assert torch.allclose(sample, expected, atol=1e-5 if dtype == torch.float32 else 0.05)
 
 
 def test_sequential_offloading_keeps_the_output(make_model, make_text, latents):
     model, text = make_model(), make_text(make_model())
-    expected, _ = both_ways(model, latents, text)
+    expected, _ = predict_direct_and_precomputed(model, latents, text)
     accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
     assert all(parameter.device.type == "meta" for parameter in model.parameters())
-    for got in both_ways(model, latents, text):
-        assert torch.allclose(got, expected, atol=1e-5)
+    for sample in predict_direct_and_precomputed(model, latents, text):
+        assert torch.allclose(sample, expected, atol=1e-5)
     assert all(parameter.device.type == "meta" for parameter in model.parameters())
 
 
 def test_layerwise_casting_stores_in_eight_bits_and_computes_in_sixteen(make_model, make_text, latents):
     model, text = make_model().bfloat16(), make_text(make_model())
     text = {name: value.bfloat16() if name.startswith("encoder") else value for name, value in text.items()}
-    expected, _ = both_ways(model, latents.bfloat16(), text)
+    expected, _ = predict_direct_and_precomputed(model, latents.bfloat16(), text)
     model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.bfloat16)
     assert model.blocks[0].attn1.to_q.weight.dtype == torch.float8_e4m3fn
     assert model.blocks[0].norm2.weight.dtype == torch.bfloat16
-    for got in both_ways(model, latents.bfloat16(), text):
-        assert (got - expected).norm() < 0.2 * expected.norm()
+    for sample in predict_direct_and_precomputed(model, latents.bfloat16(), text):
+        assert (sample - expected).norm() < 0.2 * expected.norm()
 
 
 def test_an_attention_backend_is_chosen_by_name(make_model, make_text, latents):
     model, text = make_model(), make_text(make_model())
-    expected, _ = both_ways(model, latents, text)
+    expected, _ = predict_direct_and_precomputed(model, latents, text)
     model.set_attention_backend("_native_math")
     processors = model.attn_processors.values()
     assert {processor._attention_backend for processor in processors} == {AttentionBackendName._NATIVE_MATH}
-    for got in both_ways(model, latents, text):
-        assert torch.allclose(got, expected, atol=1e-5)
+    for sample in predict_direct_and_precomputed(model, latents, text):
+        assert torch.allclose(sample, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("backend", ["flash", "sage", "xformers"])

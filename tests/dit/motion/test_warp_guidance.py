@@ -1,4 +1,4 @@
-"""What frames take over from the first one."""
+"""Predictions follow the warped first frame as far as the gates allow."""
 
 import pytest
 import torch
@@ -8,61 +8,61 @@ from dianjing.dit.motion.warp_guidance import TOKEN_GATE_SCALE, WarpGuidance, ma
 
 ROWS, COLUMNS, FRAMES = 6, 4, 2
 CHANNELS, REGIONS, WIDTH = 4, 1, 16
-VELOCITY = torch.tensor([[0.6, -0.8, 0, 0, 0, 0]])  # of noisy latents and of a prediction, what makes clean ones
+VELOCITY = torch.tensor([[0.6, -0.8, 0, 0, 0, 0]])  # coefficients of latents and prediction that give x0
 
 
 @pytest.fixture
-def part():
+def guidance():
     torch.manual_seed(0)
     return WarpGuidance(WIDTH, channels=CHANNELS, patch_size=2)
 
 
-def draw(*shape):
+def sample(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
-def moved(first_frame, frames, *, columns=0):
-    """Every latent so many columns further to the right."""
+def make_warp(first_frame, frames, *, columns=0):
+    """Shift every latent to the right by `columns`."""
     shifted = first_frame.roll(columns, dims=-1).unsqueeze(1).expand(-1, frames, -1, -1, -1)
     return Warp(shifted, torch.zeros(len(first_frame), frames, REGIONS, ROWS, COLUMNS))
 
 
 @pytest.fixture
 def scene():
-    latents, predicted = draw(1, CHANNELS, FRAMES, ROWS, COLUMNS), draw(1, CHANNELS, FRAMES, ROWS, COLUMNS) + 1
-    tokens = draw(FRAMES, ROWS * COLUMNS // 4, WIDTH)
-    return predicted, latents, tokens, draw(1, CHANNELS, ROWS, COLUMNS)
+    latents, prediction = sample(1, CHANNELS, FRAMES, ROWS, COLUMNS), sample(1, CHANNELS, FRAMES, ROWS, COLUMNS) + 1
+    tokens = sample(FRAMES, ROWS * COLUMNS // 4, WIDTH)
+    return prediction, latents, tokens, sample(1, CHANNELS, ROWS, COLUMNS)
 
 
 @torch.no_grad()
-def wake(part):
-    part.token_gate.weight.normal_()
-    return part
+def open_token_gate(guidance):
+    guidance.token_gate.weight.normal_()
+    return guidance
 
 
 @torch.no_grad()
-def test_it_starts_as_nothing_and_takes_nothing_from_a_frame_that_is_not_given(part, scene):
-    predicted, latents, tokens, first_frame = scene
+def test_before_training_and_without_a_first_frame_predictions_pass_unchanged(guidance, scene):
+    prediction, latents, tokens, first_frame = scene
     frames = (first_frame, torch.zeros_like(first_frame))
-    shown, hidden = (make_warped_first_frame(frame, moved(frame, FRAMES)) for frame in frames)
-    assert torch.equal(part(predicted, latents, tokens, shown, VELOCITY), predicted)
-    wake(part)
-    assert not torch.allclose(part(predicted, latents, tokens, shown, VELOCITY), predicted)
-    assert torch.equal(part(predicted, latents, tokens, hidden, VELOCITY), predicted)
+    warped, absent = (make_warped_first_frame(frame, make_warp(frame, FRAMES)) for frame in frames)
+    assert torch.equal(guidance(prediction, latents, tokens, warped, VELOCITY), prediction)
+    open_token_gate(guidance)
+    assert not torch.allclose(guidance(prediction, latents, tokens, warped, VELOCITY), prediction)
+    assert torch.equal(guidance(prediction, latents, tokens, absent, VELOCITY), prediction)
 
 
-def test_it_learns_to_take_over_the_moved_frame(part):
-    """A picture that goes to the right, as far as the moved frame tells: taken over in 200 steps."""
+def test_it_learns_to_copy_the_warped_frame(guidance):
+    """Frames shifted to the right by a random number of columns: learned in 200 steps."""
     torch.manual_seed(0)
-    optimizer = torch.optim.Adam(part.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(guidance.parameters(), lr=0.01)
     tokens = torch.ones(8, ROWS * COLUMNS // 4, WIDTH)
 
     def error():
         first = torch.randn(8, CHANNELS, ROWS, COLUMNS)
         zero = torch.zeros(8, CHANNELS, 1, ROWS, COLUMNS)
         shift = int(torch.randint(0, 3, ()))
-        shown = make_warped_first_frame(first, moved(first, 1, columns=shift))
-        frame = part(zero, zero, tokens, shown, VELOCITY)[:, :, 0]
+        warped = make_warped_first_frame(first, make_warp(first, 1, columns=shift))
+        frame = guidance(zero, zero, tokens, warped, VELOCITY)[:, :, 0]
         return (frame[..., shift:] - first[..., : COLUMNS - shift]).square().mean()
 
     before = error().item()
@@ -76,19 +76,20 @@ def test_it_learns_to_take_over_the_moved_frame(part):
 
 @torch.no_grad()
 @pytest.mark.parametrize("has_variance", [False, True])
-def test_full_trust_makes_it_the_prediction_of_the_moved_frame(part, scene, has_variance):
-    """Of v, x0 = a x_t - s v (Salimans & Ho 2022): trusting 1/s gives (a x_t - moved)/s, whatever was predicted."""
-    predicted, latents, tokens, first_frame = scene
+def test_an_open_gate_gives_the_predictionof_the_warped_frame(guidance, scene, has_variance):
+    """A gate of 1/s gives v = (a x_t - warped)/s: x0 = a x_t - s v (Salimans & Ho 2022)."""
+    prediction, latents, tokens, first_frame = scene
     signal, noise = 0.6, 0.8
-    part.token_gate.bias[: 4 * CHANNELS] = 1 / noise / TOKEN_GATE_SCALE
-    given = torch.cat([predicted, predicted], dim=1) if has_variance else predicted
-    shown = make_warped_first_frame(first_frame, moved(first_frame, FRAMES, columns=1))
-    mended = part(given, latents, tokens, shown, VELOCITY)
-    wanted = (signal * latents - shown.warp.frames.transpose(1, 2)) / noise
-    torch.testing.assert_close(mended[:, :CHANNELS], wanted)
-    torch.testing.assert_close(mended[:, CHANNELS:], given[:, CHANNELS:])  # a variance passes through
+    guidance.token_gate.bias[: 4 * CHANNELS] = 1 / noise / TOKEN_GATE_SCALE
+    if has_variance:
+        prediction = torch.cat([prediction, prediction], dim=1)
+    warped = make_warped_first_frame(first_frame, make_warp(first_frame, FRAMES, columns=1))
+    corrected = guidance(prediction, latents, tokens, warped, VELOCITY)
+    expected = (signal * latents - warped.warp.frames.transpose(1, 2)) / noise
+    torch.testing.assert_close(corrected[:, :CHANNELS], expected)
+    torch.testing.assert_close(corrected[:, CHANNELS:], prediction[:, CHANNELS:])  # a variance passes through
 
 
-def test_a_schedule_of_another_length_is_refused(part):
+def test_a_schedule_of_another_length_is_refused(guidance):
     with pytest.raises(ValueError, match="1000"):
-        part.set_x0_coefficients(torch.zeros(50, 2))
+        guidance.set_x0_coefficients(torch.zeros(50, 2))
