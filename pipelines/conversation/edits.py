@@ -6,8 +6,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dianjing.pipelines.conversation import layout, messages
-from dianjing.pipelines.conversation.messages import EditError
+from dianjing.pipelines.conversation import layout
+from dianjing.pipelines.conversation.errors import EditError
 from dianjing.pipelines.conversation.scene import (
     DEFAULT_SIDE,
     MAX_INSTANCES,
@@ -138,14 +138,14 @@ def apply_edit(scene: Scene | None, edit: Edit) -> Scene:
     if isinstance(edit, NewScene):
         return _apply_new_scene(edit)
     if scene is None:
-        raise EditError(messages.NO_IMAGE)
+        raise EditError("no_image_yet")
     return _APPLY_FUNCTIONS[type(edit)](scene, edit)
 
 
 def _apply_new_scene(edit: NewScene) -> Scene:
     counts = [spec.count for spec in edit.specs]
     if not 1 <= len(counts) <= MAX_SCENE_OBJECTS or sum(counts) > MAX_INSTANCES or min(counts) < 1:
-        raise EditError(messages.INVALID_OBJECT_COUNT, kinds=MAX_SCENE_OBJECTS, most=MAX_INSTANCES)
+        raise EditError("invalid_object_count", max_objects=MAX_SCENE_OBJECTS, max_count=MAX_INSTANCES)
     if edit.relation is not None and counts == [1, 1]:
         boxes: list[Box] = list(layout.make_adjacent_boxes(edit.relation))
     elif any(spec.position is not None for spec in edit.specs):
@@ -183,9 +183,9 @@ def _apply_add(scene: Scene, edit: AddObject) -> Scene:
         (i for i, each in enumerate(scene.objects) if (each.name, each.colour) == (spec.name, spec.colour)), None
     )
     if len(scene.boxes) + spec.count > MAX_INSTANCES:
-        raise EditError(messages.TOO_MANY_INSTANCES, count=len(scene.boxes), most=MAX_INSTANCES)
+        raise EditError("too_many_instances", count=len(scene.boxes), max_count=MAX_INSTANCES)
     if same is None and len(scene.objects) == MAX_SCENE_OBJECTS:
-        raise EditError(messages.TOO_MANY_OBJECTS, count=MAX_SCENE_OBJECTS)
+        raise EditError("too_many_objects", count=MAX_SCENE_OBJECTS)
     anchor = None if edit.anchor is None else scene.objects[edit.anchor].boxes[0]
     boxes = list(scene.boxes)
     sides = (SMALL_SIDE,) if spec.size == "small" else (DEFAULT_SIDE, SMALL_SIDE)
@@ -201,7 +201,7 @@ def _apply_add(scene: Scene, edit: AddObject) -> Scene:
 
 def _apply_remove(scene: Scene, edit: RemoveObject) -> Scene:
     if len(scene.objects) == 1:
-        raise EditError(messages.EMPTY_SCENE)
+        raise EditError("empty_scene")
     return scene.without_object(edit.target)
 
 
@@ -252,7 +252,7 @@ def _apply_resize(scene: Scene, edit: ResizeObject) -> Scene:
 def _apply_set_count(scene: Scene, edit: SetObjectCount) -> Scene:
     others = _get_other_boxes(scene, edit.target)
     if not 1 <= edit.count <= MAX_INSTANCES - len(others):
-        raise EditError(messages.COUNT_DOES_NOT_FIT, count=edit.count, others=len(others), most=MAX_INSTANCES)
+        raise EditError("count_does_not_fit", count=edit.count, others=len(others), max_count=MAX_INSTANCES)
     if not others:
         return scene.with_object(edit.target, boxes=layout.make_group_boxes(edit.count))
     boxes = list(scene.objects[edit.target].boxes[: edit.count])

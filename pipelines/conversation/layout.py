@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import product
 
-from dianjing.pipelines.conversation.messages import CANNOT_ENLARGE, CANNOT_SHRINK, NO_FREE_BOX, EditError
+from dianjing.pipelines.conversation.errors import EditError
 from dianjing.pipelines.conversation.scene import (
     DEFAULT_SIDE,
     GRID_SIZE,
@@ -104,7 +104,7 @@ def find_free_box(
             ]
             if candidates:
                 return min(candidates, key=lambda box: _get_cost(box, occupied, position=position, anchor=anchor))
-    raise EditError(NO_FREE_BOX)
+    raise EditError("no_free_box")
 
 
 def is_at_position(box: Box, position: str) -> bool:
@@ -139,12 +139,12 @@ def enlarge_box(box: Box, occupied: Sequence[Box]) -> Box:
     """
     side = box.side + 1
     if side > MAX_SIDE:
-        raise EditError(CANNOT_ENLARGE)
+        raise EditError("cannot_enlarge")
     nearby = [resize_box(box, side=side), *(b for b in _iterate_boxes(side) if _get_distance(b, box) <= 2)]
     # up to one row or column of another object may be covered
     candidates = [b for b in nearby if all(b.count_shared_cells(other) <= side for other in occupied)]
     if not candidates:
-        raise EditError(CANNOT_ENLARGE)
+        raise EditError("cannot_enlarge")
     return min(candidates, key=lambda b: 10 * sum(b.count_shared_cells(o) for o in occupied) + _get_distance(b, box))
 
 
@@ -152,5 +152,5 @@ def shrink_box(box: Box) -> Box:
     """Return a box one size smaller around the same center. Raises: EditError for the smallest side."""
     side = DEFAULT_SIDE if box.side > DEFAULT_SIDE else box.side - 1
     if side < MIN_SIDE:
-        raise EditError(CANNOT_SHRINK)
+        raise EditError("cannot_shrink")
     return resize_box(box, side=side)

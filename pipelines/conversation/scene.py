@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from dianjing.errors import DianjingError
 from dianjing.pipelines.validation import check_int, check_prompt
 
 GRID_SIZE = 8
@@ -105,9 +106,9 @@ def serialize_scene(scene: Scene) -> dict[str, Any]:
 
 
 def deserialize_scene(content: Any) -> Scene:
-    """Convert values from JSON back to a scene. Raises: ValueError, TypeError or KeyError for anything else."""
+    """Convert values from JSON back to a scene. Raises: DianjingError, TypeError or KeyError."""
     if not isinstance(content, Mapping):
-        raise TypeError(f"a scene is of type {type(content).__name__}; it should be an object")
+        raise DianjingError("content_field_not_object", name="scene", type=type(content).__name__)
     objects = tuple(
         SceneObject(name=each["name"], colour=each["colour"], boxes=tuple(Box(**box) for box in each["boxes"]))
         for each in content["objects"]

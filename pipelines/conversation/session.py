@@ -11,10 +11,11 @@ from PIL import Image
 from dianjing.pipelines.conversation.captions import caption_scene
 from dianjing.pipelines.conversation.edit_summary import summarize_edit
 from dianjing.pipelines.conversation.edits import Edit, NewScene, Regenerate, Undo, apply_edit
-from dianjing.pipelines.conversation.messages import NO_PREVIOUS_IMAGE, NOTHING_TO_UNDO, EditError
+from dianjing.pipelines.conversation.errors import EditError
 from dianjing.pipelines.conversation.parsing.base import InstructionParser, detect_language
 from dianjing.pipelines.conversation.parsing.rule_parser import RuleParser
 from dianjing.pipelines.conversation.scene import Scene
+from dianjing.pipelines.conversation.storage import ConversationState, read_conversation_file, write_conversation_file
 from dianjing.pipelines.conversation.turn import Turn
 from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE, ConceptVocabulary
 from dianjing.pipelines.validation import (
@@ -68,12 +69,6 @@ class Conversation:
         """
         check_prompt(text, "text")
         language = detect_language(text)
-        try:
-            return self._run_turn(text, language)
-        except EditError as error:
-            raise error.translate(language) from None
-
-    def _run_turn(self, text: str, language: str) -> Turn:
         instruction = self.parser.parse(text, self.turns[-1].scene if self.turns else None)
         turns, scene, seed, changes = self._apply_edits(instruction.edits, language)
         is_new = not turns or any(isinstance(edit, NewScene) for edit in instruction.edits)
@@ -106,7 +101,7 @@ class Conversation:
             changes.append(summarize_edit(edit, scene, self.concept_vocabulary, language=language))
             if isinstance(edit, Undo):
                 if len(turns) < 2:
-                    raise EditError(NO_PREVIOUS_IMAGE)
+                    raise EditError("no_previous_image")
                 turns = turns[:-1]
                 scene, seed = turns[-1].scene, turns[-1].seed
             else:
@@ -121,7 +116,7 @@ class Conversation:
         Raises: DianjingError if there is no turn.
         """
         if not self.turns:
-            raise EditError(NOTHING_TO_UNDO)
+            raise EditError("nothing_to_undo")
         self.turns = self.turns[:-1]
         return self.turns[-1] if self.turns else None
 
@@ -136,9 +131,13 @@ class Conversation:
 
         Raises: DianjingError for a path that cannot be written.
         """
-        from dianjing.pipelines.conversation.storage import write_conversation_file
-
-        write_conversation_file(self, Path(path))
+        state = ConversationState(
+            seed=self.seed,
+            num_inference_steps=self.num_inference_steps,
+            guidance_scale=self.guidance_scale,
+            turns=self.turns,
+        )
+        write_conversation_file(Path(path), state)
 
     @classmethod
     def load(cls, path: str | PathLike, model: Any = "sticker", **options: Any) -> "Conversation":
@@ -148,9 +147,16 @@ class Conversation:
 
         Raises: DianjingError for a file that holds no conversation.
         """
-        from dianjing.pipelines.conversation.storage import read_conversation_file
-
-        return read_conversation_file(Path(path), model=model, **options)
+        state = read_conversation_file(Path(path))
+        conversation = cls(
+            model,
+            seed=state.seed,
+            num_inference_steps=state.num_inference_steps,
+            guidance_scale=state.guidance_scale,
+            **options,
+        )
+        conversation.turns = state.turns
+        return conversation
 
     @cached_property
     def pipe(self) -> Any:

@@ -2,61 +2,86 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dianjing.errors import DianjingError, Message
+from dianjing.pipelines.conversation.turn import Turn, deserialize_turn, serialize_turn
 from dianjing.pipelines.media.atomic import check_output_path, write_atomic
-
-if TYPE_CHECKING:
-    from dianjing.pipelines.conversation.session import Conversation
-from dianjing.pipelines.conversation.turn import deserialize_turn, serialize_turn
+from dianjing.pipelines.validation import check_guidance_scale, check_num_inference_steps, check_seed
 
 CONVERSATION_FORMAT = "dianjing conversation 1"
 MAX_FILE_BYTES = 256 * 2**20
 MAX_TURNS = 1000
 
 
-def write_conversation_file(conversation: "Conversation", path: Path) -> None:
-    """Raises: ValueError for a path that cannot be written."""
+@dataclass(frozen=True, kw_only=True)
+class ConversationState:
+    """Content of a conversation file: the settings of a conversation and its turns."""
+
+    seed: int
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    turns: tuple[Turn, ...]
+
+
+def write_conversation_file(path: Path, state: ConversationState) -> None:
+    """Write a conversation as JSON, atomically. Raises: DianjingError for a path that cannot be written."""
     check_output_path(path, extensions=(".json",))
     content = {
         "format": CONVERSATION_FORMAT,
-        "seed": conversation.seed,
-        "num_inference_steps": conversation.num_inference_steps,
-        "guidance_scale": conversation.guidance_scale,
-        "turns": [serialize_turn(turn) for turn in conversation.turns],
+        "seed": state.seed,
+        "num_inference_steps": state.num_inference_steps,
+        "guidance_scale": state.guidance_scale,
+        "turns": [serialize_turn(turn) for turn in state.turns],
     }
     text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
     write_atomic(path, lambda file: file.write(text.encode("utf-8")))
 
 
-def read_conversation_file(path: Path, *, model: Any, **options: Any) -> "Conversation":
-    """Raises: ValueError for a file that is missing, too large, or holds no conversation."""
-    from dianjing.pipelines.conversation.session import Conversation
+def read_conversation_file(path: Path) -> ConversationState:
+    """Read a conversation file.
 
+    Raises: DianjingError for a file that is missing, too large, or holds no conversation.
+    """
     try:
-        size_bytes = path.stat().st_size
-        if size_bytes > MAX_FILE_BYTES:
-            raise ValueError(f"{path} has {size_bytes:,} bytes; a conversation has at most {MAX_FILE_BYTES:,}")
-        content = json.loads(path.read_bytes().decode("utf-8"))
-        if not isinstance(content, Mapping) or content.get("format") != CONVERSATION_FORMAT:
-            raise ValueError(f"its format is not {CONVERSATION_FORMAT!r}")
-        if not isinstance(content["turns"], list) or len(content["turns"]) > MAX_TURNS:
-            raise ValueError(f"turns should be a list of at most {MAX_TURNS}")
-        conversation = Conversation(
-            model,
-            seed=content["seed"],
-            num_inference_steps=content["num_inference_steps"],
-            guidance_scale=content["guidance_scale"],
-            **options,
-        )
-        conversation.turns = tuple(deserialize_turn(turn) for turn in content["turns"])
+        num_bytes = path.stat().st_size
+        if num_bytes > MAX_FILE_BYTES:
+            raise DianjingError("conversation_file_too_large", path=path, num_bytes=num_bytes, max_bytes=MAX_FILE_BYTES)
+        data = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
-    except RecursionError:
-        raise ValueError(f"{path} holds no conversation: it is nested too deeply") from None
-    except KeyError as key:
-        raise ValueError(f"{path} holds no conversation that can be gone on with: {key} is missing") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} holds no conversation that can be gone on with: {error}") from None
-    return conversation
+        raise DianjingError("conversation_file_unreadable", path=path, reason=error.strerror or error) from None
+    try:
+        return _parse_content(data)
+    except (DianjingError, RecursionError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise DianjingError("conversation_file_invalid", path=path, reason=_explain(error)) from None
+
+
+def _parse_content(data: bytes) -> ConversationState:
+    try:
+        content = json.loads(data.decode("utf-8"))
+    except ValueError:
+        raise DianjingError("content_not_json") from None
+    if not isinstance(content, Mapping) or content.get("format") != CONVERSATION_FORMAT:
+        raise DianjingError("content_wrong_format", expected=CONVERSATION_FORMAT)
+    turns, steps, guidance_scale = content["turns"], content["num_inference_steps"], content["guidance_scale"]
+    if not isinstance(turns, list) or len(turns) > MAX_TURNS:
+        raise DianjingError("content_field_not_list", name="turns", max_length=MAX_TURNS)
+    return ConversationState(
+        seed=check_seed(content["seed"]),
+        num_inference_steps=None if steps is None else check_num_inference_steps(steps),
+        guidance_scale=None if guidance_scale is None else check_guidance_scale(guidance_scale),
+        turns=tuple(deserialize_turn(turn) for turn in turns),
+    )
+
+
+def _explain(error: Exception) -> Any:
+    """Return the reason why a content was refused, as an argument of a message."""
+    if isinstance(error, DianjingError):
+        return error
+    if isinstance(error, RecursionError):
+        return Message("content_nested_too_deeply")
+    if isinstance(error, KeyError):
+        return Message("content_field_missing", name=error.args[0])
+    return str(error) if isinstance(error, ValueError) else Message("content_malformed")

@@ -2,16 +2,19 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
+from dianjing.errors import DianjingError
 from dianjing.pipelines.conversation.scene import Scene, deserialize_scene, serialize_scene
 from dianjing.pipelines.validation import MAX_SIDE_PX, check_prompt, check_seed
 
 MAX_TURN_TEXTS = 16  # changes or hints of one turn
+MAX_LATENT_SIZE = 4096  # of each axis
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,9 +56,9 @@ def serialize_turn(turn: Turn) -> dict[str, Any]:
 
 
 def deserialize_turn(content: Mapping[str, Any]) -> Turn:
-    """Convert values from JSON back to a turn. Raises: ValueError, TypeError or KeyError for anything else."""
+    """Convert values from JSON back to a turn. Raises: DianjingError, TypeError or KeyError."""
     if not isinstance(content, Mapping):
-        raise TypeError(f"a turn is of type {type(content).__name__}; it should be an object")
+        raise DianjingError("content_field_not_object", name="turn", type=type(content).__name__)
     image, latents = _decode_image(content["png"]), _decode_latents(content["latents"])
     return Turn(
         text=check_prompt(content["text"], "text"),
@@ -71,36 +74,42 @@ def deserialize_turn(content: Mapping[str, Any]) -> Turn:
 
 def _check_texts(texts: Any, name: str) -> tuple[str, ...]:
     if not isinstance(texts, list) or len(texts) > MAX_TURN_TEXTS:
-        raise ValueError(f"{name} should be a list of at most {MAX_TURN_TEXTS} texts")
+        raise DianjingError("content_field_not_list", name=name, max_length=MAX_TURN_TEXTS)
     return tuple(check_prompt(each, name) for each in texts)
 
 
 def _decode_base64(encoded: Any, name: str) -> bytes:
-    if not isinstance(encoded, str):
-        raise TypeError(f"{name} is of type {type(encoded).__name__}; it should be base64")
-    return base64.b64decode(encoded, validate=True)
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (TypeError, ValueError):
+        raise DianjingError("content_field_not_base64", name=name) from None
 
 
 def _decode_image(encoded: Any) -> Image.Image:
     try:
         with Image.open(io.BytesIO(_decode_base64(encoded, "png")), formats=("PNG",)) as image:
             if max(image.size) > MAX_SIDE_PX:
-                raise ValueError(f"a picture is {image.width} x {image.height} px; at most {MAX_SIDE_PX} are taken")
+                raise DianjingError(
+                    "turn_image_too_large", width=image.width, height=image.height, max_side=MAX_SIDE_PX
+                )
             return image.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"a picture cannot be read ({error})") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        raise DianjingError("turn_image_unreadable") from None
 
 
 def _decode_latents(content: Mapping[str, Any]) -> Any:
     import torch
 
+    if not isinstance(content, Mapping):
+        raise DianjingError("content_field_not_object", name="latents", type=type(content).__name__)
     shape = content["shape"]
-    if not isinstance(shape, list) or len(shape) != 4 or not all(type(n) is int and 1 <= n <= 4096 for n in shape):
-        raise ValueError("latents should have a shape of four whole numbers")
-    values = bytearray(_decode_base64(content["float32"], "latents"))
-    if len(values) != 4 * shape[0] * shape[1] * shape[2] * shape[3]:
-        raise ValueError(f"latents of shape {shape} have {len(values)} bytes")
+    is_list = isinstance(shape, list) and len(shape) == 4
+    if not is_list or not all(type(size) is int and 1 <= size <= MAX_LATENT_SIZE for size in shape):
+        raise DianjingError("latents_wrong_shape", max_size=MAX_LATENT_SIZE)
+    values, expected = bytearray(_decode_base64(content["float32"], "latents")), 4 * math.prod(shape)
+    if len(values) != expected:
+        raise DianjingError("latents_wrong_length", shape=str(shape), num_bytes=len(values), expected=expected)
     latents = torch.frombuffer(values, dtype=torch.float32).reshape(shape)
     if not latents.isfinite().all():
-        raise ValueError("latents hold values that are no numbers")
+        raise DianjingError("latents_not_finite")
     return latents

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
+from dianjing.errors import Language
 from dianjing.pipelines.conversation.edits import Edit
 from dianjing.pipelines.conversation.scene import Scene
 from dianjing.pipelines.prompting.vocabulary import HAN_RANGES
@@ -26,6 +27,6 @@ class InstructionParser(Protocol):
         """Parse a text. Raises: EditError for a text without an instruction that is understood."""
 
 
-def detect_language(text: str) -> str:
+def detect_language(text: str) -> Language:
     """Return "zh" for a text with any Chinese character, else "en"."""
     return "zh" if HAN_PATTERN.search(text) else "en"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
+from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.conversation.edits import (
     AddObject,
     Edit,
@@ -22,7 +23,6 @@ from dianjing.pipelines.conversation.edits import (
     Undo,
     apply_edit,
 )
-from dianjing.pipelines.conversation.messages import RULE_PARSER_FALLBACK
 from dianjing.pipelines.conversation.parsing.base import ParsedInstruction, detect_language
 from dianjing.pipelines.conversation.parsing.rule_parser import RuleParser
 from dianjing.pipelines.conversation.scene import POSITIONS, RELATIONS, Scene
@@ -87,8 +87,8 @@ class ChatModelParser:
             return ParsedInstruction(edits=parse_answer(self.complete(messages), scene, self.rule_parser))
         except ValueError as error:
             instruction = self.rule_parser.parse(text, scene)
-            hint = RULE_PARSER_FALLBACK.render(detect_language(text), reason=error)
-            return replace(instruction, hints=(*instruction.hints, hint[:1000]))
+            hint = Message("chat_model_fallback", reason=str(error)[:1000]).render(detect_language(text))
+            return replace(instruction, hints=(*instruction.hints, hint))
 
 
 def load_chat_model(name_or_path: str | PathLike, *, device: str) -> CompleteChat:
@@ -102,10 +102,11 @@ def load_chat_model(name_or_path: str | PathLike, *, device: str) -> CompleteCha
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
         if tokenizer.chat_template is None:
-            raise ValueError(f"{name_or_path} has no chat template; give a model that was trained to chat")
+            raise DianjingError("chat_template_missing", path=name_or_path)
         model = AutoModelForCausalLM.from_pretrained(name_or_path, trust_remote_code=False, use_safetensors=True)
     except OSError as error:
-        raise ValueError(f"{name_or_path} cannot be loaded as a chat model: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0]
+        raise DianjingError("chat_model_not_loadable", path=name_or_path, reason=reason) from None
     model = model.to(device)
 
     def complete(messages: Sequence[Mapping[str, str]]) -> str:

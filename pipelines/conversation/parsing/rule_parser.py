@@ -4,14 +4,9 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
+from dianjing.errors import Message
 from dianjing.pipelines.conversation.edits import Edit, Undo, apply_edit
-from dianjing.pipelines.conversation.messages import (
-    NO_INSTRUCTION,
-    OBJECT_NOT_FOUND,
-    ONLY_UNKNOWN_WORDS,
-    UNKNOWN_WORDS,
-    EditError,
-)
+from dianjing.pipelines.conversation.errors import EditError, LocalizedName
 from dianjing.pipelines.conversation.parsing.base import ParsedInstruction, detect_language
 from dianjing.pipelines.conversation.parsing.clauses import Clause, parse_clause
 from dianjing.pipelines.conversation.parsing.rules import (
@@ -42,10 +37,8 @@ class RuleParser:
 
     def parse(self, text: str, scene: Scene | None) -> ParsedInstruction:
         """Parse a text. Raises: EditError for a text without an instruction that is understood."""
-        language = detect_language(text)
         tokens, unknown = self._tokenizer.tokenize(text)
-        words = ("、" if language == "zh" else ", ").join(unknown)
-        hints = (UNKNOWN_WORDS.render(language, words=words),) if unknown else ()
+        hints = (Message("unknown_words", words=unknown).render(detect_language(text)),) if unknown else ()
         full_clause = parse_clause(tokens)
         if "undo" in full_clause.senses and not any(mention.name for mention in full_clause.target_mentions):
             return ParsedInstruction(edits=(Undo(),))
@@ -60,21 +53,21 @@ class RuleParser:
                 if replacement is not None:
                     clause_edits, clauses = [replacement], clauses[1:]
                 else:
-                    clause_edits = self._parse_edits(clause, scene, language)
+                    clause_edits = self._parse_edits(clause, scene)
                 for edit in clause_edits:
                     edits.append(edit)
                     scene = scene if isinstance(edit, Undo) else apply_edit(scene, edit)
         if not edits:
-            raise EditError(ONLY_UNKNOWN_WORDS if unknown else NO_INSTRUCTION, language, words=words)
+            raise EditError("only_unknown_words", words=unknown) if unknown else EditError("no_instruction")
         return ParsedInstruction(edits=tuple(edits), hints=hints)
 
-    def _parse_edits(self, clause: Clause, scene: Scene, language: str) -> list[Edit]:
+    def _parse_edits(self, clause: Clause, scene: Scene) -> list[Edit]:
         try:
             return parse_edits(clause, scene)
         except ObjectNotFoundError as error:
-            entry = self.concept_vocabulary.find_object(str(error))
-            name = entry.names_zh[0] if entry is not None and language == "zh" else str(error)
-            raise EditError(OBJECT_NOT_FOUND, language, name=name) from None
+            name, entry = str(error), self.concept_vocabulary.find_object(str(error))
+            localized = LocalizedName(en=name, zh=name if entry is None else entry.names_zh[0])
+            raise EditError("object_not_found", name=localized) from None
 
     def _split_clauses(self, text: str) -> list[Clause]:
         """Split a text into clauses of one edit; a part without an action joins the clause before it, or else after."""

@@ -1,4 +1,4 @@
-"""What a conversation refuses is told in the language of whoever talks, wherever it is refused."""
+"""Errors of a conversation are in the language of the user, wherever they are raised."""
 
 import ast
 import re
@@ -18,71 +18,71 @@ HAN = re.compile("[一-鿿]")
 ENGLISH = re.compile("[A-Za-z]{2,}")
 NAMES = {id(value): name for name, value in vars(messages).items() if isinstance(value, LocalizedMessage)}
 CATS = NewScene(specs=(ObjectSpec(name="cat", count=2),))
-# what is said in turn, the last of which is refused; or what refuses where no words of the rules lead there
-TALKS = {
-    "NOTHING_ASKED": ["画一只小猫", "小猫"],
-    "NOTHING_KNOWN": ["一头麒麟"],
-    "ABSENT": ["画一只小猫", "去掉小狗"],
-    "NO_PICTURE": lambda: apply_edit(None, ResizeObject(target=0, direction="bigger")),
-    "NO_PICTURE_BEFORE": ["撤销"],
-    "NOTHING_DRAWN": lambda: Conversation("sticker").undo(),
-    "WRONG_NUMBER": ["画四只小猫和一只小狗"],
-    "TOO_MANY": ["画四只小猫", "再加一只小狗"],
-    "TOO_MANY_KINDS": ["画一只小猫", "加一只小狗", "加一棵树", "加一个气球"],
-    "NOTHING_LEFT": ["画一只小猫", "去掉小猫"],
-    "TOO_MANY_BESIDE": lambda: apply_edit(apply_edit(None, CATS), SetObjectCount(target=0, count=9)),
-    "NO_ROOM": ["画一只大大的小猫", "把它变大", "左边加一只小狗"],
-    "NO_ROOM_TO_GROW": ["画四只小猫", *["把它变大"] * 9],
-    "SMALLEST": ["画一只小猫", *["把它变小"] * 9],
+# instructions of which the last is refused; or a call, if no instruction leads to the error
+INSTRUCTIONS = {
+    "NO_INSTRUCTION": ["画一只小猫", "小猫"],
+    "ONLY_UNKNOWN_WORDS": ["一头麒麟"],
+    "OBJECT_NOT_FOUND": ["画一只小猫", "去掉小狗"],
+    "NO_IMAGE": lambda: apply_edit(None, ResizeObject(target=0, direction="bigger")),
+    "NO_PREVIOUS_IMAGE": ["撤销"],
+    "NOTHING_TO_UNDO": lambda: Conversation("sticker").undo(),
+    "INVALID_OBJECT_COUNT": ["画四只小猫和一只小狗"],
+    "TOO_MANY_INSTANCES": ["画四只小猫", "再加一只小狗"],
+    "TOO_MANY_OBJECTS": ["画一只小猫", "加一只小狗", "加一棵树", "加一个气球"],
+    "EMPTY_SCENE": ["画一只小猫", "去掉小猫"],
+    "COUNT_DOES_NOT_FIT": lambda: apply_edit(apply_edit(None, CATS), SetObjectCount(target=0, count=9)),
+    "NO_FREE_BOX": ["画一只大大的小猫", "把它变大", "左边加一只小狗"],
+    "CANNOT_ENLARGE": ["画四只小猫", *["把它变大"] * 9],
+    "CANNOT_SHRINK": ["画一只小猫", *["把它变小"] * 9],
 }
 
 
 @pytest.fixture
-def talk(monkeypatch):
-    """A conversation of the embedded model that draws nothing."""
+def conversation(monkeypatch):
+    """A conversation of the bundled model without rendering."""
     monkeypatch.setattr(Conversation, "_render", lambda *_, **__: (Image.new("RGB", (8, 8)), None))
     return Conversation("sticker")
 
 
-def refused(talk, said):
-    with pytest.raises(EditError) as caught:  # noqa: PT012 (any of what is said may be the one)
-        if callable(said):
-            said()
+def get_error(conversation, instructions):
+    with pytest.raises(EditError) as caught:  # noqa: PT012 (any of the texts may be refused)
+        if callable(instructions):
+            instructions()
         else:
-            for text in said:
-                talk.say(text)
+            for text in instructions:
+                conversation.send(text)
     return caught.value
 
 
-def test_every_refusal_is_tried_here():
-    assert set(TALKS) == {NAMES[id(refusal)] for refusal in EDIT_ERROR_MESSAGES}
+def test_every_error_is_tested_here():
+    assert set(INSTRUCTIONS) == {NAMES[id(refusal)] for refusal in EDIT_ERROR_MESSAGES}
 
 
-@pytest.mark.parametrize("name", TALKS)
-def test_a_chinese_talk_is_never_refused_in_english(name, talk):
-    error = refused(talk, TALKS[name])
+@pytest.mark.parametrize("name", INSTRUCTIONS)
+def test_a_chinese_conversation_has_chinese_errors(name, conversation):
+    error = get_error(conversation, INSTRUCTIONS[name])
     assert NAMES[id(error.message)] == name
-    by_words = not callable(TALKS[name])
-    for language in ("zh", "en") if by_words else ("zh",):  # the browser's: what was said in Chinese counts more
-        shown = translate(str(error), language)
-        assert HAN.search(shown)
-        assert not ENGLISH.search(shown), shown
+    is_text = not callable(INSTRUCTIONS[name])
+    for language in ("zh", "en") if is_text else ("zh",):  # the browser's language; that of the text counts more
+        text = translate(str(error), language)
+        assert HAN.search(text)
+        assert not ENGLISH.search(text), text
 
 
 @pytest.mark.parametrize("refusal", EDIT_ERROR_MESSAGES, ids=lambda refusal: NAMES[id(refusal)])
-def test_an_english_refusal_is_told_to_a_chinese_reader_in_chinese(refusal):
+def test_an_english_error_is_translated_for_a_chinese_reader(refusal):
     values = dict.fromkeys(re.findall(r"\{(\w+)\}", refusal.en), "7")
     assert set(re.findall(r"\{(\w+)\}", refusal.zh)) == set(values)
-    assert translate(refusal.say("en", **values), "zh") == refusal.say("zh", **values)
+    assert translate(refusal.render("en", **values), "zh") == refusal.render("zh", **values)
     assert not HAN.search(refusal.en)
 
 
-def test_nothing_else_is_refused_in_words_of_its_own():
-    """Each `NotPossibleError` of the conversation is made of one of the sentences."""
+def test_every_error_is_made_from_a_message():
+    """Each `EditError` of the conversation is made of one of the sentences."""
     for file in Path(messages.__file__).parent.glob("*.py"):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         made = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-        for call in (c for c in made if isinstance(c.func, ast.Name) and c.func.id == "NotPossibleError"):
+        for call in (c for c in made if isinstance(c.func, ast.Name) and c.func.id == "EditError"):
             assert not isinstance(call.args[0], ast.Constant | ast.JoinedStr), f"{file.name}:{call.lineno}"
 
 
@@ -100,12 +100,12 @@ def test_nothing_else_is_refused_in_words_of_its_own():
         "\ud800",
     ],
 )
-def test_a_file_that_is_no_talk_is_refused_in_chinese(tmp_path, content):
-    path = tmp_path / "talk.json"
+def test_a_file_without_a_conversation_is_refused_in_chinese(tmp_path, content):
+    path = tmp_path / "saved.json"
     path.write_text(content, encoding="utf-8", errors="surrogatepass")
-    model = SimpleNamespace(names=None)
+    model = SimpleNamespace(concept_vocabulary=None)
     with pytest.raises(ValueError, match="holds no conversation") as caught:
         storage.read_conversation_file(path, model=model)
-    shown = translate(str(caught.value).replace(str(path), path.name), "zh")
-    known = {"talk", "json", "format", "turns", "seed", "dianjing", "conversation", "png", "list", "int"}
-    assert set(ENGLISH.findall(shown)) <= known, shown
+    text = translate(str(caught.value).replace(str(path), path.name), "zh")
+    known = {"saved", "json", "format", "turns", "seed", "dianjing", "conversation", "png", "list", "int"}
+    assert set(ENGLISH.findall(text)) <= known, text

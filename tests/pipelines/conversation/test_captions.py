@@ -23,15 +23,15 @@ SCENES = [
 ]
 
 
-@pytest.mark.parametrize(("wanted", "relation", "background", "en", "zh"), SCENES)
-def test_a_scene_is_said_in_both_languages(concept_vocabulary, wanted, relation, background, en, zh):
-    scene = apply_edit(None, NewScene(specs=wanted, relation=relation, background=background))
+@pytest.mark.parametrize(("specs", "relation", "background", "en", "zh"), SCENES)
+def test_a_scene_is_described_in_both_languages(concept_vocabulary, specs, relation, background, en, zh):
+    scene = apply_edit(None, NewScene(specs=specs, relation=relation, background=background))
     assert caption_scene(scene, concept_vocabulary, language="en") == en
     assert caption_scene(scene, concept_vocabulary, language="zh") == zh
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_what_is_said_is_read_back_as_the_same_scene(concept_vocabulary, rule_parser, language):
+def test_a_caption_is_parsed_back_to_the_same_scene(concept_vocabulary, rule_parser, language):
     for edit in (
         NewScene(
             specs=(ObjectSpec(name="cat"), ObjectSpec(name="balloon", colour="blue")),
@@ -46,16 +46,19 @@ def test_what_is_said_is_read_back_as_the_same_scene(concept_vocabulary, rule_pa
         assert apply_edit(None, read) == scene
 
 
-def test_one_object_alone_is_said_with_its_place(concept_vocabulary):
-    thing = SceneObject(name="cat", boxes=(get_position_box("left"),))
+def test_one_object_is_described_with_its_position(concept_vocabulary):
+    scene_object = SceneObject(name="cat", boxes=(get_position_box("left"),))
     assert (
-        caption_object(thing, "snow", concept_vocabulary, language="en", position="left")
+        caption_object(scene_object, "snow", concept_vocabulary, language="en", position="left")
         == "a cat on the left in the snow"
     )
-    assert caption_object(thing, "snow", concept_vocabulary, language="zh", position="left") == "雪地里，一只小猫在左边"
+    assert (
+        caption_object(scene_object, "snow", concept_vocabulary, language="zh", position="left")
+        == "雪地里，一只小猫在左边"
+    )
 
 
-def test_several_of_one_are_plural(concept_vocabulary):
+def test_several_instances_are_plural(concept_vocabulary):
     scene = apply_edit(apply_edit(None, NewScene(specs=(ObjectSpec(name="mouse"),))), SetObjectCount(target=0, count=2))
     scene = apply_edit(scene, AddObject(spec=ObjectSpec(name="sheep")))
     assert caption_scene(scene, concept_vocabulary, language="en") == "two mice and a small sheep"

@@ -1,4 +1,4 @@
-"""A picture changes inside the boxes of what changed, and objects are laid over it at any size."""
+"""An image changes inside the boxes of edited objects only, and objects are composited at any size."""
 
 import pytest
 import torch
@@ -15,23 +15,23 @@ def renderer(loaded, concept_vocabulary):
     )
 
 
-def test_where_nothing_is_free_denoising_changes_nothing(renderer):
-    start = torch.randn(1, 4, 8, 8)
-    kept = renderer._denoise("a cat", image_latents=start, mask=torch.zeros(8, 8))
-    assert torch.equal(kept, start)
-    drawn = renderer._denoise("a cat", image_latents=start, mask=torch.ones(8, 8))
-    assert not torch.equal(drawn, start)
+def test_with_an_empty_mask_denoising_changes_nothing(renderer):
+    image_latents = torch.randn(1, 4, 8, 8)
+    unchanged = renderer._denoise("a cat", image_latents=image_latents, mask=torch.zeros(8, 8))
+    assert torch.equal(unchanged, image_latents)
+    latents = renderer._denoise("a cat", image_latents=image_latents, mask=torch.ones(8, 8))
+    assert not torch.equal(latents, image_latents)
 
 
-def test_a_whole_picture_is_what_the_pipeline_draws_from_that_noise(renderer, pipe):
-    free = torch.ones(8, 8)
-    drawn = renderer._denoise("a cat", image_latents=renderer.noise, mask=free)
+def test_with_a_full_mask_the_result_is_that_of_the_pipeline(renderer, pipe):
+    mask = torch.ones(8, 8)
+    latents = renderer._denoise("a cat", image_latents=renderer.noise, mask=mask)
     settings = {"num_inference_steps": 2, "output_type": "latent", "original_size": (64, 64), "target_size": (64, 64)}
     expected = pipe("a cat", generator=torch.Generator().manual_seed(5), **settings).images
-    torch.testing.assert_close(drawn, expected)
+    torch.testing.assert_close(latents, expected)
 
 
-def test_the_plate_of_a_background_is_drawn_once(renderer, monkeypatch):
+def test_a_background_is_rendered_once(renderer, monkeypatch):
     texts = []
     denoise = renderer._denoise
     monkeypatch.setattr(renderer, "_denoise", lambda text, **where: texts.append(text) or denoise(text, **where))
@@ -46,27 +46,29 @@ def test_the_plate_of_a_background_is_drawn_once(renderer, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("box", "plates"), [(Box(x=2, y=2, side=4), set()), (Box(x=5, y=0, side=3), {WHITE_BACKGROUND, BLACK_BACKGROUND})]
+    ("box", "expected"), [(Box(x=2, y=2, side=4), set()), (Box(x=5, y=0, side=3), {WHITE_BACKGROUND, BLACK_BACKGROUND})]
 )
-def test_only_what_the_model_does_not_draw_well_is_cut_out(renderer, monkeypatch, box, plates):
-    drawn = set()
-    plate = renderer.background_latents
+def test_only_objects_in_untrained_boxes_are_composited(renderer, monkeypatch, box, expected):
+    backgrounds = set()
+    background_latents = renderer.background_latents
     monkeypatch.setattr(
-        renderer, "background_latents", lambda background, language: drawn.add(background) or plate(None, language)
+        renderer,
+        "background_latents",
+        lambda background, language: backgrounds.add(background) or background_latents(None, language),
     )
     scene = apply_edit(None, NewScene(specs=(ObjectSpec(name="dog"),))).with_object(0, boxes=(box,))
     renderer.render(scene, language="en")
-    assert drawn - {None} == plates
-    assert (box in TRAINED_BOXES) == (not plates)
+    assert backgrounds - {None} == expected
+    assert (box in TRAINED_BOXES) == (not expected)
 
 
-def test_a_cut_out_gives_back_what_was_laid_over_white_and_black(renderer, monkeypatch):
-    """A red disc, half covering at its rim, over plain white and plain black."""
+def test_the_matte_is_recovered_from_white_and_black(renderer, monkeypatch):
+    """A red disc with a soft rim over plain white and plain black."""
     y, x = torch.meshgrid(torch.arange(64) - 31.5, torch.arange(64) - 31.5, indexing="ij")
-    cover = (12 - (x**2 + y**2).sqrt()).clamp(0, 1)[None, None]
+    alpha = (12 - (x**2 + y**2).sqrt()).clamp(0, 1)[None, None]
     red = torch.tensor([0.9, 0.2, 0.1]).view(1, 3, 1, 1)
     over = {
-        name: cover * red + (1 - cover) * level for name, level in ((WHITE_BACKGROUND, 1.0), (BLACK_BACKGROUND, 0.0))
+        name: alpha * red + (1 - alpha) * level for name, level in ((WHITE_BACKGROUND, 1.0), (BLACK_BACKGROUND, 0.0))
     }
     empty = {
         name: torch.full((1, 3, 64, 64), level) for name, level in ((WHITE_BACKGROUND, 1.0), (BLACK_BACKGROUND, 0.0))
@@ -80,14 +82,14 @@ def test_a_cut_out_gives_back_what_was_laid_over_white_and_black(renderer, monke
     monkeypatch.setattr(
         renderer, "_decode_pixels", lambda what: (empty if what[0] == "background_latents" else over)[what[1]]
     )
-    ink, found = renderer._extract_matte(SceneObject(name="apple", boxes=(Box(x=2, y=2, side=4),)), "en")
-    inside = cover[..., 16:48, 16:48]
+    premultiplied_rgb, found = renderer._extract_matte(SceneObject(name="apple", boxes=(Box(x=2, y=2, side=4),)), "en")
+    inside = alpha[..., 16:48, 16:48]
     assert found[inside == 1].min() == 1
     assert found[inside == 0].max() == 0
-    torch.testing.assert_close(ink[:, :, 14:18, 14:18], red.expand(1, 3, 4, 4))
+    torch.testing.assert_close(premultiplied_rgb[:, :, 14:18, 14:18], red.expand(1, 3, 4, 4))
 
 
-def test_what_lay_under_something_that_goes_is_drawn_again_as_it_was(renderer):
+def test_an_object_under_a_removed_one_is_restored(renderer):
     lone = apply_edit(None, NewScene(specs=(ObjectSpec(name="cat"),), background="sea"))
     both = apply_edit(lone, AddObject(spec=ObjectSpec(name="dog", position="top left")))
     assert both.objects[1].boxes[0].count_shared_cells(both.objects[0].boxes[0]) > 0
@@ -98,7 +100,7 @@ def test_what_lay_under_something_that_goes_is_drawn_again_as_it_was(renderer):
     torch.testing.assert_close(third, first)
 
 
-def test_what_grows_leaves_the_rest_of_the_picture(renderer):
+def test_a_resized_object_leaves_the_rest_of_the_image(renderer):
     scene = apply_edit(None, NewScene(specs=(ObjectSpec(name="cat", position="left"),), background="sea"))
     grown = apply_edit(scene, ResizeObject(target=0, direction="bigger"))
     before = renderer.render(scene, language="en")

@@ -1,4 +1,4 @@
-"""A conversation keeps what is not mentioned, takes back, forks, and stays as it was where something is wrong."""
+"""A conversation keeps what is not mentioned, can undo and fork, and does not change by an error."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from dianjing import Conversation
 from dianjing.pipelines.conversation.edits import AddObject, ObjectSpec
-from dianjing.pipelines.conversation.messages import EditError
+from dianjing.pipelines.conversation.errors import EditError
 from dianjing.pipelines.conversation.parsing.base import ParsedInstruction
 
 
@@ -18,7 +18,7 @@ def cells(boxes):
     return mask
 
 
-def test_a_turn_tells_what_it_understood_and_drew(conversation):
+def test_a_turn_reports_its_edits_and_its_image(conversation):
     turn = conversation.send("a cat on the grass")
     assert turn.prompt == "a cat on the grass"
     assert turn.changes == ("drew a new picture",)
@@ -28,7 +28,7 @@ def test_a_turn_tells_what_it_understood_and_drew(conversation):
     assert conversation.turns[-1].prompt.startswith("草地上")
 
 
-def test_outside_the_box_of_what_is_added_every_latent_stays(conversation):
+def test_latents_outside_the_box_of_a_new_object_stay(conversation):
     before = conversation.send("a cat on the left on the grass")
     after = conversation.send("add a dog on the right")
     new = cells(after.scene.objects[1].boxes)
@@ -36,7 +36,7 @@ def test_outside_the_box_of_what_is_added_every_latent_stays(conversation):
     assert not torch.equal(after.latents[..., new], before.latents[..., new])
 
 
-def test_what_is_removed_gives_its_box_back_to_the_background(conversation):
+def test_the_box_of_a_removed_object_is_filled_from_the_background(conversation):
     alone = conversation.send("a cat on the left on the grass")
     both = conversation.send("add a dog on the right")
     again = conversation.send("remove the dog")
@@ -44,39 +44,40 @@ def test_what_is_removed_gives_its_box_back_to_the_background(conversation):
     assert not torch.equal(again.latents, both.latents)
 
 
-def test_another_background_leaves_the_boxes_where_they_are(conversation):
+def test_another_background_leaves_the_boxes(conversation):
     before = conversation.send("a cat to the left of a dog on the grass")
     after = conversation.send("on the beach")
     assert after.scene.objects == before.scene.objects
     assert not torch.equal(after.latents, before.latents)
 
 
-def test_the_same_words_and_seed_give_the_same_pictures(loaded):
-    pictures = []
+def test_equal_texts_and_seeds_give_equal_images(loaded):
+    images = []
     for seed in (1, 1, 2):
         conversation = Conversation(loaded, seed=seed, num_inference_steps=2)
         conversation.send("a cat")
-        pictures.append(np.asarray(conversation.send("make it bigger").image))
-    assert (pictures[0] == pictures[1]).all()
-    assert (pictures[0] != pictures[2]).any()
+        images.append(np.asarray(conversation.send("make it bigger").image))
+    assert (images[0] == images[1]).all()
+    assert (images[0] != images[2]).any()
 
 
-def test_undo_goes_back_to_the_very_picture(conversation):
+def test_undo_returns_the_previous_image(conversation):
     first = conversation.send("a cat")
     conversation.send("make it smaller")
     back = conversation.send("undo")
     assert back.image is first.image
     assert back.changes == ("undid the last change",)
     assert len(conversation.turns) == 1
-    with pytest.raises(EditError, match="前面没有"):
+    with pytest.raises(EditError) as caught:
         conversation.send("撤销")
+    assert caught.value.message_id == "no_previous_image"
     assert conversation.undo() is None
     assert conversation.turns == ()
-    with pytest.raises(ValueError, match="nothing has been drawn"):
+    with pytest.raises(ValueError, match="nothing has been generated"):
         conversation.undo()
 
 
-def test_a_fork_goes_its_own_way(conversation):
+def test_a_fork_is_independent(conversation):
     conversation.send("a cat")
     other = conversation.fork()
     other.send("add a dog")
@@ -86,7 +87,7 @@ def test_a_fork_goes_its_own_way(conversation):
     assert other.turns[0] is conversation.turns[0]
 
 
-def test_drawn_again_the_scene_is_the_same_from_other_noise(conversation):
+def test_a_regenerated_scene_has_the_next_seed(conversation):
     before = conversation.send("a cat on the grass")
     after = conversation.send("try again")
     assert after.scene == before.scene
@@ -98,7 +99,7 @@ BAD = ["", "   ", "猫" * 1_000_000, "a cat\x00", "a cat\udcff", 7, None, "zyzzy
 
 
 @pytest.mark.parametrize("text", BAD, ids=lambda text: ascii(text)[:20])
-def test_what_cannot_be_drawn_is_refused_before_weights_load(text):
+def test_bad_instructions_are_refused_before_weights_load(text):
     def fail(model):
         raise AssertionError("weights were loaded")
 
@@ -109,7 +110,7 @@ def test_what_cannot_be_drawn_is_refused_before_weights_load(text):
 
 
 @pytest.mark.parametrize("text", [*BAD[:5], "zyzzyva", "remove the cat", "remove the fox", "add four dogs"])
-def test_what_is_refused_leaves_the_conversation_as_it_was(conversation, text):
+def test_a_refused_instruction_leaves_the_conversation(conversation, text):
     conversation.send("a cat")
     before = conversation.turns
     with pytest.raises(ValueError, match=r"\w{3}"):
@@ -117,7 +118,7 @@ def test_what_is_refused_leaves_the_conversation_as_it_was(conversation, text):
     assert conversation.turns is before
 
 
-def test_a_failure_while_drawing_leaves_the_conversation_as_it_was(conversation, monkeypatch):
+def test_a_failure_while_rendering_leaves_the_conversation(conversation, monkeypatch):
     conversation.send("a cat")
     before = conversation.turns
 
@@ -130,14 +131,14 @@ def test_a_failure_while_drawing_leaves_the_conversation_as_it_was(conversation,
     assert conversation.turns is before
 
 
-def test_any_rewriter_will_do(loaded):
-    class Stubborn:
+def test_any_parser_can_be_used(loaded):
+    class FixedParser:
         def parse(self, text, scene):
             return ParsedInstruction(edits=(AddObject(spec=ObjectSpec(name="dog")),), hints=("as always",))
 
     conversation = Conversation(loaded, num_inference_steps=2)
     conversation.send("a cat")
-    conversation.parser = Stubborn()
+    conversation.parser = FixedParser()
     turn = conversation.send("anything")
     assert [thing.name for thing in turn.scene.objects] == ["cat", "dog"]
     assert turn.hints == ("as always",)

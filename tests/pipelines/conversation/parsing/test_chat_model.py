@@ -26,49 +26,49 @@ GOOD = json.dumps({"edits": [{"edit": "resize", "target": "cat", "direction": "b
 
 
 class Answers:
-    """Stands for a chat model: gives the answers in turn, and remembers what it was asked."""
+    """A fake chat model: returns the answers in order and records the messages."""
 
     def __init__(self, *answers):
-        self.answers, self.asked = list(answers), []
+        self.answers, self.requests = list(answers), []
 
     def __call__(self, messages):
-        self.asked.append([dict(message) for message in messages])
+        self.requests.append([dict(message) for message in messages])
         return self.answers.pop(0)
 
 
-def test_a_valid_answer_is_taken_as_it_is(rule_parser):
+def test_a_valid_answer_becomes_edits(rule_parser):
     answers = Answers(GOOD)
-    understood = ChatModelParser(answers, rule_parser).parse("the feline is hard to see", CAT_AND_DOG)
-    assert understood.edits == (ResizeObject(target=0, direction="bigger"),)
-    assert understood.hints == ()
-    (messages,) = answers.asked
+    instruction = ChatModelParser(answers, rule_parser).parse("the feline is hard to see", CAT_AND_DOG)
+    assert instruction.edits == (ResizeObject(target=0, direction="bigger"),)
+    assert instruction.hints == ()
+    (messages,) = answers.requests
     assert [message["role"] for message in messages] == ["system", "user"]
     assert "the feline is hard to see" in messages[1]["content"]
     assert '"cat"' in messages[1]["content"]
 
 
 @pytest.mark.parametrize("bad", ["Sure! Here you are.", "[]", '{"edits": []}', '{"edits": [{"edit": "fly"}]}'])
-def test_after_an_invalid_answer_it_is_told_and_asked_once_more(rule_parser, bad):
+def test_an_invalid_answer_is_returned_once_with_the_reason(rule_parser, bad):
     answers = Answers(bad, GOOD)
-    understood = ChatModelParser(answers, rule_parser).parse("make the cat bigger", CAT_AND_DOG)
-    assert understood.edits == (ResizeObject(target=0, direction="bigger"),)
-    assert understood.hints == ()
-    assert answers.asked[1][2] == {"role": "assistant", "content": bad}
-    assert "cannot be used" in answers.asked[1][3]["content"]
+    instruction = ChatModelParser(answers, rule_parser).parse("make the cat bigger", CAT_AND_DOG)
+    assert instruction.edits == (ResizeObject(target=0, direction="bigger"),)
+    assert instruction.hints == ()
+    assert answers.requests[1][2] == {"role": "assistant", "content": bad}
+    assert "cannot be used" in answers.requests[1][3]["content"]
 
 
-def test_after_two_invalid_answers_the_rules_take_over_and_say_so(rule_parser):
+def test_after_two_invalid_answers_the_rules_parse_with_a_hint(rule_parser):
     answers = Answers("no", "no again")
-    understood = ChatModelParser(answers, rule_parser).parse("make the dog smaller", CAT_AND_DOG)
-    assert understood.edits == (ResizeObject(target=1, direction="smaller"),)
-    assert any("embedded rules" in hint and "no again" in hint for hint in understood.hints)
+    instruction = ChatModelParser(answers, rule_parser).parse("make the dog smaller", CAT_AND_DOG)
+    assert instruction.edits == (ResizeObject(target=1, direction="smaller"),)
+    assert any("built-in rules" in hint and "no again" in hint for hint in instruction.hints)
     assert answers.answers == []
 
 
-def test_an_answer_about_what_is_not_there_is_invalid(rule_parser):
+def test_an_answer_about_an_absent_object_is_invalid(rule_parser):
     answers = Answers(GOOD.replace("cat", "fox"), GOOD)
     ChatModelParser(answers, rule_parser).parse("bigger", CAT_AND_DOG)
-    assert "'fox'" in answers.asked[1][3]["content"]
+    assert "'fox'" in answers.requests[1][3]["content"]
 
 
 EDITS = [
@@ -102,9 +102,9 @@ EDITS = [
 ]
 
 
-@pytest.mark.parametrize(("given", "edit"), EDITS)
-def test_every_kind_of_edit_is_read(rule_parser, given, edit):
-    assert parse_answer(json.dumps({"edits": [given]}), CAT_AND_DOG, rule_parser) == (edit,)
+@pytest.mark.parametrize(("fields", "edit"), EDITS)
+def test_every_kind_of_edit_is_parsed(rule_parser, fields, edit):
+    assert parse_answer(json.dumps({"edits": [fields]}), CAT_AND_DOG, rule_parser) == (edit,)
 
 
 WRONG = [
@@ -125,10 +125,10 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("given", WRONG, ids=json.dumps)
-def test_a_wrong_edit_is_an_error_that_says_why(rule_parser, given):
+@pytest.mark.parametrize("fields", WRONG, ids=json.dumps)
+def test_a_wrong_edit_is_an_error_that_says_why(rule_parser, fields):
     with pytest.raises(ValueError, match=r"\w{4}"):
-        parse_answer(json.dumps({"edits": [given]}), CAT_AND_DOG, rule_parser)
+        parse_answer(json.dumps({"edits": [fields]}), CAT_AND_DOG, rule_parser)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def chat_folder(tmp_path_factory):
     return folder
 
 
-def test_any_model_with_a_chat_template_is_asked(chat_folder, rule_parser, monkeypatch):
+def test_any_model_with_a_chat_template_can_answer(chat_folder, rule_parser, monkeypatch):
     monkeypatch.setattr("dianjing.pipelines.conversation.parsing.chat_model.MAX_NEW_TOKENS", 8)
     complete = load_chat_model(chat_folder, device="cpu")
     messages = [{"role": "user", "content": "a cat"}]
@@ -164,9 +164,9 @@ def test_any_model_with_a_chat_template_is_asked(chat_folder, rule_parser, monke
     assert 0 < len(answer) <= 8 * len("<unk>")
     assert "user:" not in answer  # only what is new
     assert complete(messages) == answer
-    understood = ChatModelParser.from_pretrained(chat_folder, rule_parser=rule_parser).parse("a cat", None)
-    assert understood.edits == (NewScene(specs=(ObjectSpec(name="cat"),)),)
-    assert "embedded rules" in understood.hints[-1]
+    instruction = ChatModelParser.from_pretrained(chat_folder, rule_parser=rule_parser).parse("a cat", None)
+    assert instruction.edits == (NewScene(specs=(ObjectSpec(name="cat"),)),)
+    assert "built-in rules" in instruction.hints[-1]
 
 
 def test_a_model_without_a_chat_template_is_refused(chat_folder, rule_parser, tmp_path):
@@ -179,6 +179,6 @@ def test_a_model_without_a_chat_template_is_refused(chat_folder, rule_parser, tm
         ChatModelParser.from_pretrained(tmp_path, rule_parser=rule_parser)
 
 
-def test_a_folder_that_holds_no_model_is_refused(rule_parser, tmp_path):
+def test_a_folder_without_a_model_is_refused(rule_parser, tmp_path):
     with pytest.raises(ValueError, match="cannot be loaded as a chat model"):
         ChatModelParser.from_pretrained(tmp_path / "none", rule_parser=rule_parser)

@@ -1,4 +1,4 @@
-"""What the embedded rule_parser make of what is said, in both languages."""
+"""The built-in rules turn texts of both languages into edits."""
 
 import pytest
 
@@ -17,9 +17,9 @@ from dianjing.pipelines.conversation.edits import (
     Undo,
     apply_edit,
 )
-from dianjing.pipelines.conversation.messages import EditError
+from dianjing.pipelines.conversation.errors import EditError
 
-OPENINGS = [
+FIRST_TEXTS = [
     ("a cat on the grass", [("cat", 1, None)], "grass", None),
     ("draw two red balloons at night", [("balloon", 2, "red")], "night sky", None),
     ("a small blue car to the left of a house", [("car", 1, "blue"), ("house", 1, None)], None, "left"),
@@ -36,15 +36,15 @@ OPENINGS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "things", "background", "relation"), OPENINGS)
-def test_an_opening_is_a_scene(rule_parser, text, things, background, relation):
+@pytest.mark.parametrize(("text", "objects", "background", "relation"), FIRST_TEXTS)
+def test_a_first_text_becomes_a_new_scene(rule_parser, text, objects, background, relation):
     (edit,) = rule_parser.parse(text, None).edits
     assert isinstance(edit, NewScene)
-    assert [(w.name, w.count, w.colour) for w in edit.specs] == things
+    assert [(w.name, w.count, w.colour) for w in edit.specs] == objects
     assert (edit.background, edit.relation) == (background, relation)
 
 
-# of a cat (0, of which was spoken last) to the left of two red balloons (1), on the grass
+# edits of a cat (0, the antecedent) to the left of two red balloons (1), on the grass
 FOX, DOG = ObjectSpec(name="fox"), ObjectSpec(name="dog")
 CHANGES = [
     ("change the background to the beach", [SetBackground(background="beach")]),
@@ -132,61 +132,63 @@ CHANGES = [
 
 @pytest.fixture(scope="module")
 def scene():
-    wanted = (ObjectSpec(name="cat"), ObjectSpec(name="balloon", count=2, colour="red"))
-    return apply_edit(None, NewScene(specs=wanted, background="grass", relation="left"))
+    specs = (ObjectSpec(name="cat"), ObjectSpec(name="balloon", count=2, colour="red"))
+    return apply_edit(None, NewScene(specs=specs, background="grass", relation="left"))
 
 
 @pytest.mark.parametrize(("text", "edits"), CHANGES)
-def test_a_change_is_understood(rule_parser, scene, text, edits):
+def test_a_text_becomes_edits(rule_parser, scene, text, edits):
     understood = rule_parser.parse(text, scene)
     assert list(understood.edits) == edits
     assert understood.hints == ()
 
 
-def test_it_is_what_was_spoken_of_last(rule_parser, scene):
+def test_it_refers_to_the_last_object(rule_parser, scene):
     dogs = apply_edit(scene, rule_parser.parse("add a dog", scene).edits[0])
     assert rule_parser.parse("make it smaller", dogs).edits == (ResizeObject(target=2, direction="smaller"),)
     assert rule_parser.parse("把它变小", dogs).edits == (ResizeObject(target=2, direction="smaller"),)
 
 
-def test_a_word_that_is_not_known_is_named(rule_parser, scene):
+def test_an_unknown_word_is_named(rule_parser, scene):
     assert rule_parser.parse("a cat and a gryphon", None).hints == ("this model does not know: gryphon",)
     assert "麒麟" in rule_parser.parse("一只小猫和一头麒麟", None).hints[0]
-    with pytest.raises(EditError, match="does not know: zyzzyva; say what to draw"):
+    with pytest.raises(EditError, match="does not know: zyzzyva; describe"):
         rule_parser.parse("zyzzyva", scene)
 
 
-def test_what_asks_for_nothing_brings_an_example(rule_parser, scene):
+def test_a_text_without_instruction_brings_an_example(rule_parser, scene):
     with pytest.raises(EditError, match="add a dog on the left"):
         rule_parser.parse("thank you", scene)
-    with pytest.raises(EditError, match="左边加一只小狗"):
+    with pytest.raises(EditError) as caught:
         rule_parser.parse("谢谢你", scene)
+    assert "左边加一只小狗" in caught.value.render("zh")
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "language", "message"),
     [
-        ("remove the dog", "there is no dog"),
-        ("make the dog bigger", "there is no dog"),
-        ("去掉小狗", "图片里没有小?狗"),
-        ("把小狗移到左边", "图片里没有小?狗"),
+        ("remove the dog", "en", "there is no dog"),
+        ("make the dog bigger", "en", "there is no dog"),
+        ("去掉小狗", "zh", "图片里没有小狗"),
+        ("把小狗移到左边", "zh", "图片里没有小狗"),
     ],
 )
-def test_what_is_not_in_the_picture_is_not_added_by_the_way(rule_parser, scene, text, told):
-    with pytest.raises(EditError, match=told):
+def test_an_edit_of_an_absent_object_is_refused(rule_parser, scene, text, language, message):
+    with pytest.raises(EditError) as caught:
         rule_parser.parse(text, scene)
+    assert message in caught.value.render(language)
 
 
-def test_every_name_in_both_languages_is_read_as_what_it_names(rule_parser, concept_vocabulary):
-    """Of two objects that share a name, the one whose usual name it is."""
+def test_every_name_in_both_languages_means_its_object(rule_parser, concept_vocabulary):
+    """A name that two objects share means the object with this canonical name."""
     for entry in concept_vocabulary.objects:
         for name in (*entry.names_en, *entry.names_zh, *filter(None, entry.plurals_en)):
             (edit,) = rule_parser.parse(name, None).edits
             expected = concept_vocabulary.find_object(name).names_en[0]
-            assert [wanted.name for wanted in edit.specs] == [expected], name
+            assert [spec.name for spec in edit.specs] == [expected], name
 
 
-def test_every_background_in_both_languages_is_read(rule_parser, concept_vocabulary, scene):
+def test_every_background_in_both_languages_is_understood(rule_parser, concept_vocabulary, scene):
     for entry in concept_vocabulary.backgrounds:
         for where in (*entry.location_phrases_en, *entry.location_phrases_zh):
             if entry.name_en != "grass":
