@@ -43,7 +43,7 @@ def read_json(name: str) -> Callable[[Path, str], Figures]:
 
 def read_dialogues(out: Path, printed: str) -> Figures:
     """Figures of an evaluation of conversations, without its single turns."""
-    report = json.loads((out / "talk.json").read_text(encoding="utf-8"))
+    report = json.loads((out / "conversation.json").read_text(encoding="utf-8"))
     return {name: value for name, value in report.items() if name != "results"}
 
 
@@ -66,21 +66,30 @@ RECORDED = (
     Record(
         name="images",
         command=("-m", f"{EVALUATION}.image_generation", "--count", "50", "--processes", "2", "--out", "{out}"),
-        measures=(*MODEL, *STICKERS, "train/evaluation/image_generation.py"),
+        measures=(*MODEL, *STICKERS, "train/evaluation/image_generation.py", "train/evaluation/settings.py"),
         read=read_json("report.json"),
         bounds={"overall.zh": 0.88, "overall.en": 0.88},
     ),
     Record(
         name="videos",
         command=("-m", f"{EVALUATION}.video_generation", "--count", "30", "--processes", "2", "--out", "{out}"),
-        measures=(*MODEL, *STICKERS, "train/evaluation/video_*.py"),
-        read=read_json("clips.json"),
+        measures=(*MODEL, *STICKERS, "train/evaluation/*.py"),
+        read=read_json("video_report.json"),
         bounds={},
     ),
     Record(
         name="conversations",
-        command=("-m", f"{EVALUATION}.conversation", "--count", "20", "--seed", "2028", "--out", "{out}/talk.json"),
-        measures=(*MODEL, *STICKERS, "train/evaluation/conversation.py", "train/evaluation/dialogues.py"),
+        command=(
+            "-m",
+            f"{EVALUATION}.conversation",
+            "--count",
+            "20",
+            "--seed",
+            "2028",
+            "--out",
+            "{out}/conversation.json",
+        ),
+        measures=(*MODEL, *STICKERS, "train/evaluation/*.py"),
         read=read_dialogues,
         bounds={},
     ),

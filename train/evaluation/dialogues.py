@@ -1,31 +1,18 @@
-"""Scripted talks of the sticker world: what a person might say turn by turn, and what the pictures must then show."""
+"""Scripted dialogues about the sticker world: requests turn by turn, and what the image must show after each."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dianjing.train.evaluation.paraphrases import (
-    EDIT_PARAPHRASES_EN,
-    EDIT_PARAPHRASES_ZH,
-    SIDE_PHRASES_EN,
-    SIDE_PHRASES_ZH,
-)
+from dianjing.train.evaluation.dialogue_phrases import ExpectedObjects, PhraseSampler
 from dianjing.train.stickers.backgrounds import BACKGROUNDS
-from dianjing.train.stickers.captions import (
-    CELLS_EN,
-    CELLS_ZH,
-    NUMBERS_EN,
-    NUMBERS_ZH,
-    make_noun_phrase_en,
-    make_noun_phrase_zh,
-    pluralize,
-)
-from dianjing.train.stickers.scenes import RELATIONS, NounMention
+from dianjing.train.stickers.scenes import CENTER_CELL, RELATIONS
 from dianjing.train.stickers.sprite_classes import COLOURS, load_sprite_classes
 from dianjing.train.stickers.world import list_countable_classes
 
 MAX_CLASSES, MAX_OBJECTS = 3, 4
+MIN_TURNS, MAX_TURNS = 3, 6
 EDIT_WEIGHTS = {
     "background": 3,
     "add": 4,
@@ -42,21 +29,13 @@ EDIT_WEIGHTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExpectedObjects:
-    """One kind of object that a picture must show."""
-
-    class_id: int
-    count: int = 1
-    colour: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class DialogueTurn:
-    """One turn: what is said, and what must then be seen.
+    """One turn: the text of the user, and what the image must show afterwards.
 
-    kind: a key of EDITS, or "draw". shown: all objects; background: None where none was asked for. subject: the index
-    in `shown` of what the turn is about, None for the background, all of it or what is gone; gone: what it was before.
-    mentioned: objects that need not be as they were. place: a cell of 3 x 3; side: of the object `beside`.
+    edit_type: a key of EDIT_WEIGHTS, or "draw" for the first turn. expected: all objects. background: None if none was
+    requested. target_index: the index in `expected` of the objects that the turn is about; None for the background,
+    for everything, or for removed objects. removed_class_id: a class that must be gone. mentioned_class_ids: classes
+    that may differ from the image before. cell: of the 3 x 3 grid. side: of the object at `anchor_index`.
     """
 
     edit_type: str
@@ -75,98 +54,77 @@ Dialogue = tuple[DialogueTurn, ...]
 
 
 class DialogueGenerator:
-    """Makes up talks in one language."""
+    """Generates random dialogues in one language, "zh" or "en"."""
 
     def __init__(self, rng: random.Random, language: str) -> None:
-        self.rng, self.language = rng, language
-        self.paraphrases = EDIT_PARAPHRASES_ZH if language == "zh" else EDIT_PARAPHRASES_EN
+        self.rng, self.phrases = rng, PhraseSampler(rng, language)
         self.countable_class_ids = list_countable_classes()
+        self._turn_makers: dict[str, Callable[[Sequence[DialogueTurn]], DialogueTurn | None]] = {
+            "background": self._make_background_turn,
+            "add": self._make_add_turn,
+            "remove": self._make_remove_turn,
+            "replace": self._make_replace_turn,
+            "move": self._make_move_turn,
+            "bigger": lambda turns: self._make_resize_turn(turns, "bigger"),
+            "smaller": lambda turns: self._make_resize_turn(turns, "smaller"),
+            "count": self._make_count_turn,
+            "recolour": self._make_recolour_turn,
+            "another": self._make_another_turn,
+            "undo": self._make_undo_turn,
+        }
 
     def generate(self) -> Dialogue:
-        """3 to 6 lines."""
-        lines = [self._make_first_turn()]
-        length = self.rng.randint(3, 6)
-        while len(lines) < length:
-            kind = self.rng.choices(list(EDIT_WEIGHTS), list(EDIT_WEIGHTS.values()))[0]
-            line = getattr(self, f"_{kind}")(lines)
-            if line is not None and not (kind == "undo" and lines[-1].edit_type == "undo"):
-                lines.append(line)
-        return tuple(lines)
+        """Generate a dialogue of MIN_TURNS to MAX_TURNS turns; edits that the image leaves no room for are skipped."""
+        turns = [self._make_first_turn()]
+        length = self.rng.randint(MIN_TURNS, MAX_TURNS)
+        while len(turns) < length:
+            edit_type = self.rng.choices(list(EDIT_WEIGHTS), list(EDIT_WEIGHTS.values()))[0]
+            turn = self._turn_makers[edit_type](turns)
+            if turn is not None and not (edit_type == "undo" and turns[-1].edit_type == "undo"):
+                turns.append(turn)
+        return tuple(turns)
 
-    def _sample_object(self, excluded: Sequence[ExpectedObjects], *, has_colour: bool = False) -> ExpectedObjects:
-        """An object that is not there yet, one that can be counted."""
-        names = {name for each in excluded for name in load_sprite_classes()[each.class_id].names_en[0].split()}
+    def _sample_object(self, excluded: Sequence[ExpectedObjects]) -> ExpectedObjects:
+        """Sample a countable object that shares no word of its name with those that are excluded."""
+        excluded_ids = {each.class_id for each in excluded}
+        excluded_words = {word for class_id in excluded_ids for word in _get_name_words(class_id)}
         while True:
-            thing = self.rng.choice(self.countable_class_ids)
-            if thing in {each.class_id for each in excluded} or names & set(
-                load_sprite_classes()[thing].names_en[0].split()
-            ):
+            class_id = self.rng.choice(self.countable_class_ids)
+            if class_id in excluded_ids or excluded_words & _get_name_words(class_id):
                 continue
-            if has_colour and not load_sprite_classes()[thing].is_colourable:
-                continue
-            coloured = load_sprite_classes()[thing].is_colourable and (has_colour or self.rng.random() < 0.4)
-            return ExpectedObjects(class_id=thing, colour=self.rng.randrange(len(COLOURS)) if coloured else None)
+            is_coloured = load_sprite_classes()[class_id].is_colourable and self.rng.random() < 0.4
+            colour = self.rng.randrange(len(COLOURS)) if is_coloured else None
+            return ExpectedObjects(class_id=class_id, colour=colour)
 
-    def _make_noun_phrase(self, expected: ExpectedObjects) -> str:
-        """ "a red balloon"."""
-        mention = NounMention(class_id=expected.class_id, count=expected.count, colour=expected.colour)
-        return (make_noun_phrase_zh if self.language == "zh" else make_noun_phrase_en)(mention, self.rng)
+    def _sample_background(self, current: int | None) -> int:
+        return self.rng.choice([index for index in range(len(BACKGROUNDS)) if index != current])
 
-    def _choose_noun(self, expected: ExpectedObjects) -> str:
-        thing = load_sprite_classes()[expected.class_id]
-        if self.language == "zh":
-            return self.rng.choice(thing.names_zh)
-        return pluralize(thing.names_en[0]) if expected.count > 1 else thing.names_en[0]
-
-    def _choose_location(self, background: int) -> str:
-        entry = BACKGROUNDS[background]
-        return self.rng.choice(entry.location_phrases_zh if self.language == "zh" else entry.location_phrases_en)
-
-    def _paraphrase(self, key: str, **values: str) -> str:
-        return self.rng.choice(self.paraphrases[key]).format(**values)
-
-    def _get_side_phrase(self, side: str) -> str:
-        return (SIDE_PHRASES_ZH if self.language == "zh" else SIDE_PHRASES_EN)[side]
-
-    def _choose_cell_phrase(self, cell: int) -> str:
-        return self.rng.choice((CELLS_ZH if self.language == "zh" else CELLS_EN)[cell])
+    def _choose_single(self, turns: Sequence[DialogueTurn]) -> int | None:
+        """Choose an object that is the only one of its class; None if there is none."""
+        singles = [index for index, each in enumerate(turns[-1].expected) if each.count == 1]
+        return self.rng.choice(singles) if singles else None
 
     def _make_reference(self, turns: Sequence[DialogueTurn], index: int) -> str:
-        """An object by name, or "it" where the line before was about it."""
-        last, shown = turns[-1], turns[-1].expected
-        is_clear = last.edit_type != "undo" and last.target_index == index and shown[index].count == 1
-        if self.language == "zh" and (is_clear or len(shown) == 1) and self.rng.random() < 0.3:
-            return "它"
-        return self._choose_noun(shown[index])
-
-    def _pick_background(self, current: int | None) -> int:
-        return self.rng.choice([index for index in range(len(BACKGROUNDS)) if index != current])
+        last = turns[-1]
+        is_antecedent = last.edit_type != "undo" and last.target_index == index
+        return self.phrases.make_reference(last.expected, index, is_antecedent=is_antecedent)
 
     def _make_first_turn(self) -> DialogueTurn:
         first = self._sample_object(())
-        background = self._pick_background(None)
-        where, zh = self._choose_location(background), self.language == "zh"
+        background = self._sample_background(None)
+        location = self.phrases.choose_location(background)
         form = self.rng.choice(("one", "one", "pair", "count"))
         if form == "count":
             first = replace(first, count=2)
-        phrase = self._make_noun_phrase(first)
+        phrase = self.phrases.make_noun_phrase(first)
         if form != "pair":
-            text = self.rng.choice(
-                (f"给我画{phrase}，要在{where}", f"来张图吧，{where}要有{phrase}")
-                if zh
-                else (f"could you paint {phrase} {where}?", f"show me {phrase} {where}")
-            )
+            text = self.phrases.make_first_request(phrase, location)
             return DialogueTurn(edit_type="draw", text=text, expected=(first,), background=background, target_index=0)
         second, side = self._sample_object((first,)), self.rng.choice(RELATIONS)
-        other = self._make_noun_phrase(second)
-        text = (
-            f"来个{where}的画面，{phrase}要在{other}的{self._get_side_phrase(side)}"
-            if zh
-            else f"i want {phrase} {self._get_side_phrase(side)} {other}, both {where}"
-        )
+        other = self.phrases.make_noun_phrase(second)
         return DialogueTurn(
             edit_type="draw",
-            text=text,
+            text=self.phrases.make_first_pair_request(phrase, side, other, location),
             expected=(first, second),
             background=background,
             target_index=0,
@@ -174,174 +132,158 @@ class DialogueGenerator:
             anchor_index=1,
         )
 
-    def _background(self, lines: Sequence[DialogueTurn]) -> DialogueTurn:
-        now, background = lines[-1], self._pick_background(lines[-1].background)
-        entry = BACKGROUNDS[background]
-        name = entry.name_zh if self.language == "zh" else entry.name_en
-        text = self._paraphrase("background", where=self._choose_location(background), background=name)
-        return DialogueTurn(edit_type="background", text=text, expected=now.expected, background=background)
+    def _make_background_turn(self, turns: Sequence[DialogueTurn]) -> DialogueTurn:
+        background = self._sample_background(turns[-1].background)
+        name = self.phrases.get_background_name(background)
+        location = self.phrases.choose_location(background)
+        text = self.phrases.paraphrase("background", where=location, background=name)
+        return DialogueTurn(edit_type="background", text=text, expected=turns[-1].expected, background=background)
 
-    def _add(self, lines: Sequence[DialogueTurn]) -> DialogueTurn | None:
-        now = lines[-1]
-        if len(now.expected) == MAX_CLASSES or sum(each.count for each in now.expected) >= MAX_OBJECTS - 1:
+    def _make_add_turn(self, turns: Sequence[DialogueTurn]) -> DialogueTurn | None:
+        objects = turns[-1].expected
+        if len(objects) == MAX_CLASSES or sum(each.count for each in objects) >= MAX_OBJECTS - 1:
             return None
-        new = self._sample_object(now.expected)
-        shown = (*now.expected, new)
-        line = DialogueTurn(
+        new = self._sample_object(objects)
+        turn = DialogueTurn(
             edit_type="add",
             text="",
-            expected=shown,
-            background=now.background,
-            target_index=len(now.expected),
+            expected=(*objects, new),
+            background=turns[-1].background,
+            target_index=len(objects),
             mentioned_class_ids=frozenset({new.class_id}),
         )
-        alone = [index for index, each in enumerate(now.expected) if each.count == 1]
-        if alone and self.rng.random() < 0.4:
-            beside, side = self.rng.choice(alone), self.rng.choice(RELATIONS)
-            words = {
-                "a": self._make_noun_phrase(new),
-                "y": self._choose_noun(now.expected[beside]),
-                "side": self._get_side_phrase(side),
+        anchors = [index for index, each in enumerate(objects) if each.count == 1]
+        if anchors and self.rng.random() < 0.4:
+            anchor_index, side = self.rng.choice(anchors), self.rng.choice(RELATIONS)
+            fields = {
+                "a": self.phrases.make_noun_phrase(new),
+                "y": self.phrases.choose_noun(objects[anchor_index]),
+                "side": self.phrases.get_side_phrase(side),
             }
-            return replace(line, text=self._paraphrase("add beside", **words), side=side, anchor_index=beside)
-        return replace(line, text=self._paraphrase("add", a=self._make_noun_phrase(new)))
+            text = self.phrases.paraphrase("add beside", **fields)
+            return replace(turn, text=text, side=side, anchor_index=anchor_index)
+        return replace(turn, text=self.phrases.paraphrase("add", a=self.phrases.make_noun_phrase(new)))
 
-    def _remove(self, lines: Sequence[DialogueTurn]) -> DialogueTurn | None:
-        now = lines[-1]
-        if len(now.expected) < 2:
+    def _make_remove_turn(self, turns: Sequence[DialogueTurn]) -> DialogueTurn | None:
+        objects = turns[-1].expected
+        if len(objects) < 2:
             return None
-        index = self.rng.randrange(len(now.expected))
-        shown, gone = (*now.expected[:index], *now.expected[index + 1 :]), now.expected[index].class_id
-        text = self._paraphrase("remove", x=self._make_reference(lines, index))
+        index = self.rng.randrange(len(objects))
+        removed_class_id = objects[index].class_id
         return DialogueTurn(
             edit_type="remove",
-            text=text,
-            expected=shown,
-            background=now.background,
-            removed_class_id=gone,
-            mentioned_class_ids=frozenset({gone}),
+            text=self.phrases.paraphrase("remove", x=self._make_reference(turns, index)),
+            expected=(*objects[:index], *objects[index + 1 :]),
+            background=turns[-1].background,
+            removed_class_id=removed_class_id,
+            mentioned_class_ids=frozenset({removed_class_id}),
         )
 
     def _make_changed_turn(
         self, turns: Sequence[DialogueTurn], edit_type: str, index: int, text: str, **changes: Any
     ) -> DialogueTurn:
-        now = turns[-1]
-        changed = replace(now.expected[index], **changes)
-        shown = (*now.expected[:index], changed, *now.expected[index + 1 :])
-        mentioned = frozenset({now.expected[index].class_id, changed.class_id})
+        """Make a turn after which one kind of object has other attributes."""
+        objects = turns[-1].expected
+        changed = replace(objects[index], **changes)
         return DialogueTurn(
             edit_type=edit_type,
             text=text,
-            expected=shown,
-            background=now.background,
+            expected=(*objects[:index], changed, *objects[index + 1 :]),
+            background=turns[-1].background,
             target_index=index,
-            mentioned_class_ids=mentioned,
+            mentioned_class_ids=frozenset({objects[index].class_id, changed.class_id}),
         )
 
-    def _choose_single(self, turns: Sequence[DialogueTurn]) -> int | None:
-        """The index of a kind of which there is one."""
-        alone = [index for index, each in enumerate(turns[-1].expected) if each.count == 1]
-        return self.rng.choice(alone) if alone else None
-
-    def _replace(self, lines: Sequence[DialogueTurn]) -> DialogueTurn | None:
-        index = self._choose_single(lines)
+    def _make_replace_turn(self, turns: Sequence[DialogueTurn]) -> DialogueTurn | None:
+        index = self._choose_single(turns)
         if index is None:
             return None
-        new, old = self._sample_object(lines[-1].expected), lines[-1].expected[index]
-        text = self._paraphrase("replace", x=self._make_reference(lines, index), a=self._make_noun_phrase(new))
-        return replace(
-            self._make_changed_turn(lines, "replace", index, text, class_id=new.class_id, colour=new.colour),
-            removed_class_id=old.class_id,
-        )
+        new, old = self._sample_object(turns[-1].expected), turns[-1].expected[index]
+        fields = {"x": self._make_reference(turns, index), "a": self.phrases.make_noun_phrase(new)}
+        text = self.phrases.paraphrase("replace", **fields)
+        turn = self._make_changed_turn(turns, "replace", index, text, class_id=new.class_id, colour=new.colour)
+        return replace(turn, removed_class_id=old.class_id)
 
-    def _move(self, lines: Sequence[DialogueTurn]) -> DialogueTurn | None:
-        index, shown = self._choose_single(lines), lines[-1].expected
-        if index is None or sum(each.count for each in shown) > 2:
+    def _make_move_turn(self, turns: Sequence[DialogueTurn]) -> DialogueTurn | None:
+        index, objects = self._choose_single(turns), turns[-1].expected
+        if index is None or sum(each.count for each in objects) > 2:
             return None
-        others = [i for i, each in enumerate(shown) if i != index and each.count == 1]
-        name = self._make_reference(lines, index)
-        if others and self.rng.random() < 0.5:
-            side, beside = self.rng.choice(RELATIONS), others[0]
-            text = self._paraphrase(
-                "move beside", x=name, y=self._choose_noun(shown[beside]), side=self._get_side_phrase(side)
-            )
-            return replace(self._make_changed_turn(lines, "move", index, text), side=side, anchor_index=beside)
-        place = self.rng.choice([cell for cell in range(9) if cell != 4])
-        text = self._paraphrase("move", x=name, place=self._choose_cell_phrase(place))
-        return replace(self._make_changed_turn(lines, "move", index, text), cell=place)
+        anchors = [i for i, each in enumerate(objects) if i != index and each.count == 1]
+        reference = self._make_reference(turns, index)
+        if anchors and self.rng.random() < 0.5:
+            side, anchor_index = self.rng.choice(RELATIONS), anchors[0]
+            anchor, side_phrase = self.phrases.choose_noun(objects[anchor_index]), self.phrases.get_side_phrase(side)
+            text = self.phrases.paraphrase("move beside", x=reference, y=anchor, side=side_phrase)
+            turn = self._make_changed_turn(turns, "move", index, text)
+            return replace(turn, side=side, anchor_index=anchor_index)
+        cell = self.rng.choice([cell for cell in range(9) if cell != CENTER_CELL])
+        text = self.phrases.paraphrase("move", x=reference, place=self.phrases.choose_cell_phrase(cell))
+        return replace(self._make_changed_turn(turns, "move", index, text), cell=cell)
 
-    def _resize(self, lines: Sequence[DialogueTurn], edit_type: str) -> DialogueTurn | None:
-        index = self._choose_single(lines)
-        if index is None or any(line.edit_type in ("bigger", "smaller") for line in lines):
+    def _make_resize_turn(self, turns: Sequence[DialogueTurn], edit_type: str) -> DialogueTurn | None:
+        index = self._choose_single(turns)
+        if index is None or any(turn.edit_type in ("bigger", "smaller") for turn in turns):
             return None
-        return self._make_changed_turn(
-            lines, edit_type, index, self._paraphrase(edit_type, x=self._make_reference(lines, index))
-        )
+        text = self.phrases.paraphrase(edit_type, x=self._make_reference(turns, index))
+        return self._make_changed_turn(turns, edit_type, index, text)
 
-    def _bigger(self, lines: Sequence[DialogueTurn]) -> DialogueTurn | None:
-        return self._resize(lines, "bigger")
-
-    def _smaller(self, lines: Sequence[DialogueTurn]) -> DialogueTurn | None:
-        return self._resize(lines, "smaller")
-
-    def _count(self, lines: Sequence[DialogueTurn]) -> DialogueTurn | None:
-        shown = lines[-1].expected
-        index = self.rng.randrange(len(shown))
-        others = sum(each.count for each in shown) - shown[index].count
-        counts = [n for n in range(2, MAX_OBJECTS + 1 - others) if n != shown[index].count]
+    def _make_count_turn(self, turns: Sequence[DialogueTurn]) -> DialogueTurn | None:
+        objects = turns[-1].expected
+        index = self.rng.randrange(len(objects))
+        num_others = sum(each.count for each in objects) - objects[index].count
+        counts = [n for n in range(2, MAX_OBJECTS + 1 - num_others) if n != objects[index].count]
         if not counts:
             return None
-        count, thing = self.rng.choice(counts), load_sprite_classes()[shown[index].class_id]
-        if self.language == "zh":
-            words = {"n": NUMBERS_ZH[count] + thing.measure_word_zh + self.rng.choice(thing.names_zh)}
-        else:
-            words = {"n": NUMBERS_EN[count], "xs": pluralize(thing.names_en[0])}
-        return self._make_changed_turn(lines, "count", index, self._paraphrase("count", **words), count=count)
+        count = self.rng.choice(counts)
+        fields = self.phrases.make_number_fields(objects[index].class_id, count)
+        return self._make_changed_turn(turns, "count", index, self.phrases.paraphrase("count", **fields), count=count)
 
-    def _recolour(self, lines: Sequence[DialogueTurn]) -> DialogueTurn | None:
-        shown = lines[-1].expected
-        able = [
-            i for i, each in enumerate(shown) if load_sprite_classes()[each.class_id].is_colourable and each.count == 1
+    def _make_recolour_turn(self, turns: Sequence[DialogueTurn]) -> DialogueTurn | None:
+        objects = turns[-1].expected
+        colourable = [
+            index
+            for index, each in enumerate(objects)
+            if load_sprite_classes()[each.class_id].is_colourable and each.count == 1
         ]
-        if not able:
+        if not colourable:
             return None
-        index = self.rng.choice(able)
-        colour = self.rng.choice([c for c in range(len(COLOURS)) if c != shown[index].colour])
-        said = COLOURS[colour].name_zh if self.language == "zh" else COLOURS[colour].name_en
-        text = self._paraphrase("recolour", x=self._make_reference(lines, index), c=said)
-        return self._make_changed_turn(lines, "recolour", index, text, colour=colour)
+        index = self.rng.choice(colourable)
+        colour = self.rng.choice([c for c in range(len(COLOURS)) if c != objects[index].colour])
+        fields = {"x": self._make_reference(turns, index), "c": self.phrases.get_colour_name(colour)}
+        text = self.phrases.paraphrase("recolour", **fields)
+        return self._make_changed_turn(turns, "recolour", index, text, colour=colour)
 
-    def _another(self, lines: Sequence[DialogueTurn]) -> DialogueTurn | None:
-        """One more of what the line before was about."""
-        now = lines[-1]
-        if (
-            now.target_index is None
-            or now.edit_type == "undo"
-            or sum(each.count for each in now.expected) >= MAX_OBJECTS
-        ):
+    def _make_another_turn(self, turns: Sequence[DialogueTurn]) -> DialogueTurn | None:
+        """Make a turn that requests one more of the objects that the previous turn was about."""
+        last = turns[-1]
+        is_full = sum(each.count for each in last.expected) >= MAX_OBJECTS
+        if last.target_index is None or last.edit_type == "undo" or is_full:
             return None
-        subject = now.expected[now.target_index]
-        name = self._choose_noun(replace(subject, count=1))
-        text = self._paraphrase("another", x=name, m=load_sprite_classes()[subject.class_id].measure_word_zh)
-        line = self._make_changed_turn(lines, "another", now.target_index, text, count=subject.count + 1)
-        return replace(line, mentioned_class_ids=frozenset())
+        target = last.expected[last.target_index]
+        noun = self.phrases.choose_noun(replace(target, count=1))
+        measure_word = load_sprite_classes()[target.class_id].measure_word_zh
+        text = self.phrases.paraphrase("another", x=noun, m=measure_word)
+        turn = self._make_changed_turn(turns, "another", last.target_index, text, count=target.count + 1)
+        return replace(turn, mentioned_class_ids=frozenset())
 
-    def _undo(self, lines: Sequence[DialogueTurn]) -> DialogueTurn | None:
-        if len(lines) < 2:
+    def _make_undo_turn(self, turns: Sequence[DialogueTurn]) -> DialogueTurn | None:
+        if len(turns) < 2:
             return None
-        before = lines[-2]
-        everything = frozenset(each.class_id for line in lines for each in line.expected)
         return DialogueTurn(
             edit_type="undo",
-            text=self._paraphrase("undo"),
-            expected=before.expected,
-            background=before.background,
-            mentioned_class_ids=everything,
+            text=self.phrases.paraphrase("undo"),
+            expected=turns[-2].expected,
+            background=turns[-2].background,
+            mentioned_class_ids=frozenset(each.class_id for turn in turns for each in turn.expected),
         )
+
+
+def _get_name_words(class_id: int) -> set[str]:
+    return set(load_sprite_classes()[class_id].names_en[0].split())
 
 
 def generate_dialogues(count: int, *, seed: int) -> list[tuple[str, Dialogue]]:
-    """Talks with their languages, Chinese and English in turn."""
+    """Generate dialogues with their languages, alternately Chinese and English."""
     languages = [("zh", "en")[index % 2] for index in range(count)]
     return [
         (language, DialogueGenerator(random.Random((seed << 32) | index), language).generate())

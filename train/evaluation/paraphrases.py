@@ -1,8 +1,9 @@
-"""What people say to change a picture of the sticker world, for measuring how well they are understood.
+"""Paraphrases of edit requests, for measuring how well conversations are understood.
 
-{a} is a new object with its article, {x} and {y} are objects that are there, {xs} is the plural, {n} a number, {m} a
-measure word, {c} a colour, {side} a side of {y}; {place} and {where} are phrases such as "on the left", "at sea".
-They are kept apart from the rules that read them (dianjing.pipelines.conversation.parsing.rules): do not tune those on these.
+Fields: {a} a new object with its article, {x} and {y} objects of the image, {xs} the plural, {n} a number, {m} a
+measure word, {c} a colour, {side} a side of {y}, {background} a noun; {place} and {where} are phrases such as "on the
+left" and "at sea". They are independent of the rules that parse them (dianjing.pipelines.conversation.parsing.rules):
+do not tune those on these.
 """
 
 SIDE_PHRASES_EN = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}

@@ -1,7 +1,7 @@
-"""Scores of films by what large pretrained models see in them: CLIP frame by frame, a video model in whole films.
+"""Metrics of videos by pretrained models: CLIP for single frames, a video model for whole videos.
 
 Weights are folders or Hub ids that transformers reads; none comes with Dianjing.
-F frames, H height, W width, D width of the features.
+B batch, F frames, H height, W width, D width of the features.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 from transformers import AutoImageProcessor, AutoModel, AutoProcessor
 
-MISSING_TORCHMETRICS = "the Fréchet distance takes torchmetrics: pip install 'dianjing[evaluate]'"
+from dianjing.errors import DianjingError
 
 
 class CLIPMetrics:
-    """How alike neighbouring frames are, and how well a film fits its words, in the space of a CLIP model.
+    """Consistency of neighbouring frames, and alignment of frames with a caption, in the embedding of a CLIP model.
 
     Source: "Temporal" and "Text" of Follow-Your-Click (arXiv 2403.08268), Tab. 1.
     """
@@ -27,63 +27,63 @@ class CLIPMetrics:
 
     @torch.no_grad()
     def _embed_frames(self, frames: np.ndarray) -> Tensor:
-        """(F, D)"""
+        """Embed frames, uint8 (F, H, W, 3), as (F, D)."""
         pixels = self.processor.image_processor(images=list(frames), return_tensors="pt")
         return self.model.get_image_features(**pixels).pooler_output
 
     @torch.no_grad()
     def _embed_text(self, text: str) -> Tensor:
-        """(1, D)"""
+        """Embed a text as (1, D)."""
         tokens = self.processor.tokenizer([text], truncation=True, return_tensors="pt")
         return self.model.get_text_features(**tokens).pooler_output
 
     def measure_temporal_consistency(self, frames: np.ndarray) -> float:
-        """Mean cosine of each frame and the next."""
-        seen = self._embed_frames(frames)
-        return float(cosine_similarity(seen[:-1], seen[1:]).mean())
+        """Compute the mean cosine similarity of each frame of (F, H, W, 3) with the next one."""
+        embeddings = self._embed_frames(frames)
+        return float(cosine_similarity(embeddings[:-1], embeddings[1:]).mean())
 
     def measure_text_alignment(self, frames: np.ndarray, caption: str) -> float:
-        """Mean cosine of the frames and the caption."""
+        """Compute the mean cosine similarity of the frames (F, H, W, 3) with a caption."""
         return float(cosine_similarity(self._embed_frames(frames), self._embed_text(caption)).mean())
 
 
 class VideoFeatureExtractor(nn.Module):
-    """A film to the mean of a video model's last states (VideoMAE, ViViT, TimeSformer), as for content-debiased FVD.
+    """Features of videos for a content-debiased FVD: the mean of a video model's last hidden states.
 
-    Source: Ge et al. 2024 (arXiv 2404.12391).
+    weights: a folder or Hub id of VideoMAE, ViViT or TimeSformer. Source: Ge et al. 2024 (arXiv 2404.12391).
     """
 
     def __init__(self, weights: str):
         super().__init__()
         self.model = AutoModel.from_pretrained(weights, use_safetensors=True)
-        self.num_features = self.model.config.hidden_size  # torchmetrics asks for it
+        self.num_features = self.model.config.hidden_size  # read by torchmetrics
         self.processor = AutoImageProcessor.from_pretrained(weights)
 
     @torch.no_grad()
     def forward(self, videos: Tensor) -> Tensor:
-        """uint8 (B, F, H, W, 3), spread over the frames the model takes, to (B, D)."""
+        """Compute features (B, D) of uint8 (B, F, H, W, 3), sampled at as many frames as the model takes."""
         features = []
-        for film in videos.numpy():
-            taken = getattr(self.model.config, "num_frames", len(film))
-            frames = film[np.linspace(0, len(film) - 1, taken).round().astype(int)]
+        for video in videos.numpy():
+            num_frames = getattr(self.model.config, "num_frames", len(video))
+            frames = video[np.linspace(0, len(video) - 1, num_frames).round().astype(int)]
             pixels = self.processor(list(frames), return_tensors="pt")
             features.append(self.model(**pixels).last_hidden_state.mean(dim=1))
         return torch.cat(features)
 
 
 def compute_frechet_video_distance(generated: Sequence[np.ndarray], real: Sequence[np.ndarray], weights: str) -> float:
-    """Between the features of two sets of films, uint8 (F, H, W, 3).
+    """Compute the Fréchet distance between the features of two sets of videos, uint8 (F, H, W, 3) each.
 
-    Raises: ImportError without torchmetrics. ValueError for fewer than two films.
+    Raises: DianjingError if torchmetrics is missing, or for fewer than two videos in a set.
     """
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance
     except ImportError:
-        raise ImportError(MISSING_TORCHMETRICS) from None
+        raise DianjingError("torchmetrics_missing") from None
     if min(len(generated), len(real)) < 2:
-        raise ValueError(f"a distance between {len(generated)} and {len(real)} films; it takes two of each and more")
+        raise DianjingError("too_few_videos_for_distance", generated=len(generated), real=len(real))
     distance = FrechetInceptionDistance(feature=VideoFeatureExtractor(weights))
-    for films, is_real in ((generated, False), (real, True)):
-        for film in films:
-            distance.update(torch.from_numpy(film[None]), real=is_real)  # it counts samples by the first axis
+    for videos, is_real in ((generated, False), (real, True)):
+        for video in videos:
+            distance.update(torch.from_numpy(video[None]), real=is_real)  # it counts samples by the first axis
     return float(distance.compute())

@@ -1,20 +1,16 @@
-"""How well a model moves what it is told to, measured against the exact truth of the sticker world.
+"""Evaluation of motion control and of text-to-video generation against the ground truth of the sticker world.
 
     python -m dianjing.train.evaluation.video_generation --model sticker --count 100 --out report
 
-Scenes are of combinations that training never shows, Chinese and English apart: one click, two clicks, one click at
-five strengths, words to film, and the mask of one click. Writes clips.json and clips.png.
+Scenes are held-out combinations, Chinese and English apart. Rows of the report: motion of one region, of two regions,
+of one region at five strengths, text to video, and the mask of one point. Writes video_report.json and video_grid.png.
 """
 
-import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +19,21 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from dianjing.train.data.images import tile_images
-from dianjing.train.evaluation.image_generation import LANGUAGES
+from dianjing.train.evaluation.settings import (
+    COLUMNS,
+    GROUND_TRUTH,
+    LANGUAGES,
+    EvaluationSettings,
+    make_evaluation_parser,
+    map_in_processes,
+    parse_evaluation_settings,
+)
 from dianjing.train.evaluation.video_metrics import (
+    STRENGTHS,
     AnimateFunction,
     AnimationResult,
     GenerateVideoFunction,
+    GetSpeed,
     InstanceMotionRequest,
     MetricValues,
     VideoMetrics,
@@ -41,27 +47,26 @@ from dianjing.train.evaluation.video_metrics import (
 from dianjing.train.stickers.clips import StickerClip
 from dianjing.train.stickers.matching import SpriteMatcher
 
-GROUND_TRUTH = "ground_truth"  # in place of a language: the truth itself, read by the same judges
-NUM_MOVING_OBJECTS = {"one_region": 1, "two_regions": 2, "strength": 1}  # objects of a scene that move
+NUM_MOVING_OBJECTS = {"one_region": 1, "two_regions": 2, "strength": 1}  # row of motion control -> moving objects
 REPORT_ROWS = (*NUM_MOVING_OBJECTS, "text_to_video", "masks")
-WORK_ITEM_SIZE = 5  # clips of one piece of work
-NUM_PREVIEW_CLIPS = 4  # clips of a row and language on clips.png
+WORK_ITEM_SIZE = 5  # clips
+NUM_PREVIEW_CLIPS = 4  # per row and language, in video_grid.png
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoEvaluator:
-    """What one process needs; motions say how fast a phrase at a strength is."""
+    """A model's functions, with the matcher and the settings of the clips that it is evaluated on."""
 
     animate: AnimateFunction
     generate: GenerateVideoFunction
-    get_speed: Callable[[str, float], float]
+    get_speed: GetSpeed
     matcher: SpriteMatcher
     world_settings: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationWorkItem:
-    """Clips `first` to `last` of one row of the report, in one language or as they truly are."""
+    """Clips of one cell of the report, from `start` to `stop` (exclusive); column: a language or GROUND_TRUTH."""
 
     row: str
     column: str
@@ -70,174 +75,152 @@ class EvaluationWorkItem:
 
 
 @cache
-def load_video_evaluator(model: str, device: str, steps: int | None, guidance_scale: float | None) -> VideoEvaluator:
-    """Both pipelines over one model, once a process."""
+def load_video_evaluator(settings: EvaluationSettings) -> VideoEvaluator:
+    """Load the pipelines, which share one model, once per process."""
     from dianjing.pipelines.image_to_video import ImageToVideoPipeline
     from dianjing.pipelines.segmentation.base import Region
     from dianjing.pipelines.text_to_video import TextToVideoPipeline
 
-    clicks: Any = ImageToVideoPipeline.from_pretrained(model).to(device)
-    words: Any = TextToVideoPipeline.from_pretrained(model, **clicks.components)
-    for pipe in (clicks, words):
-        pipe.set_progress_bar_config(disable=True)
-    settings = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
+    image_to_video: Any = ImageToVideoPipeline.from_pretrained(settings.model).to(settings.device)
+    text_to_video: Any = TextToVideoPipeline.from_pretrained(settings.model, **image_to_video.components)
+    for pipeline in (image_to_video, text_to_video):
+        pipeline.set_progress_bar_config(disable=True)
+    common: dict[str, Any] = {"output_type": "uint8", **settings.generation_settings}
 
-    def generator(seed: int) -> torch.Generator:
-        return torch.Generator().manual_seed(seed)
-
-    def animate(clip: StickerClip, asked: Sequence[InstanceMotionRequest], seed: int) -> AnimationResult:
+    def animate(clip: StickerClip, requests: Sequence[InstanceMotionRequest], seed: int) -> AnimationResult:
         regions = [
             Region(motion=each.phrase, mask=clip.masks[0, each.instance_index], strength=each.strength)
-            for each in asked
+            for each in requests
         ]
-        sizes = {"num_frames": clip.num_frames, "fps": clip.fps, "generator": generator(seed)}
-        frames = clicks(clip.frames[0], regions, output_type="uint8", **sizes, **settings).frames[0]
-        first_frame = clicks._encode_pixels(clicks._to_pixels(clip.frames[:1]))
-        return AnimationResult(frames=frames, decoded_first_frame=clicks.decode(first_frame.unsqueeze(2))[0, 0])
+        generator = torch.Generator().manual_seed(seed)
+        frames = image_to_video(
+            clip.frames[0], regions, num_frames=clip.num_frames, fps=clip.fps, generator=generator, **common
+        ).frames[0]
+        latents = image_to_video._encode_pixels(image_to_video._to_pixels(clip.frames[:1]))
+        return AnimationResult(frames=frames, decoded_first_frame=image_to_video.decode(latents.unsqueeze(2))[0, 0])
 
-    def film(clip: StickerClip, language: str, seed: int) -> np.ndarray:
+    def generate(clip: StickerClip, language: str, seed: int) -> np.ndarray:
         prompt = clip.text_zh if language == "zh" else clip.text_en
-        return words(prompt, output_type="uint8", generator=generator(seed), **settings).frames[0]
+        return text_to_video(prompt, generator=torch.Generator().manual_seed(seed), **common).frames[0]
 
-    size_px = clicks.transformer.config.sample_size * clicks.vae_scale_factor
-    world = {"size_px": size_px, "num_frames": clicks.config.default_num_frames, "fps": clicks.config.default_fps}
-    matcher = SpriteMatcher(size_px=size_px, device=device)
+    config = image_to_video.config
+    size_px = image_to_video.transformer.config.sample_size * image_to_video.vae_scale_factor
     return VideoEvaluator(
         animate=animate,
-        generate=film,
-        get_speed=clicks.motion_vocabulary.get_speed,
-        matcher=matcher,
-        world_settings=world,
+        generate=generate,
+        get_speed=image_to_video.motion_vocabulary.get_speed,
+        matcher=SpriteMatcher(size_px=size_px, device=settings.device),
+        world_settings={"size_px": size_px, "num_frames": config.default_num_frames, "fps": config.default_fps},
     )
 
 
 def get_ground_truth_animation(
     clip: StickerClip, motions: Sequence[InstanceMotionRequest], seed: int
 ) -> AnimationResult:
+    """Return the clip itself, in place of a model's animation."""
     return AnimationResult(frames=clip.frames, decoded_first_frame=clip.frames[0])
 
 
 def get_ground_truth_video(clip: StickerClip, language: str, seed: int) -> np.ndarray:
+    """Return the clip itself, in place of a model's video: uint8 (F, S, S, 3)."""
     return clip.frames
 
 
 def take_first(clips: Iterator[StickerClip], number: int) -> list[StickerClip]:
+    """Return the first clips of an iterator."""
     return list(islice(clips, number))
 
 
-def run_work_item(work_item: EvaluationWorkItem, arguments: argparse.Namespace) -> VideoMetrics:
-    if arguments.processes > 1:
-        torch.set_num_threads(1)
-    tools = load_video_evaluator(arguments.model, arguments.device, arguments.steps, arguments.guidance)
-    world = {**tools.world_settings, "seed": arguments.seed}
-    drawn = (
-        iterate_captioned_clips(**world)
-        if work_item.row == "text_to_video"
-        else iterate_controlled_clips(num_moving=NUM_MOVING_OBJECTS[work_item.row], **world)
-    )
-    clips = list(islice(drawn, work_item.start, work_item.stop))
-    spoken = {
-        "language": "en" if work_item.column == GROUND_TRUTH else work_item.column,
-        "seed": arguments.seed + work_item.start,
-    }
+def run_work_item(work_item: EvaluationWorkItem, *, settings: EvaluationSettings) -> VideoMetrics:
+    """Evaluate the clips of one work item."""
+    evaluator = load_video_evaluator(settings)
+    is_ground_truth = work_item.column == GROUND_TRUTH
+    language = "en" if is_ground_truth else work_item.column
+    seed = settings.seed + work_item.start
+    world = {**evaluator.world_settings, "seed": settings.seed}
     if work_item.row == "text_to_video":
-        return evaluate_text_to_video(
-            get_ground_truth_video if work_item.column == GROUND_TRUTH else tools.generate,
-            tools.matcher,
-            clips,
-            **spoken,
-        )
-    judge_row = evaluate_strength_control if work_item.row == "strength" else evaluate_motion_control
-    return judge_row(
-        get_ground_truth_animation if work_item.column == GROUND_TRUTH else tools.animate,
-        tools.get_speed,
-        clips,
-        **spoken,
-    )
+        clips = list(islice(iterate_captioned_clips(**world), work_item.start, work_item.stop))
+        generate = get_ground_truth_video if is_ground_truth else evaluator.generate
+        return evaluate_text_to_video(generate, evaluator.matcher, clips, language=language, seed=seed)
+    controlled = iterate_controlled_clips(num_moving=NUM_MOVING_OBJECTS[work_item.row], **world)
+    clips = list(islice(controlled, work_item.start, work_item.stop))
+    animate = get_ground_truth_animation if is_ground_truth else evaluator.animate
+    evaluate = evaluate_strength_control if work_item.row == "strength" else evaluate_motion_control
+    return evaluate(animate, evaluator.get_speed, clips, language=language, seed=seed)
 
 
 def make_work_items(rows: Sequence[str], num_samples: int) -> list[EvaluationWorkItem]:
-    """Strengths take five clips each, so there are a fifth as many of them."""
-    parts = []
+    """Split the clips of each row and column into work items.
+
+    Row "strength" animates a clip with every one of STRENGTHS, so that it has that many times fewer clips.
+    """
+    work_items = []
     for row in rows:
-        number = max(1, num_samples // 5) if row == "strength" else num_samples
-        for column in LANGUAGES if row == "strength" else (*LANGUAGES, GROUND_TRUTH):
-            starts = range(0, number, WORK_ITEM_SIZE)
-            parts += [
-                EvaluationWorkItem(row=row, column=column, start=at, stop=min(number, at + WORK_ITEM_SIZE))
-                for at in starts
-            ]
-    return parts
+        num_clips = max(1, num_samples // len(STRENGTHS)) if row == "strength" else num_samples
+        for column in LANGUAGES if row == "strength" else COLUMNS:
+            for start in range(0, num_clips, WORK_ITEM_SIZE):
+                stop = min(num_clips, start + WORK_ITEM_SIZE)
+                work_items.append(EvaluationWorkItem(row=row, column=column, start=start, stop=stop))
+    return work_items
 
 
 def make_video_report(
     work_items: Sequence[EvaluationWorkItem], results: Sequence[VideoMetrics]
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Means of all figures, and some clips to look at."""
+    """Combine the results of work items: the mean of each metric (row -> column -> metric), and previews."""
     values: dict[tuple[str, str], MetricValues] = {}
-    shown: list[np.ndarray] = []
-    for part, (figures, frames) in zip(work_items, results, strict=True):
-        cell = values.setdefault((part.row, part.column), {})
-        for name, found in figures.items():
+    previews: list[np.ndarray] = []
+    for work_item, (metrics, videos) in zip(work_items, results, strict=True):
+        cell = values.setdefault((work_item.row, work_item.column), {})
+        for name, found in metrics.items():
             cell.setdefault(name, []).extend(found)
-        if part.start == 0 and part.column != GROUND_TRUTH:
-            shown += frames[:NUM_PREVIEW_CLIPS]
+        if work_item.start == 0 and work_item.column != GROUND_TRUTH:
+            previews += videos[:NUM_PREVIEW_CLIPS]
     report: dict[str, Any] = {}
-    for (row, column), figures in values.items():
-        means = {name: round(float(np.mean(found)), 4) for name, found in figures.items()}
-        report.setdefault(row, {})[column] = means
-    return report, shown
+    for (row, column), metrics in values.items():
+        report.setdefault(row, {})[column] = {name: round(float(np.mean(found)), 4) for name, found in metrics.items()}
+    return report, previews
 
 
-def measure_grabcut_iou(arguments: argparse.Namespace) -> float:
+def measure_grabcut_iou(settings: EvaluationSettings) -> float:
+    """Measure the mask IoU of GrabCut for one point, on the clips of row "one_region"."""
     from dianjing.pipelines.segmentation.base import Point
     from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 
-    def select(picture: np.ndarray, x: float, y: float) -> np.ndarray:
-        cut = GrabCutSegmenter()
-        cut.set_image(picture)
-        return cut.predict([Point(x=x, y=y)])
+    def predict(image: np.ndarray, x: float, y: float) -> np.ndarray:
+        segmenter = GrabCutSegmenter()
+        segmenter.set_image(image)
+        return segmenter.predict([Point(x=x, y=y)])
 
-    world = load_video_evaluator(arguments.model, arguments.device, arguments.steps, arguments.guidance).world_settings
-    return measure_mask_iou(
-        select, take_first(iterate_controlled_clips(num_moving=1, seed=arguments.seed, **world), arguments.count)
-    )
+    world = load_video_evaluator(settings).world_settings
+    clips = iterate_controlled_clips(num_moving=1, seed=settings.seed, **world)
+    return measure_mask_iou(predict, take_first(clips, settings.num_samples))
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m dianjing.train.evaluation.video_generation", description=__doc__.split("\n")[0]
+    parser = make_evaluation_parser(
+        "dianjing.train.evaluation.video_generation",
+        description=__doc__.split("\n")[0],
+        default_count=100,
+        count_help="clips per row and language",
     )
-    parser.add_argument("--model", default="sticker", help="registry name, folder or Hub id")
-    parser.add_argument("--count", type=int, default=100, help="clips a row and language (default 100)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=None, help="denoising steps (default: the model's)")
-    parser.add_argument("--guidance", type=float, default=None, help="guidance scale (default: the model's)")
     parser.add_argument("--only", choices=REPORT_ROWS, action="append", help="a row of the report; may be repeated")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--processes", type=int, default=1, help="of one thread each, some clips at a time")
-    parser.add_argument("--out", type=Path, default=Path("report"))
-    given = parser.parse_args()
-
-    rows = given.only or REPORT_ROWS
-    parts = make_work_items([row for row in rows if row != "masks"], given.count)
-    bar = partial(tqdm, total=len(parts), unit="part")
-    work = partial(run_work_item, arguments=given)
-    if given.processes > 1:
-        with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
-            judged = list(bar(pool.map(work, parts)))
-    else:
-        judged = list(bar(map(work, parts)))
-    figures, shown = make_video_report(parts, judged)
+    arguments = parser.parse_args()
+    settings = parse_evaluation_settings(arguments)
+    rows = arguments.only or REPORT_ROWS
+    work_items = make_work_items([row for row in rows if row != "masks"], settings.num_samples)
+    run = partial(run_work_item, settings=settings)
+    mapped = map_in_processes(run, work_items, num_processes=settings.num_processes)
+    metrics, previews = make_video_report(work_items, list(tqdm(mapped, total=len(work_items), unit="part")))
     if "masks" in rows:
-        figures["mask_iou_median"] = measure_grabcut_iou(given)
-    report = {"model": given.model, "clips_per_language": dict.fromkeys(rows, given.count), "seed": given.seed}
-    report |= {"num_inference_steps": given.steps, "guidance_scale": given.guidance, **figures}
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "clips.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    if shown:
-        pictures = torch.from_numpy(np.concatenate(shown))
-        Image.fromarray(tile_images(pictures, columns=len(shown[0]))).save(given.out / "clips.png")
+        metrics["mask_iou_median"] = measure_grabcut_iou(settings)
+    report: dict[str, Any] = {"model": settings.model, "clips_per_language": dict.fromkeys(rows, settings.num_samples)}
+    report |= {"seed": settings.seed, **settings.generation_settings, **metrics}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "video_report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if previews:
+        grid = tile_images(torch.from_numpy(np.concatenate(previews)), columns=len(previews[0]))
+        Image.fromarray(grid).save(arguments.out / "video_grid.png")
     print(json.dumps(report, indent=1))
 
 

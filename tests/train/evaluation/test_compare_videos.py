@@ -85,7 +85,7 @@ def test_folders_without_a_pair_are_refused(folders, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         compare_videos._main([str(made), str(lonely)])
     assert stop.value.code == 2
-    assert "has the name of one in" in capsys.readouterr().err
+    assert "has the name of a video in" in capsys.readouterr().err
 
 
 def test_scores_of_pretrained_models_are_added_where_weights_are_given(folders, clip_folder, video_folder, tmp_path):

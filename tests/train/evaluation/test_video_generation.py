@@ -37,9 +37,9 @@ def test_the_command_writes_figures_and_clips(tmp_path, monkeypatch):
         sys, "argv", ["evaluation.video_generation", "--model", "sticker", *rows, "--out", str(tmp_path)]
     )
     video_generation._main()
-    report = json.loads((tmp_path / "clips.json").read_text())
+    report = json.loads((tmp_path / "video_report.json").read_text())
     assert set(report["one_region"]) == {"zh", "en", "ground_truth"}
     assert report["one_region"]["ground_truth"]["motion_accuracy"] == 1
     assert report["one_region"]["ground_truth"]["i1_mse"] == 0
     assert 0 <= report["mask_iou_median"] <= 1
-    assert (tmp_path / "clips.png").exists()
+    assert (tmp_path / "video_grid.png").exists()
