@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from dianjing.demo.api.app import make_api
 from dianjing.demo.api.auth import AccessControl
 from dianjing.demo.queue import JobQueue
+from dianjing.errors import DianjingError
 
 if TYPE_CHECKING:
     from dianjing.demo.engine import InferenceEngine
@@ -99,7 +100,7 @@ def _suppress_sigterm() -> Iterator[None]:
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
-    """Bind the address before any weights load. Raises: ValueError if that is not possible."""
+    """Bind the address before any weights load. Raises: DianjingError if that is not possible."""
     listening_socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -108,9 +109,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listening_socket.close()
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(
-            f"{host} port {port} cannot be listened on ({reason}); choose another --port or --host"
-        ) from None
+        raise DianjingError("address_not_available", host=host, port=port, reason=reason) from None
     return listening_socket
 
 

@@ -27,6 +27,7 @@ from dianjing.demo.requests import (
     TextToVideoRequest,
 )
 from dianjing.demo.results import ResultStore
+from dianjing.errors import DianjingError
 from dianjing.pipelines.conversation.session import Conversation
 from dianjing.pipelines.image_to_video import ImageToVideoPipeline
 from dianjing.pipelines.media.image import check_image_size, to_rgb
@@ -56,10 +57,10 @@ class MaskService:
 
         A label is true for a point on the object and false for a point outside it.
 
-        Raises: ValueError for points outside the image, or labels that do not match the points.
+        Raises: DianjingError for points outside the image, or labels that do not match the points.
         """
         if len(points) != len(labels):
-            raise ValueError(f"{len(labels)} labels for {len(points)} points; give one for each")
+            raise DianjingError("labels_do_not_match_points", labels=len(labels), points=len(points))
         check_image_size(*image.size)
         clicks = [Point(x=x, y=y, positive=bool(label)) for (x, y), label in zip(points, labels, strict=True)]
         check_points(clicks, width=image.width, height=image.height)

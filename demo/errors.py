@@ -1,37 +1,108 @@
-"""Errors of the server, each with its HTTP status, and what is removed from messages that leave the server."""
+"""Errors of the server with their HTTP statuses, and the conversion of any exception to an error for the user."""
 
+import errno
+import logging
 import re
+from typing import ClassVar, Literal
+
+from dianjing.errors import DianjingError
+
+logger = logging.getLogger(__name__)
+
+Cause = Literal["request", "memory", "server"]
+PATH_PATTERN = re.compile(r"(?<![\w:/.])(?:[A-Za-z]:\\|/)(?:[\w.@+-]+[/\\])+[\w.@+-]*")
 
 
-class ApiError(ValueError):
-    """A request that is refused; `status` is the HTTP status."""
+class ApiError(DianjingError):
+    """A request that is refused or has failed.
 
-    status = 400
+    `status` is the HTTP status; `cause` is what has to change: the request, its size (memory), or the server.
+    """
+
+    status: ClassVar[int] = 400
+    cause: ClassVar[Cause] = "request"
 
 
 class MissingKeyError(ApiError):
     status = 401
 
 
-class JobNotFoundError(ApiError):
+class ForbiddenOriginError(ApiError):
+    status = 403
+
+
+class NotFoundError(ApiError):
+    status = 404
+
+
+class JobNotFoundError(NotFoundError):
     """The same for a job that never existed, has expired, or belongs to another owner."""
 
-    status = 404
+
+class JobNotFinishedError(ApiError):
+    status = 409
+
+
+class BodyTooLongError(ApiError):
+    status = 413
+
+
+class UnsupportedMediaTypeError(ApiError):
+    status = 415
 
 
 class QueueFullError(ApiError):
     status = 429
 
 
+class ServerMemoryError(ApiError):
+    status = 503
+    cause = "memory"
+
+
+class ServerFaultError(ApiError):
+    status = 500
+    cause = "server"
+
+
 class ShuttingDownError(ApiError):
     status = 503
 
 
-OUT_OF_MEMORY = "the server ran out of memory on this request; ask for a smaller size, fewer pictures or fewer frames"
-INTERNAL_ERROR = (
-    "the server failed on this request, and noted why; other requests go on: try again, or change the settings"
-)
-PATH_PATTERN = re.compile(r"(?<![\w:/.])(?:[A-Za-z]:\\|/)(?:[\w.@+-]+[/\\])+[\w.@+-]*")
+def get_status(error: Exception) -> int:
+    """The HTTP status of an error; 400 for one of the floors below."""
+    return error.status if isinstance(error, ApiError) else 400
+
+
+def get_cause(error: Exception) -> Cause:
+    """The cause of an error; the request for one of the floors below."""
+    return error.cause if isinstance(error, ApiError) else "request"
+
+
+def to_user_error(error: Exception, *, context: str) -> DianjingError:
+    """Convert an exception to an error for the user.
+
+    Anything but a DianjingError is logged with its traceback: it is a fault of the server or of this package. `context`
+    says in the log what failed.
+    """
+    if isinstance(error, DianjingError):
+        return error
+    if is_out_of_memory(error):
+        logger.warning("%s: out of memory", context)
+        return ServerMemoryError("server_out_of_memory")
+    logger.error("%s failed", context, exc_info=error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ServerFaultError("server_disk_full")
+    return ServerFaultError("server_failed")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """True for torch's error of a device and for its plain RuntimeError of the CPU's memory."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(part in text for part in ("out of memory", "allocate memory", "enough memory"))
+    )
 
 
 def redact_paths(message: str) -> str:

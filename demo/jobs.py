@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -59,13 +59,9 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """The job ended with an error message in English; `i18n.translate` gives the Chinese.
+    """The job ended with an error for the user."""
 
-    `cause` is what has to change: the request, its size (memory), or the server.
-    """
-
-    error: str
-    cause: Literal["request", "memory", "server"] = "request"
+    error: ValueError
 
 
 @dataclass(frozen=True, kw_only=True)

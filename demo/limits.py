@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, fields
 
+from dianjing.errors import DianjingError
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerLimits:
@@ -24,7 +26,7 @@ class ServerLimits:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not value > 0:
-                raise ValueError(f"{field.name} is {value!r}; give a number above 0")
+                raise DianjingError("limit_not_positive", name=field.name, value=repr(value))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """The job queue: one thread runs the jobs of one device, one after the other, within limits."""
 
-import logging
 import threading
 import time
 from collections import deque
@@ -9,21 +8,12 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from dianjing.demo.errors import (
-    INTERNAL_ERROR,
-    OUT_OF_MEMORY,
-    JobNotFoundError,
-    QueueFullError,
-    ShuttingDownError,
-    redact_paths,
-)
+from dianjing.demo.errors import JobNotFoundError, QueueFullError, ServerMemoryError, ShuttingDownError, to_user_error
 from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobEvent, JobResult, Progress, Queued
 from dianjing.demo.limits import ModelCapabilities, ServerLimits
 from dianjing.demo.metrics import ServerMetrics
 from dianjing.demo.requests import AnyRequest, check_cost
 from dianjing.demo.results import ResultStore
-
-logger = logging.getLogger(__name__)
 
 EVICTION_INTERVAL_S = 5.0  # an idle queue looks for expired jobs this often
 
@@ -98,7 +88,7 @@ class JobQueue:
             self._evict_expired()
             job = self._jobs.get(job_id)
         if job is None or job.owner != owner:
-            raise JobNotFoundError("there is no such job; it may have expired, or been deleted")
+            raise JobNotFoundError("job_not_found")
         return job
 
     def cancel(self, job_id: str, owner: str) -> Job:
@@ -145,13 +135,13 @@ class JobQueue:
 
     def _check_queue_limits(self, owner: str) -> None:
         if self._is_closing:
-            raise ShuttingDownError("the server is stopping; ask again in a minute")
+            raise ShuttingDownError("server_stopping")
         count, limits = len(self._queue), self.limits
         if count >= limits.max_queue_length:
-            raise QueueFullError(f"{count} requests are waiting, and no more are taken; ask again in a minute")
+            raise QueueFullError("queue_full", count=count)
         count = sum(job.owner == owner for job in self._queue)
         if count >= limits.max_queue_length_per_owner:
-            raise QueueFullError(f"{count} requests of yours are waiting, and no more are taken; wait for one of them")
+            raise QueueFullError("queue_full_for_owner", count=count)
 
     def _publish_positions(self) -> None:
         for position, job in enumerate(self._queue, start=1):
@@ -205,23 +195,17 @@ class JobQueue:
         except JobCancelled:
             event = Cancelled(preview=reporter.preview)
         except ValueError as error:
-            event = Failed(error=redact_paths(str(error)))
+            event = Failed(error=error)
         except Exception as error:
-            event = self._to_failure(job, error)
+            event = Failed(error=to_user_error(error, context=job.id))
+            if isinstance(event.error, ServerMemoryError):
+                self.engine.free_memory()
         self.metrics.job_s.labels(job.request.kind).observe(time.monotonic() - start_s)
         with self._changed:
             is_removed = job.id not in self._jobs
         if is_removed or not isinstance(event, Done):
             self.results.remove(job.id)
         self._finish(job, event)
-
-    def _to_failure(self, job: Job, error: Exception) -> Failed:
-        if is_out_of_memory(error):
-            logger.warning("%s: out of memory", job.id)
-            self.engine.free_memory()
-            return Failed(error=OUT_OF_MEMORY, cause="memory")
-        logger.error("%s failed", job.id, exc_info=error)
-        return Failed(error=INTERNAL_ERROR, cause="server")
 
 
 class _ProgressReporter:
@@ -243,12 +227,3 @@ class _ProgressReporter:
     def raise_if_cancelled(self) -> None:
         if self.job.cancel_requested.is_set():
             raise JobCancelled
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """True for torch's error of a device and for its plain RuntimeError of the CPU's memory."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and any(part in text for part in ("out of memory", "allocate memory", "enough memory"))
-    )

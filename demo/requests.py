@@ -17,6 +17,7 @@ from PIL import Image
 from typing_extensions import Self
 
 from dianjing.demo.limits import ModelCapabilities, ServerLimits
+from dianjing.errors import DianjingError
 from dianjing.pipelines.media.image import check_image_size, to_rgb
 from dianjing.pipelines.segmentation.base import Region, check_region
 from dianjing.pipelines.validation import (
@@ -82,7 +83,7 @@ class GenerationRequest:
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
         """Fill in every parameter that is left to the model.
 
-        Raises: ValueError for what this model cannot generate.
+        Raises: DianjingError for what this model cannot generate.
         """
         sides: dict[str, Any] = {}
         for name in ("width", "height"):
@@ -157,7 +158,7 @@ class _VideoRequestBase(GenerationRequest):
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
         """Fill in every parameter that is left to the model; a duration becomes a number of frames."""
         if capabilities.num_frames is None:
-            raise ValueError(f"the model {capabilities.model} draws pictures only; serve one that was trained for film")
+            raise DianjingError("model_generates_images_only", model=capabilities.model)
         request = super().with_defaults(capabilities)
         fps = capabilities.fps if self.fps is None else self.fps
         assert request.width is not None
@@ -195,9 +196,7 @@ class TextToVideoRequest(_VideoRequestBase):
         if self.long_video is None:
             return replace(request, long_video="autoregressive" if capabilities.can_animate else "joint")
         if self.long_video == "autoregressive" and not capabilities.can_animate:
-            raise ValueError(
-                f"long_video is 'autoregressive', and the model {capabilities.model} takes no first frame; give 'joint'"
-            )
+            raise DianjingError("model_takes_no_first_frame", model=capabilities.model)
         return request
 
     def get_sampling_runs(self, capabilities: ModelCapabilities) -> list[tuple[int, int]]:
@@ -228,19 +227,19 @@ class ImageToVideoRequest(_VideoRequestBase):
         if self.prompt:
             check_prompt(self.prompt)
         if not isinstance(self.image, Image.Image):
-            raise ValueError(f"image is a {type(self.image).__name__}; give a PIL picture")
+            raise DianjingError("image_not_pil", kind=type(self.image).__name__)
         check_image_size(*self.image.size)
         object.__setattr__(self, "image", to_rgb(self.image))
         object.__setattr__(self, "regions", tuple(self.regions))
         if not self.regions:
-            raise ValueError("no region is given; click on what should move, and say how")
+            raise DianjingError("no_region_given")
         for region in self.regions:
             check_region(region, size=self.image.size)
 
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
         request = super().with_defaults(capabilities)
         if not capabilities.can_animate:
-            raise ValueError(f"the model {capabilities.model} was not trained with clicks; serve one that was")
+            raise DianjingError("model_cannot_animate", model=capabilities.model)
         if len(self.regions) > capabilities.max_regions:
             raise ValueError(
                 f"{len(self.regions)} regions are given; "
@@ -248,7 +247,7 @@ class ImageToVideoRequest(_VideoRequestBase):
             )
         assert request.num_frames is not None
         if request.num_frames < 2:
-            raise ValueError(f"num_frames is {request.num_frames}; what moves takes at least 2")
+            raise DianjingError("animation_needs_two_frames", num_frames=request.num_frames)
         return request
 
     def _get_default_params(self, capabilities: ModelCapabilities) -> tuple[int, float]:
@@ -288,22 +287,19 @@ AnyRequest = TextToImageRequest | TextToVideoRequest | ImageToVideoRequest | Con
 
 
 def check_cost(request: AnyRequest, capabilities: ModelCapabilities, *, max_cost: int) -> None:
-    """Raise ValueError for a request whose cost is above `max_cost`."""
+    """Raise DianjingError for a request whose cost is above `max_cost`."""
     cost = request.get_cost(capabilities)
     if cost > max_cost:
-        raise ValueError(
-            f"this asks for {cost:,} pixels x frames x steps; at most {max_cost:,} are drawn at once here: "
-            "ask for less of the size, the steps, the number of pictures or the length"
-        )
+        raise DianjingError("cost_too_high", cost=cost, max_cost=max_cost)
 
 
 def decode_upload(content: bytes, limits: ServerLimits) -> Image.Image:
     """Decode the first frame of an uploaded PNG, JPEG or WebP to upright RGB.
 
-    Raises: ValueError for another format, or a file that is damaged or too large.
+    Raises: DianjingError for another format, or a file that is damaged or too large.
     """
     if len(content) > limits.max_upload_bytes:
-        raise ValueError(f"the picture has {len(content):,} bytes; at most {limits.max_upload_bytes:,} are taken")
+        raise DianjingError("upload_too_large", size=len(content), max_size=limits.max_upload_bytes)
     try:
         with Image.open(io.BytesIO(content), formats=UPLOAD_FORMATS) as image:
             if image.width * image.height > limits.max_upload_pixels:
@@ -312,19 +308,17 @@ def decode_upload(content: bytes, limits: ServerLimits) -> Image.Image:
             image.load()
             return to_rgb(image)
     except Image.DecompressionBombError:
-        raise ValueError(f"the picture has more than {limits.max_upload_pixels:,} pixels; scale it down") from None
+        raise DianjingError("upload_too_many_pixels", max_pixels=limits.max_upload_pixels) from None
     except (OSError, SyntaxError, EOFError):
-        raise ValueError(
-            f"the picture cannot be read; give a whole file of one of the kinds {', '.join(UPLOAD_FORMATS)}"
-        ) from None
+        raise DianjingError("upload_unreadable", formats=UPLOAD_FORMATS) from None
 
 
 def decode_base64_image(text: object, limits: ServerLimits) -> Image.Image:
-    """Decode an upload in base64, with or without the head of a data: URL. Raises: ValueError as `decode_upload`."""
+    """Decode an upload in base64, with or without the head of a data: URL. Raises: DianjingError as `decode_upload`."""
     encoded = str(text)
     head = DATA_URL_PATTERN.match(encoded)
     try:
         content = base64.b64decode(encoded[head.end() if head else 0 :], validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError("image is no base64; give the picture itself, not where it is") from None
+        raise DianjingError("image_not_base64") from None
     return decode_upload(content, limits)

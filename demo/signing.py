@@ -9,10 +9,12 @@ from PIL import Image
 
 from dianjing import __version__
 from dianjing.demo.results import FileSigner
+from dianjing.errors import DianjingError
 from dianjing.pipelines.media.atomic import write_atomic
 
 MIME_TYPES = {".png": "image/png", ".webp": "image/webp", ".gif": "image/gif", ".mp4": "video/mp4"}
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+KEY_TYPES = ("P-256", "P-384", "P-521", "Ed25519", "RSA")
 CURVE_ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 MANIFEST = {
     "claim_generator_info": [{"name": "Dianjing", "version": __version__}],
@@ -28,12 +30,12 @@ MANIFEST = {
 def make_signer(certificate: Path, key: Path) -> FileSigner:
     """Make a signer from a certificate chain and its private key, both PEM; it is tried on a small image.
 
-    Raises: ValueError for files that cannot sign, or without c2pa-python.
+    Raises: DianjingError for files that cannot sign, or without c2pa-python.
     """
     try:
         import c2pa
     except ImportError:
-        raise ValueError('signing needs c2pa-python; install it with pip install "dianjing[c2pa]"') from None
+        raise DianjingError("c2pa_not_installed") from None
     try:
         chain, secret = (path.read_text(encoding="ascii") for path in (certificate, key))
         algorithm = c2pa.C2paSigningAlg[_get_signing_algorithm(secret)]
@@ -43,7 +45,7 @@ def make_signer(certificate: Path, key: Path) -> FileSigner:
         Image.new("RGB", (16, 16)).save(trial, format="PNG")
         _sign(signer, trial.getvalue(), "image/png")
     except (OSError, ValueError, c2pa.C2paError) as error:
-        raise ValueError(f"--c2pa-cert {certificate} with --c2pa-key {key} cannot sign: {error}") from None
+        raise DianjingError("c2pa_cannot_sign", certificate=certificate, key=key, reason=error) from None
 
     def sign(path: Path) -> None:
         signed = _sign(signer, path.read_bytes(), MIME_TYPES[path.suffix])
@@ -72,4 +74,4 @@ def _get_signing_algorithm(secret: str) -> str:
         return "ED25519"
     if isinstance(key, rsa.RSAPrivateKey):
         return "PS256"
-    raise ValueError(f"a key of the kind {type(key).__name__}; give one of P-256, P-384, P-521, Ed25519 or RSA")
+    raise DianjingError("c2pa_key_type", kind=type(key).__name__, allowed=KEY_TYPES)

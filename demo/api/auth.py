@@ -39,7 +39,7 @@ class AccessControl:
         if scheme.lower() == "basic" and self.auth is not None and self._is_user(credentials):
             return _hash_identity("user", self.auth[0])
         if self.requires_key:
-            raise MissingKeyError("this server wants a key; send the header Authorization: Bearer KEY")
+            raise MissingKeyError("api_key_missing")
         return _hash_identity("address", request.client.host if request.client else "")
 
     @property

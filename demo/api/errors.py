@@ -1,6 +1,6 @@
 """Error responses in OpenAI's shape and the caller's language, without details of the server."""
 
-import logging
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -11,12 +11,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 
 from dianjing.demo.api.schemas import ImageGenerationSchema, VideoSchema
-from dianjing.demo.errors import INTERNAL_ERROR, ApiError
-from dianjing.demo.i18n.translation import parse_accept_language, translate
+from dianjing.demo.errors import ApiError, NotFoundError, get_status, to_user_error
+from dianjing.demo.i18n.translation import parse_accept_language, render_for_http
+from dianjing.errors import DianjingError, Message
 
-logger = logging.getLogger(__name__)
 ERROR_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 FIELD_NAMES = {*ImageGenerationSchema.model_fields, *VideoSchema.model_fields}
+SIZE_PARAMETERS = {"width", "height"}  # parts of the field size
+MAX_VALUE_CHARS = 60
 ERROR_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["error"],
@@ -33,31 +35,37 @@ ERROR_SCHEMA: dict[str, Any] = {
         }
     },
 }
-HTTP_MESSAGES = {404: "there is no such address here; /docs lists them", 405: "this address takes another method"}
-EXPECTED_TYPES = {
-    "int": "a whole number",
-    "float": "a number",
-    "finite": "a number",
-    "string": "a text",
-    "bool": "true or false",
-    "list": "a list",
-    "model": "an object",
-    "dict": "an object",
+EXPECTED_TYPES = {  # the first part of the name of pydantic's error -> what to give
+    "int": Message("expected_integer"),
+    "float": Message("expected_number"),
+    "finite": Message("expected_number"),
+    "string": Message("expected_string"),
+    "bool": Message("expected_boolean"),
+    "list": Message("value_list"),
+    "model": Message("value_object"),
+    "dict": Message("value_object"),
 }
 
 
-def error_response(request: HTTPConnection, message: str, *, status: int, param: str | None = None) -> JSONResponse:
-    """Make a response for an English message, translated to the caller's language."""
+def error_response(
+    request: HTTPConnection, error: Exception, *, status: int | None = None, param: str | None = None
+) -> JSONResponse:
+    """Make the response for an error; its own status and parameter are used unless others are given."""
+    if status is None:
+        status = get_status(error) if isinstance(error, DianjingError) else 400
     language = parse_accept_language(request.headers.get("accept-language", ""))
-    kind = ERROR_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    code = HTTPStatus(status).phrase.lower().replace(" ", "_")
-    error = {"message": translate(message, language), "type": kind, "param": param, "code": code}
-    headers = {"Content-Language": language}
+    content = {
+        "message": render_for_http(error, language),
+        "type": ERROR_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
+        "param": param or _find_param(error),
+        "code": HTTPStatus(status).phrase.lower().replace(" ", "_"),
+    }
+    headers: dict[str, str] = {"Content-Language": language}
     if status == 429:
         headers["Retry-After"] = "10"
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse({"error": error}, status_code=status, headers=headers)
+    return JSONResponse({"error": content}, status_code=status, headers=headers)
 
 
 def get_error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -73,10 +81,7 @@ def add_exception_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ValueError)
     async def handle_refused(request: Request, error: ValueError) -> JSONResponse:
-        message = str(error)
-        first = message.split(" ", 1)[0]
-        status = error.status if isinstance(error, ApiError) else 400
-        return error_response(request, message, status=status, param=first if first in FIELD_NAMES else None)
+        return error_response(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def handle_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -84,40 +89,60 @@ def add_exception_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def handle_http(request: Request, error: HTTPException) -> JSONResponse:
-        body_message = "the body cannot be read; send JSON or a form as /docs shows"  # the other errors of FastAPI
-        message = HTTP_MESSAGES.get(error.status_code, body_message)
-        return error_response(request, message, status=error.status_code)
+        return error_response(request, _convert_http_exception(error), status=error.status_code)
 
     @app.exception_handler(Exception)
     async def handle_internal(request: Request, error: Exception) -> JSONResponse:
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return error_response(request, INTERNAL_ERROR, status=500)
+        return error_response(request, to_user_error(error, context=f"{request.method} {request.url.path}"))
 
 
 def validation_error_response(request: Request, error: Any) -> JSONResponse:
-    """Make a response for one of pydantic's errors."""
+    """Make the response for one of pydantic's errors."""
     field = ".".join(str(part) for part in error["loc"] if part != "body")
-    kind = error["type"]
-    value = _format_value(error.get("input"))
+    param = field.split(".")[0][:MAX_VALUE_CHARS] or None
+    return error_response(request, _convert_validation_error(error, field), param=param)
+
+
+def _convert_validation_error(error: Any, field: str) -> DianjingError:
+    kind, value = error["type"], _format_value(error.get("input"))
+    name = field or Message("request_body")
     if kind == "json_invalid":
-        return error_response(request, "the body is no JSON; send an object with a prompt", status=400)
+        return DianjingError("body_not_json")
     if kind == "extra_forbidden":
-        message = f"there is no field {ascii(field)[1:61].rstrip(chr(39))}; /docs lists the fields"
-    elif kind == "missing":
-        message = f"{field or 'the body'} is missing; give it"
-    elif kind == "literal_error":
-        message = f"{field} is {value}; give {error['ctx']['expected']}"
-    elif kind == "string_unicode":
-        message = f"{field or 'the body'} is not valid Unicode; send it as UTF-8"
-    else:
-        expected = EXPECTED_TYPES.get(kind.split("_")[0], "what /docs says")
-        message = f"{field or 'the body'} is {value}; give {expected}"
-    return error_response(request, message, status=400, param=field.split(".")[0][:60] or None)
+        return DianjingError("unknown_field", field=ascii(field)[1 : MAX_VALUE_CHARS + 1].rstrip("'"))
+    if kind == "missing":
+        return DianjingError("field_missing", name=name)
+    if kind == "literal_error":
+        return DianjingError(
+            "field_not_allowed", name=name, value=value, allowed=re.findall(r"'[^']*'", error["ctx"]["expected"])
+        )
+    if kind == "string_unicode":
+        return DianjingError("field_not_unicode", name=name)
+    expected = EXPECTED_TYPES.get(kind.split("_")[0], Message("expected_documented"))
+    return DianjingError("field_wrong_type", name=name, value=value, expected=expected)
 
 
-def _format_value(value: object) -> str:
+def _convert_http_exception(error: HTTPException) -> DianjingError:
+    if error.status_code == 404:
+        return NotFoundError("route_not_found")
+    if error.status_code == 405:
+        return ApiError("method_not_allowed")
+    return ApiError("body_unreadable")  # the other exceptions of FastAPI
+
+
+def _format_value(value: object) -> str | Message:
     """Format a value short and printable; objects and lists are only named."""
-    if isinstance(value, dict | list):
-        return "an object" if isinstance(value, dict) else "a list"
-    text = ascii(value) if isinstance(value, str) else repr(value) if not isinstance(value, bytes) else "no JSON"
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    if isinstance(value, dict):
+        return Message("value_object")
+    if isinstance(value, list):
+        return Message("value_list")
+    text = ascii(value) if isinstance(value, str) else repr(value) if not isinstance(value, bytes) else "bytes"
+    return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 3]}..."
+
+
+def _find_param(error: Exception) -> str | None:
+    """The field of the body that a message starts with, if any."""
+    first_word = render_for_http(error, "en").split(" ", 1)[0]
+    if first_word in SIZE_PARAMETERS:
+        return "size"
+    return first_word if first_word in FIELD_NAMES else None

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import copy
 
 from starlette.requests import Request
 
-from dianjing.demo.errors import ApiError, ShuttingDownError
+from dianjing.demo.errors import ApiError, JobNotFinishedError, NotFoundError, ShuttingDownError
 from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobResult
 
 DISCONNECT_POLL_S = 0.2  # a waiting request checks this often whether its client has left
@@ -16,45 +17,24 @@ OPENAI_STATUSES = {
     "failed": "failed",
     "cancelled": "cancelled",
 }
-FAILURE_STATUS_CODES = {"request": 400, "memory": 503, "server": 500}
-
-
-class UnknownModelError(ApiError):
-    status = 404
-
-
-class NotReadyError(ApiError):
-    status = 409
-
-
-class UnsupportedMediaTypeError(ApiError):
-    status = 415
-
-
-class JobFailedError(ApiError):
-    """The error of a failed job."""
-
-    def __init__(self, failed: Failed):
-        super().__init__(failed.error)
-        self.status = FAILURE_STATUS_CODES[failed.cause]
 
 
 def check_model(name: str | None, *, served: str) -> None:
-    """Raise UnknownModelError for a model that this server does not have."""
+    """Raise NotFoundError for a model that this server does not have."""
     if name not in (None, served):
-        raise UnknownModelError(f"model is {ascii(name)[:60]}; this server has {served}")
+        raise NotFoundError("model_not_served", value=ascii(name)[:60], model=served)
 
 
 def get_result(job: Job) -> JobResult:
-    """The result of a finished job. Raises: ApiError with the reason if there is none."""
+    """The result of a finished job. Raises: DianjingError with the reason if there is none."""
     event = job.last_event
     if isinstance(event, Done):
         return event.result
     if isinstance(event, Failed):
-        raise JobFailedError(event)
+        raise copy.copy(event.error)  # every caller gets a traceback of its own
     if isinstance(event, Cancelled):
-        raise ShuttingDownError("this was cancelled, or the server is stopping; ask again")
-    raise NotReadyError(f"this is not finished yet, but {OPENAI_STATUSES[job.state]}; ask again in a few seconds")
+        raise ShuttingDownError("job_cancelled")
+    raise JobNotFinishedError("job_not_finished", status=OPENAI_STATUSES[job.state])
 
 
 async def wait_for_job(job: Job, request: Request) -> None:
@@ -73,4 +53,4 @@ async def wait_for_job(job: Job, request: Request) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(is_done.wait(), DISCONNECT_POLL_S)
         if await request.is_disconnected():
-            raise ApiError("the client left")
+            raise ApiError("client_disconnected")

@@ -1,6 +1,5 @@
 """ASGI middleware: the origins that may call the server, and the length of request bodies."""
 
-import json
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
@@ -8,12 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dianjing.demo.api.auth import AccessControl
 from dianjing.demo.api.errors import error_response
-from dianjing.demo.errors import ApiError
-from dianjing.demo.i18n.translation import parse_accept_language, translate
-
-
-class ForbiddenOriginError(ApiError):
-    status = 403
+from dianjing.demo.errors import BodyTooLongError, ForbiddenOriginError
 
 
 class OriginMiddleware:
@@ -32,7 +26,7 @@ class OriginMiddleware:
             try:
                 check_origin(request, self.access)
             except ForbiddenOriginError as error:
-                response = error_response(request, str(error), status=error.status)
+                response = error_response(request, error)
                 await response(scope, receive, send)
                 return
         await self.app(scope, receive, send)
@@ -42,11 +36,9 @@ def check_origin(request: HTTPConnection, access: AccessControl) -> None:
     """Raises: ForbiddenOriginError."""
     host, origin = request.headers.get("host", "").lower(), request.headers.get("origin")
     if access.hosts is not None and _parse_hostname(host) not in access.hosts:
-        raise ForbiddenOriginError(
-            f"this server is not known as {_escape(host)}; open it at its own address, or name that with --allow-origin"
-        )
+        raise ForbiddenOriginError("host_not_allowed", host=_escape(host))
     if origin is not None and origin not in access.origins and origin.lower().partition("://")[2] != host:
-        raise ForbiddenOriginError(f"pages of {_escape(origin)} may not drive this server; --allow-origin lets them")
+        raise ForbiddenOriginError("origin_not_allowed", origin=_escape(origin))
 
 
 def _parse_hostname(host: str) -> str | None:
@@ -74,7 +66,7 @@ class BodyLimitMiddleware:
         headers = dict(scope["headers"])
         content_length = headers.get(b"content-length", b"0")
         if not content_length.isdigit() or int(content_length) > self.max_bytes:
-            await self._reject(headers, send)
+            await self._reject(scope, receive, send)
             return
         messages, size = [], 0
         while True:
@@ -82,7 +74,7 @@ class BodyLimitMiddleware:
             messages.append(message)
             size += len(message.get("body", b""))
             if size > self.max_bytes:
-                await self._reject(headers, send)
+                await self._reject(scope, receive, send)
                 return
             if message["type"] != "http.request" or not message.get("more_body"):
                 break
@@ -92,11 +84,8 @@ class BodyLimitMiddleware:
 
         await self.app(scope, replay, send)
 
-    async def _reject(self, headers: dict[bytes, bytes], send: Send) -> None:
-        language = parse_accept_language(headers.get(b"accept-language", b"").decode("latin-1"))
-        message = translate(f"the request is too long; at most {self.max_bytes:,} bytes are taken", language)
-        error = {"message": message, "type": "invalid_request_error", "param": None, "code": "content_too_large"}
-        body = json.dumps({"error": error}, ensure_ascii=False).encode()
-        response_headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": 413, "headers": response_headers})
-        await send({"type": "http.response.body", "body": body})
+    async def _reject(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = BodyTooLongError("body_too_long", max_size=self.max_bytes)
+        response = error_response(HTTPConnection(scope), error)
+        response.headers["Connection"] = "close"  # the rest of the body is not read
+        await response(scope, receive, send)

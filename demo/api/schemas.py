@@ -16,6 +16,7 @@ from dianjing.demo.requests import (
     decode_base64_image,
     decode_upload,
 )
+from dianjing.errors import DianjingError
 from dianjing.pipelines.segmentation.base import MAX_POINTS, Point, Region
 from dianjing.pipelines.validation import MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS
 
@@ -145,7 +146,7 @@ class VideoSchema(GenerationSchema):
     def to_request(
         self, limits: ServerLimits, *, upload: bytes | None = None
     ) -> TextToVideoRequest | ImageToVideoRequest:
-        """Make the request; `upload` is an image that came as a file. Raises: ValueError."""
+        """Make the request; `upload` is an image that came as a file. Raises: DianjingError."""
         common = {
             **self.get_common_params(),
             "prompt": self.prompt,
@@ -154,13 +155,13 @@ class VideoSchema(GenerationSchema):
             "fps": self.fps,
         }
         if upload is not None and self.image is not None:
-            raise ValueError("image and a file are both given; give one of them")
+            raise DianjingError("image_given_twice")
         if upload is None and self.image is None:
             if self.regions:
-                raise ValueError("regions are given without an image; give the picture in which they move")
+                raise DianjingError("regions_without_image")
             return TextToVideoRequest(long_video=self.long_video, **common)
         if not self.regions:
-            raise ValueError("an image is given without regions; say with regions what should move in it")
+            raise DianjingError("image_without_regions")
         image = decode_base64_image(self.image, limits) if upload is None else decode_upload(upload, limits)
         return ImageToVideoRequest(image=image, regions=[region.to_region() for region in self.regions], **common)
 
@@ -170,13 +171,13 @@ def _parse_size(size: str | None) -> tuple[int | None, int | None]:
         return None, None
     match = re.fullmatch(r"(-?[0-9]{1,12})[xX](-?[0-9]{1,12})", size or "")
     if match is None:
-        raise ValueError(f"size is {ascii(size)[:40]}; give WIDTHxHEIGHT in pixels such as 64x64, or auto")
+        raise DianjingError("size_not_valid", value=ascii(size)[:40])
     return int(match[1]), int(match[2])
 
 
 def _parse_seconds(seconds: float | str | None) -> float | None:
     if isinstance(seconds, str):
         if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", seconds):
-            raise ValueError(f"seconds is {ascii(seconds)[:40]}; give a number")
+            raise DianjingError("seconds_not_a_number", value=ascii(seconds)[:40])
         return float(seconds)
     return seconds

@@ -13,13 +13,14 @@ from starlette.requests import Request
 
 from dianjing.demo.api.auth import AccessControl
 from dianjing.demo.api.errors import get_error_responses
-from dianjing.demo.api.job_results import OPENAI_STATUSES, UnsupportedMediaTypeError, check_model, get_result
+from dianjing.demo.api.job_results import OPENAI_STATUSES, check_model, get_result
 from dianjing.demo.api.schemas import VideoSchema
-from dianjing.demo.errors import JobNotFoundError
-from dianjing.demo.i18n.translation import parse_accept_language, translate
+from dianjing.demo.errors import JobNotFoundError, UnsupportedMediaTypeError, get_cause
+from dianjing.demo.i18n.translation import parse_accept_language, render_for_http
 from dianjing.demo.jobs import Failed, Job, Progress
 from dianjing.demo.queue import JobQueue
 from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest
+from dianjing.errors import DianjingError
 
 VARIANTS = {"video": (".mp4", "video/mp4"), "webp": (".webp", "image/webp"), "gif": (".gif", "image/gif")}
 TEXT_FIELDS = (
@@ -96,13 +97,13 @@ def make_video_routes(queue: JobQueue, access: AccessControl) -> APIRouter:
 
 def _check_is_video(job: Job) -> Job:
     if job.request.kind not in (TextToVideoRequest.kind, ImageToVideoRequest.kind):
-        raise JobNotFoundError("there is no such job; it may have expired, or been deleted")
+        raise JobNotFoundError("job_not_found")
     return job
 
 
 def _make_file_response(job: Job, variant: str) -> Response:
     if variant not in VARIANTS:
-        raise ValueError(f"variant is {ascii(variant)[:40]}; give one of {', '.join(VARIANTS)}")
+        raise DianjingError("unknown_variant", value=ascii(variant)[:40], allowed=list(VARIANTS))
     suffix, media_type = VARIANTS[variant]
     path = next(path for path in get_result(job).files if path.suffix == suffix)
     return FileResponse(path, media_type=media_type, filename=path.name)
@@ -124,9 +125,7 @@ async def _read_body(request: Request) -> tuple[VideoSchema, bytes | None]:
             return await _read_form(request)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from None
-    raise UnsupportedMediaTypeError(
-        f"the content type is {ascii(kind)[:60]}; send application/json or multipart/form-data"
-    )
+    raise UnsupportedMediaTypeError("content_type_not_supported", content_type=ascii(kind)[:60])
 
 
 async def _read_form(request: Request) -> tuple[VideoSchema, bytes | None]:
@@ -136,7 +135,7 @@ async def _read_form(request: Request) -> tuple[VideoSchema, bytes | None]:
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
                 if name != "input_reference":
-                    raise ValueError(f"there is no file field {ascii(name)[:60]}; give input_reference")
+                    raise DianjingError("unknown_file_field", field=ascii(name)[:60])
                 upload = await value.read()
             else:
                 fields[name] = value if name in TEXT_FIELDS else _parse_form_value(value)
@@ -163,7 +162,7 @@ def _to_openai_video(job: Job, request: Request, *, model: str) -> dict[str, Any
     error = None
     if isinstance(event, Failed):
         language = parse_accept_language(request.headers.get("accept-language", ""))
-        error = {"code": event.cause, "message": translate(event.error, language)}
+        error = {"code": get_cause(event.error), "message": render_for_http(event.error, language)}
     return {
         "id": job.id,
         "object": "video",

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from dianjing.errors import Language
+
 
 @dataclass(frozen=True)
 class BilingualText:
@@ -134,19 +136,10 @@ STATUS_TEXTS = {
         "这个模型不认识：{words}。请换个说法。", "This model does not know: {words}. Try other words."
     ),
     "settings_restored": BilingualText("设置已恢复", "The settings are restored"),
-    "need_image": BilingualText(
-        "还没有图片；请上传一张，或在“图片”页生成一张并选择“制作动画”",
-        "there is no image yet; upload one, or generate one in the Image tab and choose Animate",
-    ),
-    "need_click": BilingualText(
-        "区域 {number} 还没有点击；请点击图片", "region {number} has no click; click on the image"
-    ),
-    "need_motion": BilingualText("区域 {number} 还没有动作；请选择或输入", "region {number} has no motion; give one"),
     "chat_name": BilingualText("对话 {number}", "Conversation {number}"),
 }
 
 
-def format_status(name: str, language: str, **values: object) -> str:
+def format_status(name: str, language: Language, **values: object) -> str:
     """Fill in one of `STATUS_TEXTS`."""
-    text = STATUS_TEXTS[name]
-    return (text.zh if language == "zh" else text.en).format(**values)
+    return getattr(STATUS_TEXTS[name], language).format(**values)

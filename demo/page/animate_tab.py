@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from dianjing.demo.i18n.catalog import MOTION_SUGGESTIONS, format_status
+from dianjing.demo.i18n.catalog import MOTION_SUGGESTIONS
 from dianjing.demo.jobs import Job
 from dianjing.demo.page.canvas import RegionCanvas
 from dianjing.demo.page.context import PageContext, get_request_language, instant, job_event
@@ -15,7 +15,7 @@ from dianjing.demo.page.metadata_import import get_payload_path, read_upload
 from dianjing.demo.page.run_panel import RunPanel, Updates, connect_cancel, make_run_buttons, run_job
 from dianjing.demo.page.sessions import HistoryItem, Session, find_history_item
 from dianjing.demo.page.settings import SettingsPanel, float_to_int, make_settings, to_request_arguments
-from dianjing.demo.page.status import render_error, render_error_text
+from dianjing.demo.page.status import render_error
 from dianjing.demo.page.theme import translations
 from dianjing.demo.page.video_panel import (
     VideoPanel,
@@ -25,6 +25,7 @@ from dianjing.demo.page.video_panel import (
     show_preview,
 )
 from dianjing.demo.requests import ImageToVideoRequest, decode_upload
+from dianjing.errors import DianjingError, Language
 from dianjing.pipelines.media.image import open_image
 from dianjing.pipelines.segmentation.base import Point
 
@@ -149,11 +150,11 @@ def _make_regions(max_regions: int) -> dict[str, Any]:
     }
 
 
-def suggest_motions(tab: AnimateTab, context: PageContext, language: str) -> Updates:
+def suggest_motions(tab: AnimateTab, context: PageContext, language: Language) -> Updates:
     """Updates that offer the motions of the model's vocabulary, or a few common ones, in the reader's language."""
     vocabulary = context.engine.image_to_video.motion_vocabulary.motions
     phrases = [next(p for p in motion.phrases if p.isascii() is (language == "en")) for motion in vocabulary]
-    common = [text.zh if language == "zh" else text.en for text in MOTION_SUGGESTIONS]
+    common = [getattr(text, language) for text in MOTION_SUGGESTIONS]
     return {motion: gr.Dropdown(choices=phrases or common) for motion in tab.motions}
 
 
@@ -184,8 +185,8 @@ def _connect_clicks(tab: AnimateTab, context: PageContext) -> None:
 
     def click(canvas: RegionCanvas | None, label: str, request: gr.Request, event: gr.SelectData) -> Updates:
         if canvas is None:
-            text = format_status("need_image", get_request_language(request))
-            return {tab.run_panel.status: render_error_text(text)}
+            error = DianjingError("no_image_to_animate")
+            return {tab.run_panel.status: render_error(error, get_request_language(request))}
         x, y = canvas.to_image_coordinates(*event.index)
         return set_points(canvas, (*canvas.active_points, Point(x=x, y=y, positive=label == POSITIVE)), request)
 
@@ -235,12 +236,11 @@ def _connect_run(tab: AnimateTab, context: PageContext) -> None:
             values[max_regions : 2 * max_regions],
             values[2 * max_regions :],
         )
-        missing = find_missing_input(canvas, motions, language=get_request_language(request))
-        if canvas is None or missing is not None:
-            yield {tab.run_panel.status: render_error_text(missing or "")}
-            return
 
         def submit(owner: str) -> Job:
+            if canvas is None:
+                raise DianjingError("no_image_to_animate")
+            check_regions(canvas, motions)
             animation = ImageToVideoRequest(
                 image=canvas.image,
                 regions=canvas.to_regions(motions, strengths),
@@ -261,16 +261,13 @@ def _connect_run(tab: AnimateTab, context: PageContext) -> None:
     connect_video_panel(tab.video_panel, context)
 
 
-def find_missing_input(canvas: RegionCanvas | None, motions: Sequence[str], *, language: str) -> str | None:
-    """The first input that is missing, as a message; None if all inputs are there."""
-    if canvas is None:
-        return format_status("need_image", language)
+def check_regions(canvas: RegionCanvas, motions: Sequence[str]) -> None:
+    """Raise DianjingError for the first region without a click or without a motion."""
     for number, (region, motion) in enumerate(zip(canvas.regions, motions, strict=False), start=1):
         if region.mask is None:
-            return format_status("need_click", language, number=number)
+            raise DianjingError("region_without_click", number=number)
         if not (motion or "").strip():
-            return format_status("need_motion", language, number=number)
-    return None
+            raise DianjingError("region_without_motion", number=number)
 
 
 def connect_send_to_animate(

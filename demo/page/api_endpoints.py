@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 from typing_extensions import TypedDict
 
-from dianjing.demo.i18n.translation import translate
+from dianjing.demo.errors import to_user_error
+from dianjing.demo.i18n.translation import render_for_http
 from dianjing.demo.jobs import Done, Failed, JobResult
 from dianjing.demo.page.chat_sessions import load_conversation
 from dianjing.demo.page.context import MAX_CONCURRENT_JOB_EVENTS, PageContext, get_request_language
@@ -198,16 +199,22 @@ def _run_request(
     )
     for event in context.queue.stream_events(job):
         if isinstance(event, Failed):
-            raise gr.Error(translate(event.error, get_request_language(request)), print_exception=False)
+            raise _to_gradio_error(event.error, request)
         yield event.result if isinstance(event, Done) else None
 
 
 def _call_with_gradio_errors(request: gr.Request, function: Callable[[], Any]) -> Any:
-    """Call a function; an error in the arguments becomes a `gr.Error` in the caller's language."""
+    """Call a function; its exceptions become `gr.Error`s in the caller's language."""
     try:
         return function()
-    except (ValueError, TypeError) as error:
-        raise gr.Error(translate(str(error), get_request_language(request)), print_exception=False) from None
+    except ValueError as error:
+        raise _to_gradio_error(error, request) from None
+    except Exception as error:
+        raise _to_gradio_error(to_user_error(error, context="an endpoint"), request) from None
+
+
+def _to_gradio_error(error: Exception, request: gr.Request) -> gr.Error:
+    return gr.Error(render_for_http(error, get_request_language(request)), print_exception=False)
 
 
 def _cache_files(cache: gr.File, files: Sequence[Path]) -> GradioFiles:

@@ -75,7 +75,7 @@ class RegionCanvas:
         return Image.fromarray(pixels)
 
     def to_regions(self, motions: Sequence[str], strengths: Sequence[float]) -> list[Region]:
-        """The regions of an `ImageToVideoRequest`. Raises: ValueError as `Region`."""
+        """The regions of an `ImageToVideoRequest`. Raises: DianjingError as `Region`."""
         return [
             Region(motion=motion, points=selection.points, strength=strength)
             for selection, motion, strength in zip(self.regions, motions, strengths, strict=False)

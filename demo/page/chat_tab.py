@@ -35,6 +35,7 @@ from dianjing.demo.page.settings import make_label_switch
 from dianjing.demo.page.status import StatusView, render_error, render_hint, render_line
 from dianjing.demo.page.theme import translations
 from dianjing.demo.requests import ConversationRequest
+from dianjing.errors import Language
 from dianjing.pipelines.conversation.session import Conversation
 
 
@@ -227,7 +228,7 @@ def _save_turn(
     tab: ChatTab,
     context: PageContext,
     conversation: Conversation,
-    language: str,
+    language: Language,
     session: Session,
     job: Job,
     last: StatusView,
@@ -253,7 +254,7 @@ def _save_turn(
     return {**show_conversation(tab, context, session, language), tab.run_panel.status: status}
 
 
-def show_conversation(tab: ChatTab, context: PageContext, session: Session, language: str) -> Updates:
+def show_conversation(tab: ChatTab, context: PageContext, session: Session, language: Language) -> Updates:
     """Updates that show the selected conversation with its newest image."""
     conversation = session.current_conversation
     turns = () if conversation is None else conversation.turns

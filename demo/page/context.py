@@ -11,6 +11,7 @@ from dianjing.demo.i18n.translation import parse_accept_language
 from dianjing.demo.limits import ModelCapabilities, ServerLimits
 from dianjing.demo.page.sessions import HistoryItem, Session, SessionStore
 from dianjing.demo.queue import JobQueue
+from dianjing.errors import Language
 from dianjing.pipelines.media.metadata import GenerationMetadata
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ class PageContext:
         return item
 
 
-def get_request_language(request: gr.Request) -> str:
-    """The language, "zh" or "en", that the browser prefers."""
+def get_request_language(request: gr.Request) -> Language:
+    """The language that the browser prefers."""
     return parse_accept_language(request.headers.get("accept-language") or "")
 
 

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import TypeVar
 
+from dianjing.errors import DianjingError
 from dianjing.pipelines.segmentation.base import Point, Region
 
 F = TypeVar("F", bound=Callable)
@@ -41,22 +42,22 @@ def document_arguments(endpoint: F) -> F:
 
 
 def parse_points(points: object, labels: object) -> list[Point]:
-    """Convert points [x, y] with a label for each. Raises: ValueError."""
+    """Convert points [x, y] with a label for each. Raises: DianjingError."""
     pairs = points if isinstance(points, list) else []
     point_labels = labels if isinstance(labels, list) else []
     if len(pairs) != len(point_labels):
-        raise ValueError(f"{len(point_labels)} labels for {len(pairs)} points; give one for each")
+        raise DianjingError("labels_do_not_match_points", labels=len(point_labels), points=len(pairs))
     for point in pairs:
         is_pair = isinstance(point, list) and len(point) == 2
         if not is_pair or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in point):
-            raise ValueError(f"a point is {str(point)[:60]}; give two numbers, x and y")
+            raise DianjingError("point_not_a_pair", point=str(point)[:60])
     return [Point(x=x, y=y, positive=bool(label)) for (x, y), label in zip(pairs, point_labels, strict=True)]
 
 
 def parse_region(number: int, region: object) -> Region:
-    """Convert a region with points, labels (1 for all if left out), motion and strength. Raises: ValueError."""
+    """Convert a region with points, labels (1 for all if left out), motion and strength. Raises: DianjingError."""
     if not isinstance(region, dict) or not {"points", "motion"} <= set(region) <= REGION_FIELDS:
-        raise ValueError(f"region {number} is no object with points, labels, motion and strength; give those")
+        raise DianjingError("region_not_an_object", number=number)
     points = region["points"]
     labels = region.get("labels", [1] * len(points) if isinstance(points, list) else [])
     strength = {"strength": region["strength"]} if "strength" in region else {}

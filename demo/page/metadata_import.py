@@ -14,6 +14,7 @@ from dianjing.demo.page.run_panel import RunPanel, Updates
 from dianjing.demo.page.status import render_error, render_line
 from dianjing.demo.page.theme import translations
 from dianjing.demo.requests import decode_upload
+from dianjing.errors import DianjingError
 from dianjing.pipelines.media.image import read_image_metadata
 from dianjing.pipelines.media.metadata import GenerationMetadata
 from dianjing.pipelines.media.video import read_video_metadata
@@ -27,22 +28,22 @@ def get_payload_path(payload: Any) -> str | None:
 def read_upload(path: object, limits: ServerLimits) -> bytes:
     """Read an uploaded file.
 
-    Raises: ValueError for a path outside the upload folder, or a file that is too large.
+    Raises: DianjingError for a path outside the upload folder, or a file that is too large.
     """
     if path is None:
-        raise ValueError("no file is given; choose one")
+        raise DianjingError("no_file_given")
     file = Path(str(path)).resolve()
     if not file.is_relative_to(Path(get_upload_folder()).resolve()) or not file.is_file():
-        raise ValueError("the file is no upload; choose it again")
+        raise DianjingError("file_not_uploaded")
     if file.stat().st_size > limits.max_upload_bytes:
-        raise ValueError(f"the file has {file.stat().st_size:,} bytes; at most {limits.max_upload_bytes:,} are taken")
+        raise DianjingError("upload_too_large", size=file.stat().st_size, max_size=limits.max_upload_bytes)
     return file.read_bytes()
 
 
 def read_upload_metadata(path: object, limits: ServerLimits) -> GenerationMetadata:
     """Read the metadata of an uploaded image (PNG) or video (MP4, WebP, GIF).
 
-    Raises: ValueError for any other file, and for one without metadata.
+    Raises: DianjingError for any other file, and for one without metadata.
     """
     content = read_upload(path, limits)
     file = Path(str(path))
@@ -55,7 +56,7 @@ def read_upload_metadata(path: object, limits: ServerLimits) -> GenerationMetada
             return read_video_metadata(file)[0]
     except ValueError:
         pass  # those messages name the file's path on the server
-    raise ValueError("the file was not made by Dianjing, or another program took its settings out; drop the download")
+    raise DianjingError("file_without_settings")
 
 
 def make_metadata_file(name: str, suffixes: Sequence[str]) -> gr.File:

@@ -9,6 +9,7 @@ import gradio as gr
 
 from dianjing.demo.page.context import PageContext
 from dianjing.demo.page.theme import translations
+from dianjing.errors import DianjingError
 from dianjing.pipelines.media.metadata import GenerationMetadata
 
 MAX_SLIDER_STEPS, MAX_SLIDER_GUIDANCE = 100, 15
@@ -109,7 +110,7 @@ def randomize_seed() -> tuple[str, bool]:
 def to_request_arguments(values: Sequence[Any]) -> dict[str, Any]:
     """Turn the values of `SettingsPanel.inputs` into arguments of a request; an empty one is left to the model.
 
-    Raises: ValueError for a seed that is not a whole number.
+    Raises: DianjingError for a seed that is not a whole number.
     """
     negative_prompt, width, height, steps, guidance_scale, seed, is_seed_fixed, visible_label = values
     return {
@@ -134,4 +135,4 @@ def _parse_seed(value: Any) -> int | None:
     try:
         return int(str(value).strip())
     except ValueError:
-        raise ValueError(f"seed is {ascii(value)[:60]}; give a whole number, or leave it empty") from None
+        raise DianjingError("seed_not_integer", name="seed", value=ascii(value)[:60]) from None

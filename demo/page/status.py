@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from PIL import Image
 
 from dianjing.demo.i18n.catalog import format_status
-from dianjing.demo.i18n.translation import translate_with_labels
+from dianjing.demo.i18n.translation import render_for_page
 from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobEvent, JobResult, Progress, Queued
 from dianjing.demo.queue import JobQueue
+from dianjing.errors import SEPARATORS, Language
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class StatusView:
     is_cancelled: bool = False
 
 
-def stream_status(queue: JobQueue, job: Job, language: str) -> Iterator[StatusView | None]:
+def stream_status(queue: JobQueue, job: Job, language: Language) -> Iterator[StatusView | None]:
     """Yield views until the job is finished; None for a heartbeat, at which Gradio notices that a tab was closed."""
     start_s = time.monotonic()
     previous: JobEvent | None = None
@@ -35,7 +36,7 @@ def stream_status(queue: JobQueue, job: Job, language: str) -> Iterator[StatusVi
         previous = event
 
 
-def _make_status_view(event: JobEvent, language: str, *, seconds: float) -> StatusView:
+def _make_status_view(event: JobEvent, language: Language, *, seconds: float) -> StatusView:
     if isinstance(event, Queued):
         ahead = event.position - 1
         text = format_status("waiting", language, position=ahead) if ahead else format_status("starting", language)
@@ -60,11 +61,11 @@ def _make_status_view(event: JobEvent, language: str, *, seconds: float) -> Stat
     return StatusView(status=render_error(event.error, language))
 
 
-def render_done(result: JobResult, language: str, *, seconds: float) -> str:
+def render_done(result: JobResult, language: Language, *, seconds: float) -> str:
     """The line of a finished job, and a hint with the words that the model does not know."""
     lines = [render_line(format_status("done", language, seconds=f"{seconds:.1f}"))]
     if result.unknown_words:
-        words = ("、" if language == "zh" else ", ").join(result.unknown_words)
+        words = SEPARATORS[language].join(result.unknown_words)
         lines.append(render_hint(format_status("unknown_words", language, words=words)))
     return "".join(lines)
 
@@ -81,10 +82,6 @@ def render_hint(text: str) -> str:
     return f'<p class="dj-hint" role="note">{html.escape(text)}</p>'
 
 
-def render_error_text(text: str) -> str:
-    return f'<p class="dj-error" role="alert">{html.escape(text)}</p>'
-
-
-def render_error(error: object, language: str) -> str:
-    """An error's message in the reader's language."""
-    return render_error_text(translate_with_labels(str(error), language))
+def render_error(error: Exception, language: Language) -> str:
+    """The message of an error for the user, in the reader's language."""
+    return f'<p class="dj-error" role="alert">{html.escape(render_for_page(error, language))}</p>'

@@ -10,7 +10,10 @@ from dianjing.pipelines.media.metadata import GenerationMetadata
 
 
 class CountingEngine:
-    """Stands in for an `InferenceEngine`: each step waits for `gate`, and the result is the prompt as text."""
+    """Stands in for an `InferenceEngine`: each step waits for `gate`, or for the job to be cancelled.
+
+    The result is the prompt as text.
+    """
 
     def __init__(self):
         self.capabilities = ModelCapabilities(
@@ -18,6 +21,7 @@ class CountingEngine:
         )
         self.gate = threading.Event()
         self.gate.set()
+        self.waits_for_cancel = False
         self.started_prompts = []
         self.num_steps = 0
         self.num_memory_releases = 0
@@ -28,7 +32,7 @@ class CountingEngine:
         total = job.request.num_inference_steps
         on_progress(Progress(step=0, total=total))
         for step in range(1, total + 1):
-            self.gate.wait(120)
+            (job.cancel_requested if self.waits_for_cancel else self.gate).wait(120)
             self.num_steps += 1
             if self.error is not None:
                 raise self.error

@@ -171,13 +171,13 @@ def test_a_stopped_turn_leaves_the_conversation_unchanged(make_queue, tiny_engin
 def test_a_message_that_is_not_understood_fails_with_the_reason(make_queue, tiny_engine):
     queue = make_queue(tiny_engine)
     request = ConversationRequest(conversation=tiny_engine.create_conversation(), text="undo")
-    assert queue.submit(request, "ann").wait(30).error == "there is no picture before this one to go back to"
+    assert queue.submit(request, "ann").wait(30).error.message_id == "no_previous_image"
 
 
 def test_a_model_without_motion_blocks_refuses_videos_and_animations(make_queue, image_engine):
     queue = make_queue(image_engine)
     for request in (TextToVideoRequest(prompt="cat"), ImageToVideoRequest(image=make_image(), regions=[REGION])):
-        with pytest.raises(ValueError, match="draws pictures only"):
+        with pytest.raises(ValueError, match="generates images only"):
             queue.submit(request, "ann")
     assert isinstance(run_to_end(queue, TextToImageRequest(prompt="cat"))[-1], Done)
 

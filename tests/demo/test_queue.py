@@ -1,12 +1,14 @@
 """The job queue: in order, within limits, separate for each owner, and alive after any error."""
 
+import errno
 import threading
 
 import pytest
 
-from dianjing.demo.errors import INTERNAL_ERROR, OUT_OF_MEMORY, JobNotFoundError, QueueFullError, ShuttingDownError
+from dianjing.demo.errors import JobNotFoundError, QueueFullError, ShuttingDownError, get_cause
 from dianjing.demo.jobs import Cancelled, Done, Failed, Progress, Queued
 from dianjing.demo.requests import TextToImageRequest, TextToVideoRequest
+from dianjing.errors import DianjingError
 
 
 def make_request(prompt="a cat", **settings):
@@ -77,7 +79,7 @@ def test_one_owner_cannot_fill_the_queue(make_busy_queue):
     queue, _ = make_busy_queue(max_queue_length_per_owner=2)
     for _ in range(2):
         queue.submit(make_request(), "ann")
-    with pytest.raises(QueueFullError, match=r"^2 requests of yours"):
+    with pytest.raises(QueueFullError, match=r"^2 of your requests"):
         queue.submit(make_request(), "ann")
     assert queue.submit(make_request(), "bob").last_event == Queued(position=3)
 
@@ -93,7 +95,7 @@ def test_a_request_that_costs_too_much_is_refused_before_it_runs(make_queue, cou
 
 
 def test_a_model_without_motion_blocks_refuses_videos_by_its_name(make_queue):
-    with pytest.raises(ValueError, match="model counting draws pictures only"):
+    with pytest.raises(ValueError, match="model counting generates images only"):
         make_queue().submit(TextToVideoRequest(prompt="a cat"), "ann")
 
 
@@ -159,7 +161,8 @@ def test_a_reader_that_stays_to_the_end_gets_the_result(make_queue):
 def test_out_of_memory_ends_one_job_and_says_what_to_change(make_queue, counting, error):
     queue = make_queue()
     counting.error = error
-    assert queue.submit(make_request(), "ann").wait(10) == Failed(error=OUT_OF_MEMORY, cause="memory")
+    failed = queue.submit(make_request(), "ann").wait(10)
+    assert (failed.error.message_id, get_cause(failed.error)) == ("server_out_of_memory", "memory")
     assert counting.num_memory_releases == 1
     counting.error = None
     assert isinstance(queue.submit(make_request(), "ann").wait(10), Done)
@@ -168,15 +171,26 @@ def test_out_of_memory_ends_one_job_and_says_what_to_change(make_queue, counting
 def test_a_bug_ends_one_job_and_is_logged_without_details_for_the_user(make_queue, counting, caplog):
     queue = make_queue()
     counting.error = KeyError("/home/someone/secret")
-    assert queue.submit(make_request(), "ann").wait(10) == Failed(error=INTERNAL_ERROR, cause="server")
+    failed = queue.submit(make_request(), "ann").wait(10)
+    assert (failed.error.message_id, get_cause(failed.error)) == ("server_failed", "server")
+    assert "secret" not in str(failed.error)
     assert "secret" in caplog.text
     counting.error = None
     assert isinstance(queue.submit(make_request(), "ann").wait(10), Done)
 
 
-def test_an_error_for_the_user_names_no_folder_of_the_server(make_queue, counting):
-    counting.error = ValueError("/srv/models/own/config.json is not to be read; give another")
-    assert make_queue().submit(make_request(), "ann").wait(10) == Failed(error="... is not to be read; give another")
+def test_an_error_in_the_request_is_the_cause_of_the_failure(make_queue, counting):
+    counting.error = DianjingError("upload_too_many_pixels", max_pixels=1)
+    failed = make_queue().submit(make_request(), "ann").wait(10)
+    assert failed == Failed(error=counting.error)
+    assert get_cause(failed.error) == "request"
+
+
+def test_a_full_disk_is_named_as_the_cause(make_queue, counting, caplog):
+    counting.error = OSError(errno.ENOSPC, "No space left on device", "/srv/secret/result.png")
+    failed = make_queue().submit(make_request(), "ann").wait(10)
+    assert (failed.error.message_id, get_cause(failed.error)) == ("server_disk_full", "server")
+    assert "secret" in caplog.text
 
 
 def test_results_expire_with_their_files(make_queue):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dianjing.demo.jobs import Progress
 from dianjing.demo.requests import TextToImageRequest
+from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import XMP_KEY
 from dianjing.pipelines.media.image import read_image_metadata
 
@@ -116,7 +117,7 @@ def test_a_model_without_motion_blocks_refuses_videos(make_client, image_engine,
     for body in ({"prompt": "cat"}, {"image": square, "regions": [REGION]}):
         response = client.post("/v1/videos", json=body)
         assert response.status_code == 400
-        assert "draws pictures only" in response.json()["error"]["message"]
+        assert "generates images only" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("credentials", ["keys", "tokens"])
@@ -175,7 +176,8 @@ def test_a_full_queue_is_a_429_with_its_length(make_client, counting):
     [
         (MemoryError(), 503, "ask for a smaller size"),
         (KeyError("/srv/secret/model.bin"), 500, "the server failed"),
-        (ValueError("the picture in /srv/secret/model.bin is odd"), 400, "the picture in ... is odd"),
+        (ValueError("zip() argument 2 is shorter in /srv/secret"), 500, "the server failed"),
+        (DianjingError("disk_full", path="/srv/secret/model.bin"), 400, "the disk is full while ... is written"),
     ],
 )
 def test_a_failed_run_says_what_to_do_without_details_of_the_server(make_client, counting, error, status, message):

@@ -81,15 +81,15 @@ IMAGES = {
     "a long prompt": ({"prompt": "a" * 1_000_000}, "1,000,000 characters; at most"),
     "NUL": ({"prompt": "a\0b"}, r"U\+0000"),
     "no prompt": ({}, "prompt is missing"),
-    "a list for a prompt": ({"prompt": ["cat"]}, "prompt is a list; give a text"),
+    "a list for a prompt": ({"prompt": ["cat"]}, "prompt is a list; give a string"),
     "size 0": ({"size": "0x64"}, "width is 0; give a whole number from 1 to 8192"),
     "size -1": ({"size": "64x-1"}, "height is -1"),
     "size 1e9": ({"size": "1000000000x64"}, "width is 1000000000"),
     "no multiple": ({"size": "65x64"}, "not a multiple of 16, the grid of this model; try 64 or 80"),
     "odd size": ({"size": "large"}, "size is 'large'; give WIDTHxHEIGHT"),
-    "a number for a size": ({"size": 64}, "size is 64; give a text"),
-    "n 1e6": ({"n": 1_000_000}, "num_images is 1000000; give a whole number from 1 to 256"),
-    "n 0": ({"n": 0}, "num_images is 0"),
+    "a number for a size": ({"size": 64}, "size is 64; give a string"),
+    "n 1e6": ({"n": 1_000_000}, "n is 1000000; give a whole number from 1 to 256"),
+    "n 0": ({"n": 0}, "n is 0"),
     "n true": ({"n": True}, "n is True; give a whole number"),
     "steps 0": ({"num_inference_steps": 0}, "num_inference_steps is 0; give a whole number from 1 to 1000"),
     "steps in text": ({"num_inference_steps": "20"}, "num_inference_steps is '20'; give a whole number"),
@@ -100,13 +100,13 @@ IMAGES = {
     "guidance 101": ({"guidance_scale": 101}, "guidance_scale is 101; give a number from 0 to 100"),
     "an unknown field": ({"sampler": "ddim"}, "there is no field sampler"),
     "another model": ({"model": "dall-e-3"}, "model is 'dall-e-3'; this server has film"),
-    "a url response": ({"response_format": "url"}, "response_format is 'url'; give 'b64_json'"),
-    "too much": ({"size": "8192x8192", "num_inference_steps": 1000}, "at most 100,000,000 are drawn at once"),
+    "a url response": ({"response_format": "url"}, "response_format is 'url'; give one of 'b64_json'"),
+    "too much": ({"size": "8192x8192", "num_inference_steps": 1000}, "at most 100,000,000 are allowed"),
 }
 
 
 @pytest.mark.parametrize("case", IMAGES)
-def test_a_bad_request_for_pictures_is_get_refusal(shared_client, case):
+def test_a_bad_request_for_images_is_refused(shared_client, case):
     fields, reason = IMAGES[case]
     body = {"prompt": "cat", **fields} if case != "no prompt" else fields
     status = 404 if case == "another model" else 400
@@ -119,8 +119,8 @@ RAW = {
     "infinite guidance": ('{"prompt": "cat", "guidance_scale": Infinity}', "guidance_scale is inf"),
     "1e999": ('{"prompt": "cat", "guidance_scale": 1e999}', "guidance_scale is inf"),
     "a lone surrogate": ('{"prompt": "a \\ud800 cat"}', "Unicode"),
-    "no JSON": ("prompt=cat", "the body is no JSON"),
-    "half of JSON": ('{"prompt": ', "the body is no JSON"),
+    "no JSON": ("prompt=cat", "the body is not JSON"),
+    "half of JSON": ('{"prompt": ', "the body is not JSON"),
     "a list": ('["cat"]', "the body is a list; give an object"),
     "null": ("null", "the body is None; give an object"),
     "nothing": ("", "the body is missing"),
@@ -132,7 +132,7 @@ RAW = {
 
 
 @pytest.mark.parametrize("case", RAW)
-def test_a_bad_body_is_get_refusal(shared_client, case):
+def test_a_bad_body_is_refused(shared_client, case):
     content, reason = RAW[case]
     assert re.search(reason, get_refusal(shared_client, "/v1/images/generations", **make_raw(content)))
 
@@ -155,14 +155,14 @@ def test_too_long_a_body_is_refused_before_it_is_read(shared_client):
             yield b" " * 100_000
 
     message = get_refusal(shared_client, "/v1/videos", status=413, **make_raw(b" " * 3_000_001))
-    assert message == "the request is too long; at most 3,000,000 bytes are taken"
+    assert message == "the request is too long; at most 3,000,000 bytes are allowed: send a smaller image"
     response = shared_client.post("/v1/videos", content=endless(), headers={"Content-Type": "application/json"})
     assert response.status_code == 413
 
 
 def test_unknown_addresses_and_methods_are_refused_in_the_same_shape(shared_client):
-    assert get_refusal(shared_client, "/v1/audio", status=404) == "there is no such address here; /docs lists them"
-    assert get_refusal(shared_client, "/v1/models", status=405) == "this address takes another method"
+    assert get_refusal(shared_client, "/v1/audio", status=404) == "this server has no such address; /docs lists its addresses"
+    assert get_refusal(shared_client, "/v1/models", status=405) .startswith("this address does not support this method")
 
 
 WHITE = Image.new("RGB", (32, 32), "white")
@@ -185,29 +185,29 @@ VIDEOS = {
     "three regions": ({"regions": [REGION] * 3}, "3 regions are given; this model was trained for 1 to 2"),
     "no regions": ({"regions": []}, "an image is given without regions"),
     "no image": ({"image": None}, "regions are given without an image"),
-    "one frame": ({"num_frames": 1}, "num_frames is 1; what moves takes at least 2"),
+    "one frame": ({"num_frames": 1}, "num_frames is 1; an animation has at least 2 frames"),
     "many frames": ({"num_frames": 10**9}, "fit in half of the memory"),
     "two lengths": ({"num_frames": 3, "seconds": 1}, "both given"),
-    "no length": ({"seconds": 0}, "duration_s is 0.0; give seconds"),
+    "no length": ({"seconds": 0}, "seconds is 0.0; give seconds"),
     "odd seconds": ({"seconds": "soon"}, "seconds is 'soon'; give a number"),
     "fps 0": ({"fps": 0}, "fps is 0"),
-    "a long film": ({"num_frames": 4000, "num_inference_steps": 100}, "at most 100,000,000 are drawn at once"),
+    "a long film": ({"num_frames": 4000, "num_inference_steps": 100}, "at most 100,000,000 are allowed"),
     "a wrong mode": ({"long_video": "both"}, "long_video is 'both'"),
-    "a file URL": ({"image": "file:///etc/passwd"}, "image is no base64"),
-    "a metadata service": ({"image": "http://169.254.169.254/latest/meta-data/"}, "image is no base64"),
-    "a path": ({"image": "/etc/passwd"}, "image is no base64|cannot be read"),
+    "a file URL": ({"image": "file:///etc/passwd"}, "image is not valid base64"),
+    "a metadata service": ({"image": "http://169.254.169.254/latest/meta-data/"}, "image is not valid base64"),
+    "a path": ({"image": "/etc/passwd"}, "image is not valid base64|cannot be read"),
 }
 
 
 @pytest.mark.parametrize("case", VIDEOS)
-def test_a_bad_request_for_a_film_is_get_refusal(shared_client, case):
+def test_a_bad_request_for_a_video_is_refused(shared_client, case):
     fields, reason = VIDEOS[case]
     body = {"image": encode(WHITE), "regions": [REGION], **fields}
     assert re.search(reason, get_refusal(shared_client, "/v1/videos", json=body))
 
 
 @pytest.mark.parametrize("coordinate", ["NaN", "Infinity", "1e999"])
-def test_a_click_that_is_no_place_is_get_refusal(shared_client, coordinate):
+def test_a_click_without_a_position_is_refused(shared_client, coordinate):
     body = json.dumps({"image": encode(WHITE), "regions": [REGION]}).replace('"x": 16', f'"x": {coordinate}')
     assert "is no place" in get_refusal(shared_client, "/v1/videos", **make_raw(body))
 
@@ -230,7 +230,7 @@ UPLOADS = {
 
 @pytest.mark.parametrize("case", UPLOADS)
 @pytest.mark.parametrize("encoding", ["base64", "file"])
-def test_a_bad_upload_is_get_refusal(shared_client, case, encoding):
+def test_a_bad_upload_is_refused(shared_client, case, encoding):
     content, reason = UPLOADS[case]
     if encoding == "base64":
         options = {"json": {"image": base64.b64encode(content).decode(), "regions": [REGION]}}

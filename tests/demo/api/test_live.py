@@ -90,7 +90,7 @@ def test_a_client_that_leaves_the_queue_gives_up_its_position(live, counting):
 def test_an_address_in_use_is_refused_by_name():
     with bind_socket("127.0.0.1", 0) as listening_socket:
         port = listening_socket.getsockname()[1]
-        with pytest.raises(ValueError, match=f"127.0.0.1 port {port} cannot be listened on"):
+        with pytest.raises(ValueError, match=f"127.0.0.1 port {port} cannot be used"):
             bind_socket("127.0.0.1", port)
     with pytest.raises(ValueError, match="port 70000"):
         bind_socket("127.0.0.1", 70_000)
@@ -103,10 +103,8 @@ from conftest import CountingEngine
 from dianjing.demo.app import bind_socket, make_app, run_server
 from dianjing.demo.queue import JobQueue
 engine = CountingEngine()
-engine.gate.clear()  # a step ends when the server is told to stop
+engine.waits_for_cancel = True
 queue = JobQueue(engine)
-close = queue.close
-queue.close = lambda: engine.gate.set() or close()
 listening_socket = bind_socket("127.0.0.1", 0)
 print(listening_socket.getsockname()[1], queue.results.root, flush=True)
 run_server(make_app(queue), queue, listening_socket)

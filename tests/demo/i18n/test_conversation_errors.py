@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dianjing import Conversation
-from dianjing.demo.i18n.translation import translate
+from dianjing.demo.i18n.translation import render_for_page
 from dianjing.pipelines.conversation import messages, storage
 from dianjing.pipelines.conversation.edits import NewScene, ObjectSpec, ResizeObject, SetObjectCount, apply_edit
 from dianjing.pipelines.conversation.messages import EDIT_ERROR_MESSAGES, EditError, LocalizedMessage
@@ -64,7 +64,7 @@ def test_a_chinese_conversation_has_chinese_errors(name, conversation):
     assert NAMES[id(error.message)] == name
     is_text = not callable(INSTRUCTIONS[name])
     for language in ("zh", "en") if is_text else ("zh",):  # the browser's language; that of the text counts more
-        text = translate(str(error), language)
+        text = render_for_page(error, language)
         assert HAN.search(text)
         assert not ENGLISH.search(text), text
 
@@ -73,7 +73,7 @@ def test_a_chinese_conversation_has_chinese_errors(name, conversation):
 def test_an_english_error_is_translated_for_a_chinese_reader(refusal):
     values = dict.fromkeys(re.findall(r"\{(\w+)\}", refusal.en), "7")
     assert set(re.findall(r"\{(\w+)\}", refusal.zh)) == set(values)
-    assert translate(refusal.render("en", **values), "zh") == refusal.render("zh", **values)
+    assert render_for_page(ValueError(refusal.render("en", **values)), "zh") == refusal.render("zh", **values)
     assert not HAN.search(refusal.en)
 
 
@@ -106,6 +106,6 @@ def test_a_file_without_a_conversation_is_refused_in_chinese(tmp_path, content):
     model = SimpleNamespace(concept_vocabulary=None)
     with pytest.raises(ValueError, match="holds no conversation") as caught:
         storage.read_conversation_file(path, model=model)
-    text = translate(str(caught.value).replace(str(path), path.name), "zh")
+    text = render_for_page(ValueError(str(caught.value).replace(str(path), path.name)), "zh")
     known = {"saved", "json", "format", "turns", "seed", "dianjing", "conversation", "png", "list", "int"}
     assert set(ENGLISH.findall(text)) <= known, text

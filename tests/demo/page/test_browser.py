@@ -16,7 +16,7 @@ from playwright.sync_api import TimeoutError
 from dianjing.demo.jobs import Job, Progress
 from dianjing.pipelines.media.image import read_image_metadata
 from dianjing.pipelines.media.video import read_video, read_video_metadata
-from dianjing.train.recipes.sticker import NUM_FRAMES
+from dianjing.train.recipes.bundle import NUM_FRAMES
 from tests.demo.page.conftest import PATIENCE_MS
 
 pytestmark = pytest.mark.timeout(1200)  # both ways are long, and the machine may be busy

@@ -18,7 +18,7 @@ def test_all_points_of_a_region_are_positive_without_labels():
 @pytest.mark.parametrize(
     ("points", "labels", "message"),
     [
-        ([[1, 2]], [], "give one for each"),
+        ([[1, 2]], [], "one label for each"),
         ([[1]], [1], "two numbers"),
         ([["a", 1]], [1], "two numbers"),
         (["12"], [1], "two numbers"),
