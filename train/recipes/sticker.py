@@ -1,4 +1,4 @@
-"""Make the embedded bundle again, from nothing: autoencoder, text encoders and DiT, figures, model card.
+"""The recipe of the bundled model, from nothing: autoencoder, text encoders and DiT, motion, reports, model card.
 
 python -m dianjing.train.recipes.sticker --processes 2   # everything; hours on two cores, resumable
 python -m dianjing.train.recipes.sticker --only bundle   # from the last export to weights/sticker
@@ -7,36 +7,25 @@ python -m dianjing.train.recipes.sticker --only bundle   # from the last export 
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import torch
 
-from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE
-from dianjing.pipelines.prompting.motions import MOTIONS_FILE, MotionConcept, MotionVocabulary
 from dianjing.pipelines.segmentation.unet import SEGMENTER_FOLDER
+from dianjing.train.recipes.bundle import build_bundle
 from dianjing.train.recipes.bundle_card import TrainingSampleCounts, count_run_samples, write_bundle_card
-from dianjing.train.stickers import CurriculumStage, StickerWorld
-from dianjing.train.stickers.captions import list_caption_words, list_motion_words, make_concept_vocabulary
-from dianjing.train.stickers.clips import ObjectMotion
-from dianjing.train.stickers.motions import MOTIONS
-from dianjing.train.stickers.scenes import CANVAS_PX
 from dianjing.weights.checksums import write_checksums
 
 RECIPES = Path(__file__).parent
-INFERENCE_STEPS, GUIDANCE_SCALE = 30, 4.0
-CONTINUATION_STEPS, CONTINUATION_GUIDANCE_SCALE = 10, 1.0  # of frames that go on from a given one
-NUM_FRAMES, FPS = 9, 8.0  # of a clip, as in sticker_film.toml: a second, and the frame it ends with
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """One run of the trainer: its recipe, its folder, and the folder of the run that it goes on from."""
+    """One run of the trainer: its run file, its folder, and the folder of the run whose export it starts from."""
 
     recipe: str
     folder: str
@@ -45,14 +34,7 @@ class TrainingRun:
 
 AUTOENCODER_FOLDER = "sticker-vae"
 SEGMENTER_RUN_FOLDER = "sticker-segmenter"
-MOTION_STAGES = ("flow_field", "motion")
-EVALUATION_FILES = (
-    "report.json",
-    "grid.png",
-    "clips.json",
-    "clips.png",
-    "README.md",
-)  # in the bundle, but of no export
+MOTION_STAGES = ("flow_field", "motion")  # trained on clips
 TRAINING_RUNS = {
     "cpu": {
         "autoencoder": TrainingRun(recipe="sticker_vae.toml", folder=AUTOENCODER_FOLDER),
@@ -67,7 +49,7 @@ TRAINING_RUNS = {
         ),
         "motion": TrainingRun(recipe="sticker_motion.toml", folder="sticker-motion", base_folder="sticker-flow-field"),
     },
-    "gpu": {  # faster, and so needs no second one
+    "gpu": {  # a longer run in place of the refining ones
         "autoencoder": TrainingRun(recipe="sticker_vae_gpu.toml", folder=AUTOENCODER_FOLDER),
         "text_to_image": TrainingRun(recipe="sticker_dit_gpu.toml", folder="sticker-dit"),
     },
@@ -75,7 +57,7 @@ TRAINING_RUNS = {
 
 
 def launch_training(training: TrainingRun, runs_folder: Path, *, processes: int) -> None:
-    """One process, or several: on a CPU each then has one thread, and they scale where threads do not."""
+    """Run the trainer in a process of its own, or in several (GPUs, or CPU processes with one thread each)."""
     settings = {"run.folder": runs_folder / training.folder}
     if training.folder not in (AUTOENCODER_FOLDER, SEGMENTER_RUN_FOLDER):
         settings["model.vae"] = runs_folder / AUTOENCODER_FOLDER / "export" / "vae"
@@ -92,112 +74,65 @@ def launch_training(training: TrainingRun, runs_folder: Path, *, processes: int)
     subprocess.run(command, check=True, env=environment)
 
 
-def measure_motion_vocabulary(*, size_px: int) -> MotionVocabulary:
-    """The motions of the sticker world, each with its usual speed at full strength and its reach."""
-    world = StickerWorld(
-        size_px=size_px, stages=[CurriculumStage(scene_weights={"single": 1.0}, grid_px=(16,), sized_share=0.0)]
-    )
-    clips = [world.get_controlled_clip(0, position, num_frames=NUM_FRAMES, fps=FPS) for position in range(24)]
-    taught = []
-    for index, motion in enumerate(MOTIONS):
-        full = ObjectMotion(motion=index, amplitude=1.0)
-        speed = median(replace(clip, object_motions=(full,) * len(clip.object_motions)).strengths[0] for clip in clips)
-        zh, en = motion.paraphrases
-        poses = [motion.get_pose(t / 16, 1.0) for t in range(17)]
-        sides = [max(way) / CANVAS_PX for way in zip(*((-p.dx, -p.dy, p.dx, p.dy) for p in poses), strict=True)]
-        left, up, right, down = (round(side, 4) + 0.0 for side in sides)
-        taught.append(
-            MotionConcept(name=motion.name, phrases=(*zh, *en), speed=round(speed, 4), extent=(left, up, right, down))
-        )
-    return MotionVocabulary(tuple(taught))
-
-
-def build_bundle(export_folder: Path, bundle: Path, *, segmenter: Path | None = None) -> None:
-    """Copy an export into the package with its lexicon, names, defaults and checksums; a segmenter goes along."""
-    for old in [path for path in bundle.glob("*") if path.name not in EVALUATION_FILES]:
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
-    shutil.copytree(
-        export_folder, bundle, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md")
-    )  # it has its own
-    if segmenter is not None:
-        shutil.copytree(segmenter, bundle / segmenter.name)
-    for config_path in bundle.glob("*/config.json"):  # diffusers and transformers note where a part was loaded from
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-        config.pop("_name_or_path", None)
-        config_path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    transformer = json.loads((bundle / "transformer" / "config.json").read_text(encoding="utf-8"))
-    defaults: dict[str, float] = {
-        "default_num_inference_steps": INFERENCE_STEPS,
-        "default_guidance_scale": GUIDANCE_SCALE,
-    }
-    words = list_caption_words()
-    if transformer.get("use_motion_blocks"):
-        defaults |= {"default_num_frames": NUM_FRAMES, "default_fps": FPS}
-        defaults |= {
-            "default_continuation_steps": CONTINUATION_STEPS,
-            "default_continuation_guidance_scale": CONTINUATION_GUIDANCE_SCALE,
-        }
-        words = {language: sorted({*words[language], *moving}) for language, moving in list_motion_words().items()}
-        measure_motion_vocabulary(size_px=8 * transformer["sample_size"]).save(bundle / MOTIONS_FILE)
-    index_path = bundle / "model_index.json"
-    index = json.loads(index_path.read_text(encoding="utf-8")) | defaults
-    index_path.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-    lexicon = json.dumps(words, ensure_ascii=False, indent=0)
-    (bundle / "vocabulary.json").write_text(lexicon + "\n", encoding="utf-8")
-    make_concept_vocabulary().save(bundle / CONCEPTS_FILE)
-    write_checksums(bundle)
-
-
 def count_training_samples(runs_folder: Path, training_runs: Mapping[str, TrainingRun]) -> TrainingSampleCounts:
-    seen = {name: count_run_samples(runs_folder / each.folder) for name, each in training_runs.items()}
-    clips = sum(seen.pop(name, 0) for name in MOTION_STAGES)
-    seen.pop("segmenter", None)
-    return TrainingSampleCounts(autoencoder=seen.pop("autoencoder"), images=sum(seen.values()), clips=clips)
+    """Count the samples of all runs behind a bundle; those of the segmenter are left out."""
+    counts = {name: count_run_samples(runs_folder / each.folder) for name, each in training_runs.items()}
+    clips = sum(counts.pop(name, 0) for name in MOTION_STAGES)
+    counts.pop("segmenter", None)
+    return TrainingSampleCounts(autoencoder=counts.pop("autoencoder"), images=sum(counts.values()), clips=clips)
 
 
 def run_evaluation(module: str, bundle: Path, *, num_samples: int, processes: int) -> None:
+    """Run an evaluation command on a bundle, and write its report into it."""
     command = [sys.executable, "-m", f"dianjing.train.{module}", "--model", str(bundle), "--out", str(bundle)]
     subprocess.run([*command, "--count", str(num_samples), "--processes", str(processes)], check=True)
 
 
-def _main() -> None:
+def evaluate_bundle(
+    bundle: Path, runs_folder: Path, training_runs: Mapping[str, TrainingRun], *, num_samples: int, processes: int
+) -> None:
+    """Evaluate a bundle, and write its reports, its model card and its checksums."""
+    run_evaluation("evaluation.image_generation", bundle, num_samples=num_samples, processes=processes)
+    if "motion" in training_runs:
+        run_evaluation("evaluation.video_generation", bundle, num_samples=num_samples // 2, processes=processes)
+    metrics_path = runs_folder / AUTOENCODER_FOLDER / "export" / "vae" / "measured.json"
+    psnr_db = json.loads(metrics_path.read_text(encoding="utf-8"))["psnr_db"]
+    write_bundle_card(bundle, sample_counts=count_training_samples(runs_folder, training_runs), psnr_db=psnr_db)
+    write_checksums(bundle)
+
+
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m dianjing.train.recipes.sticker", description=__doc__.split("\n")[0]
+        prog="python -m dianjing.train.recipes.sticker", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--only", metavar="STEP", help="do one step, not all of them")
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--bundle", type=Path, default=Path("weights/sticker"))
-    parser.add_argument("--count", type=int, default=200, help="evaluation prompts a category and language")
+    parser.add_argument("--only", metavar="STEP", help="run a single step: a training run, bundle, or evaluate")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the training runs (default: runs)")
     parser.add_argument(
-        "--hardware", choices=("cpu", "gpu"), default="cpu", help="which pair of recipes (64 or 128 px)"
+        "--bundle", type=Path, default=Path("weights/sticker"), help="folder of the bundle (default: weights/sticker)"
     )
-    parser.add_argument("--processes", type=int, default=1, help="training processes: GPUs, or cores of a CPU")
-    given = parser.parse_args()
-    trainings = TRAINING_RUNS[given.hardware]
-    steps = (*trainings, "bundle", "evaluate")
-    if given.only is not None and given.only not in steps:
-        parser.error(f"--only {given.only} on a {given.hardware}; the steps are {', '.join(steps)}")
-    for step in steps if given.only is None else (given.only,):
-        if step in trainings:
-            launch_training(trainings[step], given.runs, processes=given.processes)
+    parser.add_argument("--count", type=int, default=200, help="prompts per category and language (default: 200)")
+    parser.add_argument("--hardware", choices=("cpu", "gpu"), default="cpu", help="64 px for a CPU, 128 px for a GPU")
+    parser.add_argument("--processes", type=int, default=1, help="training processes: GPUs, or CPU cores (default: 1)")
+    return parser
+
+
+def _main() -> None:
+    parser = _make_parser()
+    arguments = parser.parse_args()
+    runs, bundle, training_runs = arguments.runs, arguments.bundle, TRAINING_RUNS[arguments.hardware]
+    steps = (*training_runs, "bundle", "evaluate")
+    if arguments.only is not None and arguments.only not in steps:
+        parser.error(f"--only {arguments.only} on a {arguments.hardware}; the steps are {', '.join(steps)}")
+    for step in steps if arguments.only is None else (arguments.only,):
+        if step in training_runs:
+            launch_training(training_runs[step], runs, processes=arguments.processes)
         elif step == "bundle":
-            segmenter = (
-                given.runs / SEGMENTER_RUN_FOLDER / "export" / SEGMENTER_FOLDER if "segmenter" in trainings else None
-            )
-            build_bundle(given.runs / list(trainings.values())[-1].folder / "export", given.bundle, segmenter=segmenter)
-        elif step == "evaluate":
-            run_evaluation(
-                "evaluation.image_generation", given.bundle, num_samples=given.count, processes=given.processes
-            )
-            if "motion" in trainings:
-                run_evaluation(
-                    "evaluation.video_generation", given.bundle, num_samples=given.count // 2, processes=given.processes
-                )
-            measured = json.loads((given.runs / AUTOENCODER_FOLDER / "export" / "vae" / "measured.json").read_text())
-            write_bundle_card(
-                given.bundle, sample_counts=count_training_samples(given.runs, trainings), psnr_db=measured["psnr_db"]
-            )
-            write_checksums(given.bundle)
+            has_segmenter = "segmenter" in training_runs
+            segmenter = runs / SEGMENTER_RUN_FOLDER / "export" / SEGMENTER_FOLDER if has_segmenter else None
+            last_run = list(training_runs.values())[-1]
+            build_bundle(runs / last_run.folder / "export", bundle, segmenter=segmenter)
+        else:
+            evaluate_bundle(bundle, runs, training_runs, num_samples=arguments.count, processes=arguments.processes)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 from dianjing.pipelines.prompting.concepts import ConceptVocabulary
 from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser, Subject
 from dianjing.pipelines.prompting.motions import MotionVocabulary
-from dianjing.train.recipes.sticker import measure_motion_vocabulary
+from dianjing.train.recipes.bundle import measure_motion_vocabulary
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.stickers.captions import make_concept_vocabulary
 from dianjing.train.stickers.motions import MOTIONS

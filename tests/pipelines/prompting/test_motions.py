@@ -3,7 +3,7 @@
 import pytest
 
 from dianjing.pipelines.prompting.motions import MotionVocabulary
-from dianjing.train.recipes.sticker import measure_motion_vocabulary
+from dianjing.train.recipes.bundle import measure_motion_vocabulary
 from dianjing.train.stickers.motions import MOTIONS
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from dianjing import ImageToVideoPipeline, TextToImagePipeline, TextToVideoPipeline
 from dianjing.pipelines.prompting.vocabulary import Vocabulary
-from dianjing.train.recipes.sticker import INFERENCE_STEPS, build_bundle, measure_motion_vocabulary
+from dianjing.train.recipes.bundle import INFERENCE_STEPS, build_bundle, measure_motion_vocabulary
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.stickers.captions import list_caption_words, list_motion_words, make_concept_vocabulary
 from dianjing.train.stickers.motions import MOTIONS
