@@ -30,7 +30,7 @@ VERIFY_RESUME, PLOT_NOISE, EXPORT_EMA = ACTIONS = ("verify-resume", "plot-noise"
 def _make_parser() -> argparse.ArgumentParser:
     lines = (__doc__ or "").split("\n\n")
     parser = argparse.ArgumentParser(prog="python -m dianjing.train", description=lines[0], epilog=lines[-1])
-    parser.add_argument("words", nargs="+", metavar=f"[{' | '.join(ACTIONS)}] CONFIG", help="the run file (TOML)")
+    parser.add_argument("arguments", nargs="+", metavar=f"[{' | '.join(ACTIONS)}] CONFIG", help="the run file (TOML)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides")
     parser.add_argument("--resume", default="auto", help="auto (default), none, or a checkpoint")
     parser.add_argument("--init", action="store_true", help="write a commented run file to begin with")
@@ -54,45 +54,75 @@ def _install_stop_handlers() -> Callable[[], bool]:
     return lambda: stopping
 
 
-def _run_action(options: argparse.Namespace) -> int:
-    action = options.words[0] if options.words[0] in ACTIONS else None
-    if (options.sigma is None) == (action == EXPORT_EMA):
+def _run_action(
+    arguments: Sequence[str],
+    *,
+    overrides: Sequence[str],
+    resume: str,
+    init: bool,
+    dry_run: bool,
+    cache_only: bool,
+    sigma: float | None,
+) -> int:
+    action = arguments[0] if arguments[0] in ACTIONS else None
+    if (sigma is None) == (action == EXPORT_EMA):
         raise ValueError(f"--sigma goes with {EXPORT_EMA}, and {EXPORT_EMA} with --sigma: the average's length")
-    if len(options.words) != (1 if action is None else 2):
-        raise ValueError(f"give one run file; got {' '.join(options.words)!r}")
-    path = Path(options.words[-1])
-    if options.init:
+    if len(arguments) != (1 if action is None else 2):
+        raise ValueError(f"give one run file; got {' '.join(arguments)!r}")
+    path = Path(arguments[-1])
+    if init:
         for written in write_run_templates(path):
             print(written)
         return 0
-    config = read_run_config(path, options.overrides)
-    if options.dry_run:
+    config = read_run_config(path, overrides)
+    if dry_run:
         for line in describe_run(config):
             print(line, flush=True)
         return 0
-    if options.cache_only:
+    if cache_only:
         fill_caches(config)
         return 0
     if action == PLOT_NOISE:
         print(plot_run_timesteps(config))
         return 0
     if action == EXPORT_EMA:
-        export_ema(config, options.sigma)
+        assert sigma is not None
+        export_ema(config, sigma)
         return 0
     if action == VERIFY_RESUME:
         found = find_resume_differences(config)
         print("\n".join(found) or f"resuming is exact: weights, averages and moments are equal after {NUM_STEPS} steps")
         return EXIT_DIFFERENT if found else 0
-    outcome = train_model(config, resume=options.resume, should_stop=_install_stop_handlers())
+    outcome = train_model(config, resume=resume, should_stop=_install_stop_handlers())
     print(outcome.value, flush=True)
     return EXIT_INTERRUPTED if outcome is Outcome.INTERRUPTED else 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    given = _make_parser().parse_args(arguments)
+def run_train_command(
+    arguments: Sequence[str],
+    *,
+    overrides: Sequence[str] = (),
+    resume: str = "auto",
+    init: bool = False,
+    dry_run: bool = False,
+    cache_only: bool = False,
+    sigma: float | None = None,
+) -> int:
+    """Run the command with parsed options, print its errors, and return its exit code.
+
+    arguments: a run file, after an action of ACTIONS or alone.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # data workers are the parallelism
     try:
-        return _run_action(given)
+        return _run_action(
+            arguments,
+            overrides=overrides,
+            resume=resume,
+            init=init,
+            dry_run=dry_run,
+            cache_only=cache_only,
+            sigma=sigma,
+        )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -107,6 +137,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: a data worker died ({error}); --resume auto goes on from the last checkpoint", file=sys.stderr)
         return EXIT_FAILED
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse a command line and run it; return the exit code."""
+    return run_train_command(**vars(_make_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -29,10 +29,15 @@ def train(
     `plot-noise CONFIG` plots the distribution and the loss weights of the trained timesteps.
     `export-ema CONFIG --sigma 0.1` exports a finished run again, with a moving average of that length.
     """
-    from dianjing.train.cli import main as train_main
+    from dianjing.train.cli import run_train_command
 
-    settings = [part for override in overrides or [] for part in ("--set", override)]
-    given = {"--init": init, "--dry-run": dry_run, "--cache-only": cache_only}
-    flags = [flag for flag, is_given in given.items() if is_given]
-    flags += [] if sigma is None else ["--sigma", str(sigma)]
-    raise typer.Exit(train_main([*arguments, *settings, "--resume", resume, *flags]))
+    code = run_train_command(
+        arguments,
+        overrides=overrides or [],
+        resume=resume,
+        init=init,
+        dry_run=dry_run,
+        cache_only=cache_only,
+        sigma=sigma,
+    )
+    raise typer.Exit(code)

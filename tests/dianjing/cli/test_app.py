@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import typer
 from PIL import Image
 
 import dianjing
@@ -339,11 +340,23 @@ def test_train_without_a_recipe_is_a_usage_error():
 def test_train_hands_its_options_to_the_trainer(monkeypatch, capsys):
     import dianjing.train.cli as trainer
 
-    handed = []
-    monkeypatch.setattr(trainer, "main", lambda arguments: handed.extend(arguments) or 75)
-    code, _, _ = call(monkeypatch, capsys, "train", "a.toml", "--set", "run.seed=1", "--resume", "none")
+    calls = []
+    monkeypatch.setattr(trainer, "run_train_command", lambda *args, **options: calls.append((args, options)) or 75)
+    code, _, _ = call(monkeypatch, capsys, "train", "a.toml", "--set", "run.seed=1", "--resume", "none", "--dry-run")
     assert code == 75
-    assert handed == ["a.toml", "--set", "run.seed=1", "--resume", "none"]
+    options = {"overrides": ["run.seed=1"], "resume": "none", "init": False, "dry_run": True, "cache_only": False}
+    assert calls == [((["a.toml"],), {**options, "sigma": None})]
+
+
+def test_train_and_the_trainers_own_command_take_the_same_options():
+    from dianjing.cli.app import app as cli
+    from dianjing.train.cli import _make_parser
+
+    train = typer.main.get_command(cli).commands["train"]
+    own = {option for action in _make_parser()._actions for option in action.option_strings} - {"-h"}
+    assert own == {option for parameter in train.params for option in parameter.opts} - {"arguments", "--debug"} | {
+        "--help"
+    }
 
 
 def test_bench_outside_a_checkout_says_where_it_runs(monkeypatch, capsys, tmp_path):
