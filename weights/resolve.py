@@ -1,25 +1,20 @@
-"""From what a user names to a folder on this machine: a registry name, a folder or a Hub id."""
+"""Resolving: from what a user names, a registry name, a folder or a hub id, to a folder on this machine."""
 
 import re
 from os import PathLike
 from pathlib import Path
 
 from dianjing.weights import registry
+from dianjing.weights.hubs import download_from_huggingface, download_from_modelscope, get_model_source
 from dianjing.weights.manifest import WeightsError
 
 HUB_ID_PATTERN = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-# what a pipeline loads; never a pickle, never code
-ALLOW_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
-
-
-VARIANT_PATTERNS = ["*.fp16.safetensors", "*.bf16.safetensors", "*.fp16-*.safetensors", "*.bf16-*.safetensors"]
-
-
 def resolve_model(
     name_or_path: str | PathLike,
     *,
+    source: str | None = None,
     revision: str | None = None,
     variant: str | None = None,
     cache_dir: str | Path | None = None,
@@ -27,61 +22,61 @@ def resolve_model(
     force_download: bool = False,
     local_files_only: bool = False,
 ) -> Path:
-    """Return the model folder, downloading it when it is neither embedded nor cached.
+    """Return the folder of a model, downloaded if it is neither bundled nor local nor cached.
 
-    Raises: WeightsError when there is no such model or it cannot be fetched.
+    source: "huggingface" or "modelscope"; None is what the environment variable DIANJING_SOURCE says, by default
+    "huggingface". Registry names stand for the repository that the source has; a hub id is one of the source.
+
+    Raises: WeightsError for a model that does not exist or cannot be downloaded; DianjingError for an unknown source.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     folder = resolve_local_model(name_or_path)
     if folder is not None:
         return folder
-    entry = registry.get_model_info(str(name_or_path))
-    hub_id, pinned = (entry.source, entry.revision) if entry else (str(name_or_path), None)
-    try:
-        downloaded = snapshot_download(
-            hub_id,
-            revision=revision or pinned,
+    name, model_info = str(name_or_path), registry.get_model_info(str(name_or_path))
+    if get_model_source(source) == "modelscope":
+        repository = name if model_info is None else model_info.modelscope_repository
+        if repository is None:
+            raise WeightsError("model_not_on_modelscope", name=name)
+        return download_from_modelscope(
+            repository,
+            revision=revision,
+            variant=variant,
             cache_dir=cache_dir,
             token=token,
-            force_download=force_download,
             local_files_only=local_files_only,
-            allow_patterns=ALLOW_PATTERNS,
-            ignore_patterns=None if variant else VARIANT_PATTERNS,
         )
-    except LocalEntryNotFoundError:
-        raise WeightsError(
-            f"{hub_id} is not on this machine and the Hub cannot be reached; connect to the network, copy the "
-            'folder here and give its path, or use the embedded model "sticker"'
-        ) from None
-    except (HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise WeightsError(f"{hub_id} cannot be fetched from the Hub: {reason}") from None
-    return Path(downloaded)
+    repository, pinned = (name, None) if model_info is None else (model_info.repository, model_info.revision)
+    assert repository is not None  # bundles are local
+    return download_from_huggingface(
+        repository,
+        variant=variant,
+        local_files_only=local_files_only,
+        revision=revision or pinned,
+        cache_dir=cache_dir,
+        token=token,
+        force_download=force_download,
+    )
 
 
 def resolve_local_model(name_or_path: str | PathLike) -> Path | None:
-    """The folder of an embedded or local model, None for one on the Hub; touches no network.
+    """Return the folder of a bundled or local model, or None for one that a hub has; uses no network.
 
-    Raises: WeightsError for what is none of these.
+    Raises: WeightsError for anything else.
     """
     name = str(name_or_path)
-    entry = registry.get_model_info(name)
-    if entry is not None:
-        if entry.bundled_folder is not None and not (entry.bundled_folder / "model_index.json").is_file():
-            raise WeightsError(
-                f"the embedded bundle {name!r} is missing from {entry.bundled_folder}; install the package again, or train it "
-                "in a checkout: python -m dianjing.train.recipes.sticker"
-            )
-        return entry.bundled_folder
+    model_info = registry.get_model_info(name)
+    if model_info is not None:
+        folder = model_info.bundled_folder
+        if folder is not None and not (folder / "model_index.json").is_file():
+            raise WeightsError("bundle_missing", name=name, folder=str(folder))
+        return folder
     if Path(name).is_dir():
         return Path(name)
     if Path(name).exists():
-        raise WeightsError(f"{name} is a file; give the model's folder, the one that holds model_index.json")
+        raise WeightsError("model_is_a_file", path=name)
     if HUB_ID_PATTERN.fullmatch(name):
         return None
-    raise WeightsError(
-        f"there is no model {name!r}: it is no name, no folder here and no Hub id (owner/name); "
-        f"{registry.suggest_model_names(name)}"
-    )
+    known, suggestion = [each.name for each in registry.MODELS], registry.suggest_model_name(name)
+    if suggestion is not None:
+        raise WeightsError("model_name_misspelt", name=name, suggestion=suggestion, known=known)
+    raise WeightsError("model_unknown", name=name, known=known)

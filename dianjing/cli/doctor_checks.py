@@ -90,7 +90,7 @@ def _check_devices() -> Iterator[CheckResult]:
 
 def _check_bundles() -> Iterator[CheckResult]:
     for model in registry.MODELS:
-        if model.source == registry.BUNDLED:
+        if model.bundled_folder is not None:
             yield _check_bundle(model.name)
 
 

@@ -23,7 +23,8 @@ def list_models() -> list[dict[str, Any]]:
         {
             "name": model_info.name,
             "location": _get_location(model_info),
-            "source": model_info.source,
+            "repository": model_info.repository,
+            "modelscope_repository": model_info.modelscope_repository,
             "revision": model_info.revision,
             "licence": model_info.licence,
             "download_bytes": model_info.download_bytes,
@@ -38,5 +39,5 @@ def _get_location(model_info: registry.ModelInfo) -> str:
         return "bundled" if (model_info.bundled_folder / "model_index.json").is_file() else "missing"
     from huggingface_hub import try_to_load_from_cache
 
-    cached = try_to_load_from_cache(model_info.source, "model_index.json", revision=model_info.revision)
+    cached = try_to_load_from_cache(model_info.repository, "model_index.json", revision=model_info.revision)
     return "cached" if isinstance(cached, str) else f"{model_info.download_bytes / 1e9:.1f} GB"

@@ -1,4 +1,4 @@
-"""A folder that is not what it says is refused, and the error names the tensor or the file."""
+"""A folder that is not what its index says is refused, and the error names the tensor or the file."""
 
 import json
 import pickle
@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dianjing.weights import validate
 from dianjing.weights.manifest import WeightsError, read_tensor_shapes
 from dianjing.weights.validate import validate_model
 
@@ -30,13 +31,35 @@ def rewrite_json(path, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def refused(folder, match):
+def assert_refused(folder, match):
     with pytest.raises(WeightsError, match=match):
         validate_model(folder)
 
 
 def test_a_sound_folder_passes(folder):
     validate_model(folder)
+
+
+def test_weights_are_read_once_as_long_as_their_files_are_unchanged(folder, monkeypatch):
+    read = []
+    safe_open = validate.safe_open
+    monkeypatch.setattr(validate, "safe_open", lambda path, **options: read.append(path) or safe_open(path, **options))
+    validate_model(folder)
+    assert len(read) == len(set(read)) == 4
+    read.clear()
+    validate_model(folder)
+    validate_model(folder / ".." / folder.name)
+    assert read == []
+    rewrite(folder / DIT, lambda tensors: tensors.update({"proj_out.bias": torch.full((32,), torch.nan)}))
+    assert_refused(folder, r"transformer .* hold NaN or infinity in proj_out\.bias")
+    assert_refused(folder, r"transformer .* hold NaN or infinity in proj_out\.bias")
+    assert read == [folder / DIT] * 2
+
+
+def test_a_config_that_changes_is_checked_against_the_weights_again(folder):
+    validate_model(folder)
+    rewrite_json(folder / "transformer/config.json", num_layers=4)
+    assert_refused(folder, r"transformer .* lack \d+ tensors")
 
 
 def test_a_header_gives_the_shapes(folder):
@@ -47,17 +70,17 @@ def test_a_header_gives_the_shapes(folder):
 
 def test_a_missing_tensor_is_named(folder):
     rewrite(folder / DIT, lambda tensors: tensors.pop("blocks.1.attn1.to_q.weight"))
-    refused(folder, r"transformer .* lack 1 tensors: blocks\.1\.attn1\.to_q\.weight")
+    assert_refused(folder, r"transformer .* lack 1 tensors; .*: blocks\.1\.attn1\.to_q\.weight")
 
 
 def test_a_surplus_tensor_is_named(folder):
     rewrite(folder / BERT, lambda tensors: tensors.update(stowaway=torch.zeros(1)))
-    refused(folder, r"text_encoder .* hold 1 tensors .* stowaway")
+    assert_refused(folder, r"text_encoder .* hold 1 tensors .* stowaway")
 
 
 def test_a_wrong_shape_is_named_with_both_shapes(folder):
     rewrite(folder / DIT, lambda tensors: tensors.update({"proj_out.bias": torch.zeros(5)}))
-    refused(folder, r"proj_out\.bias is \(5,\), not \(32,\)")
+    assert_refused(folder, r"proj_out\.bias is \(5,\), not \(32,\)")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -66,7 +89,7 @@ def test_a_tensor_that_is_not_finite_is_named(folder, value):
         tensors["encoder.conv_in.weight"][0, 0, 0, 0] = value
 
     rewrite(folder / "vae/diffusion_pytorch_model.safetensors", spoil)
-    refused(folder, r"vae .* hold NaN or infinity in encoder\.conv_in\.weight")
+    assert_refused(folder, r"vae .* hold NaN or infinity in encoder\.conv_in\.weight")
 
 
 def test_many_bad_names_are_counted_and_not_all_listed(folder):
@@ -75,7 +98,7 @@ def test_many_bad_names_are_counted_and_not_all_listed(folder):
             del tensors[name]
 
     rewrite(folder / DIT, strip)
-    refused(folder, r"and \d+ more$")
+    assert_refused(folder, r"and \d+ more$")
 
 
 def test_either_name_of_tied_weights_is_enough(folder):
@@ -110,12 +133,12 @@ class Bomb:
 @pytest.mark.parametrize("protocol", range(2, 6))
 def test_a_pickle_named_safetensors_is_refused_unopened(folder, protocol):
     (folder / DIT).write_bytes(pickle.dumps(Bomb(), protocol=protocol))
-    refused(folder, "is a pickle by another name")
+    assert_refused(folder, "is a pickle by another name")
 
 
 def test_a_torch_archive_named_safetensors_is_refused_unopened(folder):
     torch.save({"weight": torch.zeros(1)}, folder / DIT)
-    refused(folder, "is a pickle by another name")
+    assert_refused(folder, "is a pickle by another name")
 
 
 def test_a_header_as_long_as_a_pickle_magic_is_no_pickle(tmp_path):
@@ -129,7 +152,7 @@ def test_a_header_as_long_as_a_pickle_magic_is_no_pickle(tmp_path):
 def test_weights_that_exist_only_as_pickle_are_refused(folder):
     (folder / BERT).unlink()
     torch.save({}, folder / "text_encoder/pytorch_model.bin")
-    refused(folder, r"only as pickle \(pytorch_model\.bin\)")
+    assert_refused(folder, r"only as pickle \(pytorch_model\.bin\)")
 
 
 @pytest.mark.parametrize(
@@ -146,60 +169,60 @@ def test_weights_that_exist_only_as_pickle_are_refused(folder):
 )
 def test_a_file_that_is_something_else_is_refused(folder, content, reason):
     (folder / DIT).write_bytes(content)
-    refused(folder, reason)
+    assert_refused(folder, reason)
 
 
 def test_a_file_that_is_cut_off_is_refused(folder):
     whole = (folder / DIT).read_bytes()
     (folder / DIT).write_bytes(whole[:-10])
-    refused(folder, "cut off or damaged")
+    assert_refused(folder, "cut off or damaged")
 
 
 @pytest.mark.parametrize("name", ["transformer/config.json", "text_encoder/config.json"])
 @pytest.mark.parametrize("key", ["auto_map", "trust_remote_code"])
 def test_a_config_that_brings_code_is_refused(folder, name, key):
     rewrite_json(folder / name, **{key: {"AutoModel": "evil.Model"}})
-    refused(folder, rf"asks for its own code to be run \({key}\)")
+    assert_refused(folder, rf"asks for its own code to be run \({key}\)")
 
 
 def test_a_pipeline_class_of_its_own_is_refused(folder):
     rewrite_json(folder / "model_index.json", _class_name=["evil", "Pipeline"])
-    refused(folder, "names no standard pipeline class")
+    assert_refused(folder, "names no standard pipeline class")
 
 
 def test_a_component_from_another_library_is_refused(folder):
     rewrite_json(folder / "model_index.json", vae=["os", "system"])
-    refused(folder, r"takes vae from \['os', 'system'\]")
+    assert_refused(folder, r"takes vae from \['os', 'system'\]")
 
 
 def test_a_class_that_the_library_lacks_is_refused(folder):
     rewrite_json(folder / "model_index.json", vae=["diffusers", "NoSuchModel"])
-    refused(folder, "NoSuchModel, which diffusers does not have")
+    assert_refused(folder, "NoSuchModel, which diffusers does not have")
 
 
 def test_a_missing_component_is_named(folder):
     shutil.rmtree(folder / "vae")
-    refused(folder, r"vae is missing")
+    assert_refused(folder, r"vae is missing")
 
 
 def test_a_missing_config_is_named(folder):
     (folder / "vae/config.json").unlink()
-    refused(folder, r"config\.json is missing")
+    assert_refused(folder, r"config\.json is missing")
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", "\x00", "[" * 100_000])
 def test_a_config_that_is_no_object_is_refused(folder, content):
     (folder / "vae/config.json").write_text(content)
-    refused(folder, r"config\.json")
+    assert_refused(folder, r"config\.json")
 
 
 def test_a_config_of_an_impossible_model_is_refused(folder):
     rewrite_json(folder / "transformer/config.json", attention_head_dim=7)
-    refused(folder, "does not describe a HunyuanDiT2DModel")
+    assert_refused(folder, "does not describe a HunyuanDiT2DModel")
 
 
 def test_a_folder_without_an_index_is_no_model(tmp_path):
-    refused(tmp_path, "no model_index.json")
+    assert_refused(tmp_path, "no model_index.json")
 
 
 def test_shards_are_read_together_and_a_missing_one_is_named(folder):
@@ -214,11 +237,11 @@ def test_shards_are_read_together_and_a_missing_one_is_named(folder):
     index.write_text(json.dumps({"weight_map": weight_map}))
     validate_model(folder)
     (folder / "transformer/b.safetensors").unlink()
-    refused(folder, r"b\.safetensors is missing")
+    assert_refused(folder, r"b\.safetensors is missing")
 
 
 def test_a_shard_outside_the_folder_is_refused(folder):
     (folder / DIT).unlink()
     index = folder / "transformer/diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"x": "../vae/x.safetensors"}}))
-    refused(folder, "names a file outside its folder")
+    assert_refused(folder, "names a file outside its folder")
