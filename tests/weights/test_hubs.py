@@ -62,7 +62,7 @@ def test_modelscope_gets_any_other_repository_and_revision_as_they_are(modelscop
     assert (options["revision"], options["token"], options["ignore_patterns"]) == ("v2", "secret", None)
 
 
-def test_the_environment_names_the_source_where_none_is_given(modelscope, monkeypatch):
+def test_the_environment_names_the_source_where_no_argument_does(modelscope, monkeypatch):
     monkeypatch.setenv("DIANJING_SOURCE", "modelscope")
     resolve_model("someone/some-model")
     assert [repository for repository, _ in modelscope] == ["someone/some-model"]
@@ -82,7 +82,7 @@ def test_a_local_folder_and_a_bundle_need_no_source(modelscope, tmp_path):
     assert modelscope == []
 
 
-def test_a_name_that_modelscope_lacks_is_an_error_with_ways_out(modelscope):
+def test_a_name_that_modelscope_lacks_is_an_error_with_remedies(modelscope):
     with pytest.raises(WeightsError, match=r"'hunyuan-dit-v1.1'; give one as owner/name.*HF_ENDPOINT"):
         resolve_model("hunyuan-dit-v1.1", source="modelscope")
 
@@ -179,7 +179,7 @@ def test_hf_endpoint_is_the_mirror_that_models_come_from_without_their_code(mirr
     assert any("model_index.json" in path for path in mirror.paths)
 
 
-def test_a_mirror_that_cannot_be_reached_is_named_with_ways_out(tmp_path):
+def test_a_mirror_that_cannot_be_reached_is_named_with_remedies(tmp_path):
     result = download_in_new_process("http://127.0.0.1:9", tmp_path)
     assert result.stdout.startswith("model_not_local someone/some-model is not on this machine")
     assert "http://127.0.0.1:9 cannot be reached" in result.stdout

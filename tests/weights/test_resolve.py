@@ -50,7 +50,7 @@ def test_a_model_on_a_hub_has_no_local_folder_and_no_network_is_used():
     assert resolve_local_model("hunyuan-dit-v1.2") is None
 
 
-def test_a_model_that_is_not_here_is_an_error_with_ways_out(tmp_path):
+def test_a_model_that_is_not_here_is_an_error_with_remedies(tmp_path):
     with pytest.raises(WeightsError, match=r"not on this machine.*HF_ENDPOINT.*ModelScope.*sticker"):
         resolve_model("hunyuan-dit-v1.2", cache_dir=tmp_path, local_files_only=True)
 

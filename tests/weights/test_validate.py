@@ -173,8 +173,8 @@ def test_a_file_that_is_something_else_is_refused(folder, content, reason):
 
 
 def test_a_file_that_is_cut_off_is_refused(folder):
-    whole = (folder / DIT).read_bytes()
-    (folder / DIT).write_bytes(whole[:-10])
+    content = (folder / DIT).read_bytes()
+    (folder / DIT).write_bytes(content[:-10])
     assert_refused(folder, "cut off or damaged")
 
 
