@@ -160,15 +160,19 @@ def check_module(name: str, arguments: list[str]) -> None:
         return
     if name == "tests.verify":
         return
-    paths = [ROOT / (part.replace(".", "/") + ".py") for part in (f"{name}.__main__", name)]
-    sources = [path.read_text(encoding="utf-8") for path in paths if path.is_file()]
-    assert sources, f"there is no module {name}"
-    source = sources[0]
-    if name == "dianjing.train":
-        source += (ROOT / "train/cli.py").read_text(encoding="utf-8")
+    source = read_module(f"{name}.__main__") or read_module(name)
+    assert source, f"there is no module {name}"
     assert '__name__ == "__main__"' in source, f"{name} cannot be run"
+    for helper in re.findall(rf"^from ({re.escape(name.rpartition('.')[0])}[\w.]*) import", source, re.MULTILINE):
+        source += read_module(helper)  # options that several modules of a package share
     options = {word for word in arguments if word.startswith("--")}
     assert {option for option in options if f'"{option}"' not in source} == set(), name
+
+
+def read_module(name: str) -> str:
+    """The source of a module of this repository, empty if there is none."""
+    path = ROOT / (name.replace(".", "/") + ".py")
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 @pytest.mark.parametrize("page", ALL_PAGES)
