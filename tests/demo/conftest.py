@@ -74,11 +74,11 @@ def make_queue(counting):
 
 
 @pytest.fixture(scope="session")
-def tiny_engine(tiny_film_folder):
+def tiny_engine(tiny_video_folder):
     """An engine for all kinds of requests, with random weights."""
     from dianjing.demo.engine import InferenceEngine
 
-    return InferenceEngine.from_pretrained(str(tiny_film_folder))
+    return InferenceEngine.from_pretrained(str(tiny_video_folder))
 
 
 @pytest.fixture(scope="session")

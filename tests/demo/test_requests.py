@@ -31,9 +31,9 @@ REQUESTS = {
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["without a flow field", "with a flow field"])
-def engine(request, tiny_film_folder, tmp_path_factory):
+def engine(request, tiny_video_folder, tmp_path_factory):
     """An engine whose continued frames take one step by default, and images two."""
-    folder = shutil.copytree(tiny_film_folder, tmp_path_factory.mktemp("models") / "quick")
+    folder = shutil.copytree(tiny_video_folder, tmp_path_factory.mktemp("models") / "quick")
     index = json.loads((folder / "model_index.json").read_text())
     index |= {"default_continuation_steps": 1, "default_continuation_guidance_scale": 1.0}
     (folder / "model_index.json").write_text(json.dumps(index))

@@ -161,8 +161,11 @@ def test_too_long_a_body_is_refused_before_it_is_read(shared_client):
 
 
 def test_unknown_addresses_and_methods_are_refused_in_the_same_shape(shared_client):
-    assert get_refusal(shared_client, "/v1/audio", status=404) == "this server has no such address; /docs lists its addresses"
-    assert get_refusal(shared_client, "/v1/models", status=405) .startswith("this address does not support this method")
+    assert (
+        get_refusal(shared_client, "/v1/audio", status=404)
+        == "this server has no such address; /docs lists its addresses"
+    )
+    assert get_refusal(shared_client, "/v1/models", status=405).startswith("this address does not support this method")
 
 
 WHITE = Image.new("RGB", (32, 32), "white")
