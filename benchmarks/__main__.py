@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: `dianjing bench` under another name."""
+"""Run the benchmarks: `python -m benchmarks` is `dianjing bench`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""One size of model: its contenders take turns, and what they answer is compared with float32."""
+"""Comparison of implementations at one model size: interleaved step times, and deviation from diffusers in float32."""
 
 import copy
 import statistics
@@ -31,12 +31,12 @@ from benchmarks.timing import (
 )
 from dianjing.dit import DiT
 
-PRECOMPUTE_REPEATS = 7  # how often our one-off work is timed
+PRECOMPUTE_REPEATS = 7  # repeats of the timed precomputation
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSettings:
-    """What the user decides; dtype is the name of one of torch's."""
+    """Options of the command; dtype is the name of a torch dtype."""
 
     pairs: int
     dtype: str
@@ -46,14 +46,14 @@ class BenchmarkSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ImplementationResult:
-    """Of one contender: the seconds of its steps, and its deviation from diffusers in float32.
+    """Step times of one implementation, and its deviation from diffusers in float32.
 
-    `prepare_s` is the one-off work for a picture of PICTURE_STEPS steps, which no step contains.
+    precompute_s: time of the precomputation for an image of IMAGE_STEPS steps, which the step times do not contain.
     """
 
     step_s: Quantiles
     seconds: Sequence[float]
-    first_call_s: float  # with compilation, where there is any
+    first_call_s: float  # includes compilation
     precompute_s: float
     forward_max_difference: float
     forward_l2: float
@@ -62,7 +62,7 @@ class ImplementationResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How many times as long theirs takes as ours, with our one-off work spread over a picture."""
+    """Time of a diffusers implementation relative to one of Dianjing, precomputation spread over an image's steps."""
 
     diffusers: str
     dianjing: str
@@ -71,20 +71,20 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class SizeResults:
-    """Everything about one size."""
+    """All results of one model size."""
 
     size: ModelSize
     num_parameters: int
     pairs: int
-    float32_max_difference: float  # between ours and theirs, both in float32, one forward
+    float32_max_difference: float  # of Dianjing to diffusers, both in float32, one forward
     results: Mapping[str, ImplementationResult]
     comparisons: Sequence[Comparison]
-    fastest: tuple[str, str]  # of theirs and of ours, in the dtype asked for
+    fastest: tuple[str, str]  # implementation of diffusers and of Dianjing, in the dtype of the settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImplementationNames:
-    """What the contenders are called."""
+    """Names of the implementations."""
 
     dtype: str
     reference: str = "diffusers float32"
@@ -111,42 +111,40 @@ class ImplementationNames:
 
 
 def compare_implementations(size: ModelSize, settings: BenchmarkSettings, *, progress: tqdm) -> SizeResults:
-    """Build both sides from one state dict, let them take turns, compare."""
+    """Build all implementations from one state dict, time their steps interleaved, and compare their outputs."""
     device, pairs = torch.device(settings.device), max(settings.pairs, size.min_pairs)
     clock, names = make_clock(device), ImplementationNames(dtype=settings.dtype)
 
-    def say(what: str) -> None:
-        progress.set_description(f"{size.name}: {what}")
+    def report_progress(stage: str) -> None:
+        progress.set_description(f"{size.name}: {stage}")
 
     progress.reset(total=pairs)
-    say("building")
-    torch.compiler.reset()  # what was compiled for another size
-    case = make_denoising_inputs(size, device=device)
+    report_progress("building")
+    torch.compiler.reset()  # discard what was compiled for another size
+    inputs = make_denoising_inputs(size, device=device)
     with torch.no_grad():
-        theirs = make_diffusers_model(size).to(device)
-        ours = make_dianjing_model(theirs).to(device)
-        reference = make_diffusers_implementation(names.reference, theirs, case)
-        exact = max_relative_difference(
-            make_dianjing_implementation(names.dianjing, ours, case).predict(), reference.predict()
-        )
-        contenders = [reference, *_make_implementations(theirs, ours, case, settings, names)]
-        first_s = _warm_up(contenders, clock, say)
-        say("taking turns")
-        walks = {contender.name: contender.denoise for contender in contenders}
-        turns = time_interleaved(
-            walks,
+        diffusers_model = make_diffusers_model(size).to(device)
+        dianjing_model = make_dianjing_model(diffusers_model).to(device)
+        reference = make_diffusers_implementation(names.reference, diffusers_model, inputs)
+        float32_output = make_dianjing_implementation(names.dianjing, dianjing_model, inputs).predict()
+        float32_difference = max_relative_difference(float32_output, reference.predict())
+        implementations = [reference, *_make_implementations(diffusers_model, dianjing_model, inputs, settings, names)]
+        first_call_s = _warm_up(implementations, clock, report_progress)
+        report_progress("measuring")
+        step_times = time_interleaved(
+            {implementation.name: implementation.denoise for implementation in implementations},
             num_inference_steps=size.num_inference_steps,
             num_rounds=pairs,
             clock=clock,
             on_round_end=progress.update,
         )
-        say("comparing")
-        results = _get_results(contenders, turns, first_s, clock)
+        report_progress("comparing")
+        results = _get_results(implementations, step_times, first_call_s, clock)
     return SizeResults(
         size=size,
-        num_parameters=sum(parameter.numel() for parameter in theirs.parameters()),
+        num_parameters=sum(parameter.numel() for parameter in diffusers_model.parameters()),
         pairs=pairs,
-        float32_max_difference=exact,
+        float32_max_difference=float32_difference,
         results=results,
         comparisons=compare_results(results, names),
         fastest=find_fastest(results, names),
@@ -160,103 +158,107 @@ def _make_implementations(
     settings: BenchmarkSettings,
     names: ImplementationNames,
 ) -> list[Implementation]:
-    """All but the reference, which in float32 is also the stock one."""
-    dtype, made = getattr(torch, settings.dtype), []
+    """Return all implementations but the reference; in float32 the reference is also the plain diffusers one."""
+    dtype, implementations = getattr(torch, settings.dtype), []
     stock = diffusers_model if names.diffusers == names.reference else copy.deepcopy(diffusers_model).to(dtype)
     if stock is not diffusers_model:
-        made.append(make_diffusers_implementation(names.diffusers, stock, denoising_inputs))
+        implementations.append(make_diffusers_implementation(names.diffusers, stock, denoising_inputs))
     fused = copy.deepcopy(stock)
     fused.fuse_qkv_projections()
     dianjing_model.to(dtype)
-    made += [
+    implementations += [
         make_diffusers_implementation(names.diffusers_fused, fused, denoising_inputs),
         make_dianjing_implementation(names.dianjing, dianjing_model, denoising_inputs),
     ]
     if settings.compile:
-        made.append(make_diffusers_implementation(names.diffusers_compiled, compile_model(stock), denoising_inputs))
-        made.append(
-            make_dianjing_implementation(names.dianjing_compiled, compile_model(dianjing_model), denoising_inputs)
-        )
-    return made
+        compiled, dianjing_compiled = compile_model(stock), compile_model(dianjing_model)
+        implementations += [
+            make_diffusers_implementation(names.diffusers_compiled, compiled, denoising_inputs),
+            make_dianjing_implementation(names.dianjing_compiled, dianjing_compiled, denoising_inputs),
+        ]
+    return implementations
 
 
 def compile_model(model: nn.Module) -> nn.Module:
-    """The whole model as one graph of fixed shapes, its weights constants of the graph."""
+    """Compile a model as one graph of fixed shapes with its weights frozen into the graph."""
     return torch.compile(model, fullgraph=True, dynamic=False, options={"freezing": True})
 
 
 def _warm_up(
     implementations: Sequence[Implementation], clock: Clock, report_progress: Callable[[str], None]
 ) -> dict[str, float]:
-    """Two steps of each, and the seconds of the first, which compiles what is to be compiled."""
-    first_s = {}
-    for contender in implementations:
-        report_progress(f"warming up {contender.name}")
-        walk = contender.denoise()
-        first_s[contender.name], _ = time_call(walk.__next__, clock)
-        next(walk, None)
-    return first_s
+    """Run two steps of each implementation; return the seconds of the first one, which includes compilation."""
+    first_call_s = {}
+    for implementation in implementations:
+        report_progress(f"warming up {implementation.name}")
+        run = implementation.denoise()
+        first_call_s[implementation.name], _ = time_call(run.__next__, clock)
+        next(run, None)
+    return first_call_s
 
 
 def _get_results(
     implementations: Sequence[Implementation], step_times: StepTimes, first_call_s: Mapping[str, float], clock: Clock
 ) -> dict[str, ImplementationResult]:
-    """The first of the contenders is the reference."""
-    forward, end = implementations[0].predict(), step_times.final_latents[implementations[0].name]
-    found = {}
-    for contender in implementations:
-        name, prepare, answer = contender.name, contender.precompute, contender.predict()
-        prepare_s = [] if prepare is None else [time_call(prepare, clock)[0] for _ in range(PRECOMPUTE_REPEATS)]
-        found[name] = ImplementationResult(
+    """Return the results by name; the first implementation is the reference."""
+    reference, final_latents = implementations[0].predict(), step_times.final_latents[implementations[0].name]
+    results = {}
+    for implementation in implementations:
+        name, precompute, output = implementation.name, implementation.precompute, implementation.predict()
+        precompute_s = (
+            [] if precompute is None else [time_call(precompute, clock)[0] for _ in range(PRECOMPUTE_REPEATS)]
+        )
+        results[name] = ImplementationResult(
             step_s=compute_quantiles(step_times.seconds[name]),
             seconds=step_times.seconds[name],
             first_call_s=first_call_s[name],
-            precompute_s=statistics.median(prepare_s or [0.0]),
-            forward_max_difference=max_relative_difference(answer, forward),
-            forward_l2=relative_l2_distance(answer, forward),
-            final_l2=relative_l2_distance(step_times.final_latents[name], end),
+            precompute_s=statistics.median(precompute_s or [0.0]),
+            forward_max_difference=max_relative_difference(output, reference),
+            forward_l2=relative_l2_distance(output, reference),
+            final_l2=relative_l2_distance(step_times.final_latents[name], final_latents),
         )
-    return found
+    return results
 
 
 def find_fastest(results: Mapping[str, ImplementationResult], names: ImplementationNames) -> tuple[str, str]:
-    """The fastest of theirs and of ours in the dtype asked for: all of them are lossless."""
+    """Return the fastest implementation of diffusers and of Dianjing, without the float32 reference."""
 
-    def of(those: Sequence[str]) -> str:
-        return min((name for name in those if name in results), key=lambda name: results[name].step_s.median)
+    def find_min(candidates: Sequence[str]) -> str:
+        return min((name for name in candidates if name in results), key=lambda name: results[name].step_s.median)
 
-    return of([names.diffusers, names.diffusers_fused, names.diffusers_compiled]), of(
-        [names.dianjing, names.dianjing_compiled]
+    return (
+        find_min([names.diffusers, names.diffusers_fused, names.diffusers_compiled]),
+        find_min([names.dianjing, names.dianjing_compiled]),
     )
 
 
 def compare_results(results: Mapping[str, ImplementationResult], names: ImplementationNames) -> list[Comparison]:
-    """Like with like: ours as it comes with theirs as it comes, compiled with compiled, fastest with fastest."""
-    wanted = [
+    """Compare like with like: eager with eager, compiled with compiled, the fastest with the fastest."""
+    pairs = [
         (names.reference, names.dianjing),
         (names.diffusers, names.dianjing),
         (names.diffusers_fused, names.dianjing),
         (names.diffusers_compiled, names.dianjing_compiled),
         find_fastest(results, names),
     ]
-    made = []
-    for theirs, ours in dict.fromkeys(wanted):
-        if theirs in results and ours in results:
-            besides_s = results[ours].precompute_s / IMAGE_STEPS
+    comparisons = []
+    for diffusers, dianjing in dict.fromkeys(pairs):
+        if diffusers in results and dianjing in results:
+            precompute_s = results[dianjing].precompute_s / IMAGE_STEPS
             ratio = compute_quantiles(
-                compute_ratios(results[theirs].seconds, results[ours].seconds, denominator_extra_s=besides_s)
+                compute_ratios(results[diffusers].seconds, results[dianjing].seconds, denominator_extra_s=precompute_s)
             )
-            made.append(Comparison(diffusers=theirs, dianjing=ours, ratio=ratio))
-    return made
+            comparisons.append(Comparison(diffusers=diffusers, dianjing=dianjing, ratio=ratio))
+    return comparisons
 
 
 def max_relative_difference(output: Tensor, reference: Tensor) -> float:
-    """Largest difference, relative to the largest value of the reference."""
+    """Return max |output - reference| / max |reference|."""
     output, reference = output.detach().float(), reference.detach().float()
     return float((output - reference).abs().max() / reference.abs().max())
 
 
 def relative_l2_distance(output: Tensor, reference: Tensor) -> float:
-    """|answer - reference| / |reference|, Euclidean."""
+    """Return |output - reference| / |reference| in the Euclidean norm."""
     output, reference = output.detach().float(), reference.detach().float()
     return float((output - reference).norm() / reference.norm())

@@ -1,6 +1,6 @@
-"""Both sides of the comparison, a denoising step at a time, from the same latents and text.
+"""The implementations that are compared, step by step, from the same latents and prompt embeddings.
 
-B batch; latents are B C Y X, with B = 1 before guidance doubles them.
+Latents are (1, C, Y, X) before guidance doubles the batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,25 +15,21 @@ from torch import Tensor
 
 from benchmarks.model_sizes import SEED, ModelSize
 from dianjing.dit import Conditioning, DiT
+from dianjing.pipelines.denoiser import combine_predictions, precompute_conditioning, predict_model_output
 from dianjing.pipelines.prompt_embeds import PromptEmbeds
-from dianjing.pipelines.sampling import (
-    combine_predictions,
-    precompute_conditioning,
-    predict_model_output,
-    set_timesteps,
-)
+from dianjing.pipelines.sampling import set_timesteps
 
 GUIDANCE_SCALE = 5.0
-IMAGE_STEPS = 20  # over which our one-off work is spread
-FORWARD_TIMESTEP = 496  # bfloat16 holds it exactly: what is left is the model's own deviation
+IMAGE_STEPS = 20  # over which the precomputation is spread
+FORWARD_TIMESTEP = 496  # exact in bfloat16: the deviation is then the model's own
 VAE_SCALE_FACTOR = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenoisingInputs:
-    """What every contender gets, in float32: starting noise (1, C, Y, X), text, number of steps.
+    """Inputs of every implementation, in float32: initial noise (1, C, Y, X), prompt embeddings, number of steps.
 
-    No noise is added between the steps: DDIM at eta 0.
+    The sampler is DDIM with eta 0.
     """
 
     latents: Tensor
@@ -48,10 +44,10 @@ class DenoisingInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Implementation:
-    """One model with the loop around it.
+    """One model with its denoising loop.
 
-    `forward` predicts once, `walk` starts a denoising run and yields the latents of each step, and
-    `prepare` does what is done once for a picture of PICTURE_STEPS steps; None where nothing is.
+    predict: one forward pass. denoise: starts a run and yields the latents of each step. precompute: the work that is
+    done once for an image of IMAGE_STEPS steps, None if there is none.
     """
 
     name: str
@@ -61,7 +57,7 @@ class Implementation:
 
 
 def make_denoising_inputs(size: ModelSize, *, device: torch.device) -> DenoisingInputs:
-    """Random noise and random text states, of which the first 20 tokens or fewer are text."""
+    """Return random noise and random text states, with at most 20 tokens unmasked."""
     generator = torch.Generator().manual_seed(SEED)
     config = size.config
 
@@ -71,23 +67,23 @@ def make_denoising_inputs(size: ModelSize, *, device: torch.device) -> Denoising
     def mask(length: int) -> Tensor:
         return (torch.arange(length, device=device) < 20).long()[None]
 
-    text: dict[str, Tensor] = {}
-    for side in ("", "negative_"):
+    embeds: dict[str, Tensor] = {}
+    for prefix in ("", "negative_"):
         for suffix, length, width in (
             ("", config["text_len"], config["cross_attention_dim"]),
             ("_2", config["text_len_t5"], config["cross_attention_dim_t5"]),
         ):
-            text[f"{side}prompt_embeds{suffix}"] = states(length, width)
-            text[f"{side}prompt_attention_mask{suffix}"] = mask(length)
+            embeds[f"{prefix}prompt_embeds{suffix}"] = states(length, width)
+            embeds[f"{prefix}prompt_attention_mask{suffix}"] = mask(length)
     shape = (1, config["in_channels"], size.latent_size, size.latent_size)
     latents = torch.randn(shape, generator=generator).to(device)
     return DenoisingInputs(
-        latents=latents, prompt_embeds=PromptEmbeds(**text), num_inference_steps=size.num_inference_steps
+        latents=latents, prompt_embeds=PromptEmbeds(**embeds), num_inference_steps=size.num_inference_steps
     )
 
 
 def make_ddim_scheduler() -> DDIMScheduler:
-    """The schedule of Hunyuan-DiT."""
+    """Return the scheduler of Hunyuan-DiT."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.03,
@@ -99,17 +95,17 @@ def make_ddim_scheduler() -> DDIMScheduler:
 
 
 def cast_prompt_embeds(prompt_embeds: PromptEmbeds, dtype: torch.dtype) -> PromptEmbeds:
-    """The states in dtype, the masks as they are."""
-    given = {field.name: getattr(prompt_embeds, field.name) for field in fields(PromptEmbeds)}
+    """Cast the text states to a dtype; the masks keep theirs."""
+    values = {field.name: getattr(prompt_embeds, field.name) for field in fields(PromptEmbeds)}
     return PromptEmbeds(
-        **{name: value.to(dtype) if value.is_floating_point() else value for name, value in given.items()}
+        **{name: value.to(dtype) if value.is_floating_point() else value for name, value in values.items()}
     )
 
 
 def make_diffusers_inputs(
     model: HunyuanDiT2DModel, denoising_inputs: DenoisingInputs, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """What their pipeline hands to the model at every step.
+    """Return the arguments that diffusers' pipeline gives to the model at every step.
 
     Source: diffusers 0.42.1, HunyuanDiTPipeline.__call__, part 7.
     """
@@ -128,25 +124,25 @@ def make_diffusers_inputs(
 def make_diffusers_implementation(
     name: str, model: HunyuanDiT2DModel, denoising_inputs: DenoisingInputs
 ) -> Implementation:
-    """Their model in their loop.
+    """Return diffusers' model in diffusers' loop.
 
     Source: diffusers 0.42.1, HunyuanDiTPipeline.__call__, part 8, line by line.
     """
     dtype, device = model.dtype, denoising_inputs.latents.device
     inputs = make_diffusers_inputs(model, denoising_inputs, dtype)
-    start = denoising_inputs.latents.to(dtype)
+    noise = denoising_inputs.latents.to(dtype)
 
-    def forward() -> Tensor:
+    def predict() -> Tensor:
         timestep = torch.tensor([FORWARD_TIMESTEP] * 2, device=device).to(dtype)
-        return model(torch.cat([start] * 2), timestep, **inputs, return_dict=False)[0]
+        return model(torch.cat([noise] * 2), timestep, **inputs, return_dict=False)[0]
 
-    def walk() -> Iterator[Tensor]:
+    def denoise() -> Iterator[Tensor]:
         scheduler = make_ddim_scheduler()
         scheduler.set_timesteps(denoising_inputs.num_inference_steps, device=device)
-        return steps(scheduler)
+        return iterate_steps(scheduler)
 
-    def steps(scheduler: DDIMScheduler) -> Iterator[Tensor]:
-        latents = start * scheduler.init_noise_sigma
+    def iterate_steps(scheduler: DDIMScheduler) -> Iterator[Tensor]:
+        latents = noise * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
             latent_model_input = torch.cat([latents] * 2)
             latent_model_input = scheduler.scale_model_input(latent_model_input, t)
@@ -159,41 +155,45 @@ def make_diffusers_implementation(
             latents = scheduler.step(noise_pred, t, latents, eta=0.0, generator=None, return_dict=False)[0]
             yield latents
 
-    return Implementation(name=name, predict=forward, denoise=walk)
+    return Implementation(name=name, predict=predict, denoise=denoise)
 
 
 def make_dianjing_implementation(name: str, model: DiT, denoising_inputs: DenoisingInputs) -> Implementation:
-    """Our model in our loop: what the latents do not change is computed before the first step."""
+    """Return Dianjing's model in its loop; all that is independent of the latents is computed before the first step."""
     dtype, device = model.dtype, denoising_inputs.latents.device
-    text = cast_prompt_embeds(denoising_inputs.prompt_embeds, dtype)
+    prompt_embeds = cast_prompt_embeds(denoising_inputs.prompt_embeds, dtype)
 
-    def condition_of(timesteps: Tensor) -> Conditioning:
+    def make_conditioning(timesteps: Tensor) -> Conditioning:
         height, width = denoising_inputs.latents.shape[-2:]
-        meta = denoising_inputs.image_meta_size
         return precompute_conditioning(
-            model, timesteps, text, guided=True, latent_size=(height, width), image_meta_size=meta
+            model,
+            timesteps,
+            prompt_embeds,
+            guided=True,
+            latent_size=(height, width),
+            image_meta_size=denoising_inputs.image_meta_size,
         )
 
-    def forward() -> Tensor:
-        condition = condition_of(torch.tensor([FORWARD_TIMESTEP], device=device))
-        start = torch.cat([denoising_inputs.latents] * 2).to(dtype)
-        return model(start, condition=condition.select_step(0), return_dict=False)[0]
+    def predict() -> Tensor:
+        conditioning = make_conditioning(torch.tensor([FORWARD_TIMESTEP], device=device))
+        noise = torch.cat([denoising_inputs.latents] * 2).to(dtype)
+        return model(noise, conditioning=conditioning.select_step(0), return_dict=False)[0]
 
-    def walk() -> Iterator[Tensor]:
+    def denoise() -> Iterator[Tensor]:
         scheduler = make_ddim_scheduler()
         timesteps = set_timesteps(scheduler, denoising_inputs.num_inference_steps, device=device)
-        return steps(scheduler, timesteps, condition_of(timesteps))
+        return iterate_steps(scheduler, timesteps, make_conditioning(timesteps))
 
-    def steps(scheduler: DDIMScheduler, timesteps: Tensor, condition: Conditioning) -> Iterator[Tensor]:
+    def iterate_steps(scheduler: DDIMScheduler, timesteps: Tensor, conditioning: Conditioning) -> Iterator[Tensor]:
         latents = denoising_inputs.latents * scheduler.init_noise_sigma
         for step, timestep in enumerate(timesteps):
             scaled = scheduler.scale_model_input(latents, timestep)
-            predictions = predict_model_output(model, scaled, condition.select_step(step))
+            predictions = predict_model_output(model, scaled, conditioning.select_step(step))
             prediction = combine_predictions(predictions, guidance_scale=GUIDANCE_SCALE, guidance_rescale=0.0)
             latents = scheduler.step(prediction, timestep, latents, eta=0.0, generator=None, return_dict=False)[0]
             yield latents
 
-    def prepare() -> Conditioning:
-        return condition_of(set_timesteps(make_ddim_scheduler(), IMAGE_STEPS, device=device))
+    def precompute() -> Conditioning:
+        return make_conditioning(set_timesteps(make_ddim_scheduler(), IMAGE_STEPS, device=device))
 
-    return Implementation(name=name, predict=forward, denoise=walk, precompute=prepare)
+    return Implementation(name=name, predict=predict, denoise=denoise, precompute=precompute)

@@ -1,4 +1,4 @@
-"""What a measurement was made on: enough to judge it, nothing that names the machine."""
+"""Description of the machine of a measurement: hardware and versions, without its name."""
 
 import os
 import platform
@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 LIBRARIES = ("torch", "diffusers", "transformers")
-CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")  # that decide on speed
-BUSY_LOAD_PER_CORE = 0.3  # load for each core
+CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")  # that matter for speed
+BUSY_LOAD_PER_CORE = 0.3  # load average a core
 
 
 def describe_machine(device: str) -> dict[str, Any]:
-    """Processor, features, cores, threads, load, versions."""
+    """Return processor, CPU features, cores, threads, load, device, system and versions."""
     info = _read_cpu_info()
     flags = set(info.get("flags", info.get("Features", "")).split())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -32,11 +32,12 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def is_busy(machine: dict[str, Any]) -> bool:
+    """Return True if other work on the machine disturbs measurements."""
     return machine["load"] is not None and machine["load"] > BUSY_LOAD_PER_CORE * machine["cores"]
 
 
 def summarize_machine(machine: dict[str, Any]) -> str:
-    """One line."""
+    """Return the description as one line."""
     device = "" if machine["device"] == "cpu" else f"{machine['device']}, "
     amx = "with AMX, " if "amx_bf16" in machine["features"] else ""
     cores = f"{machine['cores']} cores of {machine['processor']}, {amx}{machine['threads']} threads"

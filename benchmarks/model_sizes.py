@@ -1,7 +1,4 @@
-"""The three sizes of model, and their weights: one state dict for both sides.
-
-C latent channels, D width.
-"""
+"""Sizes of models to compare, and models of both implementations with the weights of one state dict."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -14,10 +11,6 @@ from diffusers import HunyuanDiT2DModel
 from torch import Tensor, nn
 
 from dianjing.dit import DiT
-from dianjing.train.config.autoencoder import AutoencoderModelConfig
-from dianjing.train.config.run_file import read_run_config
-from dianjing.train.config.text_to_image import TextToImageModelConfig
-from dianjing.train.tasks.text_to_image import make_transformer
 from dianjing.weights import registry
 
 SEED = 0
@@ -26,15 +19,14 @@ HUNYUAN_CONFIG = {"in_channels": 4, "patch_size": 2, "text_len": 77, "text_len_t
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSize:
-    """A size of model with the size of its picture: `latents_side` squared.
+    """A size of model with the size of its image: latents of latent_size x latent_size.
 
-    `config` holds keys of HunyuanDiT2DModel. Without `state` the weights are drawn by lot. A walk
-    of `steps` steps ends in the latents that are compared; there are at least `min_pairs` pairs,
-    more where a step is short.
+    config: keys of HunyuanDiT2DModel. state_dict: None for random weights. num_inference_steps: of a run, whose final
+    latents are compared. min_pairs: more for models with short steps.
     """
 
     name: str
-    weights: str  # what they are, for the reader of a table
+    weights: str  # "trained" or "random"
     config: Mapping[str, Any]
     latent_size: int
     num_inference_steps: int
@@ -42,10 +34,8 @@ class ModelSize:
     state_dict: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
-        if self.min_pairs < self.num_inference_steps:
-            raise ValueError(
-                f"min_pairs {self.min_pairs} is less than steps {self.num_inference_steps}: no walk would end"
-            )
+        # otherwise no run would end
+        assert self.min_pairs >= self.num_inference_steps, (self.min_pairs, self.num_inference_steps)
 
     @property
     def num_image_tokens(self) -> int:
@@ -57,13 +47,13 @@ class ModelSize:
 
 
 def make_medium_size() -> ModelSize:
+    """Return a model of 12 layers and width 768 with text encoders of base size, for images of 256 px."""
     config = {
         **HUNYUAN_CONFIG,
         "num_layers": 12,
         "num_attention_heads": 12,
         "attention_head_dim": 64,
         "hidden_size": 768,
-        # as wide as the states of text encoders of base size
         "cross_attention_dim": 768,
         "cross_attention_dim_t5": 768,
         "pooled_projection_dim": 768,
@@ -77,7 +67,7 @@ def make_medium_size() -> ModelSize:
 
 
 def make_wide_size() -> ModelSize:
-    """Hunyuan-DiT v1.2 with 6 of its 40 layers."""
+    """Return Hunyuan-DiT v1.2 with 6 of its 40 layers, for images of 512 px."""
     config = {
         **HUNYUAN_CONFIG,
         "num_layers": 6,
@@ -96,23 +86,23 @@ def make_wide_size() -> ModelSize:
 
 
 def find_sticker_bundle() -> Path | None:
-    """Where the embedded bundle lies, if it does."""
-    entry = registry.get_model_info("sticker")
-    folder = None if entry is None else entry.bundled_folder
+    """Return the folder of the bundled model, None if it is missing."""
+    model_info = registry.get_model_info("sticker")
+    folder = None if model_info is None else model_info.bundled_folder
     return folder if folder is not None and (folder / "model_index.json").is_file() else None
 
 
 def make_sticker_size() -> ModelSize:
-    """The embedded model; as its recipe makes it, with random weights, where the bundle is not there."""
+    """Return the size of the bundled model with its weights; without the bundle, that of its recipe, random weights."""
     folder = find_sticker_bundle()
     if folder is None:
         transformer, weights = make_recipe_transformer(), "random"
     else:
         transformer, weights = DiT.from_pretrained(folder / "transformer", dtype=torch.float32), "trained"
-    state = transformer.state_dict()
+    state_dict = transformer.state_dict()
     config = {name: transformer.config[name] for name in _get_shared_config_keys()}
     if not config["learn_sigma"]:
-        config, state = add_learned_variance(config, state)
+        config, state_dict = add_learned_variance(config, state_dict)
     return ModelSize(
         name="sticker",
         weights=weights,
@@ -120,13 +110,20 @@ def make_sticker_size() -> ModelSize:
         latent_size=config["sample_size"],
         num_inference_steps=20,
         min_pairs=100,
-        state_dict=None if folder is None else state,
+        state_dict=None if folder is None else state_dict,
     )
 
 
 def make_recipe_transformer() -> DiT:
-    """What the recipes of the embedded model make, untrained."""
-    recipes = Path(inspect.getfile(read_run_config)).parent / "recipes"
+    """Return the untrained transformer of the bundled model's recipe."""
+    # run files are read with pydantic, which the other sizes do not need
+    from dianjing.train import recipes as recipes_package
+    from dianjing.train.config.autoencoder import AutoencoderModelConfig
+    from dianjing.train.config.run_file import read_run_config
+    from dianjing.train.config.text_to_image import TextToImageModelConfig
+    from dianjing.train.tasks.text_to_image import make_transformer
+
+    recipes = Path(recipes_package.__path__[0])
     vae, run = (read_run_config(recipes / f"sticker_{part}.toml") for part in ("vae", "dit"))
     assert isinstance(vae.model, AutoencoderModelConfig)
     assert isinstance(run.model, TextToImageModelConfig)
@@ -144,38 +141,38 @@ MODEL_SIZES: dict[str, Callable[[], ModelSize]] = {
 def add_learned_variance(
     config: Mapping[str, Any], state_dict: Mapping[str, Tensor]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The same model with a learned variance of zero, without which diffusers' pipeline cannot run it."""
+    """Add a learned variance of zero to a model, since diffusers' pipeline needs one."""
 
-    def doubled(rows: Tensor) -> Tensor:
+    def double_channels(rows: Tensor) -> Tensor:
         patches = rows.unflatten(0, (config["patch_size"] ** 2, config["in_channels"]))
         return torch.cat([patches, torch.zeros_like(patches)], dim=1).flatten(0, 1)
 
-    widened = {name: doubled(state_dict[name]) for name in ("proj_out.weight", "proj_out.bias")}
+    widened = {name: double_channels(state_dict[name]) for name in ("proj_out.weight", "proj_out.bias")}
     return {**config, "learn_sigma": True}, {**state_dict, **widened}
 
 
 def make_diffusers_model(size: ModelSize) -> HunyuanDiT2DModel:
-    """diffusers' model of this size in float32, with the size's weights or random ones."""
+    """Return diffusers' model of a size in float32, with the weights of the size or random ones."""
     torch.manual_seed(SEED)
     model = HunyuanDiT2DModel(**size.config).eval().requires_grad_(False)
     if size.state_dict is None:
-        _randomize_norms(model)
+        randomize_norms(model)
     else:
         model.load_state_dict({name: size.state_dict[name] for name in model.state_dict()})
     return model
 
 
 def make_dianjing_model(diffusers_model: HunyuanDiT2DModel) -> DiT:
-    """Our model with the weights of theirs, in float32."""
-    given = {name: diffusers_model.config[name] for name in _get_shared_config_keys()}
-    model = DiT(**given).eval().requires_grad_(False)
+    """Return Dianjing's model with the weights of diffusers' model, in float32."""
+    config = {name: diffusers_model.config[name] for name in _get_shared_config_keys()}
+    model = DiT(**config).eval().requires_grad_(False)
     model.load_state_dict(diffusers_model.state_dict())
     return model
 
 
 @torch.no_grad()
-def _randomize_norms(model: nn.Module) -> None:
-    """Away from ones and zeros, with which a forgotten norm would go unseen."""
+def randomize_norms(model: nn.Module) -> None:
+    """Move norm parameters away from ones and zeros, so that a missing norm changes the output."""
     for module in model.modules():
         if isinstance(module, nn.LayerNorm) and module.weight is not None:
             module.weight.add_(0.2 * torch.randn_like(module.weight))
@@ -183,6 +180,6 @@ def _randomize_norms(model: nn.Module) -> None:
 
 
 def _get_shared_config_keys() -> list[str]:
-    """Configuration keys that both models have."""
-    theirs, ours = (inspect.signature(model.__init__).parameters for model in (HunyuanDiT2DModel, DiT))
-    return [name for name in theirs if name in ours and name != "self"]
+    """Return the configuration keys that both models have."""
+    diffusers_keys, dianjing_keys = (inspect.signature(model.__init__).parameters for model in (HunyuanDiT2DModel, DiT))
+    return [name for name in diffusers_keys if name in dianjing_keys and name != "self"]

@@ -1,10 +1,11 @@
-"""Teach the embedded model an object it has never seen, from twelve pictures, and see what it knows before and after.
+"""Fine-tune the bundled model on a new object from twelve images, and measure its accuracy before and after.
 
-    python -m benchmarks.new_concept --out runs/teaching
+    python -m benchmarks.new_concept --out runs/new_concept
 
-Momo 毛毛 is drawn here. It is trained on in front of some backgrounds and asked for in front of others. So that the old
-objects stay, the model first draws some of them itself, and trains on those as well (prior preservation: DreamBooth,
-arXiv 2208.12242); others are asked for before and after. Writes pictures, the adapter, report.json and teaching.png.
+The new object, Momo 毛毛, is trained in front of some backgrounds and evaluated in front of others.
+To preserve the known objects, the model also trains on images of them that it generated before (prior preservation:
+DreamBooth, arXiv 2208.12242); they are evaluated on others. Writes images, the adapter, report.json and
+new_concept.png.
 """
 
 import argparse
@@ -38,23 +39,21 @@ from dianjing.train.stickers.rendering import composite_premultiplied
 
 IMAGE_SIZE_PX = 64
 ATTENTION_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
-FEED_FORWARD_TARGETS = ("ff.net.0.proj", "ff.net.2")  # what things look like
+FEED_FORWARD_TARGETS = ("ff.net.0.proj", "ff.net.2")  # which hold appearance
 CONCEPT_NAMES = {"zh": "毛毛", "en": "momo"}
-TRAIN_BACKGROUNDS = (0, 2, 4, 8, 9, 10, 11, 12, 13, 14, 16, 20)  # backgrounds
+TRAIN_BACKGROUNDS = (0, 2, 4, 8, 9, 10, 11, 12, 13, 14, 16, 20)
 CONCEPT_SIZE_PX = 32
-NUM_PRIOR_IMAGES, CONCEPT_REPEATS = (
-    192,
-    12,
-)  # pictures of old objects, and how often each of a Momo is shown beside them
+NUM_PRIOR_IMAGES = 192  # generated images of known objects
+CONCEPT_REPEATS = 12  # of each image of the new object, in one epoch
 OVERSAMPLING = 8
-PRESENCE_THRESHOLD = 0.5  # of what a Momo there would change; more counts as one
+PRESENCE_THRESHOLD = 0.5  # a measured presence above it counts as an image of the object
 
 
 def render_momo(side_px: int) -> np.ndarray:
-    """A teal drop with two eyes, feet and an aerial: premultiplied uint8 (side_px, side_px, 4)."""
+    """Render the new object, a drop with eyes, feet and an antenna: premultiplied uint8 (side_px, side_px, 4)."""
     unit = side_px * OVERSAMPLING / 100
-    picture = Image.new("RGBA", (side_px * OVERSAMPLING,) * 2)
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGBA", (side_px * OVERSAMPLING,) * 2)
+    draw = ImageDraw.Draw(image)
 
     def box(x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:
         return x * unit, y * unit, (x + w) * unit, (y + h) * unit
@@ -68,12 +67,12 @@ def render_momo(side_px: int) -> np.ndarray:
     for x in (30, 54):
         draw.ellipse(box(x, 36, 17, 20), fill=(255, 255, 255, 255))
         draw.ellipse(box(x + 5, 42, 9, 11), fill=(20, 30, 50, 255))
-    pixels = np.asarray(picture.resize((side_px, side_px), Image.Resampling.BOX).convert("RGBa"))
+    pixels = np.asarray(image.resize((side_px, side_px), Image.Resampling.BOX).convert("RGBa"))
     return pixels.copy()
 
 
 def render_concept_image(background: int) -> np.ndarray:
-    """A Momo in the middle."""
+    """Render the new object at the center of a background: uint8 (H, W, 3)."""
     canvas = render_background(background, 0, size_px=IMAGE_SIZE_PX).copy()
     corner = (IMAGE_SIZE_PX - CONCEPT_SIZE_PX) // 2
     composite_premultiplied(canvas, render_momo(CONCEPT_SIZE_PX), x=corner, y=corner)
@@ -81,7 +80,7 @@ def render_concept_image(background: int) -> np.ndarray:
 
 
 def write_concept_images(folder: Path) -> None:
-    """Twelve pictures, with captions in both languages."""
+    """Write one training image for each of TRAIN_BACKGROUNDS, with captions in both languages."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, background in enumerate(TRAIN_BACKGROUNDS):
         save_captioned_image(
@@ -90,51 +89,57 @@ def write_concept_images(folder: Path) -> None:
 
 
 def write_prior_images(folder: Path, generate: ImageGenerator) -> None:
-    """What the model draws of the objects it knows, with what it was asked for."""
+    """Generate and write images of known objects, with the captions of their prompts."""
     folder.mkdir(parents=True, exist_ok=True)
     world = StickerWorld(size_px=IMAGE_SIZE_PX, split="train")
     texts = [
-        {"zh": s.text_zh, "en": s.text_en} for s in (world.get_image_sample(3, index) for index in range(NUM_PRIOR_IMAGES))
+        {"zh": s.text_zh, "en": s.text_en}
+        for s in (world.get_image_sample(3, index) for index in range(NUM_PRIOR_IMAGES))
     ]
-    pictures = generate([text[("zh", "en")[index % 2]] for index, text in enumerate(texts)], range(NUM_PRIOR_IMAGES))
-    for index, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
-        save_captioned_image(folder / f"{index:03}.png", picture, text)
+    images = generate([text[("zh", "en")[index % 2]] for index, text in enumerate(texts)], range(NUM_PRIOR_IMAGES))
+    for index, (image, text) in enumerate(zip(images, texts, strict=True)):
+        save_captioned_image(folder / f"{index:03}.png", image, text)
 
 
 def save_captioned_image(path: Path, image: np.ndarray, captions: dict[str, str]) -> None:
+    """Write an image, with one text file a language beside it."""
     Image.fromarray(image).save(path)
     for language, text in captions.items():
         path.with_suffix(f".{language}.txt").write_text(text, encoding="utf-8")
 
 
 def make_concept_captions(background: int) -> dict[str, str]:
-    behind = BACKGROUNDS[background]
+    """Return the captions of the new object in front of a background, by language."""
+    entry = BACKGROUNDS[background]
     return {
-        "zh": f"{behind.location_phrases_zh[0]}的一只{CONCEPT_NAMES['zh']}",
-        "en": f"a {CONCEPT_NAMES['en']} {behind.location_phrases_en[0]}",
+        "zh": f"{entry.location_phrases_zh[0]}的一只{CONCEPT_NAMES['zh']}",
+        "en": f"a {CONCEPT_NAMES['en']} {entry.location_phrases_en[0]}",
     }
 
 
 def measure_presence(image: np.ndarray, background: int) -> float:
-    """How much of what a Momo would change in this background the picture shows: 1 for a perfect one, 0 for none."""
-    behind = render_background(background, 0, size_px=IMAGE_SIZE_PX).astype(np.float32) / 255
-    shown = image.astype(np.float32) / 255
+    """Return the explained share of the change that the new object makes to a background, at the best size and place.
+
+    1 for a perfect image of the object, 0 or less for none. image: uint8 (H, W, 3).
+    """
+    empty = render_background(background, 0, size_px=IMAGE_SIZE_PX).astype(np.float32) / 255
+    pixels = image.astype(np.float32) / 255
     best = 0.0
     for side_px in range(24, 45, 2):
-        pixels = render_momo(side_px).astype(np.float32) / 255
-        colour, cover = pixels[..., :3], pixels[..., 3:]
+        sprite = render_momo(side_px).astype(np.float32) / 255
+        premultiplied_rgb, alpha = sprite[..., :3], sprite[..., 3:]
         for y in range(IMAGE_SIZE_PX - side_px + 1):
             for x in range(IMAGE_SIZE_PX - side_px + 1):
-                where = slice(y, y + side_px), slice(x, x + side_px)
-                change = colour - cover * behind[where]
-                left = cover * (shown[where] - behind[where]) - change
-                best = max(best, 1 - float((left**2).sum() / (change**2).sum()))
+                window = slice(y, y + side_px), slice(x, x + side_px)
+                change = premultiplied_rgb - alpha * empty[window]
+                residual = alpha * (pixels[window] - empty[window]) - change
+                best = max(best, 1 - float((residual**2).sum() / (change**2).sum()))
     return best
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConceptScores:
-    """Of Momos asked for and of old objects asked for, the share that is there."""
+    """Share of the prompted images that show the new object, and a known object; and the images of the new one."""
 
     concept_accuracy: float
     prior_accuracy: float
@@ -142,35 +147,35 @@ class ConceptScores:
 
 
 def evaluate_concept(generate: ImageGenerator, *, num_prompts: int, num_prior_prompts: int) -> ConceptScores:
-    """Momo in front of backgrounds it was never seen in front of, in both languages, and held-out old objects."""
+    """Evaluate the new object in front of other backgrounds in both languages, and held-out images of known objects."""
     others = [index for index in range(len(BACKGROUNDS)) if index not in TRAIN_BACKGROUNDS]
-    asked = [(others[i % len(others)], ("zh", "en")[i % 2]) for i in range(num_prompts)]
-    pictures = generate(
-        [make_concept_captions(background)[language] for background, language in asked], range(num_prompts)
-    )
-    there = [
-        measure_presence(picture, b) >= PRESENCE_THRESHOLD for picture, (b, _) in zip(pictures, asked, strict=True)
-    ]
-    single = CATEGORIES[0]
-    samples = sample_held_out(single, num_samples=num_prior_prompts, seed=1, size_px=IMAGE_SIZE_PX)
-    drawn = generate(
-        [getattr(s, f"text_{('zh', 'en')[i % 2]}") for i, s in enumerate(samples)], range(num_prior_prompts)
-    )
-    known = evaluate_images(samples, drawn, single, SpriteMatcher(size_px=IMAGE_SIZE_PX))
+    backgrounds = [others[i % len(others)] for i in range(num_prompts)]
+    prompts = [make_concept_captions(each)[("zh", "en")[i % 2]] for i, each in enumerate(backgrounds)]
+    images = generate(prompts, range(num_prompts))
+    presences = [measure_presence(image, each) for image, each in zip(images, backgrounds, strict=True)]
+    category = CATEGORIES[0]
+    samples = sample_held_out(category, num_samples=num_prior_prompts, seed=1, size_px=IMAGE_SIZE_PX)
+    prior_prompts = [getattr(sample, f"text_{('zh', 'en')[i % 2]}") for i, sample in enumerate(samples)]
+    prior_images = generate(prior_prompts, range(num_prior_prompts))
+    scores = evaluate_images(samples, prior_images, category, SpriteMatcher(size_px=IMAGE_SIZE_PX))
     return ConceptScores(
-        concept_accuracy=float(np.mean(there)), prior_accuracy=known["right"] / known["count"], images=pictures
+        concept_accuracy=float(np.mean([presence >= PRESENCE_THRESHOLD for presence in presences])),
+        prior_accuracy=scores["correct"] / scores["count"],
+        images=images,
     )
 
 
 def train_concept(out: Path, *, model: str, steps: int) -> Path:
-    """Train the adapter, and return its folder."""
-    sets = out / "sets.toml"
-    sets.write_text(f'[[datasets]]\npath = "pictures"\nrepeats = {CONCEPT_REPEATS}\n\n[[datasets]]\npath = "prior"\n')
+    """Train an adapter on the written images, and return its folder."""
+    datasets_file = out / "datasets.toml"
+    datasets_file.write_text(
+        f'[[datasets]]\npath = "images"\nrepeats = {CONCEPT_REPEATS}\n\n[[datasets]]\npath = "prior"\n'
+    )
     config = parse_run_config(
         {
             "task": "finetune",
             "run": {"folder": str(out / "run"), "total_steps": steps, "batch_size": 8},
-            "data": {"datasets_file": str(sets), "size_px": IMAGE_SIZE_PX, "cache": str(out / "cache")},
+            "data": {"datasets_file": str(datasets_file), "size_px": IMAGE_SIZE_PX, "cache_folder": str(out / "cache")},
             "optimizer": {"learning_rate": 1e-3, "warmup_steps": 20, "ema_decay": 0.99},
             "model": {
                 "name": model,
@@ -185,12 +190,12 @@ def train_concept(out: Path, *, model: str, steps: int) -> Path:
 
 
 def make_before_after_image(before: Sequence[np.ndarray], after: Sequence[np.ndarray], folder: Path) -> Image.Image:
-    """What it learnt from, and the same words and noise before and after."""
-    given = [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))]
-    rows = [tile_images(torch.from_numpy(np.stack(row)), columns=12) for row in (given[:12], before[:12], after[:12])]
+    """Return one image of three rows: training images, and generated ones before and after training, same seeds."""
+    trained = [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))]
+    rows = [tile_images(torch.from_numpy(np.stack(row)), columns=12) for row in (trained[:12], before[:12], after[:12])]
     gap = np.full((8, rows[0].shape[1], 3), 255, np.uint8)
-    page = stack_images([rows[0], gap, rows[1], gap, rows[2]])
-    return Image.fromarray(page).resize((page.shape[1] * 2, page.shape[0] * 2), Image.Resampling.BICUBIC)
+    stacked = stack_images([rows[0], gap, rows[1], gap, rows[2]])
+    return Image.fromarray(stacked).resize((stacked.shape[1] * 2, stacked.shape[0] * 2), Image.Resampling.BICUBIC)
 
 
 def _main() -> None:
@@ -200,27 +205,29 @@ def _main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/new_concept"))
     parser.add_argument("--model", default="sticker")
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--prompts", type=int, default=24, help="Momos asked for")
-    parser.add_argument("--old", type=int, default=96, help="old objects asked for")
-    given = parser.parse_args()
-    pipe: Any = TextToImagePipeline.from_pretrained(given.model)
+    parser.add_argument("--prompts", type=int, default=24, help="evaluated images of the new object")
+    parser.add_argument("--prior-prompts", type=int, default=96, help="evaluated images of known objects")
+    arguments = parser.parse_args()
+    pipe: Any = TextToImagePipeline.from_pretrained(arguments.model)
     pipe.set_progress_bar_config(disable=True)
-    draw = make_image_generator(pipe, size_px=IMAGE_SIZE_PX)
-    before = evaluate_concept(draw, num_prompts=given.prompts, num_prior_prompts=given.old)
-    began = time.perf_counter()
-    write_concept_images(given.out / "pictures")
-    write_prior_images(given.out / "prior", draw)
-    adapter = train_concept(given.out, model=given.model, steps=given.steps)
-    seconds = time.perf_counter() - began
+    generate = make_image_generator(pipe, size_px=IMAGE_SIZE_PX)
+    before = evaluate_concept(generate, num_prompts=arguments.prompts, num_prior_prompts=arguments.prior_prompts)
+    start_s = time.perf_counter()
+    write_concept_images(arguments.out / "images")
+    write_prior_images(arguments.out / "prior", generate)
+    adapter = train_concept(arguments.out, model=arguments.model, steps=arguments.steps)
+    training_s = time.perf_counter() - start_s
     pipe.load_lora_weights(adapter)
-    after = evaluate_concept(draw, num_prompts=given.prompts, num_prior_prompts=given.old)
+    after = evaluate_concept(generate, num_prompts=arguments.prompts, num_prior_prompts=arguments.prior_prompts)
     report = {
-        "training_s": round(seconds, 1),
+        "training_s": round(training_s, 1),
         "concept_accuracy": {"before": before.concept_accuracy, "after": after.concept_accuracy},
         "prior_accuracy": {"before": before.prior_accuracy, "after": after.prior_accuracy},
     }
-    (given.out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    make_before_after_image(before.images, after.images, given.out / "pictures").save(given.out / "new_concept.png")
+    (arguments.out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    make_before_after_image(before.images, after.images, arguments.out / "images").save(
+        arguments.out / "new_concept.png"
+    )
     print(json.dumps(report, indent=1))
 
 

@@ -154,7 +154,7 @@ def tiny_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def tiny_film_folder(tiny_folder, tmp_path_factory):
+def tiny_video_folder(tiny_folder, tmp_path_factory):
     """The same with motion blocks and clicks, of random weights."""
     import torch
 

@@ -11,7 +11,7 @@ import pytest
 from dianjing.errors import DianjingError, Message, convert_system_error, get_language, get_messages
 
 ROOT = Path(__file__).parents[1]
-FLOORS = ("dit", "weights", "pipelines", "train", "demo", "dianjing")
+FLOORS = ("dit", "weights", "pipelines", "train", "demo", "dianjing", "benchmarks")
 
 
 def get_fields(template: str) -> set[str]:

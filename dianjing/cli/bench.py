@@ -1,13 +1,17 @@
 """The command `dianjing bench`, which needs a checkout of the repository."""
 
+import importlib
+import importlib.util
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import dianjing
 from dianjing.cli.options import DebugOption
+from dianjing.errors import DianjingError
 
 
 def bench(
@@ -25,15 +29,7 @@ def bench(
     debug: DebugOption = False,
 ) -> None:
     """Compare speed and numerical deviation with diffusers, on the same weights, from a checkout."""
-    root = Path(dianjing.__file__).resolve().parents[1]
-    if not (root / "benchmarks" / "__main__.py").is_file():
-        raise ValueError(
-            "the benchmarks are not part of an installed package; "
-            "run `dianjing bench` from a checkout of the repository"
-        )
-    sys.path.insert(0, str(root))
-    from benchmarks import command
-
+    command = import_benchmark_command()
     command.run_bench(
         models=models,
         pairs=pairs,
@@ -43,3 +39,18 @@ def bench(
         json_path=json_path,
         markdown=markdown,
     )
+
+
+def import_benchmark_command() -> Any:
+    """Import `benchmarks.command` from the folder beside the package, which only a checkout has.
+
+    Raises: DianjingError in an installed package.
+    """
+    folder = Path(dianjing.__file__).resolve().parents[1] / "benchmarks"
+    if not (folder / "__main__.py").is_file():
+        raise DianjingError("benchmarks_not_installed")
+    if "benchmarks" not in sys.modules:
+        spec = ModuleSpec("benchmarks", None, is_package=True)
+        spec.submodule_search_locations = [str(folder)]
+        sys.modules["benchmarks"] = importlib.util.module_from_spec(spec)
+    return importlib.import_module("benchmarks.command")

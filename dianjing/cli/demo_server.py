@@ -16,6 +16,7 @@ from dianjing.demo.app import bind_socket, make_app, run_server
 from dianjing.demo.limits import ServerLimits
 from dianjing.demo.queue import JobQueue
 from dianjing.demo.results import Labelling, ResultStore
+from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import PRODUCER
 from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
@@ -82,7 +83,7 @@ def validate_demo_server(
         from dianjing.demo.signing import make_signer
 
         if certificate_path is None or private_key_path is None:
-            raise ValueError("--c2pa-cert and --c2pa-key belong together; give both")
+            raise DianjingError("certificate_without_key")
         sign = make_signer(certificate_path, private_key_path)
     labelling = Labelling(producer=producer or PRODUCER, has_visible_label=visible_label, signer=sign)
     listening_socket = bind_socket(host, port)
@@ -102,18 +103,16 @@ def validate_demo_server(
 
 def _check_mcp(auth: str | None) -> None:
     if auth is not None:
-        raise ValueError("--mcp and --auth are both given, and agents cannot log in; give one of them")
+        raise DianjingError("mcp_with_auth")
     if find_spec("mcp") is None:
-        raise ValueError('--mcp needs the package mcp; install it with pip install "dianjing[mcp]"')
+        raise DianjingError("mcp_not_installed")
 
 
 def _check_api_keys(api_keys: list[str]) -> tuple[str, ...]:
     keys = tuple(key.strip() for key in api_keys if key.strip())
     for key in keys:
         if len(key) < MIN_KEY_LENGTH or not key.isascii() or not key.isprintable() or " " in key:
-            raise ValueError(
-                f"an --api-key has {len(key)} characters; give at least {MIN_KEY_LENGTH}, ASCII, no blanks"
-            )
+            raise DianjingError("api_key_malformed", count=len(key), min_count=MIN_KEY_LENGTH)
     return keys
 
 
@@ -121,9 +120,7 @@ def _check_origins(origins: list[str]) -> tuple[str, ...]:
     normalized = tuple(origin.rstrip("/").lower() for origin in origins)
     for origin in normalized:
         if not ORIGIN_PATTERN.fullmatch(origin):
-            raise ValueError(
-                f"--allow-origin is {origin!r}; give SCHEME://HOST[:PORT] such as https://draw.example.com"
-            )
+            raise DianjingError("origin_malformed", value=repr(origin))
     return normalized
 
 
@@ -138,7 +135,7 @@ def _get_allowed_hosts(listening_socket: socket.socket, origins: Sequence[str]) 
 def _parse_auth(text: str) -> tuple[str, str]:
     user, colon, password = text.partition(":")
     if not (user and colon and password):
-        raise ValueError("--auth takes USER:PASSWORD; give both, with a colon between")
+        raise DianjingError("auth_malformed")
     return user, password
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 import dianjing
 from dianjing.cli.loading import check_device, check_lora, load_pipeline
+from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import PRODUCER, make_image_label
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder
 from dianjing.pipelines.media.image import read_image_metadata, save_image
@@ -67,7 +68,7 @@ def validate_image_job(
     all_paths = _make_output_paths(out, seed, len(requests) * num_images)
     paths = [all_paths[i : i + num_images] for i in range(0, len(all_paths), num_images)]
     if grid_path is not None and check_output_path(grid_path) in all_paths:
-        raise ValueError(f"--grid {grid_path} is also the file of a picture; name another")
+        raise DianjingError("grid_overwrites_image", path=grid_path)
     return ImageJob(
         requests=requests,
         paths=paths,

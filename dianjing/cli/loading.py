@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import dianjing
+from dianjing.errors import DianjingError
 from dianjing.weights.resolve import HUB_ID_PATTERN
 
 
 def check_device(name: str) -> None:
     """Check the form of a device's name, without torch. Raises: DianjingError."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
-        raise ValueError(f"--device is {name!r}; give auto, cpu, cuda, cuda:1 or mps")
+        raise DianjingError("option_device_unknown", value=repr(name))
 
 
 def check_lora(name_or_path: str) -> None:
@@ -21,16 +22,12 @@ def check_lora(name_or_path: str) -> None:
     path = Path(name_or_path)
     if path.is_dir():
         if not list(path.glob("*.safetensors")):
-            raise ValueError(
-                f"--lora is the folder {name_or_path}, which holds no .safetensors; give the export of a run"
-            )
+            raise DianjingError("adapter_folder_empty", path=name_or_path)
     elif path.exists():
         if path.suffix != ".safetensors":
-            raise ValueError(f"--lora is {name_or_path}; give a .safetensors file, or the folder that holds one")
+            raise DianjingError("adapter_not_safetensors", path=name_or_path)
     elif not HUB_ID_PATTERN.fullmatch(name_or_path):
-        raise ValueError(
-            f"--lora: there is no {name_or_path}; give a .safetensors file, a folder that holds one, or a Hub id"
-        )
+        raise DianjingError("adapter_not_found", path=name_or_path)
 
 
 def load_pipeline(class_name: str, *, model: str, device: str, dtype: str, lora: str | None = None) -> Any:
@@ -72,12 +69,10 @@ def resolve_device(torch: Any, name: str) -> str:
     if name == "auto":
         return "cuda" if has_cuda else "mps" if has_mps else "cpu"
     if (name.startswith("cuda") and not has_cuda) or (name == "mps" and not has_mps):
-        raise ValueError(
-            f"--device {name} is not available with this PyTorch ({torch.__version__}); `dianjing doctor` shows what is"
-        )
+        raise DianjingError("device_not_available", name=name, version=torch.__version__)
     index = name.partition(":")[2]
     if index and int(index) >= torch.cuda.device_count():
-        raise ValueError(f"--device {name} does not exist; there are {torch.cuda.device_count()} GPUs")
+        raise DianjingError("device_index_too_high", name=name, count=torch.cuda.device_count())
     return name
 
 

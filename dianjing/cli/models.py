@@ -37,6 +37,7 @@ def list_models() -> list[dict[str, Any]]:
 def _get_location(model_info: registry.ModelInfo) -> str:
     if model_info.bundled_folder is not None:
         return "bundled" if (model_info.bundled_folder / "model_index.json").is_file() else "missing"
+    assert model_info.repository is not None  # not bundled
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(model_info.repository, "model_index.json", revision=model_info.revision)

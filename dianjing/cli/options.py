@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import dianjing
+from dianjing.errors import DianjingError
 
 
 class Dtype(str, Enum):
@@ -87,6 +88,6 @@ def parse_size(text: str) -> tuple[int, int]:
     """Parse "128" or "128x96" to (width, height) in pixels. Raises: DianjingError."""
     match = re.fullmatch(r"\s*(-?\d{1,12})\s*(?:[xX×*]\s*(-?\d{1,12}))?\s*", text)
     if match is None:
-        raise ValueError(f"--size is {text!r}; give WIDTHxHEIGHT in pixels such as 128x96, or 128")
+        raise DianjingError("option_size_malformed", value=repr(text))
     width = int(match[1])
     return width, width if match[2] is None else int(match[2])

@@ -16,6 +16,7 @@ from PIL import Image
 
 import dianjing
 from dianjing.cli.loading import check_device, check_lora, load_pipeline
+from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import PRODUCER
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder, write_atomic
 from dianjing.pipelines.media.image import open_image
@@ -88,16 +89,16 @@ def validate_animation_job(
     selections: list[dict[str, Any]] = [{"points": parse_click(click)} for click in click_texts]
     selections += [{"mask": np.asarray(open_image(mask).convert("L")) > 127} for mask in mask_paths]
     if not selections:
-        raise ValueError("nothing is clicked on; give --click X,Y (or --mask FILE) and --motion")
+        raise DianjingError("animation_without_region")
     if not motions and mask_preview_path is not None:
         motions = ["still"] * len(selections)
         common["settings"] = None
     else:
         require_video_model(common["model"])
     if len(motions) != len(selections):
-        raise ValueError(f"{len(motions)} --motion for {len(selections)} --click and --mask; give one for each")
+        raise DianjingError("motion_count_mismatch", count=len(motions), num_regions=len(selections))
     if len(strengths) not in (0, 1, len(selections)):
-        raise ValueError(f"{len(strengths)} --strength for {len(selections)} --motion; give one, or one for each")
+        raise DianjingError("strength_count_mismatch", count=len(strengths), num_regions=len(selections))
     if len(strengths) != len(selections):
         strengths = [strengths[0] if strengths else DEFAULT_STRENGTH] * len(selections)
     regions = [
@@ -128,7 +129,7 @@ def parse_click(text: str) -> list[Point]:
     for part in text.split(";"):
         match = re.fullmatch(rf"\s*(-?)(\s*{number}),({number})", part, flags=re.IGNORECASE)
         if match is None:
-            raise ValueError(f"--click is {text!r}; give X,Y in pixels such as 30,40, or several: 30,40;-50,60")
+            raise DianjingError("click_malformed", value=repr(text))
         points.append(Point(x=float(match[2]), y=float(match[3]), positive=not match[1]))
     return points
 
@@ -173,12 +174,9 @@ def require_video_model(model: str) -> None:
     try:
         config = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder}/transformer has no readable config.json: {error}") from None
+        raise DianjingError("transformer_config_unreadable", folder=folder, reason=error) from None
     if not config.get("use_motion_blocks"):
-        raise ValueError(
-            f"the model in {folder} draws pictures only; film needs one trained with use_motion_blocks "
-            "(train/recipes/sticker_film.toml goes on from a picture model)"
-        )
+        raise DianjingError("folder_generates_images_only", folder=folder)
 
 
 def _make_output_path(seed: int) -> Path:

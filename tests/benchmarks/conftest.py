@@ -1,4 +1,4 @@
-"""The benchmarks stand beside the package, so a checkout's root has to be on the path."""
+"""The benchmarks lie beside the package, so the root of the checkout has to be on the path."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 @pytest.fixture
 def tiny():
-    """A size so small that nothing but overhead is left."""
+    """A tiny size of model."""
     from benchmarks.model_sizes import ModelSize
 
     config = {
@@ -34,7 +34,7 @@ def tiny():
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """On a busy machine two threads spend their time waiting for each other."""
+    """Use one thread: on a busy machine two would wait for each other."""
     import torch
 
     threads = torch.get_num_threads()

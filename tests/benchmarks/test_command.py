@@ -2,15 +2,31 @@
 
 import dataclasses
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import dianjing
 from benchmarks import command, model_sizes
 from benchmarks.comparison import ImplementationNames, ImplementationResult, compare_results, find_fastest
 from benchmarks.report import format_markdown_table, format_plain_table
 from benchmarks.timing import compute_quantiles
 from dianjing.cli import app
+
+
+def test_the_command_is_found_beside_the_package_without_changing_the_import_path(tmp_path):
+    code = (
+        "import sys; before = list(sys.path); from dianjing.cli.bench import import_benchmark_command\n"
+        "command = import_benchmark_command(); print(sys.path == before, command.__file__)"
+    )
+    root = Path(dianjing.__file__).resolve().parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    (tmp_path / "dianjing").symlink_to(root / "dianjing")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", str(root / "benchmarks" / "command.py")], done.stderr
 
 
 def call(monkeypatch, capsys, *arguments):
@@ -62,7 +78,7 @@ def bundle(monkeypatch, make_hunyuan, tmp_path):
     make_hunyuan().save_pretrained(folder)
     monkeypatch.setattr(model_sizes, "find_sticker_bundle", lambda: folder)
     monkeypatch.setattr(command, "find_sticker_bundle", lambda: folder)
-    small = dataclasses.replace(model_sizes.make_sticker_size(), steps=3, min_pairs=5)
+    small = dataclasses.replace(model_sizes.make_sticker_size(), num_inference_steps=3, min_pairs=5)
     monkeypatch.setitem(command.MODEL_SIZES, "sticker", lambda: small)
     return folder
 

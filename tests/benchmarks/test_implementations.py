@@ -1,4 +1,4 @@
-"""Both sides hold the same weights, and their loops are those of the pipelines they stand for."""
+"""Both implementations hold the same weights, and their loops are equal to the pipelines that they represent."""
 
 import copy
 
@@ -28,48 +28,51 @@ def _without_gradients():
         yield
 
 
-def last(walk):
-    *_, latents = walk
+def get_last(run):
+    *_, latents = run
     return latents
 
 
-def sides(size):
-    theirs, case = make_diffusers_model(size), make_denoising_inputs(size, device=CPU)
-    return make_diffusers_implementation("theirs", theirs, case), make_dianjing_implementation(
-        "ours", make_dianjing_model(theirs), case
+def make_both(size):
+    diffusers_model, inputs = make_diffusers_model(size), make_denoising_inputs(size, device=CPU)
+    return make_diffusers_implementation("diffusers", diffusers_model, inputs), make_dianjing_implementation(
+        "dianjing", make_dianjing_model(diffusers_model), inputs
     )
 
 
-def test_both_sides_hold_the_same_weights(tiny):
-    theirs = make_diffusers_model(tiny)
-    state = make_dianjing_model(theirs).state_dict()
-    assert state.keys() == theirs.state_dict().keys()
-    assert all(torch.equal(state[name], tensor) for name, tensor in theirs.state_dict().items())
+def test_both_models_hold_the_same_weights(tiny):
+    diffusers_model = make_diffusers_model(tiny)
+    state = make_dianjing_model(diffusers_model).state_dict()
+    assert state.keys() == diffusers_model.state_dict().keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in diffusers_model.state_dict().items())
 
 
-def test_both_sides_predict_and_walk_alike_in_float32(tiny):
-    theirs, ours = sides(tiny)
-    assert max_relative_difference(ours.predict(), theirs.predict()) <= TOLERANCE
-    assert relative_l2_distance(last(ours.denoise()), last(theirs.denoise())) <= TOLERANCE
+def test_both_implementations_agree_in_float32(tiny):
+    diffusers_model, ours = make_both(tiny)
+    assert max_relative_difference(ours.predict(), diffusers_model.predict()) <= TOLERANCE
+    assert relative_l2_distance(get_last(ours.denoise()), get_last(diffusers_model.denoise())) <= TOLERANCE
 
 
-def test_a_weight_that_is_not_shared_would_be_seen(tiny):
-    theirs, case = make_diffusers_model(tiny), make_denoising_inputs(tiny, device=CPU)
-    stranger = copy.deepcopy(theirs)
+def test_a_weight_that_is_not_shared_changes_the_output(tiny):
+    diffusers_model, inputs = make_diffusers_model(tiny), make_denoising_inputs(tiny, device=CPU)
+    stranger = copy.deepcopy(diffusers_model)
     stranger.blocks[-1].norm2.weight.mul_(1.1)
-    ours = make_dianjing_implementation("ours", make_dianjing_model(stranger), case)
+    ours = make_dianjing_implementation("dianjing", make_dianjing_model(stranger), inputs)
     assert (
-        max_relative_difference(ours.predict(), make_diffusers_implementation("theirs", theirs, case).predict())
+        max_relative_difference(
+            ours.predict(), make_diffusers_implementation("diffusers", diffusers_model, inputs).predict()
+        )
         > 10 * TOLERANCE
     )
 
 
 def test_fused_projections_are_lossless(tiny):
-    theirs, case = make_diffusers_model(tiny), make_denoising_inputs(tiny, device=CPU)
-    expected = make_diffusers_implementation("stock", theirs, case).predict()
-    theirs.fuse_qkv_projections()
+    diffusers_model, inputs = make_diffusers_model(tiny), make_denoising_inputs(tiny, device=CPU)
+    expected = make_diffusers_implementation("stock", diffusers_model, inputs).predict()
+    diffusers_model.fuse_qkv_projections()
     assert (
-        max_relative_difference(make_diffusers_implementation("fused", theirs, case).predict(), expected) <= TOLERANCE
+        max_relative_difference(make_diffusers_implementation("fused", diffusers_model, inputs).predict(), expected)
+        <= TOLERANCE
     )
 
 
@@ -90,39 +93,39 @@ def published(make_hunyuan):
     return pipe, size
 
 
-def pipeline_latents(pipe, case):
+def pipeline_latents(pipe, inputs):
     pipe.set_progress_bar_config(disable=True)
-    side_px = VAE_SCALE_FACTOR * case.latents.shape[-1]
+    side_px = VAE_SCALE_FACTOR * inputs.latents.shape[-1]
     return pipe(
-        **vars(case.text),
-        latents=case.latents,
+        **vars(inputs.prompt_embeds),
+        latents=inputs.latents,
         height=side_px,
         width=side_px,
-        num_inference_steps=case.steps,
+        num_inference_steps=inputs.num_inference_steps,
         guidance_scale=GUIDANCE_SCALE,
         output_type="latent",
         use_resolution_binning=False,
     ).images
 
 
-def test_their_walk_is_their_pipeline(published):
+def test_the_loop_of_diffusers_is_its_pipeline(published):
     pipe, size = published
     expected = pipeline_latents(pipe, make_denoising_inputs(size, device=CPU))
-    assert torch.equal(last(sides(size)[0].denoise()), expected)
+    assert torch.equal(get_last(make_both(size)[0].denoise()), expected)
 
 
-def test_our_walk_is_our_pipeline(published):
+def test_the_loop_of_dianjing_is_its_pipeline(published):
     pipe, size = published
     parts = {**pipe.components, "transformer": make_dianjing_model(pipe.transformer)}
     expected = pipeline_latents(TextToImagePipeline(**parts), make_denoising_inputs(size, device=CPU))
-    assert torch.equal(last(sides(size)[1].denoise()), expected)
+    assert torch.equal(get_last(make_both(size)[1].denoise()), expected)
 
 
 def test_a_variance_of_zero_leaves_the_prediction_alone(tiny):
     config = {**tiny.config, "learn_sigma": False}
     plain = ModelSize(name="plain", weights="random", config=config, latent_size=8, num_inference_steps=1, min_pairs=1)
-    theirs = make_diffusers_model(plain)
-    wide_config, wide_state = model_sizes.add_learned_variance(config, theirs.state_dict())
+    diffusers_model = make_diffusers_model(plain)
+    wide_config, wide_state = model_sizes.add_learned_variance(config, diffusers_model.state_dict())
     widened = ModelSize(
         name="w",
         weights="",
@@ -132,9 +135,9 @@ def test_a_variance_of_zero_leaves_the_prediction_alone(tiny):
         min_pairs=1,
         state_dict=wide_state,
     )
-    case = make_denoising_inputs(plain, device=CPU)
-    narrow = make_diffusers_implementation("narrow", theirs, case).predict()
-    wide = make_diffusers_implementation("wide", make_diffusers_model(widened), case).predict()
+    inputs = make_denoising_inputs(plain, device=CPU)
+    narrow = make_diffusers_implementation("narrow", diffusers_model, inputs).predict()
+    wide = make_diffusers_implementation("wide", make_diffusers_model(widened), inputs).predict()
     prediction, variance = wide.chunk(2, dim=1)
     assert max_relative_difference(prediction, narrow) <= TOLERANCE
     assert not variance.any()
@@ -157,12 +160,12 @@ def test_without_its_bundle_the_sticker_size_says_that_weights_are_random(monkey
     assert size.config["learn_sigma"]
 
 
-def test_a_walk_that_could_not_end_is_refused(tiny):
-    with pytest.raises(ValueError, match="no walk would end"):
+def test_a_run_that_could_not_end_is_refused(tiny):
+    with pytest.raises(AssertionError):
         ModelSize(name="short", weights="random", config=tiny.config, latent_size=8, num_inference_steps=5, min_pairs=4)
 
 
-def test_both_pipelines_draw_the_same_picture(published):
+def test_both_pipelines_generate_the_same_image(published):
     from benchmarks.images import STAGES, make_pipelines, time_generation
     from benchmarks.timing import make_clock
 
@@ -171,6 +174,8 @@ def test_both_pipelines_draw_the_same_picture(published):
     pipes = make_pipelines(size, bundle, dtype=torch.float32)
     assert [type(each) for each in pipes] == [HunyuanDiTPipeline, TextToImagePipeline]
     noise = make_denoising_inputs(size, device=CPU).latents
-    (_, theirs), (seconds, ours) = (time_generation(each, noise, size_px=64, clock=make_clock(CPU)) for each in pipes)
-    assert relative_l2_distance(ours, theirs) <= TOLERANCE
+    (_, diffusers_model), (seconds, ours) = (
+        time_generation(each, noise, size_px=64, clock=make_clock(CPU)) for each in pipes
+    )
+    assert relative_l2_distance(ours, diffusers_model) <= TOLERANCE
     assert seconds["all"] == sum(seconds[stage] for stage in STAGES)

@@ -1,4 +1,4 @@
-"""`dianjing chat`: a line in, a picture out, from a terminal or a pipe."""
+"""`dianjing chat`: each line of a terminal or a pipe gives an image or an error."""
 
 import io
 import json
@@ -23,7 +23,7 @@ class Lines(io.TextIOWrapper):
 
 @pytest.fixture
 def chat(monkeypatch, tmp_path, capsys):
-    """Run the command over lines; pictures are grey, as light as the turn's number. Returns code, stdout, stderr."""
+    """Run the command over lines, with grey images as bright as the turn's number; return code, stdout, stderr."""
     from types import SimpleNamespace
 
     import torch
@@ -38,12 +38,12 @@ def chat(monkeypatch, tmp_path, capsys):
         set_progress_bar_config=lambda **_: None,
     )
 
-    def draw(self, scene, seed, **_):
+    def render(self, scene, seed, **_):
         assert self.pipe is pipe
         grey = 10 * (1 + len(self.turns))
         return Image.new("RGB", (16, 16), (grey, grey, grey)), torch.zeros(1, 4, 2, 2)
 
-    monkeypatch.setattr(Conversation, "_render", draw)
+    monkeypatch.setattr(Conversation, "_render", render)
     monkeypatch.setattr(chat_job, "load_pipeline", lambda name, **where: loads.append(where) or pipe)
     monkeypatch.chdir(tmp_path)
 
@@ -61,7 +61,7 @@ def chat(monkeypatch, tmp_path, capsys):
     return run
 
 
-def test_every_line_becomes_a_numbered_picture_with_what_made_it(chat):
+def test_every_line_becomes_a_numbered_image_with_its_metadata(chat):
     code, out, err = chat("a cat on the grass\n\n加一只小狗\n", "--seed", "7", "--out", "a.png")
     assert code == 0
     assert out.split() == ["a-1.png", "a-2.png"]
@@ -75,7 +75,7 @@ def test_every_line_becomes_a_numbered_picture_with_what_made_it(chat):
     assert len(chat.loads) == 1
 
 
-def test_json_on_stdout_tells_every_turn(chat):
+def test_json_on_stdout_has_every_turn(chat):
     code, out, _ = chat("a cat and a gryphon\nmake it bigger\n", "--seed", "3", "--json")
     answer = json.loads(out)
     assert code == 0
@@ -84,11 +84,11 @@ def test_json_on_stdout_tells_every_turn(chat):
     assert answer["turns"][1]["changes"] == ["made the cat bigger"]
 
 
-def test_a_line_that_is_refused_is_told_and_the_next_goes_on(chat):
+def test_a_refused_line_is_reported_and_the_next_is_run(chat):
     code, out, err = chat("a cat\nremove the dog\nadd a dog\n", "--out", "a.png", "--no-label")
-    assert code == 2  # as of a script that a line of it failed
+    assert code == 2  # one line failed
     assert out.split() == ["a-1.png", "a-2.png"]
-    assert "error: there is no dog in the picture" in err
+    assert "error: there is no dog in the image" in err
     assert XMP_KEY not in Image.open("a-1.png").text
 
 
@@ -106,7 +106,7 @@ def test_a_bad_line_is_refused_before_weights_load(chat, line):
     assert list(Path().iterdir()) == []
 
 
-def test_a_saved_conversation_is_gone_on_with(chat):
+def test_a_saved_conversation_can_be_continued(chat):
     chat("a cat\n", "--save", "talk.json", "--seed", "7")
     code, _, err = chat("make it bigger\nundo\n", "--load", "talk.json", "--save", "talk.json")
     assert code == 0
@@ -114,7 +114,7 @@ def test_a_saved_conversation_is_gone_on_with(chat):
     assert [turn.text for turn in Conversation.load("talk.json").turns] == ["a cat"]
 
 
-def test_a_name_that_is_taken_is_passed_over(chat):
+def test_a_name_in_use_is_skipped(chat):
     Path("a-1.png").write_bytes(b"mine")
     _, out, _ = chat("a cat\n", "--out", "a.png")
     assert out.split() == ["a-2.png"]

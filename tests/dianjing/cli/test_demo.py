@@ -1,4 +1,4 @@
-"""`dianjing demo`: what is wrong is said before any weights load; what is right answers, and stops cleanly."""
+"""`dianjing demo`: wrong options are refused before weights load; the server responds and stops cleanly."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 
 from dianjing.cli import demo_server
 
-USUAL = {
+DEFAULTS = {
     "model": "sticker",
     "host": "127.0.0.1",
     "port": 0,
@@ -32,32 +32,32 @@ USUAL = {
 }
 
 
-def plan(**changed):
-    made = demo_server.validate_demo_server(**{**USUAL, **changed})
-    made.listening_socket.close()
-    return made
+def validate(**changed):
+    server = demo_server.validate_demo_server(**{**DEFAULTS, **changed})
+    server.listening_socket.close()
+    return server
 
 
-def test_without_options_it_listens_here_alone_and_asks_for_no_key():
-    made = demo_server.validate_demo_server(**USUAL)
-    with made.listening_socket:
-        assert made.address == f"http://127.0.0.1:{made.listening_socket.getsockname()[1]}"
-    assert not made.access.requires_key
-    assert made.limits.max_queue_length == 32
+def test_by_default_the_server_is_local_and_needs_no_key():
+    server = demo_server.validate_demo_server(**DEFAULTS)
+    with server.listening_socket:
+        assert server.address == f"http://127.0.0.1:{server.listening_socket.getsockname()[1]}"
+    assert not server.access.requires_key
+    assert server.limits.max_queue_length == 32
 
 
-def test_it_is_known_by_the_names_of_this_machine_unless_others_may_reach_it():
-    assert plan().access.hosts == {"localhost", "127.0.0.1", "::1"}
-    assert plan(host="0.0.0.0").access.hosts is None
-    allowed = plan(allowed_origins=["https://Draw.example.com/"]).access
+def test_a_local_server_allows_only_the_host_names_of_the_machine():
+    assert validate().access.hosts == {"localhost", "127.0.0.1", "::1"}
+    assert validate(host="0.0.0.0").access.hosts is None
+    allowed = validate(allowed_origins=["https://Draw.example.com/"]).access
     assert allowed.origins == ("https://draw.example.com",)
     assert "draw.example.com" in allowed.hosts
 
 
-def test_keys_and_a_user_close_the_api():
-    made = plan(api_keys=["a-long-key", " another-key "], auth="ann:secret:with:colons")
-    assert made.access.keys == ("a-long-key", "another-key")
-    assert made.access.auth == ("ann", "secret:with:colons")
+def test_keys_and_a_login_restrict_the_api():
+    server = validate(api_keys=["a-long-key", " another-key "], auth="ann:secret:with:colons")
+    assert server.access.keys == ("a-long-key", "another-key")
+    assert server.access.auth == ("ann", "secret:with:colons")
 
 
 @pytest.mark.parametrize(
@@ -68,37 +68,37 @@ def test_keys_and_a_user_close_the_api():
         ({"auth": "ann"}, "--auth takes USER:PASSWORD"),
         ({"auth": ":secret"}, "--auth takes USER:PASSWORD"),
         ({"api_keys": ["short"]}, "has 5 characters; give at least 8"),
-        ({"api_keys": ["a key with blanks"]}, "no blanks"),
+        ({"api_keys": ["a key with blanks"]}, "without blanks"),
         ({"allowed_origins": ["draw.example.com"]}, "--allow-origin is 'draw.example.com'"),
         ({"allowed_origins": ["https://draw.example.com/path"]}, "SCHEME://HOST"),
         ({"mcp": True, "auth": "ann:secret"}, "agents cannot log in"),
         ({"certificate_path": "chain.pem"}, "belong together"),
-        ({"host": "192.0.2.1"}, "cannot be listened on"),
+        ({"host": "192.0.2.1"}, "cannot be used"),
     ],
 )
-def test_what_is_wrong_is_said_before_weights_load(changed, reason):
+def test_wrong_options_are_refused_before_weights_load(changed, reason):
     with pytest.raises(ValueError, match=reason):
-        plan(**changed)
+        validate(**changed)
 
 
-def test_agents_without_their_package_are_told_which_to_install(monkeypatch):
+def test_mcp_without_its_package_names_what_to_install(monkeypatch):
     monkeypatch.setattr(demo_server, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"dianjing\[mcp\]"):
-        plan(mcp=True)
+        validate(mcp=True)
 
 
-def test_a_taken_port_ends_with_2_and_names_it():
+def test_a_port_in_use_ends_with_2_and_is_named():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         command = [sys.executable, "-m", "dianjing", "demo", "--port", str(port)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 2
-    assert f"port {port} cannot be listened on" in done.stderr
+    assert f"port {port} cannot be used" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.timeout(900)  # all libraries are imported, on a machine that may be busy
-def test_the_command_draws_over_http_and_ends_on_sigterm(tiny_folder):
+def test_the_command_generates_over_http_and_stops_on_sigterm(tiny_folder):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "dianjing", "demo", "--model", str(tiny_folder), "--port", str(port)]
@@ -106,13 +106,13 @@ def test_the_command_draws_over_http_and_ends_on_sigterm(tiny_folder):
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         address = _ready(process, port)
-        asked = urllib.request.Request(
+        request = urllib.request.Request(
             f"{address}/v1/images/generations",
             json.dumps({"prompt": "cat"}).encode(),
             {"Content-Type": "application/json", "Authorization": "Bearer another-key"},
         )
-        answer = json.load(urllib.request.urlopen(asked, timeout=120))
-        assert len(answer["data"]) == 1
+        response = json.load(urllib.request.urlopen(request, timeout=120))
+        assert len(response["data"]) == 1
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=120)
     finally:
@@ -127,9 +127,9 @@ def _ready(process, port):
     while time.monotonic() < end_s:
         assert process.poll() is None, process.stderr.read()
         try:
-            with urllib.request.urlopen(f"{address}/healthz", timeout=120) as answer:
-                if answer.status == 200:
+            with urllib.request.urlopen(f"{address}/healthz", timeout=120) as response:
+                if response.status == 200:
                     return address
         except OSError:
-            time.sleep(0.5)  # not only before it listens: it listens before its weights are loaded
-    raise AssertionError("the server does not answer")
+            time.sleep(0.5)  # it listens before its weights are loaded
+    raise AssertionError("the server does not respond")

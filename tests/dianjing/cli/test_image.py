@@ -1,4 +1,4 @@
-"""The command draws with a real pipeline, end to end: a tiny one with random weights."""
+"""`dianjing image` with a real pipeline, end to end: a tiny one with random weights."""
 
 import json
 import pickle
@@ -15,7 +15,7 @@ from dianjing.pipelines.media.aigc_label import XMP_KEY
 from dianjing.pipelines.media.image import read_image_metadata
 
 
-def test_one_command_draws_and_json_holds_nothing_else(tiny_folder, tmp_path):
+def test_one_command_generates_and_stdout_is_json(tiny_folder, tmp_path):
     arguments = ["小猫", "cat", "--count", "2", "--seed", "3", "--size", "48x32", "--out", "a.png", "--json"]
     command = [sys.executable, "-m", "dianjing", "image", *arguments, "--model", str(tiny_folder)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
@@ -33,19 +33,19 @@ def test_one_command_draws_and_json_holds_nothing_else(tiny_folder, tmp_path):
         assert XMP_KEY in picture.text
 
 
-def draw(monkeypatch, model, *arguments):
+def generate(monkeypatch, model, *arguments):
     monkeypatch.setattr(sys, "argv", ["dianjing", "image", *arguments, "--model", str(model)])
     with pytest.raises(SystemExit) as stopped:
         app.main()
     assert stopped.value.code == 0
 
 
-def test_a_picture_can_be_made_again_from_what_its_file_says(tiny_folder, tmp_path, monkeypatch):
+def test_an_image_can_be_generated_again_from_its_metadata(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    draw(monkeypatch, tiny_folder, "cat", "--seed", "5", "--count", "2", "--guidance-scale", "2", "--out", "a.png")
+    generate(monkeypatch, tiny_folder, "cat", "--seed", "5", "--count", "2", "--guidance-scale", "2", "--out", "a.png")
     record = read_image_metadata("a-2.png")
     settings = record.settings
-    draw(
+    generate(
         monkeypatch,
         record.model,
         record.prompt,
@@ -61,15 +61,15 @@ def test_a_picture_can_be_made_again_from_what_its_file_says(tiny_folder, tmp_pa
         str(settings["guidance_scale"]),
     )
     with Image.open("a-2.png") as first, Image.open("b.png") as second, Image.open("a-1.png") as other:
-        assert distance(first, second) <= 1  # a batch of two and a batch of one may round differently
-        assert distance(first, other) > 1
+        assert get_distance(first, second) <= 1  # a batch of two and a batch of one may round differently
+        assert get_distance(first, other) > 1
 
 
-def distance(first, second):
+def get_distance(first, second):
     return max(abs(x - y) for x, y in zip(first.tobytes(), second.tobytes(), strict=True))
 
 
-def test_a_device_that_is_not_there_is_refused(tiny_folder, tmp_path, monkeypatch, capsys):
+def test_a_missing_device_is_refused(tiny_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     command = ["dianjing", "image", "cat", "--device", "cuda", "--model", str(tiny_folder)]
@@ -80,11 +80,11 @@ def test_a_device_that_is_not_there_is_refused(tiny_folder, tmp_path, monkeypatc
     assert "--device cuda is not available" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("spoil", ["a pickle by another name", "hold NaN"])
-def test_spoilt_weights_end_with_2_and_nothing_written(spoil, tiny_folder, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("defect", ["a pickle by another name", "hold NaN"])
+def test_damaged_weights_end_with_2_and_no_image(defect, tiny_folder, tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(tiny_folder, tmp_path / "model")
     weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
-    if spoil == "hold NaN":
+    if defect == "hold NaN":
         tensors = load_file(weights)
         next(iter(tensors.values())).flatten()[0] = float("nan")
         save_file(tensors, weights)
@@ -94,7 +94,7 @@ def test_spoilt_weights_end_with_2_and_nothing_written(spoil, tiny_folder, tmp_p
     with pytest.raises(SystemExit) as stopped:
         app.main()
     assert stopped.value.code == 2
-    assert spoil in capsys.readouterr().err
+    assert defect in capsys.readouterr().err
     assert list(tmp_path.glob("*.png")) == []
 
 
@@ -112,10 +112,10 @@ def write_lora(folder, tiny_folder):
     TextToImagePipeline.save_lora_weights(folder, weights)
 
 
-def test_an_adapter_changes_the_picture_and_is_named_in_it(tiny_folder, tmp_path, monkeypatch):
+def test_an_adapter_changes_the_image_and_is_named_in_it(tiny_folder, tmp_path, monkeypatch):
     write_lora(tmp_path / "adapter", tiny_folder)
     for name, options in (("plain.png", []), ("adapted.png", ["--lora", str(tmp_path / "adapter")])):
-        draw(monkeypatch, tiny_folder, "cat", "--seed", "1", "--out", str(tmp_path / name), *options)
+        generate(monkeypatch, tiny_folder, "cat", "--seed", "1", "--out", str(tmp_path / name), *options)
     with Image.open(tmp_path / "plain.png") as plain, Image.open(tmp_path / "adapted.png") as adapted:
         assert plain.tobytes() != adapted.tobytes()
     assert read_image_metadata(tmp_path / "adapted.png").settings["lora"] == str(tmp_path / "adapter")
@@ -123,7 +123,7 @@ def test_an_adapter_changes_the_picture_and_is_named_in_it(tiny_folder, tmp_path
 
 
 @pytest.mark.parametrize("name", ["nowhere.safetensors", "empty", "lora.bin"])
-def test_an_adapter_that_cannot_be_one_is_refused_before_weights_load(name, tmp_path, monkeypatch, capsys):
+def test_a_path_without_adapter_is_refused_before_weights_load(name, tmp_path, monkeypatch, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "lora.bin").write_bytes(b"")
     monkeypatch.setattr("dianjing.cli.image_job.load_pipeline", None)

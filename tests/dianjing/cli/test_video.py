@@ -1,4 +1,4 @@
-"""`dianjing video` and `dianjing animate`, end to end with tiny random weights, and what they refuse."""
+"""`dianjing video` and `dianjing animate`, end to end with tiny random weights, and their errors."""
 
 import json
 import subprocess
@@ -37,25 +37,25 @@ def picture(tmp_path, monkeypatch):
     return pixels
 
 
-def frames_of(path):
+def decode_frames(path):
     with av.open(str(path)) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def all_frames(path):
-    with Image.open(path) as film:
-        return [frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(film)]
+def read_frames(path):
+    with Image.open(path) as video:
+        return [frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(video)]
 
 
-def test_one_command_animates_a_click_and_json_holds_nothing_else(tiny_film_folder, picture, tmp_path):
-    given = ["square.png", "--click", "16,16", "--motion", "cat", "--strength", "0.7", "--seed", "3"]
-    where = ["--out", "a.mp4", "--num-frames", "5", "--model", str(tiny_film_folder), "--json"]
-    command = [sys.executable, "-m", "dianjing", "animate", *given, *where]
+def test_one_command_animates_a_click_and_stdout_is_json(tiny_video_folder, picture, tmp_path):
+    options = ["square.png", "--click", "16,16", "--motion", "cat", "--strength", "0.7", "--seed", "3"]
+    where = ["--out", "a.mp4", "--num-frames", "5", "--model", str(tiny_video_folder), "--json"]
+    command = [sys.executable, "-m", "dianjing", "animate", *options, *where]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     assert made["paths"] == ["a.mp4"]
-    frames = frames_of(tmp_path / "a.mp4")
+    frames = decode_frames(tmp_path / "a.mp4")
     assert len(frames) == 5
     assert np.abs(frames[0].astype(int) - picture).mean() < 4  # H.264 is lossy
     record, label = read_video_metadata(tmp_path / "a.mp4")
@@ -65,40 +65,42 @@ def test_one_command_animates_a_click_and_json_holds_nothing_else(tiny_film_fold
     assert label["Label"] == "1"
 
 
-def test_video_has_the_seconds_that_were_asked_for(tiny_film_folder, monkeypatch, capsys, tmp_path):
+def test_a_video_has_the_requested_duration(tiny_video_folder, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    arguments = ("video", "cat", "--seconds", "1.5", "--fps", "6", "--out", "a.webp", "--model", tiny_film_folder)
+    arguments = ("video", "cat", "--seconds", "1.5", "--fps", "6", "--out", "a.webp", "--model", tiny_video_folder)
     code, out, err = run(monkeypatch, capsys, *arguments)
     assert code == 0, err
     assert out == "a.webp\n"
-    with Image.open("a.webp") as film:
-        assert film.n_frames == 9
+    with Image.open("a.webp") as video:
+        assert video.n_frames == 9
     record, _ = read_video_metadata("a.webp")
     assert record.settings["fps"] == 6
     assert record.prompt == "cat"
 
 
-def test_a_film_can_be_made_again_from_its_seed(tiny_film_folder, monkeypatch, capsys, tmp_path):
+def test_a_video_can_be_generated_again_from_its_seed(tiny_video_folder, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
-        where = ("--out", f"{name}.png", "--num-frames", "6", "--seed", "9", "--model", tiny_film_folder)
+        where = ("--out", f"{name}.png", "--num-frames", "6", "--seed", "9", "--model", tiny_video_folder)
         assert run(monkeypatch, capsys, "video", "cat", *where)[0] == 0
     for number in range(1, 7):
         with Image.open(f"a-{number:04d}.png") as one, Image.open(f"b-{number:04d}.png") as other:
             assert one.tobytes() == other.tobytes()
 
 
-def test_a_mask_is_shown_without_any_weights(monkeypatch, capsys, picture):
+def test_a_mask_preview_needs_no_weights(monkeypatch, capsys, picture):
     monkeypatch.setattr(video_job, "load_pipeline", lambda *a, **k: pytest.fail("weights were loaded"))
-    code, out, _ = run(monkeypatch, capsys, "animate", "square.png", "--click", "16,16", "--mask-preview", "shown.png")
-    assert (code, out) == (0, "shown.png\n")
-    with Image.open("shown.png") as shown:
-        changed = np.any(np.asarray(shown) != picture, axis=-1)
+    code, out, _ = run(
+        monkeypatch, capsys, "animate", "square.png", "--click", "16,16", "--mask-preview", "preview.png"
+    )
+    assert (code, out) == (0, "preview.png\n")
+    with Image.open("preview.png") as preview:
+        changed = np.any(np.asarray(preview) != picture, axis=-1)
     assert changed[12:20, 12:20].all()
     assert not changed[:6].any()
 
 
-def test_clicks_are_points_and_some_say_what_is_not_meant():
+def test_clicks_are_parsed_to_points():
     assert video_job.parse_click("30,40") == [Point(x=30, y=40)]
     assert video_job.parse_click("30.5, 40; -5,6") == [Point(x=30.5, y=40), Point(x=5, y=6, positive=False)]
 
@@ -107,7 +109,7 @@ def test_clicks_are_points_and_some_say_what_is_not_meant():
     ("arguments", "message"),
     [
         (["animate", "none.png", "--click", "1,1", "--motion", "cat"], "no file none.png"),
-        (["animate", "square.png"], "nothing is clicked on"),
+        (["animate", "square.png"], "no region is given"),
         (["animate", "square.png", "--click", "1;2", "--motion", "cat"], "give X,Y in pixels"),
         (["animate", "square.png", "--click", "40,2", "--motion", "cat"], "outside the picture of 32 x 32"),
         (["animate", "square.png", "--click", "nan,2", "--motion", "cat"], "no place"),
@@ -130,12 +132,12 @@ def test_clicks_are_points_and_some_say_what_is_not_meant():
     ],
 )
 def test_bad_input_ends_with_2_before_weights_load(
-    tiny_film_folder, monkeypatch, capsys, picture, tmp_path, arguments, message
+    tiny_video_folder, monkeypatch, capsys, picture, tmp_path, arguments, message
 ):
     Image.fromarray(picture[:1].repeat(1, axis=0)).resize((1, 2000)).save("thin.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "square.png").read_bytes()[:60])
     monkeypatch.setattr(video_job, "load_pipeline", lambda *a, **k: pytest.fail("weights were loaded"))
-    arguments = [*arguments, "--model", str(tiny_film_folder)]
+    arguments = [*arguments, "--model", str(tiny_video_folder)]
     before = set(tmp_path.iterdir())
     code, _, err = run(monkeypatch, capsys, *arguments)
     assert code == 2
@@ -143,17 +145,17 @@ def test_bad_input_ends_with_2_before_weights_load(
     assert set(tmp_path.iterdir()) == before
 
 
-def test_a_model_of_pictures_is_refused_before_it_loads(tiny_folder, monkeypatch, capsys, tmp_path):
+def test_an_image_model_is_refused_before_it_loads(tiny_folder, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(video_job, "load_pipeline", lambda *a, **k: pytest.fail("weights were loaded"))
     code, _, err = run(monkeypatch, capsys, "video", "cat", "--model", tiny_folder)
     assert code == 2
-    assert "draws pictures only" in err
+    assert "generates images only" in err
 
 
-def test_a_picture_of_another_size_is_said_to_be_fitted(tiny_film_folder, monkeypatch, capsys, picture):
+def test_the_crop_of_another_image_size_is_reported(tiny_video_folder, monkeypatch, capsys, picture):
     Image.fromarray(picture).resize((96, 48)).save("wide.png")
-    where = ("--out", "a.gif", "--num-frames", "2", "--model", tiny_film_folder)
+    where = ("--out", "a.gif", "--num-frames", "2", "--model", tiny_video_folder)
     code, _, err = run(monkeypatch, capsys, "animate", "wide.png", "--click", "48,24", "--motion", "cat", *where)
     assert code == 0, err
     assert "96 x 48 px scaled by 0.667 to 32 x 32 px, 32 px of its width cut off" in err
@@ -162,12 +164,12 @@ def test_a_picture_of_another_size_is_said_to_be_fitted(tiny_film_folder, monkey
 @pytest.mark.parametrize(
     "command", [("video", "cat"), ("animate", "square.png", "--click", "16,16", "--motion", "cat")]
 )
-def test_an_adapter_changes_the_film_and_is_named_in_it(tiny_film_folder, monkeypatch, capsys, picture, command):
-    write_lora("adapter", tiny_film_folder)
-    where = ("--num-frames", "4", "--seed", "3", "--model", tiny_film_folder, "--out")
+def test_an_adapter_changes_the_video_and_is_named_in_it(tiny_video_folder, monkeypatch, capsys, picture, command):
+    write_lora("adapter", tiny_video_folder)
+    where = ("--num-frames", "4", "--seed", "3", "--model", tiny_video_folder, "--out")
     for name, options in (("plain.webp", ()), ("adapted.webp", ("--lora", "adapter"))):
         code, _, err = run(monkeypatch, capsys, *command, *where, name, *options)
         assert code == 0, err
-    assert all_frames("plain.webp") != all_frames("adapted.webp")
+    assert read_frames("plain.webp") != read_frames("adapted.webp")
     assert read_video_metadata("adapted.webp")[0].settings["lora"] == "adapter"
     assert "lora" not in read_video_metadata("plain.webp")[0].settings
