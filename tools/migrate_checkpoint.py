@@ -55,8 +55,8 @@ def rename_tensor(name: str) -> str:
     return TENSOR_PATTERN.sub(lambda match: (match[1] or "") + TENSOR_NAMES[match[2]], name)
 
 
-def rename_file(source: Path, target: Path) -> None:
-    """Copy a safetensors file with its tensors renamed."""
+def copy_with_new_names(source: Path, target: Path) -> None:
+    """Copy a safetensors file and give its tensors their new names."""
     with safe_open(source, framework="pt") as file:
         metadata = file.metadata()
     tensors = load_file(source)
@@ -102,9 +102,9 @@ def migrate_run(source: Path, target: Path) -> None:
         state = {key: value for key, value in checkpoint.load_state().items() if key != "step"}
         save_checkpoint(target / "checkpoints", checkpoint.step, groups, state, max_checkpoints=len(checkpoints))
     for path in source.glob("snapshots/*.safetensors"):
-        rename_file(path, target / path.relative_to(source))
+        copy_with_new_names(path, target / path.relative_to(source))
     for path in source.glob("export*/transformer/*.safetensors"):
-        rename_file(path, target / path.relative_to(source))
+        copy_with_new_names(path, target / path.relative_to(source))
     for path in source.glob("export*/transformer/config.json"):
         _rewrite_json(path, target / path.relative_to(source), migrate_transformer_config)
     if (source / "config.json").exists():
