@@ -7,7 +7,7 @@ import gradio as gr
 
 from dianjing.demo.i18n.catalog import TEXTS
 
-STYLESHEET_PATH = Path(__file__).with_name("style.css")
+STYLESHEET_PATH, FRAME_STYLESHEET_PATH = (Path(__file__).with_name(name) for name in ("style.css", "frame.css"))
 FONTS = ("ui-sans-serif", "system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif")
 FONTS_MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
 # cinnabar, the red of Chinese seals
@@ -99,6 +99,7 @@ def get_page_options() -> dict[str, Any]:
     return {
         "theme": make_theme(),
         "css_paths": [STYLESHEET_PATH],
+        "head": f"<style>{FRAME_STYLESHEET_PATH.read_text(encoding='utf-8')}</style>",
         "i18n": translations,
         "footer_links": [],
         "run_history": False,
