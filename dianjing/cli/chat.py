@@ -20,6 +20,7 @@ from dianjing.cli.options import (
     ModelOption,
     ProducerOption,
     SeedOption,
+    SourceOption,
     StepsOption,
     print_json,
 )
@@ -38,6 +39,7 @@ def chat(
     steps: StepsOption = None,
     guidance_scale: GuidanceScaleOption = None,
     model: ModelOption = "sticker",
+    source: SourceOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.auto,
     label: LabelOption = True,

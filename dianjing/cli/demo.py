@@ -15,6 +15,7 @@ from dianjing.cli.options import (
     ModelOption,
     ProducerOption,
     SegmenterOption,
+    SourceOption,
 )
 
 API_KEYS_VARIABLE = "DIANJING_API_KEYS"
@@ -22,6 +23,7 @@ API_KEYS_VARIABLE = "DIANJING_API_KEYS"
 
 def demo(
     model: ModelOption = "sticker",
+    source: SourceOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for access from other machines.")] = (
         "127.0.0.1"
     ),

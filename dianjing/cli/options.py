@@ -1,6 +1,7 @@
 """Options that several commands share, and the printing of results."""
 
 import json
+import os
 import re
 import sys
 from enum import Enum
@@ -11,6 +12,7 @@ import typer
 
 import dianjing
 from dianjing.errors import DianjingError
+from dianjing.weights.hubs import SOURCE_VARIABLE
 
 
 class Dtype(str, Enum):
@@ -22,6 +24,13 @@ class Dtype(str, Enum):
     float16 = "float16"
 
 
+class ModelHub(str, Enum):
+    """The hub that models are downloaded from."""
+
+    huggingface = "huggingface"
+    modelscope = "modelscope"
+
+
 class CliState:
     """State of one run of the command line, shared by the commands and the error handler."""
 
@@ -30,6 +39,13 @@ class CliState:
 
 def _set_debug(ctx: typer.Context, value: bool) -> bool:
     ctx.obj.debug = ctx.obj.debug or value
+    return value
+
+
+def _set_model_source(value: ModelHub | None) -> ModelHub | None:
+    """Set the source for this process and those that it starts."""
+    if value is not None:
+        os.environ[SOURCE_VARIABLE] = value.value
     return value
 
 
@@ -45,6 +61,10 @@ VersionOption = Annotated[
     bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
 ]
 ModelOption = Annotated[str, typer.Option(help="A name from `dianjing models`, a folder or a Hub id.")]
+SourceOption = Annotated[
+    ModelHub | None,
+    typer.Option("--source", callback=_set_model_source, help="The hub to download from; default: huggingface."),
+]
 LoraOption = Annotated[str | None, typer.Option(help="An adapter: a run's export, a .safetensors file, a Hub id.")]
 SegmenterOption = Annotated[
     str | None, typer.Option(help="A folder or Hub id of SAM 2 or SAM, to segment what is clicked; default: GrabCut.")

@@ -21,6 +21,7 @@ from dianjing.cli.options import (
     SecondsOption,
     SeedOption,
     SizeOption,
+    SourceOption,
     StepsOption,
     VideoOutOption,
     print_video_result,
@@ -42,6 +43,7 @@ def video(
         bool, typer.Option("--joint", help="Generate the parts of a long video together, not one after another.")
     ] = False,
     model: ModelOption = "sticker",
+    source: SourceOption = None,
     lora: LoraOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.auto,
