@@ -224,13 +224,14 @@ def _main() -> None:
 
         parser = ChatModelParser.from_pretrained(arguments.chat_model, rule_parser=first.parser)  # type: ignore[arg-type]
     pipe = first.pipe
-    matcher = SpriteMatcher(size_px=pipe.transformer.config.sample_size * pipe.vae_scale_factor)
+    size_px = pipe.transformer.config.sample_size * pipe.vae_scale_factor
+    matcher = SpriteMatcher.for_images(size_px)
     results, grid = [], []
     dialogues = generate_dialogues(arguments.count, seed=arguments.seed)
     for index, (language, dialogue) in enumerate(tqdm(dialogues, unit="dialogue")):
         rows, images = evaluate_dialogue(dialogue, Conversation(pipe, seed=index, parser=parser), matcher)
         results.append((language, rows))
-        blank = [np.full((matcher.size_px, matcher.size_px, 3), 255, np.uint8)] * (MAX_TURNS - len(images))
+        blank = [np.full((size_px, size_px, 3), 255, np.uint8)] * (MAX_TURNS - len(images))
         grid += [*map(np.asarray, images), *blank]
     report = {"model": arguments.model, "chat_model": arguments.chat_model, "seed": arguments.seed}
     report |= summarize_dialogues(results)

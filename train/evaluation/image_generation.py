@@ -229,7 +229,7 @@ def _load_evaluator(settings: EvaluationSettings) -> tuple[ImageGenerator, Sprit
     pipeline.set_progress_bar_config(disable=True)
     size_px = pipeline.transformer.config.sample_size * pipeline.vae_scale_factor
     generate = make_image_generator(pipeline, size_px=size_px, **settings.generation_settings)
-    return generate, SpriteMatcher(size_px=size_px, device=settings.device)
+    return generate, SpriteMatcher.for_images(size_px, settings.device)
 
 
 def _evaluate_category_in_process(index: int, *, settings: EvaluationSettings) -> CategoryResult:

@@ -109,7 +109,7 @@ def load_video_evaluator(settings: EvaluationSettings) -> VideoEvaluator:
         animate=animate,
         generate=generate,
         get_speed=image_to_video.motion_vocabulary.get_speed,
-        matcher=SpriteMatcher(size_px=size_px, device=settings.device),
+        matcher=SpriteMatcher.for_images(size_px, settings.device),
         world_settings={"size_px": size_px, "num_frames": config.default_num_frames, "fps": config.default_fps},
     )
 

@@ -178,7 +178,7 @@ def evaluate_text_to_video(
     videos = []
     for clip_seed, clip in enumerate(clips, start=seed):
         frames = generate(clip, language, clip_seed)
-        detected_clip = _match_first_frame(clip, matcher.detect(image_to_tensor(frames[0])))
+        detected_clip = _match_first_frame(clip, matcher.detect(image_to_tensor(frames[0])), size_px=matcher.size_px)
         for index in range(len(clip.scene.instances)):
             estimate = None if detected_clip is None else estimate_motion(frames, detected_clip, index)
             motion = _get_motion(clip, index)
@@ -233,8 +233,11 @@ def _is_consistent(
     )
 
 
-def _match_first_frame(clip: StickerClip, detections: Detections) -> StickerClip | None:
-    """Return the clip with its instances and background as detected in a first frame; None if an object is missing."""
+def _match_first_frame(clip: StickerClip, detections: Detections, *, size_px: int) -> StickerClip | None:
+    """Return the clip with its instances and background as detected in a first frame; None if an object is missing.
+
+    size_px: side of the image that the detections are in.
+    """
     remaining = list(detections.objects)
     instances = []
     for instance in clip.scene.instances:
@@ -244,7 +247,7 @@ def _match_first_frame(clip: StickerClip, detections: Detections) -> StickerClip
             return None
         match = (same_colour or candidates)[0]
         remaining.remove(match)
-        ratio = CANVAS_PX // clip.size_px
+        ratio = CANVAS_PX // size_px
         box = {"x_px": match.x_px * ratio, "y_px": match.y_px * ratio, "size_px": match.size_px * ratio}
         instances.append(SpriteInstance(class_id=match.class_id, colour=match.colour, **box))
     return replace(clip, scene=replace(clip.scene, instances=tuple(instances), background=detections.background))

@@ -21,6 +21,7 @@ INFERENCE_STEPS, GUIDANCE_SCALE = 30, 4.0
 CONTINUATION_STEPS, CONTINUATION_GUIDANCE_SCALE = 10, 1.0  # of frames that continue a given first frame
 NUM_FRAMES, FPS = 9, 8.0  # of a clip, as in sticker_motion.toml: one second, with its first and its last frame
 NUM_MEASURED_CLIPS = 24
+MEASURED_SIZE_PX = 64  # of the clips that motions are measured on; speeds are in image sides
 EVALUATION_FILES = (  # files of a bundle that are not part of an export
     "report.json",
     "grid.png",
@@ -86,7 +87,7 @@ def build_bundle(export_folder: Path, bundle: Path, *, segmenter: Path | None = 
         }
         motion_words = list_motion_words()
         words = {language: sorted({*words[language], *motion_words[language]}) for language in motion_words}
-        measure_motion_vocabulary(size_px=8 * transformer["sample_size"]).save(bundle / MOTIONS_FILE)
+        measure_motion_vocabulary(size_px=MEASURED_SIZE_PX).save(bundle / MOTIONS_FILE)
     _write_json(bundle / "model_index.json", _read_json(bundle / "model_index.json") | defaults, indent=1)
     _write_json(bundle / VOCABULARY_FILE, words, indent=0)
     make_concept_vocabulary().save(bundle / CONCEPTS_FILE)

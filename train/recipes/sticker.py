@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,23 +35,15 @@ AUTOENCODER_FOLDER = "sticker-vae"
 SEGMENTER_RUN_FOLDER = "sticker-segmenter"
 MOTION_STAGES = ("flow_field", "motion")  # trained on clips
 TRAINING_RUNS = {
-    "cpu": {
-        "autoencoder": TrainingRun(recipe="sticker_vae.toml", folder=AUTOENCODER_FOLDER),
-        "text_to_image": TrainingRun(recipe="sticker_dit.toml", folder="sticker-dit"),
-        "refine": TrainingRun(recipe="sticker_refine.toml", folder="sticker-refine", base_folder="sticker-dit"),
-        "canonical": TrainingRun(
-            recipe="sticker_canonical.toml", folder="sticker-canonical", base_folder="sticker-refine"
-        ),
-        "segmenter": TrainingRun(recipe="sticker_segmenter.toml", folder=SEGMENTER_RUN_FOLDER),
-        "flow_field": TrainingRun(
-            recipe="sticker_flow_field.toml", folder="sticker-flow-field", base_folder="sticker-canonical"
-        ),
-        "motion": TrainingRun(recipe="sticker_motion.toml", folder="sticker-motion", base_folder="sticker-flow-field"),
-    },
-    "gpu": {  # a longer run in place of the refining ones
-        "autoencoder": TrainingRun(recipe="sticker_vae_gpu.toml", folder=AUTOENCODER_FOLDER),
-        "text_to_image": TrainingRun(recipe="sticker_dit_gpu.toml", folder="sticker-dit"),
-    },
+    "autoencoder": TrainingRun(recipe="sticker_vae.toml", folder=AUTOENCODER_FOLDER),
+    "text_to_image": TrainingRun(recipe="sticker_dit.toml", folder="sticker-dit"),
+    "refine": TrainingRun(recipe="sticker_refine.toml", folder="sticker-refine", base_folder="sticker-dit"),
+    "canonical": TrainingRun(recipe="sticker_canonical.toml", folder="sticker-canonical", base_folder="sticker-refine"),
+    "segmenter": TrainingRun(recipe="sticker_segmenter.toml", folder=SEGMENTER_RUN_FOLDER),
+    "flow_field": TrainingRun(
+        recipe="sticker_flow_field.toml", folder="sticker-flow-field", base_folder="sticker-canonical"
+    ),
+    "motion": TrainingRun(recipe="sticker_motion.toml", folder="sticker-motion", base_folder="sticker-flow-field"),
 }
 
 
@@ -74,11 +65,11 @@ def launch_training(training: TrainingRun, runs_folder: Path, *, processes: int)
     subprocess.run(command, check=True, env=environment)
 
 
-def count_training_samples(runs_folder: Path, training_runs: Mapping[str, TrainingRun]) -> TrainingSampleCounts:
-    """Count the samples of all runs behind a bundle; those of the segmenter are left out."""
-    counts = {name: count_run_samples(runs_folder / each.folder) for name, each in training_runs.items()}
-    clips = sum(counts.pop(name, 0) for name in MOTION_STAGES)
-    counts.pop("segmenter", None)
+def count_training_samples(runs_folder: Path) -> TrainingSampleCounts:
+    """Count the samples of all runs behind the bundle; those of the segmenter are left out."""
+    counts = {name: count_run_samples(runs_folder / each.folder) for name, each in TRAINING_RUNS.items()}
+    clips = sum(counts.pop(name) for name in MOTION_STAGES)
+    counts.pop("segmenter")
     return TrainingSampleCounts(autoencoder=counts.pop("autoencoder"), images=sum(counts.values()), clips=clips)
 
 
@@ -88,16 +79,13 @@ def run_evaluation(module: str, bundle: Path, *, num_samples: int, processes: in
     subprocess.run([*command, "--count", str(num_samples), "--processes", str(processes)], check=True)
 
 
-def evaluate_bundle(
-    bundle: Path, runs_folder: Path, training_runs: Mapping[str, TrainingRun], *, num_samples: int, processes: int
-) -> None:
+def evaluate_bundle(bundle: Path, runs_folder: Path, *, num_samples: int, processes: int) -> None:
     """Evaluate a bundle, and write its reports, its model card and its checksums."""
     run_evaluation("evaluation.image_generation", bundle, num_samples=num_samples, processes=processes)
-    if "motion" in training_runs:
-        run_evaluation("evaluation.video_generation", bundle, num_samples=num_samples // 2, processes=processes)
+    run_evaluation("evaluation.video_generation", bundle, num_samples=num_samples // 2, processes=processes)
     metrics_path = runs_folder / AUTOENCODER_FOLDER / "export" / "vae" / "measured.json"
     psnr_db = json.loads(metrics_path.read_text(encoding="utf-8"))["psnr_db"]
-    write_bundle_card(bundle, sample_counts=count_training_samples(runs_folder, training_runs), psnr_db=psnr_db)
+    write_bundle_card(bundle, sample_counts=count_training_samples(runs_folder), psnr_db=psnr_db)
     write_checksums(bundle)
 
 
@@ -111,7 +99,6 @@ def _make_parser() -> argparse.ArgumentParser:
         "--bundle", type=Path, default=Path("weights/sticker"), help="folder of the bundle (default: weights/sticker)"
     )
     parser.add_argument("--count", type=int, default=200, help="prompts per category and language (default: 200)")
-    parser.add_argument("--hardware", choices=("cpu", "gpu"), default="cpu", help="64 px for a CPU, 128 px for a GPU")
     parser.add_argument("--processes", type=int, default=1, help="training processes: GPUs, or CPU cores (default: 1)")
     return parser
 
@@ -119,20 +106,19 @@ def _make_parser() -> argparse.ArgumentParser:
 def _main() -> None:
     parser = _make_parser()
     arguments = parser.parse_args()
-    runs, bundle, training_runs = arguments.runs, arguments.bundle, TRAINING_RUNS[arguments.hardware]
-    steps = (*training_runs, "bundle", "evaluate")
+    runs, bundle = arguments.runs, arguments.bundle
+    steps = (*TRAINING_RUNS, "bundle", "evaluate")
     if arguments.only is not None and arguments.only not in steps:
-        parser.error(f"--only {arguments.only} on a {arguments.hardware}; the steps are {', '.join(steps)}")
+        parser.error(f"--only {arguments.only}: the steps are {', '.join(steps)}")
     for step in steps if arguments.only is None else (arguments.only,):
-        if step in training_runs:
-            launch_training(training_runs[step], runs, processes=arguments.processes)
+        if step in TRAINING_RUNS:
+            launch_training(TRAINING_RUNS[step], runs, processes=arguments.processes)
         elif step == "bundle":
-            has_segmenter = "segmenter" in training_runs
-            segmenter = runs / SEGMENTER_RUN_FOLDER / "export" / SEGMENTER_FOLDER if has_segmenter else None
-            last_run = list(training_runs.values())[-1]
+            last_run = list(TRAINING_RUNS.values())[-1]
+            segmenter = runs / SEGMENTER_RUN_FOLDER / "export" / SEGMENTER_FOLDER
             build_bundle(runs / last_run.folder / "export", bundle, segmenter=segmenter)
         else:
-            evaluate_bundle(bundle, runs, training_runs, num_samples=arguments.count, processes=arguments.processes)
+            evaluate_bundle(bundle, runs, num_samples=arguments.count, processes=arguments.processes)
 
 
 if __name__ == "__main__":

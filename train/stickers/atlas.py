@@ -1,8 +1,9 @@
 """Sprites of the sticker world: one RGBA image per sprite class, in any size and colour.
 
-Legend: S sprite side in pixels; sprites are premultiplied uint8 (S, S, 4).
+Legend: S sprite side in pixels, P its side in the atlas; sprites are premultiplied uint8 (S, S, 4).
 
-The atlas is rendered once from Noto Color Emoji (SIL OFL 1.1, see NOTICE) and ships with the package:
+Two atlases are rendered once from Noto Color Emoji (SIL OFL 1.1, see NOTICE) and ship with the package: one with
+sprites of SPRITE_PX, for sizes up to that, and one of LARGE_SPRITE_PX, the full size of the font's bitmaps:
 
     python -m dianjing.train.stickers.atlas --font NotoColorEmoji.ttf
 """
@@ -19,12 +20,15 @@ from dianjing.errors import DianjingError
 from dianjing.train.stickers.sprite_classes import COLOURS, load_sprite_classes
 
 SPRITE_PX = 96
+LARGE_SPRITE_PX = 136
+ATLAS_FILES = {SPRITE_PX: "atlas.webp", LARGE_SPRITE_PX: "atlas_136.webp"}
+LARGE_ATLAS_QUALITY = 90  # of WebP; lossless takes twice the bytes and looks the same
 ATLAS_COLUMNS = 20
 STRIKE_PX = 109  # the only size of the font's embedded bitmaps
 
 
-def render_emoji(emoji: str, *, font: ImageFont.FreeTypeFont) -> Image.Image:
-    """Render one emoji, cropped to its visible pixels and centred in a square of SPRITE_PX.
+def render_emoji(emoji: str, *, font: ImageFont.FreeTypeFont, size_px: int) -> Image.Image:
+    """Render one emoji, cropped to its visible pixels and centred in a square of `size_px`.
 
     Raises: DianjingError if the font has no glyph for it.
     """
@@ -36,28 +40,33 @@ def render_emoji(emoji: str, *, font: ImageFont.FreeTypeFont) -> Image.Image:
     side = max(glyph.size)
     square = Image.new("RGBA", (side, side))
     square.paste(glyph, ((side - glyph.width) // 2, (side - glyph.height) // 2))
-    return square.resize((SPRITE_PX, SPRITE_PX), Image.Resampling.LANCZOS)
+    return square.resize((size_px, size_px), Image.Resampling.LANCZOS)
 
 
-def build_atlas(font_path: Path, output_path: Path) -> None:
-    """Render every sprite class of `objects.txt` into one lossless image with ATLAS_COLUMNS sprites per row."""
+def build_atlases(font_path: Path, folder: Path) -> None:
+    """Render every sprite class of `objects.txt` into an image of each size, with ATLAS_COLUMNS sprites per row."""
     font = ImageFont.truetype(str(font_path), STRIKE_PX)
-    rows = -(-len(load_sprite_classes()) // ATLAS_COLUMNS)
-    atlas = Image.new("RGBA", (ATLAS_COLUMNS * SPRITE_PX, rows * SPRITE_PX))
-    for sprite_class in load_sprite_classes():
-        row, column = divmod(sprite_class.id, ATLAS_COLUMNS)
-        atlas.paste(render_emoji(sprite_class.emoji, font=font), (column * SPRITE_PX, row * SPRITE_PX))
-    atlas.save(output_path, lossless=True, method=6)
+    num_rows = -(-len(load_sprite_classes()) // ATLAS_COLUMNS)
+    for size_px, name in ATLAS_FILES.items():
+        atlas = Image.new("RGBA", (ATLAS_COLUMNS * size_px, num_rows * size_px))
+        for sprite_class in load_sprite_classes():
+            row, column = divmod(sprite_class.id, ATLAS_COLUMNS)
+            atlas.paste(render_emoji(sprite_class.emoji, font=font, size_px=size_px), (column * size_px, row * size_px))
+        if size_px == LARGE_SPRITE_PX:
+            atlas.save(folder / name, quality=LARGE_ATLAS_QUALITY, method=6)
+        else:
+            atlas.save(folder / name, lossless=True, method=6)
 
 
 @cache
-def _load_atlas() -> np.ndarray:
-    """Load all sprites with straight alpha: uint8 (classes, SPRITE_PX, SPRITE_PX, 4)."""
-    with as_file(files(__package__).joinpath("atlas.webp")) as path, Image.open(path, formats=("WEBP",)) as image:
+def _load_atlas(size_px: int) -> np.ndarray:
+    """Load all sprites of an atlas with straight alpha: uint8 (classes, P, P, 4); P is `size_px`."""
+    path = files(__package__).joinpath(ATLAS_FILES[size_px])
+    with as_file(path) as local_path, Image.open(local_path, formats=("WEBP",)) as image:
         pixels = np.asarray(image.convert("RGBA"))
-    rows = pixels.shape[0] // SPRITE_PX
-    tiles = pixels.reshape(rows, SPRITE_PX, ATLAS_COLUMNS, SPRITE_PX, 4).swapaxes(1, 2)
-    return tiles.reshape(-1, SPRITE_PX, SPRITE_PX, 4)[: len(load_sprite_classes())]
+    num_rows = pixels.shape[0] // size_px
+    tiles = pixels.reshape(num_rows, size_px, ATLAS_COLUMNS, size_px, 4).swapaxes(1, 2)
+    return tiles.reshape(-1, size_px, size_px, 4)[: len(load_sprite_classes())]
 
 
 def tint(rgba: np.ndarray, rgb: tuple[int, int, int]) -> np.ndarray:
@@ -79,14 +88,19 @@ def tint(rgba: np.ndarray, rgb: tuple[int, int, int]) -> np.ndarray:
 
 
 @cache
+def _tint_sprite(class_id: int, colour: int, atlas_px: int) -> np.ndarray:
+    """Recolour a sprite of an atlas in COLOURS[colour]: uint8 (P, P, 4), straight alpha; P is `atlas_px`."""
+    return tint(_load_atlas(atlas_px)[class_id], COLOURS[colour].rgb)
+
+
+@cache
 def get_sprite(class_id: int, *, size_px: int, colour: int | None = None) -> np.ndarray:
     """Return the sprite of a class in a size, in COLOURS[colour] or (None) in its own colours.
 
     Returns: read-only uint8 (S, S, 4) with premultiplied alpha; S is `size_px`.
     """
-    rgba = _load_atlas()[class_id]
-    if colour is not None:
-        rgba = tint(rgba, COLOURS[colour].rgb)
+    atlas_px = SPRITE_PX if size_px <= SPRITE_PX else LARGE_SPRITE_PX
+    rgba = _load_atlas(atlas_px)[class_id] if colour is None else _tint_sprite(class_id, colour, atlas_px)
     # "RGBa" is Pillow's premultiplied mode: resizing in it leaves no dark seam around the outline
     image = Image.fromarray(rgba, "RGBA").convert("RGBa").resize((size_px, size_px), Image.Resampling.LANCZOS)
     pixels = np.asarray(image).copy()
@@ -96,12 +110,12 @@ def get_sprite(class_id: int, *, size_px: int, colour: int | None = None) -> np.
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser(description=(build_atlas.__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(description=(build_atlases.__doc__ or "").split("\n")[0])
     parser.add_argument("--font", type=Path, required=True, help="path of NotoColorEmoji.ttf")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("atlas.webp"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder for the atlases")
     arguments = parser.parse_args()
     try:
-        build_atlas(arguments.font, arguments.out)
+        build_atlases(arguments.font, arguments.out)
     except (DianjingError, OSError) as error:
         parser.error(str(error))
 

@@ -1,7 +1,7 @@
 """Template matching of images of the sticker world: the background, and each object with box and colour.
 
-Legend: T templates, S image side, s template side in the coarse image, Y, X rows and columns; colours are floats on
-[0, 1].
+Legend: T templates, S image side, s template side in the coarse image, Y, X rows and columns of any image; colours are
+floats on [0, 1].
 
 An image I is explained as a known background B with sprites composited over it. A sprite with premultiplied colour p
 and coverage a changes the background at some offset by t = p - a B. With D = I - B, the squared error that it removes
@@ -27,6 +27,7 @@ from dianjing.train.stickers.sprite_classes import COLOURS, load_sprite_classes
 
 SIZES_PX = (48, 56, 64, 72, 80, 96, 112)  # in an image of 128 px
 COARSE_PX = 32  # side of the coarse image
+MAX_SIZE_PX = 128  # larger images are reduced to it: exact scores at 256 px would take sixteen times as long
 NUM_CANDIDATES = 32  # templates that are scored at full size
 MAX_PIXEL_ERROR = 0.15  # a larger difference from a background is an object, and counts as this much
 BORDER_PX = 2
@@ -72,12 +73,14 @@ def list_template_keys() -> list[tuple[int, int | None]]:
     ]
 
 
-@lru_cache(maxsize=20_000)
-def _get_template(class_id: int, colour: int | None, size_px: int) -> Tensor:
-    """Return the channels p (3), a p (3), a^2 and a of one sprite: (8, size_px, size_px)."""
+def _make_template(class_id: int, colour: int | None, size_px: int) -> Tensor:
+    """Make the channels p (3), a p (3), a^2 and a of one sprite: (8, size_px, size_px)."""
     pixels = torch.from_numpy(get_sprite(class_id, size_px=size_px, colour=colour).copy()).permute(2, 0, 1) / 255
     p, a = pixels[:3], pixels[3:]
     return torch.cat([p, a * p, a * a, a])
+
+
+_get_template = lru_cache(maxsize=4_000)(_make_template)  # up to 0.4 MB each
 
 
 def _make_score_channels(image: Tensor, background: Tensor) -> Tensor:
@@ -91,9 +94,9 @@ def _make_score_channels(image: Tensor, background: Tensor) -> Tensor:
 
 
 class SpriteMatcher:
-    """Detector of sprites in images of one size: about two images per second on one CPU core.
+    """Detector of sprites in images of one size, or reduced to it: about two images per second on one CPU core.
 
-    size_px: side of the images. device: any torch device.
+    size_px: side that images are read at; detections are in its pixels. device: any torch device.
     """
 
     def __init__(self, *, size_px: int = 128, device: torch.device | str = "cpu"):
@@ -111,6 +114,16 @@ class SpriteMatcher:
         pixels = torch.stack([torch.from_numpy(each.copy()).permute(2, 0, 1) / 255 for each in rendered])
         self.backgrounds = pixels.to(device)
 
+    @classmethod
+    def for_images(cls, size_px: int, device: torch.device | str = "cpu") -> "SpriteMatcher":
+        """Make the matcher for images of `size_px`."""
+        return cls(size_px=min(size_px, MAX_SIZE_PX), device=device)
+
+    def resize(self, image: Tensor) -> Tensor:
+        """Reduce an image (3, Y, Y) to this matcher's size by averages: float32 (3, S, S) on its device."""
+        image = image.to(self.device, torch.float32)
+        return image if image.shape[-1] == self.size_px else F.adaptive_avg_pool2d(image, self.size_px)
+
     def match_background(self, image: Tensor) -> tuple[int, Tensor]:
         """Find the background nearest to an image (3, S, S): its index and its pixels (3, S, S).
 
@@ -123,8 +136,8 @@ class SpriteMatcher:
         return best // NUM_VARIANTS, self.backgrounds[best]
 
     def detect(self, image: Tensor, *, max_objects: int = 6) -> Detections:
-        """Explain an image (3, S, S) on [0, 1] by a background and at most `max_objects` objects."""
-        image = image.to(self.device, torch.float32)
+        """Explain an image (3, Y, Y) on [0, 1] by a background and at most `max_objects` objects."""
+        image = self.resize(image)
         index, background = self.match_background(image)
         detections: list[Detection] = []
         while len(detections) < max_objects:
@@ -141,8 +154,8 @@ class SpriteMatcher:
         return Detections(background=index, objects=tuple(detections))
 
     def classify_colour(self, image: Tensor, detection: Detection) -> int:
-        """Find the colour (an index of COLOURS) that explains a detected object of an image (3, S, S) best."""
-        image = image.to(self.device, torch.float32)
+        """Find the colour (an index of COLOURS) that explains a detected object of an image (3, Y, Y) best."""
+        image = self.resize(image)
         _, background = self.match_background(image)
         region = _get_region(detection)
         channels = _make_score_channels(image[region], background[region])
@@ -155,7 +168,7 @@ class SpriteMatcher:
     def _make_coarse_templates(self, size_px: int) -> tuple[Tensor, Tensor]:
         """Make the templates of all keys in one size: flattened channels (T, 8 s s) and 2 |p|^2 (T, 1)."""
         coarse = torch.stack(
-            [F.avg_pool2d(_get_template(*key, size_px), self.coarse_factor) for key in self.template_keys]
+            [F.avg_pool2d(_make_template(*key, size_px), self.coarse_factor) for key in self.template_keys]
         )
         energy = 2 * coarse[:, :3].square().sum((1, 2, 3))
         return coarse.flatten(1).to(self.device), energy[:, None].to(self.device)

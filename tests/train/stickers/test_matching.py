@@ -41,6 +41,20 @@ def test_the_objects_of_a_scene_are_read_back_with_their_places_and_sizes(matche
         assert all(seen.explained_share > 0.99 for seen in reading.objects)
 
 
+def test_a_larger_image_is_read_as_a_small_one(matcher):
+    world = StickerWorld(size_px=4 * SIZE_PX, stages=WORLD.stages)
+    for position in range(10):
+        sample = world.get_image_sample(11, position)
+        pixels = image_to_tensor(sample.image)
+        detections = matcher.detect(pixels)
+        assert contents(detections.objects) == contents(sample.scene.instances), sample.text_en
+        assert detections.background == sample.scene.background
+        boxes = {tuple(round(value / 4) for value in box[:3]) for box in sample.boxes}
+        assert {(each.x_px, each.y_px, each.size_px) for each in detections.objects} == boxes
+        coloured = [each for each in detections.objects if each.colour is not None]
+        assert [matcher.classify_colour(pixels, each) for each in coloured] == [each.colour for each in coloured]
+
+
 def test_noise_and_blur_do_not_hide_a_large_object(matcher):
     generator = torch.Generator().manual_seed(0)
     for sample in sample_held_out(CATEGORIES[0], num_samples=4, seed=3, size_px=SIZE_PX):
