@@ -25,7 +25,7 @@ import torch
 from benchmarks.timing import Quantiles, compute_quantiles, compute_ratios, time_call
 from dianjing import DiT, ImageToVideoPipeline, Region, TextToImagePipeline, TextToVideoPipeline
 from dianjing.dit import Conditioning
-from dianjing.pipelines.video.windows import make_windows
+from dianjing.pipelines.video.windows import make_joint_windows
 
 NUM_FRAMES = 16
 PREDICTIONS_PER_ROUND = 20  # timed together
@@ -145,7 +145,7 @@ def _find_window_borders(num_frames: int, pipe: TextToVideoPipeline, long_video:
     if long_video == "autoregressive":
         return list(range(window - 1, num_frames - 1, window - 1))
     last = pipe.config.default_num_inference_steps - 1
-    return [part.stop - 1 for part in make_windows(num_frames, window_size=window, step=last)][:-1]
+    return [part.stop - 1 for part in make_joint_windows(num_frames, window_size=window, step=last)][:-1]
 
 
 def measure_durations(model: str, *, long_video: str) -> list[dict[str, float]]:

@@ -4,9 +4,7 @@ B batch; latents are B C Y X, of videos B C F Y X.
 """
 
 import time
-from bisect import bisect
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -15,12 +13,14 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from dianjing.demo.jobs import Progress
-from dianjing.pipelines.sampling import decode_latents
-from dianjing.pipelines.text_to_image import TextToImagePipeline
+from dianjing.pipelines.denoiser import SamplingStep
+from dianjing.pipelines.vae import decode_latents
 
 MAX_LATENT_SIDE = 32  # larger latents are shrunk before they are decoded
 MAX_TIME_SHARE = 0.2  # of a run's time, at most, goes into previews
 MIN_INTERVAL_S = 0.2  # between two previews
+
+ProgressListener = Callable[[Progress], None]
 
 
 def get_alpha_sigma(scheduler: Any, step: int) -> tuple[float, float]:
@@ -80,55 +80,33 @@ class PreviewDecoder:
         return sheet
 
 
-ProgressListener = Callable[[Progress], None]
+class ProgressReporter:
+    """An observer of `observe_steps` that reports the steps of one job to a listener.
 
+    `run_steps` are the steps of the runs to come; without them the total is that of the runs so far. `num_windows` is
+    the number of windows of a long video: its runs, else 1.
+    """
 
-class ProgressCallback:
-    """A `callback_on_step_end` that counts over all windows of a job; `window_steps` are the steps of each."""
-
-    def __init__(self, pipe: Any, on_progress: ProgressListener, *, window_steps: Sequence[int]):
-        self.on_progress, self.num_windows = on_progress, len(window_steps)
-        self.window_ends = list(accumulate(window_steps))
-        self.total_steps = self.window_ends[-1]
+    def __init__(
+        self, pipe: Any, on_progress: ProgressListener, *, run_steps: Sequence[int] = (), num_windows: int = 1
+    ):
+        self.on_progress, self.num_windows = on_progress, num_windows
         self.preview_decoder = PreviewDecoder(pipe)
-        self.steps_done = 0
-        on_progress(Progress(step=0, total=self.total_steps, windows=self.num_windows))
+        self.run_index, self.steps_done, self.total_steps = -1, 0, sum(run_steps)
+        if run_steps:
+            on_progress(Progress(step=0, total=self.total_steps, windows=num_windows))
 
-    def __call__(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        window = min(1 + bisect(self.window_ends, self.steps_done), self.num_windows)
+    def __call__(self, step: SamplingStep) -> None:
+        self.run_index += step.index == 0
+        # schedulers of higher order take more steps than were planned
+        self.total_steps = max(self.total_steps, self.steps_done + step.num_steps - step.index)
         self.steps_done += 1
-        self.total_steps = max(self.total_steps, self.steps_done)  # schedulers of higher order take more steps
         self.on_progress(
             Progress(
                 step=self.steps_done,
                 total=self.total_steps,
-                preview=self.preview_decoder.update(step, tensors["latents"]),
-                window=window,
+                preview=self.preview_decoder.update(step.index, step.latents),
+                window=min(self.run_index + 1, self.num_windows),
                 windows=self.num_windows,
             )
         )
-        return {}
-
-
-class ProgressReportingPipeline(TextToImagePipeline):
-    """Reports every step to a listener, also the steps of a conversation's renderer."""
-
-    on_progress: ProgressListener | None = None
-    _steps_done = 0
-
-    def set_progress_listener(self, on_progress: ProgressListener | None) -> None:
-        self.on_progress, self._steps_done, self._preview_decoder = on_progress, 0, PreviewDecoder(self)
-
-    def _denoise(self, latents: Any, timesteps: Any, embeds: Any, *, step_callback: Any, **kwargs: Any) -> Any:
-        total = self._steps_done + len(timesteps)
-
-        def report(step: int, timestep: Any, latents: Any, text: Any) -> tuple[Any, Any]:
-            if step_callback is not None:
-                latents, text = step_callback(step, timestep, latents, text)  # previews show the repainted latents
-            self._steps_done += 1
-            if self.on_progress is not None:
-                preview = self._preview_decoder.update(step, latents)
-                self.on_progress(Progress(step=self._steps_done, total=total, preview=preview))
-            return latents, text
-
-        return super()._denoise(latents, timesteps, embeds, step_callback=report, **kwargs)

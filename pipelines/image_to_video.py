@@ -1,11 +1,10 @@
-"""A click on a picture, and a few words: that part moves.
+"""Image to video: regions of an image move as their motion phrases say.
 
-B batch of films, F frames, R regions, H height, W width; latents are B C F Y X.
+B batch of videos, F frames, R regions, H height, W width; latents are B C F Y X.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,20 @@ from diffusers.utils import logging
 from PIL import Image
 from torch import Tensor
 
+from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
 from dianjing.pipelines.media.image import CropTransform, check_image, resize_crop
-from dianjing.pipelines.prompt_embeds import NO_PROMPT_EMBEDS
-from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, prepare_extra_step_kwargs, sample_noise
+from dianjing.pipelines.prompt_embeds import PromptEmbeds
+from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators
 from dianjing.pipelines.segmentation.base import Region, check_region
-from dianjing.pipelines.video.base import VIDEO_OUTPUT_TYPES, VideoOutput, VideoPipelineBase, postprocess_frames
+from dianjing.pipelines.vae import frames_to_pixels
+from dianjing.pipelines.video.base import (
+    VIDEO_OUTPUT_TYPES,
+    SampledVideo,
+    VideoOutput,
+    VideoPipelineBase,
+    postprocess_frames,
+)
 from dianjing.pipelines.video.detail import restore_detail
 
 logger = logging.get_logger(__name__)
@@ -27,17 +34,17 @@ logger = logging.get_logger(__name__)
 
 @dataclass
 class ImageToVideoOutput(VideoOutput):
-    """`FilmOutput`, with the masks (R, height, width) that were moved and how the picture was fitted."""
+    """`VideoOutput` with the masks of the regions, bool (R, height, width), and the crop of the image."""
 
     masks: np.ndarray
     crop_transform: CropTransform
 
 
 class ImageToVideoPipeline(VideoPipelineBase):
-    """A picture, clicks and motion phrases to films, by a `DiT` trained with clicks.
+    """Animate regions of an image, by a `DiT` trained with motion control.
 
-    The mask says what moves, and does not confine where to. A film longer than the model was trained on is drawn window
-    after window.
+    A mask selects what moves; it does not limit where to. A video longer than the model was trained on is sampled
+    window after window.
     Source: Follow-Your-Click (arXiv 2403.08268).
     """
 
@@ -65,88 +72,100 @@ class ImageToVideoPipeline(VideoPipelineBase):
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         guidance_rescale: float = 0.0,
     ) -> ImageToVideoOutput | tuple:
-        """Move the regions of a picture, each in its own way, all in one run.
+        """Generate videos that begin with an image and in which all regions move, each by its own phrase.
 
-        image: PIL, or uint8 (H, W, 3); of another size than the model's it is scaled and its overhang cut off, and
-        the result says how. prompt: what the picture shows, if it is to be said. The other arguments are those of
-        `TextToVideoPipeline`.
+        image: PIL, or uint8 (H, W, 3); another size than the model's is scaled and cropped, and the result says how.
+        prompt: an optional description of the image. The other arguments are those of `TextToVideoPipeline`.
 
-        Raises: ValueError for what cannot be drawn, before anything is computed.
+        Raises: DianjingError for arguments that cannot work, before anything is computed.
         """
-        picture = check_image(image)
-        regions = self._check_regions(regions, size=picture.size)
+        # 1. Check
+        source = check_image(image)
+        regions = self._check_regions(regions, size=source.size)
         height, width = self._check_size(height, width)
-        steps = self._set_sampling_params(
-            *self._get_continuation_params(num_inference_steps, guidance_scale), guidance_rescale
+        config = self.config
+        params = self._check_params(
+            validation.coalesce(num_inference_steps, config.default_continuation_steps),
+            validation.coalesce(guidance_scale, config.default_continuation_guidance_scale),
+            guidance_rescale=guidance_rescale,
+            eta=eta,
         )
-        batch_size = validation.check_num_images(num_videos_per_prompt)
+        batch_size = validation.check_num_per_prompt(num_videos_per_prompt, "num_videos_per_prompt")
         sides = {"height": height, "width": width}
-        num_frames, _ = self._check_num_frames(num_frames, duration_s, fps, **sides, batch_size=batch_size)
+        num_frames = self._check_num_frames(num_frames, duration_s, fps, **sides, batch_size=batch_size)
         if num_frames < 2:
-            raise ValueError(f"num_frames is {num_frames}; what moves takes at least 2")
-        shape = self._get_latent_shape(batch_size, num_frames, **sides)
-        validation.check_latents(latents, shape)
-        validation.check_generator(generator, batch_size)
-        validation.check_output_type(output_type, VIDEO_OUTPUT_TYPES)
-        call_back = self._make_step_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
+            raise DianjingError("motion_needs_frames", num_frames=num_frames)
         validation.check_negative_prompts(negative_prompt, 1)
-        if prompt:
-            validation.check_prompts(prompt)
-            self.warn_about_unknown_words(prompt)
+        call = self._make_call(
+            params,
+            prompt=validation.check_prompts(prompt) if prompt else None,
+            negative_prompt=negative_prompt,
+            encoded=PromptEmbeds(),
+            num_per_prompt=batch_size,
+            latent_shape=self._get_latent_shape(batch_size, num_frames, **sides),
+            latents=latents,
+            generator=generator,
+            callback=callback_on_step_end,
+            callback_tensor_inputs=callback_on_step_end_tensor_inputs,
+        )
+        validation.check_output_type(output_type, VIDEO_OUTPUT_TYPES)
+        fitted, crop_transform = resize_crop(source, **sides)
+        masks = self._predict_cropped_masks(source, regions, crop_transform)
+        if not prompt:
+            call = replace(call, encoded=self.encode_texts([""]))
 
-        fitted, how = resize_crop(picture, **sides)
-        masks = self._predict_cropped_masks(picture, regions, how)
-        given = (
-            NO_PROMPT_EMBEDS if prompt else NO_PROMPT_EMBEDS | self._encode_texts([""])
-        )  # says nothing of the picture
-        text = self._encode_prompts(prompt or None, negative_prompt, given, num_images_per_prompt=batch_size)
-        if latents is None:
-            latents = sample_noise(shape, generator, device=self._execution_device)
-        draw = partial(
-            self._sample,
-            embeds=text,
-            steps=steps,
-            extra_step_kwargs=prepare_extra_step_kwargs(self.scheduler, eta=eta, generator=generator),
-            step_callback=call_back,
-        )
-        said = [(region.motion, self.motion_vocabulary.get_speed(region.motion, region.strength)) for region in regions]
-        pixels = self._to_pixels(np.asarray(fitted)[None]).expand(batch_size, -1, -1, -1)
-        asked = self._encode_motion_request(pixels, [masks] * batch_size, [said] * batch_size)
-        has_field = (
-            self.transformer.motion_conditioner.flow_field is not None
-        )  # which goes on where it was; else all is drawn at once
-        window = self.config.default_num_frames if has_field else num_frames
-        rolled = self._generate_windows(latents, asked, window_size=window, sample=draw)
-        frames: Any = rolled.latents
-        if output_type != "latent":
-            films = self._decode_with_detail(rolled)
-            if not has_field:
-                still = np.broadcast_to(np.asarray(fitted), films[0].shape)
-                films = np.stack([restore_detail(film, still, film[:1].repeat(len(film), 0)) for film in films])
-            frames = postprocess_frames(films, output_type)
-        self.maybe_free_model_hooks()
-        return (
-            ImageToVideoOutput(frames=frames, masks=masks, crop_transform=how) if return_dict else (frames, masks, how)
-        )
+        def sample(embeds: PromptEmbeds, noise: Tensor) -> SampledVideo:
+            motions = [
+                (region.motion, self.motion_vocabulary.get_speed(region.motion, region.strength)) for region in regions
+            ]
+            frames = np.asarray(fitted)[None].repeat(batch_size, 0)
+            pixels = frames_to_pixels(frames, device=self._execution_device, dtype=self.vae.dtype)
+            request = self._encode_motion_request(pixels, [masks] * batch_size, [motions] * batch_size)
+            return self._sample_windows(noise, embeds, call, request, window_size=self._get_window_size(num_frames))
+
+        def decode(video: SampledVideo) -> Any:
+            if output_type == "latent":
+                return video.latents
+            return postprocess_frames(self._decode_with_image(video, fitted), output_type)
+
+        frames = self._run(call, sample, decode)
+        if not return_dict:
+            return frames, masks, crop_transform
+        return ImageToVideoOutput(frames=frames, masks=masks, crop_transform=crop_transform)
 
     def predict_masks(self, image: Image.Image | np.ndarray, regions: Sequence[Region]) -> np.ndarray:
-        """What the clicks mean: bool (R, H, W) of the picture."""
-        picture = check_image(image)
-        return self._predict_masks(picture, self._check_regions(regions, size=picture.size))
+        """Predict the masks of regions, bool (R, H, W) of the image.
+
+        Raises: DianjingError for regions that do not fit the image.
+        """
+        source = check_image(image)
+        return self._predict_masks(source, self._check_regions(regions, size=source.size))
 
     def _check_regions(self, regions: Sequence[Region], *, size: tuple[int, int]) -> list[Region]:
-        most = self.transformer.config.max_regions
-        if not 1 <= len(regions) <= most:
-            raise ValueError(f"{len(regions)} regions are given; this model was trained for 1 to {most} at once")
+        max_regions = self.transformer.config.max_regions
+        if not 1 <= len(regions) <= max_regions:
+            raise DianjingError("region_count_out_of_range", count=len(regions), maximum=max_regions)
         for region in regions:
             check_region(region, size=size)
             if self.motion_vocabulary.motions and self.motion_vocabulary.find(region.motion) is None:
                 known = ", ".join(motion.phrases[0] for motion in self.motion_vocabulary.motions)
-                logger.warning(f"this model was not taught to {region.motion!r}, and tries; it knows: {known}")
+                logger.warning(f"this model was not trained on the motion {region.motion!r}; it knows: {known}")
         return list(regions)
 
+    def _get_window_size(self, num_frames: int) -> int:
+        """Frames of a window: the model's with a flow field, which continues a motion, else all at once."""
+        has_flow_field = self.transformer.motion_conditioner.flow_field is not None
+        return self.config.default_num_frames if has_flow_field else num_frames
+
+    def _decode_with_image(self, video: SampledVideo, image: Image.Image) -> np.ndarray:
+        """Decode to frames uint8 (B, F, H, W, 3), with the detail of the image."""
+        videos = self._decode_video(video)
+        if video.warped is not None:
+            return videos
+        still = np.broadcast_to(np.asarray(image), videos[0].shape)
+        return np.stack([restore_detail(frames, still, frames[:1].repeat(len(frames), 0)) for frames in videos])
+
     def _predict_masks(self, image: Image.Image, regions: Sequence[Region]) -> np.ndarray:
-        """bool (R, H, W)"""
         segmenter = self.segmenter
         if any(region.mask is None for region in regions):
             segmenter.set_image(np.asarray(image))
@@ -159,14 +178,14 @@ class ImageToVideoPipeline(VideoPipelineBase):
     def _predict_cropped_masks(
         self, image: Image.Image, regions: Sequence[Region], crop_transform: CropTransform
     ) -> np.ndarray:
-        """The masks as the fitted picture has them: bool (R, height, width)."""
+        """Predict the masks and crop them like the image: bool (R, height, width)."""
         width, height = crop_transform.target_size
         masks = []
         for mask, region in zip(self._predict_masks(image, regions), regions, strict=True):
-            fitted, _ = resize_crop(Image.fromarray(mask.astype(np.uint8) * 255), height=height, width=width)
-            masks.append(np.asarray(fitted) > 127)
+            cropped, _ = resize_crop(Image.fromarray(mask.astype(np.uint8) * 255), height=height, width=width)
+            masks.append(np.asarray(cropped) > 127)
             if not masks[-1].any():
-                raise ValueError(
-                    f"nothing of the region of {region.motion!r} is left in the picture ({crop_transform})"
+                raise DianjingError(
+                    "region_cropped_away", motion=region.motion, crop_transform=crop_transform.to_message()
                 )
         return np.stack(masks)

@@ -7,34 +7,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from dianjing.errors import DianjingError
+
 
 def check_output_path(path: str | Path, *, extensions: Sequence[str] = (".png",)) -> Path:
     """Check, before anything is generated, that a file with one of the extensions can be written at a path.
 
-    Raises: ValueError for another extension, a symbolic link, a folder, or a parent folder that cannot be written to.
+    Raises: DianjingError for another extension, a symbolic link, a folder, or a parent folder that cannot be used.
     """
     path = Path(path)
     try:
         if path.suffix.lower() not in extensions:
-            raise ValueError(f"{path} does not end in {', '.join(extensions)}; choose a name that does")
+            raise DianjingError("output_extension", path=path, allowed=list(extensions))
         if path.is_symlink():
-            raise ValueError(f"{path} is a symbolic link; name the file it points to")
+            raise DianjingError("output_is_link", path=path)
         if path.is_dir():
-            raise ValueError(f"{path} is a folder; name a file in it")
+            raise DianjingError("output_is_folder", path=path)
         check_writable_folder(path.parent)
     except OSError as error:  # a name too long, a loop of links
-        raise ValueError(f"{path} cannot be written: {error.strerror}") from None
+        raise DianjingError("output_unwritable", path=path, reason=error.strerror) from None
     return path
 
 
 def check_writable_folder(folder: Path) -> None:
-    """Raise ValueError for a folder that does not exist, is a file or is read-only."""
+    """Raise DianjingError for a folder that does not exist, is a file or is read-only."""
     if not folder.exists():
-        raise ValueError(f"the folder {folder} does not exist; make it first or choose another")
+        raise DianjingError("folder_missing", folder=folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder; choose another place")
+        raise DianjingError("folder_is_file", path=folder)
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"the folder {folder} is read-only for you; choose another place")
+        raise DianjingError("folder_read_only", folder=folder)
 
 
 @contextmanager

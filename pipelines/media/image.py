@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
+from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.media.aigc_label import XMP_KEY, make_xmp_packet
 from dianjing.pipelines.media.atomic import write_atomic
 from dianjing.pipelines.media.metadata import GenerationMetadata, parse_metadata, serialize_metadata
@@ -39,22 +40,29 @@ class CropTransform:
         """Map a point in px of the source image to the result."""
         return x * self.scale - self.left, y * self.scale - self.top
 
-    def __str__(self) -> str:
-        (w, h), (to_w, to_h) = self.source_size, self.target_size
+    def to_message(self) -> Message:
+        """Describe scaling and crop, in English and Chinese."""
+        (width, height), (new_width, new_height) = self.source_size, self.target_size
         if self.source_size == self.target_size:
-            return f"{w} x {h} px as given"
-        across, down = w * self.scale - to_w, h * self.scale - to_h
-        cut = [
-            f"{size:.0f} px of its {name} cut off" for size, name in ((across, "width"), (down, "height")) if size >= 1
-        ]
-        return f"{w} x {h} px scaled by {self.scale:.3g} to {to_w} x {to_h} px" + (f", {cut[0]}" if cut else "")
+            return Message("crop_none", width=width, height=height)
+        sizes: dict[str, object] = {"width": width, "height": height, "new_width": new_width, "new_height": new_height}
+        sizes["scale"] = f"{self.scale:.3g}"
+        across, down = width * self.scale - new_width, height * self.scale - new_height
+        if across >= 1:
+            return Message("crop_width", cropped=f"{across:.0f}", **sizes)
+        if down >= 1:
+            return Message("crop_height", cropped=f"{down:.0f}", **sizes)
+        return Message("crop_scaled", **sizes)
+
+    def __str__(self) -> str:
+        return self.to_message().render("en")
 
 
 def open_image(path: str | Path | BinaryIO, *, name: str | None = None) -> Image.Image:
     """Read the first frame of an image file as RGB, upright by its EXIF orientation.
 
     name: the name of the file in error messages; its path by default.
-    Raises: ValueError for a missing or damaged file, and for an image that is too large.
+    Raises: DianjingError for a missing or damaged file, and for an image that is too large.
     """
     name = str(path) if name is None else name
     try:
@@ -63,17 +71,17 @@ def open_image(path: str | Path | BinaryIO, *, name: str | None = None) -> Image
             image.load()
             return to_rgb(image)
     except FileNotFoundError:
-        raise ValueError(f"there is no file {name}") from None
+        raise DianjingError("file_missing", path=name) from None
     except (OSError, SyntaxError, Image.DecompressionBombError, EOFError) as error:
-        raise ValueError(f"{name} cannot be read as a picture: {error}") from None
+        raise DianjingError("image_unreadable", path=name, reason=str(error)) from None
 
 
-def check_image_size(width: int, height: int, *, name: str = "the picture") -> None:
-    """Raise ValueError for an image that has too many pixels or too extreme an aspect ratio."""
+def check_image_size(width: int, height: int, *, name: str = "image") -> None:
+    """Raise DianjingError for an image that has too many pixels or too extreme an aspect ratio."""
     if width * height > MAX_IMAGE_PIXELS:
-        raise ValueError(f"{name} has {width} x {height} px; at most {MAX_IMAGE_PIXELS:,} pixels are taken")
+        raise DianjingError("image_too_large", name=name, width=width, height=height, maximum=f"{MAX_IMAGE_PIXELS:,}")
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        raise ValueError(f"{name} is {width} x {height} px; one side may be at most {MAX_ASPECT_RATIO} times the other")
+        raise DianjingError("image_too_narrow", name=name, width=width, height=height, maximum=MAX_ASPECT_RATIO)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -104,14 +112,14 @@ def resize_crop(image: Image.Image, *, width: int, height: int) -> tuple[Image.I
 def check_image(image: object) -> Image.Image:
     """Check and convert a PIL image of any mode, or a uint8 array (H, W, 3), to an RGB image.
 
-    Raises: ValueError for anything else, and for an image that is too large or too narrow.
+    Raises: DianjingError for anything else, and for an image that is too large or too narrow.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"image is {image.dtype} {image.shape}; give PIL, or uint8 (height, width, 3)")
+            raise DianjingError("image_array_unsupported", dtype=str(image.dtype), shape=str(image.shape))
         image = Image.fromarray(image)
     if not isinstance(image, Image.Image):
-        raise ValueError(f"image is a {type(image).__name__}; give PIL, or uint8 (height, width, 3)")
+        raise DianjingError("image_type_unsupported", type_name=type(image).__name__)
     check_image_size(*image.size)
     return to_rgb(image)
 
@@ -129,16 +137,17 @@ def save_image(image: Image.Image, path: Path, metadata: GenerationMetadata, *, 
 def read_image_metadata(path: str | Path) -> GenerationMetadata:
     """Read the generation metadata of a PNG.
 
-    Raises: ValueError for a file that is no PNG or holds no metadata of Dianjing.
+    Raises: DianjingError for a file that is no PNG or holds no metadata of Dianjing.
     """
     try:
         with Image.open(path, formats=("PNG",)) as image:
             image.load()  # text may also stand behind the pixels
             texts = getattr(image, "text", {})
-        return parse_metadata(texts)
     except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
-    except KeyError as key:
-        raise ValueError(f"{path} holds no {key}; it was not made by Dianjing, or another program removed it") from None
-    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a PNG made by Dianjing: {error}") from None
+        raise DianjingError("file_missing", path=path) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DianjingError("image_unreadable", path=path, reason=str(error)) from None
+    try:
+        return parse_metadata(texts)
+    except (KeyError, ValueError, TypeError):
+        raise DianjingError("metadata_missing", path=path) from None

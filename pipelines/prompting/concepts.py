@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dianjing.errors import DianjingError
+
 CONCEPTS_FILE = "concepts.json"
 
 
@@ -53,7 +55,7 @@ class ConceptVocabulary:
     def from_file(cls, path: Path) -> "ConceptVocabulary":
         """Read a file written by `save`.
 
-        Raises: ValueError for any other content.
+        Raises: DianjingError for any other content.
         """
         try:
             lists = json.loads(path.read_text(encoding="utf-8"))
@@ -65,7 +67,7 @@ class ConceptVocabulary:
                 ),
             )
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path} holds no names of objects, colours and backgrounds ({error!r})") from None
+            raise DianjingError("concepts_file_invalid", path=path, reason=repr(error)) from None
 
     def save(self, path: Path) -> None:
         """Write JSON, one concept a line."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from dianjing.errors import DianjingError
 from dianjing.pipelines.prompting.placement import ZERO_EXTENT, MotionExtent
 
 MOTIONS_FILE = "motions.json"
@@ -35,7 +36,7 @@ class MotionVocabulary:
     def from_file(cls, path: Path) -> "MotionVocabulary":
         """Read [{"name": ..., "phrases": [...], "speed": ..., "extent": [...]}, ...].
 
-        Raises: ValueError for any other content.
+        Raises: DianjingError for any other content.
         """
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
@@ -49,7 +50,7 @@ class MotionVocabulary:
                 for e in entries
             ]
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no list of motions ({error!r})") from None
+            raise DianjingError("motions_file_invalid", path=path, reason=repr(error)) from None
         return cls(tuple(motions))
 
     def save(self, path: Path) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from dianjing.errors import DianjingError
+
 VOCABULARY_FILE = "vocabulary.json"
 HAN_RANGES = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 
@@ -28,17 +30,17 @@ class Vocabulary:
     def from_file(cls, path: Path) -> "Vocabulary":
         """Read {"zh": [...], "en": [...]}.
 
-        Raises: ValueError for any other content.
+        Raises: DianjingError for any other content.
         """
         try:
             words = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path} cannot be read as JSON ({error})") from None
+            raise DianjingError("file_no_json", path=path, reason=str(error)) from None
         if not isinstance(words, dict) or not all(
             isinstance(words.get(language), list) and all(isinstance(word, str) for word in words[language])
             for language in ("zh", "en")
         ):
-            raise ValueError(f'{path} is no lexicon; it should hold {{"zh": [words], "en": [words]}}')
+            raise DianjingError("vocabulary_file_invalid", path=path)
         return cls(zh=frozenset(words["zh"]), en=frozenset(words["en"]))
 
     def save(self, path: Path) -> None:

@@ -6,11 +6,11 @@ H height, W width; images are uint8 (H, W, 3), masks bool (H, W).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Protocol
 
 import numpy as np
 
+from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
 
 MAX_POINTS = 1000
@@ -30,7 +30,7 @@ class Region:
     """Part of an image that should move: given by points in px or by a mask, bool (H, W) of the image.
 
     motion: a short phrase such as "jump" or 翅膀拍动. strength: from 0 (hardly) to 1 (as far as the model was trained).
-    Raises: ValueError for an empty motion, a strength outside 0 to 1, and unless one of points and mask is given.
+    Raises: DianjingError for an empty motion, a strength outside 0 to 1, and unless one of points and mask is given.
     """
 
     motion: str
@@ -40,10 +40,9 @@ class Region:
 
     def __post_init__(self) -> None:
         validation.check_prompt(self.motion, "motion")
-        if isinstance(self.strength, bool) or not isinstance(self.strength, Real) or not 0 <= self.strength <= 1:
-            raise ValueError(f"strength is {self.strength!r}; give a number from 0 to 1")
+        validation.check_number(self.strength, "strength", low=0, high=1)
         if (self.mask is None) == (not self.points):
-            raise ValueError(f"the region of {self.motion!r} needs points or a mask, one of the two")
+            raise DianjingError("region_points_or_mask", motion=self.motion)
 
 
 def get_region_metadata(region: Region) -> dict[str, object]:
@@ -53,7 +52,7 @@ def get_region_metadata(region: Region) -> dict[str, object]:
 
 
 def check_region(region: Region, *, size: tuple[int, int]) -> None:
-    """Raise ValueError for points or a mask that do not fit an image of (width, height) px."""
+    """Raise DianjingError for points or a mask that do not fit an image of (width, height) px."""
     if region.mask is None:
         check_points(region.points, width=size[0], height=size[1])
     else:
@@ -61,15 +60,15 @@ def check_region(region: Region, *, size: tuple[int, int]) -> None:
 
 
 def check_mask(mask: object, *, size: tuple[int, int]) -> None:
-    """Raise ValueError for a mask that is not of the image's (width, height), is empty, or covers all of it."""
+    """Raise DianjingError for a mask that is not of the image's (width, height), is empty, or covers all of it."""
     width, height = size
     mask = np.asarray(mask)
     if mask.shape != (height, width):
-        raise ValueError(f"a mask has shape {mask.shape}; the picture needs ({height}, {width})")
+        raise DianjingError("mask_shape", shape=str(mask.shape), expected=f"({height}, {width})")
     if not mask.astype(bool).any():
-        raise ValueError("a mask is empty; mark what should move")
+        raise DianjingError("mask_empty")
     if mask.astype(bool).all():
-        raise ValueError("a mask covers the whole picture; mark what should move")
+        raise DianjingError("mask_covers_image")
 
 
 class Segmenter(Protocol):
@@ -86,20 +85,25 @@ class Segmenter(Protocol):
 def check_points(points: Sequence[Point], *, width: int, height: int) -> list[Point]:
     """Check points against an image of width x height px.
 
-    Raises: ValueError for no points, too many, one outside the image, or negative ones alone.
+    Raises: DianjingError for no points, too many, one outside the image, or negative ones alone.
     """
     if not points:
-        raise ValueError("no click is given; click on what should move")
+        raise DianjingError("points_missing")
     if len(points) > MAX_POINTS:
-        raise ValueError(f"{len(points):,} clicks; at most {MAX_POINTS:,} are taken")
+        raise DianjingError("too_many_points", count=f"{len(points):,}", maximum=f"{MAX_POINTS:,}")
     for point in points:
         if not (math.isfinite(point.x) and math.isfinite(point.y)):
-            raise ValueError(f"a click at ({point.x}, {point.y}) is no place; give pixels")
+            raise DianjingError("point_not_finite", x=point.x, y=point.y)
         if not (0 <= point.x < width and 0 <= point.y < height):
-            raise ValueError(
-                f"a click at ({point.x:g}, {point.y:g}) is outside the picture of {width} x {height} px; "
-                f"x runs from 0 to {width - 1}, y from 0 to {height - 1}"
+            raise DianjingError(
+                "point_outside_image",
+                x=f"{point.x:g}",
+                y=f"{point.y:g}",
+                width=width,
+                height=height,
+                max_x=width - 1,
+                max_y=height - 1,
             )
     if not any(point.positive for point in points):
-        raise ValueError("all clicks are negative; at least one must say what is meant")
+        raise DianjingError("points_all_negative")
     return list(points)

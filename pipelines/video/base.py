@@ -1,15 +1,14 @@
-"""What the pipelines for film share: the parts they are made of, how long a film is, and frames from latents.
+"""Base of the video pipelines: components, length and size of a video, motion requests, and frames from latents.
 
-B batch of films, F frames; latents are B C F Y X.
+B batch, F frames, R regions; latents are B C F Y X.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,60 +21,58 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 from transformers import BertModel, PreTrainedTokenizerBase, T5EncoderModel
 
-from dianjing.dit import Conditioning, DiT, MotionControl
+from dianjing.dit import DiT, MotionControl
+from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
-from dianjing.pipelines.prompt_embeds import ENCODER_SUFFIXES, PromptEmbeds, encode_texts, tokenize
+from dianjing.pipelines.prompt_embeds import PromptEmbeds, tokenize
 from dianjing.pipelines.prompting.motions import MOTIONS_FILE, MotionVocabulary
-from dianjing.pipelines.sampling import (
-    SamplingPipelineBase,
-    StepCallback,
-    decode_latents,
-    pixels_to_uint8,
-    set_timesteps,
-)
+from dianjing.pipelines.sampling import SamplingCall, SamplingPipelineBase
 from dianjing.pipelines.segmentation.base import Segmenter
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.segmentation.unet import SEGMENTER_FOLDER, UNetSegmenter
-from dianjing.pipelines.validation import check_fps, check_num_frames
+from dianjing.pipelines.vae import decode_latents, encode_images, pixels_to_uint8
+from dianjing.pipelines.video.denoiser import VideoDenoiser
 from dianjing.pipelines.video.detail import restore_detail
-from dianjing.pipelines.video.motion_request import (
-    MotionRequest,
-    get_window_control,
-    make_cfg_batch,
-    precompute_video_conditioning,
-    precompute_warp,
-)
-from dianjing.pipelines.video.windows import (
-    WindowedVideo,
-    generate_windows,
-    get_max_window_size,
-    make_windows,
-    predict_windows,
-)
+from dianjing.pipelines.video.motion_request import MotionRequest, WarpedVideo, get_window_control
+from dianjing.pipelines.video.windows import get_max_window_size, make_autoregressive_windows
 
-DECODE_BATCH_SIZE, ENCODE_BATCH_SIZE = 16, 8  # frames
+DECODE_BATCH_SIZE = 16  # frames
 VIDEO_OUTPUT_TYPES = ("pil", "np", "pt", "uint8", "latent")
 
 
 @dataclass
 class VideoOutput(BaseOutput):
-    """Films in the form that `output_type` asked for.
+    """Videos in the form of `output_type`.
 
-    "pil": a list of frames for each film; "np" and "pt": numbers on [0, 1], (B, F, H, W, 3) and (B, F, 3, H, W);
-    "uint8": levels (B, F, H, W, 3); "latent": (B, C, F, Y, X).
+    "pil": a list of frames for each video. "np" and "pt": on [0, 1], (B, F, H, W, 3) and (B, F, 3, H, W). "uint8":
+    (B, F, H, W, 3). "latent": (B, C, F, Y, X).
     """
 
     frames: list[list[Image.Image]] | np.ndarray | Tensor
 
 
-class VideoPipelineBase(SamplingPipelineBase):
-    """For films by a `DiT` with motion blocks. The defaults are those of a call that names none; frames that go on from
-    a given one may take fewer steps and less guidance than a picture that is drawn from noise alone.
+@dataclass(frozen=True, kw_only=True)
+class SampledVideo:
+    """Sampled latents (B, C, F, Y, X), with the first frame warped to the same length if the model has a flow field."""
 
-    `segmenter` makes a mask of clicks: GrabCut, which needs no weights, unless it is set. `own_segmenter`, where one
-    came with the model, knows the pictures that this model draws.
-    Raises: ValueError for a transformer that draws pictures only.
+    latents: Tensor
+    warped: WarpedVideo | None = None
+
+
+class VideoPipelineBase(SamplingPipelineBase):
+    """Base of pipelines over a `DiT` with motion blocks.
+
+    default_*: settings of a call without; continuation is the sampling of frames after a first frame, which may take
+    fewer steps and less guidance than an image from noise. `segmenter` makes masks of points: GrabCut, which needs no
+    weights, unless it is set. `unet_segmenter` came with the model, if any, for the images that it generates.
+    Raises: DianjingError for a transformer without motion blocks.
     """
+
+    _extra_names: ClassVar[tuple[str, ...]] = (
+        *SamplingPipelineBase._extra_names,
+        "motion_vocabulary",
+        "unet_segmenter",
+    )
 
     def __init__(
         self,
@@ -95,10 +92,7 @@ class VideoPipelineBase(SamplingPipelineBase):
     ):
         super().__init__()
         if not getattr(transformer.config, "use_motion_blocks", False):
-            raise ValueError(
-                "this transformer draws pictures only; film needs one trained with use_motion_blocks "
-                "(train/recipes/sticker_film.toml goes on from a picture model)"
-            )
+            raise DianjingError("transformer_without_motion_blocks")
         self.register_modules(
             vae=vae,
             text_encoder=text_encoder,
@@ -130,102 +124,124 @@ class VideoPipelineBase(SamplingPipelineBase):
             self.unet_segmenter = UNetSegmenter.from_pretrained(folder / SEGMENTER_FOLDER)
 
     def save_pretrained(self, save_directory: str | PathLike, *args: Any, **options: Any) -> None:
+        """Save all components as safetensors, the vocabularies and the model's own segmenter."""
         super().save_pretrained(save_directory, *args, **options)
         if self.motion_vocabulary.motions:
             self.motion_vocabulary.save(Path(save_directory) / MOTIONS_FILE)
         if self.unet_segmenter is not None:
             self.unet_segmenter.unet.save_pretrained(Path(save_directory) / SEGMENTER_FOLDER)
 
-    def _get_continuation_params(
-        self, num_inference_steps: int | None, guidance_scale: float | None
-    ) -> tuple[int | None, float | None]:
-        """Steps and guidance of frames that go on from a given one."""
-        return (
-            validation.value_or_default(num_inference_steps, self.config.default_continuation_steps),
-            validation.value_or_default(guidance_scale, self.config.default_continuation_guidance_scale),
-        )
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Decode latents (B, C, F, Y, X), as output_type "latent" returns them, to frames uint8 (B, F, H, W, 3)."""
+        frames = []
+        for batch in latents.transpose(1, 2).flatten(0, 1).split(DECODE_BATCH_SIZE):
+            frames.append(pixels_to_uint8(decode_latents(self.vae, batch)).permute(0, 2, 3, 1).numpy())
+        all_frames = np.concatenate(frames)
+        return all_frames.reshape(len(latents), -1, *all_frames.shape[1:])
 
     def _check_size(self, height: int | None, width: int | None) -> tuple[int, int]:
         multiple_px = self.vae_scale_factor * self.transformer.config.patch_size
-        own_px = self.transformer.config.sample_size * self.vae_scale_factor
+        default_px = self.transformer.config.sample_size * self.vae_scale_factor
         return (
-            validation.check_side_px(own_px if height is None else height, "height", multiple_px=multiple_px),
-            validation.check_side_px(own_px if width is None else width, "width", multiple_px=multiple_px),
+            validation.check_side_px(default_px if height is None else height, "height", multiple_px=multiple_px),
+            validation.check_side_px(default_px if width is None else width, "width", multiple_px=multiple_px),
         )
-
-    def _get_latent_shape(self, batch_size: int, num_frames: int, *, height: int, width: int) -> tuple[int, ...]:
-        """Of the latents."""
-        sides = (height // self.vae_scale_factor, width // self.vae_scale_factor)
-        return (batch_size, self.transformer.config.in_channels, num_frames, *sides)
 
     def _check_num_frames(
         self, num_frames: object, duration_s: object, fps: float | None, *, height: int, width: int, batch_size: int
-    ) -> tuple[int, float]:
-        """num_frames and fps."""
-        fps = check_fps(self.config.default_fps if fps is None else fps)
-        latents = self.transformer.config.in_channels * height * width // self.vae_scale_factor**2
-        bytes_a_frame = batch_size * (3 * height * width + 6 * 4 * latents)  # uint8, and copies of float32 latents
-        asked = check_num_frames(num_frames, duration_s, fps, bytes_per_frame=bytes_a_frame)
-        return self.config.default_num_frames if asked is None else asked, fps
+    ) -> int:
+        """Resolve the number of frames from a number or a duration; the default is the model's."""
+        fps = validation.check_fps(self.config.default_fps if fps is None else fps)
+        num_latents = self.transformer.config.in_channels * height * width // self.vae_scale_factor**2
+        bytes_per_frame = batch_size * (3 * height * width + 6 * 4 * num_latents)  # uint8, copies of float32 latents
+        resolved = validation.check_num_frames(num_frames, duration_s, fps, bytes_per_frame=bytes_per_frame)
+        return self.config.default_num_frames if resolved is None else resolved
 
-    def _sample(
+    def _get_latent_shape(self, batch_size: int, num_frames: int, *, height: int, width: int) -> tuple[int, ...]:
+        """Shape of the latents of videos of height x width px."""
+        scale = self.vae_scale_factor
+        return batch_size, self.transformer.config.in_channels, num_frames, height // scale, width // scale
+
+    def _sample_frames(
         self,
-        latents: Tensor,
+        noise: Tensor,
         embeds: PromptEmbeds,
+        call: SamplingCall,
         *,
         motion_control: MotionControl | None,
-        steps: int,
         window_size: int,
-        extra_step_kwargs: Mapping[str, Any],
-        step_callback: StepCallback | None,
         get_control: Callable[[slice], MotionControl] | None = None,
+        num_inference_steps: int | None = None,
     ) -> Tensor:
-        """Noise to latents (B, C, F, Y, X): all frames together, the model sees as many at once as a window has.
+        """Sample latents from noise (B, C, F, Y, X) in one run, in which the model sees a window at a time.
 
-        clicks: what is asked of some of the frames, where that is not the same for all.
+        get_control: motion control of a window, if it is not the same for all. num_inference_steps: the call's by
+        default.
         """
-        device, num_frames = self._execution_device, latents.shape[2]
-        timesteps = set_timesteps(self.scheduler, steps, device=device)
-        numbers = count()
-
-        def predict(scaled: Tensor, condition: Conditioning) -> tuple[Tensor, ...]:
-            def condition_of(frames: slice) -> Conditioning:
-                if get_control is None or condition.video is None:
-                    return condition.truncate(frames.stop - frames.start)
-                now = get_control(frames)
-                now = now if condition.batch_size == len(latents) else make_cfg_batch(now)
-                return replace(condition, video=condition.video.with_control(self.transformer.motion_conditioner, now))
-
-            windows = make_windows(num_frames, window_size=window_size, step=next(numbers))
-            return predict_windows(self.transformer, scaled, windows, get_conditioning=condition_of)
-
-        rows, columns = latents.shape[-2:]
-        own_px = (rows * self.vae_scale_factor, columns * self.vae_scale_factor)
-        ahead = partial(
-            precompute_video_conditioning,
-            self.transformer,
+        rows, columns = noise.shape[-2:]
+        size_px = (rows * self.vae_scale_factor, columns * self.vae_scale_factor)
+        denoiser = VideoDenoiser(
+            transformer=self.transformer,
             latent_size=(rows, columns),
-            image_meta_size=(*own_px, *own_px, 0, 0),
-            num_frames=min(num_frames, get_max_window_size(window_size)),
-            motion_control=motion_control if num_frames > 1 else None,
+            image_meta_size=(*size_px, *size_px, 0, 0),
+            num_frames=noise.shape[2],
+            window_size=window_size,
+            motion_control=motion_control,
+            get_control=get_control,
         )
-        noise = latents.to(device, torch.float32) * self.scheduler.init_noise_sigma
-        return self._denoise(
-            noise,
-            timesteps,
-            embeds,
-            extra_step_kwargs=extra_step_kwargs,
-            step_callback=step_callback,
-            precompute=ahead,
-            predict=predict,
+        return self._sample(noise, embeds, denoiser, call, num_inference_steps=num_inference_steps)
+
+    def _sample_windows(
+        self,
+        noise: Tensor,
+        embeds: PromptEmbeds,
+        call: SamplingCall,
+        request: MotionRequest,
+        *,
+        window_size: int,
+        num_inference_steps: int | None = None,
+        joint: bool = False,
+    ) -> SampledVideo:
+        """Sample videos that begin with the images of a request, from noise (B, C, F, Y, X).
+
+        Autoregressive, one run for each window, or joint: all windows in one run, which takes a flow field.
+        """
+        num_frames, control = noise.shape[2], request.motion_control
+        warped = request.precompute_warp(
+            self.transformer.motion_conditioner,
+            num_frames=num_frames,
+            window_size=window_size,
+            encode=partial(encode_images, self.vae),
         )
+        warp = None if warped is None else warped.warp
+        sample = partial(self._sample_frames, embeds=embeds, call=call, num_inference_steps=num_inference_steps)
+        if joint and warp is not None:
+
+            def get_control(window: slice) -> MotionControl:
+                return get_window_control(control, warp, window, warp.frames[:, window.start])
+
+            longest = slice(0, min(num_frames, get_max_window_size(window_size)))
+            latents = sample(
+                noise, motion_control=get_control(longest), window_size=window_size, get_control=get_control
+            )
+        else:
+            latents = control.first_frame.unsqueeze(2).to(noise)
+            for window in make_autoregressive_windows(num_frames, window_size=window_size):
+                if self._interrupt:
+                    break
+                window_control = get_window_control(control, warp, window, latents[:, :, -1])
+                size = window.stop - window.start
+                sampled = sample(noise[:, :, window], motion_control=window_control, window_size=size)
+                latents = torch.cat([latents, sampled[:, :, 1:]], dim=2)
+        return SampledVideo(latents=latents, warped=warped)
 
     def _make_null_control(self, first_frame: Tensor) -> MotionControl | None:
-        """A click that asks nothing, on a first frame (B, C, Y, X); zeros where none is given."""
-        regions, batch_size = self.transformer.config.max_regions, len(first_frame)
-        if not regions:
+        """Motion control without active regions on latents (B, C, Y, X); None for a model without motion control."""
+        max_regions = self.transformer.config.max_regions
+        if not max_regions:
             return None
-        rows = (batch_size, regions)
+        rows = (len(first_frame), max_regions)
         return MotionControl(
             first_frame=first_frame,
             masks=first_frame.new_zeros(*rows, *first_frame.shape[-2:]),
@@ -234,125 +250,51 @@ class VideoPipelineBase(SamplingPipelineBase):
             strengths=torch.zeros(*rows, device=first_frame.device),
         )
 
-    def _generate_windows(
-        self,
-        noise: Tensor,
-        motion_request: MotionRequest,
-        *,
-        window_size: int,
-        sample: Callable[..., Tensor],
-        joint: bool = False,
-    ) -> WindowedVideo:
-        """Films that begin with the pictures in which something is asked to move; noise is (B, C, F, Y, X).
-
-        Window after window or, together, all windows at once.
-        """
-        click, sizes = motion_request.motion_control, {"num_frames": noise.shape[2], "window_size": window_size}
-        followed = precompute_warp(
-            self.transformer.motion_conditioner,
-            click,
-            motion_request.pixels,
-            motion_request.masks,
-            **sizes,
-            encode=self._encode_pixels,
-        )
-        moved, levels = followed or (None, None)
-        if joint and moved is not None:
-
-            def clicks(frames: slice) -> MotionControl:
-                return get_window_control(click, moved, frames, moved.frames[:, frames.start])
-
-            first = clicks(slice(0, min(noise.shape[2], get_max_window_size(window_size))))
-            film = sample(noise, motion_control=first, window_size=window_size, get_control=clicks)
-        else:
-            film = generate_windows(
-                click,
-                moved,
-                noise,
-                window_size=window_size,
-                is_interrupted=lambda: self._interrupt,
-                sample_window=lambda part, now: sample(part, motion_control=now, window_size=part.shape[2]),
-            )
-        return WindowedVideo(
-            latents=film, warped_latents=moved and moved.frames.transpose(1, 2).to(film), warped_frames=levels
-        )
-
     def _encode_motion_request(
         self, pixels: Tensor, masks: Sequence[np.ndarray], phrases_and_speeds: Sequence[Sequence[tuple[str, float]]]
     ) -> MotionRequest:
-        """What is to move in pictures (B, 3, H, W): for each its masks (R, H, W), phrases and speeds."""
-        device, dtype, most = self._execution_device, self.transformer.dtype, self.transformer.config.max_regions
-        first_frame = self._encode_pixels(pixels)
-        whole = torch.zeros(len(pixels), most, *pixels.shape[-2:], device=device)
-        strengths = torch.zeros(len(pixels), most, device=device)
-        phrases = [
-            [self.motion_vocabulary.canonicalize(phrase) for phrase, _ in each] + [""] * (most - len(each))
-            for each in phrases_and_speeds
-        ]
-        for row, (own, each) in enumerate(zip(masks, phrases_and_speeds, strict=True)):
-            whole[row, : len(own)] = torch.from_numpy(np.asarray(own)).to(whole)
-            strengths[row, : len(each)] = torch.tensor([speed for _, speed in each], device=device)
-        flat = [phrase for each in phrases for phrase in each]
-        length = min(max(map(len, self.tokenizer(flat).input_ids)), self.transformer.config.text_len)
-        ids, mask = (tensor.to(device) for tensor in tokenize(self.tokenizer, flat, max_length=length))
+        """Encode images (B, 3, H, W) on [-1, 1] and, for each, its masks (R, H, W), phrases and speeds."""
+        device, dtype = self._execution_device, self.transformer.dtype
+        max_regions = self.transformer.config.max_regions
+        first_frame = encode_images(self.vae, pixels)
+        full_masks = torch.zeros(len(pixels), max_regions, *pixels.shape[-2:], device=device)
+        strengths = torch.zeros(len(pixels), max_regions, device=device)
+        phrases: list[str] = []
+        for row, (image_masks, motions) in enumerate(zip(masks, phrases_and_speeds, strict=True)):
+            full_masks[row, : len(image_masks)] = torch.from_numpy(np.asarray(image_masks)).to(full_masks)
+            strengths[row, : len(motions)] = torch.tensor([speed for _, speed in motions], device=device)
+            phrases += [self.motion_vocabulary.canonicalize(phrase) for phrase, _ in motions]
+            phrases += [""] * (max_regions - len(motions))
+        length = min(max(map(len, self.tokenizer(phrases).input_ids)), self.transformer.config.text_len)
+        ids, mask = (tensor.to(device) for tensor in tokenize(self.tokenizer, phrases, max_length=length))
         states = self.text_encoder(ids, attention_mask=mask)[0]
-        is_said = torch.tensor([bool(phrase) for phrase in flat], device=device)
-        click = MotionControl(
+        is_active = torch.tensor([bool(phrase) for phrase in phrases], device=device)
+        motion_control = MotionControl(
             first_frame=first_frame.to(dtype),
             strengths=strengths,
-            masks=adaptive_avg_pool2d(whole, (first_frame.shape[-2], first_frame.shape[-1])).to(dtype),
-            phrase_embeds=states.to(dtype).unflatten(0, (-1, most)),
-            phrase_mask=(mask * is_said.unsqueeze(-1)).unflatten(0, (-1, most)),
+            masks=adaptive_avg_pool2d(full_masks, (first_frame.shape[-2], first_frame.shape[-1])).to(dtype),
+            phrase_embeds=states.to(dtype).unflatten(0, (-1, max_regions)),
+            phrase_mask=(mask * is_active.unsqueeze(-1)).unflatten(0, (-1, max_regions)),
         )
-        return MotionRequest(motion_control=click, pixels=pixels, masks=whole)
+        return MotionRequest(motion_control=motion_control, pixels=pixels, masks=full_masks)
 
-    def _encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """States of prompts, also of empty ones, under the names of a `Text`."""
-        given: dict[str, Tensor] = {}
-        for suffix, length in zip(ENCODER_SUFFIXES, self._max_sequence_lengths, strict=True):
-            encoder, tokenizer = getattr(self, f"text_encoder{suffix}"), getattr(self, f"tokenizer{suffix}")
-            states = encode_texts(encoder, tokenizer, texts, max_length=length, device=self._execution_device)
-            states = states.to(self._execution_device, self._text_dtype)
-            given |= {f"prompt_embeds{suffix}": states.embeds, f"prompt_attention_mask{suffix}": states.attention_mask}
-        return given
-
-    def _to_pixels(self, frames: np.ndarray) -> Tensor:
-        """uint8 (N, H, W, 3) to (N, 3, H, W), from -1 to 1."""
-        numbers = torch.from_numpy(frames.copy()).permute(0, 3, 1, 2)
-        return numbers.to(self._execution_device, self.vae.dtype) / 127.5 - 1
-
-    def _encode_pixels(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W), from -1 to 1, to latents."""
-        parts = [
-            self.vae.encode(part).latent_dist.mode() for part in pixels.to(self.vae.dtype).split(ENCODE_BATCH_SIZE)
-        ]
-        return torch.cat(parts) * self.vae.config.scaling_factor
-
-    def _decode_with_detail(self, video: WindowedVideo) -> np.ndarray:
-        """Levels (B, F, H, W, 3), with the details of what was moved."""
+    def _decode_video(self, video: SampledVideo) -> np.ndarray:
+        """Decode to frames uint8 (B, F, H, W, 3), with the detail of the warped first frames."""
         frames = self.decode(video.latents)
-        if video.warped_latents is None or video.warped_frames is None:
+        if video.warped is None:
             return frames
-        moved = video.warped_frames[:, : frames.shape[1]].permute(0, 1, 3, 4, 2).numpy()
-        films = zip(frames, moved, self.decode(video.warped_latents[:, :, : frames.shape[1]]), strict=True)
-        return np.stack([restore_detail(*film) for film in films])
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> np.ndarray:
-        """Latents (B, C, F, Y, X), as output_type "latent" gives them, to levels: uint8 (B, F, H, W, 3)."""
-        frames = []
-        for part in latents.transpose(1, 2).flatten(0, 1).split(DECODE_BATCH_SIZE):
-            pixels = decode_latents(self.vae, part)
-            frames.append(pixels_to_uint8(pixels).permute(0, 2, 3, 1).numpy())
-        together = np.concatenate(frames)
-        return together.reshape(len(latents), -1, *together.shape[1:])
+        num_frames = frames.shape[1]
+        warped_frames = video.warped.frames[:, :num_frames].permute(0, 1, 3, 4, 2).numpy()
+        warped_latents = video.warped.warp.frames[:, :num_frames].transpose(1, 2).to(video.latents)
+        videos = zip(frames, warped_frames, self.decode(warped_latents), strict=True)
+        return np.stack([restore_detail(*video_frames) for video_frames in videos])
 
 
 def postprocess_frames(frames: np.ndarray, output_type: str) -> list[list[Image.Image]] | np.ndarray | Tensor:
-    """Levels (B, F, H, W, 3) in the form asked for."""
+    """Convert frames uint8 (B, F, H, W, 3) to an output type other than "latent"."""
     if output_type == "uint8":
         return frames
     if output_type == "pil":
-        return [[Image.fromarray(frame) for frame in film] for film in frames]
+        return [[Image.fromarray(frame) for frame in video] for video in frames]
     numbers = frames.astype(np.float32) / 255
     return numbers if output_type == "np" else torch.from_numpy(numbers).permute(0, 1, 4, 2, 3)

@@ -15,9 +15,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from dianjing.errors import DianjingError
 from dianjing.pipelines.media.image import check_image_size, resize_crop, to_rgb
 from dianjing.pipelines.segmentation.base import Region, Segmenter, check_region
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
+from dianjing.pipelines.vae import encode_images
 
 MAX_DISPLACEMENT = 0.15  # of the shorter side: how far a region may move
 
@@ -69,12 +71,12 @@ def animate_regions(
     matching scheduler and a video VAE. prompt: the regions' motions by default. max_displacement: how far a region may
     move, in shorter sides. kwargs: further arguments of the pipeline's call.
 
-    Raises: ValueError for regions that do not fit the image, and for a pipeline that cannot be masked.
+    Raises: DianjingError for regions that do not fit the image, and for a pipeline that cannot be masked.
     """
     if not hasattr(pipe.scheduler, "sigmas") or not hasattr(pipe, "vae"):
-        raise ValueError(f"{type(pipe).__name__} has no flow-matching scheduler and VAE; its latents cannot be tied")
+        raise DianjingError("pipeline_not_maskable", pipeline=type(pipe).__name__)
     if not regions:
-        raise ValueError("no region is given; say what should move")
+        raise DianjingError("regions_missing")
     check_image_size(*image.size)
     image = to_rgb(image)
     for region in regions:
@@ -116,9 +118,8 @@ def _make_motion_mask(
     return cv2.dilate((np.asarray(fitted) > 127).astype(np.uint8), disc) > 0
 
 
-@torch.no_grad()
 def encode_still_video(vae: Any, image: Image.Image, *, num_frames: int) -> Tensor:
     """Encode an image repeated for num_frames frames to scaled latents (1, C, F, Y, X)."""
     pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).to(vae.device, vae.dtype) / 127.5 - 1
     video = pixels[None, :, None].expand(-1, -1, num_frames, -1, -1)
-    return vae.encode(video).latent_dist.mode() * vae.config.scaling_factor
+    return encode_images(vae, video)

@@ -1,79 +1,86 @@
-"""Long films: as many frames at once as the model was trained on, in windows that move from step to step.
+"""Windows of long videos: which frames are denoised together, in which runs, and how many steps that takes.
 
-The windows of a step do not overlap, so time grows as the film does; their edges lie elsewhere at every step, so that
-no two frames stay strangers. B batch, F frames; latents are B C F Y X.
+Autoregressive windows follow each other and share a frame. The windows of a joint run do not overlap, so the time grows
+linearly with the video; their edges are elsewhere at every step, so that all neighbouring frames meet.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-import torch
-from torch import Tensor
-
-from dianjing.dit import Conditioning, DiT, MotionControl
-from dianjing.dit.motion.warp import Warp
-from dianjing.pipelines.sampling import predict_model_output
-from dianjing.pipelines.video.motion_request import get_window_control
-
-MIN_WINDOW_FRACTION = 0.25  # of a window: a shorter rest joins its neighbour
+LongVideo = Literal["joint", "autoregressive"]
+LONG_VIDEO_MODES: tuple[LongVideo, ...] = ("joint", "autoregressive")
+MIN_WINDOW_FRACTION = 0.25  # of a window: a shorter rest is joined to its neighbour
 
 
 def get_max_window_size(window_size: int) -> int:
-    """Frames in the longest window that `split` makes of windows of this length: one with a rest at either end."""
+    """Frames in the longest window that `make_joint_windows` makes: one with a rest at either end."""
     return window_size + 2 * int(window_size * MIN_WINDOW_FRACTION)
 
 
-def make_windows(num_frames: int, *, window_size: int, step: int) -> list[slice]:
-    """The windows of a step, in order; together they are all frames once.
+def make_joint_windows(num_frames: int, *, window_size: int, step: int) -> list[slice]:
+    """Split all frames into the windows of one step.
 
     The offsets of consecutive steps are far apart: 0, 1/2, 1/4, 3/4, 1/8 ... of a window (van der Corput).
     """
     if num_frames <= get_max_window_size(window_size):
         return [slice(0, num_frames)]
-    offset, part, rest = 0.0, 0.5, step
+    offset, digit, rest = 0.0, 0.5, step
     while rest:
-        offset, part, rest = offset + part * (rest % 2), part / 2, rest // 2
+        offset, digit, rest = offset + digit * (rest % 2), digit / 2, rest // 2
     edges = list(range(int(offset * window_size), num_frames, window_size))
-    least = window_size * MIN_WINDOW_FRACTION
-    inner = [edge for edge in edges if least <= edge <= num_frames - least]
+    min_size = window_size * MIN_WINDOW_FRACTION
+    inner = [edge for edge in edges if min_size <= edge <= num_frames - min_size]
     return [slice(a, b) for a, b in zip([0, *inner], [*inner, num_frames], strict=True)]
 
 
-def predict_windows(
-    transformer: DiT, latents: Tensor, windows: Sequence[slice], *, get_conditioning: Callable[[slice], Conditioning]
-) -> tuple[Tensor, ...]:
-    """As `predict`, window by window."""
-    parts = [predict_model_output(transformer, latents[:, :, window], get_conditioning(window)) for window in windows]
-    return tuple(torch.cat(each, dim=2) for each in zip(*parts, strict=True))
+def make_autoregressive_windows(num_frames: int, *, window_size: int) -> list[slice]:
+    """Split a video after its first frame into windows that each begin with the last frame before them."""
+    starts = range(0, num_frames - 1, window_size - 1)
+    return [slice(start, min(start + window_size, num_frames)) for start in starts]
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowedVideo:
-    """A film's latents, and what it would be if the picture were moved and nothing else: latents (B, C, F, Y, X) too,
-    and levels uint8 (B, F, 3, H, W). None for a model that moves no pictures.
-    """
+class SamplingRun:
+    """One run of the sampling loop: the frames that are denoised together, and the steps."""
 
-    latents: Tensor
-    warped_latents: Tensor | None = None
-    warped_frames: Tensor | None = None
+    num_frames: int
+    num_steps: int
 
 
-def generate_windows(
-    motion_control: MotionControl,
-    warp: Warp | None,
-    noise: Tensor,
+def plan_image_to_video_runs(
+    *, num_frames: int, window_size: int, num_steps: int, has_flow_field: bool
+) -> list[SamplingRun]:
+    """List the runs of a video from an image: one after the other with a flow field, else all frames in one."""
+    if not has_flow_field:
+        return [SamplingRun(num_frames=num_frames, num_steps=num_steps)]
+    windows = make_autoregressive_windows(num_frames, window_size=window_size)
+    return [SamplingRun(num_frames=window.stop - window.start, num_steps=num_steps) for window in windows]
+
+
+def plan_text_to_video_runs(
     *,
+    num_frames: int,
     window_size: int,
-    sample_window: Callable[[Tensor, MotionControl], Tensor],
-    is_interrupted: Callable[[], bool],
-) -> Tensor:
-    """The latents (B, C, F, Y, X) of a film that begins with click.first_frame, window after window.
+    num_steps: int,
+    continuation_steps: int,
+    long_video: LongVideo | None,
+    takes_first_frame: bool,
+    has_flow_field: bool,
+) -> list[SamplingRun]:
+    """List the runs of a video from text: its first frame and the windows after it, or all frames in one run.
 
-    draw denoises the noise (B, C, F, Y, X) of a window, of which the first frame is given.
+    num_steps: of the first frame or the only run. continuation_steps: of each run after the first frame.
     """
-    film = motion_control.first_frame.unsqueeze(2).to(noise)
-    while film.shape[2] < noise.shape[2] and not is_interrupted():
-        frames = slice(film.shape[2] - 1, film.shape[2] - 1 + window_size)
-        drawn = sample_window(noise[:, :, frames], get_window_control(motion_control, warp, frames, film[:, :, -1]))
-        film = torch.cat([film, drawn[:, :, 1:]], dim=2)
-    return film
+    long_video = resolve_long_video(long_video, takes_first_frame=takes_first_frame)
+    if long_video == "joint" and not has_flow_field:
+        return [SamplingRun(num_frames=num_frames, num_steps=num_steps)]
+    first = SamplingRun(num_frames=1, num_steps=num_steps)
+    if long_video == "joint" and num_frames > 1:
+        return [first, SamplingRun(num_frames=num_frames, num_steps=continuation_steps)]
+    windows = make_autoregressive_windows(num_frames, window_size=window_size)
+    return [first, *(SamplingRun(num_frames=w.stop - w.start, num_steps=continuation_steps) for w in windows)]
+
+
+def resolve_long_video(long_video: LongVideo | None, *, takes_first_frame: bool) -> LongVideo:
+    """Return the mode of a long video; the default is autoregressive for a model that takes first frames."""
+    return long_video or ("autoregressive" if takes_first_frame else "joint")

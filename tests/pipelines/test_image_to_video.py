@@ -136,12 +136,12 @@ def many(count):
     [
         ([], "0 regions"),
         ([Region(motion="jump", mask=mask_of())] * 3, "3 regions .* 1 to 2"),
-        ([Region(motion="jump", points=[Point(x=64, y=3)])], r"outside the picture of 64 x 64 px"),
-        ([Region(motion="jump", points=[Point(x=float("nan"), y=3)])], "no place"),
-        ([Region(motion="jump", points=many(100_000))], "100,000 clicks"),
-        ([Region(motion="jump", points=[Point(x=3, y=3, positive=False)])], "all clicks are negative"),
+        ([Region(motion="jump", points=[Point(x=64, y=3)])], r"outside the image of 64 x 64 px"),
+        ([Region(motion="jump", points=[Point(x=float("nan"), y=3)])], "is no position"),
+        ([Region(motion="jump", points=many(100_000))], "100,000 points"),
+        ([Region(motion="jump", points=[Point(x=3, y=3, positive=False)])], "all points are negative"),
         ([Region(motion="jump", mask=np.zeros((64, 64), bool))], "empty"),
-        ([Region(motion="jump", mask=np.ones((64, 64), bool))], "whole picture"),
+        ([Region(motion="jump", mask=np.ones((64, 64), bool))], "whole image"),
         ([Region(motion="jump", mask=np.ones((9, 64), bool))], r"shape \(9, 64\)"),
     ],
 )
@@ -170,7 +170,7 @@ def test_a_region_says_at_once_what_is_wrong_with_it(settings, message):
     [
         (np.zeros((64, 64), np.uint8), "uint8"),
         (np.zeros((64, 64, 3)), "float64"),
-        ("cat.png", "is a str"),
+        ("cat.png", "of type str"),
         (Image.new("L", (1, 20_000)), "20 times"),
         (Image.new("L", (9000, 9000)), "64,000,000 pixels"),
     ],
@@ -189,7 +189,7 @@ def test_an_unknown_motion_is_said_and_tried(pipe, caplog):
     pipe.motion_vocabulary = MOTIONS
     with caplog.at_level(logging.WARNING):
         move(pipe, regions=[Region(motion="explode", mask=mask_of())])
-    assert "not taught to 'explode'" in caplog.text
+    assert "not trained on the motion 'explode'" in caplog.text
     assert "jump, move left" in caplog.text
 
 

@@ -5,9 +5,10 @@ import logging
 import pytest
 import torch
 
+from dianjing.pipelines.denoiser import apply_cfg
 from dianjing.pipelines.prompt_embeds import TextEncoderOutput, encode_missing_prompts
 from dianjing.pipelines.prompting.vocabulary import Vocabulary
-from dianjing.pipelines.sampling import apply_cfg, sample_noise
+from dianjing.pipelines.sampling import sample_noise
 from dianjing.pipelines.text_to_image import TRAINED_SIZES, get_nearest_trained_size
 from dianjing.train.stickers.captions import list_caption_words
 from dianjing.train.stickers.world import StickerWorld

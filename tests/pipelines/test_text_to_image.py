@@ -6,7 +6,7 @@ from diffusers import DDPMScheduler, EulerDiscreteScheduler
 from diffusers.callbacks import SDCFGCutoffCallback
 
 from dianjing import TextToImagePipeline
-from dianjing.pipelines import sampling
+from dianjing.pipelines import denoiser
 
 
 def seeds(*numbers):
@@ -123,7 +123,7 @@ def test_height_and_width_are_pixels_of_the_picture(pipe, draw):
 
 def test_a_long_schedule_is_prepared_in_parts(pipe, draw, monkeypatch):
     whole = draw(pipe, num_inference_steps=5)
-    monkeypatch.setattr(sampling, "MAX_PRECOMPUTED_STEPS", 2)
+    monkeypatch.setattr(denoiser, "MAX_PRECOMPUTED_STEPS", 2)
     close(draw(pipe, num_inference_steps=5), whole)
 
 
@@ -241,25 +241,25 @@ class TestBadInput:
             ({"prompt": []}, "list of 0 texts"),
             ({"prompt": ["a", ""]}, r"prompt\[1\] is empty"),
             ({"prompt": 7}, "type int"),
-            ({"prompt": None}, "say what to draw"),
+            ({"prompt": None}, "describe what to generate"),
             ({"prompt": "x" * 2**20}, "1,048,576 characters"),
             ({"prompt": "\ud83d"}, "surrogate"),
             ({"prompt": "a\0b"}, "control character"),
             ({"negative_prompt": ["a", "b"]}, "a list of 1"),
-            ({"negative_prompt": "\0"}, "negative_prompt holds"),
+            ({"negative_prompt": "\0"}, "negative_prompt contains"),
             ({"height": 0}, "height is 0"),
             ({"width": -1}, "width is -1"),
             ({"width": 10**9}, "width is 1000000000"),
-            ({"height": 100}, "not a multiple of 16.*96 or 112"),
+            ({"height": 100}, "not a multiple of 16.*96, 112"),
             ({"num_inference_steps": 0}, "num_inference_steps is 0"),
             ({"num_inference_steps": float("nan")}, "num_inference_steps is nan"),
             ({"num_inference_steps": "20"}, "num_inference_steps is '20'"),
             ({"guidance_scale": float("inf")}, "guidance_scale is inf"),
             ({"guidance_rescale": 1.5}, "guidance_rescale is 1.5"),
             ({"num_images_per_prompt": 10**6}, "num_images_per_prompt is 1000000"),
-            ({"prompt": ["a"] * 200, "num_images_per_prompt": 2}, "400 pictures"),
-            ({"generator": 3}, "generator is a int"),
-            ({"generator": [torch.Generator()] * 2}, "list of 2 for 1"),
+            ({"prompt": ["a"] * 200, "num_images_per_prompt": 2}, "400 images"),
+            ({"generator": 3}, "of type int"),
+            ({"generator": [torch.Generator()] * 2}, "list of 2, but 1"),
             ({"latents": torch.zeros(1, 4, 4, 4)}, r"needs \(1, 4, 8, 8\)"),
             ({"output_type": "jpg"}, "pil, np, pt, latent"),
             ({"callback_on_step_end_tensor_inputs": ["noise"]}, "latents, prompt_embeds"),

@@ -6,7 +6,7 @@ import torch
 
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.pipelines.text_to_video import TextToVideoPipeline
-from dianjing.pipelines.video.windows import get_max_window_size, make_windows
+from dianjing.pipelines.video.windows import get_max_window_size, make_joint_windows
 
 
 def load(cls, folder):
@@ -71,7 +71,7 @@ def test_frames_see_each_other_across_windows(moving):
 def test_a_film_of_one_window_is_drawn_at_once(moving, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "dianjing.pipelines.video.windows.predict_model_output", lambda t, x, c: seen.append(x.shape[2]) or (x, x)
+        "dianjing.pipelines.video.denoiser.predict_model_output", lambda t, x, c: seen.append(x.shape[2]) or (x, x)
     )
     latents_of(moving, num_frames=6, long_video="joint")
     latents_of(moving, num_frames=9, long_video="joint")
@@ -124,8 +124,8 @@ def test_length_is_frames_or_seconds(pipe):
         ({"width": 60}, "width 60 px"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
         ({"output_type": "gif"}, "output_type is 'gif'"),
-        ({"long_video": "both"}, "long_film is 'both'"),
-        ({"latents": torch.zeros(1, 4, 8, 8)}, "latents have shape"),
+        ({"long_video": "both"}, "long_video is 'both'"),
+        ({"latents": torch.zeros(1, 4, 8, 8)}, "latents has shape"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_by_name(pipe, settings, message):
@@ -165,7 +165,7 @@ def test_a_picture_model_is_refused(hunyuan_folder):
 @pytest.mark.parametrize("num_frames", [1, 16, 20, 21, 37, 128])
 def test_windows_are_all_frames_once_and_none_is_too_long(num_frames):
     for step in range(20):
-        windows = make_windows(num_frames, window_size=16, step=step)
+        windows = make_joint_windows(num_frames, window_size=16, step=step)
         frames = [frame for window in windows for frame in range(window.start, window.stop)]
         assert frames == list(range(num_frames))
         assert max(w.stop - w.start for w in windows) <= get_max_window_size(16)
@@ -175,7 +175,7 @@ def test_windows_are_all_frames_once_and_none_is_too_long(num_frames):
 def test_edges_of_windows_move_so_that_any_two_frames_meet():
     met = np.zeros((64, 64), bool)
     for step in range(8):
-        for window in make_windows(64, window_size=16, step=step):
+        for window in make_joint_windows(64, window_size=16, step=step):
             met[window, window] = True
     assert all(met[frame, frame + 1] for frame in range(63))
     assert all(met[frame, frame + 8] for frame in range(56))

@@ -80,6 +80,7 @@ def load_video_evaluator(settings: EvaluationSettings) -> VideoEvaluator:
     from dianjing.pipelines.image_to_video import ImageToVideoPipeline
     from dianjing.pipelines.segmentation.base import Region
     from dianjing.pipelines.text_to_video import TextToVideoPipeline
+    from dianjing.pipelines.vae import encode_images, frames_to_pixels
 
     image_to_video: Any = ImageToVideoPipeline.from_pretrained(settings.model).to(settings.device)
     text_to_video: Any = TextToVideoPipeline.from_pretrained(settings.model, **image_to_video.components)
@@ -96,7 +97,8 @@ def load_video_evaluator(settings: EvaluationSettings) -> VideoEvaluator:
         frames = image_to_video(
             clip.frames[0], regions, num_frames=clip.num_frames, fps=clip.fps, generator=generator, **common
         ).frames[0]
-        latents = image_to_video._encode_pixels(image_to_video._to_pixels(clip.frames[:1]))
+        vae, device = image_to_video.vae, image_to_video.execution_device
+        latents = encode_images(vae, frames_to_pixels(clip.frames[:1], device=device, dtype=vae.dtype))
         return AnimationResult(frames=frames, decoded_first_frame=image_to_video.decode(latents.unsqueeze(2))[0, 0])
 
     def generate(clip: StickerClip, language: str, seed: int) -> np.ndarray:

@@ -37,5 +37,5 @@ def test_a_pipeline_keeps_its_names_when_saved(pipe, tmp_path):
 )
 def test_any_other_content_is_refused(tmp_path, text):
     (tmp_path / CONCEPTS_FILE).write_text(text)
-    with pytest.raises(ValueError, match="holds no names"):
+    with pytest.raises(ValueError, match="no list of objects"):
         ConceptVocabulary.from_file(tmp_path / CONCEPTS_FILE)

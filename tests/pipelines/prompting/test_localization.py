@@ -5,7 +5,6 @@ import torch
 from diffusers import DDIMScheduler
 
 from dianjing import TextToImagePipeline
-from dianjing.pipelines.prompt_embeds import ENCODER_SUFFIXES, PromptEmbeds, encode_texts
 from dianjing.pipelines.prompting.localization import _add_noise, compute_relevance_map, find_peaks
 from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
 from dianjing.pipelines.prompting.motions import MotionVocabulary
@@ -60,14 +59,9 @@ def test_the_embedded_model_tells_two_objects_apart_that_it_never_saw_together()
         moving = reader.parse(scene.text_en)
         pixels = torch.from_numpy(scene.frames[0]).permute(2, 0, 1)[None].float() / 127.5 - 1
         latents = pipe.vae.encode(pixels).latent_dist.mode() * pipe.vae.config.scaling_factor
-        given = {}
-        for suffix, length in zip(ENCODER_SUFFIXES, pipe._max_sequence_lengths, strict=True):
-            encoder, tokenizer = getattr(pipe, f"text_encoder{suffix}"), getattr(pipe, f"tokenizer{suffix}")
-            prompts = [moving.static_prompt, *(part.prompt_without for part in moving.subjects)]
-            states = encode_texts(encoder, tokenizer, prompts, max_length=length, device=pipe.device)
-            given |= {f"prompt_embeds{suffix}": states.embeds, f"prompt_attention_mask{suffix}": states.attention_mask}
+        embeds = pipe.encode_texts([moving.static_prompt, *(part.prompt_without for part in moving.subjects)])
         found = compute_relevance_map(
-            pipe.transformer, pipe.scheduler, latents, PromptEmbeds(**given), image_meta_size=(64,) * 4 + (0, 0)
+            pipe.transformer, pipe.scheduler, latents, embeds, image_meta_size=(64,) * 4 + (0, 0)
         )
         at = find_peaks(found, [1] * len(moving.subjects))
         for ((column, row),), box in zip(at, scene.boxes[0], strict=True):

@@ -70,12 +70,12 @@ def test_pictures_without_an_object_still_give_a_mask_with_the_click_in_it(size)
 @pytest.mark.parametrize(
     ("points", "reason"),
     [
-        ([], "no click"),
-        ([Point(x=10, y=10)] * 100_000, "100,000 clicks"),
-        ([Point(x=float("nan"), y=1)], "no place"),
-        ([Point(x=64, y=0)], r"outside the picture of 64 x 32 px; x runs from 0 to 63"),
-        ([Point(x=-0.5, y=0)], "outside the picture"),
-        ([Point(x=1, y=1, positive=False)], "all clicks are negative"),
+        ([], "no point"),
+        ([Point(x=10, y=10)] * 100_000, "100,000 points"),
+        ([Point(x=float("nan"), y=1)], "is no position"),
+        ([Point(x=64, y=0)], r"outside the image of 64 x 32 px; x is from 0 to 63"),
+        ([Point(x=-0.5, y=0)], "outside the image"),
+        ([Point(x=1, y=1, positive=False)], "all points are negative"),
     ],
 )
 def test_clicks_that_mean_nothing_are_refused(points, reason):

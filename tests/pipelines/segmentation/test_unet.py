@@ -36,5 +36,5 @@ def test_a_mask_has_the_size_of_the_picture_and_follows_the_click(network, tmp_p
 def test_a_click_beside_the_picture_is_refused(network):
     segmenter = UNetSegmenter(network)
     segmenter.set_image(np.zeros((32, 32, 3), np.uint8))
-    with pytest.raises(ValueError, match="outside the picture"):
+    with pytest.raises(ValueError, match="outside the image"):
         segmenter.predict([Point(x=40, y=3)])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dianjing import ImageToVideoPipeline, Region, TextToVideoPipeline
-from dianjing.pipelines.video.motion_request import limit_strength
+from dianjing.pipelines.vae import frames_to_pixels
 from dianjing.train.evaluation.video_metrics import get_motion_requests, iterate_controlled_clips
 from dianjing.train.stickers.tracking import estimate_motion
 
@@ -73,11 +73,11 @@ def test_what_would_leave_the_picture_in_a_long_video_is_slower(clicks):
     """A square that goes to the right at full strength is out of the picture after two seconds."""
     picture, mask = np.full((64, 64, 3), 255, np.uint8), np.zeros((64, 64), bool)
     picture[24:40, 4:20], mask[24:40, 4:20] = (200, 40, 40), True
-    asked = clicks._encode_motion_request(clicks._to_pixels(picture[None]), [mask[None]], [[("move right", 0.37)]])
+    pixels = frames_to_pixels(picture[None], device=clicks.execution_device, dtype=torch.float32)
+    request = clicks._encode_motion_request(pixels, [mask[None]], [[("move right", 0.37)]])
+    conditioner = clicks.transformer.motion_conditioner
     fast, slow = (
-        limit_strength(
-            clicks.transformer.motion_conditioner, asked.motion_control, asked.masks, num_frames=n, window_size=9
-        ).strengths[0, 0]
+        request.limit_strength(conditioner, num_frames=n, window_size=9).motion_control.strengths[0, 0]
         for n in (5, 129)
     )
     assert fast == pytest.approx(0.37)

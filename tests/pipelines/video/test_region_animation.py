@@ -113,5 +113,5 @@ def test_without_regions_or_ties_there_is_nothing_to_do():
     with pytest.raises(ValueError, match="no region"):
         animate_regions(pipe, picture(), [], **sizes)
     pipe.scheduler = DDIMScheduler()
-    with pytest.raises(ValueError, match="cannot be tied"):
+    with pytest.raises(ValueError, match="cannot be animated alone"):
         animate_regions(pipe, picture(), [region()], **sizes)
