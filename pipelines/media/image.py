@@ -15,7 +15,12 @@ from PIL.PngImagePlugin import PngInfo
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.media.aigc_label import XMP_KEY, make_xmp_packet
 from dianjing.pipelines.media.atomic import write_atomic
-from dianjing.pipelines.media.metadata import GenerationMetadata, parse_metadata, serialize_metadata
+from dianjing.pipelines.media.metadata import (
+    GenerationMetadata,
+    compute_pixels_sha256,
+    parse_metadata,
+    serialize_metadata,
+)
 
 MAX_IMAGE_PIXELS = 64_000_000  # protects the memory: no camera takes more
 MAX_ASPECT_RATIO = 20
@@ -107,6 +112,14 @@ def resize_crop(image: Image.Image, *, width: int, height: int) -> tuple[Image.I
         return image, transform
     box = (left / scale, top / scale, (left + width) / scale, (top + height) / scale)
     return image.resize((width, height), Image.Resampling.LANCZOS, box=box), transform
+
+
+def get_input_image_metadata(image: Image.Image, *, name: str | None = None) -> dict[str, object]:
+    """Describe an input image for generation metadata: its name, if it has one, its size and a hash of its pixels."""
+    image = to_rgb(image)
+    described: dict[str, object] = {} if name is None else {"name": name}
+    size = {"width": image.width, "height": image.height}
+    return described | size | {"pixels_sha256": compute_pixels_sha256(np.asarray(image))}
 
 
 def check_image(image: object) -> Image.Image:

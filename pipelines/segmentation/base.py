@@ -12,6 +12,7 @@ import numpy as np
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
+from dianjing.pipelines.media.metadata import compute_pixels_sha256
 
 MAX_POINTS = 1000
 
@@ -46,9 +47,13 @@ class Region:
 
 
 def get_region_metadata(region: Region) -> dict[str, object]:
-    """Describe a region for generation metadata, as JSON values."""
-    points = [vars(point) for point in region.points]
-    return {"motion": region.motion, "strength": region.strength, "points": points}
+    """Describe a region for generation metadata, as JSON values; a mask by its size and a hash of its pixels."""
+    common = {"motion": region.motion, "strength": region.strength}
+    if region.mask is None:
+        return {**common, "points": [vars(point) for point in region.points]}
+    mask = np.asarray(region.mask, bool).astype(np.uint8) * 255
+    pixels_sha256 = compute_pixels_sha256(mask)
+    return {**common, "mask": {"width": mask.shape[1], "height": mask.shape[0], "pixels_sha256": pixels_sha256}}
 
 
 def check_region(region: Region, *, size: tuple[int, int]) -> None:

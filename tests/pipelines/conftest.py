@@ -38,21 +38,21 @@ def own_pipe(hunyuan_folder):
 
 
 @pytest.fixture
-def draw():
+def generate_latents():
     import torch
 
-    def draw(pipe, prompt="a cat", **settings):
+    def generate_latents(pipe, prompt="a cat", **settings):
         """The latents (B, 4, 8, 8) of a short run, or what `output_type` asks for."""
         settings = {"num_inference_steps": 3, "output_type": "latent", **settings}
         if "latents" not in settings:
             settings.setdefault("generator", torch.Generator().manual_seed(0))
         return pipe(prompt, **settings).images
 
-    return draw
+    return generate_latents
 
 
 @pytest.fixture(scope="session")
-def film_folder(make_hunyuan, tmp_path_factory):
+def video_folder(make_hunyuan, tmp_path_factory):
     """The tiny model with motion blocks that do nothing yet, as after a picture model became one for film."""
     from dianjing import DiT
     from dianjing.pipelines.text_to_video import TextToVideoPipeline
@@ -61,10 +61,10 @@ def film_folder(make_hunyuan, tmp_path_factory):
     pictures = make_hunyuan(with_size=False)
     pictures.save_pretrained(source)
     transformer = DiT.from_pretrained(source / "transformer", use_motion_blocks=True, max_regions=2)
-    parts = {name: part for name, part in pictures.components.items() if name in FILM_PARTS}
+    parts = {name: part for name, part in pictures.components.items() if name in VIDEO_COMPONENTS}
     pipe = TextToVideoPipeline(**{**parts, "transformer": transformer}, default_num_frames=4)
     pipe.save_pretrained(source.parent / "film")
     return source.parent / "film"
 
 
-FILM_PARTS = {"vae", "text_encoder", "tokenizer", "scheduler", "text_encoder_2", "tokenizer_2"}
+VIDEO_COMPONENTS = {"vae", "text_encoder", "tokenizer", "scheduler", "text_encoder_2", "tokenizer_2"}

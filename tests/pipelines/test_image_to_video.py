@@ -36,8 +36,8 @@ def mask_of(left: int = 20, side: int = 24, size: int = 64) -> np.ndarray:
 
 
 @pytest.fixture
-def pipe(film_folder):
-    pipe = ImageToVideoPipeline.from_pretrained(film_folder)
+def pipe(video_folder):
+    pipe = ImageToVideoPipeline.from_pretrained(video_folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

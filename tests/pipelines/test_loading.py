@@ -19,13 +19,13 @@ def close(a, b, tolerance=1e-4):
     torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
-def test_a_saved_pipeline_loads_and_draws_the_same(pipe, draw, tmp_path):
+def test_a_saved_pipeline_loads_and_draws_the_same(pipe, generate_latents, tmp_path):
     pipe.vocabulary = Vocabulary(zh=frozenset({"猫"}), en=frozenset({"cat"}))
     pipe.save_pretrained(tmp_path)
     again = TextToImagePipeline.from_pretrained(tmp_path)
     assert isinstance(again.transformer, DiT)
     assert again.vocabulary == pipe.vocabulary
-    close(draw(again), draw(pipe))
+    close(generate_latents(again), generate_latents(pipe))
 
 
 def test_a_saved_folder_names_classes_that_diffusers_has(pipe, tmp_path):
@@ -48,11 +48,11 @@ def test_all_components_have_the_dtype_asked_for_or_float32_whatever_their_files
     assert found == {given or torch.float32}
 
 
-def test_a_dtype_may_be_given_for_each_component(hunyuan_folder, draw):
+def test_a_dtype_may_be_given_for_each_component(hunyuan_folder, generate_latents):
     dtypes = {"transformer": torch.bfloat16, "default": torch.float32}
     mixed = TextToImagePipeline.from_pretrained(hunyuan_folder, dtype=dtypes)
     assert (mixed.transformer.dtype, mixed.text_encoder.dtype) == (torch.bfloat16, torch.float32)
-    assert draw(mixed, output_type="pt").isfinite().all()
+    assert generate_latents(mixed, output_type="pt").isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_transformer_of_diffusers_itself_is_refused(make_hunyuan, pipe):
         TextToImagePipeline(**{**pipe.components, "transformer": make_hunyuan().transformer})
 
 
-def test_a_published_folder_with_a_safety_checker_loads_and_is_checked(make_hunyuan, draw, tmp_path):
+def test_a_published_folder_with_a_safety_checker_loads_and_is_checked(make_hunyuan, generate_latents, tmp_path):
     side = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     config = CLIPConfig(
         vision_config={**side, "image_size": 32, "patch_size": 16},
@@ -110,28 +110,28 @@ def test_a_published_folder_with_a_safety_checker_loads_and_is_checked(make_huny
 
 
 @pytest.mark.parametrize("kind", ["block_level", "leaf_level"])
-def test_group_offload_draws_the_same(own_pipe, draw, kind):
-    expected = draw(own_pipe)
+def test_group_offload_draws_the_same(own_pipe, generate_latents, kind):
+    expected = generate_latents(own_pipe)
     cpu = torch.device("cpu")
     options = {"num_blocks_per_group": 1} if kind == "block_level" else {}
     own_pipe.transformer.enable_group_offload(onload_device=cpu, offload_device=cpu, offload_type=kind, **options)
-    close(draw(own_pipe), expected)
+    close(generate_latents(own_pipe), expected)
 
 
-def test_model_offload_brings_the_transformer_back_before_it_is_asked(own_pipe, draw):
-    expected = draw(own_pipe)
+def test_model_offload_brings_the_transformer_back_before_it_is_asked(own_pipe, generate_latents):
+    expected = generate_latents(own_pipe)
     own_pipe.enable_model_cpu_offload(device="cpu")
     order = []
     hook = own_pipe.transformer._hf_hook
     bring_back = hook.pre_forward
     hook.pre_forward = lambda *args, **kwargs: (order.append("back"), bring_back(*args, **kwargs))[1]
     condition = own_pipe.transformer.text_embedder.register_forward_pre_hook(lambda *_: order.append("condition"))
-    close(draw(own_pipe), expected)
+    close(generate_latents(own_pipe), expected)
     condition.remove()
     assert order[:2] == ["back", "condition"]
 
 
-def test_sequential_offload_draws_the_same_twice(own_pipe, draw, monkeypatch):
+def test_sequential_offload_draws_the_same_twice(own_pipe, generate_latents, monkeypatch):
     """accelerate replaces no parameter on the CPU by itself, so the swap is done for it here."""
 
     def swap(module, name, device, value=None, **_):
@@ -144,33 +144,33 @@ def test_sequential_offload_draws_the_same_twice(own_pipe, draw, monkeypatch):
         new = store[leaf] if new is None else new
         store[leaf] = torch.nn.Parameter(new, requires_grad=False) if is_parameter else new
 
-    expected = draw(own_pipe, output_type="pt")
+    expected = generate_latents(own_pipe, output_type="pt")
     monkeypatch.setattr(accelerate.hooks, "set_module_tensor_to_device", swap)
     own_pipe.enable_sequential_cpu_offload(device="cpu")
     for _ in range(2):
-        close(draw(own_pipe, output_type="pt"), expected)
+        close(generate_latents(own_pipe, output_type="pt"), expected)
     assert all(parameter.is_meta for parameter in own_pipe.transformer.parameters())
 
 
-def test_a_lora_is_loaded_scaled_fused_and_taken_out(own_pipe, draw, tmp_path):
-    plain = draw(own_pipe)
+def test_a_lora_is_loaded_scaled_fused_and_taken_out(own_pipe, generate_latents, tmp_path):
+    plain = generate_latents(own_pipe)
     config = LoraConfig(r=2, lora_alpha=6, target_modules=["to_q", "to_v", "to_out.0"], init_lora_weights=False)
     own_pipe.transformer.add_adapter(config)
-    adapted = draw(own_pipe)
+    adapted = generate_latents(own_pipe)
     own_pipe.save_lora_weights(
         tmp_path,
         get_peft_model_state_dict(own_pipe.transformer),
         transformer_lora_adapter_metadata=own_pipe.transformer.peft_config["default"].to_dict(),
     )
     own_pipe.unload_lora_weights()
-    close(draw(own_pipe), plain)
+    close(generate_latents(own_pipe), plain)
     own_pipe.load_lora_weights(tmp_path / "pytorch_lora_weights.safetensors", adapter_name="mine")
-    close(draw(own_pipe), adapted)
+    close(generate_latents(own_pipe), adapted)
     own_pipe.set_adapters("mine", 0.0)
-    close(draw(own_pipe), plain)
+    close(generate_latents(own_pipe), plain)
     own_pipe.set_adapters("mine", 1.0)
     own_pipe.fuse_lora()
-    close(draw(own_pipe), adapted, 1e-3)
+    close(generate_latents(own_pipe), adapted, 1e-3)
     assert own_pipe.num_fused_loras == 1
 
 
@@ -189,10 +189,10 @@ def test_a_lora_that_does_not_fit_is_refused(pipe, source, message):
         pipe.load_lora_weights(source)
 
 
-def test_vae_slicing_and_attention_slicing_draw_the_same(own_pipe, draw):
-    expected = draw(own_pipe, num_images_per_prompt=2, output_type="pt")
+def test_vae_slicing_and_attention_slicing_draw_the_same(own_pipe, generate_latents):
+    expected = generate_latents(own_pipe, num_images_per_prompt=2, output_type="pt")
     own_pipe.enable_vae_slicing()
     own_pipe.enable_attention_slicing()
-    close(draw(own_pipe, num_images_per_prompt=2, output_type="pt"), expected)
+    close(generate_latents(own_pipe, num_images_per_prompt=2, output_type="pt"), expected)
     own_pipe.enable_vae_tiling()
-    assert draw(own_pipe, output_type="pt").shape == (1, 3, 64, 64)
+    assert generate_latents(own_pipe, output_type="pt").shape == (1, 3, 64, 64)

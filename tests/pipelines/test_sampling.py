@@ -74,17 +74,17 @@ def test_a_file_that_is_no_lexicon_is_refused(tmp_path, text):
         Vocabulary.from_file(path)
 
 
-def test_an_unknown_word_is_hinted_at_once(pipe, draw, warnings):
+def test_an_unknown_word_is_hinted_at_once(pipe, generate_latents, warnings):
     pipe.vocabulary = LEXICON
     for _ in range(2):
-        draw(pipe, ["a cat", "a dinosaur"])
+        generate_latents(pipe, ["a cat", "a dinosaur"])
     hints = [line for line in warnings if "dinosaur" in line]
     assert len(hints) == 1
     assert "hunyuan-dit" in hints[0]
 
 
-def test_a_pipeline_without_a_lexicon_gives_no_hint(pipe, draw, warnings):
-    draw(pipe, "a dinosaur")
+def test_a_pipeline_without_a_lexicon_gives_no_hint(pipe, generate_latents, warnings):
+    generate_latents(pipe, "a dinosaur")
     assert pipe.find_unknown_words("a dinosaur") == []
     assert not warnings
 

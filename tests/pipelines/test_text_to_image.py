@@ -22,31 +22,33 @@ def differ(a, b):
 
 
 @pytest.mark.parametrize("scheduler", [None, DDPMScheduler], ids=["DDIM", "DDPM draws noise at each step"])
-def test_a_seed_gives_the_same_picture_whatever_the_batch(pipe, draw, scheduler):
+def test_a_seed_gives_the_same_picture_whatever_the_batch(pipe, generate_latents, scheduler):
     if scheduler is not None:
         pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
-    together = draw(pipe, ["a cat", "red hearts", "a cat"], generator=seeds(5, 6, 7))
-    alone = [draw(pipe, prompt, generator=seeds(seed)) for prompt, seed in (("a cat", 5), ("red hearts", 6))]
+    together = generate_latents(pipe, ["a cat", "red hearts", "a cat"], generator=seeds(5, 6, 7))
+    alone = [
+        generate_latents(pipe, prompt, generator=seeds(seed)) for prompt, seed in (("a cat", 5), ("red hearts", 6))
+    ]
     close(together[:2], torch.cat(alone))
     differ(together[2], together[0])
 
 
-def test_the_first_picture_of_one_generator_is_the_same_in_any_batch(pipe, draw):
-    close(draw(pipe, num_images_per_prompt=3)[:1], draw(pipe))
+def test_the_first_picture_of_one_generator_is_the_same_in_any_batch(pipe, generate_latents):
+    close(generate_latents(pipe, num_images_per_prompt=3)[:1], generate_latents(pipe))
 
 
-def test_pictures_of_one_prompt_stand_together(pipe, draw):
-    drawn = draw(pipe, ["a cat", "red hearts"], num_images_per_prompt=2, generator=seeds(0, 1, 2, 3))
-    close(drawn[1:2], draw(pipe, "a cat", generator=seeds(1)))
-    close(drawn[2:3], draw(pipe, "red hearts", generator=seeds(2)))
+def test_pictures_of_one_prompt_stand_together(pipe, generate_latents):
+    drawn = generate_latents(pipe, ["a cat", "red hearts"], num_images_per_prompt=2, generator=seeds(0, 1, 2, 3))
+    close(drawn[1:2], generate_latents(pipe, "a cat", generator=seeds(1)))
+    close(drawn[2:3], generate_latents(pipe, "red hearts", generator=seeds(2)))
 
 
-def test_given_latents_take_the_place_of_the_generator(pipe, draw):
+def test_given_latents_take_the_place_of_the_generator(pipe, generate_latents):
     noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
-    close(draw(pipe, latents=noise), draw(pipe))
+    close(generate_latents(pipe, latents=noise), generate_latents(pipe))
 
 
-def test_prompts_encoded_before_draw_the_same(pipe, draw):
+def test_prompts_encoded_before_draw_the_same(pipe, generate_latents):
     prompts, negative = ["a cat", "red hearts"], ["a dog", ""]
     given = {}
     for index, suffix in enumerate(("", "_2")):
@@ -58,9 +60,9 @@ def test_prompts_encoded_before_draw_the_same(pipe, draw):
     )
     without.set_progress_bar_config(disable=True)
     settings = {"num_images_per_prompt": 2, "generator": seeds(0, 1, 2, 3)}
-    expected = draw(pipe, prompts, negative_prompt=negative, **settings)
+    expected = generate_latents(pipe, prompts, negative_prompt=negative, **settings)
     settings["generator"] = seeds(0, 1, 2, 3)
-    close(draw(without, None, **given, **settings), expected)
+    close(generate_latents(without, None, **given, **settings), expected)
 
 
 def test_encoders_alone_make_a_pipeline_that_reads(pipe):
@@ -73,43 +75,46 @@ def test_encoders_alone_make_a_pipeline_that_reads(pipe):
         close(embeds, pipe.encode_prompt("a cat", text_encoder_index=index)[0])
 
 
-def test_all_prompts_go_through_each_encoder_in_one_batch(pipe, draw):
+def test_all_prompts_go_through_each_encoder_in_one_batch(pipe, generate_latents):
     rows = []
     hooks = [
         encoder.register_forward_pre_hook(lambda _, ids: rows.append(len(ids[0])))
         for encoder in (pipe.text_encoder, pipe.text_encoder_2)
     ]
-    draw(pipe, ["a cat", "red hearts", "a cat"], negative_prompt="a dog", num_images_per_prompt=2)
+    generate_latents(pipe, ["a cat", "red hearts", "a cat"], negative_prompt="a dog", num_images_per_prompt=2)
     for hook in hooks:
         hook.remove()
     assert rows == [3, 3]  # a cat, red hearts, a dog: each once
 
 
-def test_one_negative_prompt_stands_for_all(pipe, draw):
+def test_one_negative_prompt_stands_for_all(pipe, generate_latents):
     prompts = ["a cat", "red hearts"]
-    one = draw(pipe, prompts, negative_prompt="a dog", generator=seeds(0, 1))
-    close(one, draw(pipe, prompts, negative_prompt=["a dog", "a dog"], generator=seeds(0, 1)))
-    differ(one, draw(pipe, prompts, generator=seeds(0, 1)))
+    one = generate_latents(pipe, prompts, negative_prompt="a dog", generator=seeds(0, 1))
+    close(one, generate_latents(pipe, prompts, negative_prompt=["a dog", "a dog"], generator=seeds(0, 1)))
+    differ(one, generate_latents(pipe, prompts, generator=seeds(0, 1)))
 
 
 @pytest.mark.parametrize("scale", [0, 1, 1.0])
-def test_a_guidance_scale_up_to_one_leaves_the_negative_prompt_out(pipe, draw, scale):
-    close(draw(pipe, guidance_scale=scale), draw(pipe, guidance_scale=scale, negative_prompt="a dog"))
+def test_a_guidance_scale_up_to_one_leaves_the_negative_prompt_out(pipe, generate_latents, scale):
+    close(
+        generate_latents(pipe, guidance_scale=scale),
+        generate_latents(pipe, guidance_scale=scale, negative_prompt="a dog"),
+    )
     assert not pipe.do_classifier_free_guidance
 
 
-def test_defaults_are_kept_with_the_folder(pipe, draw, tmp_path):
+def test_defaults_are_kept_with_the_folder(pipe, generate_latents, tmp_path):
     own = TextToImagePipeline(**pipe.components, default_num_inference_steps=4, default_guidance_scale=2.5)
     own.save_pretrained(tmp_path)
     again = TextToImagePipeline.from_pretrained(tmp_path)
-    draw(again, num_inference_steps=None)
+    generate_latents(again, num_inference_steps=None)
     assert (again.num_timesteps, again.guidance_scale) == (4, 2.5)
     assert pipe.config.default_num_inference_steps == 50
     assert pipe.config.default_guidance_scale == 5.0
 
 
-def test_every_output_type_shows_the_same_picture(pipe, draw):
-    pt, array, pil = (draw(pipe, output_type=kind) for kind in ("pt", "np", "pil"))
+def test_every_output_type_shows_the_same_picture(pipe, generate_latents):
+    pt, array, pil = (generate_latents(pipe, output_type=kind) for kind in ("pt", "np", "pil"))
     assert pt.shape == (1, 3, 64, 64)
     assert array.shape == (1, 64, 64, 3)
     assert pil[0].size == (64, 64)
@@ -117,24 +122,24 @@ def test_every_output_type_shows_the_same_picture(pipe, draw):
     assert pipe("a cat", num_inference_steps=1, output_type="np", return_dict=False)[1] is None
 
 
-def test_height_and_width_are_pixels_of_the_picture(pipe, draw):
-    assert draw(pipe, height=32, width=80, output_type="pil")[0].size == (80, 32)
+def test_height_and_width_are_pixels_of_the_picture(pipe, generate_latents):
+    assert generate_latents(pipe, height=32, width=80, output_type="pil")[0].size == (80, 32)
 
 
-def test_a_long_schedule_is_prepared_in_parts(pipe, draw, monkeypatch):
-    whole = draw(pipe, num_inference_steps=5)
+def test_a_long_schedule_is_prepared_in_parts(pipe, generate_latents, monkeypatch):
+    whole = generate_latents(pipe, num_inference_steps=5)
     monkeypatch.setattr(denoiser, "MAX_PRECOMPUTED_STEPS", 2)
-    close(draw(pipe, num_inference_steps=5), whole)
+    close(generate_latents(pipe, num_inference_steps=5), whole)
 
 
-def test_a_scheduler_with_scaled_latents_fits(pipe, draw):
+def test_a_scheduler_with_scaled_latents_fits(pipe, generate_latents):
     pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
-    assert draw(pipe).isfinite().all()
+    assert generate_latents(pipe).isfinite().all()
     assert pipe.scheduler.init_noise_sigma > 1
 
 
 class TestCallbacks:
-    def test_a_callback_sees_each_step_and_may_replace_the_latents(self, pipe, draw):
+    def test_a_callback_sees_each_step_and_may_replace_the_latents(self, pipe, generate_latents):
         seen = []
 
         def on_step_end(pipeline, step, timestep, tensors):
@@ -143,12 +148,12 @@ class TestCallbacks:
             seen.append(step)
             return {"latents": torch.zeros_like(tensors["latents"])}
 
-        assert not draw(pipe, callback_on_step_end=on_step_end).any()
+        assert not generate_latents(pipe, callback_on_step_end=on_step_end).any()
         assert seen == [0, 1, 2]
 
     @pytest.mark.parametrize("name", ["prompt_embeds", "prompt_embeds_2", "negative_prompt_embeds_2"])
     @pytest.mark.parametrize("way", ["in place", "new"])
-    def test_states_that_a_callback_changes_take_effect_at_the_next_step(self, pipe, draw, name, way):
+    def test_states_that_a_callback_changes_take_effect_at_the_next_step(self, pipe, generate_latents, name, way):
         def on_step_end(pipeline, step, timestep, tensors):
             if step == 0 and way == "in place":
                 tensors[name].zero_()
@@ -157,10 +162,10 @@ class TestCallbacks:
             return tensors
 
         names = ["latents", name]
-        changed = draw(pipe, callback_on_step_end=on_step_end, callback_on_step_end_tensor_inputs=names)
-        assert (changed - draw(pipe)).abs().max() > 1e-4
+        changed = generate_latents(pipe, callback_on_step_end=on_step_end, callback_on_step_end_tensor_inputs=names)
+        assert (changed - generate_latents(pipe)).abs().max() > 1e-4
 
-    def test_a_callback_that_looks_only_changes_nothing(self, pipe, draw, monkeypatch):
+    def test_a_callback_that_looks_only_changes_nothing(self, pipe, generate_latents, monkeypatch):
         counted, condition = [], pipe.transformer.compute_conditioning
         monkeypatch.setattr(
             pipe.transformer,
@@ -168,11 +173,13 @@ class TestCallbacks:
             lambda *args, **inputs: counted.append(1) or condition(*args, **inputs),
         )
         names = ["latents", "prompt_embeds", "negative_prompt_embeds_2"]
-        seen = draw(pipe, callback_on_step_end=lambda p, s, t, k: k, callback_on_step_end_tensor_inputs=names)
+        seen = generate_latents(
+            pipe, callback_on_step_end=lambda p, s, t, k: k, callback_on_step_end_tensor_inputs=names
+        )
         assert len(counted) == 1
-        close(seen, draw(pipe))
+        close(seen, generate_latents(pipe))
 
-    def test_a_callback_can_stop_the_run(self, pipe, draw):
+    def test_a_callback_can_stop_the_run(self, pipe, generate_latents):
         steps = []
 
         def on_step_end(pipeline, step, timestep, tensors):
@@ -180,21 +187,21 @@ class TestCallbacks:
             pipeline._interrupt = step == 1
             return tensors
 
-        draw(pipe, num_inference_steps=6, callback_on_step_end=on_step_end)
+        generate_latents(pipe, num_inference_steps=6, callback_on_step_end=on_step_end)
         assert steps == [0, 1]
 
-    def test_the_cutoff_callback_of_diffusers_ends_guidance(self, pipe, draw):
+    def test_the_cutoff_callback_of_diffusers_ends_guidance(self, pipe, generate_latents):
         cutoff = SDCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=1)
-        cut = draw(pipe, callback_on_step_end=cutoff)
-        differ(cut, draw(pipe))
-        differ(cut, draw(pipe, guidance_scale=1))
+        cut = generate_latents(pipe, callback_on_step_end=cutoff)
+        differ(cut, generate_latents(pipe))
+        differ(cut, generate_latents(pipe, guidance_scale=1))
 
-    def test_guidance_may_grow_while_it_runs(self, pipe, draw):
+    def test_guidance_may_grow_while_it_runs(self, pipe, generate_latents):
         def on_step_end(pipeline, step, timestep, tensors):
             pipeline._guidance_scale += 1
             return tensors
 
-        draw(pipe, guidance_scale=5.0, callback_on_step_end=on_step_end)
+        generate_latents(pipe, guidance_scale=5.0, callback_on_step_end=on_step_end)
         assert pipe.guidance_scale == 8
 
 

@@ -16,14 +16,14 @@ def load(cls, folder):
 
 
 @pytest.fixture(scope="module")
-def pipe(film_folder):
-    return load(TextToVideoPipeline, film_folder)
+def pipe(video_folder):
+    return load(TextToVideoPipeline, video_folder)
 
 
 @pytest.fixture(scope="module")
-def moving(film_folder):
+def moving(video_folder):
     """Random weights at the end of the motion blocks, so that frames see each other."""
-    pipe = load(TextToVideoPipeline, film_folder)
+    pipe = load(TextToVideoPipeline, video_folder)
     torch.manual_seed(1)
     for block in pipe.transformer.motion_blocks:
         torch.nn.init.normal_(block.attn1.to_out[0].weight, std=0.3)
@@ -44,8 +44,8 @@ def close(a, b):
 
 
 @pytest.mark.parametrize("num_frames", [3, 13])
-def test_before_training_every_frame_is_the_picture_of_its_noise(pipe, film_folder, num_frames):
-    pictures = load(TextToImagePipeline, film_folder)
+def test_before_training_every_frame_is_the_picture_of_its_noise(pipe, video_folder, num_frames):
+    pictures = load(TextToImagePipeline, video_folder)
     noise = torch.randn((1, 4, num_frames, 8, 8), generator=torch.Generator().manual_seed(3))
     film = latents_of(pipe, latents=noise)
     frames = noise[0].transpose(0, 1)
@@ -53,9 +53,9 @@ def test_before_training_every_frame_is_the_picture_of_its_noise(pipe, film_fold
     close(film[0].transpose(0, 1), drawn)
 
 
-def test_one_folder_serves_pictures_and_films_without_a_warning(film_folder, caplog):
+def test_one_folder_serves_pictures_and_films_without_a_warning(video_folder, caplog):
     for cls in (TextToImagePipeline, TextToVideoPipeline):
-        load(cls, film_folder)
+        load(cls, video_folder)
     assert "ignored" not in caplog.text
 
 
@@ -136,7 +136,7 @@ def test_what_cannot_be_drawn_is_refused_by_name(pipe, settings, message):
 def test_outputs_are_what_was_asked_for(pipe):
     draw = {"num_frames": 2, "num_inference_steps": 1}
     films = {
-        kind: pipe("a cat", output_type=kind, generator=torch.Generator().manual_seed(0), **draw).frames
+        kind: pipe("a cat", output_type=kind, generator=torch.Generator().manual_seed(0), **generate_latents).frames
         for kind in ("pil", "np", "pt", "uint8")
     }
     assert films["uint8"].shape == (1, 2, 64, 64, 3)

@@ -16,8 +16,7 @@ class StubPipeline:
     scheduler = SimpleNamespace()
     device = SimpleNamespace(type="cpu")
     dtype = "torch.float32"
-    num_timesteps = 20
-    guidance_scale = 4.5
+    sampling_params = SimpleNamespace(num_inference_steps=20, guidance_scale=4.5)
 
     def __init__(self):
         self.calls = []

@@ -33,8 +33,7 @@ def chat(monkeypatch, tmp_path, capsys):
         scheduler=SimpleNamespace(),
         device=SimpleNamespace(type="cpu"),
         dtype="torch.float32",
-        num_timesteps=20,
-        guidance_scale=3.0,
+        sampling_params=SimpleNamespace(num_inference_steps=20, guidance_scale=3.0),
         set_progress_bar_config=lambda **_: None,
     )
 

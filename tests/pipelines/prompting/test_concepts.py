@@ -1,4 +1,4 @@
-"""The names of what a model can draw: shipped with it, saved with it, found in both languages."""
+"""Names of the concepts of a model: shipped with it, saved with it, found in both languages."""
 
 import pytest
 
