@@ -1,10 +1,11 @@
-"""The trainer's command line, alone or under accelerate.
+"""The command line of training, alone or under `accelerate launch`.
 
-    python -m dianjing.train [verify-resume | plot-noise | average] CONFIG [--set a.b=c] [--resume auto|none|PATH]
+    python -m dianjing.train [verify-resume | plot-noise | export-ema] CONFIG [--set a.b=c] [--resume auto|none|PATH]
 
-verify-resume proves on the spot that stopping and resuming this run is the same as going on, bit for bit; plot-noise
-draws which timesteps it trains at, and how much an error counts there, into its folder; average exports a finished run
-again, with a moving average of length --sigma, a share of the run.
+verify-resume checks that a stopped and resumed run ends bit for bit like an uninterrupted one; plot-noise plots the
+distribution and the loss weights of the timesteps that are trained at, into the run's folder; export-ema exports a
+finished run again, with a moving average of length --sigma, a fraction of the run.
+
 Exit codes: 0 done (or max_minutes over), 1 failed, or verify-resume found a difference, 2 usage, 75 stopped by a signal
 after saving, 76 the gradient was not finite.
 """
@@ -30,18 +31,18 @@ VERIFY_RESUME, PLOT_NOISE, EXPORT_EMA = ACTIONS = ("verify-resume", "plot-noise"
 def _make_parser() -> argparse.ArgumentParser:
     lines = (__doc__ or "").split("\n\n")
     parser = argparse.ArgumentParser(prog="python -m dianjing.train", description=lines[0], epilog=lines[-1])
-    parser.add_argument("arguments", nargs="+", metavar=f"[{' | '.join(ACTIONS)}] CONFIG", help="the run file (TOML)")
+    parser.add_argument("arguments", nargs="+", metavar=f"[{' | '.join(ACTIONS)}] CONFIG", help="a run file (TOML)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides")
-    parser.add_argument("--resume", default="auto", help="auto (default), none, or a checkpoint")
-    parser.add_argument("--init", action="store_true", help="write a commented run file to begin with")
-    parser.add_argument("--dry-run", action="store_true", help="say what the run will do and need, and no more")
-    parser.add_argument("--sigma", type=float, help="of average: such as 0.05 for a short one, or 0.2 for a long one")
-    parser.add_argument("--cache-only", action="store_true", help="encode pictures and captions, and no more")
+    parser.add_argument("--resume", default="auto", help="auto (default), none, or the folder of a checkpoint")
+    parser.add_argument("--init", action="store_true", help="write a commented run file to start from")
+    parser.add_argument("--dry-run", action="store_true", help="only report what the run will do and need")
+    parser.add_argument("--sigma", type=float, help="length of export-ema's average, as a fraction of the run: 0.1")
+    parser.add_argument("--cache-only", action="store_true", help="only encode images and captions to the cache")
     return parser
 
 
-def _install_stop_handlers() -> Callable[[], bool]:
-    """Whether SIGTERM or Ctrl-C came since; a second one stops at once."""
+def install_stop_handlers() -> Callable[[], bool]:
+    """Handle SIGTERM and Ctrl-C; returns a function that is true after the first one. A second one ends the process."""
     stopping = False
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -71,8 +72,8 @@ def _run_action(
         raise ValueError(f"give one run file; got {' '.join(arguments)!r}")
     path = Path(arguments[-1])
     if init:
-        for written in write_run_templates(path):
-            print(written)
+        for written_path in write_run_templates(path):
+            print(written_path)
         return 0
     config = read_run_config(path, overrides)
     if dry_run:
@@ -90,10 +91,11 @@ def _run_action(
         export_ema(config, sigma)
         return 0
     if action == VERIFY_RESUME:
-        found = find_resume_differences(config)
-        print("\n".join(found) or f"resuming is exact: weights, averages and moments are equal after {NUM_STEPS} steps")
-        return EXIT_DIFFERENT if found else 0
-    outcome = train_model(config, resume=resume, should_stop=_install_stop_handlers())
+        differences = find_resume_differences(config)
+        exact = f"resuming is exact: weights, averages and moments are equal after {NUM_STEPS} steps"
+        print("\n".join(differences) or exact)
+        return EXIT_DIFFERENT if differences else 0
+    outcome = train_model(config, resume=resume, should_stop=install_stop_handlers())
     print(outcome.value, flush=True)
     return EXIT_INTERRUPTED if outcome is Outcome.INTERRUPTED else 0
 
@@ -110,9 +112,9 @@ def run_train_command(
 ) -> int:
     """Run the command with parsed options, print its errors, and return its exit code.
 
-    arguments: a run file, after an action of ACTIONS or alone.
+    `arguments` are a run file, alone or after one of ACTIONS.
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # data workers are the parallelism
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # data workers run in parallel
     try:
         return _run_action(
             arguments,
@@ -140,7 +142,7 @@ def run_train_command(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse a command line and run it; return the exit code."""
+    """Parse a command line and run it; returns the exit code."""
     return run_train_command(**vars(_make_parser().parse_args(argv)))
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,19 +11,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from dianjing.train.config.autoencoder import AutoencoderRunConfig
-from dianjing.train.config.finetune import FinetuneRunConfig
+from dianjing.errors import DianjingError
 from dianjing.train.config.run_file import AnyRunConfig
-from dianjing.train.config.segmenter import SegmenterRunConfig
-from dianjing.train.data import preparation
-from dianjing.train.data.loader import make_loader
+from dianjing.train.data.loader import echo_batches, make_loader
 from dianjing.train.data.samples import SampleSource
 from dianjing.train.diffusion import objectives
-from dianjing.train.diffusion.noise_process import make_vp_diffusion
-from dianjing.train.memory_estimate import describe_finetune_run
 from dianjing.train.model_card import write_model_card
-from dianjing.train.tasks import finetune_build, registry
 from dianjing.train.tasks.base import TrainingSetup
+from dianjing.train.tasks.registry import get_task_definition
 from dianjing.train.trainer import distributed
 from dianjing.train.trainer.checkpoint import Checkpoint, find_newest_checkpoint, read_checkpoint
 from dianjing.train.trainer.logging import check_trackers
@@ -32,37 +28,36 @@ from dianjing.train.trainer.plots import plot_timestep_distribution
 from dianjing.train.trainer.posthoc_ema import reconstruct_ema
 from dianjing.train.trainer.state_dict import get_model_state
 
-NUM_PLOTTED_TIMESTEPS = 20_000  # timesteps
+NUM_PLOTTED_TIMESTEPS = 20_000
 
 
 def find_checkpoint(folder: Path, resume: str) -> Checkpoint | None:
-    """What `--resume` asks for; names every checkpoint that had to be skipped."""
+    """The checkpoint that `resume` ("auto", "none" or a path) selects; damaged ones are reported and skipped.
+
+    Raises: ValueError for a damaged checkpoint at a given path, and for "none" if there are checkpoints.
+    """
     if resume not in ("auto", "none"):
         return read_checkpoint(Path(resume))
-    found, skipped = find_newest_checkpoint(folder)
+    checkpoint, skipped = find_newest_checkpoint(folder)
     for reason in skipped:
         print(f"skipped {reason}", file=sys.stderr)
-    if resume == "none" and (found or skipped):
+    if resume == "none" and (checkpoint or skipped):
         raise ValueError(
             f"{folder} holds checkpoints; --resume auto goes on from them, or --set run.folder=... starts elsewhere"
         )
-    return found
-
-
-def has_unused_parameters(config: AnyRunConfig) -> bool:
-    """Of several kinds of sample, none passes through all the weights."""
-    return bool(config.data.num_frames) if isinstance(config, FinetuneRunConfig) else len(config.data.buckets) > 1
+    return checkpoint
 
 
 def build_training(config: AnyRunConfig, source: SampleSource | None, accelerator: Accelerator) -> TrainingSetup:
-    """What is trained, and on what; the sticker world where no other is given."""
-    if isinstance(config, FinetuneRunConfig):
-        return finetune_build.build_finetune_training(config, accelerator)
-    return registry.build_scratch_training(config, source or registry.make_sticker_source(config), accelerator)
+    """The task and the batches of a run; `source` replaces the sticker world."""
+    return get_task_definition(config).build(config, source, accelerator)
 
 
 def setup_accelerator(config: AnyRunConfig) -> Accelerator:
-    """Set up this process, and make the run's folder."""
+    """Configure torch and accelerate for a run, and create its folder.
+
+    Raises: ValueError for missing libraries, and for a launch that the run does not support.
+    """
     run = config.run
     check_trackers(run.trackers)
     check_optimizer(config.optimizer)
@@ -74,7 +69,7 @@ def setup_accelerator(config: AnyRunConfig) -> Accelerator:
     deepspeed = distributed.make_deepspeed_plugin(config.optimizer.max_grad_norm)
     run.folder.mkdir(parents=True, exist_ok=True)
     ddp = DistributedDataParallelKwargs(
-        find_unused_parameters=has_unused_parameters(config), gradient_as_bucket_view=True
+        find_unused_parameters=config.data.has_unused_weights, gradient_as_bucket_view=True
     )
     accelerator = Accelerator(
         mixed_precision=run.mixed_precision,
@@ -88,13 +83,13 @@ def setup_accelerator(config: AnyRunConfig) -> Accelerator:
 
 
 def check_launch(config: AnyRunConfig) -> None:
-    """Raises ValueError for a way of sharding that a run, or its checkpoints, cannot take."""
+    """Check how this process was launched. Raises: ValueError for sharding that a run, or its checkpoints, lack."""
     if distributed.is_fsdp_launched() and os.environ.get("FSDP_VERSION", "1") != "2":
         raise ValueError(
             "launched with FSDP 1, whose weights and moments our checkpoints do not hold; "
             f"FSDP2 spreads the same: {distributed.FSDP2_COMMAND}"
         )
-    if distributed.is_deepspeed_launched() and has_unused_parameters(config):
+    if distributed.is_deepspeed_launched() and config.data.has_unused_weights:
         raise ValueError(
             "launched with DeepSpeed, which moves weights that a step did not use too, for a run with several kinds of "
             f"sample; FSDP2 leaves them alone: {distributed.FSDP2_COMMAND}"
@@ -102,104 +97,113 @@ def check_launch(config: AnyRunConfig) -> None:
 
 
 def describe_run(config: AnyRunConfig) -> Iterator[str]:
-    """What a run will do and need, before any weights load."""
-    if isinstance(config, FinetuneRunConfig):
-        return describe_finetune_run(config)
-    samples = config.run.total_steps * config.run.batch_size
-    return iter(
-        [f"{config.run.total_steps} steps, {samples:,} samples drawn anew; memory is planned for task 'finetune'"]
-    )
+    """Lines that say what a run will do and need, before any weights are loaded.
+
+    Raises: ValueError for data or a model that cannot be used.
+    """
+    return get_task_definition(config).describe(config)
 
 
 def plot_run_timesteps(config: AnyRunConfig) -> Path:
-    """Which timesteps a run trains at, and how much an error counts there, as noise.png in its folder.
+    """Plot the distribution and the loss weights of a run's timesteps to noise.png in its folder.
 
     Raises: ValueError for a run without noise.
     """
-    if isinstance(config, AutoencoderRunConfig | SegmenterRunConfig):
+    noise = get_task_definition(config).make_noise_process(config)
+    if noise is None:
         raise ValueError(f"a run of task {config.task!r} adds no noise; give one of 'finetune' or 'text_to_image'")
-    of = (
-        finetune_build.load_noise_process(config)
-        if isinstance(config, FinetuneRunConfig)
-        else make_vp_diffusion(config.objective)
-    )
-    positions = objectives.sample_time(
-        (torch.arange(NUM_PLOTTED_TIMESTEPS) + 0.5) / NUM_PLOTTED_TIMESTEPS, config.objective
-    )
-    timesteps = of.to_timestep(positions)
+    noise_process, timestep_sampling = noise
+    uniform = (torch.arange(NUM_PLOTTED_TIMESTEPS) + 0.5) / NUM_PLOTTED_TIMESTEPS
+    timesteps = noise_process.to_timestep(objectives.sample_time(uniform, timestep_sampling))
     path = config.run.folder / "noise.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    plot_timestep_distribution(
-        timesteps.numpy(),
-        of.get_loss_weight(timesteps).numpy(),
-        path,
-        title=f"{config.task} to {config.run.folder.name}",
-    )
+    weights = noise_process.get_loss_weight(timesteps)
+    title = f"{config.task}: {config.run.folder.name}"
+    plot_timestep_distribution(timesteps.numpy(), weights.numpy(), path, title=title)
     return path
 
 
 def fill_caches(config: AnyRunConfig) -> None:
-    """Encode all pictures and captions of a fine-tuning, and no more.
-
-    Raises: ValueError for a run that caches nothing.
-    """
-    if not isinstance(config, FinetuneRunConfig):
+    """Encode all samples of a run ahead of training. Raises: ValueError for a run that caches nothing."""
+    definition = get_task_definition(config)
+    if not definition.has_cache:
         raise ValueError(
-            f"a run of task {config.task!r} draws its samples anew and caches nothing; leave --cache-only out"
+            f"a run of task {config.task!r} generates its samples and caches nothing; leave --cache-only out"
         )
-    preparation.index_and_encode(config, setup_accelerator(config))
+    definition.fill_caches(config, setup_accelerator(config))
 
 
 def export_ema(config: AnyRunConfig, sigma_rel: float) -> Path:
-    """Export a finished run again, with an average of another length, beside its export.
+    """Export a finished run with a moving average of another length, next to its export; returns the folder.
 
-    Raises: ValueError where the run kept no snapshots, or for a length that no average has.
+    Raises: ValueError for a run without snapshots, and for a length that no average has.
     """
     run = config.run
     step, weights = reconstruct_ema(run.folder / SNAPSHOT_FOLDER, sigma_rel)
     accelerator = setup_accelerator(config)
     task = build_training(config, None, accelerator).task
-    if strange := sorted(weights.keys() ^ get_model_state(task).keys()):
-        raise ValueError(f"the snapshots are of another model: {len(strange)} names differ, such as {strange[0]}")
+    if different := sorted(weights.keys() ^ get_model_state(task).keys()):
+        raise ValueError(f"the snapshots are of another model: {len(different)} names differ, such as {different[0]}")
     task.load_state_dict(weights, strict=False)
     task.to(accelerator.device).eval()
     task.to_device(accelerator.device, torch.float32)
     folder = run.folder / f"export-{sigma_rel:.3f}"
     with torch.no_grad():
-        figures = task.export(folder, getattr(torch, run.export_dtype))
-    write_model_card(folder, config, figures, sigma_rel=sigma_rel)
-    print(json.dumps({"export": str(folder), "step": step, **figures}), flush=True)
+        metrics = task.export(folder, getattr(torch, run.export_dtype))
+    write_model_card(folder, config, metrics, sigma_rel=sigma_rel)
+    print(json.dumps({"export": str(folder), "step": step, **metrics}), flush=True)
     return folder
+
+
+def check_time_schedule(config: AnyRunConfig) -> None:
+    """Check a run whose learning rate decays over time.
+
+    Raises: DianjingError if it has no time limit, or several processes, whose clocks differ.
+    """
+    if config.run.max_minutes is None:
+        raise DianjingError("time_schedule_without_limit")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise DianjingError("time_schedule_on_several_processes")
 
 
 def train_model(
     config: AnyRunConfig, source: SampleSource | None = None, *, resume: str, should_stop: Callable[[], bool]
 ) -> Outcome:
-    """One run from its config to its export."""
-    run = config.run
+    """Train a run from its config, or from a checkpoint, to its export.
+
+    `resume` is "auto", "none" or a checkpoint's path; `source` replaces the sticker world of tasks that generate their
+    samples; `should_stop` is asked after every step.
+    Raises: ValueError for data, models, checkpoints or a launch that cannot be used.
+    """
+    start_s, run = time.perf_counter(), config.run
+    if config.optimizer.lr_decay_over == "time":
+        check_time_schedule(config)
     checkpoint = find_checkpoint(run.folder / "checkpoints", resume)
     accelerator = setup_accelerator(config)
-    job = build_training(config, source, accelerator)
-    trainer = Trainer(job, run, config.optimizer, accelerator)
+    setup = build_training(config, source, accelerator)
+    trainer = Trainer(setup, run, config.optimizer, accelerator)
+    trainer.start_s = start_s
     if checkpoint is not None:
         trainer.load(checkpoint)
     trainer.logger.start(trainer.step, config.model_dump(mode="json"))
     if accelerator.is_main_process:
-        counted = sum(p.numel() for p in job.task.parameters() if p.requires_grad)
-        print(f"{config.task}: {counted:,} trained parameters, from step {trainer.step}", flush=True)
-    batches = make_loader(
-        job.batches,
-        first_step=trainer.step,
-        total_steps=run.total_steps,
+        num_trainable = sum(p.numel() for p in setup.task.parameters() if p.requires_grad)
+        print(f"{config.task}: {num_trainable:,} trainable parameters, from step {trainer.step}", flush=True)
+    echo_factor = config.data.echo_factor
+    steps = {"first_step": trainer.step, "total_steps": run.total_steps, "echo_factor": echo_factor}
+    loader = make_loader(
+        setup.batches,
+        **steps,
         num_workers=config.data.num_workers,
         prefetch_factor=config.data.prefetch_factor,
         pin_memory=accelerator.device.type == "cuda",
     )
-    outcome = trainer.train(iter(batches), should_stop=should_stop)
+    batches = iter(loader) if echo_factor == 1 else echo_batches(iter(loader), **steps)
+    outcome = trainer.train(batches, should_stop=should_stop)
     if outcome is not Outcome.INTERRUPTED:
-        figures = trainer.export()
+        metrics = trainer.export()
         if accelerator.is_main_process:
-            write_model_card(run.folder / "export", config, figures)
-            print(json.dumps({"export": str(run.folder / "export"), **figures}), flush=True)
+            write_model_card(run.folder / "export", config, metrics)
+            print(json.dumps({"export": str(run.folder / "export"), **metrics}), flush=True)
     accelerator.end_training()
     return outcome

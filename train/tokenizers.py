@@ -1,8 +1,8 @@
-"""The two tokenizers of a Hunyuan-DiT folder, built from captions; the same captions, the same files.
+"""The two tokenizers of a Hunyuan-DiT folder, built from captions deterministically.
 
-Built, not trained: the trainers of the tokenizers library break ties by hash order, so two runs of
-them differ. BERT gets every word and every Chinese character; T5 gets every English word and the
-Chinese names as whole pieces, so that an object's name is one or two tokens in either.
+They are built, not trained: the trainers of the tokenizers library break ties by hash order, so two runs of them
+differ. BERT gets every word and every Chinese character; T5 gets every English word, and Chinese names as single
+pieces, so that an object's name is one or two tokens in either.
 """
 
 import json
@@ -16,11 +16,11 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 WORD_BOUNDARY = "▁"
-RARE_PENALTY_NATS = 10.0  # how much less likely a character is than the rarest word, in nats
+RARE_PENALTY_NATS = 10.0  # log probability of the rarest word minus that of a character
 
 
 def make_bert_tokenizer(captions: Iterable[str], *, model_max_length: int) -> BertTokenizer:
-    """WordPiece: whole words, single Chinese characters, and letters for what is unknown."""
+    """A WordPiece tokenizer of words and Chinese characters, which spells unknown words letter by letter."""
     core = BertTokenizer().backend_tokenizer
     words = _count_words(core, captions)
     letters = _collect_characters(words)
@@ -34,10 +34,9 @@ def make_bert_tokenizer(captions: Iterable[str], *, model_max_length: int) -> Be
 def make_t5_tokenizer(
     captions: Iterable[str], *, names: Iterable[str] = (), model_max_length: int
 ) -> PreTrainedTokenizerFast:
-    """Unigram: whole English words, whole names inside Chinese, and characters for the rest.
+    """A Unigram tokenizer of English words, Chinese names, and characters for the rest.
 
-    The class is the plain fast tokenizer: T5Tokenizer rebuilds itself on loading and would drop
-    the lower-casing.
+    The class is PreTrainedTokenizerFast: T5Tokenizer rebuilds itself on loading and would lose the lower-casing.
     """
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     core = Tokenizer(models.Unigram(special, unk_id=2))
@@ -65,7 +64,7 @@ def make_t5_tokenizer(
 
 
 def extend_bert_tokenizer(tokenizer: BertTokenizer, texts: Iterable[str]) -> BertTokenizer:
-    """The same with every word of `texts`; what it knew keeps its ids."""
+    """Add every word of `texts` to a tokenizer; known pieces keep their ids."""
     vocab = dict(tokenizer.vocab)
     words = _count_words(tokenizer.backend_tokenizer, texts)
     for piece in dict.fromkeys([*_collect_characters(words), *_sort_by_count(words)]):
@@ -74,7 +73,7 @@ def extend_bert_tokenizer(tokenizer: BertTokenizer, texts: Iterable[str]) -> Ber
 
 
 def extend_t5_tokenizer(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """The same with every English word and Chinese character of `texts`; what it knew keeps its ids."""
+    """Add every English word and Chinese character of `texts` to a tokenizer; known pieces keep their ids."""
     core = json.loads(tokenizer.backend_tokenizer.to_str())
     words = _count_words(tokenizer.backend_tokenizer, texts)
     pieces = [word for word in _sort_by_count(words) if word[1:].isascii()]
@@ -94,7 +93,7 @@ def extend_t5_tokenizer(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]
 
 
 def extend_tokenizers(source: Path, folder: Path, texts: Iterable[str]) -> None:
-    """Write tokenizer/ and tokenizer_2/ of `source` again, with the words of `texts`."""
+    """Write tokenizer/ and tokenizer_2/ of `source` to `folder`, extended with the words of `texts`."""
     texts = list(texts)
     bert = AutoTokenizer.from_pretrained(source / "tokenizer")
     t5 = AutoTokenizer.from_pretrained(source / "tokenizer_2")
@@ -105,7 +104,7 @@ def extend_tokenizers(source: Path, folder: Path, texts: Iterable[str]) -> None:
 def save_tokenizers(
     folder: Path, captions: Iterable[str], *, names: Iterable[str], text_len: int, text_len_t5: int
 ) -> None:
-    """Write tokenizer/ (BERT) and tokenizer_2/ (T5)."""
+    """Build tokenizer/ (BERT) and tokenizer_2/ (T5) from captions, and write them to `folder`."""
     captions = list(captions)
     make_bert_tokenizer(captions, model_max_length=text_len).save_pretrained(folder / "tokenizer")
     make_t5_tokenizer(captions, names=names, model_max_length=text_len_t5).save_pretrained(folder / "tokenizer_2")
@@ -121,5 +120,5 @@ def _sort_by_count(words: Counter[str]) -> list[str]:
 
 
 def _collect_characters(words: Iterable[str]) -> list[str]:
-    seen = {letter for word in words for letter in word}
-    return sorted({*ascii_lowercase, *digits, *punctuation, *seen} - {WORD_BOUNDARY})
+    characters = {character for word in words for character in word}
+    return sorted({*ascii_lowercase, *digits, *punctuation, *characters} - {WORD_BOUNDARY})

@@ -9,9 +9,9 @@ from accelerate import Accelerator
 from dianjing.dit import DiT
 from dianjing.train.config.finetune import FinetuneRunConfig
 from dianjing.train.config.run_file import parse_run_config
+from dianjing.train.run import build_training
 from dianjing.train.step_profile import fit_block_counts, profile_step
 from dianjing.train.tasks.base import TrainingSetup
-from dianjing.train.tasks.finetune_build import build_finetune_training
 
 CPU = torch.device("cpu")
 
@@ -47,7 +47,7 @@ def get_export_folder(config: FinetuneRunConfig) -> Path:
 def build_setup(config: FinetuneRunConfig) -> TrainingSetup:
     """The task and the batches of a run."""
     config.run.folder.mkdir(parents=True, exist_ok=True)
-    return build_finetune_training(config, Accelerator(cpu=True))
+    return build_training(config, None, Accelerator(cpu=True))
 
 
 def overfit(setup: TrainingSetup, *, steps: int, learning_rate: float) -> list[float]:

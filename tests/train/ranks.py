@@ -33,7 +33,7 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 def get_launch_environment(recipe: str) -> dict[str, str]:
     """The environment that `accelerate launch --config_file` gives its processes."""
-    given = [
+    command = [
         "--config_file",
         str(RECIPES / f"{recipe}.yaml"),
         "--num_processes",
@@ -42,7 +42,7 @@ def get_launch_environment(recipe: str) -> dict[str, str]:
         "dianjing.train",
         "run.toml",
     ]
-    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(given))
+    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(command))
     if arguments.use_deepspeed:
         arguments.deepspeed_fields_from_accelerate_config = ""
         return prepare_deepspeed_cmd_env(arguments)[1]
@@ -50,7 +50,7 @@ def get_launch_environment(recipe: str) -> dict[str, str]:
 
 
 def start_ranks(job: dict[str, Any], *, count: int = 2, recipe: str = "ddp") -> list[subprocess.Popen]:
-    """job: for `main`; the processes share what it says."""
+    """Start `count` processes that run `main` on the same job."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -78,27 +78,27 @@ def start_ranks(job: dict[str, Any], *, count: int = 2, recipe: str = "ddp") -> 
 
 
 def wait_for_ranks(ranks: list[subprocess.Popen], *, timeout_s: float = 500) -> list[tuple[int, str]]:
-    """The exit code and the errors of each."""
+    """The exit code and the error output of each process."""
     try:
         errors = [rank.communicate(timeout=timeout_s)[1] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
-    return [(rank.returncode, said) for rank, said in zip(ranks, errors, strict=True)]
+    return [(rank.returncode, error_text) for rank, error_text in zip(ranks, errors, strict=True)]
 
 
 def shard_with_fsdp2(accelerator: Accelerator) -> Accelerator:
-    """As accelerate makes one on GPUs for the recipe of FSDP2; on CPUs it leaves that out."""
+    """Enable FSDP2, which accelerate does for the launch file on GPUs, but not on CPUs."""
     plugin = FullyShardedDataParallelPlugin()
     assert plugin.fsdp_version == 2
     accelerator.state.distributed_type, accelerator.state.fsdp_plugin = DistributedType.FSDP, plugin
-    PartialState._shared_state["distributed_type"] = DistributedType.FSDP  # each new view of the state is made of it
+    PartialState._shared_state["distributed_type"] = DistributedType.FSDP  # the source of every new PartialState
     assert accelerator.is_fsdp2
     return accelerator
 
 
 def use_gloo() -> None:
-    """On CPUs DeepSpeed goes by an operator of its own, which takes a compiler, and accelerate finds it no backend."""
+    """Use gloo on a CPU: DeepSpeed's own operator needs a compiler, and accelerate selects no backend."""
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -106,7 +106,7 @@ def use_gloo() -> None:
 
 
 def main() -> None:
-    """Train the tiny task to a step, one rank of it poisoned where that is asked for; or a run from its config."""
+    """Train the tiny task up to a step, optionally with a NaN on one rank, or run a whole config."""
     job = json.loads(sys.argv[1])
     if distributed.is_deepspeed_launched():
         use_gloo()

@@ -1,4 +1,4 @@
-"""The commented files that people begin with, and what the command does with them."""
+"""The commented template files, and commands that use them."""
 
 import re
 
@@ -11,7 +11,7 @@ from dianjing.train.config.run_file import TEMPLATE_FOLDER, read_dataset_configs
 KEY = re.compile(r"^# (\w+ = .*)$", re.MULTILINE)
 
 
-def test_init_writes_files_that_are_read_and_never_writes_over_one(tmp_path, capsys):
+def test_init_writes_valid_files_and_never_overwrites_one(tmp_path, capsys):
     path = tmp_path / "style.toml"
     assert main([str(path), "--init"]) == 0
     config = read_run_config(path)
@@ -24,22 +24,22 @@ def test_init_writes_files_that_are_read_and_never_writes_over_one(tmp_path, cap
     assert path.read_text() == "mine"
 
 
-def test_what_is_commented_out_is_known_and_says_the_default(tmp_path):
+def test_commented_settings_are_known_and_show_their_defaults(tmp_path):
     template = (TEMPLATE_FOLDER / "run.toml").read_text(encoding="utf-8")
-    shown, path = KEY.sub(r"\1", template), tmp_path / "run.toml"
-    assert shown != template
-    path.write_text(shown, encoding="utf-8")
-    given = read_run_config(path).model_dump()
+    uncommented, path = KEY.sub(r"\1", template), tmp_path / "run.toml"
+    assert uncommented != template
+    path.write_text(uncommented, encoding="utf-8")
+    settings_dump = read_run_config(path).model_dump()
     path.write_text(template, encoding="utf-8")
     default = read_run_config(path).model_dump()
     different = {
         f"{section}.{key}"
-        for section, values in given.items()
+        for section, values in settings_dump.items()
         if isinstance(values, dict)
         for key, value in values.items()
         if value != default[section][key]
     }
-    # those whose default is to be off, or the model's, show a usual value
+    # settings that are off by default, or the model's own, show a typical value
     assert different == {
         "model.lora",
         "objective.min_snr_gamma",
@@ -71,12 +71,12 @@ def test_cache_only_encodes_and_trains_nothing(tmp_path, model, datasets_file, c
     assert main([str(path), *settings, "--cache-only"]) == 0
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) > 9
     assert not (tmp_path / "run" / "checkpoints").exists()
-    assert "9 pictures" in capsys.readouterr().out
+    assert "9 samples" in capsys.readouterr().out
     assert main(["verify-resume", str(path), *settings]) == 0
     assert "resuming is exact" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["a.toml", "b.toml"], ["verify-resume"], ["verify", "a.toml"]])
-def test_words_that_name_no_single_run_file_are_refused(words, capsys):
+def test_arguments_without_a_single_run_file_are_refused(words, capsys):
     assert main(words) == 2
     assert "give one run file" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What goes wrong on real machines: killed processes, full disks, dead workers, lost ranks."""
+"""Faults of real machines: killed processes, full disks, dead data workers, lost ranks."""
 
 import json
 import os
@@ -25,7 +25,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 pytestmark = pytest.mark.timeout(400)
 
 
-def test_run_killed_twenty_times_ends_bit_for_bit_where_the_whole_one_ends(tmp_path):
+def test_run_killed_twenty_times_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.train.killing", str(tmp_path / "killed"), "20"],
         cwd=ROOT,
@@ -35,13 +35,13 @@ def test_run_killed_twenty_times_ends_bit_for_bit_where_the_whole_one_ends(tmp_p
         check=True,
         timeout=300,
     )
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["kills"] == 20, told
-    assert told["inside_a_save"] > 0, told  # else the moments were not random enough
-    assert told["steps_when_last_killed"] > 0, told
-    whole = [sys.executable, "-m", "tests.train.killing", str(tmp_path / "whole"), "0"]
-    subprocess.run(whole, cwd=ROOT, env=ENVIRONMENT, check=True, timeout=300)
-    ends = [find_newest_checkpoint(tmp_path / name / "checkpoints")[0] for name in ("killed", "whole")]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["kills"] == 20, report
+    assert report["inside_a_save"] > 0, report  # otherwise the times of the kills were not random enough
+    assert report["steps_when_last_killed"] > 0, report
+    command = [sys.executable, "-m", "tests.train.killing", str(tmp_path / "uninterrupted"), "0"]
+    subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=True, timeout=300)
+    ends = [find_newest_checkpoint(tmp_path / name / "checkpoints")[0] for name in ("killed", "uninterrupted")]
     assert ends[0].step == ends[1].step
     for file in ("model", "ema", "optimizer"):
         one, other = ((end.path / f"{file}.safetensors").read_bytes() for end in ends)

@@ -27,30 +27,33 @@ def config(tmp_path, finetune_config):
 
 
 def run_example(config, base):
-    """The card's own code."""
+    """Run the code of a card; returns its pipeline."""
     text = ModelCard.load(get_export_folder(config) / "README.md").text
     code = text.split("```python\n")[1].split("```")[0]
     code = code.replace("FOLDER", str(get_export_folder(config))).replace(f'"{base.name}"', f'"{base}"')
-    names = {"picture": Image.new("RGB", (16, 16))}
-    exec(code.replace("line_art(picture)).images", "line_art(picture), num_inference_steps=1).images"), names)
+    names = {"image": Image.new("RGB", (16, 16))}
+    exec(
+        code.replace("detect_canny_edges(image)).images", "detect_canny_edges(image), num_inference_steps=1).images"),
+        names,
+    )
     return names["pipe"]
 
 
-def test_card_says_what_it_is_what_it_saw_and_how_well_it_does(config):
+def test_card_describes_model_data_and_metrics(config):
     card = ModelCard.load(get_export_folder(config) / "README.md")
     assert card.data.library_name == "diffusers"
     assert card.data.tags == ["dianjing", "finetune", "lora"]
     assert "# my-style" in card.text
-    assert "An adapter for `export`" in card.text  # the folder's name, not where it lies
+    assert "An adapter for `export`" in card.text  # its name, not its path
     assert str(config.run.folder.parent) not in card.text
-    assert "9 pictures (6 of 16 x 16 px, 3 of 24 x 12 px)" in card.text
+    assert "9 samples (6 of 16 x 16 px, 3 of 24 x 12 px)" in card.text
     last = {}
     for line in (config.run.folder / "metrics.jsonl").read_text().splitlines():
         last |= json.loads(line)
-    assert f"| held_out_en | {last['held_out_en']:.4g} |" in card.text
+    assert f"| validation_mse_en | {last['validation_mse_en']:.4g} |" in card.text
     assert "| samples | 12 |" in card.text
     assert "| samples/s |" in card.text
-    assert '"prediction": "flow"' in card.text
+    assert '"prediction_type": "flow"' in card.text
 
 
 def test_code_of_the_card_loads_it_with_its_own_scheduler(config, model):
@@ -60,7 +63,7 @@ def test_code_of_the_card_loads_it_with_its_own_scheduler(config, model):
     assert pipe("小猫", num_inference_steps=1).images
 
 
-def test_code_of_a_controlnets_card_draws_with_it(tmp_path, model, datasets_file):
+def test_code_of_a_controlnet_card_runs(tmp_path, model, datasets_file):
     config = make_finetune_config(
         tmp_path / "lines",
         model=model,
@@ -72,15 +75,15 @@ def test_code_of_a_controlnets_card_draws_with_it(tmp_path, model, datasets_file
     assert isinstance(run_example(config, model).controlnet, HunyuanDiT2DControlNetModel)
 
 
-def test_command_line_draws_with_the_scheduler_of_the_adapter(config, model, tmp_path, monkeypatch):
-    seen = []
+def test_command_line_samples_with_the_scheduler_of_the_adapter(config, model, tmp_path, monkeypatch):
+    calls = []
     plain = image_job.generate_images
 
-    def call(pipe, *given):
-        seen.append(pipe.scheduler.config.prediction_type)
-        return plain(pipe, *given)
+    def generate(pipe, *arguments):
+        calls.append(pipe.scheduler.config.prediction_type)
+        return plain(pipe, *arguments)
 
-    monkeypatch.setattr(image_job, "call", call)
+    monkeypatch.setattr(image_job, "generate_images", generate)
     for lora in (None, str(get_export_folder(config))):
         job = image_job.validate_image_job(
             ["小猫"],
@@ -94,7 +97,7 @@ def test_command_line_draws_with_the_scheduler_of_the_adapter(config, model, tmp
             num_inference_steps=1,
         )
         list(image_job.run_image_job(job))
-    assert seen == ["v_prediction", "flow_prediction"]
+    assert calls == ["v_prediction", "flow_prediction"]
 
 
 def test_scheduler_that_diffusers_does_not_have_is_refused(tmp_path):
@@ -119,7 +122,7 @@ def test_card_of_an_autoencoder_loads_it(tmp_path):
     assert "| psnr_db | 30.1 |" in text
 
 
-def test_pipeline_saved_by_a_whole_fine_tuning_loads_by_its_card(tmp_path, model, finetune_config):
+def test_export_of_all_weights_loads_by_its_card(tmp_path, model, finetune_config):
     config = finetune_config(tmp_path / "all", changes={"model": {"trainable": "all"}})
     train_model(config, **UNINTERRUPTED)
     pipe = run_example(config, model)

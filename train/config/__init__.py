@@ -1,1 +1,1 @@
-"""Config."""
+"""Run files: typed sections, and reading them from TOML."""

@@ -1,4 +1,4 @@
-"""The run file of a fine-tuning."""
+"""The run file of fine-tuning."""
 
 from typing import Literal
 
@@ -9,28 +9,27 @@ from dianjing.train.config.data import FinetuneDataConfig
 
 
 class LoraAdapterConfig(BaseConfig):
-    """An adapter by PEFT."""
+    """An adapter of PEFT."""
 
     kind: Literal["lora", "dora"] = "lora"
     rank: int = Field(default=16, gt=0)
     alpha: float | None = Field(default=None, gt=0)  # None: the rank
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: tuple[str, ...] = Field(
-        default=("to_q", "to_k", "to_v", "to_out.0"), min_length=1
-    )  # endings of names
+    # suffixes of layer names
+    target_modules: tuple[str, ...] = Field(default=("to_q", "to_k", "to_v", "to_out.0"), min_length=1)
 
 
 class FinetuneModelConfig(BaseConfig):
+    """The model, and which of its weights are trained."""
+
     name: str  # of the registry, a diffusers folder or a Hub id
-    # film: what a model for pictures lacks, time and clicks; controlnet: for line art, drawn from the pictures
+    # motion: motion blocks and motion control, which an image model lacks; controlnet: for line art detected in images
     trainable: Literal["lora", "all", "motion", "controlnet"] = "lora"
-    text_encoders: Literal["frozen", "joint"] = "frozen"  # joint: trained too, and so not cached
+    text_encoders: Literal["frozen", "joint"] = "frozen"  # joint: trained as well, so their states are not cached
     lora: LoraAdapterConfig = LoraAdapterConfig()
-    gradient_checkpointing_interval: int = Field(
-        default=0, ge=0
-    )  # gradient checkpointing: 0 no block, 1 every one, 2 every other
+    gradient_checkpointing_interval: int = Field(default=0, ge=0)  # 0: no block, 1: every one, 2: every other one
     attention_backend: str | None = None
-    compile_full_model: bool = False  # where run.compile says so: the transformer in one piece, not block by block
+    compile_full_model: bool = False  # with run.compile: the whole transformer, not block by block
 
     @model_validator(mode="after")
     def _check(self) -> "FinetuneModelConfig":
@@ -40,19 +39,20 @@ class FinetuneModelConfig(BaseConfig):
 
 
 class FinetuneObjectiveConfig(TimestepSamplingConfig):
+    """The noise process, the loss, and the probabilities of conditioning."""
+
     prediction_type: Literal["inherit", "epsilon", "v_prediction", "flow"] = "inherit"
-    flow_shift: float = Field(default=1.0, gt=0)  # of flow: more noise for larger pictures
+    flow_shift: float = Field(default=1.0, gt=0)  # of prediction_type "flow": more noise for larger images
     min_snr_gamma: float | None = Field(default=None, gt=0)
     terminal_snr: Literal["inherit", "zero"] = "inherit"
-    noise_offset: float = Field(default=0.0, ge=0)  # deviation of what is added to a whole channel
-    zh_probability: float = Field(default=0.5, ge=0, le=1)  # share of Chinese captions, of pictures that have both
-    caption_dropout: float = Field(default=0.1, ge=0, le=1)  # of the first encoder (BERT)
+    noise_offset: float = Field(default=0.0, ge=0)  # std of noise that is constant over a channel
+    zh_probability: float = Field(default=0.5, ge=0, le=1)  # of the Chinese caption, for samples that have both
+    caption_dropout: float = Field(default=0.1, ge=0, le=1)  # of the first text encoder (BERT)
     caption_dropout_t5: float = Field(default=0.1, ge=0, le=1)
-    clip_first_frame_probability: float = Field(default=0.3, ge=0, le=1)  # share of clips that show their first frame
-    first_frame_masking: float = Field(default=0.5, ge=0, le=1)  # share of clicks that hide it (Follow-Your-Click)
-    controlled_caption_probability: float = Field(
-        default=0.3, ge=0, le=1
-    )  # share of clicks with the first frame that have a caption
+    clip_first_frame_probability: float = Field(default=0.3, ge=0, le=1)  # of captioned clips: condition on it
+    first_frame_masking: float = Field(default=0.5, ge=0, le=1)  # of clips with motion control (Follow-Your-Click)
+    # of clips with motion control and first frame: have a caption
+    controlled_caption_probability: float = Field(default=0.3, ge=0, le=1)
 
     @model_validator(mode="after")
     def _check(self) -> "FinetuneObjectiveConfig":
@@ -64,13 +64,17 @@ class FinetuneObjectiveConfig(TimestepSamplingConfig):
 
 
 class FinetuneSamplesConfig(BaseConfig):
+    """The prompts of the sample grid."""
+
     prompts: tuple[str, ...] = ()
     seed: int = 0
-    num_inference_steps: int | None = Field(default=None, gt=0)  # None: the model's own
-    guidance_scale: float | None = None
+    num_inference_steps: int | None = Field(default=None, gt=0)  # None: the model's default
+    guidance_scale: float | None = None  # None: the model's default
 
 
 class FinetuneRunConfig(BaseConfig):
+    """The run file of task "finetune"."""
+
     task: Literal["finetune"]
     run: RunConfig
     data: FinetuneDataConfig
@@ -79,10 +83,15 @@ class FinetuneRunConfig(BaseConfig):
     objective: FinetuneObjectiveConfig = FinetuneObjectiveConfig()
     samples: FinetuneSamplesConfig = FinetuneSamplesConfig()
 
+    @property
+    def trains_text_encoders(self) -> bool:
+        """True if the text encoders are trained, so that their states cannot be cached."""
+        return self.model.text_encoders == "joint"
+
     @model_validator(mode="after")
     def _check_video(self) -> "FinetuneRunConfig":
         if self.model.trainable == "motion" and not self.data.num_frames:
-            raise ValueError("model.trainable = 'motion' without films; name lengths of clips in data.num_frames")
+            raise ValueError("model.trainable = 'motion' without videos; list lengths of clips in data.num_frames")
         if self.model.trainable == "controlnet" and self.data.num_frames:
-            raise ValueError("model.trainable = 'controlnet' draws pictures; leave data.num_frames out")
+            raise ValueError("model.trainable = 'controlnet' is for images; leave data.num_frames out")
         return self

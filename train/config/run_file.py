@@ -1,4 +1,4 @@
-"""The run file: strict, typed TOML. An unknown key fails and names the nearest known one."""
+"""Run files and data set files: strict, typed TOML whose error messages name the key and the nearest known one."""
 
 import difflib
 import sys
@@ -20,8 +20,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-
 S = TypeVar("S", bound=BaseModel)
+
 AnyRunConfig = AutoencoderRunConfig | SegmenterRunConfig | TextToImageRunConfig | FinetuneRunConfig
 RUN_CONFIGS: dict[str, type[AnyRunConfig]] = {
     "finetune": FinetuneRunConfig,
@@ -29,13 +29,20 @@ RUN_CONFIGS: dict[str, type[AnyRunConfig]] = {
     "segmenter": SegmenterRunConfig,
     "text_to_image": TextToImageRunConfig,
 }
+TEMPLATE_FOLDER = Path(__file__).with_name("templates")
+
+
+class DatasetsFileConfig(BaseConfig):
+    """A data set file: one table per data set."""
+
+    datasets: tuple[DatasetConfig, ...] = Field(min_length=1)
 
 
 def read_run_config(path: Path, overrides: Sequence[str] = ()) -> AnyRunConfig:
-    """The run described by a TOML file and `a.b=c` overrides.
+    """The run described by a TOML file and overrides of the form `a.b=c`.
 
-    A file may begin with `base = "other.toml"`, beside it: what it says itself stands before what the other one says.
-    Raises ValueError with one line per mistake: where it is, what was given, what is allowed.
+    A file may begin with `base = "other.toml"`, relative to itself; its own keys take precedence over the base's.
+    Raises: ValueError with one line per mistake: the key, the value, and what is allowed.
     """
     tree = _read_tree(path)
     for override in overrides:
@@ -59,34 +66,29 @@ def _read_tree(path: Path, including_paths: tuple[Path, ...] = ()) -> dict[str, 
 
 
 def _merge_trees(base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections are merged key by key; lists and values are replaced."""
-    both = {
-        key: _merge_trees(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-        for key, value in tree.items()
-    }
-    return {**base, **both}
+    """Merge sections key by key; lists and values of `tree` replace those of `base`."""
+    merged = dict(base)
+    for key, value in tree.items():
+        is_section = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge_trees(base[key], value) if is_section else value
+    return merged
 
 
 def parse_run_config(tree: Mapping[str, Any], *, name: str = "config") -> AnyRunConfig:
+    """The run described by a dictionary; `name` identifies it in errors. Raises: ValueError as `read_run_config`."""
     task = tree.get("task")
     if task not in RUN_CONFIGS:
         raise ValueError(f"{name}: task is {task!r}; allowed: {', '.join(RUN_CONFIGS)}")
     return _validate(RUN_CONFIGS[task], tree, name=name)
 
 
-class DatasetsFileConfig(BaseConfig):
-    """The data set file: one table for each data set."""
-
-    datasets: tuple[DatasetConfig, ...] = Field(min_length=1)
-
-
 def read_dataset_configs(path: Path) -> tuple[DatasetConfig, ...]:
-    """The data sets of a TOML file; their paths are seen from the file.
+    """The data sets of a data set file, with paths made relative to the file.
 
-    Raises ValueError as `read_config`.
+    Raises: ValueError as `read_run_config`.
     """
-    sets = _validate(DatasetsFileConfig, _read_tree(path), name=str(path)).datasets
-    return tuple(section.model_copy(update={"path": path.parent / section.path.expanduser()}) for section in sets)
+    datasets = _validate(DatasetsFileConfig, _read_tree(path), name=str(path)).datasets
+    return tuple(dataset.model_copy(update={"path": path.parent / dataset.path.expanduser()}) for dataset in datasets)
 
 
 def _validate(model: type[S], tree: Mapping[str, Any], *, name: str) -> S:
@@ -94,12 +96,12 @@ def _validate(model: type[S], tree: Mapping[str, Any], *, name: str) -> S:
         return model.model_validate(tree)
     except ValidationError as error:
         mistakes = error.errors()
-        places = [m["loc"] for m in mistakes]
+        locations = [mistake["loc"] for mistake in mistakes]
         lines = [
-            _format_mistake(model, m)
-            for m in mistakes
-            # a list with a bad item is not also a mistake of its own
-            if not any(p != m["loc"] and p[: len(m["loc"])] == m["loc"] for p in places)
+            _format_mistake(model, mistake)
+            for mistake in mistakes
+            # a list with a wrong item is no mistake of its own
+            if not any(loc != mistake["loc"] and loc[: len(mistake["loc"])] == mistake["loc"] for loc in locations)
         ]
         raise ValueError("\n".join(f"{name}: {line}" for line in lines)) from None
 
@@ -122,43 +124,41 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 
 def _format_mistake(model: type[BaseModel], mistake: Any) -> str:
     *path, last = mistake["loc"] or ("config",)
-    where = ".".join(map(str, mistake["loc"]))
+    key = ".".join(map(str, mistake["loc"]))
     if mistake["type"] == "extra_forbidden":
         known = list(_get_fields(model, path))
-        near = difflib.get_close_matches(str(last), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"unknown key {where!r}; {hint}"
+        nearest = difflib.get_close_matches(str(last), known, n=1, cutoff=0.5)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(known)}"
+        return f"unknown key {key!r}; {hint}"
     if mistake["type"] == "missing":
-        return f"{where!r} is missing"
-    return f"{where!r} is {mistake['input']!r}: {mistake['msg']}"
+        return f"{key!r} is missing"
+    return f"{key!r} is {mistake['input']!r}: {mistake['msg']}"
 
 
 def _get_fields(model: type[BaseModel], path: Sequence[str | int]) -> Mapping[str, Any]:
+    """The fields of the section at a path, such as ("data", "stages", 0)."""
     for part in path:
         if isinstance(part, str):
             annotation = model.model_fields[part].annotation
-            inner = [annotation, *getattr(annotation, "__args__", ())]
-            model = next(t for t in inner if isinstance(t, type) and issubclass(t, BaseModel))
+            candidates = [annotation, *getattr(annotation, "__args__", ())]
+            model = next(each for each in candidates if isinstance(each, type) and issubclass(each, BaseModel))
     return model.model_fields
 
 
-TEMPLATE_FOLDER = Path(__file__).with_name("templates")
-
-
 def write_run_templates(path: Path) -> list[Path]:
-    """A run file at `path`, and the data set file that it names beside it unless there is one.
+    """Write a commented run file, and next to it the data set file that it names unless there is one.
 
-    Raises: ValueError where a run file is already.
+    Raises: ValueError if there is a run file already, or no folder for it.
     """
     if path.exists():
         raise ValueError(f"{path} is there already; give another name")
     if not path.parent.is_dir():
         raise ValueError(f"there is no folder {path.parent}")
-    datasets = path.parent / "datasets.toml"
+    datasets_path = path.parent / "datasets.toml"
     run = (TEMPLATE_FOLDER / "run.toml").read_text(encoding="utf-8")
-    run = run.replace('datasets_file = "datasets.toml"', f'datasets_file = "{datasets.as_posix()}"')
+    run = run.replace('datasets_file = "datasets.toml"', f'datasets_file = "{datasets_path.as_posix()}"')
     path.write_text(run, encoding="utf-8")
-    if datasets.exists():
+    if datasets_path.exists():
         return [path]
-    datasets.write_text((TEMPLATE_FOLDER / "datasets.toml").read_text(encoding="utf-8"), encoding="utf-8")
-    return [path, datasets]
+    datasets_path.write_text((TEMPLATE_FOLDER / "datasets.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    return [path, datasets_path]

@@ -1,4 +1,7 @@
-"""Aspect-ratio buckets: which shapes pictures are brought to, and what that costs each of them."""
+"""Aspect-ratio buckets for data set files: their shapes, the fit of an image to one, and the schedule over epochs.
+
+H height, W width in pixels.
+"""
 
 import math
 import random
@@ -14,17 +17,18 @@ from dianjing.train.data.inspect import decode_image
 from dianjing.train.data.samples import SampleRecord
 from dianjing.train.data.schedule import BatchShards, Bucket
 
-BucketShape = tuple[int, ...]  # height and width in pixels, and of films the number of frames
+BucketShape = tuple[int, ...]  # (height, width) in pixels of images, (height, width, frames) of clips
+EpochBatches = list[tuple[BucketShape, list[int]]]  # indices of the records of each batch of an epoch
 
 
 def get_num_frames(shape: BucketShape) -> int:
-    """1 of pictures."""
+    """Number of frames of a bucket; 1 for images."""
     return shape[2] if len(shape) > 2 else 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class BucketFit:
-    """A picture's shape, the share of it that is cut off, and how much it is enlarged."""
+    """The fit of an image to a bucket: the fraction of its area that is cropped, and its scale factor."""
 
     shape: BucketShape
     cropped_fraction: float
@@ -32,43 +36,42 @@ class BucketFit:
 
 
 def make_bucket_shapes(size_px: int, *, multiple_px: int, max_aspect_ratio: float) -> list[BucketShape]:
-    """All shapes of about size_px squared pixels with sides in multiples, none longer than max_aspect its width.
+    """All shapes of about size_px ** 2 pixels whose sides are multiples of `multiple_px`, the square first.
 
-    The square comes first.
+    The ratio of the longer to the shorter side is at most `max_aspect_ratio`.
     """
     side = round(size_px / multiple_px)
-    found = [(side, side)]
+    shapes = [(side, side)]
     for longer in range(side + 1, math.ceil(side * max_aspect_ratio) + 1):
         shorter = max(1, round(side * side / longer))
         if longer <= max_aspect_ratio * shorter:
-            found += [(shorter, longer), (longer, shorter)]
-    return [(height * multiple_px, width * multiple_px) for height, width in found]
+            shapes += [(shorter, longer), (longer, shorter)]
+    return [(height * multiple_px, width * multiple_px) for height, width in shapes]
 
 
 def find_nearest_bucket(size: tuple[int, int], candidates: Sequence[BucketShape]) -> BucketFit:
-    """The shape whose aspect is nearest to that of a picture of (width, height)."""
+    """Find the shape whose aspect ratio is nearest to that of an image of (width, height)."""
     width, height = size
     aspect = math.log(width / height)
     rows, columns = min(candidates, key=lambda shape: abs(math.log(shape[1] / shape[0]) - aspect))
     scale = max(columns / width, rows / height)
-    return BucketFit(
-        shape=(rows, columns), cropped_fraction=1 - rows * columns / (width * height * scale**2), scale=scale
-    )
+    cropped_fraction = 1 - rows * columns / (width * height * scale**2)
+    return BucketFit(shape=(rows, columns), cropped_fraction=cropped_fraction, scale=scale)
 
 
 @dataclass(frozen=True)
 class FileSample:
-    """A picture of a data set, brought to its bucket's shape when first read."""
+    """An image of a data set, resized and cropped to its bucket when first read."""
 
     record: SampleRecord
     shape: BucketShape
 
     @cached_property
     def image(self) -> np.ndarray:
-        """uint8 (H, W, 3). Raises ValueError where the file has changed since it was looked at."""
+        """The image, uint8 (H, W, 3). Raises: ValueError if the file can no longer be read."""
         height, width = self.shape[:2]
-        picture, _ = resize_crop(decode_image(self.record.source, name=self.record.name), height=height, width=width)
-        return np.asarray(picture)
+        image, _ = resize_crop(decode_image(self.record.source, name=self.record.name), height=height, width=width)
+        return np.asarray(image)
 
     @property
     def text_zh(self) -> str:
@@ -79,13 +82,11 @@ class FileSample:
         return self.record.text_en or self.record.text_zh or ""
 
 
-EpochBatches = list[tuple[BucketShape, list[int]]]
-
-
 class FileSchedule:
-    """Steps over the pictures of data sets, as `Plan`.
+    """A SampleSchedule over the epochs of data sets; all samples of a batch have the same shape.
 
-    pictures: by shape. repeats: by shape too, how often each takes part in an epoch; of 0.5 half take part.
+    `records` and `repeats` are grouped by shape; a sample with repeats 3 occurs three times in an epoch, and half of
+    the samples with repeats 0.5 occur in each epoch.
     """
 
     def __init__(
@@ -113,10 +114,13 @@ class FileSchedule:
         )
 
     def get_sample(self, step: int, row: int, *, num_skipped: int = 0) -> FileSample:
-        """after: how many pictures of the same shape to go on by, where the one that is due cannot be read."""
+        """The sample at a row of the global batch.
+
+        If it cannot be read, `num_skipped` selects a later sample of the same shape instead.
+        """
         shape, indices = self._batch_at(step)
-        among = self.records[shape]
-        return FileSample(among[(indices[row] + num_skipped) % len(among)], shape)
+        records = self.records[shape]
+        return FileSample(records[(indices[row] + num_skipped) % len(records)], shape)
 
     def get_names(self, step: int) -> list[str]:
         shape, indices = self._batch_at(step)
@@ -126,19 +130,19 @@ class FileSchedule:
         return ", ".join(self.get_names(step))
 
     def _batch_at(self, step: int) -> tuple[BucketShape, list[int]]:
-        epoch, place = divmod(step, self.steps_per_epoch)
-        return self._epoch(epoch)[place]
+        epoch, index = divmod(step, self.steps_per_epoch)
+        return self._epoch(epoch)[index]
 
     def _shuffle_epoch(self, epoch: int) -> EpochBatches:
         rng = random.Random(f"{self.seed}/{epoch}")
         batches: EpochBatches = []
         size = self.shards.global_batch_size
         for shape in self.records:
-            drawn = sample_epoch_indices(self.repeats[shape], rng)
-            rng.shuffle(drawn)
-            short = -len(drawn) % size
-            drawn += (drawn * math.ceil(short / len(drawn)))[:short]
-            batches += [(shape, drawn[first : first + size]) for first in range(0, len(drawn), size)]
+            indices = sample_epoch_indices(self.repeats[shape], rng)
+            rng.shuffle(indices)
+            num_missing = -len(indices) % size  # fill the last batch with samples that occur again
+            indices += (indices * math.ceil(num_missing / len(indices)))[:num_missing]
+            batches += [(shape, indices[first : first + size]) for first in range(0, len(indices), size)]
         rng.shuffle(batches)
         return batches
 
@@ -148,12 +152,13 @@ def _get_kind(shape: BucketShape) -> Literal["image", "clip"]:
 
 
 def sample_epoch_indices(repeats: Sequence[float], rng: random.Random) -> list[int]:
-    """Indices, each as often as its repeats say; of what is left over, so many that the sum is right, and at least one.
+    """Indices of an epoch, each as often as the integer part of its repeats, at least one index in all.
 
+    For the fractional parts, as many indices as their sum are drawn without replacement.
     Source: weighted sampling without replacement, Efraimidis and Spirakis 2006.
     """
-    drawn = [index for index, repeat in enumerate(repeats) for _ in range(int(repeat))]
-    rest = [repeat - int(repeat) for repeat in repeats]
-    keys = sorted(((rng.random() ** (1 / part), index) for index, part in enumerate(rest) if part), reverse=True)
-    drawn += [index for _, index in keys[: round(sum(rest))]]
-    return drawn or [rng.randrange(len(repeats))]
+    indices = [index for index, repeat in enumerate(repeats) for _ in range(int(repeat))]
+    fractions = [repeat - int(repeat) for repeat in repeats]
+    keys = sorted(((rng.random() ** (1 / part), index) for index, part in enumerate(fractions) if part), reverse=True)
+    indices += [index for _, index in keys[: round(sum(fractions))]]
+    return indices or [rng.randrange(len(repeats))]

@@ -1,4 +1,4 @@
-"""From data set files to pictures by shape, and a report that names what was left out or cut, and why."""
+"""The index of all data sets of a run: samples by bucket shape, with a report of what was rejected or cropped."""
 
 import json
 from collections.abc import Sequence
@@ -11,12 +11,13 @@ from dianjing.train.data.inspect import inspect_records
 from dianjing.train.data.samples import SampleRecord
 from dianjing.train.data.sources import list_dataset
 
-MIN_REPORTED_CROP = 0.02  # of a picture, cut off
+MIN_REPORTED_CROP = 0.02  # fraction of an image's area
+MAX_LISTED = 20  # rejected samples in an error message
 
 
 @dataclass(kw_only=True)
 class DatasetIndex:
-    """Pictures by shape, how often each takes part, and by name what was left out or cut."""
+    """Samples and their repeats by bucket shape, and reasons for rejected and cropped samples by name."""
 
     records: dict[BucketShape, list[SampleRecord]] = field(default_factory=dict)
     repeats: dict[BucketShape, list[float]] = field(default_factory=dict)
@@ -27,30 +28,40 @@ class DatasetIndex:
     def count(self) -> int:
         return sum(map(len, self.records.values()))
 
+    def list_records(self) -> list[SampleRecord]:
+        """All samples, in the order of their shapes."""
+        return [record for records in self.records.values() for record in records]
+
+    @property
+    def has_motion_control(self) -> bool:
+        """True if some video has a region with a motion."""
+        return any(record.motion_label is not None for record in self.list_records())
+
     def summarize(self) -> str:
-        shapes = ", ".join(f"{len(found)} of {format_shape(shape)}" for shape, found in self.records.items())
-        return f"{self.count} pictures ({shapes}); {len(self.rejected)} left out, {len(self.cropped)} cut to shape"
+        shapes = ", ".join(f"{len(records)} of {format_shape(shape)}" for shape, records in self.records.items())
+        return f"{self.count} samples ({shapes}); {len(self.rejected)} rejected, {len(self.cropped)} cropped"
 
     def save(self, path: Path) -> None:
-        """Every name with its reason, as JSON."""
+        """Write the names and reasons of rejected and cropped samples as JSON."""
         report = {"summary": self.summarize(), "rejected": self.rejected, "cropped": self.cropped}
         path.write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 def format_shape(shape: BucketShape) -> str:
+    """A shape as text, such as "512 x 384 px, 8 frames"."""
     height, width, *frames = shape
-    return f"{width} x {height} px" + (f" and {frames[0]} frames" if frames else "")
+    return f"{width} x {height} px" + (f", {frames[0]} frames" if frames else "")
 
 
 def get_crop_reason(fit: BucketFit, size: tuple[int, int], *, num_frames: int, num_source_frames: int) -> str:
-    """What is cut off in bringing a picture of (width, height) or a film of `length` frames to its bucket."""
-    why = []
+    """What an image of (width, height) or a video loses on the way to its bucket; empty if (almost) nothing."""
+    reasons = []
     if fit.cropped_fraction > MIN_REPORTED_CROP:
         height, width = fit.shape
-        why.append(f"{fit.cropped_fraction:.0%} cut off to make {size[0]} x {size[1]} px {width} x {height}")
+        reasons.append(f"{fit.cropped_fraction:.0%} of {size[0]} x {size[1]} px cropped to fit {width} x {height} px")
     if num_frames < num_source_frames:
-        why.append(f"the first {num_frames} of {num_source_frames} frames")
-    return "; ".join(why)
+        reasons.append(f"the first {num_frames} of {num_source_frames} frames")
+    return "; ".join(reasons)
 
 
 def build_index(
@@ -62,38 +73,46 @@ def build_index(
     clip_lengths: Sequence[int] = (),
     fps: float = 8.0,
 ) -> DatasetIndex:
-    """Find and open all pictures, and bring each to the nearest shape.
+    """List and open all images and videos, and assign each to the nearest bucket shape.
 
-    Films come to the nearest shape and the greatest of `num_frames` that they fill at `fps`; without any, none does.
-    Raises: ValueError where nothing is left, or more than `drop_limit` of the pictures had to be left out.
+    A video is assigned to the greatest of `clip_lengths` that it fills at `fps` frames per second; without any
+    lengths, videos are rejected.
+    Raises: ValueError if no sample is usable, or more than `max_rejected_fraction` of them are rejected.
     """
-    gathered = DatasetIndex()
-    for section in datasets:
-        found = list_dataset(section)
-        looked = inspect_records(found.records, min_side_px=min_side_px, fps=fps if clip_lengths else None)
-        gathered.rejected |= {
-            f"{section.path}: {name}": why for name, why in (found.rejected | looked.rejected).items()
-        }
-        for entry, size, length in zip(looked.records, looked.sizes, looked.num_frames, strict=True):
-            name, fitted = f"{section.path}: {entry.name}", find_nearest_bucket(size, bucket_shapes)
-            kept = 1 if length == 1 else max((count for count in clip_lengths if count <= length), default=0)
-            if not kept:
-                gathered.rejected[name] = (
-                    f"{length} frames at {fps:g} a second; the shortest clip has {min(clip_lengths)}"
+    index = DatasetIndex()
+    for dataset in datasets:
+        listing = list_dataset(dataset)
+        result = inspect_records(listing.records, min_side_px=min_side_px, fps=fps if clip_lengths else None)
+        for name, reason in (listing.rejected | result.rejected).items():
+            index.rejected[f"{dataset.path}: {name}"] = reason
+        for record, size, num_source_frames in zip(result.records, result.sizes, result.num_frames, strict=True):
+            name = f"{dataset.path}: {record.name}"
+            num_frames = 1
+            if num_source_frames > 1:
+                num_frames = max((length for length in clip_lengths if length <= num_source_frames), default=0)
+            if not num_frames:
+                index.rejected[name] = (
+                    f"{num_source_frames} frames at {fps:g} per second; the shortest clip has {min(clip_lengths)}"
                 )
-            elif kept == 1 and entry.motion_label is not None:
-                gathered.rejected[name] = "a click on a picture, which does not move"
-            else:
-                shape = fitted.shape if kept == 1 else (*fitted.shape, kept)
-                gathered.records.setdefault(shape, []).append(entry)
-                gathered.repeats.setdefault(shape, []).append(section.repeats)
-                if why := get_crop_reason(fitted, size, num_frames=kept, num_source_frames=length):
-                    gathered.cropped[name] = why
-    seen = gathered.count + len(gathered.rejected)
-    if not gathered.count or len(gathered.rejected) > max_rejected_fraction * seen:
-        lines = "".join(f"\n  {name}: {why}" for name, why in list(gathered.rejected.items())[:20])
+                continue
+            if num_frames == 1 and record.motion_label is not None:
+                index.rejected[name] = "a motion for an image; motions are for videos"
+                continue
+            fit = find_nearest_bucket(size, bucket_shapes)
+            shape = fit.shape if num_frames == 1 else (*fit.shape, num_frames)
+            index.records.setdefault(shape, []).append(record)
+            index.repeats.setdefault(shape, []).append(dataset.repeats)
+            if reason := get_crop_reason(fit, size, num_frames=num_frames, num_source_frames=num_source_frames):
+                index.cropped[name] = reason
+    _check_rejected(index, max_fraction=max_rejected_fraction)
+    return index
+
+
+def _check_rejected(index: DatasetIndex, *, max_fraction: float) -> None:
+    total = index.count + len(index.rejected)
+    if not index.count or len(index.rejected) > max_fraction * total:
+        lines = "".join(f"\n  {name}: {why}" for name, why in list(index.rejected.items())[:MAX_LISTED])
         raise ValueError(
-            f"{len(gathered.rejected)} of {seen} pictures cannot be used; data.max_rejected_fraction allows {max_rejected_fraction:.0%}. "
-            f"Mend or remove them, or raise the limit:{lines}"
+            f"{len(index.rejected)} of {total} samples cannot be used; data.max_rejected_fraction allows "
+            f"{max_fraction:.0%}. Fix or remove them, or raise the limit:{lines}"
         )
-    return gathered

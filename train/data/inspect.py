@@ -1,10 +1,15 @@
-"""Every picture of a data set is opened once before it is trained on: what cannot be read is named, not met later."""
+"""Inspection of data sets before training: every file is opened once, and unusable ones are reported by name.
+
+F frames, H height, W width.
+"""
 
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -14,22 +19,30 @@ from dianjing.pipelines.media.image import open_image, resize_crop
 from dianjing.pipelines.media.video import ANIMATION_EXTENSIONS, VIDEO_EXTENSIONS, decode_video
 from dianjing.train.data.samples import ByteSource, SampleRecord
 
-NUM_THREADS = 8  # decoding leaves Python's lock
-MIN_FPS_RATIO = 0.95  # of the frames a second that are asked for
+NUM_THREADS = 8  # decoding releases Python's global lock
+MIN_FPS_RATIO = 0.95  # of a video's frame rate to the requested one
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectionResult:
-    """Entries with their (width, height) and number of frames, and by name what was left out and why."""
+    """Usable records with their (width, height) and number of frames, and reasons for the rejected ones by name."""
 
     records: list[SampleRecord]
     sizes: list[tuple[int, int]]
-    num_frames: list[int]  # 1 of pictures
+    num_frames: list[int]  # 1 for images
     rejected: dict[str, str]
 
 
+class _Inspection(NamedTuple):
+    """Size and content of a readable file."""
+
+    size: tuple[int, int]
+    num_frames: int
+    digest: str
+
+
 def read_source(source: ByteSource, *, name: str) -> bytes:
-    """Raises ValueError for what cannot be read."""
+    """The bytes of a file. Raises: ValueError if it cannot be read."""
     try:
         return source.read()
     except OSError as error:
@@ -37,34 +50,31 @@ def read_source(source: ByteSource, *, name: str) -> bytes:
 
 
 def decode_image(source: ByteSource, *, name: str) -> Image.Image:
-    """The picture as RGB, upright.
-
-    Raises: ValueError for what cannot be read as one.
-    """
+    """The image as RGB, upright. Raises: ValueError if it cannot be read as an image."""
     return open_image(BytesIO(read_source(source, name=name)), name=name)
 
 
 def read_clip_frames(record: SampleRecord, *, fps: float) -> np.ndarray:
-    """The frames of a film at so many a second: uint8 (F, H, W, 3); where it has another first frame, with that.
+    """The frames of a video resampled to `fps`, uint8 (F, H, W, 3).
 
-    Raises: ValueError for what cannot be read, or is slower.
+    A first frame that the record names replaces that of the video.
+    Raises: ValueError if the video cannot be read, or has a lower frame rate.
     """
-    film = decode_video(read_source(record.source, name=record.name), name=record.name)
-    if film.fps < MIN_FPS_RATIO * fps:
-        raise ValueError(f"{record.name} has {film.fps:.3g} frames a second; data.fps asks for {fps:g}")
-    count = max(1, round(len(film.frames) * fps / film.fps))
-    indices = np.minimum(np.round(np.arange(count) * film.fps / fps).astype(int), len(film.frames) - 1)
-    frames = film.frames[indices]
+    video = decode_video(read_source(record.source, name=record.name), name=record.name)
+    if video.fps < MIN_FPS_RATIO * fps:
+        raise ValueError(f"{record.name} has {video.fps:.3g} frames per second; data.fps asks for {fps:g}")
+    count = max(1, round(len(video.frames) * fps / video.fps))
+    indices = np.minimum(np.round(np.arange(count) * video.fps / fps).astype(int), len(video.frames) - 1)
+    frames = video.frames[indices]
     if record.first_frame is not None:
         height, width = frames.shape[1:3]
-        frames[0] = resize_crop(
-            decode_image(record.first_frame, name=f"first frame of {record.name}"), height=height, width=width
-        )[0]
+        image = decode_image(record.first_frame, name=f"first frame of {record.name}")
+        frames[0] = resize_crop(image, height=height, width=width)[0]
     return frames
 
 
 def is_video_record(record: SampleRecord, content: bytes) -> bool:
-    """Also an animated picture."""
+    """True for videos and animated images."""
     if record.name.lower().endswith(VIDEO_EXTENSIONS):
         return True
     if not record.name.lower().endswith(ANIMATION_EXTENSIONS):
@@ -74,41 +84,44 @@ def is_video_record(record: SampleRecord, content: bytes) -> bool:
 
 
 def inspect_records(records: Sequence[SampleRecord], *, min_side_px: int, fps: float | None = None) -> InspectionResult:
-    """Open them all; pictures with a side below `min_px` are left out.
+    """Open all records, and reject those that are unreadable or have a side shorter than `min_side_px`.
 
-    fps: that films are read at; None where pictures alone are wanted, of an animated one the first frame.
+    Videos are read at `fps`; if it is None, videos are rejected and animated images count as images (first frame).
     """
-
-    def examine(entry: SampleRecord) -> tuple[tuple[int, int], int, str] | str:
-        try:
-            content = read_source(entry.source, name=entry.name)
-            digest = hashlib.blake2b(content, digest_size=20)
-            if fps is None or not is_video_record(entry, content):
-                if entry.name.lower().endswith(VIDEO_EXTENSIONS):
-                    return "a film; data.num_frames names no length for films"
-                return open_image(BytesIO(content), name=entry.name).size, 1, digest.hexdigest()
-            count, height, width, _ = read_clip_frames(entry, fps=fps).shape
-            if count < 2:
-                return f"a film of one frame at {fps:g} a second"
-            for beside in (entry.first_frame, None if entry.motion_label is None else entry.motion_label.mask):
-                if beside is not None:
-                    digest.update(read_source(beside, name=f"what is beside {entry.name}"))
-        except (ValueError, OSError) as error:
-            return str(error)
-        return (width, height), count, digest.hexdigest()
-
-    found = InspectionResult(records=[], sizes=[], num_frames=[], rejected={})
+    result = InspectionResult(records=[], sizes=[], num_frames=[], rejected={})
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        bar = tqdm(pool.map(examine, records), total=len(records), desc="looking at pictures", disable=None)
-        for entry, answer in zip(records, bar, strict=True):
-            if isinstance(answer, str):
-                found.rejected[entry.name] = answer
+        inspections = pool.map(partial(_inspect_record, fps=fps), records)
+        bar = tqdm(inspections, total=len(records), desc="inspecting images", disable=None)
+        for record, inspection in zip(records, bar, strict=True):
+            if isinstance(inspection, str):
+                result.rejected[record.name] = inspection
                 continue
-            (width, height), count, digest = answer
+            width, height = inspection.size
             if min(width, height) < min_side_px:
-                found.rejected[entry.name] = f"{width} x {height} px is below {min_side_px} px"
+                result.rejected[record.name] = f"{width} x {height} px is below {min_side_px} px"
             else:
-                found.records.append(replace(entry, digest=digest))
-                found.sizes.append((width, height))
-                found.num_frames.append(count)
-    return found
+                result.records.append(replace(record, digest=inspection.digest))
+                result.sizes.append((width, height))
+                result.num_frames.append(inspection.num_frames)
+    return result
+
+
+def _inspect_record(record: SampleRecord, *, fps: float | None) -> _Inspection | str:
+    """Open a record; returns the reason as text if it is unusable."""
+    try:
+        content = read_source(record.source, name=record.name)
+        digest = hashlib.blake2b(content, digest_size=20)
+        if fps is None or not is_video_record(record, content):
+            if record.name.lower().endswith(VIDEO_EXTENSIONS):
+                return "a video; data.num_frames lists no clip lengths"
+            size = open_image(BytesIO(content), name=record.name).size
+            return _Inspection(size=size, num_frames=1, digest=digest.hexdigest())
+        num_frames, height, width, _ = read_clip_frames(record, fps=fps).shape
+        if num_frames < 2:
+            return f"a video of one frame at {fps:g} frames per second"
+        for sidecar in (record.first_frame, None if record.motion_label is None else record.motion_label.mask):
+            if sidecar is not None:
+                digest.update(read_source(sidecar, name=f"a file next to {record.name}"))
+    except (ValueError, OSError) as error:
+        return str(error)
+    return _Inspection(size=(width, height), num_frames=num_frames, digest=digest.hexdigest())

@@ -1,4 +1,7 @@
-"""Batches of a fine-tuning: latents and text states read from the cache."""
+"""Batches for fine-tuning: latents and text-encoder states read from the cache.
+
+B batch, C latent channels, F frames; latents are (B, C, Y, X) or (B, C, F, Y, X).
+"""
 
 from collections.abc import Sequence
 
@@ -13,11 +16,13 @@ from dianjing.train.data.motion_control import make_control_batch, sample_contro
 from dianjing.train.data.samples import Batch, CaptionBatcher, SampleRecord
 from dianjing.train.data.skip_log import SkipLog
 
+LATENT_KEYS = {"latents", "control"}
+
 
 class LatentBatchDataset(Dataset[Batch]):
-    """Pictures of data sets, as their "latents" (B, C, Y, X), and what is said of them as `say` has it.
+    """Micro-batches of data sets: "latents", captions as `caption_batcher` returns them, and motion control of clips.
 
-    With line art where that is encoded: "control" (B, C, Y, X).
+    If line art is cached, "control" holds its latents (B, C, Y, X).
     """
 
     def __init__(
@@ -30,77 +35,67 @@ class LatentBatchDataset(Dataset[Batch]):
         seed: int,
         skip_log: SkipLog,
     ) -> None:
-        self.schedule, self.latent_cache, self.objective, self.caption_batcher = (
-            schedule,
-            latent_cache,
-            objective,
-            caption_batcher,
-        )
-        self.seed, self.skip_log = seed, skip_log
+        self.schedule, self.latent_cache, self.objective = schedule, latent_cache, objective
+        self.caption_batcher, self.seed, self.skip_log = caption_batcher, seed, skip_log
 
     def __getitem__(self, index: int) -> Batch:
-        step, micro = divmod(index, self.schedule.accumulation_steps)
-        layout = self.schedule.bucket_at(step).shards
-        rows = layout.get_rows(micro)
-        samples, pictures = zip(*(self._load_readable(step, row) for row in range(rows.start, rows.stop)), strict=True)
-        draws = np.random.default_rng((self.seed, step)).random((layout.global_batch_size, 3))[rows]
+        step, micro_step = divmod(index, self.schedule.accumulation_steps)
+        shards = self.schedule.bucket_at(step).shards
+        rows = shards.get_rows(micro_step)
+        samples, latents = zip(*(self._load_readable(step, row) for row in range(rows.start, rows.stop)), strict=True)
+        uniforms = np.random.default_rng((self.seed, step)).random((shards.global_batch_size, 3))[rows]
         texts = [
-            choose_caption(sample.record, draw, self.objective) for sample, draw in zip(samples, draws, strict=True)
+            choose_caption(sample.record, draws, self.objective)
+            for sample, draws in zip(samples, uniforms, strict=True)
         ]
-        batch = stack_latents(pictures)
+        batch = stack_latents(latents)
         if get_num_frames(samples[0].shape) == 1:
             return batch | self.caption_batcher(texts)
-        chances = np.random.default_rng((self.seed, step, 1)).random((layout.global_batch_size, 3))[rows]
-        films = [sample.record for sample in samples]
-        shown = [
-            sample_control_augmentation(film, chance, self.objective)
-            for film, chance in zip(films, chances, strict=True)
+        uniforms = np.random.default_rng((self.seed, step, 1)).random((shards.global_batch_size, 3))[rows]
+        records = [sample.record for sample in samples]
+        augmentations = [
+            sample_control_augmentation(record, draws, self.objective)
+            for record, draws in zip(records, uniforms, strict=True)
         ]
-        texts = [text if draw.has_caption else ("", "") for text, draw in zip(texts, shown, strict=True)]
-        return (
-            batch
-            | self.caption_batcher(texts)
-            | make_control_batch(films, pictures, shown, caption_batcher=self.caption_batcher)
-        )
+        texts = [text if each.has_caption else ("", "") for text, each in zip(texts, augmentations, strict=True)]
+        control = make_control_batch(records, latents, augmentations, caption_batcher=self.caption_batcher)
+        return batch | self.caption_batcher(texts) | control
 
     def _load_readable(self, step: int, row: int) -> tuple[FileSample, Batch]:
-        """What is due, with its latents; in place of what cannot be read the next picture of its shape.
+        """The sample at a row with its latents, or the next readable sample of its shape.
 
-        Raises: ValueError where too many cannot.
+        Raises: ValueError if too many samples are unreadable.
         """
-        after = 0
+        num_skipped = 0
         while True:
-            sample = self.schedule.get_sample(step, row, num_skipped=after)
+            sample = self.schedule.get_sample(step, row, num_skipped=num_skipped)
             try:
                 return sample, self.latent_cache.load_latents(sample.record, sample.shape)
             except ValueError as error:
                 self.skip_log.add(sample.record.name, str(error))
-            after += 1
-
-
-LATENT_KEYS = {"latents", "control"}
+            num_skipped += 1
 
 
 def choose_caption(
     record: SampleRecord, uniforms: Sequence[float], objective: FinetuneObjectiveConfig
 ) -> tuple[str, str]:
-    """What each encoder reads; draws on [0, 1) decide on the language and, for each encoder, on dropout."""
-    language, dropped, dropped_t5 = uniforms
-    both = (record.text_zh, record.text_en) if language < objective.zh_probability else (record.text_en, record.text_zh)
-    text = both[0] or both[1] or ""
+    """The caption for each text encoder; `uniforms` (3,) decide on the language and on the dropout of each encoder."""
+    language, dropout, dropout_t5 = uniforms
+    zh, en = record.text_zh, record.text_en
+    text = (zh or en if language < objective.zh_probability else en or zh) or ""
     return (
-        "" if dropped < objective.caption_dropout else text,
-        "" if dropped_t5 < objective.caption_dropout_t5 else text,
+        "" if dropout < objective.caption_dropout else text,
+        "" if dropout_t5 < objective.caption_dropout_t5 else text,
     )
 
 
 def stack_latents(samples: Sequence[Batch]) -> Batch:
-    """Latents and line art; what is clicked on is not of every film."""
-    return {name: torch.stack([picture[name] for picture in samples]) for name in LATENT_KEYS & samples[0].keys()}
+    """Batch the latents (and line art) of samples; region masks are left out, since not every video has one."""
+    return {key: torch.stack([sample[key] for sample in samples]) for key in LATENT_KEYS & samples[0].keys()}
 
 
 def collect_texts(records: Sequence[SampleRecord]) -> set[str]:
-    """Everything that may be said of them or asked of what is in them, and nothing."""
-    asked = (entry.motion_label for entry in records if entry.motion_label is not None)
-    motions = {text for click in asked for text in (click.motion_zh, click.motion_en) if text}
-    return {"", *motions, *(text for entry in records for text in (entry.text_zh, entry.text_en) if text)}
+    """All captions and motion phrases of these records, and the empty text."""
+    labels = [record.motion_label for record in records if record.motion_label is not None]
+    motions = {text for label in labels for text in (label.motion_zh, label.motion_en) if text}
+    return {"", *motions, *(text for record in records for text in (record.text_zh, record.text_en) if text)}

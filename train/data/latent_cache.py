@@ -1,6 +1,6 @@
-"""Latents and text states, computed once into a cache: one encoder in memory at a time, the work dealt out to ranks.
+"""The cache of latents and text-encoder states, filled by all processes with one encoder in memory at a time.
 
-L text tokens, T width of an encoder's states; latents are C Y X.
+B batch, C latent channels, F frames, L text tokens, T width of an encoder's states, H height, W width in pixels.
 """
 
 import sys
@@ -33,42 +33,40 @@ TEXT_ENCODER_CLASSES: dict[str, type[BertModel] | type[T5EncoderModel]] = {
 }
 TOKENIZER_FOLDERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 TEXT_BATCH_SIZE = FRAME_BATCH_SIZE = 16
-CACHE_FORMAT = 2  # of the tensors in a file of latents: their names and meaning
+CACHE_FORMAT = 2  # of files with latents; changes with the names and the meaning of their tensors
 
 
 def encode_frames(vae: AutoencoderKL, frames: Sequence[Image.Image]) -> Tensor:
-    """Scaled latents (F, C, Y, X)."""
-    parts = []
+    """Encode frames of one size as scaled latents (F, C, Y, X)."""
+    latents = []
     for first in range(0, len(frames), FRAME_BATCH_SIZE):
-        levels = np.stack([np.asarray(frame) for frame in frames[first : first + FRAME_BATCH_SIZE]])
-        pixels = to_pixels(torch.from_numpy(levels).to(vae.device))
-        parts.append(vae.encode(pixels.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor)
-    return torch.cat(parts)
+        images = np.stack([np.asarray(frame) for frame in frames[first : first + FRAME_BATCH_SIZE]])
+        pixels = to_pixels(torch.from_numpy(images).to(vae.device))
+        latents.append(vae.encode(pixels.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor)
+    return torch.cat(latents)
 
 
 def encode_motion_label(record: SampleRecord, frames: Sequence[Image.Image], *, fps: float) -> dict[str, Tensor]:
-    """As "clicked" (H, W), 1 where the mask is, and "strength" (), read from the optical flow where nobody told it.
+    """The motion label as tensors: "region_mask" (H, W) of zeros and ones, and "strength" ().
 
+    A strength that the record does not give is measured by optical flow.
     Raises: ValueError for a mask that cannot be read, or is empty.
     """
     assert record.motion_label is not None
     width, height = frames[0].size
-    drawn, _ = resize_crop(
-        decode_image(record.motion_label.mask, name=f"mask of {record.name}"), height=height, width=width
-    )
-    mask = np.asarray(drawn.convert("L")) > 127
+    mask_image = decode_image(record.motion_label.mask, name=f"mask of {record.name}")
+    mask = np.asarray(resize_crop(mask_image, height=height, width=width)[0].convert("L")) > 127
     if not mask.any():
         raise ValueError(f"the mask of {record.name} is empty")
-    speed = record.motion_label.strength
-    if speed is None:
-        speed = compute_motion_strength(
-            compute_optical_flow(np.stack([np.asarray(frame) for frame in frames])), mask, fps=fps
-        )
-    return {"region_mask": torch.from_numpy(mask).float(), "strength": torch.tensor(speed)}
+    strength = record.motion_label.strength
+    if strength is None:
+        flow = compute_optical_flow(np.stack([np.asarray(frame) for frame in frames]))
+        strength = compute_motion_strength(flow, mask, fps=fps)
+    return {"region_mask": torch.from_numpy(mask).float(), "strength": torch.tensor(strength)}
 
 
 class EncodeItem(NamedTuple):
-    """What is encoded at once: a picture or film at its shape, or the line art of a picture."""
+    """A unit of encoding: an image or video at its bucket shape, or the line art of an image."""
 
     record: SampleRecord
     shape: BucketShape
@@ -77,7 +75,7 @@ class EncodeItem(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """Of the work: every `processes`-th piece, from `rank` on."""
+    """The share of one process in a list of items: every `num_processes`-th one, starting with `rank`."""
 
     rank: int = 0
     num_processes: int = 1
@@ -91,15 +89,18 @@ SINGLE_SHARD = Shard()
 
 @dataclass(frozen=True, kw_only=True)
 class LatentCache:
-    """Where the latents and text states of one model and precision are kept; lengths in tokens, by encoder."""
+    """The cached latents and text-encoder states of one model in one precision.
+
+    `text_lengths` are in tokens; they and the fingerprints are by the name of the encoder's folder.
+    """
 
     cache: TensorCache
-    model_folder: Path  # of the model
+    model_folder: Path
     dtype: torch.dtype
     text_lengths: Mapping[str, int]
-    fingerprints: Mapping[str, str]  # of "vae" and of both text encoders with their tokenizers
-    has_line_art: bool = False  # the line art of every picture is encoded too
-    fps: float = 8.0  # that films are read at
+    fingerprints: Mapping[str, str]  # of "vae", and of both text encoders with their tokenizers
+    has_line_art: bool = False  # encode the line art of every image as well
+    fps: float = 8.0  # frame rate that videos are resampled to
 
     @classmethod
     def from_model(
@@ -112,6 +113,7 @@ class LatentCache:
         has_line_art: bool = False,
         fps: float = 8.0,
     ) -> "LatentCache":
+        """The cache of a diffusers folder, whose encoders are identified by the hashes of their files."""
         fingerprints = {
             name: hash_folders([model_folder / name, model_folder / TOKENIZER_FOLDERS[name]])
             for name in TEXT_ENCODER_CLASSES
@@ -128,18 +130,19 @@ class LatentCache:
         )
 
     def load_latents(self, record: SampleRecord, shape: BucketShape) -> dict[str, Tensor]:
-        """Its "latents" (C, Y, X), or of a film (C, F, Y, X), scaled as the transformer takes them.
+        """The cached tensors of an image or video: scaled "latents" (C, Y, X) or (C, F, Y, X).
 
-        With "control", the latents of line art, where lines are drawn; with "clicked" (H, W), the mask of what is
-        clicked on, and "strength" (), where something is.
+        With line art, "control" holds its latents; a video with a motion label has "region_mask" (H, W) and
+        "strength" () too.
+        Raises: ValueError if the file is missing or damaged.
         """
-        found = dict(self.cache.read(self._make_latents_key(record, shape, False)))
+        tensors = dict(self.cache.read(self._make_latents_key(record, shape, False)))
         if self.has_line_art:
-            found["control"] = self.cache.read(self._make_latents_key(record, shape, True))["latents"]
-        return found
+            tensors["control"] = self.cache.read(self._make_latents_key(record, shape, True))["latents"]
+        return tensors
 
     def contains(self, record: SampleRecord, shape: BucketShape) -> bool:
-        return all(self._is_cached(piece) for piece in self._list_items(record, shape))
+        return all(self._is_cached(item) for item in self._list_items(record, shape))
 
     def _list_items(self, record: SampleRecord, shape: BucketShape) -> list[EncodeItem]:
         return [
@@ -150,38 +153,40 @@ class LatentCache:
         return self._make_latents_key(*item) in self.cache
 
     def load_text_states(self, text: str, encoder_name: str) -> tuple[Tensor, Tensor]:
-        """(L, T) and mask (L,)."""
-        found = self.cache.read(self._make_text_states_key(text, encoder_name))
-        return found["states"], found["mask"]
+        """States (L, T) and attention mask (L,) of a text. Raises: ValueError if the file is missing or damaged."""
+        tensors = self.cache.read(self._make_text_states_key(text, encoder_name))
+        return tensors["states"], tensors["mask"]
 
     def fill_latents(
         self, records: Mapping[BucketShape, Sequence[SampleRecord]], *, device: torch.device, shard: Shard
     ) -> None:
-        """What changed since it was looked at, and cannot be read any more, stays missing."""
-        if mine := self.list_missing_latents(records, shard):
+        """Encode missing latents of this shard; files that have become unreadable are skipped."""
+        if items := self.list_missing_latents(records, shard):
             vae = self.load_vae(device)
-            for piece in tqdm(mine, desc="latents", unit="picture"):
-                self.write_latents(vae, piece)
+            for item in tqdm(items, desc="latents", unit="image"):
+                self.write_latents(vae, item)
 
     def list_missing_latents(
         self, records: Mapping[BucketShape, Sequence[SampleRecord]], shard: Shard = SINGLE_SHARD
     ) -> list[EncodeItem]:
-        """Dealt out before it is asked what is there: ranks that ask at other times must not deal otherwise."""
-        every = [
-            piece for shape, found in records.items() for entry in found for piece in self._list_items(entry, shape)
-        ]
-        return [piece for piece in shard.select(every) if not self._is_cached(piece)]
+        """Items of this shard that are not in the cache.
+
+        The shard is selected before the cache is looked up: processes that look at different times must not divide
+        the work differently.
+        """
+        items = [item for shape, same in records.items() for record in same for item in self._list_items(record, shape)]
+        return [item for item in shard.select(items) if not self._is_cached(item)]
 
     def load_vae(self, device: torch.device) -> AutoencoderKL:
         return AutoencoderKL.from_pretrained(self.model_folder / "vae", dtype=self.dtype).to(device)
 
     @torch.no_grad()
     def write_latents(self, vae: AutoencoderKL, item: EncodeItem) -> None:
-        """Nothing where it cannot be read."""
-        entry, shape, is_line_art = item
+        """Encode an item and write it to the cache; an unreadable file is reported and skipped."""
+        record, shape, is_line_art = item
         try:
-            frames = self._read_frames(entry, shape)
-            clicked = {} if entry.motion_label is None else encode_motion_label(entry, frames, fps=self.fps)
+            frames = self._read_frames(record, shape)
+            control = {} if record.motion_label is None else encode_motion_label(record, frames, fps=self.fps)
         except ValueError as error:
             tqdm.write(f"not encoded: {error}", file=sys.stderr)
             return
@@ -189,63 +194,62 @@ class LatentCache:
             frames = [detect_canny_edges(frame) for frame in frames]
         latents = encode_frames(vae, frames)
         latents = latents[0] if get_num_frames(shape) == 1 else latents.transpose(0, 1).contiguous()
-        self.cache.write(self._make_latents_key(*item), {"latents": latents, **clicked})
+        self.cache.write(self._make_latents_key(*item), {"latents": latents, **control})
 
     def _read_frames(self, record: SampleRecord, shape: BucketShape) -> list[Image.Image]:
-        """Of a picture one."""
+        """The frames of a video, or the one image, resized and cropped to the shape."""
         height, width = shape[:2]
         if get_num_frames(shape) == 1:
-            pictures = [decode_image(record.source, name=record.name)]
+            images = [decode_image(record.source, name=record.name)]
         else:
             frames = read_clip_frames(record, fps=self.fps)[: get_num_frames(shape)]
             if len(frames) < get_num_frames(shape):
                 raise ValueError(f"{record.name} has become shorter: {len(frames)} frames")
-            pictures = [Image.fromarray(frame) for frame in frames]
-        return [resize_crop(picture, height=height, width=width)[0] for picture in pictures]
+            images = [Image.fromarray(frame) for frame in frames]
+        return [resize_crop(image, height=height, width=width)[0] for image in images]
 
     def fill_text_states(self, texts: Iterable[str], *, device: torch.device, shard: Shard) -> None:
-        """Of both encoders, one after the other."""
-        every = sorted(set(texts))
+        """Encode missing texts of this shard with both encoders, one encoder after the other."""
+        sorted_texts = sorted(set(texts))
         for name in TEXT_ENCODER_CLASSES:
-            if missing := self.list_missing_text_states(shard.select(every), name):
-                encoder = self.load_text_encoder(name, device)
+            if missing := self.list_missing_text_states(shard.select(sorted_texts), name):
+                encoder_and_tokenizer = self.load_text_encoder(name, device)
                 for first in tqdm(range(0, len(missing), TEXT_BATCH_SIZE), desc=name, unit="batch"):
-                    self.write_text_states(*encoder, missing[first : first + TEXT_BATCH_SIZE], name)
-                del encoder
+                    self.write_text_states(*encoder_and_tokenizer, missing[first : first + TEXT_BATCH_SIZE], name)
+                del encoder_and_tokenizer
 
     def list_missing_text_states(self, texts: Iterable[str], encoder_name: str) -> list[str]:
         return [text for text in texts if self._make_text_states_key(text, encoder_name) not in self.cache]
 
     def load_text_encoder(self, encoder_name: str, device: torch.device) -> tuple[Any, PreTrainedTokenizerBase]:
-        encoder = (
-            TEXT_ENCODER_CLASSES[encoder_name]
-            .from_pretrained(self.model_folder / encoder_name, dtype=self.dtype)
-            .to(device)
-        )
+        encoder_class = TEXT_ENCODER_CLASSES[encoder_name]
+        encoder = encoder_class.from_pretrained(self.model_folder / encoder_name, dtype=self.dtype).to(device)
         return encoder, AutoTokenizer.from_pretrained(self.model_folder / TOKENIZER_FOLDERS[encoder_name])
 
     @torch.no_grad()
     def write_text_states(
         self, encoder: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], encoder_name: str
     ) -> None:
-        states = encode_texts(
+        """Encode a batch of texts and write their states and masks to the cache."""
+        output = encode_texts(
             encoder, tokenizer, texts, max_length=self.text_lengths[encoder_name], device=encoder.device
         )
-        for text, embeds, mask in zip(texts, states.embeds, states.attention_mask, strict=True):
-            self.cache.write(self._make_text_states_key(text, encoder_name), {"states": embeds, "mask": mask})
+        for text, states, mask in zip(texts, output.embeds, output.attention_mask, strict=True):
+            self.cache.write(self._make_text_states_key(text, encoder_name), {"states": states, "mask": mask})
 
     def _make_latents_key(self, record: SampleRecord, shape: BucketShape, is_line_art: bool) -> str:
-        assert record.digest is not None, "pictures are looked at before they are encoded"
-        drawn: dict[str, Any] = {"lines": CANNY_THRESHOLDS} if is_line_art else {}
+        assert record.digest is not None, "records are inspected before they are encoded"
+        settings: dict[str, Any] = {"canny_thresholds": CANNY_THRESHOLDS} if is_line_art else {}
         if get_num_frames(shape) > 1:
-            drawn |= {"fps": self.fps, "strength": record.motion_label and record.motion_label.strength}
+            strength = None if record.motion_label is None else record.motion_label.strength
+            settings |= {"fps": self.fps, "strength": strength}
         return make_cache_key(
-            picture=record.digest,
+            content=record.digest,
             shape=shape,
             vae=self.fingerprints["vae"],
             dtype=str(self.dtype),
             format=CACHE_FORMAT,
-            **drawn,
+            **settings,
         )
 
     def _make_text_states_key(self, text: str, encoder_name: str) -> str:

@@ -1,7 +1,7 @@
-"""Batches as a pure function of (seed, position), the same for any number of processes.
+"""Batches as a pure function of (seed, step), the same for any number of processes and data workers.
 
-A step takes the positions that follow its own first one. Its rows are dealt out to micro-batches in order:
-process r, accumulation m holds rows [(r * accumulation + m) * micro, ... + micro).
+Each step starts at its own position. The rows of its global batch are divided in order: process r, accumulation step m
+holds rows [(r * accumulation_steps + m) * micro_batch_size, ... + micro_batch_size).
 """
 
 import os
@@ -17,7 +17,7 @@ from dianjing.train.data.schedule import SampleSchedule
 
 
 class ScheduledBatches(Protocol):
-    """Item i is micro-batch i % accumulation of step i // accumulation."""
+    """All micro-batches of a run: item i is accumulation step i % A of step i // A, with A accumulation steps."""
 
     @property
     def schedule(self) -> SampleSchedule: ...
@@ -26,31 +26,32 @@ class ScheduledBatches(Protocol):
 
 
 class MicroBatchDataset(Dataset[Batch]):
-    """Samples of a world, drawn by the worker that builds the batch.
+    """Micro-batches of a sample source, rendered by the data worker that builds them.
 
-    "images" is uint8, (B, H, W, 3) of pictures and (B, F, H, W, 3) of clips.
+    "images" is uint8: (B, H, W, 3) for images, (B, F, H, W, 3) for clips.
     """
 
     def __init__(self, schedule: SampleSchedule, *, seed: int, caption_encoder: CaptionEncoder | None = None) -> None:
         self.schedule, self.seed, self.caption_encoder = schedule, seed, caption_encoder
 
     def __getitem__(self, index: int) -> Batch:
-        step, micro = divmod(index, self.schedule.accumulation_steps)
+        step, micro_step = divmod(index, self.schedule.accumulation_steps)
         bucket = self.schedule.bucket_at(step)
-        rows = bucket.shards.get_rows(micro)
+        rows = bucket.shards.get_rows(micro_step)
         samples = [self.schedule.get_sample(step, row) for row in range(rows.start, rows.stop)]
         images = np.stack([sample.image if bucket.kind == "image" else sample.frames for sample in samples])
         batch = {"images": torch.from_numpy(images)}
         if self.caption_encoder is not None:
-            draws = np.random.default_rng((self.seed, step)).random((bucket.shards.global_batch_size, 2))
-            batch |= self.caption_encoder(samples, draws[rows], kind=bucket.kind)
+            uniforms = np.random.default_rng((self.seed, step)).random((bucket.shards.global_batch_size, 2))
+            batch |= self.caption_encoder(samples, uniforms[rows], kind=bucket.kind)
         return batch
 
 
 def _detach_process_group(worker: int) -> None:
-    """Ctrl-C or SIGTERM for the whole group must not kill the data of the step being finished.
+    """Shield a data worker from signals to the process group (Ctrl-C, SIGTERM).
 
-    The loader itself ends workers by name, so they may not simply ignore the signal.
+    The step being computed when the signal comes still needs its data. Ignoring the signals is no alternative: the
+    loader ends its workers with SIGTERM.
     """
     os.setpgrp()
 
@@ -63,13 +64,21 @@ def make_loader(
     num_workers: int,
     prefetch_factor: int,
     pin_memory: bool,
+    echo_factor: int = 1,
 ) -> DataLoader[Batch]:
-    """Micro-batches from first_step on, in order; nothing before it is computed."""
-    every = dataset.schedule.accumulation_steps
+    """Load micro-batches in order from `first_step` on; earlier ones are not computed.
+
+    With `echo_factor` above 1, one batch is loaded for each group of that many steps: see `echo_batches`.
+    """
+    accumulation_steps = dataset.schedule.accumulation_steps
+    indices = range(first_step * accumulation_steps, total_steps * accumulation_steps)
+    if echo_factor > 1:
+        assert accumulation_steps == 1, "checked in the run file"
+        indices = range(first_step - first_step % echo_factor, total_steps, echo_factor)
     return DataLoader(
         cast(Dataset[Batch], dataset),
         batch_size=None,
-        sampler=range(first_step * every, total_steps * every),
+        sampler=indices,
         num_workers=num_workers,
         prefetch_factor=prefetch_factor if num_workers else None,
         pin_memory=pin_memory,
@@ -77,8 +86,23 @@ def make_loader(
     )
 
 
+def echo_batches(batches: Iterator[Batch], *, first_step: int, total_steps: int, echo_factor: int) -> Iterator[Batch]:
+    """Yield each batch for a group of `echo_factor` steps; the batch of a step depends on its number alone.
+
+    Source: data echoing (Choi et al. 2019, arXiv 1907.05550).
+    """
+    batch: Batch = {}
+    for step in range(first_step, total_steps):
+        if step == first_step or step % echo_factor == 0:
+            batch = next_batch(batches)
+        yield batch
+
+
 def next_batch(batches: Iterator[Batch]) -> Batch:
-    """A killed worker is torch's "DataLoader worker ... is killed" also where it dies while its pipe is being read."""
+    """The next micro-batch.
+
+    Raises: RuntimeError ("DataLoader worker ...") if a data worker has died, also while its pipe was being read.
+    """
     try:
         return next(batches)
     except (ConnectionError, EOFError) as error:

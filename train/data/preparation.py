@@ -1,9 +1,9 @@
-"""From the run file of a fine-tuning to its task and batches: data, caches, model, in that order."""
+"""Data of a fine-tuning run: the index of its data sets, the schedule of its steps, and its latent cache."""
 
 import json
 from pathlib import Path
+from typing import Any
 
-import torch
 from accelerate import Accelerator
 
 from dianjing.train.config.finetune import FinetuneRunConfig
@@ -18,45 +18,48 @@ from dianjing.weights.resolve import resolve_model
 from dianjing.weights.validate import validate_model
 
 
-def trains_text_encoders(config: FinetuneRunConfig) -> bool:
-    return config.model.text_encoders == "joint"
-
-
 def make_file_schedule(
     config: FinetuneRunConfig, index: DatasetIndex, *, num_processes: int, rank: int
 ) -> FileSchedule:
+    """The schedule of a run over an index of samples."""
     run = config.run
-    layout = BatchShards(
+    shards = BatchShards(
         global_batch_size=run.batch_size,
         accumulation_steps=run.gradient_accumulation_steps,
         num_processes=num_processes,
         rank=rank,
     )
-    return FileSchedule(index.records, index.repeats, shards=layout, seed=run.seed)
+    return FileSchedule(index.records, index.repeats, shards=shards, seed=run.seed)
 
 
 def index_and_encode(config: FinetuneRunConfig, accelerator: Accelerator) -> tuple[DatasetIndex, LatentCache]:
-    """The pictures, with a report in the run's folder, and all that is encoded of them."""
+    """Index the data sets, write data.json into the run's folder, and fill the cache.
+
+    Raises: ValueError for a model or data that cannot be used.
+    """
     folder = resolve_model(config.model.name)
     validate_model(folder)
-    gathered = index_datasets(config, folder)
+    index = index_datasets(config, folder)
     if accelerator.is_main_process:
         report = config.run.folder / "data.json"
-        gathered.save(report)
-        print(f"{gathered.summarize()}; names and reasons: {report}", flush=True)
-    return gathered, fill_latent_cache(config, folder, gathered, accelerator)
+        index.save(report)
+        print(f"{index.summarize()}; names and reasons: {report}", flush=True)
+    return index, fill_latent_cache(config, folder, index, accelerator)
 
 
 def index_datasets(config: FinetuneRunConfig, folder: Path) -> DatasetIndex:
+    """Index the data sets of a run for the model in `folder`, whose factors determine the bucket shapes.
+
+    Raises: ValueError for a size below the model's minimum, and for data sets that cannot be used.
+    """
     data = config.data
-    vae, transformer = (read_json(folder / part / "config.json") for part in ("vae", "transformer"))
+    vae, transformer = (read_json(folder / name / "config.json") for name in ("vae", "transformer"))
     multiple_px = 2 ** (len(vae["block_out_channels"]) - 1) * transformer["patch_size"]
     if data.size_px < multiple_px:
-        raise ValueError(f"data.size_px is {data.size_px}; this model's pictures are at least {multiple_px} px")
-    among = make_bucket_shapes(data.size_px, multiple_px=multiple_px, max_aspect_ratio=data.max_aspect_ratio)
+        raise ValueError(f"data.size_px is {data.size_px}; this model's images are at least {multiple_px} px")
     return build_index(
         read_dataset_configs(data.datasets_file),
-        among,
+        make_bucket_shapes(data.size_px, multiple_px=multiple_px, max_aspect_ratio=data.max_aspect_ratio),
         min_side_px=data.min_side_px,
         max_rejected_fraction=data.max_rejected_fraction,
         clip_lengths=data.num_frames,
@@ -67,38 +70,32 @@ def index_datasets(config: FinetuneRunConfig, folder: Path) -> DatasetIndex:
 def fill_latent_cache(
     config: FinetuneRunConfig, folder: Path, index: DatasetIndex, accelerator: Accelerator
 ) -> LatentCache:
-    """Fill the cache with what is missing, every process its share."""
-    encoded = open_latent_cache(config, folder)
-    share = Shard(rank=accelerator.process_index, num_processes=accelerator.num_processes)
-    encoded.fill_latents(index.records, device=accelerator.device, shard=share)
+    """Encode whatever the cache lacks; every process encodes its share."""
+    latent_cache = open_latent_cache(config, folder)
+    shard = Shard(rank=accelerator.process_index, num_processes=accelerator.num_processes)
+    latent_cache.fill_latents(index.records, device=accelerator.device, shard=shard)
     accelerator.wait_for_everyone()
-    if trains_text_encoders(config):
-        return encoded
-    entries = [entry for found in index.records.values() for entry in found]
-    texts = collect_texts(entries) | set(config.samples.prompts)
-    encoded.fill_text_states(texts, device=accelerator.device, shard=share)
+    if config.trains_text_encoders:
+        return latent_cache
+    texts = collect_texts(index.list_records()) | set(config.samples.prompts)
+    latent_cache.fill_text_states(texts, device=accelerator.device, shard=shard)
     accelerator.wait_for_everyone()
-    return encoded
+    return latent_cache
 
 
 def open_latent_cache(config: FinetuneRunConfig, folder: Path) -> LatentCache:
-    """Where a run's latents and states are kept; nothing is encoded yet."""
+    """The cache of a run for the model in `folder`; nothing is encoded."""
     transformer = read_json(folder / "transformer" / "config.json")
     lengths = {"text_encoder": transformer["text_len"], "text_encoder_2": transformer["text_len_t5"]}
-    cache = TensorCache(config.data.cache_folder.expanduser())
     return LatentCache.from_model(
         folder,
-        cache,
-        dtype=get_compute_dtype(config),
+        TensorCache(config.data.cache_folder.expanduser()),
+        dtype=config.run.compute_dtype,
         text_lengths=lengths,
         has_line_art=config.model.trainable == "controlnet",
         fps=config.data.fps,
     )
 
 
-def get_compute_dtype(config: FinetuneRunConfig) -> torch.dtype:
-    return torch.bfloat16 if config.run.mixed_precision == "bf16" else torch.float32
-
-
-def read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))

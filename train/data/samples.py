@@ -1,4 +1,7 @@
-"""One picture of a data set: where its bytes are, and what is said of it."""
+"""Samples of training data: records that name files and their captions, and the protocols that sources implement.
+
+B batch, F frames, K objects, H height, W width.
+"""
 
 import re
 from collections.abc import Sequence
@@ -11,14 +14,20 @@ from torch import Tensor
 
 HAN_CHARACTER = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
+Batch = dict[str, Tensor]
+
 
 class ByteSource(Protocol):
+    """Anything that the bytes of a file can be read from."""
+
     def read(self) -> bytes:
-        """Raises OSError."""
+        """The content. Raises: OSError if it cannot be read."""
 
 
 @dataclass(frozen=True)
 class LocalFile:
+    """A file on disk."""
+
     path: Path
 
     def read(self) -> bytes:
@@ -27,7 +36,7 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class TarMember:
-    """A file inside an uncompressed tar: read from its place, never unpacked."""
+    """A file inside an uncompressed tar archive, read in place without unpacking."""
 
     archive: Path
     offset: int
@@ -41,7 +50,7 @@ class TarMember:
 
 @dataclass(frozen=True, eq=False)
 class TableCell:
-    """A picture inside a table of the `datasets` library, as bytes or as a path."""
+    """An image in a table of the library `datasets`, stored as bytes or as a path."""
 
     table: Any
     row: int
@@ -56,44 +65,43 @@ class TableCell:
 
 @dataclass(frozen=True, kw_only=True)
 class MotionLabel:
-    """What of a film is clicked on, in its first frame, and what that is asked to do."""
+    """A region of a video's first frame, and the motion of the object in it."""
 
-    mask: ByteSource  # a picture, white where it is
+    mask: ByteSource  # an image, white inside the region
     motion_zh: str | None
     motion_en: str | None
-    strength: float | None  # in picture heights a second; None: as the film has it
+    strength: float | None  # in image heights per second; None: measured by optical flow
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRecord:
-    """A picture or film with a caption, or a click in its place; `name` is what people know it by."""
+    """An image or video of a data set with its captions; `name` identifies it in reports."""
 
     name: str
     source: ByteSource
     text_zh: str | None
     text_en: str | None
-    first_frame: ByteSource | None = None  # of a film, in place of its own
+    first_frame: ByteSource | None = None  # an image that replaces the first frame of a video
     motion_label: MotionLabel | None = None
-    digest: str | None = None  # of its bytes, once they were looked at
+    digest: str | None = None  # hash of the content, set when the record has been inspected
 
 
 def assign_language(text: str) -> dict[str, str | None]:
-    """A caption whose language nobody told: Chinese if a Chinese character is in it."""
+    """Assign a caption of unknown language: to Chinese if it contains a Chinese character, else to English."""
     is_chinese = HAN_CHARACTER.search(text) is not None
     return {"text_zh": text if is_chinese else None, "text_en": None if is_chinese else text}
 
 
-Batch = dict[str, Tensor]
-
-
 class ImageSample(Protocol):
+    """An image with bilingual captions."""
+
     @property
     def image(self) -> np.ndarray:
-        """uint8 (H, W, 3), drawn when first read."""
+        """The image, uint8 (H, W, 3); computed when first accessed."""
 
     @property
     def masks(self) -> np.ndarray:
-        """Where each object is visible: bool (K, H, W); for segmenters alone."""
+        """The visible region of each object, bool (K, H, W); needed by the segmenter only."""
 
     @property
     def text_zh(self) -> str: ...
@@ -103,28 +111,29 @@ class ImageSample(Protocol):
 
 
 class ClipSample(Protocol):
-    """The first frame is the picture that is clicked on; K objects."""
+    """A video clip of K objects with bilingual captions and the motion of each object."""
 
     @property
     def frames(self) -> np.ndarray:
-        """uint8 (F, H, W, 3)."""
+        """The frames, uint8 (F, H, W, 3)."""
 
     @property
     def masks(self) -> np.ndarray:
-        """Where each object is visible: bool (F, K, H, W)."""
+        """The visible region of each object in each frame, bool (F, K, H, W)."""
 
     def get_backward_flow(self, instance_index: int, grid_size: int) -> np.ndarray:
-        """From each of side x side cells to where object `index` had it in the first frame, in picture sides:
-        float32 (F, side, side, 2), NaN away from the object.
+        """Backward flow of an object to the first frame, at the centres of a grid: float32 (F, G, G, 2).
+
+        The displacement is (x, y) in fractions of the image side, NaN outside the object; G is `grid_size`.
         """
 
     @property
     def strengths(self) -> Sequence[float]:
-        """How fast each object moves, in picture sides a second; 0 for what stands still."""
+        """The speed of each object in image sides per second; 0 for objects at rest."""
 
     @property
     def motion_phrases(self) -> Sequence[tuple[Sequence[str], Sequence[str]] | None]:
-        """Phrasings that ask for what each object does, Chinese and English; None for what stands still."""
+        """Phrases that describe the motion of each object, Chinese and English; None for objects at rest."""
 
     @property
     def text_zh(self) -> str: ...
@@ -134,6 +143,8 @@ class ClipSample(Protocol):
 
 
 class SampleSource(Protocol):
+    """A generator of samples, each a function of (seed, position)."""
+
     def get_image_sample(self, seed: int, position: int) -> ImageSample: ...
 
     def get_captioned_clip(self, seed: int, position: int, *, num_frames: int, fps: float) -> ClipSample: ...
@@ -142,10 +153,14 @@ class SampleSource(Protocol):
 
 
 class CaptionEncoder(Protocol):
+    """Encodes the captions (and motion control) of samples as model inputs."""
+
     def __call__(self, samples: Sequence[Any], uniforms: np.ndarray, *, kind: str) -> Batch:
-        """What is said of n samples, and clicked, as tensors of n rows; draws (n, 2) are uniform on [0, 1)."""
+        """Tensors whose first axis is the sample; `uniforms` (B, 2) on [0, 1) are the randomness."""
 
 
 class CaptionBatcher(Protocol):
+    """Turns captions into model inputs: token ids or cached text-encoder states."""
+
     def __call__(self, texts: Sequence[tuple[str, str]]) -> Batch:
-        """B texts, as the first encoder reads them and as the second one does."""
+        """Tensors of B captions, each given as the text for the first and for the second text encoder."""

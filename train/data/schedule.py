@@ -1,4 +1,4 @@
-"""Schedule."""
+"""The schedule of a run: which samples each step takes, and which rows of a batch each process computes."""
 
 import random
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from dianjing.train.data.samples import SampleSource
 
 @dataclass(frozen=True, kw_only=True)
 class BatchShards:
-    """Who computes which rows of the global batch."""
+    """The division of a global batch into the rows of each process and gradient accumulation step."""
 
     global_batch_size: int
     accumulation_steps: int
@@ -31,45 +31,46 @@ class BatchShards:
         return self.global_batch_size // (self.num_processes * self.accumulation_steps)
 
     def get_rows(self, micro_step: int) -> slice:
+        """Rows of the global batch that this process computes in one accumulation step."""
         first = (self.rank * self.accumulation_steps + micro_step) * self.micro_batch_size
         return slice(first, first + self.micro_batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """What the samples of a step have in common: pictures, clips with captions, or clips with clicks."""
+    """What all samples of a step have in common: images, captioned clips, or clips with motion control."""
 
     kind: Literal["image", "clip", "controlled"] = "image"
     num_frames: int = 1
-    height: int | None = None  # in pixels; None where every bucket has the run's size
+    height: int | None = None  # in pixels; None: the size of the run, the same for all buckets
     width: int | None = None
     shards: BatchShards
 
 
 class SampleSchedule(Protocol):
-    """Which samples a step takes: functions of a seed and the step alone."""
+    """The samples of each step, as a function of a seed and the step alone."""
 
     @property
     def accumulation_steps(self) -> int: ...
 
     @property
     def bucket_kinds(self) -> frozenset[str]:
-        """Of its buckets."""
+        """The kinds of all its buckets."""
 
     def bucket_at(self, step: int) -> Bucket: ...
 
     def get_sample(self, step: int, row: int) -> Any:
-        """A `Sample`, or a `ClipSample` in buckets of clips; row of the global batch."""
+        """The sample at a row of the global batch: an ImageSample, or a ClipSample in buckets of clips."""
 
     def describe_step(self, step: int) -> str:
-        """The samples of a step, for whoever looks for a bad one."""
+        """Names or positions of the samples of a step, for error messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceSchedule:
-    """Samples of a world, each bucket as often as its share says.
+    """Samples of a generator, where each step picks a bucket at random by its sampling weight.
 
-    stride: positions from one step to the next, the same for all buckets so that positions tell how far the run is.
+    `positions_per_step` is the same for all buckets, so that a position tells how far the run has come.
     """
 
     source: SampleSource
@@ -101,8 +102,8 @@ class SourceSchedule:
         bucket, position = self.bucket_at(step), step * self.positions_per_step + row
         if bucket.kind == "image":
             return self.source.get_image_sample(self.seed, position)
-        draw = self.source.get_captioned_clip if bucket.kind == "clip" else self.source.get_controlled_clip
-        return draw(self.seed, position, num_frames=bucket.num_frames, fps=self.fps)
+        get_clip = self.source.get_captioned_clip if bucket.kind == "clip" else self.source.get_controlled_clip
+        return get_clip(self.seed, position, num_frames=bucket.num_frames, fps=self.fps)
 
     def describe_step(self, step: int) -> str:
         bucket, first = self.bucket_at(step), step * self.positions_per_step
@@ -110,6 +111,7 @@ class SourceSchedule:
 
 
 def make_image_schedule(source: SampleSource, shards: BatchShards, *, seed: int) -> SourceSchedule:
+    """A schedule with a single bucket of images."""
     return SourceSchedule(
         source=source,
         buckets=[Bucket(shards=shards)],

@@ -1,6 +1,6 @@
-"""What encoders made, kept on disk under the hash of all that it depends on: written once, shared by runs and ranks.
+"""A cache of tensors on disk under content hashes: written once, shared by runs and processes.
 
-A file is whole or absent. Two writers of one key write the same, so neither has to wait for the other.
+A file is either complete or absent. Two writers of one key write the same content, so neither has to wait.
 """
 
 import hashlib
@@ -21,16 +21,16 @@ DEFAULT_MEMORY_BYTES = 256 << 20
 
 
 class LRUCache:
-    """What was read last, up to a number of bytes."""
+    """The most recently used tensors in memory, up to a total size in bytes."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes, self.used_bytes = limit_bytes, 0
         self.entries: OrderedDict[str, Tensors] = OrderedDict()
 
     def get(self, key: str) -> Tensors | None:
-        if (found := self.entries.get(key)) is not None:
+        if (tensors := self.entries.get(key)) is not None:
             self.entries.move_to_end(key)
-        return found
+        return tensors
 
     def add(self, key: str, tensors: Tensors) -> None:
         self.entries[key] = tensors
@@ -40,12 +40,11 @@ class LRUCache:
 
 
 def count_bytes(tensors: Tensors) -> int:
-    """In bytes."""
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
 class TensorCache:
-    """Tensors by key, one file each. What a process read last stays in its memory, too: do not change it."""
+    """Tensors by key, one file per key. Recently read ones stay in memory: callers must not modify them."""
 
     def __init__(self, folder: Path, *, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> None:
         self.folder, self.memory = folder, LRUCache(memory_bytes)
@@ -54,23 +53,23 @@ class TensorCache:
         return self._get_path(key).is_file()
 
     def read(self, key: str) -> Tensors:
-        """Raises ValueError where the file is gone or damaged."""
-        if (found := self.memory.get(key)) is not None:
-            return found
+        """The tensors of a key. Raises: ValueError if the file is missing or damaged."""
+        if (tensors := self.memory.get(key)) is not None:
+            return tensors
         path = self._get_path(key)
         try:
-            found = load_file(path)
+            tensors = load_file(path)
         except FileNotFoundError:
             raise ValueError(
                 f"{path} is missing: was the cache cleared during the run? Start again to refill it"
             ) from None
         except (OSError, SafetensorError) as error:
             raise ValueError(f"{path} is damaged ({error}); remove it and start again to refill it") from None
-        self.memory.add(key, found)
-        return found
+        self.memory.add(key, tensors)
+        return tensors
 
     def write(self, key: str, tensors: Tensors) -> None:
-        """Raises ValueError where the folder cannot be written."""
+        """Write the tensors of a key. Raises: ValueError if the folder cannot be written."""
         path = self._get_path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,12 +85,12 @@ class TensorCache:
 
 
 def make_cache_key(**parts: Any) -> str:
-    """One key for everything a result depends on."""
+    """The key of a result: a hash of everything that it depends on."""
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()
 
 
 def hash_folders(folders: Iterable[Path]) -> str:
-    """The hash of every file directly in these folders: an encoder with its settings, or a tokenizer."""
+    """The hash of all files directly in these folders, which identifies an encoder or tokenizer."""
     digest = hashlib.blake2b(digest_size=20)
     for path in sorted(path for folder in folders for path in folder.iterdir() if path.is_file()):
         digest.update(f"{path.name}/{path.stat().st_size}/".encode())

@@ -1,6 +1,6 @@
-"""Pictures kept out of training, and what they are measured at: always the same noise, by timestep and language.
+"""Validation of fine-tuning: samples that are never trained on, evaluated at fixed noise by timestep and language.
 
-B batch; latents are (B, C, Y, X).
+B batch, C latent channels; latents are (B, C, Y, X).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,47 +16,48 @@ from dianjing.train.data.latent_cache import LatentCache
 from dianjing.train.data.samples import Batch, CaptionBatcher, SampleRecord
 
 NUM_QUANTILES = 4  # of the timesteps
-MAX_VALIDATION_RECORDS = 64  # pictures measured
+MAX_VALIDATION_RECORDS = 64
 VALIDATION_BATCH_SIZE = 16
-GOLDEN_RATIO_CONJUGATE = 0.6180339887498949  # spreads positions evenly, however many there are
+GOLDEN_RATIO_CONJUGATE = 0.6180339887498949  # spreads times evenly, whatever their number
 LANGUAGES = ("zh", "en")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationBatch:
-    """Some held-out pictures of one shape in one language, in one quantile of the timesteps."""
+    """Validation samples of one shape with captions in one language, in one quantile of the timesteps."""
 
     language: str
     quantile: int
     batch: Batch
-    noise: Tensor
-    time: Tensor
+    noise: Tensor  # like the latents
+    time: Tensor  # (B,) on [0, 1)
 
 
 def split_validation(
     index: DatasetIndex, fraction: float
 ) -> tuple[DatasetIndex, dict[BucketShape, list[SampleRecord]]]:
-    """What is trained on and what is not: each picture's own bytes decide, whatever the others are.
+    """Split an index into training samples and validation records by shape.
 
-    Raises: ValueError where none is left to train on, or none is held out though some should be.
+    The content of each file decides for itself, whatever other samples there are.
+    Raises: ValueError if no sample is left for training, or none for validation although `fraction` is not 0.
     """
     if not fraction:
         return index, {}
-    kept = replace(index, records={}, repeats={})
-    held: dict[BucketShape, list[SampleRecord]] = {}
-    for shape, entries in index.records.items():
-        for entry, repeats in zip(entries, index.repeats[shape], strict=True):
-            assert entry.digest is not None
-            if int(entry.digest[:8], 16) / 2**32 < fraction:
-                held.setdefault(shape, []).append(entry)
+    training = replace(index, records={}, repeats={})
+    validation: dict[BucketShape, list[SampleRecord]] = {}
+    for shape, records in index.records.items():
+        for record, repeats in zip(records, index.repeats[shape], strict=True):
+            assert record.digest is not None
+            if int(record.digest[:8], 16) / 2**32 < fraction:
+                validation.setdefault(shape, []).append(record)
             else:
-                kept.records.setdefault(shape, []).append(entry)
-                kept.repeats.setdefault(shape, []).append(repeats)
-    if not kept.records or not held:
+                training.records.setdefault(shape, []).append(record)
+                training.repeats.setdefault(shape, []).append(repeats)
+    if not training.records or not validation:
         raise ValueError(
-            f"data.validation_fraction = {fraction} parts {index.count} pictures into all and none; change it"
+            f"data.validation_fraction = {fraction} splits {index.count} samples into all and none; change it"
         )
-    return kept, held
+    return training, validation
 
 
 def iterate_validation_batches(
@@ -64,18 +65,20 @@ def iterate_validation_batches(
     latent_cache: LatentCache,
     caption_batcher: CaptionBatcher,
 ) -> Iterator[ValidationBatch]:
-    """All that is measured, in batches."""
-    encodable = [
-        (s, entry) for s, entries in validation_records.items() for entry in entries if latent_cache.contains(entry, s)
+    """All validation batches, of at most MAX_VALIDATION_RECORDS samples whose latents are cached."""
+    cached = [
+        (shape, record)
+        for shape, records in validation_records.items()
+        for record in records
+        if latent_cache.contains(record, shape)
     ]
-    chosen = encodable[:MAX_VALIDATION_RECORDS]
+    chosen = cached[:MAX_VALIDATION_RECORDS]
     for language in LANGUAGES:
         for shape in validation_records:
-            said = [e for s, e in chosen if s == shape and getattr(e, f"text_{language}") is not None]
-            for first in range(0, len(said), VALIDATION_BATCH_SIZE):
-                yield from _iterate_quantiles(
-                    said[first : first + VALIDATION_BATCH_SIZE], shape, language, latent_cache, caption_batcher
-                )
+            records = [r for s, r in chosen if s == shape and getattr(r, f"text_{language}") is not None]
+            for first in range(0, len(records), VALIDATION_BATCH_SIZE):
+                batch_records = records[first : first + VALIDATION_BATCH_SIZE]
+                yield from _iterate_quantiles(batch_records, shape, language, latent_cache, caption_batcher)
 
 
 def _iterate_quantiles(
@@ -85,16 +88,15 @@ def _iterate_quantiles(
     latent_cache: LatentCache,
     caption_batcher: CaptionBatcher,
 ) -> Iterator[ValidationBatch]:
-    texts = [getattr(entry, f"text_{language}") for entry in records]
-    batch = stack_latents([latent_cache.load_latents(entry, shape) for entry in records]) | caption_batcher(
-        [(text, text) for text in texts]
-    )
-    seeds = [int((entry.digest or "0")[:15], 16) for entry in records]
+    texts = [getattr(record, f"text_{language}") for record in records]
+    latents = stack_latents([latent_cache.load_latents(record, shape) for record in records])
+    batch = latents | caption_batcher([(text, text) for text in texts])
+    seeds = [int((record.digest or "0")[:15], 16) for record in records]
     noise = torch.stack([_make_noise(seed, batch["latents"].shape[1:]) for seed in seeds])
-    inside = torch.tensor([seed * GOLDEN_RATIO_CONJUGATE % 1 for seed in seeds])
+    offsets = torch.tensor([seed * GOLDEN_RATIO_CONJUGATE % 1 for seed in seeds])
     for quantile in range(NUM_QUANTILES):
         yield ValidationBatch(
-            language=language, quantile=quantile, batch=batch, noise=noise, time=(quantile + inside) / NUM_QUANTILES
+            language=language, quantile=quantile, batch=batch, noise=noise, time=(quantile + offsets) / NUM_QUANTILES
         )
 
 

@@ -1,1 +1,1 @@
-"""Diffusion."""
+"""Noise processes, training targets, loss weights and timestep distributions."""

@@ -1,6 +1,6 @@
-"""What is added to latents, and what a model is to predict of it: diffusion or flow, under one interface.
+"""Noise processes: variance-preserving diffusion and rectified flow under one interface, and their schedulers.
 
-B batch; latents are (B, C, ...); positions are on [0, 1), 0 where nothing is added.
+B batch; latents are (B, C, ...); time is on [0, 1), 0 for clean latents.
 """
 
 from dataclasses import dataclass, replace
@@ -20,25 +20,27 @@ from dianjing.train.diffusion import objectives
 
 
 class NoiseProcess(Protocol):
+    """A way to add noise to latents, and the target that a model learns to predict from noisy ones."""
+
     def to(self, device: torch.device) -> Self: ...
 
     def to_timestep(self, time: Tensor) -> Tensor:
-        """What the model is told (B,)."""
+        """Convert times (B,) to the timesteps that the model is given (B,)."""
 
     def add_noise(self, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor: ...
 
     def get_target(self, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor: ...
 
     def get_loss_weight(self, timestep: Tensor) -> Tensor:
-        """Of each sample's squared error (B,)."""
+        """The weight of each sample's squared error (B,)."""
 
     def get_x0_coefficients(self, timestep: Tensor) -> Tensor:
-        """How much of noisy latents and of what the model predicts makes clean latents: (B, 2)."""
+        """Coefficients (a, b) of x0 = a x_t + b prediction: (B, 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VPDiffusion:
-    """Noise by a schedule alpha_bar (T,); the model predicts the noise or the velocity."""
+    """Variance-preserving diffusion with a schedule alpha_bar (T,); the model predicts the noise or the velocity."""
 
     alphas_cumprod: Tensor
     prediction_type: Literal["epsilon", "v_prediction"]
@@ -106,7 +108,7 @@ class RectifiedFlow:
 
 
 def init_warp_guidance(transformer: DiT, noise_process: NoiseProcess) -> None:
-    """A transformer whose frames take over the first one compares clean latents: what they are made of."""
+    """Give the warp guidance of a transformer, if it has one, the x0 coefficients of the noise process."""
     if transformer.motion_conditioner is not None and transformer.motion_conditioner.warp_guidance is not None:
         transformer.motion_conditioner.warp_guidance.set_x0_coefficients(
             noise_process.get_x0_coefficients(torch.arange(NUM_TRAIN_TIMESTEPS))
@@ -114,9 +116,9 @@ def init_warp_guidance(transformer: DiT, noise_process: NoiseProcess) -> None:
 
 
 def adapt_scheduler(objective: FinetuneObjectiveConfig, scheduler: SchedulerMixin) -> SchedulerMixin:
-    """The one that samples what is trained: the model's own, changed as far as the objective changes it.
+    """The scheduler for sampling after training: the model's own, changed as the objective demands.
 
-    Raises: ValueError for one that cannot be changed so.
+    Raises: ValueError for a scheduler that cannot be changed so.
     """
     if objective.prediction_type == "flow":
         return DPMSolverMultistepScheduler(
@@ -136,23 +138,24 @@ def adapt_scheduler(objective: FinetuneObjectiveConfig, scheduler: SchedulerMixi
 
 
 def make_noise_process(scheduler: SchedulerMixin, *, min_snr_gamma: float | None) -> NoiseProcess:
-    """What a scheduler takes away again.
+    """The noise process whose noise a scheduler removes.
 
-    Raises: ValueError for a scheduler whose prediction cannot be trained here.
+    Raises: ValueError for a prediction type that cannot be trained here.
     """
-    prediction = scheduler.config.prediction_type
-    if prediction == "flow_prediction":
+    prediction_type = scheduler.config.prediction_type
+    if prediction_type == "flow_prediction":
         return RectifiedFlow(shift=scheduler.config.flow_shift, num_timesteps=scheduler.config.num_train_timesteps)
-    if prediction not in ("epsilon", "v_prediction"):
+    if prediction_type not in ("epsilon", "v_prediction"):
         raise ValueError(
-            f"the model predicts {prediction!r}; set objective.prediction_type to epsilon, v_prediction or flow"
+            f"the model predicts {prediction_type!r}; set objective.prediction_type to epsilon, v_prediction or flow"
         )
     return VPDiffusion(
-        alphas_cumprod=scheduler.alphas_cumprod.clone(), prediction_type=prediction, min_snr_gamma=min_snr_gamma
+        alphas_cumprod=scheduler.alphas_cumprod.clone(), prediction_type=prediction_type, min_snr_gamma=min_snr_gamma
     )
 
 
 def make_dpm_scheduler(objective: TextToImageObjectiveConfig) -> DPMSolverMultistepScheduler:
+    """The scheduler for sampling from a model trained with `make_vp_diffusion`."""
     return DPMSolverMultistepScheduler(
         beta_start=objective.beta_start,
         beta_end=objective.beta_end,
@@ -163,5 +166,6 @@ def make_dpm_scheduler(objective: TextToImageObjectiveConfig) -> DPMSolverMultis
 
 
 def make_vp_diffusion(objective: TextToImageObjectiveConfig) -> VPDiffusion:
+    """The noise process of a model trained from scratch: v-prediction with a scaled linear schedule."""
     alphas = objectives.scaled_linear_alphas_cumprod(objective.beta_start, objective.beta_end)
     return VPDiffusion(alphas_cumprod=alphas, prediction_type="v_prediction", min_snr_gamma=objective.min_snr_gamma)

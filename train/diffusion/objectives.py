@@ -1,10 +1,15 @@
-"""Diffusion targets and weights: each formula is one function. B batch; t is a timestep."""
+"""Formulas of diffusion training: noise schedules, targets, loss weights and timestep distributions.
+
+B batch, R regions, F frames, Y and X cells of a flow grid, S = Y X; t is a timestep, time is on [0, 1).
+"""
 
 import torch
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 from dianjing.train.config.base import TimestepSamplingConfig
+
+SMOOTH_L1_BETA = 0.1  # latent cells; smaller errors are penalized by their square
 
 
 def scaled_linear_alphas_cumprod(beta_start: float, beta_end: float, num_steps: int = 1000) -> Tensor:
@@ -29,19 +34,19 @@ def signal_to_noise_ratio(alpha_bar: Tensor) -> Tensor:
 
 
 def min_snr_weight(alpha_bar: Tensor, *, gamma: float) -> Tensor:
-    """min(SNR, gamma) / (SNR + 1): Hang et al. 2023, Eq. 9, for v-prediction (hence the +1)."""
+    """min(SNR, gamma) / (SNR + 1), the loss weight for v-prediction (Hang et al. 2023, Eq. 9)."""
     snr = signal_to_noise_ratio(alpha_bar)
     return snr.clamp(max=gamma) / (snr + 1)
 
 
 def min_snr_weight_epsilon(alpha_bar: Tensor, *, gamma: float) -> Tensor:
-    """min(SNR, gamma) / SNR: the same for a model that predicts the noise; SNR may not be 0."""
+    """min(SNR, gamma) / SNR, the loss weight for epsilon-prediction (Hang et al. 2023); SNR must not be 0."""
     snr = signal_to_noise_ratio(alpha_bar)
     return snr.clamp(max=gamma) / snr
 
 
 def sample_time(u: Tensor, config: TimestepSamplingConfig) -> Tensor:
-    """Where on [0, 1) each sample's timestep lies; u is uniform on [0, 1)."""
+    """Transform uniform numbers u (B,) on [0, 1) to times (B,) of the configured distribution."""
     if config.timestep_sampling == "stratified":
         return stratify_time(u)
     if config.timestep_sampling == "logit_normal":
@@ -50,7 +55,7 @@ def sample_time(u: Tensor, config: TimestepSamplingConfig) -> Tensor:
 
 
 def stratify_time(u: Tensor) -> Tensor:
-    """One position in each of B equal strata: uniform, with less variance over a batch."""
+    """One time in each of B equal strata: uniform, with less variance over a batch."""
     return (torch.arange(len(u), device=u.device) + u) / len(u)
 
 
@@ -61,24 +66,22 @@ def logit_normal_time(u: Tensor, *, mean: float, std: float) -> Tensor:
 
 
 def shift_time(time: Tensor, *, shift: float) -> Tensor:
-    """s p / (1 + (s - 1) p): more noise for larger pictures (Esser et al. 2024, Eq. 23)."""
+    """s t / (1 + (s - 1) t): more noise for larger images (Esser et al. 2024, Eq. 23)."""
     return shift * time / (1 + (shift - 1) * time)
 
 
 def to_timestep(time: Tensor, num_steps: int = 1000) -> Tensor:
-    """[0, 1) -> integer timesteps 0 .. num_steps - 1."""
+    """Convert times on [0, 1) to integer timesteps 0 .. num_steps - 1."""
     return (time * num_steps).long().clamp(0, num_steps - 1)
 
 
-SMOOTH_L1_BETA = 0.1  # latents: errors below count by their square
-
-
 def flow_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean smooth error in latents of a motion field's ways (B, R, F, S, 2) against (B, R, F, Y, X, 2), both in picture
-    sides. NaN is what nobody asked for.
+    """Mean smooth L1 error, in latent cells, of backward flow (B, R, F, S, 2) against (B, R, F, Y, X, 2).
+
+    Both are displacements (x, y) in fractions of the image side; NaN in the target is left out of the mean.
     """
     known = ~target.isnan()
     sides = target.new_tensor([target.shape[4], target.shape[3]])
-    away = (predicted.unflatten(3, target.shape[3:5]) - target.nan_to_num()) * known * sides
-    error = smooth_l1_loss(away, torch.zeros_like(away), beta=SMOOTH_L1_BETA, reduction="sum")
-    return error / known.sum().clamp_min(1)
+    error = (predicted.unflatten(3, target.shape[3:5]) - target.nan_to_num()) * known * sides
+    loss = smooth_l1_loss(error, torch.zeros_like(error), beta=SMOOTH_L1_BETA, reduction="sum")
+    return loss / known.sum().clamp_min(1)

@@ -1,1 +1,1 @@
-"""Tasks."""
+"""Tasks: what is trained, and how it is built from a run file."""

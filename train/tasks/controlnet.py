@@ -1,6 +1,6 @@
-"""A ControlNet for line art, trained beside a transformer that stays as it is.
+"""A ControlNet for line art, trained with a frozen transformer.
 
-B batch; latents are (B, C, Y, X).
+B batch, C latent channels; latents are (B, C, Y, X).
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ SHARED_CONFIG_KEYS = (
 
 
 def init_controlnet(transformer: DiT) -> HunyuanDiT2DControlNetModel:
-    """With the weights of the transformer's first half, and zeros where it meets it: it changes nothing yet.
+    """A new ControlNet with the weights of the transformer's first half; its outputs are zero.
 
     Raises: ValueError for a transformer that diffusers' class does not fit.
     """
@@ -64,26 +64,29 @@ def predict_with_controlnet(
     control: Tensor,
     inputs: dict[str, Tensor],
 ) -> Tensor:
-    """(B, C, Y, X), or (B, 2C, Y, X) where the variance is learnt; control are latents of control pictures."""
+    """The prediction (B, C, Y, X), or (B, 2 C, Y, X) with learned variance.
+
+    `control` are the latents (B, C, Y, X) of the control images.
+    """
     patch = transformer.config.patch_size
     rows, columns = (side // patch for side in noisy_latents.shape[-2:])
-    rotation = transformer.get_rotary_table(rows, columns, device=noisy_latents.device)
+    rotary_emb = transformer.get_rotary_table(rows, columns, device=noisy_latents.device)
     residuals = compute_controlnet_residuals(
-        controlnet, noisy_latents, timestep, control_latents=control, rotary_emb=rotation, model_inputs=inputs
+        controlnet, noisy_latents, timestep, control_latents=control, rotary_emb=rotary_emb, model_inputs=inputs
     )
     return transformer(noisy_latents, timestep, **inputs, controlnet_block_samples=residuals, return_dict=False)[0]
 
 
 class ControlNetTask(FinetuneTask):
-    """drawings: line art for the sample prompts."""
+    """Trains a ControlNet; `control_images` are line art for the sample prompts."""
 
-    def __init__(self, *given: Any, control_images: Sequence[Image.Image], **settings: Any) -> None:
-        super().__init__(*given, **settings)
+    def __init__(self, *arguments: Any, control_images: Sequence[Image.Image], **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
         self.controlnet = init_controlnet(self.transformer)
         self.control_images = control_images
 
     def _predict(self, noisy_latents: Tensor, timestep: Tensor, batch: Batch, **settings: Any) -> Tensor:
-        assert not settings, "films are refused in the run file"
+        assert not settings, "the run file allows no videos"
         return predict_with_controlnet(
             self.transformer,
             self.controlnet,
@@ -94,11 +97,11 @@ class ControlNetTask(FinetuneTask):
         )
 
     def _generate_rows(self, pipe: TextToImagePipeline) -> list[np.ndarray]:
-        """The line art, and what is drawn from it."""
+        """The line art, and the images generated from it."""
         pipe.register_modules(controlnet=self.controlnet)
-        lines = torch.from_numpy(np.stack([np.asarray(drawing) for drawing in self.control_images]))
+        line_art = torch.from_numpy(np.stack([np.asarray(image) for image in self.control_images]))
         return [
-            tile_images(lines, columns=min(8, len(lines))),
+            tile_images(line_art, columns=min(8, len(line_art))),
             self._generate_images(pipe, control_image=list(self.control_images)),
         ]
 

@@ -1,6 +1,7 @@
-"""A published or embedded transformer, whole or by an adapter, on cached latents and text states.
+"""The fine-tuning task: a transformer, by an adapter or all weights, on cached latents and text-encoder states.
 
-B batch; latents are (B, C, Y, X).
+B batch, C latent channels, F frames, L text tokens, T width of a text encoder; latents are (B, C, Y, X) or
+(B, C, F, Y, X).
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,18 +33,18 @@ from dianjing.train.export import export_adapter, export_pipeline
 from dianjing.train.tasks.base import Task
 from dianjing.train.tasks.finetune_model import get_motion_config, get_storage_dtype, prepare_transformer
 
-MODEL_TEXT_ARGUMENTS = {
+MODEL_TEXT_ARGUMENTS = {  # of the transformer, for the states and the mask of each text encoder
     "text_encoder": ("encoder_hidden_states", "text_embedding_mask"),
     "text_encoder_2": ("encoder_hidden_states_t5", "text_embedding_mask_t5"),
-}  # of states and masks for the transformer
-PIPELINE_TEXT_ARGUMENTS = {
+}
+PIPELINE_TEXT_ARGUMENTS = {  # the same for pipelines
     "text_encoder": ("prompt_embeds", "prompt_attention_mask"),
     "text_encoder_2": ("prompt_embeds_2", "prompt_attention_mask_2"),
 }
 
 
 class FinetuneTask(Task):
-    """The transformer, and where asked for the text encoders; else their work is in the cache."""
+    """Trains the transformer, and the text encoders if the run trains them jointly."""
 
     def __init__(
         self,
@@ -56,27 +57,19 @@ class FinetuneTask(Task):
         has_motion_control: bool = False,
     ) -> None:
         super().__init__()
-        self.config, self.latent_cache, self.caption_batcher, self.validation_records = (
-            config,
-            latent_cache,
-            caption_batcher,
-            validation_records or {},
-        )
+        self.config, self.latent_cache, self.caption_batcher = config, latent_cache, caption_batcher
+        self.validation_records = validation_records or {}
         folder = latent_cache.model_folder
+        model_config = DiT.load_config(folder / "transformer")
+        changes = get_motion_config(config, model_config, has_motion_control=has_motion_control)
         dtype = get_storage_dtype(config.model, compute_dtype)
-        own = DiT.load_config(folder / "transformer")
-        time = get_motion_config(config, own, has_motion_control=has_motion_control)
-        transformer = DiT.from_pretrained(folder / "transformer", dtype=dtype, **time)
+        transformer = DiT.from_pretrained(folder / "transformer", dtype=dtype, **changes)
         self.transformer = prepare_transformer(transformer, config.model, has_video=bool(config.data.num_frames))
         self.text_encoders = nn.ModuleDict()
         if config.model.text_encoders == "joint":
-            self.text_encoders.update(
-                {
-                    name: kind.from_pretrained(folder / name, dtype=torch.float32)
-                    for name, kind in TEXT_ENCODER_CLASSES.items()
-                }
-            )
-            self.text_encoders["text_encoder"].pooler.requires_grad_(False)  # nothing reads it
+            for name, encoder_class in TEXT_ENCODER_CLASSES.items():
+                self.text_encoders[name] = encoder_class.from_pretrained(folder / name, dtype=torch.float32)
+            self.text_encoders["text_encoder"].pooler.requires_grad_(False)  # it is unused
         pipe = TextToImagePipeline.from_pretrained(
             folder, transformer=None, text_encoder=None, text_encoder_2=None, vae=None
         )
@@ -103,23 +96,23 @@ class FinetuneTask(Task):
         frames = [] if bucket.num_frames == 1 else [bucket.num_frames]
         shape = (rows, self.transformer.config.in_channels, *frames, bucket.height // factor, bucket.width // factor)
         noise = torch.randn(shape, generator=generator, device=device)
-        positions = objectives.sample_time(torch.rand(rows, generator=generator, device=device), self.config.objective)
+        time = objectives.sample_time(torch.rand(rows, generator=generator, device=device), self.config.objective)
         if offset := self.config.objective.noise_offset:
-            each = (*shape[:2], *[1] * (len(shape) - 2))
-            noise = noise + offset * torch.randn(each, generator=generator, device=device)
-        return {"latents": noise, "timestep": self.noise_process.to_timestep(positions)}
+            channel_shape = (*shape[:2], *[1] * (len(shape) - 2))
+            noise = noise + offset * torch.randn(channel_shape, generator=generator, device=device)
+        return {"latents": noise, "timestep": self.noise_process.to_timestep(time)}
 
     def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
         errors = self._compute_errors(batch, noise)
         return {"loss": (errors * self.noise_process.get_loss_weight(noise["timestep"])).mean(), "mse": errors.mean()}
 
     def _compute_errors(self, batch: Batch, noise: Batch) -> Tensor:
-        """The mean square of what is predicted wrongly, of each picture (B,)."""
+        """The mean squared error of each sample (B,)."""
         latents, timestep = batch["latents"].float(), noise["timestep"]
         noisy = self.noise_process.add_noise(latents, noise["latents"], timestep)
         target = self.noise_process.get_target(latents, noise["latents"], timestep)
-        click = self._make_motion_control(batch, latents)
-        settings = {} if click is None else {"motion_control": click}
+        control = self._make_motion_control(batch, latents)
+        settings = {} if control is None else {"motion_control": control}
         predicted = self._predict(noisy, timestep.float(), batch, **settings)[:, : latents.shape[1]]
         return (predicted.float() - target).square().flatten(1).mean(dim=1)
 
@@ -129,51 +122,52 @@ class FinetuneTask(Task):
         )[0]
 
     def _make_motion_control(self, batch: Batch, latents: Tensor) -> MotionControl | None:
-        """Of films, for a model that can be clicked on."""
-        regions = self.transformer.config.max_regions
-        if not regions or "region_mask" not in batch:
+        """Motion control of clips; None for images, and for a model without motion control."""
+        max_regions = self.transformer.config.max_regions
+        if not max_regions or "region_mask" not in batch:
             return None
-        said = {
-            name.removeprefix(PHRASE_PREFIX): tensor for name, tensor in batch.items() if name.startswith(PHRASE_PREFIX)
+        phrases = {
+            key.removeprefix(PHRASE_PREFIX): tensor for key, tensor in batch.items() if key.startswith(PHRASE_PREFIX)
         }
-        return make_motion_control(batch, *self._get_text_states(said)[0], latents=latents, max_regions=regions)
+        states, mask = self._get_text_states(phrases)[0]
+        return make_motion_control(batch, states, mask, latents=latents, max_regions=max_regions)
 
     def _make_model_inputs(self, batch: Batch, noisy_latents: Tensor) -> dict[str, Tensor]:
-        """What the transformer takes besides latents and timestep."""
-        pairs = zip(MODEL_TEXT_ARGUMENTS.values(), self._get_text_states(batch), strict=True)
-        return {
-            name: tensor for names, found in pairs for name, tensor in zip(names, found, strict=True)
-        } | self._make_size_conditioning(noisy_latents)
+        """The transformer's arguments besides latents and timestep."""
+        inputs = self._make_size_conditioning(noisy_latents)
+        for names, tensors in zip(MODEL_TEXT_ARGUMENTS.values(), self._get_text_states(batch), strict=True):
+            inputs |= dict(zip(names, tensors, strict=True))
+        return inputs
 
     def _get_text_states(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        """States (B, L, T) and mask (B, L) of each encoder: cached, or computed now."""
+        """States (B, L, T) and mask (B, L) of each encoder: from the batch, or computed if the encoders are trained."""
         if not self.text_encoders:
             return [(batch[states], batch[mask]) for states, mask in STATE_KEYS.values()]
-        found = []
+        outputs = []
         for encoder, (ids, mask) in TOKEN_KEYS.items():
             states = self.text_encoders[encoder](input_ids=batch[ids], attention_mask=batch[mask]).last_hidden_state
-            found.append((states, batch[mask]))
-        return found
+            outputs.append((states, batch[mask]))
+        return outputs
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        self.text_encoders.eval()  # their dropout would take randomness that is not the step's
+        self.text_encoders.eval()  # their dropout would use randomness that does not come from sample_noise
         return self
 
     def validate(self) -> dict[str, float]:
-        """Errors of held-out pictures, Chinese and English apart: over all timesteps, and in each quantile of them."""
-        found: dict[str, list[float]] = {}
+        """Errors of validation samples by language: over all timesteps, and in each quantile of them."""
+        errors_by_name: dict[str, list[float]] = {}
         device = self.transformer.device
         for part in iterate_validation_batches(self.validation_records, self.latent_cache, self.caption_batcher):
             batch = {name: tensor.to(device) for name, tensor in part.batch.items()}
             timestep = self.noise_process.to_timestep(part.time.to(device))
             errors = self._compute_errors(batch, {"latents": part.noise.to(device), "timestep": timestep}).tolist()
             for name in (f"validation_mse_{part.language}", f"validation_mse_{part.language}_q{part.quantile + 1}"):
-                found.setdefault(name, []).extend(errors)
-        return {name: sum(errors) / len(errors) for name, errors in found.items()}
+                errors_by_name.setdefault(name, []).extend(errors)
+        return {name: sum(errors) / len(errors) for name, errors in errors_by_name.items()}
 
     def _make_size_conditioning(self, latents: Tensor) -> dict[str, Tensor]:
-        """Of the pictures, for the models that are told: whole ones at their own size."""
+        """Size conditioning of models that take it: images at their own size, not cropped."""
         if not self.transformer.config.use_style_cond_and_image_meta_size:
             return {}
         factor = 2 ** (len(self.vae_config["block_out_channels"]) - 1)
@@ -183,7 +177,7 @@ class FinetuneTask(Task):
         return {"image_meta_size": sizes.repeat(len(latents), 1), "style": style}
 
     def sample_grid(self) -> np.ndarray:
-        """A picture for each prompt from the same noise; of an adapter's run the model without it above."""
+        """An image of each prompt from fixed noise; for an adapter, those of the base model above."""
         prompts = self.config.samples.prompts
         if not prompts:
             return np.full((8, 8, 3), 255, np.uint8)
@@ -202,22 +196,21 @@ class FinetuneTask(Task):
         return rows
 
     def _generate_images(self, pipe: TextToImagePipeline, **settings: Any) -> np.ndarray:
-        pictures: Any = pipe(**self._make_call_arguments(), output_type="pt", return_dict=False, **settings)[0]
-        levels = rearrange((pictures.float() * 255).round().to(torch.uint8), "b c h w -> b h w c")
-        return tile_images(levels, columns=min(8, len(levels)))
+        pixels: Any = pipe(**self._make_call_arguments(), output_type="pt", return_dict=False, **settings)[0]
+        images = rearrange((pixels.float() * 255).round().to(torch.uint8), "b c h w -> b h w c")
+        return tile_images(images, columns=min(8, len(images)))
 
     def _generate_videos(self) -> np.ndarray:
-        """One a row, as long as the shortest clips."""
-        count = min(self.config.data.num_frames)
-        pipe = TextToVideoPipeline(
-            **self._make_components(), default_num_frames=count, default_fps=self.config.data.fps
-        )
+        """One video per row, as long as the shortest clips."""
+        num_frames, fps = min(self.config.data.num_frames), self.config.data.fps
+        pipe = TextToVideoPipeline(**self._make_components(), default_num_frames=num_frames, default_fps=fps)
         pipe.set_progress_bar_config(disable=True)
-        frames: Any = pipe(**self._make_call_arguments(), num_frames=count, output_type="uint8", return_dict=False)[0]
-        return tile_images(torch.from_numpy(frames).flatten(0, 1), columns=count)
+        arguments = self._make_call_arguments()
+        frames: Any = pipe(**arguments, num_frames=num_frames, output_type="uint8", return_dict=False)[0]
+        return tile_images(torch.from_numpy(frames).flatten(0, 1), columns=num_frames)
 
     def _make_components(self) -> dict[str, Any]:
-        """Of a pipeline whose texts are given as states."""
+        """Components of a pipeline without text encoders, whose prompts are given as states."""
         return {
             "vae": AutoencoderKL.from_pretrained(self.latent_cache.model_folder / "vae").to(self.transformer.device),
             "transformer": self.transformer,
@@ -228,30 +221,24 @@ class FinetuneTask(Task):
         }
 
     def _make_call_arguments(self) -> dict[str, Any]:
-        """A call of a pipeline: the sample prompts, each from its own noise."""
+        """Arguments of a pipeline's call: the states of the sample prompts, each prompt with its own generator."""
         samples, device, size = self.config.samples, self.transformer.device, self.config.data.size_px
-        embeds: dict[str, Any] = {}
-        for side, texts in (("", samples.prompts), ("negative_", [""] * len(samples.prompts))):
-            batch = {
-                name: tensor.to(device)
-                for name, tensor in self.caption_batcher([(text, text) for text in texts]).items()
-            }
-            for names, found in zip(PIPELINE_TEXT_ARGUMENTS.values(), self._get_text_states(batch), strict=True):
-                embeds |= {side + name: tensor for name, tensor in zip(names, found, strict=True)}
-        generators = [torch.Generator().manual_seed(samples.seed + row) for row in range(len(samples.prompts))]
-        sides = {"height": size, "width": size}
-        return (
-            sides
-            | embeds
-            | {
-                "num_inference_steps": samples.num_inference_steps,
-                "guidance_scale": samples.guidance_scale,
-                "generator": generators,
-            }
-        )
+        arguments: dict[str, Any] = {
+            "height": size,
+            "width": size,
+            "num_inference_steps": samples.num_inference_steps,
+            "guidance_scale": samples.guidance_scale,
+            "generator": [torch.Generator().manual_seed(samples.seed + row) for row in range(len(samples.prompts))],
+        }
+        for prefix, texts in (("", samples.prompts), ("negative_", [""] * len(samples.prompts))):
+            tokens = self.caption_batcher([(text, text) for text in texts])
+            states = self._get_text_states({name: tensor.to(device) for name, tensor in tokens.items()})
+            for names, tensors in zip(PIPELINE_TEXT_ARGUMENTS.values(), states, strict=True):
+                arguments |= {prefix + name: tensor for name, tensor in zip(names, tensors, strict=True)}
+        return arguments
 
     def export(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
-        """The adapter, as diffusers and PEFT load it, or the whole pipeline's folder; read again before it counts."""
+        """Write the adapter, which diffusers and PEFT load, or the whole pipeline, and verify what was written."""
         self._export(folder, dtype)
         return {"parameters": sum(p.numel() for p in self.parameters() if p.requires_grad)}
 
@@ -259,7 +246,6 @@ class FinetuneTask(Task):
         if self.config.model.trainable == "lora":
             export_adapter(folder, dtype, transformer=self.transformer, scheduler=self.scheduler)
         else:
-            trained = {"transformer": self.transformer, **self.text_encoders}
-            export_pipeline(
-                folder, dtype, base=self.latent_cache.model_folder, trained_modules=trained, scheduler=self.scheduler
-            )
+            modules = {"transformer": self.transformer, **self.text_encoders}
+            base = self.latent_cache.model_folder
+            export_pipeline(folder, dtype, base=base, trained_modules=modules, scheduler=self.scheduler)

@@ -1,1 +1,1 @@
-"""Trainer."""
+"""The training loop, and what it is made of: optimizers, averages, checkpoints, logs, distributed training."""

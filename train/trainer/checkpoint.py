@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or absent: tensors in safetensors, the rest in JSON, never a pickle.
+"""Checkpoints that are either complete or absent: tensors in safetensors, the rest in JSON, no pickles.
 
-step-00001000/ holds *.safetensors, state.json and manifest.json (the SHA-256 of every other file).
-It is written under a temporary name, synced to disk and renamed; older ones go only after that.
+step-00001000/ holds *.safetensors, state.json and manifest.json (the SHA-256 of every other file). It is written under
+a temporary name, synced to disk and renamed; older checkpoints are removed only after that.
 """
 
 import errno
@@ -21,16 +21,20 @@ from torch import Tensor
 MANIFEST = "manifest.json"
 FREE_SPACE_MARGIN_BYTES = 16 << 20
 _NAME_PATTERN = re.compile(r"step-(\d{8,})")
+
 Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
+    """A checkpoint on disk whose files match its manifest."""
+
     path: Path
     step: int
 
-    def load_tensors(self, name: str) -> Tensors:
-        return load_file(self.path / f"{name}.safetensors")
+    def load_tensors(self, group: str) -> Tensors:
+        """The tensors of a group: "model", "ema", "optimizer" or a post-hoc average."""
+        return load_file(self.path / f"{group}.safetensors")
 
     def load_state(self) -> dict[str, Any]:
         return json.loads((self.path / "state.json").read_text(encoding="utf-8"))
@@ -39,9 +43,9 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, step: int, groups: Mapping[str, Tensors], state: Mapping[str, Any], *, max_checkpoints: int
 ) -> Checkpoint:
-    """Write step-<step> atomically, then remove all but the newest `keep`.
+    """Write step-<step> atomically, then remove all but the newest `max_checkpoints`.
 
-    Raises: OSError where the disk has no room for it; the older ones stay.
+    Raises: OSError if the disk has no room for it; older checkpoints stay.
     """
     check_disk_space(folder, sum(tensor.nbytes for group in groups.values() for tensor in group.values()))
     target = folder / f"step-{step:08d}"
@@ -55,7 +59,7 @@ def save_checkpoint(
     _write_json(partial / MANIFEST, {"step": step, "sha256": hashes})
     for path in (*partial.iterdir(), partial):
         _fsync(path)
-    if target.exists():  # only a rejected one can stand here
+    if target.exists():  # only a checkpoint that was found damaged
         shutil.rmtree(target)
     partial.rename(target)
     _fsync(folder)
@@ -64,7 +68,7 @@ def save_checkpoint(
 
 
 def check_disk_space(folder: Path, needed_bytes: int) -> None:
-    """Raises OSError where the disk of `folder` has less room than that, with a little to spare."""
+    """Check that the disk of `folder` has room for that many bytes, plus a margin. Raises: OSError if it has not."""
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed_bytes + FREE_SPACE_MARGIN_BYTES:
@@ -77,7 +81,7 @@ def check_disk_space(folder: Path, needed_bytes: int) -> None:
 
 
 def find_newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint whose files match its manifest, and why newer ones were skipped."""
+    """The newest checkpoint whose files match its manifest, and the reasons why newer ones were skipped."""
     skipped: list[str] = []
     for path in _list_newest_first(folder):
         try:
@@ -88,7 +92,7 @@ def find_newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Raises ValueError, naming the file, when the checkpoint is not what its manifest says."""
+    """Open a checkpoint and verify its files. Raises: ValueError that names a file that does not match the manifest."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         step, hashes = int(manifest["step"]), dict(manifest["sha256"])
@@ -116,8 +120,8 @@ def _list_newest_first(folder: Path) -> list[Path]:
     """Checkpoint folders, newest step first."""
     if not folder.is_dir():
         return []
-    found = [(int(m[1]), path) for path in folder.iterdir() if (m := _NAME_PATTERN.fullmatch(path.name))]
-    return [path for _, path in sorted(found, reverse=True)]
+    steps = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME_PATTERN.fullmatch(path.name))]
+    return [path for _, path in sorted(steps, reverse=True)]
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

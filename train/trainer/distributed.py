@@ -1,7 +1,8 @@
-"""DeepSpeed's ZeRO: every process has all weights, but moments (and from stage 2 gradients) of its part of them alone.
+"""Distributed training: DeepSpeed's ZeRO stages 1 and 2, and how this process was launched.
 
-DeepSpeed clips and makes its step inside `Accelerator.backward`; it leaves everything as it was where the norm of the
-gradient is not finite.
+With ZeRO every process has all weights, but only its partition of the optimizer moments (and from stage 2 on, of the
+gradients). DeepSpeed clips gradients and steps inside `Accelerator.backward`; it skips the step if the gradient norm is
+not finite.
 """
 
 import importlib.util
@@ -13,19 +14,19 @@ from accelerate import Accelerator
 from accelerate.utils import DeepSpeedPlugin, DistributedType, convert_outputs_to_fp32
 from torch import Tensor, nn
 
-SUPPORTED_ZERO_STAGES = (1, 2)  # of ZeRO
-ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam
-REDUCE_BUCKET_SIZE = 50_000_000  # gradients at once: 0.2 GB, of which DeepSpeed would take ten times as much
+SUPPORTED_ZERO_STAGES = (1, 2)
+ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
+REDUCE_BUCKET_SIZE = 50_000_000  # gradients reduced at once: 0.2 GB, a tenth of DeepSpeed's default
 FSDP2_COMMAND = "accelerate launch --config_file train/recipes/fsdp2.yaml"
 
 
 def is_deepspeed_launched() -> bool:
-    """Whether `accelerate launch` asked for DeepSpeed."""
+    """True if `accelerate launch` was asked for DeepSpeed."""
     return _is_requested("DEEPSPEED")
 
 
 def is_fsdp_launched() -> bool:
-    """Whether `accelerate launch` asked for FSDP."""
+    """True if `accelerate launch` was asked for FSDP."""
     return _is_requested("FSDP")
 
 
@@ -34,9 +35,9 @@ def _is_requested(name: str) -> bool:
 
 
 def make_deepspeed_plugin(max_grad_norm: float) -> DeepSpeedPlugin | None:
-    """accelerate's own configuration of DeepSpeed, the run's settings in it; None without DeepSpeed.
+    """accelerate's configuration of DeepSpeed with the settings of the run; None if it was not launched with it.
 
-    Raises: ValueError where DeepSpeed is not installed, or shall spread more than our checkpoints could gather.
+    Raises: ValueError if DeepSpeed is not installed, or would partition more than checkpoints can gather.
     """
     if not is_deepspeed_launched():
         return None
@@ -44,49 +45,49 @@ def make_deepspeed_plugin(max_grad_norm: float) -> DeepSpeedPlugin | None:
         raise ValueError("launched with DeepSpeed, which is not installed: pip install 'dianjing[deepspeed]'")
     plugin = DeepSpeedPlugin()
     if plugin.zero_stage not in SUPPORTED_ZERO_STAGES or plugin.hf_ds_config.is_offload():
-        given = f"stage {plugin.zero_stage}{' with offloading' if plugin.hf_ds_config.is_offload() else ''}"
+        requested = f"stage {plugin.zero_stage}{' with offloading' if plugin.hf_ds_config.is_offload() else ''}"
         raise ValueError(
-            f"launched with DeepSpeed's ZeRO, {given}; it takes stage 1 or 2 without offloading, and what needs more "
-            f"memory FSDP2: {FSDP2_COMMAND}"
+            f"launched with DeepSpeed's ZeRO, {requested}; it takes stage 1 or 2 without offloading, and what needs "
+            f"more memory FSDP2: {FSDP2_COMMAND}"
         )
     plugin.deepspeed_config |= {
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,  # for its logs alone
+        "gradient_accumulation_steps": 1,  # used for its logs alone
         "gradient_clipping": max_grad_norm,
         "fp16": {"enabled": False},
-        "bf16": {"enabled": False},  # of the weights themselves
+        "bf16": {"enabled": False},  # the dtype of the weights themselves
     }
     plugin.deepspeed_config["zero_optimization"].setdefault("reduce_bucket_size", REDUCE_BUCKET_SIZE)
     return plugin
 
 
 def check_processes(accelerator: Accelerator) -> None:
-    """Raises ValueError where accelerate has lost sight of the others, as it does without GPUs."""
-    is_ours = accelerator.distributed_type is DistributedType.DEEPSPEED
-    if is_ours and accelerator.num_processes != torch.distributed.get_world_size():
+    """Check that accelerate sees all processes. Raises: ValueError if not, as with DeepSpeed on a CPU."""
+    uses_deepspeed = accelerator.distributed_type is DistributedType.DEEPSPEED
+    if uses_deepspeed and accelerator.num_processes != torch.distributed.get_world_size():
         raise ValueError("launched with DeepSpeed where there are no GPUs, which accelerate cannot; take ddp.yaml")
 
 
 def prepare_model_and_optimizer(
     accelerator: Accelerator, task: nn.Module, optimizer: Any, *, dtype: torch.dtype
 ) -> tuple[Any, Any]:
-    """As `Accelerator.prepare`, with what that leaves out for DeepSpeed: to compute in `dtype`, and moments at once."""
-    is_ours = accelerator.distributed_type is DistributedType.DEEPSPEED
-    if is_ours and dtype is not torch.float32:
+    """`Accelerator.prepare`, and for DeepSpeed what it leaves out: autocast to `dtype`, and moments from the start."""
+    uses_deepspeed = accelerator.distributed_type is DistributedType.DEEPSPEED
+    if uses_deepspeed and dtype is not torch.float32:
         task.forward = convert_outputs_to_fp32(torch.autocast(accelerator.device.type, dtype)(task.forward))
     model, optimizer = accelerator.prepare(task, optimizer)
-    if is_ours:
+    if uses_deepspeed:
         _init_moments(optimizer.optimizer)
     return model, optimizer
 
 
 def is_zero_partitioned(optimizer: Any) -> bool:
-    """Of one that came from `Accelerator.prepare`."""
+    """True for a prepared optimizer whose moments are partitioned by ZeRO."""
     return hasattr(getattr(optimizer, "optimizer", None), "single_partition_of_fp32_groups")
 
 
 def get_zero_optimizer_state(model: nn.Module, optimizer: Any) -> dict[str, Any]:
-    """As torch's get_optimizer_state_dict, whole on every process; all of them take part."""
+    """The full optimizer state on every process, as torch's get_optimizer_state_dict; all processes take part."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
     step = _get_step_counters(optimizer)[0]
@@ -98,14 +99,14 @@ def get_zero_optimizer_state(model: nn.Module, optimizer: Any) -> dict[str, Any]
 
 
 def load_zero_optimizer_state(model: nn.Module, optimizer: Any, state_dict: dict[str, Any]) -> None:
-    """As torch's set_optimizer_state_dict; and the model's weights, of which the optimizer has a copy to go on from.
+    """Load a full optimizer state, as torch's set_optimizer_state_dict, and copy the model's weights to the optimizer.
 
-    Raises: ValueError where some weights have made more steps than others.
+    Raises: ValueError if some weights have made more steps than others.
     """
     from deepspeed.utils import safe_set_full_optimizer_state
 
     state = state_dict["state"]
-    steps = {int(kept["step"]) for kept in state.values()}
+    steps = {int(moments["step"]) for moments in state.values()}
     if len(steps) > 1:
         raise ValueError(
             f"the checkpoint's weights have made {sorted(steps)} steps, and DeepSpeed counts one number for all; "
@@ -125,7 +126,7 @@ def _get_trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _init_moments(partitioned: Any) -> None:
-    """DeepSpeed finds those of a second group of weights only where they are there before the first step."""
+    """Make moments of zeros; DeepSpeed links those of a second group only if they exist before the first step."""
     for flat in partitioned.single_partition_of_fp32_groups:
         moments = {kind: torch.zeros_like(flat) for kind in ADAM_MOMENTS}
         partitioned.state[flat] = {"step": torch.zeros((), device=flat.device), **moments}
@@ -133,5 +134,5 @@ def _init_moments(partitioned: Any) -> None:
 
 
 def _get_step_counters(optimizer: Any) -> list[Tensor]:
-    """How often each group's flat part of this process has been stepped."""
+    """The step counter of each parameter group's partition on this process."""
     return [optimizer.state[flat]["step"] for flat in optimizer.optimizer.single_partition_of_fp32_groups]

@@ -1,4 +1,4 @@
-"""Ema."""
+"""Moving averages of the trained weights: exponential, or that of a schedule-free optimizer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ from dianjing.train.config.base import OptimizerConfig
 
 
 class WeightAverage(Protocol):
-    """Better weights than the ones in training, made from their past."""
+    """An average of past weights, used for evaluation and export."""
 
     def update(self, step: int) -> None: ...
 
     def average_parameters(self) -> Any:
-        """A context: inside, the model holds the averages."""
+        """A context inside which the model holds the averages."""
 
 
 class ExponentialMovingAverage:
@@ -35,7 +35,7 @@ class ExponentialMovingAverage:
 
     @contextmanager
     def average_parameters(self) -> Iterator[None]:
-        """Inside, the model holds the averages; changes made to it there become the averages."""
+        """A context inside which the model holds the averages; changes made to it there change the averages."""
         self._swap_weights()
         try:
             yield
@@ -45,16 +45,16 @@ class ExponentialMovingAverage:
     @torch.no_grad()
     def _swap_weights(self) -> None:
         for weight, average in zip(self.weights, self.averages, strict=True):
-            kept = weight.clone()
+            previous = weight.clone()
             weight.copy_(average)
-            average.copy_(kept)
+            average.copy_(previous)
 
 
 class ScheduleFreeAverage:
-    """The average that a schedule-free optimizer keeps: its own, and the only weights to evaluate and export.
+    """The average inside a schedule-free optimizer, which is the only one to evaluate and export.
 
-    The library goes there and back by interpolating, which rounds: here the way back is a copy, so that saving or
-    showing changes no bit of the run.
+    The library switches between weights and average by interpolation, which rounds. Here the way back is a copy, so
+    that saving and sampling do not change the run.
     """
 
     def __init__(self, model: nn.Module, optimizer: Any) -> None:
@@ -66,20 +66,20 @@ class ScheduleFreeAverage:
 
     @contextmanager
     def average_parameters(self) -> Iterator[None]:
-        """Inside, the model holds the averages; changes made to it there are lost."""
-        kept = [weight.detach().clone() for weight in self.weights]
+        """A context inside which the model holds the averages; changes made to it there are lost."""
+        previous = [weight.detach().clone() for weight in self.weights]
         self.optimizer.eval()
         try:
             yield
         finally:
             self.optimizer.train()
             with torch.no_grad():
-                for weight, before in zip(self.weights, kept, strict=True):
+                for weight, before in zip(self.weights, previous, strict=True):
                     weight.copy_(before)
 
 
 def make_ema(model: nn.Module, optimizer: Any, config: OptimizerConfig) -> WeightAverage:
-    """model and optimizer as they came from `Accelerator.prepare`."""
+    """The average of a run; model and optimizer are those returned by `Accelerator.prepare`."""
     if config.kind == "schedule_free":
         return ScheduleFreeAverage(model, optimizer)
     return ExponentialMovingAverage(model, config.ema_decay)

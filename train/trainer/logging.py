@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: metrics.jsonl, sample pictures, trackers, and a plot of the losses."""
+"""Logs of a run: metrics.jsonl, sample images, experiment trackers and a plot of the losses."""
 
 import importlib.util
 import json
@@ -14,24 +14,24 @@ from accelerate import Accelerator
 from PIL import Image
 
 METRICS_FILE = "metrics.jsonl"
-TRACKER_MODULES = {"tensorboard": "tensorboard", "wandb": "wandb"}  # that each tracker needs
+TRACKER_MODULES = {"tensorboard": "tensorboard", "wandb": "wandb"}  # the library that each tracker needs
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises ValueError for one whose library is not installed: accelerate would go on without it."""
+    """Check that the trackers are installed: accelerate would go on without them. Raises: ValueError if one is not."""
     for name in names:
         if importlib.util.find_spec(TRACKER_MODULES[name]) is None:
             raise ValueError(f"run.trackers has {name!r}, which is not installed: pip install {TRACKER_MODULES[name]}")
 
 
 class RunLogger:
-    """The main process writes; the others keep silent."""
+    """Writes the logs of a run from the main process."""
 
     def __init__(self, folder: Path, accelerator: Accelerator) -> None:
         self.folder, self.accelerator = folder, accelerator
 
     def start(self, step: int, config: Mapping[str, Any]) -> None:
-        """Drop the lines after `step`, which are about to be written again, and write the config down."""
+        """Drop the metrics after `step`, which will be written again, and write config.json."""
         if self.accelerator.is_main_process:
             _drop_lines_after(self.folder / METRICS_FILE, step)
             text = json.dumps(config, ensure_ascii=False, indent=1)
@@ -52,7 +52,7 @@ class RunLogger:
             Image.fromarray(grid).save(path)
 
     def plot(self) -> None:
-        """The losses so far, as losses.png."""
+        """Plot all losses so far to losses.png."""
         if self.accelerator.is_main_process and (self.folder / METRICS_FILE).exists():
             from dianjing.train.trainer.plots import plot_losses
 
@@ -61,24 +61,24 @@ class RunLogger:
 
 
 def get_peak_memory_gib(device: torch.device) -> float:
-    """The most that was allocated on a GPU, or that this process had in memory."""
+    """Peak memory allocated on a GPU, or peak resident memory of this process on a CPU, in GiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    unit_bytes = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes / 2**30
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        beside = path.with_name(f"{path.name}.new")
-        beside.write_text("".join(kept), encoding="utf-8")
-        beside.replace(path)  # whole or as it was, whenever the run is killed
+        valid = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        temporary = path.with_name(f"{path.name}.new")
+        temporary.write_text("".join(valid), encoding="utf-8")
+        temporary.replace(path)  # atomic: the run may be killed at any time
 
 
 def _flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, str | float]:
-    """{"run": {"seed": 0}} -> {"run.seed": 0}; trackers take no more than numbers and words."""
+    """{"run": {"seed": 0}} -> {"run.seed": 0}; trackers take numbers and strings only."""
     flat: dict[str, str | float] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):

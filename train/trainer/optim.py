@@ -1,4 +1,4 @@
-"""The optimizer, its learning rate, and the moving average of what it makes."""
+"""Optimizers and learning-rate schedules."""
 
 import importlib.util
 from math import cos, pi
@@ -10,22 +10,31 @@ from torch import nn
 from dianjing.train.config.base import OptimizerConfig
 from dianjing.train.trainer import distributed
 
-OPTIONAL_LIBRARIES = {"adamw8bit": "bitsandbytes", "schedule_free": "schedulefree"}  # the library that each kind needs
+OPTIONAL_LIBRARIES = {"adamw8bit": "bitsandbytes", "schedule_free": "schedulefree"}  # by kind of optimizer
 
 
-def get_learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
-    """Linear warm-up, then constant or cosine decay to final_fraction at total_steps."""
+def get_learning_rate(
+    config: OptimizerConfig, step: int, total_steps: int, *, elapsed_fraction: float | None = None
+) -> float:
+    """Linear warm-up, then constant, or cosine decay to `final_lr_fraction` at `total_steps`.
+
+    elapsed_fraction: of the run's time, from 0 to 1; the cosine follows it if `lr_decay_over` is "time".
+    """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     if config.lr_schedule == "constant":
         return config.learning_rate
-    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
-    share = config.final_lr_fraction + (1 - config.final_lr_fraction) * (1 + cos(pi * done)) / 2
-    return config.learning_rate * share
+    if config.lr_decay_over == "time":
+        assert elapsed_fraction is not None, "the loop gives it to a run whose learning rate decays over time"
+        progress = min(1.0, elapsed_fraction)
+    else:
+        progress = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    fraction = config.final_lr_fraction + (1 - config.final_lr_fraction) * (1 + cos(pi * progress)) / 2
+    return config.learning_rate * fraction
 
 
 def check_optimizer(config: OptimizerConfig) -> None:
-    """Raises ValueError for a kind whose library is not installed, or that cannot be sharded."""
+    """Check that an optimizer's library is installed. Raises: ValueError if not, or if it cannot be sharded."""
     library = OPTIONAL_LIBRARIES.get(config.kind)
     if library is not None and importlib.util.find_spec(library) is None:
         raise ValueError(
@@ -36,16 +45,15 @@ def check_optimizer(config: OptimizerConfig) -> None:
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """One that decays kernels and matrices, never biases, norms or embeddings."""
+    """An optimizer of the trainable weights that decays matrices and kernels, not biases, norms or embeddings."""
     embeddings = {p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    trained = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim >= 2 and p not in embeddings]
-    kept = set(trained) - set(decayed)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    decayed = {p for p in trainable if p.ndim >= 2 and p not in embeddings}
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p in kept], "weight_decay": 0.0},
+        {"params": [p for p in trainable if p in decayed], "weight_decay": config.weight_decay},
+        {"params": [p for p in trainable if p not in decayed], "weight_decay": 0.0},
     ]
-    groups = [g for g in groups if g["params"]]
+    groups = [group for group in groups if group["params"]]
     settings: dict[str, Any] = {"lr": config.learning_rate, "betas": config.betas, "eps": config.eps}
     if config.kind == "adamw8bit":
         from bitsandbytes.optim import AdamW8bit
@@ -56,7 +64,7 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
 
         optimizer = AdamWScheduleFree(groups, **settings)
         optimizer.train()
-        optimizer.state.clear()  # train() leaves an empty one for each weight, which would pass for a state
+        optimizer.state.clear()  # train() leaves an empty state for each weight, which would count as a state
         return optimizer
-    # fused: one kernel, and the only kind that can refuse a step without asking the host
+    # the fused kernel is the only one that can skip a step without synchronizing with the host
     return torch.optim.AdamW(groups, **settings, fused=True)

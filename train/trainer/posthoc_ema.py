@@ -1,7 +1,8 @@
-"""Averages of a run's weights whose length is chosen afterwards: power functions of time, kept at two lengths.
+"""Post-hoc EMA: averages of a run's weights whose length is chosen after training.
 
-Source: Karras et al. 2024 (EDM2, arXiv 2312.02696), Sec. 3 and App. C. t counts steps, from 1; sigma_rel is the
-standard deviation of an average's profile over time, as a share of the training so far.
+Source: Karras et al. 2024 (EDM2, arXiv 2312.02696), Sec. 3 and App. C. t counts steps from 1; sigma_rel is the
+standard deviation of an average's profile over time, as a fraction of the training so far. Power-function averages are
+stored at two lengths; any other length is a linear combination of their snapshots.
 """
 
 import re
@@ -18,17 +19,17 @@ from dianjing.train.trainer.checkpoint import Checkpoint, Tensors
 from dianjing.train.trainer.ema import ExponentialMovingAverage
 from dianjing.train.trainer.state_dict import get_model_state, load_model_state
 
-SIGMA_RELS = (0.05, 0.10)  # that are kept
+SIGMA_RELS = (0.05, 0.10)  # of the stored averages
 _NAME_PATTERN = re.compile(r"step-(\d{8,})-(0\.\d+)\.safetensors")
 
 
 def get_sigma_rel(gamma: float) -> float:
-    """Eq. 3."""
+    """The relative standard deviation of a power-function profile with exponent gamma; Eq. 3."""
     return (gamma + 1) ** 0.5 / (gamma + 2) / (gamma + 3) ** 0.5
 
 
 def get_gamma(sigma_rel: float) -> float:
-    """The exponent of a profile; App. C, Algorithm 2.
+    """The exponent of a power-function profile; App. C, Algorithm 2.
 
     Raises: ValueError for a length that no power function has.
     """
@@ -39,31 +40,31 @@ def get_gamma(sigma_rel: float) -> float:
 
 
 def get_beta(t: int, gamma: float) -> float:
-    """How much of the average is kept at step t; Eq. 2."""
+    """The decay of the average at step t; Eq. 2."""
     return (1 - 1 / t) ** (gamma + 1)
 
 
 def dot_profiles(t_a: np.ndarray, gamma_a: np.ndarray, t_b: np.ndarray, gamma_b: np.ndarray) -> np.ndarray:
-    """Of two profiles; App. C, Algorithm 3."""
+    """Inner products of two power-function profiles; App. C, Algorithm 3."""
     ratio, exponent = t_a / t_b, np.where(t_a < t_b, gamma_b, -gamma_a)
-    top = (gamma_a + 1) * (gamma_b + 1) * ratio**exponent
-    return top / ((gamma_a + gamma_b + 1) * np.maximum(t_a, t_b))
+    numerator = (gamma_a + 1) * (gamma_b + 1) * ratio**exponent
+    return numerator / ((gamma_a + gamma_b + 1) * np.maximum(t_a, t_b))
 
 
 def solve_coefficients(snapshots: list[tuple[int, float]], target: tuple[int, float]) -> np.ndarray:
-    """Of each kept average (t, sigma_rel), so that together they are nearest to the wanted one; App. C, Algorithm 3.
+    """Coefficients of snapshots (t, sigma_rel) whose combination is nearest to the target; App. C, Algorithm 3.
 
     They sum to one, as the weights of an average do.
     """
     t, gamma = np.array([(t, get_gamma(sigma)) for t, sigma in snapshots]).T
-    t_wanted, gamma_wanted = np.array([target[0]]), np.array([get_gamma(target[1])])
-    inner = dot_profiles(t[:, None], gamma[:, None], t[None], gamma[None])
-    found = np.linalg.lstsq(inner, dot_profiles(t, gamma, t_wanted, gamma_wanted), rcond=None)[0]
-    return found / found.sum()
+    target_t, target_gamma = np.array([target[0]]), np.array([get_gamma(target[1])])
+    gram = dot_profiles(t[:, None], gamma[:, None], t[None], gamma[None])
+    coefficients = np.linalg.lstsq(gram, dot_profiles(t, gamma, target_t, target_gamma), rcond=None)[0]
+    return coefficients / coefficients.sum()
 
 
 class PowerFunctionAverage(ExponentialMovingAverage):
-    """Of trained weights, with a profile of the given length."""
+    """Average of the trained weights with a power-function profile of a given length."""
 
     def __init__(self, model: nn.Module, sigma_rel: float) -> None:
         super().__init__(model, decay=0.0)
@@ -71,12 +72,12 @@ class PowerFunctionAverage(ExponentialMovingAverage):
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        kept = get_beta(step + 1, self.gamma)
-        torch._foreach_lerp_(self.averages, self.weights, 1 - kept)
+        beta = get_beta(step + 1, self.gamma)
+        torch._foreach_lerp_(self.averages, self.weights, 1 - beta)
 
 
 class PowerFunctionEMA:
-    """All that a run keeps, or none."""
+    """All power-function averages of a run, or none if it stores no snapshots."""
 
     def __init__(self, model: nn.Module, *, enabled: bool) -> None:
         self.model = model
@@ -87,7 +88,7 @@ class PowerFunctionEMA:
             average.update(step)
 
     def get_tensors(self) -> dict[str, Tensors]:
-        """For a checkpoint; of sharded weights on the main process alone."""
+        """Groups for a checkpoint; with sharded weights, on the main process alone."""
         return dict(self._iterate_groups())
 
     def load(self, checkpoint: Checkpoint) -> None:
@@ -96,7 +97,7 @@ class PowerFunctionEMA:
                 load_model_state(self.model, checkpoint, _get_group_name(average.sigma_rel))
 
     def save_snapshot(self, folder: Path, step: int, *, is_writer: bool) -> None:
-        """step-<step>-<sigma_rel>.safetensors in half precision; `writes` on the main process."""
+        """Write step-<step>-<sigma_rel>.safetensors in float16; `is_writer` is true on the main process."""
         for average in self.averages:
             with average.average_parameters():
                 weights = get_model_state(self.model)
@@ -117,20 +118,19 @@ def _get_group_name(sigma_rel: float) -> str:
 
 
 def reconstruct_ema(folder: Path, sigma_rel: float) -> tuple[int, Tensors]:
-    """The last step of a run's snapshots, and the average of that length there, in float32.
+    """The last step of a run's snapshots, and the average of length `sigma_rel` at that step, in float32.
 
-    Raises: ValueError where there are none, or for a length that no power function has.
+    Raises: ValueError if there are no snapshots, and for a length that no power function has.
     """
     get_gamma(sigma_rel)
-    named = [
-        (path, match) for path in sorted(folder.glob("*.safetensors")) if (match := _NAME_PATTERN.fullmatch(path.name))
-    ]
-    if not named:
+    matches = [(path, _NAME_PATTERN.fullmatch(path.name)) for path in sorted(folder.glob("*.safetensors"))]
+    files = {path: (int(match[1]), float(match[2])) for path, match in matches if match is not None}
+    if not files:
         raise ValueError(f"{folder} holds no snapshots; set optimizer.ema_snapshot_every before the run")
-    kept = [(int(match[1]), float(match[2])) for _, match in named]
-    last = max(step for step, _ in kept)
+    snapshots = list(files.values())
+    last_step = max(step for step, _ in snapshots)
     total: dict[str, Tensor] = {}
-    for (path, _), share in zip(named, solve_coefficients(kept, (last, sigma_rel)), strict=True):
+    for path, coefficient in zip(files, solve_coefficients(snapshots, (last_step, sigma_rel)), strict=True):
         for name, tensor in load_file(path).items():
-            total[name] = total.get(name, torch.zeros(tensor.shape)) + float(share) * tensor.float()
-    return last, total
+            total[name] = total.get(name, torch.zeros(tensor.shape)) + float(coefficient) * tensor.float()
+    return last_step, total

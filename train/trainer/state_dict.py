@@ -1,4 +1,4 @@
-"""What a model and its optimizer know, whole on the main process however it is spread over many, by stable names."""
+"""State dicts of a model and its optimizer by stable names, complete on the main process however they are sharded."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,67 +17,67 @@ from torch.distributed.tensor import DTensor
 from dianjing.train.trainer import distributed
 from dianjing.train.trainer.checkpoint import Checkpoint, Tensors
 
-GROUP_COUNTERS = {"k", "weight_sum", "lr_max"}  # of a schedule-free optimizer: a group's, not a weight's
+GROUP_COUNTERS = {"k", "weight_sum", "lr_max"}  # of a schedule-free optimizer: one per parameter group
 FULL_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True)
-PARTIAL_OPTIONS = StateDictOptions(
-    full_state_dict=True, cpu_offload=True, strict=False
-)  # some weights have had no gradient yet
+# not strict: some weights have had no gradient yet
+PARTIAL_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
 TRAINABLE_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
 
 
 def get_full_tensor(tensor: Tensor) -> Tensor:
-    """Of a sharded one all shards together; every process takes part."""
+    """Gather a sharded tensor, on all processes; any other tensor is returned as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def get_model_state(model: nn.Module) -> Tensors:
-    """The trained ones, under their names in the task; sharded ones on the main process alone."""
+    """The trainable weights by their names in the task; sharded ones on the main process alone."""
     return _copy_to_cpu(get_model_state_dict(model, options=TRAINABLE_OPTIONS))
 
 
 def get_optimizer_state(model: nn.Module, optimizer: Any) -> Tensors:
-    """What the optimizer keeps of each weight, as "weight/kind", and counts, as "/group/count"; on the main process."""
-    found = _collect_optimizer_state(model, optimizer, FULL_OPTIONS).get("state", {})
-    moments = {f"{name}/{kind}": value for name, kept in found.items() for kind, value in _flatten(kept).items()}
-    if found:
+    """Optimizer state of weights as "weight/kind", and counters of groups as "/group/counter"; on the main process."""
+    state = _collect_optimizer_state(model, optimizer, FULL_OPTIONS).get("state", {})
+    tensors = {f"{name}/{kind}": value for name, moments in state.items() for kind, value in _flatten(moments).items()}
+    if state:
         for index, group in enumerate(optimizer.param_groups):
-            moments |= {
+            tensors |= {
                 f"/{index}/{name}": torch.tensor(group[name], dtype=torch.float64)
                 for name in GROUP_COUNTERS & group.keys()
             }
-    return _copy_to_cpu(moments)
+    return _copy_to_cpu(tensors)
 
 
 def load_model_state(model: nn.Module, checkpoint: Checkpoint, group: str) -> None:
-    """Raises ValueError where it holds other weights than are trained."""
+    """Load the trainable weights. Raises: ValueError if the checkpoint holds other weights than those."""
     tensors = checkpoint.load_tensors(group)
-    own = get_model_state_dict(model, options=StateDictOptions(ignore_frozen_params=True)).keys()
-    if strange := sorted(tensors.keys() ^ own):
+    expected = get_model_state_dict(model, options=StateDictOptions(ignore_frozen_params=True)).keys()
+    if different := sorted(tensors.keys() ^ expected):
         raise ValueError(
-            f"{checkpoint.path} is of another model: {len(strange)} names differ, such as {strange[0]}; "
+            f"{checkpoint.path} is of another model: {len(different)} names differ, such as {different[0]}; "
             "start in another run.folder"
         )
     set_model_state_dict(model, tensors, options=TRAINABLE_OPTIONS)
 
 
-def load_optimizer_state(model: nn.Module, optimizer: Any, moments: Tensors) -> None:
-    """Raises ValueError where another kind of optimizer kept them."""
-    fresh = _collect_optimizer_state(model, optimizer)
-    state: dict[str, Any] = dict(fresh["state"])
-    for name, own in fresh["state"].items():
-        kept = {key.removeprefix(f"{name}/"): value for key, value in moments.items() if key.startswith(f"{name}/")}
-        if not kept:  # it never had a gradient
+def load_optimizer_state(model: nn.Module, optimizer: Any, tensors: Tensors) -> None:
+    """Load the state of an optimizer. Raises: ValueError if it is the state of another kind of optimizer."""
+    template = _collect_optimizer_state(model, optimizer)
+    state: dict[str, Any] = dict(template["state"])
+    for name, empty in template["state"].items():
+        prefix = f"{name}/"
+        moments = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        if not moments:  # the weight never had a gradient
             del state[name]
             continue
-        if kept.keys() != _flatten(own).keys():
+        if moments.keys() != _flatten(empty).keys():
             raise ValueError(
                 "the checkpoint is of another optimizer.kind; go on with that one, or in another run.folder"
             )
-        state[name] = _fill_like(own, kept)
-    _restore_optimizer_state(model, optimizer, {"state": state, "param_groups": fresh["param_groups"]})
+        state[name] = _fill_like(empty, moments)
+    _restore_optimizer_state(model, optimizer, {"state": state, "param_groups": template["param_groups"]})
     for index, group in enumerate(optimizer.param_groups):
         for name in GROUP_COUNTERS & group.keys():
-            value = moments[f"/{index}/{name}"].item()
+            value = tensors[f"/{index}/{name}"].item()
             group[name] = int(value) if name == "k" else value
 
 
@@ -92,15 +92,15 @@ def _collect_optimizer_state(
 def _restore_optimizer_state(model: nn.Module, optimizer: Any, state: dict[str, Any]) -> None:
     if distributed.is_zero_partitioned(optimizer):
         distributed.load_zero_optimizer_state(model, optimizer, state)
-    else:
-        set_optimizer_state_dict(model, optimizer, state, options=PARTIAL_OPTIONS)
-        for name, weight in model.named_parameters():
-            if name not in state["state"]:  # torch makes moments of zeros, one step old
-                optimizer.state.pop(weight, None)
+        return
+    set_optimizer_state_dict(model, optimizer, state, options=PARTIAL_OPTIONS)
+    for name, weight in model.named_parameters():
+        if name not in state["state"]:  # torch makes moments of zeros that have already made a step
+            optimizer.state.pop(weight, None)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a/b": 1}; bitsandbytes keeps some moments a level down."""
+    """{"a": {"b": 1}} -> {"a/b": 1}; bitsandbytes nests some moments."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         flat |= _flatten(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
@@ -108,17 +108,17 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _fill_like(template: Mapping[str, Any], values: Tensors, prefix: str = "") -> dict[str, Any]:
-    """The same tree with other values; what is a whole number stays one."""
+    """A tree like the template with other values; integers stay integers."""
     filled: dict[str, Any] = {}
     for name, value in template.items():
         if isinstance(value, Mapping):
             filled[name] = _fill_like(value, values, f"{prefix}{name}/")
         else:
-            found = values[prefix + name]
-            filled[name] = int(found) if isinstance(value, int) else found
+            tensor = values[prefix + name]
+            filled[name] = int(tensor) if isinstance(value, int) else tensor
     return filled
 
 
 def _copy_to_cpu(state: dict[str, Tensor]) -> Tensors:
-    """Copies that later steps do not change."""
+    """Copies on the CPU that later steps do not change."""
     return {name: torch.as_tensor(value).detach().cpu().clone().contiguous() for name, value in state.items()}

@@ -1,4 +1,7 @@
-"""Does stopping and resuming a run end where going on ends? Tried on the run itself, in a folder of its own."""
+"""Verification that stopping and resuming a run ends bit for bit where an uninterrupted run ends.
+
+It is tried on the run itself, for a few steps in a folder of its own.
+"""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,50 +21,53 @@ STATE_GROUPS = ("model", "ema", "optimizer")
 
 
 def find_resume_differences(config: AnyRunConfig, source: SampleSource | None = None) -> list[str]:
-    """What differs after STEPS steps between a run that was stopped half way and resumed, and one that was not.
+    """Differences after NUM_STEPS steps between an uninterrupted run and one that was stopped half way and resumed.
 
-    Where a run logs seldom many processes stop late, so both log every step.
+    Raises: ValueError if the folder of an earlier try is left.
     """
-    folder, here = config.run.folder / "verify-resume", PartialState()
+    folder, process = config.run.folder / "verify-resume", PartialState()
     if folder.exists():
         raise ValueError(f"{folder} is there already, of another try; remove it first")
-    here.wait_for_everyone()
+    process.wait_for_everyone()
     try:
-        whole = _run_in_parts(config, source, folder / "uninterrupted", stop_steps=[NUM_STEPS])
-        parted = _run_in_parts(config, source, folder / "resumed", stop_steps=[NUM_STEPS // 2, NUM_STEPS])
-        return list(_compare(whole, parted))
+        uninterrupted = _run_in_parts(config, source, folder / "uninterrupted", stop_steps=[NUM_STEPS])
+        resumed = _run_in_parts(config, source, folder / "resumed", stop_steps=[NUM_STEPS // 2, NUM_STEPS])
+        return list(_compare(uninterrupted, resumed))
     finally:
-        here.wait_for_everyone()
-        if here.is_main_process:
+        process.wait_for_everyone()
+        if process.is_main_process:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run_in_parts(
     config: AnyRunConfig, source: SampleSource | None, folder: Path, *, stop_steps: list[int]
 ) -> Checkpoint:
-    """Stop after each of these many steps; resume after all but the last."""
+    """Run to each of these steps in turn, resuming in between; returns the last checkpoint."""
+    # several processes agree to stop when they log, so every step is logged
     run = config.run.model_copy(update={"folder": folder, "log_every": 1, "checkpoint_every": config.run.total_steps})
-    done = 0
+    previous = 0
     for stop in stop_steps:
-        train_model(config.model_copy(update={"run": run}), source, resume="auto", should_stop=_stop_after(stop - done))
-        done = stop
-    saved, skipped = find_newest_checkpoint(folder / "checkpoints")
-    assert saved is not None, f"no checkpoint of {folder} could be read: {skipped}"
-    return saved
+        should_stop = _stop_after(stop - previous)
+        train_model(config.model_copy(update={"run": run}), source, resume="auto", should_stop=should_stop)
+        previous = stop
+    checkpoint, skipped = find_newest_checkpoint(folder / "checkpoints")
+    assert checkpoint is not None, f"no checkpoint of {folder} could be read: {skipped}"
+    return checkpoint
 
 
 def _stop_after(num_calls: int) -> Callable[[], bool]:
-    asked = count(1)
-    return lambda: next(asked) >= num_calls
+    calls = count(1)
+    return lambda: next(calls) >= num_calls
 
 
 def _compare(uninterrupted: Checkpoint, resumed: Checkpoint) -> Iterator[str]:
     if uninterrupted.step != resumed.step:
         yield f"the runs ended after {uninterrupted.step} and {resumed.step} steps"
-    for kind in STATE_GROUPS:
-        ours, theirs = uninterrupted.load_tensors(kind), resumed.load_tensors(kind)
-        for name in sorted(ours.keys() | theirs.keys()):
-            if name not in ours or name not in theirs:
-                yield f"{kind} {name}: in one of the runs only"
-            elif not torch.equal(ours[name], theirs[name]):
-                yield f"{kind} {name}: differs by {(ours[name].float() - theirs[name].float()).abs().max():.3g}"
+    for group in STATE_GROUPS:
+        expected, actual = uninterrupted.load_tensors(group), resumed.load_tensors(group)
+        for name in sorted(expected.keys() | actual.keys()):
+            if name not in expected or name not in actual:
+                yield f"{group} {name}: only in one of the runs"
+            elif not torch.equal(expected[name], actual[name]):
+                difference = (expected[name].float() - actual[name].float()).abs().max()
+                yield f"{group} {name}: differs by {difference:.3g}"

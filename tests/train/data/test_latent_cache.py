@@ -1,4 +1,4 @@
-"""Two runs that fill one cache at the same time."""
+"""Several runs and processes that fill one cache."""
 
 import dataclasses
 import subprocess
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_two_runs_fill_one_cache_side_by_side(tmp_path, model, datasets_file, finetune_config):
-    settings = {"folder": tmp_path, "name": model, "sets": datasets_file, "cache": tmp_path / "both"}
+    settings = {"folder": tmp_path, "name": model, "datasets_file": datasets_file, "cache": tmp_path / "both"}
     (tmp_path / "run.toml").write_text(
         """
 task = "finetune"
@@ -45,14 +45,14 @@ name = "{name}"
     assert not list((tmp_path / "both").rglob("*.part"))
 
 
-def test_ranks_that_look_one_after_the_other_leave_nothing_out(tmp_path, finetune_config):
-    job = build_setup(finetune_config(tmp_path / "alone"))
+def test_shards_filled_one_after_the_other_leave_nothing_out(tmp_path, finetune_config):
+    setup = build_setup(finetune_config(tmp_path / "alone"))
     texts = ["", "小猫", "a balloon", "气球", "a cat"]
-    cache = TensorCache(tmp_path / "dealt")
-    dealt = dataclasses.replace(job.batches.latent_cache, cache=cache)
+    cache = TensorCache(tmp_path / "shared")
+    shared = dataclasses.replace(setup.batches.latent_cache, cache=cache)
     for rank in range(2):
-        share = {"shard": Shard(rank=rank, num_processes=2), "device": torch.device("cpu")}
-        dealt.fill_latents(job.batches.schedule.records, **share)
-        dealt.fill_text_states(texts, **share)
-    assert not dealt.list_missing_latents(job.batches.schedule.records)
-    assert not any(dealt.list_missing_text_states(texts, name) for name in TEXT_ENCODER_CLASSES)
+        arguments = {"shard": Shard(rank=rank, num_processes=2), "device": torch.device("cpu")}
+        shared.fill_latents(setup.batches.schedule.records, **arguments)
+        shared.fill_text_states(texts, **arguments)
+    assert not shared.list_missing_latents(setup.batches.schedule.records)
+    assert not any(shared.list_missing_text_states(texts, name) for name in TEXT_ENCODER_CLASSES)

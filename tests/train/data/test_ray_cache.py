@@ -1,4 +1,4 @@
-"""The caching step as a Ray Data job."""
+"""The latent cache filled by Ray Data."""
 
 import sys
 from pathlib import Path
@@ -29,7 +29,7 @@ def small_ray(monkeypatch):
 
 
 @pytest.mark.timeout(600)
-def test_job_writes_the_very_cache_that_a_run_would(tmp_path, model, datasets_file, small_ray):
+def test_ray_writes_the_same_cache_as_a_run(tmp_path, model, datasets_file, small_ray):
     configs = {
         name: make_finetune_config(
             tmp_path / name,

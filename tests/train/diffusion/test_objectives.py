@@ -26,7 +26,7 @@ def test_noising_equals_the_schedulers():
     torch.testing.assert_close(objectives.add_noise(X0, NOISE, ALPHA_BAR), expected)
 
 
-def test_picture_comes_back_from_velocity():
+def test_x0_follows_from_velocity():
     noisy = objectives.add_noise(X0, NOISE, ALPHA_BAR)
     v = objectives.velocity(X0, NOISE, ALPHA_BAR)
     back = ALPHA_BAR.sqrt() * noisy - (1 - ALPHA_BAR).sqrt() * v

@@ -25,7 +25,7 @@ from tests.train.tiny import UNINTERRUPTED
 FULL = {"model": {"trainable": "all"}}
 
 
-def test_lora_changes_pictures_and_diffusers_own_class_computes_the_same_with_it(tmp_path, model, finetune_config):
+def test_lora_changes_images_and_diffusers_class_computes_the_same_with_it(tmp_path, model, finetune_config):
     config = finetune_config(tmp_path / "run", total_steps=12)
     assert train_model(config, **UNINTERRUPTED) is Outcome.FINISHED
     pipe = TextToImagePipeline.from_pretrained(model)
@@ -52,18 +52,18 @@ def test_lora_changes_pictures_and_diffusers_own_class_computes_the_same_with_it
         torch.testing.assert_close(pipe.transformer(**inputs)[0], theirs(**inputs)[0], atol=1e-5, rtol=1e-4)
 
 
-def test_full_export_draws_and_differs_from_what_it_began_with(tmp_path, model, finetune_config):
+def test_full_export_generates_and_differs_from_the_base_model(tmp_path, model, finetune_config):
     config = finetune_config(tmp_path / "run", changes=FULL)
     assert train_model(config, **UNINTERRUPTED) is Outcome.FINISHED
-    begun, ended = (
+    base, trained = (
         DiT.from_pretrained(path / "transformer").state_dict() for path in (model, get_export_folder(config))
     )
-    assert any(not torch.equal(begun[name], ended[name]) for name in begun)
+    assert any(not torch.equal(base[name], trained[name]) for name in base)
     assert TextToImagePipeline.from_pretrained(get_export_folder(config))("小猫", num_inference_steps=1).images
 
 
 OBJECTIVES = {
-    "as trained": {},
+    "inherit": {},
     "full": FULL,
     "epsilon": {"objective": {"prediction_type": "epsilon"}},
     "flow": {"objective": {"prediction_type": "flow", "flow_shift": 2.0}, **FULL},
@@ -72,39 +72,40 @@ OBJECTIVES = {
 
 
 @pytest.mark.parametrize("changes", OBJECTIVES.values(), ids=OBJECTIVES)
-def test_one_batch_is_learnt_by_heart(tmp_path, finetune_config, changes):
+def test_one_batch_is_overfitted(tmp_path, finetune_config, changes):
     losses = overfit(build_setup(finetune_config(tmp_path / "run", changes=changes)), steps=100, learning_rate=3e-2)
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_gradients_are_the_same_where_blocks_are_computed_twice(tmp_path, finetune_config):
+def test_gradient_checkpointing_does_not_change_gradients(tmp_path, finetune_config):
     gradients = []
     for every in (0, 1, 2):
         changes = {"model": {"trainable": "all", "gradient_checkpointing_interval": every}}
-        job = build_setup(finetune_config(tmp_path / str(every), changes=changes))
-        job.task(
-            job.batches[0], job.task.sample_noise(job.batches.schedule.bucket_at(0), torch.Generator().manual_seed(0))
+        setup = build_setup(finetune_config(tmp_path / str(every), changes=changes))
+        setup.task(
+            setup.batches[0],
+            setup.task.sample_noise(setup.batches.schedule.bucket_at(0), torch.Generator().manual_seed(0)),
         )["loss"].backward()
-        gradients.append([p.grad for p in job.task.parameters() if p.requires_grad and p.grad is not None])
+        gradients.append([p.grad for p in setup.task.parameters() if p.requires_grad and p.grad is not None])
     for other in gradients[1:]:
         torch.testing.assert_close(other, gradients[0])
 
 
-def test_batches_hold_what_the_encoders_give_for_their_pictures_and_words(tmp_path, model, datasets_file):
+def test_batches_hold_the_encoders_output_for_their_samples(tmp_path, model, datasets_file):
     config = make_finetune_config(
         tmp_path / "run",
         model=model,
         datasets_file=datasets_file,
         changes={"objective": {"caption_dropout": 0, "caption_dropout_t5": 0}},
     )
-    job = build_setup(config)
+    setup = build_setup(config)
     pipe, vae = TextToImagePipeline.from_pretrained(model), AutoencoderKL.from_pretrained(model / "vae")
     shapes = set()
-    for step in range(job.batches.schedule.steps_per_epoch):
-        batch, bucket = job.batches[step], job.batches.schedule.bucket_at(step)
+    for step in range(setup.batches.schedule.steps_per_epoch):
+        batch, bucket = setup.batches[step], setup.batches.schedule.bucket_at(step)
         shapes.add((bucket.height, bucket.width))
         for row, latents in enumerate(batch["latents"]):
-            sample = job.batches.schedule.get_sample(step, row)
+            sample = setup.batches.schedule.get_sample(step, row)
             pixels = torch.from_numpy(sample.image.copy()).permute(2, 0, 1)[None] / 127.5 - 1
             with torch.no_grad():
                 expected = vae.encode(pixels).latent_dist.mode()[0] * vae.config.scaling_factor
@@ -115,24 +116,24 @@ def test_batches_hold_what_the_encoders_give_for_their_pictures_and_words(tmp_pa
     assert shapes == {(16, 16), (12, 24)}
 
 
-def test_each_encoder_loses_captions_on_its_own(tmp_path, finetune_config):
+def test_caption_dropout_is_independent_for_each_encoder(tmp_path, finetune_config):
     changes = {"objective": {"caption_dropout": 1.0, "caption_dropout_t5": 0.0}}
     batch = build_setup(finetune_config(tmp_path / "run", changes=changes)).batches[0]
     assert (batch["mask"].sum(dim=1) == 2).all()  # start and end alone
     assert (batch["mask_t5"].sum(dim=1) > 2).all()
 
 
-def test_run_resumes_bit_for_bit_and_its_checkpoints_hold_the_adapter_alone(tmp_path, finetune_config):
+def test_run_resumes_bit_for_bit_and_checkpoints_hold_only_the_adapter(tmp_path, finetune_config):
     runs = {}
-    for name, stops in (("whole", []), ("stopped", [False, False, True])):
+    for name, stops in (("uninterrupted", []), ("resumed", [False, False, True])):
         config = finetune_config(tmp_path / name)
         answers = iter([*stops, *[False] * 99])
         while train_model(config, resume="auto", should_stop=lambda a=answers: next(a)) is Outcome.INTERRUPTED:
             pass
         runs[name] = load_file(get_export_folder(config) / "pytorch_lora_weights.safetensors")
-    assert runs["whole"].keys() == runs["stopped"].keys()
-    assert all(torch.equal(weight, runs["stopped"][key]) for key, weight in runs["whole"].items())
-    saved = load_file(tmp_path / "whole" / "checkpoints" / "step-00000006" / "model.safetensors")
+    assert runs["uninterrupted"].keys() == runs["resumed"].keys()
+    assert all(torch.equal(weight, runs["resumed"][key]) for key, weight in runs["uninterrupted"].items())
+    saved = load_file(tmp_path / "uninterrupted" / "checkpoints" / "step-00000006" / "model.safetensors")
     assert saved
     assert all("lora" in name for name in saved)
 
@@ -149,7 +150,7 @@ def test_checkpoint_of_another_adapter_is_refused(tmp_path, model, datasets_file
         train_model(other, **UNINTERRUPTED)
 
 
-def test_second_run_takes_everything_from_the_cache(tmp_path, finetune_config, monkeypatch):
+def test_second_run_reads_everything_from_the_cache(tmp_path, finetune_config, monkeypatch):
     build_setup(finetune_config(tmp_path / "first"))
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors")}
     monkeypatch.setattr(AutoencoderKL, "encode", None)
@@ -159,7 +160,7 @@ def test_second_run_takes_everything_from_the_cache(tmp_path, finetune_config, m
     assert len(files) == 9 + 2 * len(texts)
 
 
-def test_another_picture_under_the_same_name_is_encoded_anew(tmp_path, finetune_config):
+def test_another_image_under_the_same_name_is_encoded_again(tmp_path, finetune_config):
     before = build_setup(finetune_config(tmp_path / "first")).batches
     Image.new("RGB", (16, 16), "red").save(tmp_path / "pictures" / "0.png")
     after = build_setup(finetune_config(tmp_path / "second")).batches
@@ -168,18 +169,18 @@ def test_another_picture_under_the_same_name_is_encoded_anew(tmp_path, finetune_
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch compiles with a C++ compiler")
-@pytest.mark.parametrize("is_whole", [False, True])
-def test_compiled_training_is_that_of_the_plain_model(tmp_path, finetune_config, is_whole):
-    changes = {"model": {"trainable": "all", "compile_full_model": is_whole}}
-    jobs = [build_setup(finetune_config(tmp_path / name, changes=changes)) for name in "ab"]
-    jobs[1].task.compile_modules("default")
+@pytest.mark.parametrize("compile_full_model", [False, True])
+def test_compiled_training_equals_eager_training(tmp_path, finetune_config, compile_full_model):
+    changes = {"model": {"trainable": "all", "compile_full_model": compile_full_model}}
+    setups = [build_setup(finetune_config(tmp_path / name, changes=changes)) for name in "ab"]
+    setups[1].task.compile_modules("default")
     losses, gradients = [], []
-    for job in jobs:
-        noise = job.task.sample_noise(job.batches.schedule.bucket_at(0), torch.Generator().manual_seed(0))
-        loss = job.task(job.batches[0], noise)["loss"]
+    for setup in setups:
+        noise = setup.task.sample_noise(setup.batches.schedule.bucket_at(0), torch.Generator().manual_seed(0))
+        loss = setup.task(setup.batches[0], noise)["loss"]
         loss.backward()
         losses.append(loss.detach())
-        gradients.append(torch.cat([p.grad.flatten() for p in job.task.parameters() if p.grad is not None]))
+        gradients.append(torch.cat([p.grad.flatten() for p in setup.task.parameters() if p.grad is not None]))
     torch.testing.assert_close(*losses)
     assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[0].norm()
 
@@ -195,7 +196,7 @@ def test_damaged_or_missing_cache_files_are_named(tmp_path):
         cache.read("ab13")
 
 
-def test_what_was_read_last_stays_in_memory_up_to_its_limit(tmp_path):
+def test_recent_tensors_stay_in_memory_up_to_the_limit(tmp_path):
     TensorCache(tmp_path).write("ab1", {"latents": torch.ones(25)})
     TensorCache(tmp_path).write("ab2", {"latents": torch.zeros(25)})
     TensorCache(tmp_path).write("ab3", {"latents": torch.zeros(1000)})
@@ -217,7 +218,7 @@ def test_cache_that_cannot_be_written_is_named_before_weights_load(tmp_path, fin
         build_setup(finetune_config(tmp_path / "run", changes=changes))
 
 
-def test_too_many_bad_pictures_stop_the_run_with_their_names(tmp_path, finetune_config):
+def test_too_many_bad_samples_stop_the_run_with_their_names(tmp_path, finetune_config):
     (tmp_path / "pictures" / "3.png").write_bytes(b"no picture")
     (tmp_path / "pictures" / "4.txt").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(ValueError, match=r"2 of 9(.|\n)*3\.png") as error:
@@ -230,7 +231,7 @@ def test_too_many_bad_pictures_stop_the_run_with_their_names(tmp_path, finetune_
     assert len(report["cropped"]) == 3  # the wide ones
 
 
-def test_target_that_is_no_layer_is_refused_with_what_there_is(tmp_path, finetune_config):
+def test_unknown_target_module_is_refused_with_the_layers_there_are(tmp_path, finetune_config):
     changes = {"model": {"lora": {"target_modules": ["to_z"]}}}
     with pytest.raises(ValueError, match=r"'to_z'.*to_q"):
         build_setup(finetune_config(tmp_path / "run", changes=changes))
@@ -242,7 +243,7 @@ def test_data_set_file_is_strict(tmp_path, finetune_config, datasets_file):
         build_setup(finetune_config(tmp_path / "run"))
 
 
-def test_finished_run_is_exported_again_with_an_average_of_another_length(tmp_path, model, finetune_config):
+def test_finished_run_is_exported_again_with_another_average(tmp_path, model, finetune_config):
     config = finetune_config(tmp_path / "run", changes={"optimizer": {"ema_snapshot_every": 2}})
     train_model(config, **UNINTERRUPTED)
     folder = export_ema(config, 0.08)

@@ -1,4 +1,4 @@
-"""The run file as it is written by --init, on the embedded model: its files are half precision, and it knows film."""
+"""The run file that --init writes, with the bundled model, which is in half precision and generates videos."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ RECORD = GenerationMetadata(prompt="a", seed=0, settings={}, model="sticker", ve
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Pictures and films of the sticker world, with captions."""
+    """Images and videos of the sticker world with captions."""
     folder = tmp_path_factory.mktemp("data")
     world = StickerWorld(size_px=SIZE_PX)
     for index in range(4):
@@ -34,8 +34,8 @@ def data(tmp_path_factory):
     return folder
 
 
-def run_file(tmp_path, data, *changes):
-    """The path of a new run file, and what the command line sets in it."""
+def write_run_file(tmp_path, data, *changes):
+    """The path of a new run file, and overrides for the command line."""
     path = tmp_path / "style.toml"
     assert main([str(path), "--init"]) == 0
     (tmp_path / "datasets.toml").write_text(f'[[datasets]]\npath = "{data}"\n')
@@ -56,23 +56,23 @@ def run_file(tmp_path, data, *changes):
         (f"data.num_frames=[{FRAMES}]", "model.trainable=all"),
         (f"data.num_frames=[{FRAMES}]",),
     ],
-    ids=["lora", "joint", "film", "lora of film"],
+    ids=["lora", "joint", "video", "lora on video"],
 )
-def test_it_is_planned_and_resumes_exactly(tmp_path, data, capsys, changes):
-    path, settings = run_file(tmp_path, data, *changes)
+def test_it_fits_in_memory_and_resumes_exactly(tmp_path, data, capsys, changes):
+    path, settings = write_run_file(tmp_path, data, *changes)
     assert main([str(path), *settings, "--dry-run"]) == 0
     assert "this fits" in capsys.readouterr().out
     assert main(["verify-resume", str(path), *settings]) == 0
     assert "resuming is exact" in capsys.readouterr().out
 
 
-def test_adapter_of_pictures_has_nothing_for_film_and_loads_without_a_warning(tmp_path, data, recwarn):
-    path, _ = run_file(tmp_path, data)
-    for has_films in (False, True):
+def test_adapter_for_images_has_no_motion_weights_and_loads_without_a_warning(tmp_path, data, recwarn):
+    path, _ = write_run_file(tmp_path, data)
+    for has_video in (False, True):
         transformer = DiT.from_pretrained(resolve_model("sticker") / "transformer")
-        adapted = prepare_transformer(transformer, read_run_config(path).model, has_video=has_films)
+        adapted = prepare_transformer(transformer, read_run_config(path).model, has_video=has_video)
         names = get_peft_model_state_dict(adapted).keys()
-        assert any(name.startswith(MOTION_PREFIXES) for name in names) is has_films
+        assert any(name.startswith(MOTION_PREFIXES) for name in names) is has_video
         pipe = TextToImagePipeline.from_pretrained("sticker")
         export_adapter(tmp_path / "adapter", torch.float32, transformer=adapted, scheduler=pipe.scheduler)
         pipe.load_lora_weights(tmp_path / "adapter")

@@ -1,4 +1,4 @@
-"""The encoder that is principal components."""
+"""The encoder made of principal components."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def sticker_pixels(count: int, *, seed: int) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
 
 
-def make(*, latent_channels: int = 8, whitening: float = 0.0) -> AutoencoderKL:
+def make_vae(*, latent_channels: int = 8, whitening: float = 0.0) -> AutoencoderKL:
     model = AutoencoderModelConfig(
         latent_channels=latent_channels, block_out_channels=(16, 32, 48), norm_num_groups=8, encoder="pca"
     )
@@ -32,20 +32,20 @@ def patches(pixels: torch.Tensor) -> np.ndarray:
     return torch.nn.functional.unfold(pixels, 4, stride=4).transpose(1, 2).flatten(0, 1).double().numpy()
 
 
-def test_latents_are_the_principal_components_of_new_pictures():
-    seen, new = sticker_pixels(64, seed=0), sticker_pixels(16, seed=1)
-    mean = patches(seen).mean(axis=0)
-    _, _, axes = np.linalg.svd(patches(seen) - mean, full_matrices=False)  # not how make_principal finds them
+def test_latents_are_the_principal_components_of_new_images():
+    training, new = sticker_pixels(64, seed=0), sticker_pixels(16, seed=1)
+    mean = patches(training).mean(axis=0)
+    _, _, axes = np.linalg.svd(patches(training) - mean, full_matrices=False)  # another method than that of init_pca
     expected = (patches(new) - mean) @ axes[:8].T
     with torch.no_grad():
-        latents = make().encode(new).latent_dist.mode().flatten(2).transpose(1, 2).flatten(0, 1).double().numpy()
+        latents = make_vae().encode(new).latent_dist.mode().flatten(2).transpose(1, 2).flatten(0, 1).double().numpy()
     signs = np.sign((latents * expected).sum(axis=0))
     error = np.linalg.norm(latents - signs * expected) / np.linalg.norm(expected)
     assert error < 2e-3
 
 
 def test_one_convolution_gives_the_same_latents():
-    vae, new = make(whitening=0.5), sticker_pixels(16, seed=1)
+    vae, new = make_vae(whitening=0.5), sticker_pixels(16, seed=1)
     layer = fold_to_conv(vae)
     assert layer is not None
     with torch.no_grad():
@@ -58,14 +58,14 @@ def test_an_encoder_that_was_trained_is_no_convolution():
     assert fold_to_conv(make_autoencoder(model, size_px=32)) is None
 
 
-def test_whitening_makes_components_as_strong():
+def test_whitening_gives_components_the_same_variance():
     with torch.no_grad():
-        latents = make(whitening=1.0).encode(sticker_pixels(64, seed=0)).latent_dist.mode()
+        latents = make_vae(whitening=1.0).encode(sticker_pixels(64, seed=0)).latent_dist.mode()
     assert torch.allclose(latents.std(dim=(0, 2, 3)), torch.ones(8), atol=0.01)
 
 
 def test_only_the_decoder_is_trained():
-    vae = make()
+    vae = make_vae()
     trained = {name.split(".")[0] for name, weights in vae.named_parameters() if weights.requires_grad}
     assert trained == {"decoder", "post_quant_conv"}
 
@@ -75,4 +75,4 @@ def test_too_many_components_for_the_channels_are_refused():
         ValueError,
         match=r"17 principal components do not fit block_out_channels \(32, 48\) in groups of 6, which hold 10",
     ):
-        make(latent_channels=17)
+        make_vae(latent_channels=17)

@@ -1,4 +1,4 @@
-"""A click to a mask, learnt from exact masks."""
+"""Point prompts to masks, trained on exact masks."""
 
 import random
 
@@ -23,23 +23,23 @@ from dianjing.train.tasks.segmenter import (
 from tests.train.tiny import make_run_tree
 
 
-def pictures(count: int, *, seed: int = 0):
+def make_batch(count: int, *, seed: int = 0):
     world = StickerWorld(size_px=32, stages=[CurriculumStage(scene_weights={"pair": 1.0}, grid_px=(32,))])
-    layout = BatchShards(global_batch_size=count, accumulation_steps=1, num_processes=1, rank=0)
+    shards = BatchShards(global_batch_size=count, accumulation_steps=1, num_processes=1, rank=0)
     return MicroBatchDataset(
-        make_image_schedule(world, layout, seed=seed), seed=seed, caption_encoder=PointPromptEncoder()
+        make_image_schedule(world, shards, seed=seed), seed=seed, caption_encoder=PointPromptEncoder()
     )[0]
 
 
-def test_positive_clicks_are_on_the_object_and_negative_ones_are_not():
+def test_positive_points_are_on_the_object_and_negative_ones_are_not():
     masks = np.zeros((2, 16, 16), bool)
     masks[0, 2:6, 2:6], masks[1, 9:14, 9:14] = True, True
-    seen = [point for seed in range(50) for point in sample_points(masks, 0, random.Random(seed))]
-    assert {point.positive for point in seen} == {True, False}
-    assert all(masks[0, int(point.y), int(point.x)] == point.positive for point in seen)
+    points = [point for seed in range(50) for point in sample_points(masks, 0, random.Random(seed))]
+    assert {point.positive for point in points} == {True, False}
+    assert all(masks[0, int(point.y), int(point.x)] == point.positive for point in points)
 
 
-def test_errors_are_nothing_for_the_truth_and_all_for_its_contrary():
+def test_losses_are_zero_for_the_true_mask_and_maximal_for_its_complement():
     mask = torch.zeros(1, 8, 8)
     mask[0, :4] = 1
     assert dice_loss(mask, mask) < 1e-6
@@ -48,9 +48,9 @@ def test_errors_are_nothing_for_the_truth_and_all_for_its_contrary():
     assert intersection_over_union(mask > 0, mask == 0) == 0
 
 
-def test_it_learns_which_of_two_objects_was_clicked():
+def test_it_learns_which_of_two_objects_the_point_is_on():
     torch.manual_seed(0)
-    batch = pictures(8)
+    batch = make_batch(8)
     model = SegmenterModelConfig(block_out_channels=(16, 16), norm_num_groups=4)
     task = SegmenterTask(model, size_px=32, validation_batch=batch)
     optimizer = torch.optim.Adam(task.parameters(), 3e-3)
@@ -71,4 +71,4 @@ def test_a_run_exports_a_segmenter_that_loads(tmp_path):
     segmenter = UNetSegmenter.from_pretrained(tmp_path / "export" / "segmenter")
     segmenter.set_image(world.get_image_sample(0, 0).image)
     assert segmenter.predict([Point(x=16, y=16)]).shape == (32, 32)
-    assert "OwnSegmenter" in (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
+    assert "UNetSegmenter" in (tmp_path / "export" / "README.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The two real tasks, tiny."""
+"""The autoencoder and text-to-image tasks, tiny, and the tokenizers."""
 
 import warnings
 
@@ -28,7 +28,7 @@ from tests.train.tiny import (
 )
 
 
-def test_autoencoder_learns_one_batch_by_heart(tmp_path):
+def test_autoencoder_overfits_one_batch(tmp_path):
     config = make_autoencoder_config(tmp_path)
     batch = make_batch(4)
     task = AutoencoderTask(config.model, config.objective, config.samples, validation_images=batch["images"])
@@ -36,7 +36,7 @@ def test_autoencoder_learns_one_batch_by_heart(tmp_path):
     assert last < first / 3
 
 
-def test_text_to_image_learns_one_batch_by_heart(tmp_path, vae, tokenizers):
+def test_text_to_image_overfits_one_batch(tmp_path, vae, tokenizers):
     torch.manual_seed(0)
     config = make_text_to_image_config(tmp_path / "dit", vae=vae, tokenizers=tokenizers)
     captions = BilingualCaptionEncoder(config.model, config.objective)
@@ -50,14 +50,14 @@ def test_timesteps_of_clips_are_shifted_to_more_noise(tmp_path, vae, tokenizers)
     captions = BilingualCaptionEncoder(config.model, config.objective)
     objective = config.objective.model_copy(update={"clip_timestep_shift": 3.0})
     task = TextToImageTask(config.model, objective, config.samples, captions, size_px=16)
-    drawn = {
+    timesteps_of_length = {
         num_frames: task.sample_noise(
             Bucket(kind="image" if num_frames == 1 else "clip", num_frames=num_frames, shards=make_shards(64)),
             torch.Generator().manual_seed(0),
         )["timestep"]
         for num_frames in (1, 4)
     }
-    median = {num_frames: timesteps.float().median().item() for num_frames, timesteps in drawn.items()}
+    median = {num_frames: timesteps.float().median().item() for num_frames, timesteps in timesteps_of_length.items()}
     assert abs(median[1] - 500) < 20
     assert abs(median[4] - 750) < 20  # 3 p / (1 + 2 p) at p = 1/2
 
@@ -116,7 +116,7 @@ def test_fresh_start_over_checkpoints_is_refused(tmp_path):
         train_model(config, TinySource(), resume="none", should_stop=never)
 
 
-def test_text_to_image_export_draws_in_diffusers(tmp_path, vae, tokenizers):
+def test_text_to_image_export_loads_in_diffusers(tmp_path, vae, tokenizers):
     config = make_text_to_image_config(tmp_path / "dit", vae=vae, tokenizers=tokenizers, export_dtype="float32")
     assert train_model(config, TinySource(), resume="auto", should_stop=never) is Outcome.FINISHED
     assert (tmp_path / "dit" / "samples" / "step-00000006.png").exists()
@@ -130,7 +130,7 @@ def test_text_to_image_export_draws_in_diffusers(tmp_path, vae, tokenizers):
 
 def test_text_to_image_resumes_bit_for_bit(tmp_path, vae, tokenizers):
     runs = {}
-    for name, stops in (("whole", []), ("stopped", [False, True])):
+    for name, stops in (("uninterrupted", []), ("resumed", [False, True])):
         config = make_text_to_image_config(tmp_path / name, vae=vae, tokenizers=tokenizers, total_steps=4)
         answers = iter([*stops, *[False] * 9])
         while (
@@ -140,16 +140,16 @@ def test_text_to_image_resumes_bit_for_bit(tmp_path, vae, tokenizers):
             pass
         export = tmp_path / name / "export"
         runs[name] = {p.name: p.read_bytes() for p in sorted(export.rglob("*.safetensors"))}
-    assert runs["whole"] == runs["stopped"]
+    assert runs["uninterrupted"] == runs["resumed"]
 
 
-def test_caption_language_and_dropout_follow_the_draws(tmp_path, tokenizers):
+def test_caption_language_and_dropout_follow_the_uniform_numbers(tmp_path, tokenizers):
     config = make_text_to_image_config(tmp_path, vae=tmp_path, tokenizers=tokenizers)
     captions = BilingualCaptionEncoder(config.model, config.objective)
     samples = [TinySource().get_image_sample(0, 0)] * 3
     batch = captions(samples, np.array([[0.05, 0.0], [0.5, 0.1], [0.5, 0.9]]), kind="image")
-    shown = captions.tokenizer.batch_decode(batch["ids"], skip_special_tokens=True)
-    assert [text.replace(" ", "") for text in shown] == ["", CAPTIONS[0], "asmallcatonthegrass"]
+    texts = captions.tokenizer.batch_decode(batch["ids"], skip_special_tokens=True)
+    assert [text.replace(" ", "") for text in texts] == ["", CAPTIONS[0], "asmallcatonthegrass"]
     assert batch["mask_t5"].sum(dim=1).tolist()[0] == 1  # the end token alone
     assert {tuple(batch[key].shape) for key in batch} == {(3, 16)}
 
@@ -173,7 +173,7 @@ def test_names_are_one_token_and_unknown_words_are_spelt():
     assert bert.unk_token not in bert.tokenize("zebra")
 
 
-def test_equal_pictures_have_no_edges_between_them():
+def test_equal_images_have_no_edge_loss():
     a = torch.rand(2, 3, 16, 16)
     assert edge_l1_loss(a, a, num_scales=3) == 0
     assert edge_l1_loss(a, a + 0.5, num_scales=3) < 1e-6  # a flat difference is no edge

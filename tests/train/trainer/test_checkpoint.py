@@ -27,7 +27,7 @@ def test_no_checkpoint_is_none(tmp_path):
     assert find_newest_checkpoint(tmp_path / "nowhere") == (None, [])
 
 
-def test_only_the_newest_are_kept(tmp_path):
+def test_only_the_newest_remain(tmp_path):
     for step in (1, 2, 3, 100_000_000):
         save(tmp_path, step, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-100000000"]
@@ -58,7 +58,7 @@ def test_damaged_checkpoint_is_skipped_and_named(tmp_path, damage):
         read_checkpoint(newest)
 
 
-def test_partial_save_is_never_seen_and_is_cleaned_up(tmp_path):
+def test_partial_save_is_ignored_and_cleaned_up(tmp_path):
     partial = tmp_path / "partial-00000009"
     partial.mkdir()
     (partial / "model.safetensors").write_bytes(b"half")

@@ -1,4 +1,4 @@
-"""Several processes compute what one does, and their checkpoints go on anywhere."""
+"""Several processes compute what one does, and any number of processes can resume their checkpoints."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.mark.parametrize("recipe", ["ddp", "deepspeed"])
-def test_two_processes_equal_one_and_go_on_from_one_as_one_and_as_two(tmp_path, recipe):
+def test_two_processes_equal_one_and_either_number_can_resume(tmp_path, recipe):
     run = {"gradient_accumulation_steps": 2, "batch_size": 8}
     trainer, batches = make_trainer(make_autoencoder_config(tmp_path / "one", **run))
     trainer.train(batches(), should_stop=never)
@@ -33,25 +33,27 @@ def test_two_processes_equal_one_and_go_on_from_one_as_one_and_as_two(tmp_path, 
 
 
 @pytest.mark.parametrize("recipe", ["ddp", "deepspeed"])
-def test_gradient_that_is_not_finite_on_one_rank_stops_all_before_its_step_and_names_the_samples(tmp_path, recipe):
+def test_non_finite_gradient_on_one_rank_stops_all_before_the_step_and_names_the_samples(tmp_path, recipe):
     job = {"folder": str(tmp_path), "last": 6, "poisoned_rank": 1, "poison_step": 4}
     ranks = wait_for_ranks(start_ranks(job, recipe=recipe))
-    for code, said in ranks:
+    for code, message in ranks:
         assert code == 1
-        assert "NonFiniteGradientError: the gradient of step 4 is not finite (seed 7, image samples 16 to 19)" in said
+        assert (
+            "NonFiniteGradientError: the gradient of step 4 is not finite (seed 7, image samples 16 to 19)" in message
+        )
     assert find_newest_checkpoint(tmp_path / "checkpoints")[0].step == 3
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("*.yaml")))
-def test_accelerate_reads_every_recipe_and_asks_how_many_devices_there_are(recipe):
+def test_accelerate_reads_every_launch_file_and_uses_all_devices(recipe):
     config = load_config_from_file(str(RECIPES / f"{recipe}.yaml"))
     assert config.num_processes == -1
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"ACCELERATE_USE_FSDP": "true"}, "FSDP 1, .* FSDP2"),
         ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "stage 3; .* FSDP2"),
@@ -62,15 +64,15 @@ def test_accelerate_reads_every_recipe_and_asks_how_many_devices_there_are(recip
     ],
     ids=str,
 )
-def test_sharding_whose_state_cannot_be_saved_is_refused_before_anything_loads(tmp_path, monkeypatch, settings, said):
+def test_sharding_that_cannot_be_checkpointed_is_refused_before_loading(tmp_path, monkeypatch, settings, message):
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         train_model(make_autoencoder_config(tmp_path / "run"), TinySource(), resume="auto", should_stop=never)
     assert not (tmp_path / "run").exists()
 
 
-def test_deepspeed_is_refused_where_it_would_move_weights_that_are_not_used(tmp_path, monkeypatch):
+def test_deepspeed_is_refused_if_steps_leave_weights_unused(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     tree = make_autoencoder_config(tmp_path / "run").model_dump()
     tree["data"]["buckets"] = [{"kind": "image"}, {"kind": "clip", "num_frames": 2}]

@@ -11,19 +11,19 @@ from dianjing.train.trainer.plots import plot_losses, smooth_median
 from tests.train.tiny import make_run_tree
 
 
-def lines_of(folder):
+def read_metrics(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_lines_after_the_resumed_step_and_torn_ones_are_dropped(tmp_path):
-    journal = RunLogger(tmp_path, Accelerator(cpu=True))
+def test_lines_after_the_resumed_step_and_incomplete_ones_are_dropped(tmp_path):
+    logger = RunLogger(tmp_path, Accelerator(cpu=True))
     for step in (1, 2, 3):
-        journal.log(step, {"loss": 1.0 / step})
+        logger.log(step, {"loss": 1.0 / step})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "lo')  # the process died here
-    journal.start(2, {"run": {"seed": 0}})
-    journal.log(3, {"loss": 0.25})
-    assert [(line["step"], line["loss"]) for line in lines_of(tmp_path)] == [(1, 1.0), (2, 0.5), (3, 0.25)]
+    logger.start(2, {"run": {"seed": 0}})
+    logger.log(3, {"loss": 0.25})
+    assert [(line["step"], line["loss"]) for line in read_metrics(tmp_path)] == [(1, 1.0), (2, 0.5), (3, 0.25)]
 
 
 def test_tracker_that_is_not_installed_is_refused_by_name(monkeypatch):
@@ -33,28 +33,28 @@ def test_tracker_that_is_not_installed_is_refused_by_name(monkeypatch):
     check_trackers([])
 
 
-def test_smoothing_drops_spikes_and_keeps_slopes():
+def test_smoothing_removes_spikes_and_preserves_slopes():
     values = np.linspace(3, 1, 100)
     spiked = values.copy()
     spiked[40] = 100
     assert np.abs(smooth_median(spiked) - values).max() < 0.1
 
 
-def drawn(path):
-    """How much of a picture is not white."""
+def get_ink_fraction(path):
+    """The fraction of an image that is not white."""
     return (np.asarray(Image.open(path).convert("RGB")).min(axis=2) < 200).mean()
 
 
-def test_plot_shows_losses_and_held_out_ones(tmp_path):
+def test_plot_shows_losses_and_validation_errors(tmp_path):
     plot_losses([], tmp_path / "empty.png")
     lines = [{"step": step, "loss": 1 / step} for step in range(1, 50)]
     plot_losses(lines, tmp_path / "losses.png")
     plot_losses([*lines, {"step": 50, "validation_mse_zh": 0.9, "validation_mse_zh_q1": 0.9}], tmp_path / "both.png")
-    empty, losses, both = (drawn(tmp_path / f"{name}.png") for name in ("empty", "losses", "both"))
+    empty, losses, both = (get_ink_fraction(tmp_path / f"{name}.png") for name in ("empty", "losses", "both"))
     assert empty < losses < both
 
 
-def test_noise_plot_tells_gamma_and_timesteps_apart(tmp_path, capsys):
+def test_noise_plot_depends_on_gamma_and_timestep_sampling(tmp_path, capsys):
     tree = make_run_tree(tmp_path / "run")
     path = tmp_path / "run.toml"
     path.write_text(f"""

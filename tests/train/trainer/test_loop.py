@@ -22,22 +22,22 @@ from tests.train.tiny import (
 )
 
 
-def test_stopped_and_resumed_run_equals_the_whole_one_bit_for_bit(tmp_path):
-    whole, batches = make_trainer(make_autoencoder_config(tmp_path / "whole"))
-    assert whole.train(batches(), should_stop=never) is Outcome.FINISHED
+def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path):
+    trainer, batches = make_trainer(make_autoencoder_config(tmp_path / "uninterrupted"))
+    assert trainer.train(batches(), should_stop=never) is Outcome.FINISHED
 
-    config = make_autoencoder_config(tmp_path / "stopped")
+    config = make_autoencoder_config(tmp_path / "resumed")
     first, batches = make_trainer(config)
     stop_after_two = iter([False, True])
     assert first.train(batches(), should_stop=lambda: next(stop_after_two)) is Outcome.INTERRUPTED
     second, batches = make_trainer(config)
-    second.load(find_newest_checkpoint(tmp_path / "stopped" / "checkpoints")[0])
+    second.load(find_newest_checkpoint(tmp_path / "resumed" / "checkpoints")[0])
     assert second.step == 2
     assert second.train(batches(), should_stop=never) is Outcome.FINISHED
-    assert_same_bits(load_newest_tensors(tmp_path / "whole"), load_newest_tensors(tmp_path / "stopped"))
+    assert_same_bits(load_newest_tensors(tmp_path / "uninterrupted"), load_newest_tensors(tmp_path / "resumed"))
 
 
-def test_training_moves_weights_averages_and_loss(tmp_path):
+def test_training_changes_weights_and_averages_and_lowers_the_loss(tmp_path):
     trainer, batches = make_trainer(make_autoencoder_config(tmp_path, total_steps=60))
     before = [p.detach().clone() for p in trainer.model.parameters()]
     trainer.train(batches(), should_stop=never)
@@ -78,7 +78,7 @@ def test_non_finite_gradient_changes_nothing_and_saves_nothing(tmp_path):
     assert all(average.isfinite().all() for average in trainer.ema.averages)
 
 
-def test_poisoned_step_leaves_weights_and_moments_as_they_were(tmp_path):
+def test_non_finite_step_leaves_weights_and_moments_unchanged(tmp_path):
     task = TinyTask()
     trainer, batches = make_trainer(make_autoencoder_config(tmp_path), task)
     stream = batches()
@@ -109,21 +109,21 @@ def test_learning_rate_warms_up_and_decays():
 
 def test_norms_biases_and_embeddings_do_not_decay():
     model = torch.nn.ModuleDict({"e": torch.nn.Embedding(3, 4), "l": torch.nn.Linear(4, 4), "n": torch.nn.LayerNorm(4)})
-    decayed, kept = make_optimizer(model, OptimizerConfig(learning_rate=1.0)).param_groups
+    decayed, not_decayed = make_optimizer(model, OptimizerConfig(learning_rate=1.0)).param_groups
     assert [id(p) for p in decayed["params"]] == [id(model["l"].weight)]
-    assert len(kept["params"]) == 4
-    assert kept["weight_decay"] == 0.0
+    assert len(not_decayed["params"]) == 4
+    assert not_decayed["weight_decay"] == 0.0
 
 
 def test_rows_of_all_processes_make_up_the_global_batch():
-    dealt = []
+    all_rows = []
     for rank in range(3):
         layout = BatchShards(global_batch_size=12, accumulation_steps=2, num_processes=3, rank=rank)
-        dealt += [row for m in range(2) for row in range(12)[layout.get_rows(m)]]
-    assert dealt == list(range(12))
+        all_rows += [row for m in range(2) for row in range(12)[layout.get_rows(m)]]
+    assert all_rows == list(range(12))
 
 
-def test_batch_that_cannot_be_dealt_out_is_refused():
+def test_batch_that_cannot_be_divided_is_refused():
     with pytest.raises(ValueError, match="try 12"):
         BatchShards(global_batch_size=13, accumulation_steps=2, num_processes=3, rank=0)
 
@@ -138,16 +138,16 @@ def test_data_depend_on_seed_and_position_only():
     assert not torch.equal(images(1, 1), images(2, 1))
 
 
-def test_each_bucket_comes_as_often_as_its_share_and_steps_keep_theirs():
+def test_each_bucket_occurs_by_its_weight_and_steps_are_deterministic():
     layouts = [BatchShards(global_batch_size=size, accumulation_steps=1, num_processes=1, rank=0) for size in (4, 2)]
     pictures, clips = Bucket(shards=layouts[0]), Bucket(kind="clip", num_frames=3, shards=layouts[1])
-    plan = SourceSchedule(
+    schedule = SourceSchedule(
         source=TinySource(), buckets=[pictures, clips], sampling_weights=[3.0, 1.0], positions_per_step=4, seed=0
     )
-    drawn = [plan.bucket_at(step) for step in range(2000)]
-    assert abs(drawn.count(pictures) / 2000 - 0.75) < 0.03
-    assert drawn == [plan.bucket_at(step) for step in range(2000)]
-    data = MicroBatchDataset(plan, seed=0)
+    buckets = [schedule.bucket_at(step) for step in range(2000)]
+    assert abs(buckets.count(pictures) / 2000 - 0.75) < 0.03
+    assert buckets == [schedule.bucket_at(step) for step in range(2000)]
+    data = MicroBatchDataset(schedule, seed=0)
     shapes = {tuple(data[step]["images"].shape) for step in range(20)}
     assert shapes == {(4, 16, 16, 3), (2, 3, 16, 16, 3)}
     with pytest.raises(ValueError, match="raise batch_size"):

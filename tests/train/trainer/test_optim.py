@@ -1,4 +1,4 @@
-"""Optimizers of other libraries: they learn, refuse what is not finite, and resume bit for bit."""
+"""Optimizers of other libraries: they learn, skip non-finite gradients, and resume bit for bit."""
 
 import json
 
@@ -24,42 +24,42 @@ KINDS = ["adamw8bit", "schedule_free"]
 WIDTH = 2048  # else tensors are too small for eight bits
 
 
-def config_of(folder, kind, **run):
+def make_config(folder, kind, **run):
     tree = json.loads(make_autoencoder_config(folder, **run).model_dump_json())
     tree["optimizer"] |= {"kind": kind, "lr_schedule": "constant", "learning_rate": 1e-3, "betas": [0.9, 0.999]}
     return parse_run_config(tree)
 
 
-def trainer_of(config):
+def make_optimizer_trainer(config):
     torch.manual_seed(1)
     return make_trainer(config, TinyTask(WIDTH))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_stopped_and_resumed_run_equals_the_whole_one_bit_for_bit(tmp_path, kind):
-    whole, batches = trainer_of(config_of(tmp_path / "whole", kind, sample_every=1))
-    whole.train(batches(), should_stop=never)
-    config = config_of(tmp_path / "stopped", kind, sample_every=1)
-    first, batches = trainer_of(config)
+def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, kind):
+    trainer, batches = make_optimizer_trainer(make_config(tmp_path / "uninterrupted", kind, sample_every=1))
+    trainer.train(batches(), should_stop=never)
+    config = make_config(tmp_path / "resumed", kind, sample_every=1)
+    first, batches = make_optimizer_trainer(config)
     stops = iter([False, True])
     assert first.train(batches(), should_stop=lambda: next(stops)) is Outcome.INTERRUPTED
-    second, batches = trainer_of(config)
-    second.load(find_newest_checkpoint(tmp_path / "stopped" / "checkpoints")[0])
+    second, batches = make_optimizer_trainer(config)
+    second.load(find_newest_checkpoint(tmp_path / "resumed" / "checkpoints")[0])
     second.train(batches(), should_stop=never)
-    assert_same_bits(load_newest_tensors(tmp_path / "whole"), load_newest_tensors(tmp_path / "stopped"))
+    assert_same_bits(load_newest_tensors(tmp_path / "uninterrupted"), load_newest_tensors(tmp_path / "resumed"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_loss_falls_with_each_kind(tmp_path, kind):
-    trainer, batches = trainer_of(config_of(tmp_path, kind, total_steps=40))
+    trainer, batches = make_optimizer_trainer(make_config(tmp_path, kind, total_steps=40))
     trainer.train(batches(), should_stop=never)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert sum(losses[-5:]) < sum(losses[:5]) / 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradient_that_is_not_finite_changes_nothing(tmp_path, kind):
-    trainer, batches = trainer_of(config_of(tmp_path, kind))
+def test_non_finite_gradient_changes_nothing(tmp_path, kind):
+    trainer, batches = make_optimizer_trainer(make_config(tmp_path, kind))
     trainer.task.poison_step = 4
     with pytest.raises(NonFiniteGradientError, match="step 4"):
         trainer.train(batches(), should_stop=never)
@@ -68,7 +68,7 @@ def test_gradient_that_is_not_finite_changes_nothing(tmp_path, kind):
 
 
 def test_moments_of_large_tensors_take_one_byte_each(tmp_path):
-    trainer, batches = trainer_of(config_of(tmp_path, "adamw8bit", total_steps=3))
+    trainer, batches = make_optimizer_trainer(make_config(tmp_path, "adamw8bit", total_steps=3))
     trainer.train(batches(), should_stop=never)
     saved = load_file(tmp_path / "checkpoints" / "step-00000003" / "optimizer.safetensors")
     moments = [
@@ -78,7 +78,7 @@ def test_moments_of_large_tensors_take_one_byte_each(tmp_path):
 
 
 def test_schedule_free_run_saves_the_average_that_the_library_evaluates_with(tmp_path):
-    trainer, batches = trainer_of(config_of(tmp_path, "schedule_free", total_steps=5, checkpoint_every=5))
+    trainer, batches = make_optimizer_trainer(make_config(tmp_path, "schedule_free", total_steps=5, checkpoint_every=5))
     trainer.train(batches(), should_stop=never)
     saved = find_newest_checkpoint(tmp_path / "checkpoints")[0]
     training = {name: p.detach().clone() for name, p in trainer.task.named_parameters()}
@@ -90,9 +90,9 @@ def test_schedule_free_run_saves_the_average_that_the_library_evaluates_with(tmp
 
 
 def test_checkpoint_of_another_kind_is_refused(tmp_path):
-    trainer, batches = trainer_of(config_of(tmp_path, "schedule_free", total_steps=3))
+    trainer, batches = make_optimizer_trainer(make_config(tmp_path, "schedule_free", total_steps=3))
     trainer.train(batches(), should_stop=never)
-    other, _ = trainer_of(config_of(tmp_path, "adamw8bit", total_steps=3))
+    other, _ = make_optimizer_trainer(make_config(tmp_path, "adamw8bit", total_steps=3))
     with pytest.raises(ValueError, match=r"another optimizer\.kind"):
         other.load(find_newest_checkpoint(tmp_path / "checkpoints")[0])
 

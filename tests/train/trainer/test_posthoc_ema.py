@@ -40,7 +40,7 @@ def test_lengths_and_exponents_belong_together():
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.1, 0.2])
-def test_an_average_is_as_long_as_it_says(sigma):
+def test_profile_has_the_configured_length(sigma):
     t = 4000
     shares, times = profile(t, get_gamma(sigma)), np.arange(1, t + 1) / t
     assert shares.sum() == pytest.approx(1)
@@ -48,15 +48,15 @@ def test_an_average_is_as_long_as_it_says(sigma):
     assert deviation == pytest.approx(sigma, rel=0.01)
 
 
-@pytest.mark.parametrize("wanted", [0.06, 0.08, 0.15])
-def test_two_lengths_kept_over_time_make_up_another_one(wanted):
-    t, kept = 1024, [(step, sigma) for step in range(64, 1025, 64) for sigma in (0.05, 0.10)]
-    shares = solve_coefficients(kept, (t, wanted))
-    assert shares.sum() == pytest.approx(1)
+@pytest.mark.parametrize("target", [0.06, 0.08, 0.15])
+def test_two_stored_lengths_reconstruct_another_one(target):
+    t, snapshots = 1024, [(step, sigma) for step in range(64, 1025, 64) for sigma in (0.05, 0.10)]
+    coefficients = solve_coefficients(snapshots, (t, target))
+    assert coefficients.sum() == pytest.approx(1)
     total = np.zeros(t)
-    for share, (step, sigma) in zip(shares, kept, strict=True):
-        total[:step] += share * profile(step, get_gamma(sigma))
-    expected = profile(t, get_gamma(wanted))
+    for coefficient, (step, sigma) in zip(coefficients, snapshots, strict=True):
+        total[:step] += coefficient * profile(step, get_gamma(sigma))
+    expected = profile(t, get_gamma(target))
     assert np.linalg.norm(total - expected) < 0.05 * np.linalg.norm(expected)
 
 
@@ -70,39 +70,39 @@ def test_running_average_has_the_profile():
     assert average.averages[0].item() == pytest.approx((profile(50, get_gamma(0.1)) * values).sum(), abs=1e-5)
 
 
-def config_of(folder, **run):
+def make_config(folder, **run):
     tree = json.loads(make_autoencoder_config(folder, **run).model_dump_json())
     tree["optimizer"]["ema_snapshot_every"] = 2
     return parse_run_config(tree)
 
 
-def test_run_keeps_snapshots_and_resumes_with_its_averages_bit_for_bit(tmp_path):
-    for name, stop in (("whole", 99), ("stopped", 3)):
-        config = config_of(tmp_path / name)
+def test_run_writes_snapshots_and_resumes_its_averages_bit_for_bit(tmp_path):
+    for name, stop in (("uninterrupted", 99), ("resumed", 3)):
+        config = make_config(tmp_path / name)
         trainer, batches = make_trainer(config)
         if trainer.train(batches(), should_stop=lambda t=trainer, s=stop: t.step == s) is Outcome.INTERRUPTED:
             trainer, batches = make_trainer(config)
             trainer.load(find_newest_checkpoint(tmp_path / name / "checkpoints")[0])
             trainer.train(batches(), should_stop=never)
-    files = {name: sorted((tmp_path / name / "snapshots").iterdir()) for name in ("whole", "stopped")}
+    files = {name: sorted((tmp_path / name / "snapshots").iterdir()) for name in ("uninterrupted", "resumed")}
     names = [f"step-{step:08d}-{sigma}.safetensors" for step in (2, 4, 6) for sigma in ("0.050", "0.100")]
-    assert [path.name for path in files["whole"]] == [path.name for path in files["stopped"]] == names
+    assert [path.name for path in files["uninterrupted"]] == [path.name for path in files["resumed"]] == names
     for one, other in zip(*files.values(), strict=True):
         one, other = load_file(one), load_file(other)
         assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
-    step, weights = reconstruct_ema(tmp_path / "whole" / "snapshots", 0.10)
-    kept = load_file(files["whole"][-1])
+    step, weights = reconstruct_ema(tmp_path / "uninterrupted" / "snapshots", 0.10)
+    snapshot = load_file(files["uninterrupted"][-1])
     assert step == 6
-    assert weights.keys() == kept.keys()
-    for key in kept:
-        torch.testing.assert_close(weights[key], kept[key].float(), atol=2e-3, rtol=0)
+    assert weights.keys() == snapshot.keys()
+    for key in snapshot:
+        torch.testing.assert_close(weights[key], snapshot[key].float(), atol=2e-3, rtol=0)
 
 
-def test_run_without_snapshots_is_told_how_to_keep_them(tmp_path):
+def test_run_without_snapshots_is_refused_with_the_setting_for_them(tmp_path):
     with pytest.raises(ValueError, match=r"set optimizer\.ema_snapshot_every"):
         reconstruct_ema(tmp_path, 0.1)
 
 
-def test_length_is_asked_for(tmp_path, capsys):
+def test_command_without_sigma_is_refused(tmp_path, capsys):
     assert main(["export-ema", str(tmp_path / "run.toml")]) == 2
     assert "--sigma" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Training spread over two processes: they end where one process ends, and their checkpoints are the same."""
+"""Fine-tuning with weights sharded over two processes: results and checkpoints are those of one process."""
 
 import json
 import shutil
@@ -14,10 +14,8 @@ pytestmark = pytest.mark.timeout(1200)
 
 @pytest.mark.parametrize("recipe", ["fsdp2", "deepspeed"])
 @pytest.mark.parametrize("trainable", ["lora", "all"])
-def test_two_processes_that_share_it_out_end_where_one_ends_and_go_on_as_one(
-    tmp_path, finetune_config, trainable, recipe
-):
-    # with a tiny eps Adam makes whole steps of gradients that are nothing but rounding
+def test_two_sharded_processes_equal_one_and_one_can_resume(tmp_path, finetune_config, trainable, recipe):
+    # with a tiny eps, Adam makes full steps from gradients that are rounding errors
     changes = {"model": {"trainable": trainable}, "optimizer": {"eps": 1e-3}}
     runs = {name: finetune_config(tmp_path / name, changes=changes) for name in ("one", "two")}
     train_model(runs["one"], **UNINTERRUPTED)

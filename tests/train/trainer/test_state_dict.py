@@ -1,4 +1,4 @@
-"""What an optimizer knows, taken up again."""
+"""Saving and loading optimizer state."""
 
 import torch
 from torch import nn
@@ -14,28 +14,28 @@ class Pair(nn.Module):
 
 
 def advance(model, optimizer, *names):
-    """A step on the layers that are named alone."""
+    """Make a step on the named layers only."""
     x = torch.linspace(0, 1, 4)
     sum(getattr(model, name)(x).square().sum() for name in names).backward()
     optimizer.step()
     optimizer.zero_grad()
 
 
-def optimizer_of(model):
+def make_adamw(model):
     return torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
 
 
-def test_weight_without_a_gradient_yet_begins_after_resuming_as_it_would_have_without():
+def test_weight_without_a_gradient_so_far_starts_fresh_after_resuming():
     model = Pair()
-    optimizer = optimizer_of(model)
+    optimizer = make_adamw(model)
     advance(model, optimizer, "used")
     resumed = Pair()
     resumed.load_state_dict(model.state_dict())
-    again = optimizer_of(resumed)
+    again = make_adamw(resumed)
     load_optimizer_state(resumed, again, get_optimizer_state(model, optimizer))
-    for one, its in ((model, optimizer), (resumed, again)):
-        advance(one, its, "used", "later")
-    kept, found = get_optimizer_state(model, optimizer), get_optimizer_state(resumed, again)
-    assert kept.keys() == found.keys()
-    assert all(torch.equal(kept[name], found[name]) for name in kept)
+    for one, its_optimizer in ((model, optimizer), (resumed, again)):
+        advance(one, its_optimizer, "used", "later")
+    expected, actual = get_optimizer_state(model, optimizer), get_optimizer_state(resumed, again)
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters(), strict=True))

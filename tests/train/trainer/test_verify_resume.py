@@ -1,4 +1,4 @@
-"""verify-resume: it must say yes of a run that resumes exactly, and no of one that does not."""
+"""verify-resume finds no differences in a run that resumes exactly, and finds them in one that does not."""
 
 import pytest
 import torch
@@ -28,15 +28,15 @@ def test_lost_moments_are_found(tmp_path, monkeypatch):
     assert any(name.startswith("model ") for name in found)
 
 
-def test_data_that_begins_anew_is_found(tmp_path, monkeypatch):
+def test_data_that_starts_over_is_found(tmp_path, monkeypatch):
     from dianjing.train import run
 
     loader = run.make_loader
-    monkeypatch.setattr(run, "make_loader", lambda data, **given: loader(data, **{**given, "first_step": 0}))
+    monkeypatch.setattr(run, "make_loader", lambda data, **keywords: loader(data, **{**keywords, "first_step": 0}))
     assert find_resume_differences(make_autoencoder_config(tmp_path / "run", total_steps=100), TinySource())
 
 
-def test_both_runs_go_as_far_as_was_meant(tmp_path, monkeypatch):
+def test_both_runs_make_all_steps(tmp_path, monkeypatch):
     steps = []
     compare = verify_resume._compare
     monkeypatch.setattr(verify_resume, "_compare", lambda a, b: steps.extend([a.step, b.step]) or compare(a, b))
@@ -44,19 +44,19 @@ def test_both_runs_go_as_far_as_was_meant(tmp_path, monkeypatch):
     assert steps == [NUM_STEPS, NUM_STEPS]
 
 
-def test_leftovers_of_another_try_are_named(tmp_path):
+def test_leftovers_of_an_earlier_try_are_named(tmp_path):
     (tmp_path / "run" / "verify-resume").mkdir(parents=True)
     with pytest.raises(ValueError, match="remove it first"):
         find_resume_differences(make_autoencoder_config(tmp_path / "run"), TinySource())
 
 
 def test_difference_is_reported_with_its_size():
-    class Held:
+    class StoredValue:
         def __init__(self, value):
             self.step, self.value = 4, value
 
         def load_tensors(self, name):
             return {"weight": torch.tensor([self.value])}
 
-    assert list(verify_resume._compare(Held(1.0), Held(1.0))) == []
-    assert "differs by 0.5" in next(iter(verify_resume._compare(Held(1.0), Held(1.5))))
+    assert list(verify_resume._compare(StoredValue(1.0), StoredValue(1.0))) == []
+    assert "differs by 0.5" in next(iter(verify_resume._compare(StoredValue(1.0), StoredValue(1.5))))
