@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """What to evaluate, and with how many samples.
+    """The model to evaluate, the number of samples, and the device.
 
     model: a registry name, a folder or a Hub id. num_inference_steps, guidance_scale: None stands for the model's
     defaults. num_samples: per row of the report and language. num_processes: with one thread each if above 1.

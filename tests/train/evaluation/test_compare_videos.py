@@ -1,4 +1,4 @@
-"""Comparing films: equal ones are found equal, and each kind of fault moves its own figure."""
+"""Comparison of videos: equal ones have no fault, and each kind of fault changes its own metric."""
 
 import json
 from dataclasses import replace
@@ -27,50 +27,50 @@ def clip():
     return next(clip for clip in clips if clip.object_motions[0].motion == RIGHT)
 
 
-def moved(clip, motion, amplitude):
+def render(clip, motion, amplitude):
     return replace(clip, object_motions=(ObjectMotion(motion=motion, amplitude=amplitude),)).frames
 
 
-def test_equal_films_have_no_fault(clip):
+def test_equal_videos_have_no_fault(clip):
     figures = compare_videos.compute_pair_metrics(clip.frames, clip.frames)
     assert figures["i1_mse"] == 0
     assert figures["motion_direction_cosine"] == pytest.approx(1)
     assert figures["motion_magnitude"] == figures["motion_magnitude_real"]
 
 
-def test_the_wrong_way_and_the_wrong_size_show(clip):
+def test_wrong_direction_and_magnitude_are_measured(clip):
     amplitude = clip.object_motions[0].amplitude
-    away = compare_videos.compute_pair_metrics(moved(clip, LEFT, amplitude), clip.frames)
-    assert away["motion_direction_cosine"] < 0
-    less = compare_videos.compute_pair_metrics(moved(clip, RIGHT, amplitude / 3), clip.frames)
-    assert less["motion_direction_cosine"] > 0.8
-    assert less["motion_magnitude"] < 0.7 * less["motion_magnitude_real"]
+    opposite = compare_videos.compute_pair_metrics(render(clip, LEFT, amplitude), clip.frames)
+    assert opposite["motion_direction_cosine"] < 0
+    weaker = compare_videos.compute_pair_metrics(render(clip, RIGHT, amplitude / 3), clip.frames)
+    assert weaker["motion_direction_cosine"] > 0.8
+    assert weaker["motion_magnitude"] < 0.7 * weaker["motion_magnitude_real"]
 
 
-def test_another_first_frame_and_flicker_elsewhere_show(clip):
+def test_another_first_frame_and_flicker_elsewhere_are_measured(clip):
     brighter = np.clip(clip.frames.astype(int) + 20, 0, 255).astype(np.uint8)
     assert compare_videos.compute_pair_metrics(brighter, clip.frames)["i1_mse"] > 100
     flickering = clip.frames.copy()
     flickering[1::2, :16] ^= 0x60  # a stripe the object does not enter
-    still, restless = (compare_videos.compute_pair_metrics(film, clip.frames) for film in (clip.frames, flickering))
-    assert restless["outside_change"] > still["outside_change"] + 0.02
-    assert restless["temporal_flickering"] < still["temporal_flickering"]
+    steady, unsteady = (compare_videos.compute_pair_metrics(each, clip.frames) for each in (clip.frames, flickering))
+    assert unsteady["outside_change"] > steady["outside_change"] + 0.02
+    assert unsteady["temporal_flickering"] < steady["temporal_flickering"]
 
 
 @pytest.fixture
 def folders(tmp_path, clip):
-    made, real = tmp_path / "made", tmp_path / "real"
-    for folder, ending in ((made, ".webp"), (real, ".mp4")):
+    generated, real = tmp_path / "generated", tmp_path / "real"
+    for folder, ending in ((generated, ".webp"), (real, ".mp4")):
         folder.mkdir()
         for name, motion in (("a", RIGHT), ("b", LEFT)):
-            save_video(moved(clip, motion, 0.5), folder / f"{name}{ending}", RECORD, fps=8, producer=None)
-    return made, real
+            save_video(render(clip, motion, 0.5), folder / f"{name}{ending}", RECORD, fps=8, producer=None)
+    return generated, real
 
 
-def test_the_command_pairs_films_by_name_and_leaves_out_what_is_damaged(folders, capsys, tmp_path):
-    made, real = folders
-    (made / "b.webp").write_bytes(b"nothing")
-    compare_videos._main([str(made), str(real), "--out", str(tmp_path / "out.json")])
+def test_the_command_pairs_videos_by_name_and_skips_damaged_ones(folders, capsys, tmp_path):
+    generated, real = folders
+    (generated / "b.webp").write_bytes(b"nothing")
+    compare_videos._main([str(generated), str(real), "--out", str(tmp_path / "out.json")])
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["pairs"] == 1
     assert report["motion_direction_cosine"] > 0.9
@@ -78,42 +78,45 @@ def test_the_command_pairs_films_by_name_and_leaves_out_what_is_damaged(folders,
 
 
 def test_folders_without_a_pair_are_refused(folders, tmp_path, capsys):
-    made, _ = folders
-    lonely = tmp_path / "lonely"
-    lonely.mkdir()
-    (lonely / "c.mp4").write_bytes(b"")
+    generated, _ = folders
+    unrelated = tmp_path / "unrelated"
+    unrelated.mkdir()
+    (unrelated / "c.mp4").write_bytes(b"")
     with pytest.raises(SystemExit) as stop:
-        compare_videos._main([str(made), str(lonely)])
+        compare_videos._main([str(generated), str(unrelated)])
     assert stop.value.code == 2
     assert "has the name of a video in" in capsys.readouterr().err
 
 
-def test_scores_of_pretrained_models_are_added_where_weights_are_given(folders, clip_folder, video_folder, tmp_path):
-    made, real = folders
+def test_metrics_of_pretrained_models_are_added_with_their_weights(folders, clip_folder, video_folder, tmp_path):
+    generated, real = folders
     captions = tmp_path / "captions.json"
     captions.write_text(json.dumps({"a": "a cat"}))
     models = ["--clip-model", str(clip_folder), "--video-model", str(video_folder), "--captions", str(captions)]
-    compare_videos._main([str(made), str(real), *models, "--out", str(tmp_path / "out.json")])
+    compare_videos._main([str(generated), str(real), *models, "--out", str(tmp_path / "out.json")])
     report = json.loads((tmp_path / "out.json").read_text())
     assert -1 <= report["clip_text_alignment"] <= 1
-    assert 0.9 < report["clip_temporal_consistency"] <= 1  # neighbouring frames are alike
+    assert 0.9 < report["clip_temporal_consistency"] <= 1  # neighbouring frames are similar
     assert report["frechet_video_distance"] >= 0
 
 
-def test_the_frechet_distance_is_that_of_the_features(video_folder):
-    """Against scipy's matrix root, and none between a set and itself."""
+def test_the_frechet_distance_is_computed_from_the_features(video_folder):
+    """The reference uses scipy's matrix square root; the distance of a set to itself is 0."""
     from scipy.linalg import sqrtm
 
     from dianjing.train.evaluation.pretrained_metrics import VideoFeatureExtractor, compute_frechet_video_distance
 
     rng = np.random.default_rng(0)
-    made, real = ([rng.integers(low, low + 128, (8, 32, 32, 3), dtype=np.uint8) for _ in range(24)] for low in (0, 127))
+    generated, real = (
+        [rng.integers(low, low + 128, (8, 32, 32, 3), dtype=np.uint8) for _ in range(24)] for low in (0, 127)
+    )
     features = VideoFeatureExtractor(str(video_folder))
-    a, b = (features(torch.from_numpy(np.stack(films))).numpy().astype(float) for films in (made, real))
-    spread = [np.cov(x, rowvar=False) for x in (a, b)]
-    truth = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(sum(spread) - 2 * sqrtm(spread[0] @ spread[1]).real)
-    assert compute_frechet_video_distance(made, real, str(video_folder)) == pytest.approx(truth, rel=1e-2)
-    assert compute_frechet_video_distance(made, made, str(video_folder)) == pytest.approx(0, abs=1e-3)
+    a, b = (features(torch.from_numpy(np.stack(videos))).numpy().astype(float) for videos in (generated, real))
+    covariances = [np.cov(x, rowvar=False) for x in (a, b)]
+    root = sqrtm(covariances[0] @ covariances[1]).real
+    expected = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(sum(covariances) - 2 * root)
+    assert compute_frechet_video_distance(generated, real, str(video_folder)) == pytest.approx(expected, rel=1e-2)
+    assert compute_frechet_video_distance(generated, generated, str(video_folder)) == pytest.approx(0, abs=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -149,11 +152,11 @@ def clip_folder(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("clip")
     torch.manual_seed(0)
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = small | {"vocab_size": 8, "max_position_embeddings": 16, "eos_token_id": 1, "bos_token_id": 2}
+    common = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = common | {"vocab_size": 8, "max_position_embeddings": 16, "eos_token_id": 1, "bos_token_id": 2}
     config = CLIPConfig(
         text_config=text | {"pad_token_id": 1},
-        vision_config=small | {"image_size": 32, "patch_size": 16},
+        vision_config=common | {"image_size": 32, "patch_size": 16},
         projection_dim=8,
     )
     CLIPModel(config).save_pretrained(folder)
@@ -162,6 +165,6 @@ def clip_folder(tmp_path_factory):
         tokenizer_object=words, unk_token="?", eos_token="<eos>", pad_token="<eos>", model_max_length=16
     )
     size = {"height": 32, "width": 32}
-    pictures = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=size)
-    CLIPProcessor(image_processor=pictures, tokenizer=tokenizer).save_pretrained(folder)
+    image_processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=size)
+    CLIPProcessor(image_processor=image_processor, tokenizer=tokenizer).save_pretrained(folder)
     return folder

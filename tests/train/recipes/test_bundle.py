@@ -1,4 +1,4 @@
-"""The bundle made of a film model's export: what it says of itself is what the world does."""
+"""The bundle of a video model's export: its vocabularies and defaults agree with the sticker world."""
 
 import json
 from dataclasses import replace
@@ -21,15 +21,15 @@ def bundle(make_hunyuan, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("recipe")
     make_hunyuan(with_size=False).save_pretrained(folder / "export")
-    film = DiT.from_pretrained(folder / "export" / "transformer", use_motion_blocks=True, max_regions=3)
-    film.save_pretrained(folder / "export" / "transformer")
+    video_model = DiT.from_pretrained(folder / "export" / "transformer", use_motion_blocks=True, max_regions=3)
+    video_model.save_pretrained(folder / "export" / "transformer")
     (folder / "bundle").mkdir()
-    (folder / "bundle" / "stale.txt").write_text("of an older bundle")
+    (folder / "bundle" / "stale.txt").write_text("part of an older bundle")
     build_bundle(folder / "export", folder / "bundle")
     return folder / "bundle"
 
 
-def test_all_three_pipelines_load_it_with_its_defaults(bundle):
+def test_all_three_pipelines_load_the_bundle_with_its_defaults(bundle):
     assert TextToImagePipeline.from_pretrained(bundle).config.default_num_inference_steps == INFERENCE_STEPS
     for cls in (TextToVideoPipeline, ImageToVideoPipeline):
         pipe = cls.from_pretrained(bundle)
@@ -38,20 +38,20 @@ def test_all_three_pipelines_load_it_with_its_defaults(bundle):
     assert not (bundle / "stale.txt").exists()
 
 
-def test_its_lexicon_knows_every_word_of_a_clip(bundle):
-    lexicon = Vocabulary.from_file(bundle / "vocabulary.json")
+def test_its_vocabulary_knows_every_word_of_a_clip(bundle):
+    vocabulary = Vocabulary.from_file(bundle / "vocabulary.json")
     for position in range(200):
         clip = WORLD.get_captioned_clip(0, position, num_frames=2, fps=8)
-        assert lexicon.find_unknown_words(clip.text_en) == [], clip.text_en
-        assert lexicon.find_unknown_words(clip.text_zh) == [], clip.text_zh
-    assert lexicon.find_unknown_words("a cat somersaulting") == ["somersaulting"]
+        assert vocabulary.find_unknown_words(clip.text_en) == [], clip.text_en
+        assert vocabulary.find_unknown_words(clip.text_zh) == [], clip.text_zh
+    assert vocabulary.find_unknown_words("a cat somersaulting") == ["somersaulting"]
 
 
-def test_it_names_what_the_world_can_show(bundle):
+def test_its_concepts_are_those_of_the_world(bundle):
     assert TextToImagePipeline.from_pretrained(bundle).concept_vocabulary == make_concept_vocabulary()
 
 
-def test_a_picture_model_is_not_said_to_know_motions(make_hunyuan, tmp_path):
+def test_a_bundle_of_an_image_model_has_no_motions(make_hunyuan, tmp_path):
     make_hunyuan(with_size=False).save_pretrained(tmp_path / "export")
     build_bundle(tmp_path / "export", tmp_path / "bundle")
     words = json.loads((tmp_path / "bundle" / "vocabulary.json").read_text())
@@ -60,17 +60,17 @@ def test_a_picture_model_is_not_said_to_know_motions(make_hunyuan, tmp_path):
     assert not (tmp_path / "bundle" / "motions.json").exists()
 
 
-def test_full_strength_is_what_the_world_shows_at_full_amplitude():
-    """Of a motion that keeps its object whole; and half of it at half the amplitude."""
+def test_full_strength_has_the_speed_of_full_amplitude():
+    """Measured with a motion that does not deform its object; half the strength is half the amplitude."""
     motions = measure_motion_vocabulary(size_px=64)
-    travel = next(index for index, motion in enumerate(MOTIONS) if motion.name == "left")
+    motion_index = next(index for index, motion in enumerate(MOTIONS) if motion.name == "left")
     clip = next(
         clip
         for clip in (WORLD.get_controlled_clip(1, position, num_frames=8, fps=8) for position in range(500))
-        if clip.object_motions[0] is not None and clip.object_motions[0].motion == travel
+        if clip.object_motions[0] is not None and clip.object_motions[0].motion == motion_index
     )
     for amplitude in (0.5, 1.0):
-        moved = replace(
+        moving = replace(
             clip, object_motions=(replace(clip.object_motions[0], amplitude=amplitude), *clip.object_motions[1:])
         )
-        assert motions.get_speed("go left", amplitude) == pytest.approx(moved.strengths[0], rel=0.1)
+        assert motions.get_speed("go left", amplitude) == pytest.approx(moving.strengths[0], rel=0.1)
