@@ -17,7 +17,7 @@ from benchmarks.timing import compute_quantiles
 from dianjing.cli import app
 
 
-def test_the_command_is_found_beside_the_package_without_changing_the_import_path(tmp_path):
+def test_the_command_is_imported_without_changing_the_import_path(tmp_path):
     code = (
         "import sys; before = list(sys.path); from dianjing.cli.bench import import_benchmark_command\n"
         "command = import_benchmark_command(); print(sys.path == before, command.__file__)"
