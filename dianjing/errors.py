@@ -46,6 +46,14 @@ class Message:
         return Formatter().vformat(get_messages()[self.message_id][language], (), values)
 
 
+    def __str__(self) -> str:
+        return self.render("en")
+
+
+class Lines(list[Any]):
+    """Arguments of a message that stand on a line each, below its first line."""
+
+
 class DianjingError(ValueError):
     """An error in what the user gave: what was given, what is allowed and what to do.
 
@@ -80,6 +88,8 @@ def _rebuild_error(cls: type[DianjingError], message_id: str, arguments: dict[st
 def _localize(value: Any, language: Language) -> Any:
     if isinstance(value, Message | DianjingError):
         return value.render(language)
+    if isinstance(value, Lines):
+        return "".join(f"\n  {_localize(item, language)}" for item in value)
     if isinstance(value, list | tuple):
         return SEPARATORS[language].join(str(_localize(item, language)) for item in value)
     return value

@@ -8,7 +8,7 @@ from string import Formatter
 
 import pytest
 
-from dianjing.errors import DianjingError, Message, convert_system_error, get_language, get_messages
+from dianjing.errors import DianjingError, Lines, Message, convert_system_error, get_language, get_messages
 
 ROOT = Path(__file__).parents[1]
 FLOORS = ("dit", "weights", "pipelines", "train", "demo", "dianjing", "benchmarks")
@@ -72,6 +72,13 @@ def test_lists_and_messages_inside_a_message_come_in_its_language():
         "请检查网络，或用 HF_ENDPOINT 设置镜像"
     )
     assert ", x)" in str(error)
+
+
+def test_lines_of_a_message_stand_below_its_first_line_in_its_language():
+    error = DianjingError("network_failed", reason=Lines([Message("out_of_memory"), "x"]))
+    assert "failed (\n  the device is out of memory" in str(error)
+    assert "失败（\n  设备内存不足" in error.render("zh")
+    assert "\n  x" in str(error)
 
 
 def test_an_error_survives_pickling_with_its_arguments():
