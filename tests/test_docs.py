@@ -120,6 +120,8 @@ def check_command(words: list[str]) -> None:
         assert {name for group in extras for name in group.split(",")} <= set(known["options.extras_require"]), words
     elif program == "python" and arguments[0] == "-c":
         compile(arguments[1], "command", "exec")
+        endpoints = read_module("demo.page.api_endpoints")
+        assert all(f'"{name}"' in endpoints for name in re.findall(r"api_name='/(\w+)'", arguments[1])), words
     elif program == "python":
         assert (ROOT / arguments[0]).is_file(), words
     else:
