@@ -94,10 +94,10 @@ def test_a_control_image_without_a_controlnet_is_refused(pair, line_art, monkeyp
 def test_a_controlnet_of_another_model_is_refused(pair, line_art, monkeypatch):
     monkeypatch.setattr(pair[1], "controlnet", make_controlnet(pair[1].transformer, width=16))
     pair[1].controlnet.controlnet_blocks.append(torch.nn.Linear(16, 16))
-    with pytest.raises(ValueError, match="takes 1 of 16"):
+    with pytest.raises(ValueError, match="takes 1 of width 16"):
         generate(pair[1], control_image=line_art)
 
 
 def test_three_control_images_for_two_images_are_refused(pair, line_art):
-    with pytest.raises(ValueError, match="3 control images for 2 pictures"):
+    with pytest.raises(ValueError, match="3 control images for 2 images"):
         generate(pair[1], control_image=[line_art] * 3)
