@@ -258,7 +258,7 @@ def test_operations_are_counted_as_on_paper():
 def test_copies_share_the_tensors_of_one_model(benchmark):
     transformers = benchmark.transformers
     parameters = dict(transformers.diffusers.named_parameters())
-    for copy in (transformers.ours, transformers.dianjing_compiled, transformers.diffusers_compiled):
+    for copy in (transformers.dianjing, transformers.dianjing_compiled, transformers.diffusers_compiled):
         shared = {name: value for name, value in copy.named_parameters() if name in parameters}
         assert shared.keys() == parameters.keys()
         assert all(value.data_ptr() == parameters[name].data_ptr() for name, value in shared.items())
