@@ -21,24 +21,15 @@ from dianjing.pipelines.conversation.captions import caption_object
 from dianjing.pipelines.conversation.layout import get_position_box
 from dianjing.pipelines.conversation.scene import GRID_SIZE, POSITIONS, Box, Scene, SceneObject
 from dianjing.pipelines.prompting.concepts import ConceptVocabulary
-from dianjing.pipelines.sampling import (
-    decode_latents,
-    precompute_conditioning,
-    predict_model_output,
-    prepare_extra_step_kwargs,
-    sample_noise,
-    set_timesteps,
-)
+from dianjing.pipelines.sampling import sample_noise
 from dianjing.pipelines.text_to_image import TextToImagePipeline
+from dianjing.pipelines.vae import decode_latents, encode_images
 
 PLACEHOLDER = SceneObject(name="cat", boxes=(get_position_box("top left"),))  # rendered with a background, then removed
 TRAINED_BOXES = frozenset(map(get_position_box, POSITIONS))  # where small models render objects best
 WHITE_BACKGROUND, BLACK_BACKGROUND = "white background", "black background"
 # measured coverage that counts as 0 and as 1: generated backgrounds are not exactly white and black
 ALPHA_LOW, ALPHA_HIGH = 0.15, 0.75
-PROMPT_EMBED_NAMES = [
-    f"{a}prompt_{b}{c}" for a in ("", "negative_") for b in ("embeds", "attention_mask") for c in ("", "_2")
-]
 
 Instance = tuple[str, str | None, Box]  # name and colour of an object, and one of its boxes
 
@@ -58,13 +49,14 @@ class SceneRenderer:
         num_inference_steps: int | None,
         guidance_scale: float | None,
     ):
-        self.pipe, self.concept_vocabulary, self.seed = pipe, concept_vocabulary, seed
+        self.pipe: Any = pipe
+        self.concept_vocabulary, self.seed = concept_vocabulary, seed
         self.num_inference_steps, self.guidance_scale = num_inference_steps, guidance_scale
         self.background_latents = cache(self._render_background)
         side = pipe.transformer.config.sample_size
         shape = (1, pipe.transformer.config.in_channels, side, side)
         generator = torch.Generator().manual_seed(seed)
-        self.noise = sample_noise(shape, generator, device=torch.device("cpu")).to(pipe._execution_device)
+        self.noise = sample_noise(shape, generator, device=torch.device("cpu")).to(pipe.execution_device)
 
     @torch.no_grad()
     def render(self, scene: Scene, *, language: str, previous: tuple[Scene, Tensor] | None = None) -> Tensor:
@@ -176,37 +168,28 @@ class SceneRenderer:
         return (decode_latents(self.pipe.vae, latents).float() / 2 + 0.5).clamp(0, 1)
 
     def _encode_pixels(self, pixels: Tensor) -> Tensor:
-        vae = self.pipe.vae
-        return vae.encode((2 * pixels - 1).to(vae.dtype)).latent_dist.mode().float() * vae.config.scaling_factor
+        """Encode pixels (1, 3, H, W) on [0, 1] to latents."""
+        return encode_images(self.pipe.vae, 2 * pixels - 1).float()
 
     def _denoise(self, prompt: str, *, image_latents: Tensor, mask: Tensor) -> Tensor:
         """Denoise from the noise where the mask (Y, X) is 1; elsewhere the result is `image_latents`."""
-        pipe = self.pipe
-        steps = pipe._set_sampling_params(self.num_inference_steps, self.guidance_scale, 0.0)
-        states = pipe._encode_prompts(prompt, None, dict.fromkeys(PROMPT_EMBED_NAMES), num_images_per_prompt=1)
-        timesteps = set_timesteps(pipe.scheduler, steps, device=self.noise.device)
 
-        def repaint_known(step: int, timestep: Tensor, latents: Tensor, text: Any) -> tuple[Tensor, Any]:
-            following = timesteps[step + 1 : step + 2]
+        def repaint_known(pipe: Any, step: int, timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            following = pipe.scheduler.timesteps[step + 1 : step + 2]
             known = pipe.scheduler.add_noise(image_latents, self.noise, following) if len(following) else image_latents
-            return torch.lerp(known.to(latents), latents, mask), text
+            latents = tensors["latents"]
+            return {"latents": torch.lerp(known.to(latents), latents, mask)}
 
-        rows, columns = self.noise.shape[-2:]
-        size_px = (rows * pipe.vae_scale_factor, columns * pipe.vae_scale_factor)
-        meta = (*size_px, *size_px, 0, 0)
-        latents = pipe._denoise(
-            self.noise * pipe.scheduler.init_noise_sigma,
-            timesteps,
-            states,
-            extra_step_kwargs=prepare_extra_step_kwargs(pipe.scheduler, eta=0.0, generator=None),
-            step_callback=repaint_known,
-            precompute=partial(
-                precompute_conditioning, pipe.transformer, latent_size=(rows, columns), image_meta_size=meta
-            ),
-            predict=partial(predict_model_output, pipe.transformer),
+        output = self.pipe(
+            prompt,
+            latents=self.noise,
+            num_inference_steps=self.num_inference_steps,
+            guidance_scale=self.guidance_scale,
+            original_size=tuple(side * self.pipe.vae_scale_factor for side in self.noise.shape[-2:]),
+            callback_on_step_end=repaint_known,
+            output_type="latent",
         )
-        pipe.maybe_free_model_hooks()
-        return latents
+        return output.images.float()
 
 
 def _find_unchanged(shared: set[Instance], removed: set[Instance]) -> set[Instance]:
