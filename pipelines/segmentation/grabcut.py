@@ -3,7 +3,6 @@
 H height, W width; images are uint8 (H, W, 3), masks bool (H, W).
 """
 
-import time
 from collections.abc import Sequence
 
 import cv2
@@ -14,7 +13,8 @@ from dianjing.pipelines.segmentation.base import Point, check_points
 WORKING_SIDE_PX = 384  # GrabCut takes many seconds on more
 BORDER_FRACTION = 0.02  # of the longer side: assumed to be background
 POINT_RADIUS_FRACTION = 0.015  # of the longer side
-NUM_ITERATIONS, TIME_LIMIT_S = 5, 4.0
+NUM_ITERATIONS = 5
+RANDOM_SEED = 0  # of OpenCV's generator, from which GrabCut initializes its mixtures
 MIN_AREA_FRACTION, MAX_AREA_FRACTION = 0.0005, 0.7  # of the image: anything else is taken for a failure
 LAB_TOLERANCE = 12  # of the flood fill, in each channel
 
@@ -65,12 +65,11 @@ class GrabCutSegmenter:
         # areas of one color make the Gaussian mixtures degenerate: slow, or a failed assertion
         noise = np.random.default_rng(0).integers(-2, 3, self.resized_image.shape)
         noisy = (self.resized_image + noise).clip(0, 255).astype(np.uint8)
-        models, began = (np.zeros((1, 65)), np.zeros((1, 65))), time.monotonic()
+        models = np.zeros((1, 65)), np.zeros((1, 65))
+        cv2.setRNGSeed(RANDOM_SEED)
         for iteration in range(NUM_ITERATIONS):
             mode = cv2.GC_INIT_WITH_MASK if iteration == 0 else cv2.GC_EVAL
             cv2.grabCut(noisy, marks, (0, 0, 1, 1), *models, 1, mode)  # the rectangle is ignored
-            if time.monotonic() - began > TIME_LIMIT_S:
-                break
         return (marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)
 
     def _flood_fill(self, points: Sequence[Point]) -> np.ndarray:
