@@ -18,7 +18,7 @@ from PIL import Image
 from dianjing import __version__
 from dianjing.demo.jobs import Job, JobResult
 from dianjing.demo.limits import ModelCapabilities
-from dianjing.demo.progress import ProgressCallback, ProgressListener, ProgressReportingPipeline
+from dianjing.demo.progress import ProgressListener, ProgressReporter
 from dianjing.demo.requests import (
     IMAGE_BATCH_SIZE,
     ConversationRequest,
@@ -27,10 +27,10 @@ from dianjing.demo.requests import (
     TextToVideoRequest,
 )
 from dianjing.demo.results import ResultStore
-from dianjing.errors import DianjingError
+from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.conversation.session import Conversation
 from dianjing.pipelines.image_to_video import ImageToVideoPipeline
-from dianjing.pipelines.media.image import check_image_size, to_rgb
+from dianjing.pipelines.media.image import check_image_size, get_input_image_metadata, to_rgb
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
 from dianjing.pipelines.media.video import get_video_metadata
 from dianjing.pipelines.segmentation.base import Point, Segmenter, check_points, get_region_metadata
@@ -38,7 +38,6 @@ from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.pipelines.text_to_video import TextToVideoPipeline
 
-SHARED_COMPONENTS = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler", "text_encoder_2", "tokenizer_2")
 SEGMENTER_CACHE_SIZE = 4  # images whose features are kept for further clicks
 
 
@@ -95,15 +94,10 @@ class InferenceEngine:
     ):
         self.text_to_image, self.text_to_video, self.image_to_video = text_to_image, text_to_video, image_to_video
         self.model = model
-        self.conversation_pipeline = ProgressReportingPipeline(
-            **text_to_image.components, **_get_default_params(text_to_image)
-        )
-        self.conversation_pipeline.vocabulary = text_to_image.vocabulary
-        self.conversation_pipeline.concept_vocabulary = text_to_image.concept_vocabulary
         self.mask_service = MaskService(segmenter_factory)
         if image_to_video is not None:
             image_to_video.segmenter = segmenter_factory()
-        for pipe in (text_to_image, text_to_video, image_to_video, self.conversation_pipeline):
+        for pipe in (text_to_image, text_to_video, image_to_video):
             if pipe is not None:
                 pipe.set_progress_bar_config(disable=True)
         self.capabilities = _get_capabilities(text_to_image, text_to_video, model)
@@ -120,12 +114,11 @@ class InferenceEngine:
         name = Path(model).resolve().name if Path(model).is_dir() else model  # never the path of a folder
         if not text_to_image.transformer.config.use_motion_blocks:
             return cls(text_to_image, model=name, **options)
-        shared = {name: text_to_image.components[name] for name in SHARED_COMPONENTS}
         return cls(
             text_to_image,
             model=name,
-            text_to_video=TextToVideoPipeline.from_pretrained(model, dtype=dtype, **shared),
-            image_to_video=ImageToVideoPipeline.from_pretrained(model, dtype=dtype, **shared),
+            text_to_video=TextToVideoPipeline.from_pipe(text_to_image),
+            image_to_video=ImageToVideoPipeline.from_pipe(text_to_image),
             **options,
         )
 
@@ -147,17 +140,14 @@ class InferenceEngine:
             files, turn = results.save_video(job.id, frames, metadata[0], fps=request.fps, **label), None
         prompt = metadata[0].prompt
         unknown = self.text_to_image.find_unknown_words(prompt) if prompt else []
-        return JobResult(files=files, metadata=metadata, unknown_words=tuple(unknown), crop_description=crop, turn=turn)
+        return JobResult(files=files, metadata=metadata, unknown_words=tuple(unknown), crop=crop, turn=turn)
 
     def create_conversation(
         self, *, seed: int = 0, num_inference_steps: int | None = None, guidance_scale: float | None = None
     ) -> Conversation:
         """Create a conversation for `ConversationRequest`; it references the model, so do not copy it deeply."""
         return Conversation(
-            self.conversation_pipeline,
-            seed=seed,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
+            self.text_to_image, seed=seed, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale
         )
 
     def predict_mask(
@@ -181,19 +171,18 @@ class InferenceEngine:
     ) -> tuple[list[Image.Image], tuple[GenerationMetadata, ...]]:
         assert request.seed is not None
         seeds = [request.seed + i for i in range(request.num_images)]
-        total_steps = sum(steps for _, steps in request.get_sampling_runs(self.capabilities))
-        on_step = ProgressCallback(self.text_to_image, on_progress, window_steps=[total_steps])
+        run_steps = [run.num_steps for run in request.get_sampling_runs(self.capabilities)]
         images: list[Image.Image] = []
-        for first in range(0, len(seeds), IMAGE_BATCH_SIZE):
-            batch = seeds[first : first + IMAGE_BATCH_SIZE]
-            output: Any = self.text_to_image(
-                request.prompt,
-                num_images_per_prompt=len(batch),
-                generator=[torch.Generator().manual_seed(seed) for seed in batch],
-                callback_on_step_end=on_step,
-                **request.get_pipeline_params(),
-            )
-            images += output.images
+        with self.text_to_image.observe_steps(ProgressReporter(self.text_to_image, on_progress, run_steps=run_steps)):
+            for first in range(0, len(seeds), IMAGE_BATCH_SIZE):
+                batch = seeds[first : first + IMAGE_BATCH_SIZE]
+                output: Any = self.text_to_image(
+                    request.prompt,
+                    num_images_per_prompt=len(batch),
+                    generator=[torch.Generator().manual_seed(seed) for seed in batch],
+                    **request.get_pipeline_params(),
+                )
+                images += output.images
         settings = {
             "width": request.width,
             "height": request.height,
@@ -205,51 +194,48 @@ class InferenceEngine:
     def _run_turn(
         self, request: ConversationRequest, on_progress: ProgressListener
     ) -> tuple[Any, tuple[GenerationMetadata, ...]]:
-        self.conversation_pipeline.set_progress_listener(on_progress)
-        try:
-            turn = request.conversation.send(request.text)
-        finally:
-            self.conversation_pipeline.set_progress_listener(None)
+        conversation = request.conversation
+        with self.text_to_image.observe_steps(ProgressReporter(self.text_to_image, on_progress)):
+            turn = conversation.send(request.text)
         settings = {
             "width": turn.image.width,
             "height": turn.image.height,
-            **get_sampling_metadata(self.conversation_pipeline),
+            # these texts, sent to a new conversation of this seed, generate the same image
+            "conversation": {"seed": conversation.seed, "texts": [each.text for each in conversation.turns]},
+            **get_sampling_metadata(self.text_to_image),
         }
         return turn, (self.make_metadata(turn.prompt, seed=turn.seed, settings=settings),)
 
     def _generate_video(
         self, request: TextToVideoRequest | ImageToVideoRequest, on_progress: ProgressListener
-    ) -> tuple[np.ndarray, tuple[GenerationMetadata, ...], str | None]:
+    ) -> tuple[np.ndarray, tuple[GenerationMetadata, ...], Message | None]:
         """Generate frames uint8 (F, H, W, 3), their metadata, and how an uploaded image was cropped."""
         assert request.seed is not None
         assert request.fps is not None
         pipe: Any = self.image_to_video if isinstance(request, ImageToVideoRequest) else self.text_to_video
-        window_steps = [steps for _, steps in request.get_sampling_runs(self.capabilities)]
+        run_steps = [run.num_steps for run in request.get_sampling_runs(self.capabilities)]
+        reporter = ProgressReporter(pipe, on_progress, run_steps=run_steps, num_windows=len(run_steps))
         params = {
             **request.get_pipeline_params(),
             "num_frames": request.num_frames,
             "fps": request.fps,
             "output_type": "uint8",
             "generator": torch.Generator().manual_seed(request.seed),
-            "callback_on_step_end": ProgressCallback(pipe, on_progress, window_steps=window_steps),
         }
         settings: dict[str, object] = {"negative_prompt": request.negative_prompt}
         crop = None
-        if isinstance(request, ImageToVideoRequest):
-            output = pipe(request.image, request.regions, request.prompt, **params)
-            settings["regions"] = [get_region_metadata(region) for region in request.regions]
-            crop = str(output.crop_transform)
-        else:
-            output = pipe(request.prompt, long_video=request.long_video, **params | self._get_unset_params(request))
-            settings["long_video"] = request.long_video
+        with pipe.observe_steps(reporter):
+            if isinstance(request, ImageToVideoRequest):
+                output = pipe(request.image, request.regions, request.prompt, **params)
+                settings["image"] = get_input_image_metadata(request.image)
+                settings["regions"] = [get_region_metadata(region) for region in request.regions]
+                crop = output.crop_transform.to_message()
+            else:
+                output = pipe(request.prompt, **params)
+                settings["long_video"] = request.long_video
         frames = output.frames[0]
         settings = {**get_video_metadata(frames, request.fps), **get_sampling_metadata(pipe), **settings}
         return frames, (self.make_metadata(request.prompt, seed=request.seed, settings=settings),), crop
-
-    def _get_unset_params(self, request: TextToVideoRequest) -> dict[str, None]:
-        """Parameters at the model's defaults, as None: continued frames may have other defaults."""
-        names = ("num_inference_steps", "guidance_scale")
-        return {name: None for name in names if getattr(request, name) == getattr(self.capabilities, name)}
 
 
 def _get_capabilities(
@@ -274,8 +260,3 @@ def _get_capabilities(
         guidance_scale=text_to_image.config.default_guidance_scale,
         **video_capabilities,
     )
-
-
-def _get_default_params(pipe: TextToImagePipeline) -> dict[str, Any]:
-    names = ("default_num_inference_steps", "default_guidance_scale")
-    return {name: pipe.config[name] for name in names}

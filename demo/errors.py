@@ -69,12 +69,12 @@ class ShuttingDownError(ApiError):
     status = 503
 
 
-def get_status(error: Exception) -> int:
+def get_status(error: DianjingError) -> int:
     """The HTTP status of an error; 400 for one of the floors below."""
     return error.status if isinstance(error, ApiError) else 400
 
 
-def get_cause(error: Exception) -> Cause:
+def get_cause(error: DianjingError) -> Cause:
     """The cause of an error; the request for one of the floors below."""
     return error.cause if isinstance(error, ApiError) else "request"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from dianjing.demo.requests import AnyRequest
+from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.media.metadata import GenerationMetadata
 
 if TYPE_CHECKING:
@@ -24,13 +25,13 @@ class JobResult:
     """Files and metadata of a finished job.
 
     `files`: one PNG for each image, or one video as MP4, WebP and GIF, all with metadata and label inside.
-    `metadata`: one entry for each image, or one for the video. `crop_description`: how an uploaded image was cropped.
+    `metadata`: one entry for each image, or one for the video. `crop`: how an uploaded image was scaled and cropped.
     """
 
     files: tuple[Path, ...]
     metadata: tuple[GenerationMetadata, ...]
     unknown_words: tuple[str, ...] = ()
-    crop_description: str | None = None
+    crop: Message | None = None
     turn: "Turn | None" = None
 
 
@@ -61,7 +62,7 @@ class Done:
 class Failed:
     """The job ended with an error for the user."""
 
-    error: ValueError
+    error: DianjingError
 
 
 @dataclass(frozen=True, kw_only=True)

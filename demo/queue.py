@@ -14,6 +14,7 @@ from dianjing.demo.limits import ModelCapabilities, ServerLimits
 from dianjing.demo.metrics import ServerMetrics
 from dianjing.demo.requests import AnyRequest, check_cost
 from dianjing.demo.results import ResultStore
+from dianjing.errors import DianjingError
 
 EVICTION_INTERVAL_S = 5.0  # an idle queue looks for expired jobs this often
 
@@ -63,7 +64,7 @@ class JobQueue:
     def submit(self, request: AnyRequest, owner: str) -> Job:
         """Queue a request.
 
-        Raises: QueueFullError, ShuttingDownError; ValueError for what this model cannot generate or what costs too
+        Raises: QueueFullError, ShuttingDownError; DianjingError for what this model cannot generate or what costs too
         much.
         """
         try:
@@ -77,7 +78,7 @@ class JobQueue:
                 self._queue.append(job)
                 self._publish_positions()
                 self._changed.notify_all()
-        except ValueError:
+        except DianjingError:
             self.metrics.requests.labels(request.kind, "refused").inc()
             raise
         return job
@@ -194,8 +195,6 @@ class JobQueue:
             event: JobEvent = Done(result=result)
         except JobCancelled:
             event = Cancelled(preview=reporter.preview)
-        except ValueError as error:
-            event = Failed(error=error)
         except Exception as error:
             event = Failed(error=to_user_error(error, context=job.id))
             if isinstance(event.error, ServerMemoryError):

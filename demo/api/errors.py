@@ -48,11 +48,11 @@ EXPECTED_TYPES = {  # the first part of the name of pydantic's error -> what to 
 
 
 def error_response(
-    request: HTTPConnection, error: Exception, *, status: int | None = None, param: str | None = None
+    request: HTTPConnection, error: DianjingError, *, status: int | None = None, param: str | None = None
 ) -> JSONResponse:
     """Make the response for an error; its own status and parameter are used unless others are given."""
     if status is None:
-        status = get_status(error) if isinstance(error, DianjingError) else 400
+        status = get_status(error)
     language = parse_accept_language(request.headers.get("accept-language", ""))
     content = {
         "message": render_for_http(error, language),
@@ -79,8 +79,8 @@ def get_error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def add_exception_handlers(app: FastAPI) -> None:
     """Turn every exception of the app into an error response."""
 
-    @app.exception_handler(ValueError)
-    async def handle_refused(request: Request, error: ValueError) -> JSONResponse:
+    @app.exception_handler(DianjingError)
+    async def handle_refused(request: Request, error: DianjingError) -> JSONResponse:
         return error_response(request, error)
 
     @app.exception_handler(RequestValidationError)
@@ -140,7 +140,7 @@ def _format_value(value: object) -> str | Message:
     return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 3]}..."
 
 
-def _find_param(error: Exception) -> str | None:
+def _find_param(error: DianjingError) -> str | None:
     """The field of the body that a message starts with, if any."""
     first_word = render_for_http(error, "en").split(" ", 1)[0]
     if first_word in SIZE_PARAMETERS:

@@ -9,16 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dianjing.demo.limits import ServerLimits
-from dianjing.demo.requests import (
-    ImageToVideoRequest,
-    TextToImageRequest,
-    TextToVideoRequest,
-    decode_base64_image,
-    decode_upload,
-)
+from dianjing.demo.requests import ImageToVideoRequest, TextToImageRequest, TextToVideoRequest
+from dianjing.demo.uploads import decode_base64_image, decode_upload
 from dianjing.errors import DianjingError
 from dianjing.pipelines.segmentation.base import MAX_POINTS, Point, Region
 from dianjing.pipelines.validation import MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS
+from dianjing.pipelines.video.windows import LongVideo
 
 EXAMPLE_IMAGE_BASE64 = (
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAABAAQMAAACQp+OdAAAABlBMVEX////cKCi5uRl6AAAAGklEQVR42mNgGNGA////DwwMTDDu"
@@ -139,8 +135,18 @@ class VideoSchema(GenerationSchema):
         None, description="The image to animate: PNG, JPEG or WebP in base64, or a data: URL; never another URL."
     )
     regions: list[RegionSchema] = Field([], description="Parts of the image that move, each with its own motion.")
-    long_video: Literal["joint", "autoregressive"] | None = Field(
+    long_video: LongVideo | None = Field(
         None, description="Windows of a long video: joint denoises all together, autoregressive one after the other."
+    )
+    continuation_steps: int | None = Field(
+        None,
+        description="Denoising steps of the frames after the first one; num_inference_steps if left out.",
+        json_schema_extra=_make_bounds(1, MAX_STEPS),
+    )
+    continuation_guidance_scale: float | None = Field(
+        None,
+        description="Guidance scale of the frames after the first one; guidance_scale if left out.",
+        json_schema_extra=_make_bounds(0, MAX_GUIDANCE_SCALE),
     )
 
     def to_request(
@@ -159,7 +165,12 @@ class VideoSchema(GenerationSchema):
         if upload is None and self.image is None:
             if self.regions:
                 raise DianjingError("regions_without_image")
-            return TextToVideoRequest(long_video=self.long_video, **common)
+            return TextToVideoRequest(
+                long_video=self.long_video,
+                continuation_steps=self.continuation_steps,
+                continuation_guidance_scale=self.continuation_guidance_scale,
+                **common,
+            )
         if not self.regions:
             raise DianjingError("image_without_regions")
         image = decode_base64_image(self.image, limits) if upload is None else decode_upload(upload, limits)

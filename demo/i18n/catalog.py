@@ -81,6 +81,10 @@ VIDEO_TEXTS = {
     "video_placeholder": BilingualText("例如：草地上的小猫在跳", "For example: a cat jumping on the grass"),
     "video_seconds": BilingualText("时长（秒）", "Duration (s)"),
     "video_fps": BilingualText("每秒帧数", "Frames per second"),
+    "continuation": BilingualText("首帧之后的帧", "Frames after the first one"),
+    "long_video": BilingualText("长视频的分段方式", "Windows of a long video"),
+    "long_video_autoregressive": BilingualText("逐段生成", "One after the other"),
+    "long_video_joint": BilingualText("同时生成", "All together"),
     "video_button": BilingualText("生成视频", "Generate"),
 }
 CHAT_TEXTS = {

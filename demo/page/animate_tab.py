@@ -24,7 +24,8 @@ from dianjing.demo.page.video_panel import (
     save_session_video,
     show_preview,
 )
-from dianjing.demo.requests import ImageToVideoRequest, decode_upload
+from dianjing.demo.requests import ImageToVideoRequest
+from dianjing.demo.uploads import decode_upload
 from dianjing.errors import DianjingError, Language
 from dianjing.pipelines.media.image import open_image
 from dianjing.pipelines.segmentation.base import Point
@@ -180,7 +181,7 @@ def _connect_clicks(tab: AnimateTab, context: PageContext) -> None:
         try:
             content = read_upload(get_payload_path(payload), context.limits)
             return render(RegionCanvas(image=decode_upload(content, context.limits)))
-        except ValueError as error:
+        except Exception as error:
             return {**render(None), tab.run_panel.status: render_error(error, get_request_language(request))}
 
     def click(canvas: RegionCanvas | None, label: str, request: gr.Request, event: gr.SelectData) -> Updates:
@@ -202,7 +203,7 @@ def _connect_clicks(tab: AnimateTab, context: PageContext) -> None:
             try:
                 coordinates, labels = [(point.x, point.y) for point in points], [point.positive for point in points]
                 mask = context.engine.predict_mask(canvas.image, coordinates, labels)
-            except ValueError as error:
+            except Exception as error:
                 return {tab.run_panel.status: render_error(error, get_request_language(request))}
         return render(canvas.with_points(points, mask))
 

@@ -26,8 +26,10 @@ from dianjing.demo.requests import (
     ImageToVideoRequest,
     TextToImageRequest,
     TextToVideoRequest,
-    decode_base64_image,
 )
+from dianjing.demo.uploads import decode_base64_image
+from dianjing.errors import Language
+from dianjing.pipelines.conversation.parsing.base import detect_language
 from dianjing.pipelines.conversation.session import Conversation
 
 GradioFiles = list[dict[str, Any]]
@@ -174,7 +176,7 @@ def _make_chat_endpoint(context: PageContext, cache: gr.File) -> Callable[..., A
         """Send a message to a conversation that generates and edits an image."""
         loaded = _call_with_gradio_errors(request, lambda: _parse_conversation(conversation, seed, context))
         make_request = partial(ConversationRequest, conversation=loaded, text=text)
-        for result in _run_request(context, request, make_request):
+        for result in _run_request(context, request, make_request, error_language=detect_language(text)):
             if result is None:
                 yield {}
             else:
@@ -191,7 +193,11 @@ def _generate_files(
 
 
 def _run_request(
-    context: PageContext, request: gr.Request, make_request: Callable[[], AnyRequest]
+    context: PageContext,
+    request: gr.Request,
+    make_request: Callable[[], AnyRequest],
+    *,
+    error_language: Language | None = None,
 ) -> Iterator[JobResult | None]:
     """Yield None for every event of the job, and its result at the end; a client that leaves ends the job."""
     job = _call_with_gradio_errors(
@@ -199,7 +205,7 @@ def _run_request(
     )
     for event in context.queue.stream_events(job):
         if isinstance(event, Failed):
-            raise _to_gradio_error(event.error, request)
+            raise _to_gradio_error(event.error, error_language or get_request_language(request))
         yield event.result if isinstance(event, Done) else None
 
 
@@ -207,14 +213,13 @@ def _call_with_gradio_errors(request: gr.Request, function: Callable[[], Any]) -
     """Call a function; its exceptions become `gr.Error`s in the caller's language."""
     try:
         return function()
-    except ValueError as error:
-        raise _to_gradio_error(error, request) from None
     except Exception as error:
-        raise _to_gradio_error(to_user_error(error, context="an endpoint"), request) from None
+        raise _to_gradio_error(error, get_request_language(request)) from None
 
 
-def _to_gradio_error(error: Exception, request: gr.Request) -> gr.Error:
-    return gr.Error(render_for_http(error, get_request_language(request)), print_exception=False)
+def _to_gradio_error(error: Exception, language: Language) -> gr.Error:
+    text = render_for_http(to_user_error(error, context="an endpoint"), language)
+    return gr.Error(text, print_exception=False)
 
 
 def _cache_files(cache: gr.File, files: Sequence[Path]) -> GradioFiles:
@@ -247,7 +252,7 @@ def _make_chat_response(conversation: Conversation, result: JobResult, image: di
 
 
 def _parse_conversation(conversation: object, seed: int, context: PageContext) -> Conversation:
-    """Load the conversation of a previous response, or create one. Raises: ValueError."""
+    """Load the conversation of a previous response, or create one. Raises: DianjingError."""
     if not conversation:
         return context.engine.create_conversation(seed=seed)
     with TemporaryDirectory() as folder:

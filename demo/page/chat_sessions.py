@@ -9,6 +9,7 @@ from dianjing.demo.page.context import PageContext
 from dianjing.demo.page.metadata_import import read_upload
 from dianjing.demo.page.sessions import Session
 from dianjing.demo.requests import ConversationRequest
+from dianjing.errors import DianjingError
 from dianjing.pipelines.conversation.session import Conversation
 from dianjing.pipelines.conversation.turn import Turn
 
@@ -75,7 +76,7 @@ def export_conversation(conversation: Conversation, session: Session) -> str:
 def load_uploaded_conversation(path: str | None, context: PageContext) -> Conversation:
     """Load a conversation from an uploaded file.
 
-    Raises: ValueError for a file without a conversation; the message has the file's name without its folder.
+    Raises: DianjingError for a file without a conversation; the message has the file's name without its folder.
     """
     read_upload(path, context.limits)
     assert path is not None
@@ -85,9 +86,10 @@ def load_uploaded_conversation(path: str | None, context: PageContext) -> Conver
 def load_conversation(path: Path, context: PageContext) -> Conversation:
     """Load a conversation file.
 
-    Raises: ValueError for a file without a conversation; the message has the file's name without its folder.
+    Raises: DianjingError for a file without a conversation; the message has the file's name without its folder.
     """
     try:
-        return Conversation.load(path, context.engine.conversation_pipeline)
-    except ValueError as error:
-        raise ValueError(str(error).replace(str(path), path.name)) from None
+        return Conversation.load(path, context.engine.text_to_image)
+    except DianjingError as error:
+        arguments = {key: path.name if str(value) == str(path) else value for key, value in error.arguments.items()}
+        raise DianjingError(error.message_id, **arguments) from None

@@ -36,6 +36,7 @@ from dianjing.demo.page.status import StatusView, render_error, render_hint, ren
 from dianjing.demo.page.theme import translations
 from dianjing.demo.requests import ConversationRequest
 from dianjing.errors import Language
+from dianjing.pipelines.conversation.parsing.base import detect_language
 from dianjing.pipelines.conversation.session import Conversation
 
 
@@ -169,6 +170,7 @@ def _connect(tab: ChatTab, context: PageContext) -> None:
             submit=submit,
             on_done=partial(_save_turn, tab, context, conversation, get_request_language(request)),
             on_start={tab.chat: messages, tab.message_box: ""},
+            error_language=detect_language(message),
         )
 
     def select(request: gr.Request, token: str, event: gr.SelectData) -> Updates:
@@ -200,7 +202,7 @@ def _connect_tools(tab: ChatTab, context: PageContext) -> None:
             language, session = get_request_language(request), context.get_session(token, request)
             try:
                 change(session, *values)
-            except ValueError as error:
+            except Exception as error:
                 return {tab.run_panel.status: render_error(error, language)}
             return {**show_conversation(tab, context, session, language), tab.run_panel.status: ""}
 

@@ -13,7 +13,7 @@ from dianjing.demo.page.context import PageContext, get_request_language, instan
 from dianjing.demo.page.run_panel import RunPanel, Updates
 from dianjing.demo.page.status import render_error, render_line
 from dianjing.demo.page.theme import translations
-from dianjing.demo.requests import decode_upload
+from dianjing.demo.uploads import decode_upload
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.image import read_image_metadata
 from dianjing.pipelines.media.metadata import GenerationMetadata
@@ -54,9 +54,9 @@ def read_upload_metadata(path: object, limits: ServerLimits) -> GenerationMetada
         # without the mark of MP4, FFmpeg might take the file for a playlist and open what that names
         if file.suffix.lower() != ".mp4" or content[4:8] == b"ftyp":
             return read_video_metadata(file)[0]
-    except ValueError:
+    except DianjingError:
         pass  # those messages name the file's path on the server
-    raise DianjingError("file_without_settings")
+    raise DianjingError("metadata_missing", path=file.name)
 
 
 def make_metadata_file(name: str, suffixes: Sequence[str]) -> gr.File:
@@ -84,7 +84,7 @@ def connect_metadata_import(
         language = get_request_language(request)
         try:
             metadata = read_upload_metadata(path, context.limits)
-        except ValueError as error:
+        except Exception as error:
             return {run_panel.status: render_error(error, language), metadata_file: None}
         status = render_line(format_status("settings_restored", language))
         return {**restore(metadata), run_panel.status: status, metadata_file: None}

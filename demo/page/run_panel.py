@@ -11,9 +11,10 @@ from dianjing.demo.page.context import PageContext, get_request_language, instan
 from dianjing.demo.page.sessions import Session
 from dianjing.demo.page.status import StatusView, render_error, stream_status
 from dianjing.demo.page.theme import translations
+from dianjing.errors import Language
 
 Updates = dict[Any, Any]
-SubmitFunction = Callable[[str], Job]  # takes the owner; raises ValueError for a request that is refused
+SubmitFunction = Callable[[str], Job]  # takes the owner; raises DianjingError for a request that is refused
 DoneCallback = Callable[[Session, Job, StatusView], Updates]
 
 
@@ -63,17 +64,20 @@ def run_job(
     submit: SubmitFunction,
     on_done: DoneCallback,
     on_start: Updates | None = None,
+    error_language: Language | None = None,
 ) -> Iterator[Updates]:
     """Submit a job, yield updates until it is finished, and then those of `on_done`.
 
     A request that is refused updates the status line alone; `on_start` holds further updates for an accepted one.
+    `error_language` is the language of errors, None: that of the browser.
     """
     language = get_request_language(request)
+    error_language = error_language or language
     owner, session = context.get_owner(token, request), context.get_session(token, request)
     try:
         job = submit(owner)
-    except ValueError as error:
-        yield {run_panel.status: render_error(error, language)}
+    except Exception as error:
+        yield {run_panel.status: render_error(error, error_language)}
         return
     busy = {
         run_panel.button: gr.Button(interactive=False),
@@ -82,7 +86,7 @@ def run_job(
     }
     yield {**(on_start or {}), **busy}
     last: StatusView | None = None
-    for view in stream_status(context.queue, job, language):
+    for view in stream_status(context.queue, job, language, error_language=error_language):
         if view is None:
             yield {run_panel.status: gr.skip()}
         else:

@@ -69,17 +69,7 @@ def make_settings(name: str, context: PageContext, *, default_params: tuple[int,
             side = {"precision": 0, "step": capabilities.size_multiple_px, "min_width": 100}
             width = gr.Number(capabilities.default_size_px, label=translations("width"), **side)
             height = gr.Number(capabilities.default_size_px, label=translations("height"), **side)
-        steps_slider = gr.Slider(
-            1, max(MAX_SLIDER_STEPS, steps), steps, step=1, label=translations("steps"), info=translations("steps_info")
-        )
-        guidance_slider = gr.Slider(
-            0,
-            MAX_SLIDER_GUIDANCE,
-            guidance_scale,
-            step=0.5,
-            label=translations("guidance"),
-            info=translations("guidance_info"),
-        )
+        steps_slider, guidance_slider = make_steps_slider(steps), make_guidance_slider(guidance_scale)
         visible_label = make_label_switch(context)
     dice.click(
         randomize_seed, None, [seed_box, fix_seed], queue=False, api_visibility="private", show_progress="hidden"
@@ -94,6 +84,16 @@ def make_settings(name: str, context: PageContext, *, default_params: tuple[int,
         is_seed_fixed=fix_seed,
         visible_label=visible_label,
     )
+
+
+def make_steps_slider(steps: int) -> gr.Slider:
+    label, info = translations("steps"), translations("steps_info")
+    return gr.Slider(1, max(MAX_SLIDER_STEPS, steps), steps, step=1, label=label, info=info)
+
+
+def make_guidance_slider(guidance_scale: float) -> gr.Slider:
+    label, info = translations("guidance"), translations("guidance_info")
+    return gr.Slider(0, MAX_SLIDER_GUIDANCE, guidance_scale, step=0.5, label=label, info=info)
 
 
 def make_label_switch(context: PageContext) -> gr.Checkbox:

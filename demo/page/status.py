@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from dianjing.demo.errors import to_user_error
 from dianjing.demo.i18n.catalog import format_status
 from dianjing.demo.i18n.translation import render_for_page
 from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobEvent, JobResult, Progress, Queued
@@ -24,7 +25,9 @@ class StatusView:
     is_cancelled: bool = False
 
 
-def stream_status(queue: JobQueue, job: Job, language: Language) -> Iterator[StatusView | None]:
+def stream_status(
+    queue: JobQueue, job: Job, language: Language, *, error_language: Language
+) -> Iterator[StatusView | None]:
     """Yield views until the job is finished; None for a heartbeat, at which Gradio notices that a tab was closed."""
     start_s = time.monotonic()
     previous: JobEvent | None = None
@@ -32,7 +35,12 @@ def stream_status(queue: JobQueue, job: Job, language: Language) -> Iterator[Sta
         if event is previous:
             yield None
         else:
-            yield _make_status_view(event, language, seconds=time.monotonic() - start_s)
+            seconds = time.monotonic() - start_s
+            yield (
+                StatusView(status=render_error(event.error, error_language))
+                if isinstance(event, Failed)
+                else _make_status_view(event, language, seconds=seconds)
+            )
         previous = event
 
 
@@ -54,19 +62,19 @@ def _make_status_view(event: JobEvent, language: Language, *, seconds: float) ->
         return StatusView(status=bar, preview=event.preview)
     if isinstance(event, Done):
         return StatusView(status=render_done(event.result, language, seconds=seconds), result=event.result)
-    if isinstance(event, Cancelled):
-        text = format_status("stopped" if event.preview is None else "cancelled", language)
-        return StatusView(status=render_line(text), preview=event.preview, is_cancelled=True)
-    assert isinstance(event, Failed)
-    return StatusView(status=render_error(event.error, language))
+    assert isinstance(event, Cancelled)
+    text = format_status("stopped" if event.preview is None else "cancelled", language)
+    return StatusView(status=render_line(text), preview=event.preview, is_cancelled=True)
 
 
 def render_done(result: JobResult, language: Language, *, seconds: float) -> str:
-    """The line of a finished job, and a hint with the words that the model does not know."""
+    """The line of a finished job, and hints: words that the model does not know, and how the image was cropped."""
     lines = [render_line(format_status("done", language, seconds=f"{seconds:.1f}"))]
     if result.unknown_words:
         words = SEPARATORS[language].join(result.unknown_words)
         lines.append(render_hint(format_status("unknown_words", language, words=words)))
+    if result.crop is not None and result.crop.message_id != "crop_none":
+        lines.append(render_hint(result.crop.render(language)))
     return "".join(lines)
 
 
@@ -83,5 +91,6 @@ def render_hint(text: str) -> str:
 
 
 def render_error(error: Exception, language: Language) -> str:
-    """The message of an error for the user, in the reader's language."""
-    return f'<p class="dj-error" role="alert">{html.escape(render_for_page(error, language))}</p>'
+    """The message of an error in the reader's language; a fault of the server is logged and not described."""
+    text = render_for_page(to_user_error(error, context="the page"), language)
+    return f'<p class="dj-error" role="alert">{html.escape(text)}</p>'

@@ -9,8 +9,9 @@ from dianjing import Point, Region
 from dianjing.demo.engine import InferenceEngine, MaskService
 from dianjing.demo.jobs import Cancelled, Done, Progress
 from dianjing.demo.requests import ConversationRequest, ImageToVideoRequest, TextToImageRequest, TextToVideoRequest
+from dianjing.pipelines.base import PipelineBase
 from dianjing.pipelines.media.aigc_label import XMP_KEY
-from dianjing.pipelines.media.image import read_image_metadata
+from dianjing.pipelines.media.image import get_input_image_metadata, read_image_metadata
 from dianjing.pipelines.media.video import read_video, read_video_metadata
 
 REGION = Region(motion="jump", points=[Point(x=16, y=16)])
@@ -23,6 +24,11 @@ def make_image(side_px=32):
     return image
 
 
+def read_image(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 def run_to_end(queue, request):
     """All events of a job until its end."""
     events = list(queue.stream_events(queue.submit(request, "ann")))
@@ -31,13 +37,22 @@ def run_to_end(queue, request):
 
 
 def test_all_pipelines_share_their_weights(tiny_engine):
-    pipelines = (
-        tiny_engine.text_to_image,
-        tiny_engine.text_to_video,
-        tiny_engine.image_to_video,
-        tiny_engine.conversation_pipeline,
+    pipelines = (tiny_engine.text_to_image, tiny_engine.text_to_video, tiny_engine.image_to_video)
+    for name, component in tiny_engine.text_to_video.components.items():
+        assert all(getattr(pipe, name) is component for pipe in pipelines)
+    assert tiny_engine.create_conversation().pipe is tiny_engine.text_to_image
+
+
+def test_weights_are_loaded_and_checked_once_for_all_pipelines(tiny_video_folder, monkeypatch):
+    folders = []
+    load = PipelineBase.from_pretrained.__func__
+    monkeypatch.setattr(
+        PipelineBase,
+        "from_pretrained",
+        classmethod(lambda cls, folder, **o: folders.append(folder) or load(cls, folder, **o)),
     )
-    assert len({id(pipe.transformer) for pipe in pipelines}) == 1
+    InferenceEngine.from_pretrained(str(tiny_video_folder))
+    assert folders == [str(tiny_video_folder)]
 
 
 def test_images_equal_those_of_the_pipeline_for_their_seeds(make_queue, tiny_engine):
@@ -77,7 +92,7 @@ def test_an_animation_is_written_in_three_formats_with_its_regions(make_queue, t
         assert [region["motion"] for region in metadata.settings["regions"]] == ["jump", "turn"]
         assert metadata.settings["regions"][0]["points"] == [{"x": 16, "y": 16, "positive": True}]
         assert label["Label"] == "1"
-    assert result.crop_description == "32 x 32 px as given"
+    assert result.crop.message_id == "crop_none"
 
 
 def test_progress_of_a_long_video_names_the_window(make_queue, tiny_engine):
@@ -100,6 +115,59 @@ def test_progress_of_a_long_video_names_the_window(make_queue, tiny_engine):
     # an image, and windows of 4 frames, each from the last frame of the one before: 1, 4, 7, 10
     assert progress == [(1, 0), (1, 1), (1, 2), (2, 3), (2, 4), (3, 5), (3, 6), (4, 7), (4, 8)]
     assert result.metadata[0].settings["num_frames"] == 10
+
+
+def test_a_result_is_generated_again_from_its_metadata(make_queue, tiny_engine):
+    queue = make_queue(tiny_engine)
+    names = ("width", "height", "num_inference_steps", "guidance_scale", "negative_prompt")
+    video_names = (*names, "num_frames", "fps")
+    first = run_to_end(queue, TextToImageRequest(prompt="cat", num_inference_steps=3, negative_prompt="dog"))[-1].result
+    metadata = read_image_metadata(first.files[0])
+    settings = {name: metadata.settings[name] for name in names}
+    again = run_to_end(queue, TextToImageRequest(prompt=metadata.prompt, seed=metadata.seed, **settings))[-1].result
+    assert np.array_equal(read_image(first.files[0]), read_image(again.files[0]))
+
+    request = TextToVideoRequest(
+        prompt="cat", num_frames=7, num_inference_steps=3, continuation_steps=1, guidance_scale=2
+    )
+    first = run_to_end(queue, request)[-1].result
+    metadata, _ = read_video_metadata(first.files[0])
+    more = ("long_video", "continuation_steps", "continuation_guidance_scale")
+    settings = {name: metadata.settings[name] for name in (*video_names, *more)}
+    assert (settings["num_inference_steps"], settings["continuation_steps"]) == (3, 1)
+    again = run_to_end(queue, TextToVideoRequest(prompt=metadata.prompt, seed=metadata.seed, **settings))[-1].result
+    assert np.array_equal(read_video(first.files[0]).frames, read_video(again.files[0]).frames)
+
+    image = make_image(48)
+    first = run_to_end(queue, ImageToVideoRequest(image=image, regions=[REGION], num_frames=5))[-1].result
+    metadata, _ = read_video_metadata(first.files[0])
+    assert metadata.settings["image"]["pixels_sha256"] == get_input_image_metadata(image)["pixels_sha256"]
+    regions = [
+        Region(motion=each["motion"], strength=each["strength"], points=[Point(**point) for point in each["points"]])
+        for each in metadata.settings["regions"]
+    ]
+    settings = {name: metadata.settings[name] for name in video_names}
+    request = ImageToVideoRequest(image=image, regions=regions, prompt=metadata.prompt, seed=metadata.seed, **settings)
+    again = run_to_end(queue, request)[-1].result
+    assert np.array_equal(read_video(first.files[0]).frames, read_video(again.files[0]).frames)
+
+
+def test_an_image_of_a_conversation_is_generated_again_from_its_metadata(make_queue, tiny_engine):
+    queue = make_queue(tiny_engine)
+    conversation = tiny_engine.create_conversation(seed=3, num_inference_steps=2)
+    for text in ("a cat on the grass", "add a red balloon", "undo", "on the beach"):
+        result = run_to_end(queue, ConversationRequest(conversation=conversation, text=text))[-1].result
+    metadata = read_image_metadata(result.files[0])
+    settings = metadata.settings
+    again = tiny_engine.create_conversation(
+        seed=settings["conversation"]["seed"],
+        num_inference_steps=settings["num_inference_steps"],
+        guidance_scale=settings["guidance_scale"],
+    )
+    for text in settings["conversation"]["texts"]:
+        turn = again.send(text)
+    assert np.isfinite(turn.latents.numpy()).all()
+    assert np.array_equal(read_image(result.files[0]), np.asarray(turn.image))
 
 
 def test_a_duration_becomes_a_number_of_frames(make_queue, tiny_engine):
@@ -183,7 +251,7 @@ def test_a_model_without_motion_blocks_refuses_videos_and_animations(make_queue,
 
 
 def test_more_regions_than_the_model_was_trained_for_are_refused(make_queue, tiny_engine):
-    with pytest.raises(ValueError, match="3 regions are given; this model was trained for 1 to 2"):
+    with pytest.raises(ValueError, match="3 regions are given; this model takes 1 to 2"):
         make_queue(tiny_engine).submit(ImageToVideoRequest(image=make_image(), regions=[REGION] * 3), "ann")
 
 
@@ -219,11 +287,11 @@ def test_the_features_of_an_image_are_computed_once_for_all_its_clicks():
     ("points", "labels", "message"),
     [
         ([(3, 4)], [], "0 labels for 1 points"),
-        ([(32, 4)], [1], "outside the picture of 32 x 32 px"),
-        ([(float("nan"), 4)], [1], "no place"),
-        ([(3, 4)], [0], "all clicks are negative"),
-        ([(3, 4)] * 100_000, [1] * 100_000, "100,000 clicks; at most 1,000"),
-        ([], [], "no click is given"),
+        ([(32, 4)], [1], "outside the image of 32 x 32 px"),
+        ([(float("nan"), 4)], [1], "no position"),
+        ([(3, 4)], [0], "all points are negative"),
+        ([(3, 4)] * 100_000, [1] * 100_000, "100,000 points are given; at most 1,000"),
+        ([], [], "no point is given"),
     ],
 )
 def test_bad_points_are_refused(image_engine, points, labels, message):

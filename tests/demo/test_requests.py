@@ -1,7 +1,5 @@
-"""Requests: their cost is the number of pixels, frames and steps that are sampled; uploads are checked."""
+"""Requests: their cost is the number of pixels, frames and steps that are sampled."""
 
-import base64
-import io
 import json
 import shutil
 
@@ -11,11 +9,9 @@ from PIL import Image
 from dianjing import DiT, Point, Region
 from dianjing.demo.engine import InferenceEngine
 from dianjing.demo.jobs import Done
-from dianjing.demo.limits import ServerLimits
 from dianjing.demo.progress import PreviewDecoder
-from dianjing.demo.requests import ImageToVideoRequest, TextToImageRequest, TextToVideoRequest, decode_base64_image
+from dianjing.demo.requests import ImageToVideoRequest, TextToImageRequest, TextToVideoRequest
 
-LIMITS = ServerLimits()
 ANIMATION = {"image": Image.new("RGB", (32, 32), "white"), "regions": [Region(motion="jump", points=[Point(x=9, y=9)])]}
 REQUESTS = {
     "an image": TextToImageRequest(prompt="cat"),
@@ -64,15 +60,3 @@ def test_continued_frames_cost_their_own_default_steps(engine):
 def test_an_animation_takes_the_steps_that_are_requested_even_those_of_an_image(engine):
     requests = [ImageToVideoRequest(**ANIMATION, num_inference_steps=steps) for steps in (None, 2)]
     assert [request.with_defaults(engine.capabilities).num_inference_steps for request in requests] == [1, 2]
-
-
-def test_an_image_in_base64_is_decoded_with_and_without_a_data_url():
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 48)).save(buffer, "PNG")
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    assert decode_base64_image(encoded, LIMITS).size == (64, 48)
-    assert decode_base64_image(f"data:image/png;base64,{encoded}", LIMITS).size == (64, 48)
-    with pytest.raises(ValueError, match="not valid base64"):
-        decode_base64_image("/etc/passwd?", LIMITS)
-    with pytest.raises(ValueError, match="cannot be read"):
-        decode_base64_image(base64.b64encode(b"<svg>").decode(), LIMITS)

@@ -78,14 +78,14 @@ def shared_client(tiny_engine):
 IMAGES = {
     "an empty prompt": ({"prompt": ""}, "prompt is empty"),
     "blanks": ({"prompt": " \n"}, "prompt is empty"),
-    "a long prompt": ({"prompt": "a" * 1_000_000}, "1,000,000 characters; at most"),
+    "a long prompt": ({"prompt": "a" * 1_000_000}, "1,000,000 characters, but at most 4,096"),
     "NUL": ({"prompt": "a\0b"}, r"U\+0000"),
     "no prompt": ({}, "prompt is missing"),
     "a list for a prompt": ({"prompt": ["cat"]}, "prompt is a list; give a string"),
     "size 0": ({"size": "0x64"}, "width is 0; give a whole number from 1 to 8192"),
     "size -1": ({"size": "64x-1"}, "height is -1"),
     "size 1e9": ({"size": "1000000000x64"}, "width is 1000000000"),
-    "no multiple": ({"size": "65x64"}, "not a multiple of 16, the grid of this model; try 64 or 80"),
+    "no multiple": ({"size": "65x64"}, "not a multiple of 16, the grid of this model; the nearest that are: 64, 80"),
     "odd size": ({"size": "large"}, "size is 'large'; give WIDTHxHEIGHT"),
     "a number for a size": ({"size": 64}, "size is 64; give a string"),
     "n 1e6": ({"n": 1_000_000}, "n is 1000000; give a whole number from 1 to 256"),
@@ -96,8 +96,8 @@ IMAGES = {
     "steps 2.5": ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5; give a whole number"),
     "seed -1": ({"seed": -1}, "seed is -1; give a whole number from 0"),
     "seed 2**64": ({"seed": 2**64}, "seed is 18446744073709551616"),
-    "no room for seeds": ({"seed": 2**64 - 1, "n": 2}, "no room for 2 pictures"),
-    "guidance 101": ({"guidance_scale": 101}, "guidance_scale is 101; give a number from 0 to 100"),
+    "no room for seeds": ({"seed": 2**64 - 1, "n": 2}, "is too large for 2 images"),
+    "guidance 101": ({"guidance_scale": 101}, "guidance_scale is 101.0; give a number from 0 to 100"),
     "an unknown field": ({"sampler": "ddim"}, "there is no field sampler"),
     "another model": ({"model": "dall-e-3"}, "model is 'dall-e-3'; this server has film"),
     "a url response": ({"response_format": "url"}, "response_format is 'url'; give one of 'b64_json'"),
@@ -170,14 +170,17 @@ def test_unknown_addresses_and_methods_are_refused_in_the_same_shape(shared_clie
 
 WHITE = Image.new("RGB", (32, 32), "white")
 VIDEOS = {
-    "a click outside": ({"regions": [{**REGION, "points": [{"x": 32, "y": 0}]}]}, "outside the picture of 32 x 32 px"),
-    "a negative place": ({"regions": [{**REGION, "points": [{"x": -0.5, "y": 0}]}]}, "outside the picture"),
+    "a click outside": ({"regions": [{**REGION, "points": [{"x": 32, "y": 0}]}]}, "outside the image of 32 x 32 px"),
+    "a negative place": ({"regions": [{**REGION, "points": [{"x": -0.5, "y": 0}]}]}, "outside the image"),
     "100,000 clicks": (
         {"regions": [{**REGION, "points": [{"x": 1, "y": 1}] * 50_000}]},
-        "50,000 clicks; at most 1,000",
+        "50,000 points are given; at most 1,000",
     ),
-    "no clicks": ({"regions": [{**REGION, "points": []}]}, "the region of 'jump' needs points"),
-    "negative clicks": ({"regions": [{**REGION, "points": [{"x": 1, "y": 1, "positive": False}]}]}, "all clicks are"),
+    "no clicks": ({"regions": [{**REGION, "points": []}]}, "the region of 'jump' needs either points or a mask"),
+    "negative clicks": (
+        {"regions": [{**REGION, "points": [{"x": 1, "y": 1, "positive": False}]}]},
+        "all points are negative",
+    ),
     "a place in text": ({"regions": [{**REGION, "points": [{"x": "1", "y": 1}]}]}, "regions.0.points.0.x is '1'"),
     "an unknown field of a click": (
         {"regions": [{**REGION, "points": [{"x": 1, "y": 1, "z": 1}]}]},
@@ -185,13 +188,13 @@ VIDEOS = {
     ),
     "no motion": ({"regions": [{**REGION, "motion": ""}]}, "motion is empty"),
     "too strong": ({"regions": [{**REGION, "strength": 1.5}]}, "strength is 1.5; give a number from 0 to 1"),
-    "three regions": ({"regions": [REGION] * 3}, "3 regions are given; this model was trained for 1 to 2"),
+    "three regions": ({"regions": [REGION] * 3}, "3 regions are given; this model takes 1 to 2"),
     "no regions": ({"regions": []}, "an image is given without regions"),
     "no image": ({"image": None}, "regions are given without an image"),
-    "one frame": ({"num_frames": 1}, "num_frames is 1; an animation has at least 2 frames"),
+    "one frame": ({"num_frames": 1}, "num_frames is 1; motion takes at least 2 frames"),
     "many frames": ({"num_frames": 10**9}, "fit in half of the memory"),
     "two lengths": ({"num_frames": 3, "seconds": 1}, "both given"),
-    "no length": ({"seconds": 0}, "seconds is 0.0; give seconds"),
+    "no length": ({"seconds": 0}, "seconds is 0.0; give a number of seconds"),
     "odd seconds": ({"seconds": "soon"}, "seconds is 'soon'; give a number"),
     "fps 0": ({"fps": 0}, "fps is 0"),
     "a long film": ({"num_frames": 4000, "num_inference_steps": 100}, "at most 100,000,000 are allowed"),
@@ -212,7 +215,7 @@ def test_a_bad_request_for_a_video_is_refused(shared_client, case):
 @pytest.mark.parametrize("coordinate", ["NaN", "Infinity", "1e999"])
 def test_a_click_without_a_position_is_refused(shared_client, coordinate):
     body = json.dumps({"image": encode(WHITE), "regions": [REGION]}).replace('"x": 16', f'"x": {coordinate}')
-    assert "is no place" in get_refusal(shared_client, "/v1/videos", **make_raw(body))
+    assert "is no position" in get_refusal(shared_client, "/v1/videos", **make_raw(body))
 
 
 UPLOADS = {

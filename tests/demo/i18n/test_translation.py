@@ -40,7 +40,7 @@ BAD_INPUTS = {
 
 
 @pytest.mark.parametrize("name", BAD_INPUTS)
-def test_an_error_is_shown_in_the_readers_language_with_the_labels_of_the_page(name):
+def test_an_error_is_in_the_readers_language_with_the_labels_of_the_page(name):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the message is what is tested)
         BAD_INPUTS[name]()
     chinese, english = render_for_page(caught.value, "zh"), render_for_page(caught.value, "en")
@@ -66,7 +66,7 @@ def test_a_parameter_has_the_name_of_the_interface(language, page, http):
 
 
 def test_a_parameter_at_the_start_of_a_message_has_the_name_of_the_interface():
-    error = DianjingError("animation_needs_two_frames", num_frames=1)
+    error = DianjingError("motion_needs_frames", num_frames=1)
     assert render_for_page(error, "en").startswith("“Frames” is 1")
     assert render_for_page(error, "zh").startswith("“帧数”")
 

@@ -95,6 +95,11 @@ def wait_for_playback(page, tab):
     page.wait_for_function(f"document.querySelector('#{tab}-video video').currentTime > 0")
 
 
+def read_image(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 def read_pixels(page, selector):
     page.evaluate("selector => document.querySelector(selector).decode()", selector)
     with Image.open(io.BytesIO(page.locator(selector).screenshot())) as screenshot:
@@ -117,7 +122,7 @@ def generate_image(page, texts):
 
 
 @pytest.mark.parametrize("locale", TEXTS)
-def test_images_are_generated_stopped_restored_and_kept_over_a_reload(locale, server, open_page, save_download):
+def test_images_are_generated_stopped_restored_and_there_after_a_reload(locale, server, open_page, save_download):
     texts, page = TEXTS[locale], open_page(server.address, locale=locale)
     assert page.inner_text(".dj-title").strip() == texts["title"]
     page.fill("#image-prompt textarea", texts["prompt"])
@@ -138,8 +143,12 @@ def test_images_are_generated_stopped_restored_and_kept_over_a_reload(locale, se
     wait_for_status(page, "image", texts["restored"])
     assert page.input_value("#image-prompt textarea") == texts["prompt"]
     assert page.locator("#image-seed textarea, #image-seed input").first.input_value() == str(metadata.seed)
+    page.click("#image-button")
+    wait_for_count(page, "#image-gallery .thumbnail-item img", 3)
+    wait_for_status(page, "image", texts["done"])
+    assert np.array_equal(read_image(save_download(page, "#image-download")), read_image(file))
     page.reload()
-    wait_for_count(page, "#image-gallery .thumbnail-item img", 2)
+    wait_for_count(page, "#image-gallery .thumbnail-item img", 3)
 
 
 @pytest.mark.parametrize("locale", TEXTS)
@@ -174,20 +183,27 @@ def test_a_video_is_generated_window_by_window(locale, server, open_page, save_d
     texts, page = TEXTS[locale], open_page(server.address, locale=locale)
     open_tab(page, "video")
     page.fill("#video-prompt textarea", texts["video"])
-    is_window_seen = {1: threading.Event(), 2: threading.Event()}
-    with paused_runs(server.engine, lambda job, progress: is_window_seen[progress.window]):
+    is_window_visible = {1: threading.Event(), 2: threading.Event()}
+    with paused_runs(server.engine, lambda job, progress: is_window_visible[progress.window]):
         page.click("#video-button")
-        for window, is_seen in is_window_seen.items():
+        for window, is_visible in is_window_visible.items():
             wait_for_status(page, "video", texts["window"].format(window))
             if window == 2:
                 page.wait_for_selector("#video-stage img")
-            is_seen.set()
+            is_visible.set()
     wait_for_playback(page, "video")
     video = save_download(page, "#video-download-video")
     metadata, label = read_video_metadata(video)
     assert metadata.prompt == texts["video"]
     assert label["Label"] == "1"
-    assert len(read_video(video).frames) == server.engine.capabilities.num_frames
+    frames = read_video(video).frames
+    assert len(frames) == server.engine.capabilities.num_frames
+    page.fill("#video-prompt textarea", "")
+    page.set_input_files("#video-drop input[type=file]", video)
+    wait_for_status(page, "video", texts["restored"])
+    page.click("#video-button")
+    wait_for_count(page, "#video-gallery .thumbnail-item", 2)
+    assert np.array_equal(read_video(save_download(page, "#video-download-video")).frames, frames)
 
 
 @pytest.mark.parametrize("locale", TEXTS)
