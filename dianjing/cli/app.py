@@ -16,7 +16,7 @@ from dianjing.cli.demo import demo
 from dianjing.cli.doctor import doctor
 from dianjing.cli.image import image
 from dianjing.cli.models import models
-from dianjing.cli.options import CliState, VersionOption
+from dianjing.cli.options import CliState, VersionOption, format_error
 from dianjing.cli.train import train
 from dianjing.cli.video import video
 from dianjing.errors import DianjingError, convert_system_error, get_language
@@ -52,12 +52,10 @@ def print_error(error: Exception, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     user_error = convert_system_error(error)
-    if user_error is None and not isinstance(error, ValueError | OSError):
+    if user_error is None:  # a fault of this package
         user_error = DianjingError("internal_error", reason=f"{type(error).__name__}: {error}")
-    message = str(error) if user_error is None else user_error.render(get_language())
-    more = "" if debug or isinstance(error, ValueError) else " (--debug shows the traceback)"
-    print(f"error: {message}{more}", file=sys.stderr)
-    return 2 if isinstance(error, ValueError) else 1
+    print(format_error(user_error.render(get_language())), file=sys.stderr)
+    return 2 if isinstance(error, DianjingError) else 1
 
 
 def main() -> None:

@@ -22,8 +22,10 @@ from dianjing.cli.options import (
     SeedOption,
     SourceOption,
     StepsOption,
+    format_error,
     print_json,
 )
+from dianjing.errors import Message, get_language
 
 
 def chat(
@@ -76,7 +78,7 @@ def chat(
 def _read_lines() -> Iterator[str]:
     """Yield the lines of stdin; invalid UTF-8 becomes surrogates, which `Conversation.send` rejects with a message."""
     if sys.stdin.isatty():
-        print('Describe an image, then say what to change; "undo" goes back, Ctrl-D ends.', file=sys.stderr)
+        print(Message("chat_greeting").render(get_language()), file=sys.stderr)
     sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
     while True:
         if sys.stdin.isatty():
@@ -89,10 +91,10 @@ def _read_lines() -> Iterator[str]:
 
 def _print_answer(answer: dict[str, Any], *, as_json: bool) -> None:
     if "error" in answer:
-        print(f"error: {answer['error']}", file=sys.stderr)
+        print(format_error(answer["error"]), file=sys.stderr)
         return
     print(f"{'; '.join(answer['changes'])}: {answer['prompt']}", file=sys.stderr)
     for hint in answer["hints"]:
-        print(f"hint: {hint}", file=sys.stderr)
+        print(Message("hint", text=hint).render(get_language()), file=sys.stderr)
     if not as_json:
         print(answer["path"], flush=True)

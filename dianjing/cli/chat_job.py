@@ -7,12 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dianjing.cli.image_job import PRODUCER, build_image_metadata
+import dianjing
 from dianjing.cli.loading import check_device, load_pipeline
-from dianjing.pipelines.media.aigc_label import make_image_label
+from dianjing.errors import DianjingError
+from dianjing.pipelines.conversation.parsing.base import detect_language
+from dianjing.pipelines.media.aigc_label import PRODUCER, make_image_label
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder
 from dianjing.pipelines.media.image import save_image
-from dianjing.pipelines.validation import ImageRequest
+from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
 
 if TYPE_CHECKING:
     from dianjing.pipelines.conversation.session import Conversation
@@ -28,6 +30,7 @@ class ChatJob:
 
     conversation: "Conversation"
     model: str
+    chat_model: str | None
     out: Path | None
     save_path: Path | None
     producer: str | None
@@ -70,7 +73,9 @@ def validate_chat_job(
         conversation.parser = ChatModelParser.from_pretrained(
             chat_model, rule_parser=RuleParser(conversation.concept_vocabulary)
         )
-    return ChatJob(conversation=conversation, model=model, out=out, save_path=save_path, producer=producer)
+    return ChatJob(
+        conversation=conversation, model=model, chat_model=chat_model, out=out, save_path=save_path, producer=producer
+    )
 
 
 def _load_pipeline(model: str, *, device: str, dtype: str) -> Any:
@@ -87,8 +92,8 @@ def run_chat_job(job: ChatJob, lines: Iterable[str]) -> Iterator[dict[str, Any]]
             continue
         try:
             turn = job.conversation.send(text)
-        except ValueError as error:
-            yield {"text": text, "error": str(error)}
+        except DianjingError as error:
+            yield {"text": text, "error": error.render(detect_language(text))}
             continue
         path = _get_next_path(job, turn)
         answer = _write_turn(job, turn, path)
@@ -98,10 +103,7 @@ def run_chat_job(job: ChatJob, lines: Iterable[str]) -> Iterator[dict[str, Any]]
 
 
 def _write_turn(job: ChatJob, turn: "Turn", path: Path) -> dict[str, Any]:
-    pipe = job.conversation.pipe
-    metadata = build_image_metadata(
-        pipe, turn.image, ImageRequest(prompt=turn.prompt, seed=turn.seed), seed=turn.seed, model=job.model
-    )
+    metadata = build_turn_metadata(job, turn)
     label = make_image_label(turn.image, metadata, producer=job.producer or PRODUCER)
     save_image(turn.image, path, metadata, label=label if job.producer else None)
     return {
@@ -113,6 +115,28 @@ def _write_turn(job: ChatJob, turn: "Turn", path: Path) -> dict[str, Any]:
         "hints": list(turn.hints),
         "seed": turn.seed,
     }
+
+
+def build_turn_metadata(job: ChatJob, turn: "Turn") -> GenerationMetadata:
+    """Return the metadata from which the image of a turn can be generated again.
+
+    settings["instructions"] are the texts that lead to it, in a conversation with this seed.
+    """
+    conversation = job.conversation
+    settings: dict[str, object] = {"width": turn.image.width, "height": turn.image.height}
+    settings["instructions"] = [each.text for each in conversation.turns]
+    if conversation.pipe.sampling_params is None:  # a loaded conversation, and no image since
+        settings |= {
+            "num_inference_steps": conversation.num_inference_steps,
+            "guidance_scale": conversation.guidance_scale,
+        }
+    else:
+        settings |= get_sampling_metadata(conversation.pipe)
+    if job.chat_model is not None:
+        settings["chat_model"] = job.chat_model
+    return GenerationMetadata(
+        prompt=turn.prompt, seed=conversation.seed, settings=settings, model=job.model, version=dianjing.__version__
+    )
 
 
 def _get_next_path(job: ChatJob, turn: "Turn") -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 import dianjing
-from dianjing.cli.loading import check_device, check_lora, load_pipeline
+from dianjing.cli.loading import check_device, check_lora, get_adapter_metadata, load_pipeline
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import PRODUCER, make_image_label
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder
@@ -111,7 +111,7 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
             for image, seed, path in zip(images, seeds, paths[start:], strict=False):
                 metadata = build_image_metadata(pipe, image, request, seed=seed, model=job.model)
                 if job.lora is not None:
-                    metadata.settings["lora"] = job.lora
+                    metadata.settings["lora"] = get_adapter_metadata(job.lora)
                 label = make_image_label(image, metadata, producer=job.producer or PRODUCER)
                 save_image(image, path, metadata, label=label if job.producer else None)
                 yield {

@@ -8,7 +8,10 @@ from typing import Any
 
 import dianjing
 from dianjing.errors import DianjingError
+from dianjing.pipelines.media.metadata import compute_file_sha256
 from dianjing.weights.resolve import HUB_ID_PATTERN
+
+LORA_WEIGHT_NAME_SAFE = "pytorch_lora_weights.safetensors"  # of diffusers, which takes it from a folder first
 
 
 def check_device(name: str) -> None:
@@ -28,6 +31,14 @@ def check_lora(name_or_path: str) -> None:
             raise DianjingError("adapter_not_safetensors", path=name_or_path)
     elif not HUB_ID_PATTERN.fullmatch(name_or_path):
         raise DianjingError("adapter_not_found", path=name_or_path)
+
+
+def get_adapter_metadata(name_or_path: str) -> dict[str, object]:
+    """Describe an adapter for generation metadata: its name, and the hash of its weights if they are local."""
+    path = Path(name_or_path)
+    if path.is_dir():
+        path = min(path.glob("*.safetensors"), key=lambda file: (file.name != LORA_WEIGHT_NAME_SAFE, file.name))
+    return {"name": name_or_path, **({"sha256": compute_file_sha256(path)} if path.is_file() else {})}
 
 
 def load_pipeline(class_name: str, *, model: str, device: str, dtype: str, lora: str | None = None) -> Any:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import dianjing
-from dianjing.errors import DianjingError
+from dianjing.errors import DianjingError, Message, get_language
 from dianjing.weights.hubs import SOURCE_VARIABLE
 
 
@@ -78,6 +78,11 @@ StepsOption = Annotated[int | None, typer.Option(help="Denoising steps.")]
 GuidanceScaleOption = Annotated[
     float | None, typer.Option(help="How closely to follow the prompt; 1 means no guidance.")
 ]
+
+
+def format_error(text: str) -> str:
+    """Return a line of stderr with a word for "error" in the language of the user."""
+    return Message("error_line", text=text).render(get_language())
 
 
 def print_json(value: object) -> None:

@@ -42,6 +42,12 @@ def video(
     joint: Annotated[
         bool, typer.Option("--joint", help="Generate the parts of a long video together, not one after another.")
     ] = False,
+    continuation_steps: Annotated[
+        int | None, typer.Option(help="Denoising steps after the first frame; default: as --steps, or the model's.")
+    ] = None,
+    continuation_guidance_scale: Annotated[
+        float | None, typer.Option(help="Guidance after the first frame; default: as --guidance-scale, or the model's.")
+    ] = None,
     model: ModelOption = "sticker",
     source: SourceOption = None,
     lora: LoraOption = None,
@@ -61,6 +67,8 @@ def video(
         prompt,
         negative_prompt=negative_prompt,
         long_video="joint" if joint else None,
+        continuation_steps=continuation_steps,
+        continuation_guidance_scale=continuation_guidance_scale,
         out=out,
         duration_s=seconds,
         num_frames=num_frames,

@@ -15,16 +15,23 @@ import numpy as np
 from PIL import Image
 
 import dianjing
-from dianjing.cli.loading import check_device, check_lora, load_pipeline
-from dianjing.errors import DianjingError
+from dianjing.cli.loading import check_device, check_lora, get_adapter_metadata, load_pipeline
+from dianjing.errors import DianjingError, Message, get_language
 from dianjing.pipelines.media.aigc_label import PRODUCER
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder, write_atomic
-from dianjing.pipelines.media.image import open_image
+from dianjing.pipelines.media.image import get_input_image_metadata, open_image
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
 from dianjing.pipelines.media.video import check_video_output_path, get_video_metadata, save_video
 from dianjing.pipelines.segmentation.base import Point, Region, Segmenter, check_region, get_region_metadata
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
-from dianjing.pipelines.validation import ImageRequest, check_fps, check_num_frames, check_prompt
+from dianjing.pipelines.validation import (
+    ImageRequest,
+    check_fps,
+    check_guidance_scale,
+    check_num_frames,
+    check_num_inference_steps,
+    check_prompt,
+)
 from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
 
@@ -59,13 +66,28 @@ class VideoJob:
 
 
 def validate_video_job(
-    prompt: str, *, negative_prompt: str | None, long_video: str | None, **settings: Any
+    prompt: str,
+    *,
+    negative_prompt: str | None,
+    long_video: str | None,
+    continuation_steps: int | None,
+    continuation_guidance_scale: float | None,
+    **settings: Any,
 ) -> VideoJob:
     """Check the options of `dianjing video` before weights load. Raises: DianjingError."""
     check_prompt(prompt)
     common = _validate_common(negative_prompt=negative_prompt, **settings)
     require_video_model(common["model"])
-    common["settings"] |= {"negative_prompt": negative_prompt, "long_video": long_video}
+    if continuation_steps is not None:
+        check_num_inference_steps(continuation_steps, "continuation_steps")
+    if continuation_guidance_scale is not None:
+        check_guidance_scale(continuation_guidance_scale, "continuation_guidance_scale")
+    common["settings"] |= {
+        "negative_prompt": negative_prompt,
+        "long_video": long_video,
+        "continuation_steps": continuation_steps,
+        "continuation_guidance_scale": continuation_guidance_scale,
+    }
     return VideoJob(prompt=prompt, **common)
 
 
@@ -204,7 +226,8 @@ def run_video_job(job: VideoJob) -> dict[str, Any]:
         output = pipe(open_image(job.image_path), job.regions, job.prompt, **arguments)
         result["crop_transform"] = str(output.crop_transform)
         if output.crop_transform.source_size != output.crop_transform.target_size:
-            print(f"image: {output.crop_transform}", file=sys.stderr)
+            message = Message("image_is_cropped", crop=output.crop_transform.to_message())
+            print(message.render(get_language()), file=sys.stderr)
     result["seconds"] = round(time.monotonic() - start_s, 3)
     frames, fps = output.frames[0], arguments.get("fps", pipe.config.default_fps)
     metadata = build_video_metadata(pipe, job, frames, fps)
@@ -253,9 +276,9 @@ def build_video_metadata(pipe: Any, job: VideoJob, frames: np.ndarray, fps: floa
     names = ("negative_prompt", "long_video")
     settings |= {name: arguments[name] for name in names if arguments.get(name) is not None}
     if job.lora is not None:
-        settings["lora"] = job.lora
+        settings["lora"] = get_adapter_metadata(job.lora)
     if job.image_path is not None:
-        settings["image"] = job.image_path.name
+        settings["image"] = get_input_image_metadata(open_image(job.image_path), name=job.image_path.name)
         settings["regions"] = [get_region_metadata(region) for region in job.regions]
     return GenerationMetadata(
         prompt=job.prompt, seed=job.seed, settings=settings, model=job.model, version=dianjing.__version__

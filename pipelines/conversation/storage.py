@@ -54,7 +54,7 @@ def read_conversation_file(path: Path) -> ConversationState:
         raise DianjingError("conversation_file_unreadable", path=path, reason=error.strerror or error) from None
     try:
         return _parse_content(data)
-    except (DianjingError, RecursionError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (DianjingError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise DianjingError("conversation_file_invalid", path=path, reason=_explain(error)) from None
 
 
@@ -84,4 +84,4 @@ def _explain(error: Exception) -> Any:
         return Message("content_nested_too_deeply")
     if isinstance(error, KeyError):
         return Message("content_field_missing", name=error.args[0])
-    return str(error) if isinstance(error, ValueError) else Message("content_malformed")
+    return Message("content_malformed")

@@ -31,6 +31,7 @@ from dianjing.pipelines.validation import check_int, check_prompt
 CompleteChat = Callable[[Sequence[Mapping[str, str]]], str]  # chat messages to the answer
 MAX_NEW_TOKENS = 512
 MAX_EDITS = 8
+MAX_HINT_CHARS = 1000
 SYSTEM_PROMPT = """You edit an image by its description. Given the image and what the user says (in Chinese or \
 English), answer with one JSON object and nothing else: {"edits": [...]}, one or more of
 {"edit": "new_scene", "objects": [OBJECT, ...], "background": NAME or null, "relation": RELATION or null}
@@ -87,8 +88,9 @@ class ChatModelParser:
             return ParsedInstruction(edits=parse_answer(self.complete(messages), scene, self.rule_parser))
         except ValueError as error:
             instruction = self.rule_parser.parse(text, scene)
-            hint = Message("chat_model_fallback", reason=str(error)[:1000]).render(detect_language(text))
-            return replace(instruction, hints=(*instruction.hints, hint))
+            reason = error if isinstance(error, DianjingError) else str(error)
+            hint = Message("chat_model_fallback", reason=reason).render(detect_language(text))
+            return replace(instruction, hints=(*instruction.hints, hint[:MAX_HINT_CHARS]))
 
 
 def load_chat_model(name_or_path: str | PathLike, *, device: str) -> CompleteChat:

@@ -11,6 +11,7 @@ import typer
 
 import dianjing
 from dianjing.cli import image_job
+from dianjing.errors import DianjingError
 
 
 def run(*arguments, cwd=None):
@@ -49,7 +50,7 @@ BAD_INPUT = [
     (["image", "cat", "--size", "0"], "width is 0"),
     (["image", "cat", "--size", "-1"], "width is -1"),
     (["image", "cat", "--size", "1000000000"], "width is 1000000000"),
-    (["image", "cat", "--size", "100x64"], "try 96 or 112"),
+    (["image", "cat", "--size", "100x64"], "the nearest that are: 96, 112"),
     (["image", "cat", "--size", "64x"], "such as 128x96"),
     (["image", "cat", "--size", "big"], "such as 128x96"),
     (["image", "cat", "--steps", "0"], "num_inference_steps is 0"),
@@ -61,7 +62,7 @@ BAD_INPUT = [
     (["image", "cat", "--count", "0"], "num_images_per_prompt is 0"),
     (["image", "cat", "--seed", "-1"], "seed is -1"),
     (["image", "cat", "--seed", str(2**64)], "seed is"),
-    (["image", "cat", "--negative-prompt", "a\x01"], "negative_prompt holds the control character"),
+    (["image", "cat", "--negative-prompt", "a\x01"], "negative_prompt contains the control character"),
     (["image", "cat", "--device", "tpu"], "--device is 'tpu'"),
     (["image", "cat", "--dtype", "int4"], "--dtype"),
     (["image", "cat", "--out", "none/cat.png"], "does not exist"),
@@ -124,6 +125,9 @@ def fail_with(error):
         (KeyboardInterrupt(), 130, ""),
         (OSError(28, "No space left on device", "a.png"), 1, "the disk is full while a.png is written"),
         (RuntimeError("broken"), 1, "a fault of Dianjing, not of what was given (RuntimeError: broken)"),
+        (ValueError("zip() argument 2 is shorter"), 1, "a fault of Dianjing, not of what was given (ValueError: zip()"),
+        (OSError(22, "Invalid argument"), 1, "a fault of Dianjing"),
+        (DianjingError("chat_greeting"), 2, "Describe an image"),
         (
             type("OutOfMemoryError", (RuntimeError,), {})("CUDA"),
             1,
@@ -146,7 +150,7 @@ def test_a_failure_is_reported_in_the_users_language(stub, call, monkeypatch):
     monkeypatch.setattr(image_job, "generate_images", fail_with(MemoryError()))
     code, _, err = call("image", "cat")
     assert code == 1
-    assert err.startswith("error: 设备内存不足")
+    assert err.startswith("错误：设备内存不足")
 
 
 def test_debug_shows_the_traceback(stub, call, monkeypatch):

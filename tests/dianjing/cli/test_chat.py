@@ -91,6 +91,29 @@ def test_a_refused_line_is_reported_and_the_next_is_run(chat):
     assert XMP_KEY not in Image.open("a-1.png").text
 
 
+def test_an_error_is_in_the_language_of_its_line(chat):
+    _, _, err = chat("画一只小猫\n去掉小狗\nremove the dog\n", "--out", "a.png")
+    assert "error: 图片里没有小狗" in err
+    assert "error: there is no dog" in err
+
+
+def test_an_image_can_be_generated_again_from_its_metadata(tiny_folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["dianjing", "chat", "--seed", "5", "--out", "a.png", "--model", str(tiny_folder)])
+    monkeypatch.setattr(sys, "stdin", Lines("a cat on the left\nadd a dog\n再画一次\npaint it blue\nundo\n".encode()))
+    with pytest.raises(SystemExit) as stopped:
+        app.main()
+    assert stopped.value.code == 0
+    metadata = read_image_metadata("a-5.png")
+    assert metadata.settings["instructions"] == ["a cat on the left", "add a dog", "再画一次"]
+    names = ("num_inference_steps", "guidance_scale")
+    conversation = Conversation(metadata.model, seed=metadata.seed, **{name: metadata.settings[name] for name in names})
+    for text in metadata.settings["instructions"]:
+        turn = conversation.send(text)
+    with Image.open("a-5.png") as written:
+        assert written.convert("RGB").tobytes() == turn.image.tobytes()
+
+
 BAD_LINES = [b"zyzzyva\n", b"cat\x00\n", b"cat\xff\n", "猫".encode() * 350_000, b"undo\n"]
 
 

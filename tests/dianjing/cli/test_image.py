@@ -1,5 +1,6 @@
 """`dianjing image` with a real pipeline, end to end: a tiny one with random weights."""
 
+import hashlib
 import json
 import pickle
 import shutil
@@ -118,7 +119,9 @@ def test_an_adapter_changes_the_image_and_is_named_in_it(tiny_folder, tmp_path, 
         generate(monkeypatch, tiny_folder, "cat", "--seed", "1", "--out", str(tmp_path / name), *options)
     with Image.open(tmp_path / "plain.png") as plain, Image.open(tmp_path / "adapted.png") as adapted:
         assert plain.tobytes() != adapted.tobytes()
-    assert read_image_metadata(tmp_path / "adapted.png").settings["lora"] == str(tmp_path / "adapter")
+    weights = tmp_path / "adapter" / "pytorch_lora_weights.safetensors"
+    adapter = {"name": str(tmp_path / "adapter"), "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    assert read_image_metadata(tmp_path / "adapted.png").settings["lora"] == adapter
     assert "lora" not in read_image_metadata(tmp_path / "plain.png").settings
 
 

@@ -1,5 +1,6 @@
 """`dianjing video` and `dianjing animate`, end to end with tiny random weights, and their errors."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from dianjing.cli import app, video_job
+from dianjing.pipelines.media.image import read_image_metadata
 from dianjing.pipelines.media.video import read_video_metadata
 from dianjing.pipelines.segmentation.base import Point
 from tests.dianjing.cli.test_image import write_lora
@@ -63,6 +65,8 @@ def test_one_command_animates_a_click_and_stdout_is_json(tiny_video_folder, pict
     assert record.settings["regions"][0]["motion"] == "cat"
     assert record.settings["regions"][0]["strength"] == 0.7
     assert label["Label"] == "1"
+    pixels_sha256 = hashlib.sha256(picture.tobytes()).hexdigest()
+    assert record.settings["image"] == {"name": "square.png", "width": 32, "height": 32, "pixels_sha256": pixels_sha256}
 
 
 def test_a_video_has_the_requested_duration(tiny_video_folder, monkeypatch, capsys, tmp_path):
@@ -88,6 +92,26 @@ def test_a_video_can_be_generated_again_from_its_seed(tiny_video_folder, monkeyp
             assert one.tobytes() == other.tobytes()
 
 
+def test_a_long_video_can_be_generated_again_from_its_metadata(tiny_video_folder, monkeypatch, capsys, tmp_path):
+    """The frames after the first are sampled with other settings, which the metadata has, too."""
+    monkeypatch.chdir(tmp_path)
+    options = ("--num-frames", "9", "--seed", "4", "--size", "32", "--continuation-steps", "3", "--steps", "2")
+    model = ("--model", tiny_video_folder)
+    run(monkeypatch, capsys, "video", "cat", *options, *model, "--out", "a.png", "--continuation-guidance-scale", "2")
+    metadata = read_image_metadata("a-0001.png")
+    settings = metadata.settings
+    names = ("num_frames", "fps", "guidance_scale", "continuation_steps", "continuation_guidance_scale")
+    again = [part for name in names for part in (f"--{name.replace('_', '-')}", settings[name])]
+    again += ["--size", f"{settings['width']}x{settings['height']}", "--steps", settings["num_inference_steps"]]
+    code, _, err = run(
+        monkeypatch, capsys, "video", metadata.prompt, *again, *model, "--seed", metadata.seed, "--out", "b.png"
+    )
+    assert code == 0, err
+    for number in range(1, 10):
+        with Image.open(f"a-{number:04d}.png") as first, Image.open(f"b-{number:04d}.png") as second:
+            assert first.tobytes() == second.tobytes()
+
+
 def test_a_mask_preview_needs_no_weights(monkeypatch, capsys, picture):
     monkeypatch.setattr(video_job, "load_pipeline", lambda *a, **k: pytest.fail("weights were loaded"))
     code, out, _ = run(
@@ -111,12 +135,12 @@ def test_clicks_are_parsed_to_points():
         (["animate", "none.png", "--click", "1,1", "--motion", "cat"], "no file none.png"),
         (["animate", "square.png"], "no region is given"),
         (["animate", "square.png", "--click", "1;2", "--motion", "cat"], "give X,Y in pixels"),
-        (["animate", "square.png", "--click", "40,2", "--motion", "cat"], "outside the picture of 32 x 32"),
-        (["animate", "square.png", "--click", "nan,2", "--motion", "cat"], "no place"),
+        (["animate", "square.png", "--click", "40,2", "--motion", "cat"], "outside the image of 32 x 32"),
+        (["animate", "square.png", "--click", "nan,2", "--motion", "cat"], "is no position"),
         (["animate", "square.png", "--click", "9,9"], "0 --motion for 1"),
         (["animate", "square.png", "--click", "9,9", "--motion", "cat", "--strength", "2"], "strength is 2"),
         (["animate", "square.png", "--mask", "square.png", "--motion", " "], "motion is empty"),
-        (["animate", "broken.png", "--click", "1,1", "--motion", "cat"], "cannot be read as a picture"),
+        (["animate", "broken.png", "--click", "1,1", "--motion", "cat"], "cannot be read as an image"),
         (["animate", "thin.png", "--click", "1,1", "--motion", "cat"], "20 times"),
         (["video", "cat", "--out", "a.avi"], "a.avi does not end in"),
         (["video", "cat", "--lora", "nowhere.safetensors"], "there is no nowhere.safetensors"),
@@ -171,5 +195,5 @@ def test_an_adapter_changes_the_video_and_is_named_in_it(tiny_video_folder, monk
         code, _, err = run(monkeypatch, capsys, *command, *where, name, *options)
         assert code == 0, err
     assert read_frames("plain.webp") != read_frames("adapted.webp")
-    assert read_video_metadata("adapted.webp")[0].settings["lora"] == "adapter"
+    assert read_video_metadata("adapted.webp")[0].settings["lora"]["name"] == "adapter"
     assert "lora" not in read_video_metadata("plain.webp")[0].settings
