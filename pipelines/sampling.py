@@ -5,26 +5,21 @@
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.schedulers import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor
 
 from dianjing.pipelines import validation
 from dianjing.pipelines.denoiser import Denoiser, PrecomputedConditioning, SamplingStep, combine_predictions
+from dianjing.pipelines.hooks import CallbackOnStepEnd, SamplingHooks, StepCallback
 from dianjing.pipelines.prompt_embeds import PromptEmbeds, PromptPipelineBase
 
 Generators = Generator | Sequence[Generator] | None
-CallbackOnStepEnd: TypeAlias = Callable[[Any, int, Any, dict], dict] | PipelineCallback | MultiPipelineCallbacks
-StepCallback = Callable[[int, Tensor, Tensor, PromptEmbeds], tuple[Tensor, PromptEmbeds]]
-StepObserver = Callable[[SamplingStep], object]
 SampledT = TypeVar("SampledT")  # latents, or what else a pipeline samples
 OutputT = TypeVar("OutputT")
 
@@ -84,77 +79,14 @@ def prepare_extra_step_kwargs(scheduler: SchedulerMixin, **candidate_kwargs: Any
     return {name: value for name, value in candidate_kwargs.items() if name in parameters}
 
 
-class SamplingPipelineBase(PromptPipelineBase):
-    """Base of pipelines over text encoders, transformer, scheduler and VAE: the sampling loop and its hooks.
+class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
+    """Base of pipelines over text encoders, transformer, scheduler and VAE: the sampling loop.
 
-    `observe_steps` watches all steps; `callback_on_step_end` of a call may change tensors; `interrupt` and
-    `guidance_scale` may be set while a call runs. `sampling_params` holds the settings of the last call.
+    `sampling_params` holds the settings of the last call.
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->transformer->vae"
-    _callback_tensor_inputs: ClassVar[list[str]] = [
-        "latents",
-        "prompt_embeds",
-        "negative_prompt_embeds",
-        "prompt_embeds_2",
-        "negative_prompt_embeds_2",
-    ]
     sampling_params: SamplingParams | None = None
-    _step_observers: tuple[StepObserver, ...] = ()
-    _guidance_scale = 1.0
-    _guidance_rescale = 0.0
-    _num_timesteps = 0
-    _current_timestep: Tensor | None = None
-    _interrupt = False
-
-    @contextmanager
-    def observe_steps(self, observer: StepObserver) -> Iterator[None]:
-        """Call `observer(step)` after every step of every run inside the block; what it raises ends the call."""
-        self._step_observers = (*self._step_observers, observer)
-        try:
-            yield
-        finally:
-            self._step_observers = tuple(other for other in self._step_observers if other is not observer)
-
-    @property
-    def interrupt(self) -> bool:
-        """True to end the call after the step that is being computed; a new call sets it to False."""
-        return self._interrupt
-
-    @interrupt.setter
-    def interrupt(self, value: bool) -> None:
-        self._interrupt = value
-
-    @property
-    def guidance_scale(self) -> float:
-        """Scale of classifier-free guidance, of the call that is running or the last one."""
-        return self._guidance_scale
-
-    @guidance_scale.setter
-    def guidance_scale(self, value: float) -> None:
-        self._guidance_scale = value
-
-    @property
-    def guidance_rescale(self) -> float:
-        return self._guidance_rescale
-
-    @property
-    def do_classifier_free_guidance(self) -> bool:
-        return self._guidance_scale > 1
-
-    @property
-    def num_timesteps(self) -> int:
-        """Number of timesteps of the last run; a video takes several runs."""
-        return self._num_timesteps
-
-    @property
-    def current_timestep(self) -> Tensor | None:
-        return self._current_timestep
-
-    @property
-    def execution_device(self) -> torch.device:
-        """Device that the models run on, also with offloading."""
-        return self._execution_device
 
     def _check_params(
         self,
@@ -174,7 +106,8 @@ class SamplingPipelineBase(PromptPipelineBase):
             guidance_rescale=validation.check_number(guidance_rescale, "guidance_rescale", low=0, high=1),
             eta=validation.check_number(eta, "eta", low=0, high=1),
         )
-        self._guidance_scale, self._guidance_rescale = self.sampling_params.guidance_scale, guidance_rescale
+        self._guidance_scale = self.sampling_params.guidance_scale
+        self._guidance_rescale = self.sampling_params.guidance_rescale
         self._interrupt = False
         return self.sampling_params
 
@@ -271,34 +204,3 @@ class SamplingPipelineBase(PromptPipelineBase):
                 progress_bar.update()
         self._current_timestep = None
         return latents
-
-    def _make_step_callback(
-        self, callback: CallbackOnStepEnd | None, tensor_names: Sequence[str]
-    ) -> StepCallback | None:
-        """Check the tensor names of `callback_on_step_end`, and bind both."""
-        if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
-            tensor_names = callback.tensor_inputs
-        tensor_names = validation.check_callback_inputs(tensor_names, self._callback_tensor_inputs)
-        return None if callback is None else partial(self._run_step_callback, callback, tensor_names)
-
-    def _run_step_callback(
-        self,
-        callback: CallbackOnStepEnd,
-        tensor_names: list[str],
-        index: int,
-        timestep: Tensor,
-        latents: Tensor,
-        embeds: PromptEmbeds,
-    ) -> tuple[Tensor, PromptEmbeds]:
-        """Call the user's callback and apply what it changed, in place or not; else `embeds` is the same object."""
-        tensors = {name: latents if name == "latents" else getattr(embeds, name) for name in tensor_names}
-        versions = {name: tensor._version for name, tensor in tensors.items() if tensor is not None}
-        returned = callback(self, index, timestep, dict(tensors)) or {}
-        changed = {
-            name: tensor
-            for name, tensor in returned.items()
-            if name in tensors
-            and (tensor is not tensors[name] or (tensor is not None and tensor._version != versions[name]))
-        }
-        latents = changed.pop("latents", latents)
-        return latents, replace(embeds, **changed) if changed else embeds

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers.callbacks import SDCFGCutoffCallback
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines.image_to_video import ImageToVideoPipeline
@@ -152,3 +153,70 @@ def test_a_number_of_videos_is_refused_under_its_own_name(video_pipe, count):
 def test_settings_of_continuation_are_refused_for_a_video_without_a_first_frame(video_pipe):
     with pytest.raises(DianjingError, match="sampled in one run"):
         video_pipe("a cat", long_video="joint", continuation_steps=2)
+
+
+class TestCallbacks:
+    def test_a_callback_runs_at_each_step_and_may_replace_the_latents(self, pipe, generate_latents):
+        steps = []
+
+        def on_step_end(pipeline, step, timestep, tensors):
+            assert pipeline is pipe
+            assert timestep == pipe.current_timestep
+            steps.append(step)
+            return {"latents": torch.zeros_like(tensors["latents"])}
+
+        assert not generate_latents(pipe, callback_on_step_end=on_step_end).any()
+        assert steps == [0, 1, 2]
+
+    @pytest.mark.parametrize("name", ["prompt_embeds", "prompt_embeds_2", "negative_prompt_embeds_2"])
+    @pytest.mark.parametrize("change", ["in place", "new"])
+    def test_states_that_a_callback_changes_take_effect_at_the_next_step(self, pipe, generate_latents, name, change):
+        def on_step_end(pipeline, step, timestep, tensors):
+            if step == 0 and change == "in place":
+                tensors[name].zero_()
+            elif step == 0:
+                tensors[name] = torch.zeros_like(tensors[name])
+            return tensors
+
+        names = ["latents", name]
+        changed = generate_latents(pipe, callback_on_step_end=on_step_end, callback_on_step_end_tensor_inputs=names)
+        assert (changed - generate_latents(pipe)).abs().max() > 1e-4
+
+    def test_a_callback_that_changes_nothing_has_no_effect(self, pipe, generate_latents, monkeypatch):
+        counted, condition = [], pipe.transformer.compute_conditioning
+        monkeypatch.setattr(
+            pipe.transformer,
+            "compute_conditioning",
+            lambda *args, **inputs: counted.append(1) or condition(*args, **inputs),
+        )
+        names = ["latents", "prompt_embeds", "negative_prompt_embeds_2"]
+        latents = generate_latents(
+            pipe, callback_on_step_end=lambda p, s, t, k: k, callback_on_step_end_tensor_inputs=names
+        )
+        assert len(counted) == 1
+        torch.testing.assert_close(latents, generate_latents(pipe))
+
+    def test_a_callback_can_stop_the_run(self, pipe, generate_latents):
+        steps = []
+
+        def on_step_end(pipeline, step, timestep, tensors):
+            steps.append(step)
+            pipeline.interrupt = step == 1
+            return tensors
+
+        generate_latents(pipe, num_inference_steps=6, callback_on_step_end=on_step_end)
+        assert steps == [0, 1]
+
+    def test_the_cutoff_callback_of_diffusers_ends_guidance(self, pipe, generate_latents):
+        cutoff = SDCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=1)
+        cut = generate_latents(pipe, callback_on_step_end=cutoff)
+        assert (cut - generate_latents(pipe)).abs().max() > 1e-2
+        assert (cut - generate_latents(pipe, guidance_scale=1)).abs().max() > 1e-2
+
+    def test_guidance_may_grow_while_it_runs(self, pipe, generate_latents):
+        def on_step_end(pipeline, step, timestep, tensors):
+            pipeline.guidance_scale += 1
+            return tensors
+
+        generate_latents(pipe, guidance_scale=5.0, callback_on_step_end=on_step_end)
+        assert pipe.guidance_scale == 8

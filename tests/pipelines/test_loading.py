@@ -1,4 +1,4 @@
-"""Folders, names and options that a pipeline loads from, and how it is moved about."""
+"""Loading and saving of pipelines, offloading and LoRA adapters."""
 
 import json
 
@@ -15,17 +15,17 @@ from dianjing.pipelines.prompting.vocabulary import Vocabulary
 from dianjing.weights.manifest import WeightsError
 
 
-def close(a, b, tolerance=1e-4):
+def assert_close(a, b, tolerance=1e-4):
     torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
-def test_a_saved_pipeline_loads_and_draws_the_same(pipe, generate_latents, tmp_path):
+def test_a_saved_pipeline_loads_and_generates_the_same(pipe, generate_latents, tmp_path):
     pipe.vocabulary = Vocabulary(zh=frozenset({"猫"}), en=frozenset({"cat"}))
     pipe.save_pretrained(tmp_path)
     again = TextToImagePipeline.from_pretrained(tmp_path)
     assert isinstance(again.transformer, DiT)
     assert again.vocabulary == pipe.vocabulary
-    close(generate_latents(again), generate_latents(pipe))
+    assert_close(generate_latents(again), generate_latents(pipe))
 
 
 def test_a_saved_folder_names_classes_that_diffusers_has(pipe, tmp_path):
@@ -36,19 +36,19 @@ def test_a_saved_folder_names_classes_that_diffusers_has(pipe, tmp_path):
     assert not list(tmp_path.rglob("*.bin")), "a pickle was written"
 
 
-def test_a_component_given_takes_the_place_of_the_folder(hunyuan_folder):
+def test_a_component_replaces_the_one_of_the_folder(hunyuan_folder):
     other = TextToImagePipeline.from_pretrained(hunyuan_folder, text_encoder_2=None, tokenizer_2=None)
     assert other.text_encoder_2 is None
 
 
-@pytest.mark.parametrize("given", [None, torch.float32, torch.bfloat16])
-def test_all_components_have_the_dtype_asked_for_or_float32_whatever_their_files_have(given):
-    pipe = TextToImagePipeline.from_pretrained("sticker", **({} if given is None else {"dtype": given}))
-    found = {part.dtype for part in pipe.components.values() if isinstance(part, torch.nn.Module)}
-    assert found == {given or torch.float32}
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
+def test_all_components_have_the_requested_dtype_or_float32_whatever_their_files_have(dtype):
+    pipe = TextToImagePipeline.from_pretrained("sticker", **({} if dtype is None else {"dtype": dtype}))
+    dtypes = {part.dtype for part in pipe.components.values() if isinstance(part, torch.nn.Module)}
+    assert dtypes == {dtype or torch.float32}
 
 
-def test_a_dtype_may_be_given_for_each_component(hunyuan_folder, generate_latents):
+def test_each_component_may_have_its_own_dtype(hunyuan_folder, generate_latents):
     dtypes = {"transformer": torch.bfloat16, "default": torch.float32}
     mixed = TextToImagePipeline.from_pretrained(hunyuan_folder, dtype=dtypes)
     assert (mixed.transformer.dtype, mixed.text_encoder.dtype) == (torch.bfloat16, torch.float32)
@@ -110,28 +110,28 @@ def test_a_published_folder_with_a_safety_checker_loads_and_is_checked(make_huny
 
 
 @pytest.mark.parametrize("kind", ["block_level", "leaf_level"])
-def test_group_offload_draws_the_same(own_pipe, generate_latents, kind):
+def test_group_offload_generates_the_same(own_pipe, generate_latents, kind):
     expected = generate_latents(own_pipe)
     cpu = torch.device("cpu")
     options = {"num_blocks_per_group": 1} if kind == "block_level" else {}
     own_pipe.transformer.enable_group_offload(onload_device=cpu, offload_device=cpu, offload_type=kind, **options)
-    close(generate_latents(own_pipe), expected)
+    assert_close(generate_latents(own_pipe), expected)
 
 
-def test_model_offload_brings_the_transformer_back_before_it_is_asked(own_pipe, generate_latents):
+def test_model_offload_loads_the_transformer_before_conditioning_is_computed(own_pipe, generate_latents):
     expected = generate_latents(own_pipe)
     own_pipe.enable_model_cpu_offload(device="cpu")
     order = []
     hook = own_pipe.transformer._hf_hook
-    bring_back = hook.pre_forward
-    hook.pre_forward = lambda *args, **kwargs: (order.append("back"), bring_back(*args, **kwargs))[1]
-    condition = own_pipe.transformer.text_embedder.register_forward_pre_hook(lambda *_: order.append("condition"))
-    close(generate_latents(own_pipe), expected)
-    condition.remove()
-    assert order[:2] == ["back", "condition"]
+    onload = hook.pre_forward
+    hook.pre_forward = lambda *args, **kwargs: (order.append("onload"), onload(*args, **kwargs))[1]
+    handle = own_pipe.transformer.text_embedder.register_forward_pre_hook(lambda *_: order.append("conditioning"))
+    assert_close(generate_latents(own_pipe), expected)
+    handle.remove()
+    assert order[:2] == ["onload", "conditioning"]
 
 
-def test_sequential_offload_draws_the_same_twice(own_pipe, generate_latents, monkeypatch):
+def test_sequential_offload_generates_the_same_twice(own_pipe, generate_latents, monkeypatch):
     """accelerate replaces no parameter on the CPU by itself, so the swap is done for it here."""
 
     def swap(module, name, device, value=None, **_):
@@ -148,11 +148,11 @@ def test_sequential_offload_draws_the_same_twice(own_pipe, generate_latents, mon
     monkeypatch.setattr(accelerate.hooks, "set_module_tensor_to_device", swap)
     own_pipe.enable_sequential_cpu_offload(device="cpu")
     for _ in range(2):
-        close(generate_latents(own_pipe, output_type="pt"), expected)
+        assert_close(generate_latents(own_pipe, output_type="pt"), expected)
     assert all(parameter.is_meta for parameter in own_pipe.transformer.parameters())
 
 
-def test_a_lora_is_loaded_scaled_fused_and_taken_out(own_pipe, generate_latents, tmp_path):
+def test_a_lora_is_loaded_scaled_fused_and_unloaded(own_pipe, generate_latents, tmp_path):
     plain = generate_latents(own_pipe)
     config = LoraConfig(r=2, lora_alpha=6, target_modules=["to_q", "to_v", "to_out.0"], init_lora_weights=False)
     own_pipe.transformer.add_adapter(config)
@@ -163,14 +163,14 @@ def test_a_lora_is_loaded_scaled_fused_and_taken_out(own_pipe, generate_latents,
         transformer_lora_adapter_metadata=own_pipe.transformer.peft_config["default"].to_dict(),
     )
     own_pipe.unload_lora_weights()
-    close(generate_latents(own_pipe), plain)
+    assert_close(generate_latents(own_pipe), plain)
     own_pipe.load_lora_weights(tmp_path / "pytorch_lora_weights.safetensors", adapter_name="mine")
-    close(generate_latents(own_pipe), adapted)
+    assert_close(generate_latents(own_pipe), adapted)
     own_pipe.set_adapters("mine", 0.0)
-    close(generate_latents(own_pipe), plain)
+    assert_close(generate_latents(own_pipe), plain)
     own_pipe.set_adapters("mine", 1.0)
     own_pipe.fuse_lora()
-    close(generate_latents(own_pipe), adapted, 1e-3)
+    assert_close(generate_latents(own_pipe), adapted, 1e-3)
     assert own_pipe.num_fused_loras == 1
 
 
@@ -189,10 +189,10 @@ def test_a_lora_that_does_not_fit_is_refused(pipe, source, message):
         pipe.load_lora_weights(source)
 
 
-def test_vae_slicing_and_attention_slicing_draw_the_same(own_pipe, generate_latents):
+def test_vae_slicing_and_attention_slicing_generate_the_same(own_pipe, generate_latents):
     expected = generate_latents(own_pipe, num_images_per_prompt=2, output_type="pt")
     own_pipe.enable_vae_slicing()
     own_pipe.enable_attention_slicing()
-    close(generate_latents(own_pipe, num_images_per_prompt=2, output_type="pt"), expected)
+    assert_close(generate_latents(own_pipe, num_images_per_prompt=2, output_type="pt"), expected)
     own_pipe.enable_vae_tiling()
     assert generate_latents(own_pipe, output_type="pt").shape == (1, 3, 64, 64)

@@ -32,7 +32,7 @@ def test_a_megabyte_of_prompt_is_refused_in_a_short_error():
     assert len(str(caught.value)) < 300
 
 
-def test_a_nul_in_a_prompt_is_named_with_its_place():
+def test_a_nul_in_a_prompt_is_named_with_its_position():
     refused(r"U\+0000 at character 3", prompt="cat\0")
 
 
@@ -59,7 +59,7 @@ def test_an_impossible_side_is_refused(side):
     refused("height is", height=side)
 
 
-def test_a_side_off_the_grid_brings_the_nearest_that_is_on_it():
+def test_a_side_off_the_grid_is_refused_with_the_nearest_on_it():
     refused("width 100 px is not a multiple of 16.*: 96, 112", width=100)
     refused("height 5 px .*: 16", height=5)
 
@@ -90,7 +90,7 @@ def test_an_impossible_seed_is_refused(seed):
     refused("seed is .*; give a whole number from 0", seed=seed)
 
 
-def test_each_picture_takes_the_next_seed_up_to_the_last():
+def test_each_image_takes_the_next_seed_up_to_the_last():
     assert ImageRequest(prompt="cat", seed=7, num_images_per_prompt=3).seeds == [7, 8, 9]
     refused("too large for 2 images", seed=MAX_SEED, num_images_per_prompt=2)
 

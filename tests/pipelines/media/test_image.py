@@ -1,4 +1,4 @@
-"""A picture's file is whole, says what made it, and bears its label."""
+"""Image files: written atomically, with generation metadata and an AIGC label."""
 
 import json
 import os
@@ -25,9 +25,9 @@ RECORD = GenerationMetadata(
 
 @pytest.fixture
 def image():
-    picture = Image.new("RGB", (32, 16), "green")
-    ImageDraw.Draw(picture).ellipse((4, 4, 12, 12), fill="white")
-    return picture
+    image = Image.new("RGB", (32, 16), "green")
+    ImageDraw.Draw(image).ellipse((4, 4, 12, 12), fill="white")
+    return image
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def path(tmp_path):
     return tmp_path / "cat.png"
 
 
-def texts_of(path):
-    with Image.open(path) as picture:
-        return picture.text
+def read_texts(path):
+    with Image.open(path) as image:
+        return image.text
 
 
 def test_settings_come_back_as_they_were(image, path):
@@ -47,13 +47,13 @@ def test_settings_come_back_as_they_were(image, path):
 
 def test_pixels_come_back_as_they_were(image, path):
     save_image(image, path, RECORD, label=None)
-    with Image.open(path) as picture:
-        assert picture.convert("RGB").tobytes() == image.tobytes()
+    with Image.open(path) as saved:
+        assert saved.convert("RGB").tobytes() == image.tobytes()
 
 
 def test_the_label_stands_in_xmp_under_its_namespace(image, path):
     save_image(image, path, RECORD, label=make_image_label(image, RECORD, producer="<某 & Co>"))
-    packet = texts_of(path)[XMP_KEY]
+    packet = read_texts(path)[XMP_KEY]
     node = ET.fromstring(packet).find(f".//{{{AIGC_NAMESPACE}}}AIGC")
     label = json.loads(node.text)
     assert label["Label"] == "1"
@@ -65,17 +65,17 @@ def test_the_label_stands_in_xmp_under_its_namespace(image, path):
 
 def test_no_label_leaves_no_xmp(image, path):
     save_image(image, path, RECORD, label=None)
-    assert XMP_KEY not in texts_of(path)
+    assert XMP_KEY not in read_texts(path)
 
 
-def test_the_number_of_the_product_follows_from_its_content(image):
-    number = make_image_label(image, RECORD, producer="a")["ProduceID"]
-    assert make_image_label(image.copy(), RECORD, producer="a")["ProduceID"] == number
+def test_the_produce_id_follows_from_the_content(image):
+    produce_id = make_image_label(image, RECORD, producer="a")["ProduceID"]
+    assert make_image_label(image.copy(), RECORD, producer="a")["ProduceID"] == produce_id
     image.putpixel((0, 0), (1, 2, 3))
-    assert make_image_label(image, RECORD, producer="a")["ProduceID"] != number
+    assert make_image_label(image, RECORD, producer="a")["ProduceID"] != produce_id
 
 
-def test_the_same_picture_gives_the_same_bytes(image, tmp_path):
+def test_the_same_image_gives_the_same_bytes(image, tmp_path):
     for name in ("a.png", "b.png"):
         save_image(image, tmp_path / name, RECORD, label=make_image_label(image, RECORD, producer="a"))
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
@@ -85,7 +85,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(image, path, monkey
     path.write_bytes(b"old")
 
     def full_disk(file, **_):
-        file.write(b"half")
+        file.write(b"part")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(image, "save", full_disk)
@@ -95,11 +95,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(image, path, monkey
     assert path.read_bytes() == b"old"
 
 
-def test_a_new_file_has_the_usual_rights(image, path):
+def test_a_new_file_has_default_permissions(image, path):
     save_image(image, path, RECORD, label=None)
     (path.parent / "plain").touch()
-    usual = stat.S_IMODE((path.parent / "plain").stat().st_mode)
-    assert stat.S_IMODE(path.stat().st_mode) == usual
+    default = stat.S_IMODE((path.parent / "plain").stat().st_mode)
+    assert stat.S_IMODE(path.stat().st_mode) == default
 
 
 def test_a_missing_folder_is_refused(tmp_path):
@@ -108,7 +108,7 @@ def test_a_missing_folder_is_refused(tmp_path):
 
 
 def test_a_read_only_folder_is_refused(tmp_path, monkeypatch):
-    # asked of the system, so that root and read-only file systems are judged rightly
+    # the system decides, so that root and read-only file systems are handled
     monkeypatch.setattr(atomic.os, "access", lambda *_: False)
     with pytest.raises(ValueError, match="read-only"):
         check_output_path(tmp_path / "cat.png")
@@ -126,13 +126,13 @@ def test_another_format_is_refused(tmp_path, name):
         check_output_path(tmp_path / name)
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_a_folder_instead_of_the_file_is_refused(tmp_path):
     (tmp_path / "dir.png").mkdir()
     with pytest.raises(ValueError, match="is a folder"):
         check_output_path(tmp_path / "dir.png")
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused(path):
+def test_a_file_instead_of_the_folder_is_refused(path):
     path.touch()
     with pytest.raises(ValueError, match="is not a folder"):
         check_output_path(path / "cat.png")
@@ -143,7 +143,7 @@ def test_a_name_too_long_is_refused(tmp_path):
         check_output_path(tmp_path / ("x" * 5000 + ".png"))
 
 
-def test_a_picture_of_another_program_has_no_settings(image, path):
+def test_an_image_of_another_program_has_no_metadata(image, path):
     image.save(path)
     with pytest.raises(ValueError, match="not made by Dianjing"):
         read_image_metadata(path)

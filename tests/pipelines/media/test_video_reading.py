@@ -1,4 +1,4 @@
-"""A film's frames come back from its file, and what is no film is refused by name."""
+"""Videos are decoded from files and folders, and other files are refused by name."""
 
 import numpy as np
 import pytest
@@ -12,29 +12,29 @@ RECORD = GenerationMetadata(prompt="a", seed=0, settings={}, model="sticker", ve
 
 @pytest.fixture
 def frames():
-    """A white square that moves over a green ground."""
+    """A white square that moves over a green background."""
     frames = np.full((6, 32, 48, 3), (40, 160, 60), np.uint8)
     for index, frame in enumerate(frames):
         frame[8:20, 4 + 5 * index : 16 + 5 * index] = 255
     return frames
 
 
-@pytest.mark.parametrize("ending", [".mp4", ".webp", ".gif"])
-def test_frames_and_their_rate_come_back(tmp_path, frames, ending):
-    (path,) = save_video(frames, tmp_path / f"a{ending}", RECORD, fps=8, producer=None)
-    film = read_video(path)
-    assert film.frames.shape == frames.shape
-    assert np.abs(film.frames.astype(int) - frames).mean() < 4
-    assert film.fps == pytest.approx(8, abs=0.4)  # a GIF counts in hundredths of a second
+@pytest.mark.parametrize("extension", [".mp4", ".webp", ".gif"])
+def test_frames_and_their_rate_come_back(tmp_path, frames, extension):
+    (path,) = save_video(frames, tmp_path / f"a{extension}", RECORD, fps=8, producer=None)
+    video = read_video(path)
+    assert video.frames.shape == frames.shape
+    assert np.abs(video.frames.astype(int) - frames).mean() < 4
+    assert video.fps == pytest.approx(8, abs=0.4)  # a GIF counts in hundredths of a second
 
 
-def test_a_folder_of_numbered_pictures_is_a_film(tmp_path, frames):
+def test_a_folder_of_numbered_images_is_a_video(tmp_path, frames):
     save_video(frames, tmp_path / "a.png", RECORD, fps=8, producer=None)
     assert is_video_path(tmp_path)
     assert np.array_equal(read_video(tmp_path).frames, frames)
 
 
-def test_no_more_frames_are_read_than_asked_for(tmp_path, frames):
+def test_no_more_than_max_frames_are_read(tmp_path, frames):
     (path,) = save_video(frames, tmp_path / "a.mp4", RECORD, fps=8, producer=None)
     assert len(read_video(path, max_frames=2).frames) == 2
 

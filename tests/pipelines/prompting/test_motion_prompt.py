@@ -1,4 +1,4 @@
-"""What the words of a film ask for, read from prompts."""
+"""Parsing of video prompts: the static image, its subjects and their motions."""
 
 import pytest
 
@@ -12,17 +12,17 @@ from dianjing.train.stickers.motions import MOTIONS
 
 
 @pytest.fixture(scope="module")
-def known() -> tuple[MotionVocabulary, ConceptVocabulary]:
+def vocabularies() -> tuple[MotionVocabulary, ConceptVocabulary]:
     return measure_motion_vocabulary(size_px=64), make_concept_vocabulary()
 
 
 @pytest.fixture(scope="module")
-def reader(known):
-    return MotionPromptParser(*known)
+def parser(vocabularies):
+    return MotionPromptParser(*vocabularies)
 
 
 @pytest.mark.parametrize(
-    ("prompt", "still", "parts"),
+    ("prompt", "static_prompt", "subjects"),
     [
         ("a cat jumping on the grass", "a cat on the grass", [("a cat", 1, "on the grass", "jumping")]),
         ("at sea, a big cat is jumping", "at sea, a big cat", [("a big cat", 1, "at sea", "jumping")]),
@@ -47,10 +47,10 @@ def reader(known):
         ("a cat", "a cat", [("a cat", 1, "", None)]),
     ],
 )
-def test_a_prompt_is_a_picture_and_what_moves_in_it(reader, prompt, still, parts):
-    script = reader.parse(prompt)
-    assert script.static_prompt == still
-    assert script.subjects == tuple(Subject(phrase=s, count=n, prompt_without=w, motion=m) for s, n, w, m in parts)
+def test_a_prompt_is_split_into_a_static_image_and_subjects(parser, prompt, static_prompt, subjects):
+    parsed = parser.parse(prompt)
+    assert parsed.static_prompt == static_prompt
+    assert parsed.subjects == tuple(Subject(phrase=s, count=n, prompt_without=w, motion=m) for s, n, w, m in subjects)
 
 
 @pytest.mark.parametrize(
@@ -68,37 +68,37 @@ def test_a_prompt_is_a_picture_and_what_moves_in_it(reader, prompt, still, parts
         ("a cat jumping", "a cat"),
     ],
 )
-def test_two_things_whose_places_are_left_open_are_placed(reader, prompt, placed):
-    assert reader.parse(prompt).placed_prompt == placed
+def test_two_subjects_without_positions_get_positions(parser, prompt, placed):
+    assert parser.parse(prompt).placed_prompt == placed
 
 
-def test_without_names_what_stands_before_a_motion_moves(known):
-    script = MotionPromptParser(known[0]).parse("a unicorn jumping, two dragons spinning")
-    assert [(part.phrase, part.motion) for part in script.subjects] == [
+def test_without_concepts_the_noun_before_a_motion_moves(vocabularies):
+    parsed = MotionPromptParser(vocabularies[0]).parse("a unicorn jumping, two dragons spinning")
+    assert [(part.phrase, part.motion) for part in parsed.subjects] == [
         ("a unicorn", "jumping"),
         ("two dragons", "spinning"),
     ]
-    assert script.static_prompt == "a unicorn, two dragons"
+    assert parsed.static_prompt == "a unicorn, two dragons"
 
 
-def test_without_motions_there_is_a_picture_alone():
-    script = MotionPromptParser(MotionVocabulary()).parse("一只小猫在跳")
-    assert (script.static_prompt, script.subjects) == ("一只小猫在跳", ())
+def test_without_motions_there_is_a_static_image_alone():
+    parsed = MotionPromptParser(MotionVocabulary()).parse("一只小猫在跳")
+    assert (parsed.static_prompt, parsed.subjects) == ("一只小猫在跳", ())
 
 
-def test_captions_of_clips_are_read_as_their_truth(reader):
-    """Phrasings of the world's grammar, of scenes that nothing here was written for."""
+def test_captions_of_clips_are_parsed_correctly(parser):
+    """Captions of held-out scenes in all phrasings of the sticker world."""
     world = StickerWorld(
         size_px=64, stages=[CurriculumStage(scene_weights={"single": 0.5, "pair": 0.4, "trio": 0.1})], split="held_out"
     )
-    right = total = 0
+    num_correct = total = 0
     for position in range(150):
         clip = world.get_captioned_clip(99, position, num_frames=2, fps=8)
         firsts = [sum(m.count for m in clip.scene.mentions[:index]) for index in range(len(clip.scene.mentions))]
         moves = [clip.object_motions[first] for first in firsts]
         truth = [None if move is None else MOTIONS[move.motion].name for move in moves]
         for prompt in (clip.text_zh, clip.text_en):
-            motions = [part.motion for part in reader.parse(prompt).subjects]
-            found = [None if motion is None else reader.motion_vocabulary.find(motion).name for motion in motions]
-            right, total = right + (found == truth), total + 1
-    assert right / total > 0.97
+            motions = [part.motion for part in parser.parse(prompt).subjects]
+            names = [None if motion is None else parser.motion_vocabulary.find(motion).name for motion in motions]
+            num_correct, total = num_correct + (names == truth), total + 1
+    assert num_correct / total > 0.97

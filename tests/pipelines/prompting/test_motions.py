@@ -1,4 +1,4 @@
-"""Motions by name: the phrase that a model knows best stands for the others."""
+"""Motion vocabulary: paraphrases of a motion and its canonical phrase."""
 
 import pytest
 
@@ -12,14 +12,14 @@ def motions() -> MotionVocabulary:
     return measure_motion_vocabulary(size_px=64)
 
 
-def test_every_phrasing_is_said_as_its_motion_is_usually_called_in_its_language(motions):
+def test_every_paraphrase_has_the_canonical_phrase_of_its_language(motions):
     for motion in MOTIONS:
         zh, en = motion.paraphrases
         assert {motions.canonicalize(phrase) for phrase in zh} == {zh[0]}
         assert {motions.canonicalize(phrase) for phrase in en} == {en[0]}
 
 
-def test_words_around_a_phrasing_do_not_matter_and_unknown_phrases_stay(motions):
+def test_words_around_a_phrase_do_not_matter_and_unknown_phrases_stay(motions):
     assert motions.canonicalize("make it Bow") == "nod"
     assert motions.canonicalize("让它跳起来") == "跳"
     assert motions.canonicalize("dance") == "dance"

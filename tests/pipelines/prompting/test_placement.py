@@ -1,4 +1,4 @@
-"""Two things stand where each has room for what it does."""
+"""Placement of two subjects with room for their motions."""
 
 import pytest
 
@@ -9,7 +9,7 @@ GO_LEFT, GO_UP, GO_RIGHT, GO_DOWN = (tuple(FAR * (i == side) for i in range(4)) 
 
 
 @pytest.mark.parametrize(
-    ("reaches", "middles"),
+    ("extents", "centers"),
     [
         ((ZERO_EXTENT, ZERO_EXTENT), (LEFT, RIGHT)),
         ((GO_UP, ZERO_EXTENT), (LEFT, RIGHT)),
@@ -21,5 +21,5 @@ GO_LEFT, GO_UP, GO_RIGHT, GO_DOWN = (tuple(FAR * (i == side) for i in range(4)) 
         ((GO_RIGHT, GO_DOWN), (LEFT, RIGHT)),
     ],
 )
-def test_nothing_is_put_where_it_leaves_the_picture_and_things_meet_only_if_they_must(reaches, middles):
-    assert choose_placement(reaches).centers == middles
+def test_subjects_stay_in_the_image_and_overlap_only_if_they_must(extents, centers):
+    assert choose_placement(extents).centers == centers

@@ -1,4 +1,4 @@
-"""SAM and SAM 2 with tiny random weights made on the spot."""
+"""SAM and SAM 2 with tiny random weights."""
 
 import numpy as np
 import pytest
@@ -80,38 +80,38 @@ def folder(request, tmp_path):
     return tmp_path / "sam"
 
 
-def picture(height: int = 40, width: int = 50) -> np.ndarray:
+def make_image(height: int = 40, width: int = 50) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_a_mask_has_the_pictures_size_and_the_picture_is_embedded_once(folder, monkeypatch):
+def test_a_mask_has_the_size_of_the_image_which_is_embedded_once(folder, monkeypatch):
     sam, calls = SamSegmenter.from_pretrained(folder), []
     embed = sam.model.get_image_embeddings
     monkeypatch.setattr(sam.model, "get_image_embeddings", lambda *a, **k: calls.append(1) or embed(*a, **k))
-    sam.set_image(picture())
+    sam.set_image(make_image())
     masks = [sam.predict([Point(x=x, y=20)]) for x in (3, 40)]
     assert calls == [1]
     assert {(mask.shape, mask.dtype) for mask in masks} == {((40, 50), np.dtype(bool))}
 
 
-def test_a_negative_click_changes_what_the_decoder_sees(folder):
+def test_a_negative_point_changes_the_mask_logits(folder):
     sam = SamSegmenter.from_pretrained(folder)
-    sam.set_image(picture())
-    seen = []
-    sam._resize_logits = lambda logits: seen.append(logits) or np.zeros((1, 1))
+    sam.set_image(make_image())
+    logits_of_calls = []
+    sam._resize_logits = lambda logits: logits_of_calls.append(logits) or np.zeros((1, 1))
     sam.predict([Point(x=10, y=10), Point(x=30, y=30)])
     sam.predict([Point(x=10, y=10), Point(x=30, y=30, positive=False)])
-    assert (seen[0] - seen[1]).abs().max() > 1e-6
+    assert (logits_of_calls[0] - logits_of_calls[1]).abs().max() > 1e-6
 
 
-def test_sam_sees_what_transformers_own_processor_prepares():
+def test_image_and_mask_are_those_of_the_processor_of_transformers():
     torch.manual_seed(0)
     sam = SamSegmenter(make_sam())
-    sam.set_image(picture())
+    sam.set_image(make_image())
     processor = SamImageProcessorPil(
         size={"longest_edge": SIDE}, pad_size={"height": SIDE, "width": SIDE}, mask_size={"longest_edge": 16}
     )
-    inputs = processor(Image.fromarray(picture()), return_tensors="pt")
+    inputs = processor(Image.fromarray(make_image()), return_tensors="pt")
     with torch.no_grad():
         embeddings = sam.model.get_image_embeddings(inputs["pixel_values"])
     torch.testing.assert_close(sam.image_embeddings, embeddings, rtol=1e-3, atol=1e-3)

@@ -1,4 +1,4 @@
-"""A region moves and the rest is tied, in HunyuanVideo pipelines with tiny random weights."""
+"""Region animation with HunyuanVideo pipelines of tiny random weights: a region moves and the rest stands still."""
 
 import numpy as np
 import pytest
@@ -57,19 +57,19 @@ def make_pipe(condition: str) -> HunyuanVideoImageToVideoPipeline:
     return pipe
 
 
-def picture() -> Image.Image:
+def make_image() -> Image.Image:
     pixels = np.full((SIZE, SIZE, 3), 90, np.uint8)
     pixels[8:24, 8:24] = (220, 40, 40)
     return Image.fromarray(pixels)
 
 
-def region() -> Region:
+def make_region() -> Region:
     mask = np.zeros((SIZE, SIZE), bool)
     mask[8:24, 8:24] = True
     return Region(motion="jump", mask=mask)
 
 
-def said() -> dict[str, torch.Tensor]:
+def make_prompt_embeds() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return {
         "prompt_embeds": torch.randn(1, 12, 16, generator=generator),
@@ -79,12 +79,12 @@ def said() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("condition", ["latent_concat", "token_replace"])
-def test_outside_its_reach_the_picture_stands_still_and_inside_it_moves(condition):
+def test_the_image_stands_still_outside_the_reach_of_the_region_and_moves_inside(condition):
     pipe = make_pipe(condition)
     latents = animate_regions(
         pipe,
-        picture(),
-        [region()],
+        make_image(),
+        [make_region()],
         height=SIZE,
         width=SIZE,
         num_frames=FRAMES,
@@ -92,26 +92,26 @@ def test_outside_its_reach_the_picture_stands_still_and_inside_it_moves(conditio
         num_inference_steps=3,
         generator=torch.Generator().manual_seed(0),
         output_type="latent",
-        **said(),
+        **make_prompt_embeds(),
     ).frames
-    still = encode_still_video(pipe.vae, picture(), num_frames=FRAMES)[:, :, -latents.shape[2] :]
-    off = (latents - still).abs()[:, :, 1:]
-    assert off[..., 5:, 5:].max() < 1e-5
-    assert off[..., 1:3, 1:3].mean() > 0.1
+    static = encode_still_video(pipe.vae, make_image(), num_frames=FRAMES)[:, :, -latents.shape[2] :]
+    difference = (latents - static).abs()[:, :, 1:]
+    assert difference[..., 5:, 5:].max() < 1e-5
+    assert difference[..., 1:3, 1:3].mean() > 0.1
 
 
-def test_the_scheduler_is_itself_again_afterwards_also_after_an_error():
+def test_the_scheduler_is_restored_also_after_an_error():
     scheduler = FlowMatchEulerDiscreteScheduler()
     with pytest.raises(RuntimeError), masked_steps(scheduler, *torch.zeros(3, 1)):
         raise RuntimeError
     assert scheduler.step == FlowMatchEulerDiscreteScheduler.step.__get__(scheduler)
 
 
-def test_without_regions_or_ties_there_is_nothing_to_do():
+def test_missing_regions_and_other_schedulers_are_refused():
     pipe = make_pipe("latent_concat")
     sizes = {"height": SIZE, "width": SIZE, "num_frames": FRAMES}
     with pytest.raises(ValueError, match="no region"):
-        animate_regions(pipe, picture(), [], **sizes)
+        animate_regions(pipe, make_image(), [], **sizes)
     pipe.scheduler = DDIMScheduler()
     with pytest.raises(ValueError, match="cannot be animated alone"):
-        animate_regions(pipe, picture(), [region()], **sizes)
+        animate_regions(pipe, make_image(), [make_region()], **sizes)
