@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.video import read_video
 from dianjing.train.data.optical_flow import compute_motion_mask, compute_optical_flow, list_videos
+from dianjing.train.evaluation.settings import exit_on_user_error
 from dianjing.train.evaluation.video_metrics import MIN_VISIBLE_CHANGE, measure_temporal_flickering
 
 NUM_NAMED_EXAMPLES = 3
@@ -101,7 +102,7 @@ def compare_videos(
     for name, paths in tqdm(pairs.items(), unit="pair"):
         try:
             generated, real = read_pair(*paths)
-        except ValueError as error:
+        except DianjingError as error:
             report_skipped(f"skipped {name}: {error}")
             continue
         of_pair = compute_pair_metrics(generated, real)
@@ -155,7 +156,7 @@ def _make_parser() -> argparse.ArgumentParser:
 def _main(argv: Sequence[str] | None = None) -> None:
     parser = _make_parser()
     arguments = parser.parse_args(argv)
-    try:
+    with exit_on_user_error(parser):
         report = compare_videos(
             find_pairs(arguments.generated, arguments.real),
             captions=read_captions(arguments.captions),
@@ -163,8 +164,6 @@ def _main(argv: Sequence[str] | None = None) -> None:
             video_model=arguments.video_model,
             report_skipped=tqdm.write,
         )
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
     text = json.dumps(report, indent=1)
     if arguments.out is not None:
         arguments.out.write_text(text + "\n", encoding="utf-8")

@@ -22,12 +22,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from dianjing.errors import DianjingError
 from dianjing.pipelines.conversation.parsing.base import InstructionParser
 from dianjing.pipelines.conversation.session import Conversation
 from dianjing.train.data.images import tile_images
 from dianjing.train.evaluation.dialogues import MAX_TURNS, Dialogue, DialogueTurn, ExpectedObjects, generate_dialogues
 from dianjing.train.evaluation.image_generation import image_to_tensor
-from dianjing.train.evaluation.settings import LANGUAGES
+from dianjing.train.evaluation.settings import LANGUAGES, exit_on_user_error
 from dianjing.train.stickers.matching import Detection, Detections, SpriteMatcher
 
 POSITION_TOLERANCE = 1 / 8  # in image sides
@@ -161,7 +162,7 @@ def evaluate_dialogue(
         rows.append(row)
         try:
             turn = conversation.send(scripted.text)
-        except ValueError as error:
+        except DianjingError as error:
             row |= {"refused": str(error), "edit_applied": False, "prompt": None}
             row["seconds"] = time.monotonic() - started
             continue
@@ -202,6 +203,38 @@ def summarize_dialogues(results: Sequence[tuple[str, Sequence[dict[str, Any]]]])
     }
 
 
+def write_conversation_report(
+    *, model: str, chat_model: str | None, count: int, seed: int, out: Path, grid_path: Path | None
+) -> None:
+    """Evaluate `count` dialogues, write the report with all turns to a file, and print its rates.
+
+    chat_model: a folder or Hub id of a chat model that parses instructions; None: the built-in rules. grid_path: a PNG
+    of all images, one dialogue per row.
+    """
+    first = Conversation(model)
+    parser: InstructionParser = first.parser
+    if chat_model is not None:
+        from dianjing.pipelines.conversation.parsing.chat_model import ChatModelParser
+
+        parser = ChatModelParser.from_pretrained(chat_model, rule_parser=first.parser)  # type: ignore[arg-type]
+    pipe = first.pipe
+    size_px = pipe.transformer.config.sample_size * pipe.vae_scale_factor
+    matcher = SpriteMatcher.for_images(size_px)
+    results, grid = [], []
+    for index, (language, dialogue) in enumerate(tqdm(generate_dialogues(count, seed=seed), unit="dialogue")):
+        rows, images = evaluate_dialogue(dialogue, Conversation(pipe, seed=index, parser=parser), matcher)
+        results.append((language, rows))
+        blank = [np.full((size_px, size_px, 3), 255, np.uint8)] * (MAX_TURNS - len(images))
+        grid += [*map(np.asarray, images), *blank]
+    report = {"model": model, "chat_model": chat_model, "seed": seed, **summarize_dialogues(results)}
+    details = [{"language": language, "turns": rows} for language, rows in results]
+    text = json.dumps(report | {"results": details}, ensure_ascii=False, indent=1)
+    out.write_text(text + "\n", encoding="utf-8")
+    if grid_path is not None:
+        Image.fromarray(tile_images(torch.from_numpy(np.stack(grid)), columns=MAX_TURNS)).save(grid_path)
+    print(json.dumps(report, ensure_ascii=False, indent=1))
+
+
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dianjing.train.evaluation.conversation", description=(__doc__ or "").split("\n")[0]
@@ -216,32 +249,17 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _main() -> None:
-    arguments = _make_parser().parse_args()
-    first = Conversation(arguments.model)
-    parser: InstructionParser = first.parser
-    if arguments.chat_model is not None:
-        from dianjing.pipelines.conversation.parsing.chat_model import ChatModelParser
-
-        parser = ChatModelParser.from_pretrained(arguments.chat_model, rule_parser=first.parser)  # type: ignore[arg-type]
-    pipe = first.pipe
-    size_px = pipe.transformer.config.sample_size * pipe.vae_scale_factor
-    matcher = SpriteMatcher.for_images(size_px)
-    results, grid = [], []
-    dialogues = generate_dialogues(arguments.count, seed=arguments.seed)
-    for index, (language, dialogue) in enumerate(tqdm(dialogues, unit="dialogue")):
-        rows, images = evaluate_dialogue(dialogue, Conversation(pipe, seed=index, parser=parser), matcher)
-        results.append((language, rows))
-        blank = [np.full((size_px, size_px, 3), 255, np.uint8)] * (MAX_TURNS - len(images))
-        grid += [*map(np.asarray, images), *blank]
-    report = {"model": arguments.model, "chat_model": arguments.chat_model, "seed": arguments.seed}
-    report |= summarize_dialogues(results)
-    details = [{"language": language, "turns": rows} for language, rows in results]
-    text = json.dumps(report | {"results": details}, ensure_ascii=False, indent=1)
-    arguments.out.write_text(text + "\n", encoding="utf-8")
-    if arguments.grid is not None:
-        tiled = tile_images(torch.from_numpy(np.stack(grid)), columns=MAX_TURNS)
-        Image.fromarray(tiled).save(arguments.grid)
-    print(json.dumps(report, ensure_ascii=False, indent=1))
+    parser = _make_parser()
+    arguments = parser.parse_args()
+    with exit_on_user_error(parser):
+        write_conversation_report(
+            model=arguments.model,
+            chat_model=arguments.chat_model,
+            count=arguments.count,
+            seed=arguments.seed,
+            out=arguments.out,
+            grid_path=arguments.grid,
+        )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import count, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from dianjing.train.evaluation.settings import (
     GROUND_TRUTH,
     LANGUAGES,
     EvaluationSettings,
+    exit_on_user_error,
     make_evaluation_parser,
     map_in_processes,
     parse_evaluation_settings,
@@ -237,6 +239,18 @@ def _evaluate_category_in_process(index: int, *, settings: EvaluationSettings) -
     return evaluate_category(CATEGORIES[index], generate, matcher, num_samples=settings.num_samples, seed=settings.seed)
 
 
+def write_image_report(settings: EvaluationSettings, out: Path) -> None:
+    """Evaluate all categories, write the report and a grid of images to a folder, and print the report."""
+    evaluate = partial(_evaluate_category_in_process, settings=settings)
+    results = list(map_in_processes(evaluate, range(len(CATEGORIES)), num_processes=settings.num_processes))
+    report, preview = make_image_report([category.name for category in CATEGORIES], results)
+    report |= {"model": settings.model, "seed": settings.seed, **settings.generation_settings}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    Image.fromarray(tile_images(torch.from_numpy(np.stack(preview)), columns=16)).save(out / "grid.png")
+    print(json.dumps(report, indent=1))
+
+
 def _main() -> None:
     parser = make_evaluation_parser(
         "dianjing.train.evaluation.image_generation",
@@ -246,15 +260,8 @@ def _main() -> None:
         epilog=EPILOG,
     )
     arguments = parser.parse_args()
-    settings = parse_evaluation_settings(arguments)
-    evaluate = partial(_evaluate_category_in_process, settings=settings)
-    results = list(map_in_processes(evaluate, range(len(CATEGORIES)), num_processes=settings.num_processes))
-    report, preview = make_image_report([category.name for category in CATEGORIES], results)
-    report |= {"model": settings.model, "seed": settings.seed, **settings.generation_settings}
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    Image.fromarray(tile_images(torch.from_numpy(np.stack(preview)), columns=16)).save(arguments.out / "grid.png")
-    print(json.dumps(report, indent=1))
+    with exit_on_user_error(parser):
+        write_image_report(parse_evaluation_settings(arguments), arguments.out)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,15 @@
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+
+from dianjing.errors import convert_system_error, get_language
 
 LANGUAGES = ("zh", "en")
 GROUND_TRUTH = "ground_truth"  # column of a report: the procedural world itself, in place of a model's output
@@ -17,6 +20,18 @@ GRID_PX = 16  # grid of positions and sizes in evaluated scenes, in pixels of th
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@contextmanager
+def exit_on_user_error(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Exit with a message, in the language of the user, on errors that the user can do something about."""
+    try:
+        yield
+    except Exception as error:
+        user_error = convert_system_error(error)
+        if user_error is None:
+            raise
+        parser.error(user_error.render(get_language()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from dianjing.train.evaluation.settings import (
     GROUND_TRUTH,
     LANGUAGES,
     EvaluationSettings,
+    exit_on_user_error,
     make_evaluation_parser,
     map_in_processes,
     parse_evaluation_settings,
@@ -199,6 +201,24 @@ def measure_grabcut_iou(settings: EvaluationSettings) -> float:
     return measure_mask_iou(predict, take_first(clips, settings.num_samples))
 
 
+def write_video_report(settings: EvaluationSettings, rows: Sequence[str], out: Path) -> None:
+    """Evaluate rows of the report, write it with previews to a folder, and print it."""
+    work_items = make_work_items([row for row in rows if row != "masks"], settings.num_samples)
+    run = partial(run_work_item, settings=settings)
+    mapped = map_in_processes(run, work_items, num_processes=settings.num_processes)
+    metrics, previews = make_video_report(work_items, list(tqdm(mapped, total=len(work_items), unit="part")))
+    if "masks" in rows:
+        metrics["mask_iou_median"] = measure_grabcut_iou(settings)
+    report: dict[str, Any] = {"model": settings.model, "clips_per_language": dict.fromkeys(rows, settings.num_samples)}
+    report |= {"seed": settings.seed, **settings.generation_settings, **metrics}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "video_report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if previews:
+        grid = tile_images(torch.from_numpy(np.concatenate(previews)), columns=len(previews[0]))
+        Image.fromarray(grid).save(out / "video_grid.png")
+    print(json.dumps(report, indent=1))
+
+
 def _main() -> None:
     parser = make_evaluation_parser(
         "dianjing.train.evaluation.video_generation",
@@ -208,22 +228,8 @@ def _main() -> None:
     )
     parser.add_argument("--only", choices=REPORT_ROWS, action="append", help="a row of the report; may be repeated")
     arguments = parser.parse_args()
-    settings = parse_evaluation_settings(arguments)
-    rows = arguments.only or REPORT_ROWS
-    work_items = make_work_items([row for row in rows if row != "masks"], settings.num_samples)
-    run = partial(run_work_item, settings=settings)
-    mapped = map_in_processes(run, work_items, num_processes=settings.num_processes)
-    metrics, previews = make_video_report(work_items, list(tqdm(mapped, total=len(work_items), unit="part")))
-    if "masks" in rows:
-        metrics["mask_iou_median"] = measure_grabcut_iou(settings)
-    report: dict[str, Any] = {"model": settings.model, "clips_per_language": dict.fromkeys(rows, settings.num_samples)}
-    report |= {"seed": settings.seed, **settings.generation_settings, **metrics}
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "video_report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    if previews:
-        grid = tile_images(torch.from_numpy(np.concatenate(previews)), columns=len(previews[0]))
-        Image.fromarray(grid).save(arguments.out / "video_grid.png")
-    print(json.dumps(report, indent=1))
+    with exit_on_user_error(parser):
+        write_video_report(parse_evaluation_settings(arguments), arguments.only or REPORT_ROWS, arguments.out)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from dianjing.errors import DianjingError
 from dianjing.train.evaluation.conversation import (
     DetectedScene,
     evaluate_dialogue,
@@ -144,7 +145,7 @@ class RefusingConversation:
     turns = ()
 
     def send(self, text):
-        raise ValueError("what?")
+        raise DianjingError("no_image_yet")
 
 
 def test_a_refused_turn_counts_as_not_applied_and_has_no_image():
