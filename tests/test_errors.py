@@ -68,8 +68,8 @@ def test_lists_and_messages_inside_a_message_come_in_its_language():
     inner = Message("out_of_memory")
     error = DianjingError("network_failed", reason=[inner, "x"])
     assert error.render("zh") == (
-        "网络请求失败（设备内存不足；请减小尺寸、张数或帧数，或换用 bfloat16 等更小的数据类型、x）；"
-        "请检查网络，或用 HF_ENDPOINT 设置镜像"
+        "网络请求失败（内存（或显存）不足；请减小尺寸、图片数量或帧数，或换用 bfloat16 等占用更小的数据类型、x）；"
+        "请检查网络，或用环境变量 HF_ENDPOINT 设置镜像"
     )
     assert ", x)" in str(error)
 
@@ -77,7 +77,7 @@ def test_lists_and_messages_inside_a_message_come_in_its_language():
 def test_lines_of_a_message_stand_below_its_first_line_in_its_language():
     error = DianjingError("network_failed", reason=Lines([Message("out_of_memory"), "x"]))
     assert "failed (\n  the device is out of memory" in str(error)
-    assert "失败（\n  设备内存不足" in error.render("zh")
+    assert "失败（\n  内存（或显存）不足" in error.render("zh")
     assert "\n  x" in str(error)
 
 

@@ -153,7 +153,7 @@ def _read_component(folder: Path, name: str, index_entry: list, variant: str | N
             "component_library_not_allowed",
             path=str(folder / "model_index.json"),
             component=name,
-            origin=str(index_entry),
+            origin=index_entry,
             allowed=ALLOWED_LIBRARIES,
         )
     component_folder = folder / name

@@ -1,5 +1,6 @@
 """Error responses in OpenAI's shape and the caller's language, without details of the server."""
 
+import json
 import re
 from http import HTTPStatus
 from typing import Any
@@ -114,7 +115,7 @@ def _convert_validation_error(error: Any, field: str) -> DianjingError:
         return DianjingError("field_missing", name=name)
     if kind == "literal_error":
         return DianjingError(
-            "field_not_allowed", name=name, value=value, allowed=re.findall(r"'[^']*'", error["ctx"]["expected"])
+            "field_not_allowed", name=name, value=value, allowed=re.findall(r"'([^']*)'", error["ctx"]["expected"])
         )
     if kind == "string_unicode":
         return DianjingError("field_not_unicode", name=name)
@@ -136,6 +137,8 @@ def _format_value(value: object) -> str | Message:
         return Message("value_object")
     if isinstance(value, list):
         return Message("value_list")
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     text = ascii(value) if isinstance(value, str) else repr(value) if not isinstance(value, bytes) else "bytes"
     return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 3]}..."
 

@@ -88,7 +88,7 @@ def test_a_name_that_modelscope_lacks_is_an_error_with_remedies(modelscope):
 
 
 def test_a_failed_download_is_an_error_with_the_first_line_of_its_reason(modelscope):
-    with pytest.raises(WeightsError, match=r"someone/absent cannot be downloaded: \[E3001\] no such repository$"):
+    with pytest.raises(WeightsError, match=r"someone/absent cannot be downloaded \(\[E3001\] no such repository\)"):
         resolve_model("someone/absent", source="modelscope")
 
 

@@ -192,7 +192,7 @@ def test_a_pipeline_class_of_its_own_is_refused(folder):
 
 def test_a_component_from_another_library_is_refused(folder):
     rewrite_json(folder / "model_index.json", vae=["os", "system"])
-    assert_refused(folder, r"takes vae from \['os', 'system'\]")
+    assert_refused(folder, "takes vae from os, system;")
 
 
 def test_a_class_that_the_library_lacks_is_refused(folder):

@@ -90,7 +90,7 @@ IMAGES = {
     "a number for a size": ({"size": 64}, "size is 64; give a string"),
     "n 1e6": ({"n": 1_000_000}, "n is 1000000; give a whole number from 1 to 256"),
     "n 0": ({"n": 0}, "n is 0"),
-    "n true": ({"n": True}, "n is True; give a whole number"),
+    "n true": ({"n": True}, "n is true; give a whole number"),
     "steps 0": ({"num_inference_steps": 0}, "num_inference_steps is 0; give a whole number from 1 to 1000"),
     "steps in text": ({"num_inference_steps": "20"}, "num_inference_steps is '20'; give a whole number"),
     "steps 2.5": ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5; give a whole number"),
@@ -100,7 +100,7 @@ IMAGES = {
     "guidance 101": ({"guidance_scale": 101}, "guidance_scale is 101.0; give a number from 0 to 100"),
     "an unknown field": ({"sampler": "ddim"}, "there is no field sampler"),
     "another model": ({"model": "dall-e-3"}, "model is 'dall-e-3'; this server has film"),
-    "a url response": ({"response_format": "url"}, "response_format is 'url'; give one of 'b64_json'"),
+    "a url response": ({"response_format": "url"}, "response_format is 'url'; give one of b64_json"),
     "too much": ({"size": "8192x8192", "num_inference_steps": 1000}, "at most 100,000,000 are allowed"),
 }
 
@@ -122,7 +122,7 @@ RAW = {
     "no JSON": ("prompt=cat", "the body is not JSON"),
     "half of JSON": ('{"prompt": ', "the body is not JSON"),
     "a list": ('["cat"]', "the body is a list; give an object"),
-    "null": ("null", "the body is None; give an object"),
+    "null": ("null", "the body is null; give an object"),
     "nothing": ("", "the body is missing"),
     "an unprintable field": ('{"prompt": "cat", "\\ud800\\u202e": 1}', "the body is not valid Unicode"),
     "deep": ("[" * 100_000, "the body cannot be read"),

@@ -63,6 +63,6 @@ def test_a_public_server_accepts_any_host_and_its_own_origin_only(make_client, c
 def test_refusals_are_in_the_callers_language(local_client):
     chinese = {"Accept-Language": "zh-CN"}
     foreign = local_client.post(IMAGES, json=BODY, headers={**chinese, "Origin": "https://evil.example"})
-    assert foreign.json()["error"]["message"].startswith("https://evil.example 的网页不能使用此服务器")
+    assert foreign.json()["error"]["message"].startswith("此服务器不接受来自 https://evil.example 的网页的请求")
     rebound = local_client.get("/healthz", headers={**chinese, "Host": "evil.example"})
-    assert rebound.json()["error"]["message"].startswith("此服务器没有 evil.example 这个名字")
+    assert rebound.json()["error"]["message"].startswith("此服务器不接受主机名 evil.example")

@@ -56,7 +56,7 @@ def test_an_error_is_in_the_readers_language_with_the_labels_of_the_page(name):
     ("language", "page", "http"),
     [
         ("en", "“Number of images” is 0; give a whole number", "n is 0; give a whole number"),
-        ("zh", "“图片数量” 为 0；请给出整数", "n 为 0；请给出整数"),
+        ("zh", "“图片数量” 为 0；应为：整数", "n 为 0；应为：整数"),
     ],
 )
 def test_a_parameter_has_the_name_of_the_interface(language, page, http):

@@ -150,7 +150,7 @@ def test_a_failure_is_reported_in_the_users_language(stub, call, monkeypatch):
     monkeypatch.setattr(image_job, "generate_images", fail_with(MemoryError()))
     code, _, err = call("image", "cat")
     assert code == 1
-    assert err.startswith("错误：设备内存不足")
+    assert err.startswith("错误：内存（或显存）不足")
 
 
 def test_debug_shows_the_traceback(stub, call, monkeypatch):

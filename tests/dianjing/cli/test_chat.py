@@ -79,7 +79,7 @@ def test_json_on_stdout_has_every_turn(chat):
     answer = json.loads(out)
     assert code == 0
     assert [turn["path"] for turn in answer["turns"]] == ["dianjing-3-1.png", "dianjing-3-2.png"]
-    assert answer["turns"][0]["hints"] == ["this model does not know: gryphon"]
+    assert answer["turns"][0]["hints"] == ["this model does not know these words and leaves them out: gryphon"]
     assert answer["turns"][1]["changes"] == ["made the cat bigger"]
 
 

@@ -67,7 +67,7 @@ def test_keys_and_a_login_restrict_the_api():
         ({"device": "gpu"}, "--device is 'gpu'"),
         ({"auth": "ann"}, "--auth takes USER:PASSWORD"),
         ({"auth": ":secret"}, "--auth takes USER:PASSWORD"),
-        ({"api_keys": ["short"]}, "has 5 characters; give at least 8"),
+        ({"api_keys": ["short"]}, "of 5 characters is not accepted; give at least 8"),
         ({"api_keys": ["a key with blanks"]}, "without blanks"),
         ({"allowed_origins": ["draw.example.com"]}, "--allow-origin is 'draw.example.com'"),
         ({"allowed_origins": ["https://draw.example.com/path"]}, "SCHEME://HOST"),

@@ -61,7 +61,7 @@ HOSTILE = [
     (lambda c: c.update(seed=-1), "seed is -1"),
     (lambda c: c.update(turns={}), "turns should be a list"),
     (lambda c: c.update(turns=[7]), "turn is of type int"),
-    (lambda c: c.update(turns=c["turns"] * 501), "at most 1000"),
+    (lambda c: c.update(turns=c["turns"] * 501), "at most 1,000"),
     (lambda c: c.pop("num_inference_steps"), "num_inference_steps"),
     (lambda c: c["turns"][0].pop("scene"), "scene"),
     (lambda c: c["turns"][0].update(scene=[]), "scene is of type list"),

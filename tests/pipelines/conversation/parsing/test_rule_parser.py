@@ -150,7 +150,9 @@ def test_it_refers_to_the_last_object(rule_parser, scene):
 
 
 def test_an_unknown_word_is_named(rule_parser, scene):
-    assert rule_parser.parse("a cat and a gryphon", None).hints == ("this model does not know: gryphon",)
+    assert rule_parser.parse("a cat and a gryphon", None).hints == (
+        "this model does not know these words and leaves them out: gryphon",
+    )
     assert "麒麟" in rule_parser.parse("一只小猫和一头麒麟", None).hints[0]
     with pytest.raises(EditError, match="does not know: zyzzyva; describe"):
         rule_parser.parse("zyzzyva", scene)
