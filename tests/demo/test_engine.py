@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from dianjing import Point, Region
-from dianjing.demo.engine import InferenceEngine, MaskService
+from dianjing.demo.engine import InferenceEngine
 from dianjing.demo.jobs import Cancelled, Done, Progress
 from dianjing.demo.requests import ConversationRequest, ImageToVideoRequest, TextToImageRequest, TextToVideoRequest
 from dianjing.pipelines.base import PipelineBase
@@ -264,39 +264,6 @@ def test_a_mask_does_not_wait_for_a_generation(make_queue, tiny_engine):
     queue.cancel(job.id, "ann")
     assert mask[8:22, 8:22].mean() > 0.9
     assert mask.mean() < 0.1
-
-
-def test_the_features_of_an_image_are_computed_once_for_all_its_clicks():
-    images = []
-
-    class CountingSegmenter:
-        def set_image(self, image):
-            images.append(image)
-
-        def predict(self, points):
-            return np.zeros((32, 32), bool)
-
-    masks = MaskService(CountingSegmenter)
-    for _ in range(3):
-        masks.predict_mask(make_image(), [(3, 4), (5, 6)], [True, False])
-    masks.predict_mask(make_image(64), [(3, 4)], [1])
-    assert len(images) == 2
-
-
-@pytest.mark.parametrize(
-    ("points", "labels", "message"),
-    [
-        ([(3, 4)], [], "0 labels for 1 points"),
-        ([(32, 4)], [1], "outside the image of 32 x 32 px"),
-        ([(float("nan"), 4)], [1], "no position"),
-        ([(3, 4)], [0], "all points are negative"),
-        ([(3, 4)] * 100_000, [1] * 100_000, "100,000 points are given; at most 1,000"),
-        ([], [], "no point is given"),
-    ],
-)
-def test_bad_points_are_refused(image_engine, points, labels, message):
-    with pytest.raises(ValueError, match=message):
-        image_engine.predict_mask(make_image(), points, labels)
 
 
 def test_an_unknown_model_is_refused_with_a_suggestion():

@@ -180,15 +180,29 @@ def test_a_full_queue_is_a_429_with_its_length(make_client, counting):
         (DianjingError("disk_full", path="/srv/secret/model.bin"), 400, "the disk is full while ... is written"),
     ],
 )
-def test_a_failed_run_says_what_to_do_without_details_of_the_server(make_client, counting, error, status, message):
+def test_a_failed_run_says_what_to_do_without_details_of_the_server(
+    make_client, counting, caplog, error, status, message
+):
     client = make_client(counting)
     counting.error = error
     response = client.post("/v1/images/generations", json={"prompt": "cat"})
     assert response.status_code == status
     assert message in response.json()["error"]["message"]
     assert "secret" not in response.text
+    assert ("Traceback" in caplog.text) == (status == 500)  # a fault of ours is logged
     counting.error = None
     assert client.post("/v1/images/generations", json={"prompt": "cat"}).status_code == 200
+
+
+def test_a_fault_outside_a_run_is_a_500_with_a_logged_traceback(make_client, counting, caplog, monkeypatch):
+    client = make_client(counting)
+    monkeypatch.setattr(client.job_queue, "submit", lambda *_: dict(zip("ab", "a", strict=True)))
+    response = client.post("/v1/images/generations", json={"prompt": "cat"}, headers={"Accept-Language": "zh"})
+    assert response.status_code == 500
+    assert response.json()["error"]["type"] == "server_error"
+    assert response.json()["error"]["message"].startswith("服务器处理这个请求时出错")
+    assert "zip()" not in response.text
+    assert "zip() argument 2 is shorter" in caplog.text
 
 
 def test_health_and_metrics(make_client, counting):

@@ -53,7 +53,7 @@ def run_app(model, *, mcp=False):
     listening_socket = bind_socket("127.0.0.1", 0)
     address = f"http://127.0.0.1:{listening_socket.getsockname()[1]}/"
     app = make_app(queue, engine, mcp_url=address if mcp else None)
-    server = Server(uvicorn.Config(app, log_level="warning"))
+    server = Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening_socket]}, daemon=True)
     thread.start()
     assert is_started.wait(TIMEOUT_MS / 1000)
@@ -91,7 +91,7 @@ def mcp_address():
         yield f"{server.address}gradio_api/mcp/"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop must end before other tests use asyncio
 def chromium():
     """The Chromium of this machine, or Playwright's; without either these tests fail."""
     from playwright.sync_api import Error, sync_playwright

@@ -92,5 +92,5 @@ def test_an_error_is_in_the_language_of_the_program(address):
     from gradio_client.exceptions import AppError
 
     client = Client(address, verbose=False, headers={"Accept-Language": "zh-CN"})
-    with pytest.raises(AppError, match="请给出 1 到 1000 的整数"):
+    with pytest.raises(AppError, match="请填写 1 到 1000 之间的整数"):
         client.predict("a cat", num_inference_steps=0, api_name="/image")

@@ -101,4 +101,4 @@ def test_a_conversation_continues_when_it_is_sent_back(call):
 def test_an_error_is_in_the_language_of_the_agent(call):
     result = call("image", headers={"Accept-Language": "zh-CN"}, prompt="a cat", num_inference_steps=0)
     assert result.isError
-    assert "请给出 1 到 1000 的整数" in result.content[0].text
+    assert "请填写 1 到 1000 之间的整数" in result.content[0].text
