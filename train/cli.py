@@ -18,8 +18,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+from dianjing.errors import DianjingError, Message, convert_system_error, get_language
 from dianjing.train.config.run_file import read_run_config, write_run_templates
 from dianjing.train.run import describe_run, export_ema, fill_caches, plot_run_timesteps, train_model
+from dianjing.train.trainer.checkpoint import DiskSpaceError
 from dianjing.train.trainer.loop import NonFiniteGradientError, Outcome
 from dianjing.train.trainer.verify_resume import NUM_STEPS, find_resume_differences
 
@@ -66,10 +68,12 @@ def _run_action(
     sigma: float | None,
 ) -> int:
     action = arguments[0] if arguments[0] in ACTIONS else None
-    if (sigma is None) == (action == EXPORT_EMA):
-        raise ValueError(f"--sigma goes with {EXPORT_EMA}, and {EXPORT_EMA} with --sigma: the average's length")
+    if sigma is None and action == EXPORT_EMA:
+        raise DianjingError("export_ema_without_sigma")
+    if sigma is not None and action != EXPORT_EMA:
+        raise DianjingError("sigma_without_export_ema", sigma=sigma)
     if len(arguments) != (1 if action is None else 2):
-        raise ValueError(f"give one run file; got {' '.join(arguments)!r}")
+        raise DianjingError("one_run_file_expected", arguments=" ".join(arguments), actions=ACTIONS)
     path = Path(arguments[-1])
     if init:
         for written_path in write_run_templates(path):
@@ -125,20 +129,25 @@ def run_train_command(
             cache_only=cache_only,
             sigma=sigma,
         )
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except NonFiniteGradientError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_NON_FINITE
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except Exception as error:
+        code, message = _explain_error(error)
+        if message is None:
             raise
-        print(f"error: a data worker died ({error}); --resume auto goes on from the last checkpoint", file=sys.stderr)
-        return EXIT_FAILED
+        print(f"error: {message.render(get_language())}", file=sys.stderr)
+        return code
+
+
+def _explain_error(error: Exception) -> tuple[int, DianjingError | Message | None]:
+    """The exit code and the message of an error; no message for a fault of this package."""
+    if isinstance(error, NonFiniteGradientError):
+        return EXIT_NON_FINITE, error
+    if isinstance(error, DiskSpaceError):
+        return EXIT_FAILED, error
+    if isinstance(error, DianjingError):
+        return EXIT_USAGE, error
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        return EXIT_FAILED, Message("data_worker_died", reason=str(error).split("\n")[0])
+    return EXIT_FAILED, convert_system_error(error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dianjing.dit import DiT
+from dianjing.errors import DianjingError
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 
 
@@ -26,11 +27,11 @@ def load_weights(module: nn.Module, folder: Path, *, new_prefixes: tuple[str, ..
 
     Weights whose names start with one of `new_prefixes` may be missing and keep their initial values. Embeddings may
     have more rows than the export; the new rows are scaled to the standard deviation of the trained ones.
-    Raises: ValueError if the folder holds no weights, or their names or shapes differ otherwise.
+    Raises: DianjingError if the folder holds no weights, or their names or shapes differ otherwise.
     """
     files = sorted(folder.glob("*.safetensors"))
     if len(files) != 1:
-        raise ValueError(f"{folder} holds {len(files)} .safetensors files; start_from takes an export, with one a part")
+        raise DianjingError("export_file_count", folder=folder, count=len(files))
     loaded, initial = load_file(files[0]), module.state_dict()
     embeddings = [f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Embedding)]
     for name in set(embeddings) & set(loaded):
@@ -41,11 +42,17 @@ def load_weights(module: nn.Module, folder: Path, *, new_prefixes: tuple[str, ..
     try:
         missing, unexpected = module.load_state_dict(loaded, strict=False)
     except RuntimeError as error:
-        raise ValueError(f"{files[0]} does not fit this run's model: {error}") from None
+        raise DianjingError("start_weights_shapes", path=files[0], reason=error) from None
     tied = {tensor.data_ptr() for name, tensor in module.state_dict().items() if name in loaded}
     missing = [n for n in missing if initial[n].data_ptr() not in tied and not n.startswith(new_prefixes or "\n")]
     if missing or unexpected:
-        raise ValueError(f"{files[0]} does not fit this run's model: it lacks {missing} and has {unexpected}")
+        raise DianjingError(
+            "start_weights_names",
+            path=files[0],
+            missing=len(missing),
+            unexpected=len(unexpected),
+            example_name=[*missing, *unexpected][0],
+        )
 
 
 def export_pipeline(

@@ -224,7 +224,7 @@ def suggest_savings(config: FinetuneRunConfig, estimate: MemoryEstimate) -> Iter
 def describe_finetune_run(config: FinetuneRunConfig) -> Iterator[str]:
     """Index the data, and describe line by line what a run will do and need.
 
-    Raises: ValueError for data or a model that cannot be used.
+    Raises: DianjingError for data or a model that cannot be used.
     """
     process = PartialState()
     folder = resolve_model(config.model.name)

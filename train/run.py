@@ -34,7 +34,7 @@ NUM_PLOTTED_TIMESTEPS = 20_000
 def find_checkpoint(folder: Path, resume: str) -> Checkpoint | None:
     """The checkpoint that `resume` ("auto", "none" or a path) selects; damaged ones are reported and skipped.
 
-    Raises: ValueError for a damaged checkpoint at a given path, and for "none" if there are checkpoints.
+    Raises: DianjingError for a damaged checkpoint at a given path, and for "none" if there are checkpoints.
     """
     if resume not in ("auto", "none"):
         return read_checkpoint(Path(resume))
@@ -42,9 +42,7 @@ def find_checkpoint(folder: Path, resume: str) -> Checkpoint | None:
     for reason in skipped:
         print(f"skipped {reason}", file=sys.stderr)
     if resume == "none" and (checkpoint or skipped):
-        raise ValueError(
-            f"{folder} holds checkpoints; --resume auto goes on from them, or --set run.folder=... starts elsewhere"
-        )
+        raise DianjingError("checkpoints_exist", folder=folder)
     return checkpoint
 
 
@@ -56,7 +54,7 @@ def build_training(config: AnyRunConfig, source: SampleSource | None, accelerato
 def setup_accelerator(config: AnyRunConfig) -> Accelerator:
     """Configure torch and accelerate for a run, and create its folder.
 
-    Raises: ValueError for missing libraries, and for a launch that the run does not support.
+    Raises: DianjingError for missing libraries, and for a launch that the run does not support.
     """
     run = config.run
     check_trackers(run.trackers)
@@ -83,23 +81,17 @@ def setup_accelerator(config: AnyRunConfig) -> Accelerator:
 
 
 def check_launch(config: AnyRunConfig) -> None:
-    """Check how this process was launched. Raises: ValueError for sharding that a run, or its checkpoints, lack."""
+    """Check how this process was launched. Raises: DianjingError for sharding that a run, or its checkpoints, lack."""
     if distributed.is_fsdp_launched() and os.environ.get("FSDP_VERSION", "1") != "2":
-        raise ValueError(
-            "launched with FSDP 1, whose weights and moments our checkpoints do not hold; "
-            f"FSDP2 spreads the same: {distributed.FSDP2_COMMAND}"
-        )
+        raise DianjingError("fsdp1_unsupported", command=distributed.FSDP2_COMMAND)
     if distributed.is_deepspeed_launched() and config.data.has_unused_weights:
-        raise ValueError(
-            "launched with DeepSpeed, which moves weights that a step did not use too, for a run with several kinds of "
-            f"sample; FSDP2 leaves them alone: {distributed.FSDP2_COMMAND}"
-        )
+        raise DianjingError("deepspeed_unused_weights", command=distributed.FSDP2_COMMAND)
 
 
 def describe_run(config: AnyRunConfig) -> Iterator[str]:
     """Lines that say what a run will do and need, before any weights are loaded.
 
-    Raises: ValueError for data or a model that cannot be used.
+    Raises: DianjingError for data or a model that cannot be used.
     """
     return get_task_definition(config).describe(config)
 
@@ -107,11 +99,11 @@ def describe_run(config: AnyRunConfig) -> Iterator[str]:
 def plot_run_timesteps(config: AnyRunConfig) -> Path:
     """Plot the distribution and the loss weights of a run's timesteps to noise.png in its folder.
 
-    Raises: ValueError for a run without noise.
+    Raises: DianjingError for a run without noise.
     """
     noise = get_task_definition(config).make_noise_process(config)
     if noise is None:
-        raise ValueError(f"a run of task {config.task!r} adds no noise; give one of 'finetune' or 'text_to_image'")
+        raise DianjingError("task_without_noise", task=config.task, tasks=["finetune", "text_to_image"])
     noise_process, timestep_sampling = noise
     uniform = (torch.arange(NUM_PLOTTED_TIMESTEPS) + 0.5) / NUM_PLOTTED_TIMESTEPS
     timesteps = noise_process.to_timestep(objectives.sample_time(uniform, timestep_sampling))
@@ -124,26 +116,25 @@ def plot_run_timesteps(config: AnyRunConfig) -> Path:
 
 
 def fill_caches(config: AnyRunConfig) -> None:
-    """Encode all samples of a run ahead of training. Raises: ValueError for a run that caches nothing."""
+    """Encode all samples of a run ahead of training. Raises: DianjingError for a run that caches nothing."""
     definition = get_task_definition(config)
     if not definition.has_cache:
-        raise ValueError(
-            f"a run of task {config.task!r} generates its samples and caches nothing; leave --cache-only out"
-        )
+        raise DianjingError("task_has_no_cache", task=config.task)
     definition.fill_caches(config, setup_accelerator(config))
 
 
 def export_ema(config: AnyRunConfig, sigma_rel: float) -> Path:
     """Export a finished run with a moving average of another length, next to its export; returns the folder.
 
-    Raises: ValueError for a run without snapshots, and for a length that no average has.
+    Raises: DianjingError for a run without snapshots, and for a length that no average has.
     """
     run = config.run
-    step, weights = reconstruct_ema(run.folder / SNAPSHOT_FOLDER, sigma_rel)
+    snapshots = run.folder / SNAPSHOT_FOLDER
+    step, weights = reconstruct_ema(snapshots, sigma_rel)
     accelerator = setup_accelerator(config)
     task = build_training(config, None, accelerator).task
     if different := sorted(weights.keys() ^ get_model_state(task).keys()):
-        raise ValueError(f"the snapshots are of another model: {len(different)} names differ, such as {different[0]}")
+        raise DianjingError("snapshots_of_another_model", folder=snapshots, count=len(different), name=different[0])
     task.load_state_dict(weights, strict=False)
     task.to(accelerator.device).eval()
     task.to_device(accelerator.device, torch.float32)
@@ -173,7 +164,7 @@ def train_model(
 
     `resume` is "auto", "none" or a checkpoint's path; `source` replaces the sticker world of tasks that generate their
     samples; `should_stop` is asked after every step.
-    Raises: ValueError for data, models, checkpoints or a launch that cannot be used.
+    Raises: DianjingError for data, models, checkpoints or a launch that cannot be used.
     """
     start_s, run = time.perf_counter(), config.run
     if config.optimizer.lr_decay_over == "time":

@@ -20,7 +20,7 @@ def test_init_writes_valid_files_and_never_overwrites_one(tmp_path, capsys):
     assert read_dataset_configs(config.data.datasets_file)[0].path == tmp_path / "pictures"
     path.write_text("mine")
     assert main([str(path), "--init"]) == 2
-    assert "there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert path.read_text() == "mine"
 
 
@@ -55,6 +55,12 @@ def test_commented_data_set_keys_are_known(tmp_path):
     path.write_text(KEY.sub(r"\1", (TEMPLATE_FOLDER / "datasets.toml").read_text(encoding="utf-8")), encoding="utf-8")
     (section,) = read_dataset_configs(path)
     assert section.repeats == 1.0
+
+
+def test_errors_come_in_the_language_of_the_user(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("DIANJING_LANG", "zh")
+    assert main([str(tmp_path / "none.toml")]) == 2
+    assert "无法读取" in capsys.readouterr().err
 
 
 def test_cache_only_encodes_and_trains_nothing(tmp_path, model, datasets_file, capsys):

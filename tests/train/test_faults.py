@@ -16,7 +16,7 @@ import pytest
 from dianjing.train.cli import main
 from dianjing.train.data.loader import next_batch
 from dianjing.train.run import train_model
-from dianjing.train.trainer.checkpoint import find_newest_checkpoint
+from dianjing.train.trainer.checkpoint import DiskSpaceError, find_newest_checkpoint
 from tests.train.processes import RUN_FILE, start_training, wait_for_steps
 from tests.train.tiny import TinySource, make_autoencoder_config
 
@@ -55,7 +55,7 @@ def test_full_disk_stops_the_run_and_the_old_checkpoint_stays(tmp_path, monkeypa
     train_model(config, TinySource(), resume="auto", should_stop=iter([False, True]).__next__)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(100, 99, 1))
-    with pytest.raises(OSError, match=r"GiB left; make room"):
+    with pytest.raises(DiskSpaceError, match=r"GiB left; make room"):
         train_model(config, TinySource(), resume="auto", should_stop=lambda: False)
     assert find_newest_checkpoint(tmp_path / "run" / "checkpoints")[0].step == 2
     assert not list((tmp_path / "run" / "checkpoints").glob("partial-*"))

@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dianjing.errors import DianjingError
+
 
 class BaseConfig(BaseModel):
     """A frozen section of a run file; unknown keys are errors."""
@@ -60,9 +62,7 @@ class OptimizerConfig(BaseConfig):
     @model_validator(mode="after")
     def _check_schedule(self) -> "OptimizerConfig":
         if self.kind == "schedule_free" and self.lr_schedule != "constant":
-            raise ValueError(
-                f"kind 'schedule_free' with lr_schedule {self.lr_schedule!r}; it takes lr_schedule = 'constant'"
-            )
+            raise DianjingError("schedule_free_schedule", lr_schedule=self.lr_schedule)
         return self
 
 

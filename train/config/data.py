@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from dianjing.errors import DianjingError
 from dianjing.train.config.base import BaseConfig
 
 
@@ -31,7 +32,7 @@ class BucketConfig(BaseConfig):
     @model_validator(mode="after")
     def _check_frames(self) -> "BucketConfig":
         if (self.num_frames == 1) != (self.kind == "image"):
-            raise ValueError(f"kind {self.kind!r} with {self.num_frames} frames; an image has 1 frame, a clip has more")
+            raise DianjingError("bucket_frame_count", kind=self.kind, num_frames=self.num_frames)
         return self
 
 
@@ -61,7 +62,7 @@ class DataConfig(BaseConfig):
     @model_validator(mode="after")
     def _check_echo(self) -> "DataConfig":
         if self.echo_factor > 1 and len(self.buckets) > 1:
-            raise ValueError("echo_factor above 1 takes a single bucket; with several, leave it at 1")
+            raise DianjingError("echo_with_several_buckets", echo_factor=self.echo_factor, count=len(self.buckets))
         return self
 
     @property

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from dianjing.errors import DianjingError
 from dianjing.train.config.base import BaseConfig, OptimizerConfig, RunConfig, TimestepSamplingConfig
 from dianjing.train.config.data import FinetuneDataConfig
 
@@ -34,7 +35,7 @@ class FinetuneModelConfig(BaseConfig):
     @model_validator(mode="after")
     def _check(self) -> "FinetuneModelConfig":
         if self.text_encoders == "joint" and self.trainable != "all":
-            raise ValueError(f"text_encoders = 'joint' with trainable = {self.trainable!r}; it takes trainable = 'all'")
+            raise DianjingError("joint_encoders_need_all", trainable=self.trainable)
         return self
 
 
@@ -57,9 +58,9 @@ class FinetuneObjectiveConfig(TimestepSamplingConfig):
     @model_validator(mode="after")
     def _check(self) -> "FinetuneObjectiveConfig":
         if self.prediction_type == "flow" and (self.min_snr_gamma is not None or self.terminal_snr == "zero"):
-            raise ValueError("min_snr_gamma and terminal_snr are of diffusion; leave them out with prediction 'flow'")
+            raise DianjingError("diffusion_settings_with_flow")
         if self.prediction_type == "epsilon" and self.terminal_snr == "zero":
-            raise ValueError("nothing can be learnt of pure noise by predicting it; take prediction 'v_prediction'")
+            raise DianjingError("epsilon_with_zero_snr")
         return self
 
 
@@ -91,7 +92,7 @@ class FinetuneRunConfig(BaseConfig):
     @model_validator(mode="after")
     def _check_video(self) -> "FinetuneRunConfig":
         if self.model.trainable == "motion" and not self.data.num_frames:
-            raise ValueError("model.trainable = 'motion' without videos; list lengths of clips in data.num_frames")
+            raise DianjingError("motion_without_videos")
         if self.model.trainable == "controlnet" and self.data.num_frames:
-            raise ValueError("model.trainable = 'controlnet' is for images; leave data.num_frames out")
+            raise DianjingError("controlnet_with_videos")
         return self

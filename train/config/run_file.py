@@ -1,6 +1,5 @@
 """Run files and data set files: strict, typed TOML whose error messages name the key and the nearest known one."""
 
-import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,10 +7,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
+from dianjing.errors import DianjingError, Lines
 from dianjing.train.config.autoencoder import AutoencoderRunConfig
 from dianjing.train.config.base import BaseConfig
 from dianjing.train.config.data import DatasetConfig
 from dianjing.train.config.finetune import FinetuneRunConfig
+from dianjing.train.config.mistakes import list_mistakes
 from dianjing.train.config.segmenter import SegmenterRunConfig
 from dianjing.train.config.text_to_image import TextToImageRunConfig
 
@@ -42,7 +43,7 @@ def read_run_config(path: Path, overrides: Sequence[str] = ()) -> AnyRunConfig:
     """The run described by a TOML file and overrides of the form `a.b=c`.
 
     A file may begin with `base = "other.toml"`, relative to itself; its own keys take precedence over the base's.
-    Raises: ValueError with one line per mistake: the key, the value, and what is allowed.
+    Raises: DianjingError with one line per mistake: the key, the value, and what is allowed.
     """
     tree = _read_tree(path)
     for override in overrides:
@@ -52,16 +53,16 @@ def read_run_config(path: Path, overrides: Sequence[str] = ()) -> AnyRunConfig:
 
 def _read_tree(path: Path, including_paths: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path in including_paths:
-        raise ValueError(f"{path} is its own base, by way of {', '.join(map(str, including_paths))}")
+        raise DianjingError("config_base_circular", path=path, through=list(including_paths))
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise DianjingError("config_file_unreadable", path=path, reason=str(error)) from None
     base = tree.pop("base", None)
     if base is None:
         return tree
     if not isinstance(base, str):
-        raise ValueError(f"{path}: base is {base!r}; give the name of a TOML file beside it")
+        raise DianjingError("config_base_not_a_name", path=path, base=repr(base))
     return _merge_trees(_read_tree(path.parent / base, (*including_paths, path)), tree)
 
 
@@ -75,17 +76,17 @@ def _merge_trees(base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, 
 
 
 def parse_run_config(tree: Mapping[str, Any], *, name: str = "config") -> AnyRunConfig:
-    """The run described by a dictionary; `name` identifies it in errors. Raises: ValueError as `read_run_config`."""
+    """The run described by a dictionary; `name` identifies it in errors. Raises: DianjingError as `read_run_config`."""
     task = tree.get("task")
     if task not in RUN_CONFIGS:
-        raise ValueError(f"{name}: task is {task!r}; allowed: {', '.join(RUN_CONFIGS)}")
+        raise DianjingError("task_unknown", path=name, task=repr(task), allowed=list(RUN_CONFIGS))
     return _validate(RUN_CONFIGS[task], tree, name=name)
 
 
 def read_dataset_configs(path: Path) -> tuple[DatasetConfig, ...]:
     """The data sets of a data set file, with paths made relative to the file.
 
-    Raises: ValueError as `read_run_config`.
+    Raises: DianjingError as `read_run_config`.
     """
     datasets = _validate(DatasetsFileConfig, _read_tree(path), name=str(path)).datasets
     return tuple(dataset.model_copy(update={"path": path.parent / dataset.path.expanduser()}) for dataset in datasets)
@@ -95,21 +96,13 @@ def _validate(model: type[S], tree: Mapping[str, Any], *, name: str) -> S:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        mistakes = error.errors()
-        locations = [mistake["loc"] for mistake in mistakes]
-        lines = [
-            _format_mistake(model, mistake)
-            for mistake in mistakes
-            # a list with a wrong item is no mistake of its own
-            if not any(loc != mistake["loc"] and loc[: len(mistake["loc"])] == mistake["loc"] for loc in locations)
-        ]
-        raise ValueError("\n".join(f"{name}: {line}" for line in lines)) from None
+        raise DianjingError("config_invalid", path=name, mistakes=Lines(list_mistakes(model, error))) from None
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
-        raise ValueError(f"--set {override!r} is not of the form section.key=value")
+        raise DianjingError("override_malformed", override=override)
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -118,42 +111,19 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     for part in path:
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
-            raise ValueError(f"--set {override!r}: {part!r} is a value, not a section")
+            raise DianjingError("override_inside_value", override=override, part=part)
     tree[last] = value
-
-
-def _format_mistake(model: type[BaseModel], mistake: Any) -> str:
-    *path, last = mistake["loc"] or ("config",)
-    key = ".".join(map(str, mistake["loc"]))
-    if mistake["type"] == "extra_forbidden":
-        known = list(_get_fields(model, path))
-        nearest = difflib.get_close_matches(str(last), known, n=1, cutoff=0.5)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(known)}"
-        return f"unknown key {key!r}; {hint}"
-    if mistake["type"] == "missing":
-        return f"{key!r} is missing"
-    return f"{key!r} is {mistake['input']!r}: {mistake['msg']}"
-
-
-def _get_fields(model: type[BaseModel], path: Sequence[str | int]) -> Mapping[str, Any]:
-    """The fields of the section at a path, such as ("data", "stages", 0)."""
-    for part in path:
-        if isinstance(part, str):
-            annotation = model.model_fields[part].annotation
-            candidates = [annotation, *getattr(annotation, "__args__", ())]
-            model = next(each for each in candidates if isinstance(each, type) and issubclass(each, BaseModel))
-    return model.model_fields
 
 
 def write_run_templates(path: Path) -> list[Path]:
     """Write a commented run file, and next to it the data set file that it names unless there is one.
 
-    Raises: ValueError if there is a run file already, or no folder for it.
+    Raises: DianjingError if there is a run file already, or no folder for it.
     """
     if path.exists():
-        raise ValueError(f"{path} is there already; give another name")
+        raise DianjingError("run_file_exists", path=path)
     if not path.parent.is_dir():
-        raise ValueError(f"there is no folder {path.parent}")
+        raise DianjingError("folder_missing", folder=path.parent)
     datasets_path = path.parent / "datasets.toml"
     run = (TEMPLATE_FOLDER / "run.toml").read_text(encoding="utf-8")
     run = run.replace('datasets_file = "datasets.toml"', f'datasets_file = "{datasets_path.as_posix()}"')

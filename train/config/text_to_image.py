@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from dianjing.errors import DianjingError
 from dianjing.train.config.base import BaseConfig, OptimizerConfig, RunConfig, TimestepSamplingConfig
 from dianjing.train.config.data import DataConfig
 
@@ -108,16 +109,13 @@ class TextToImageRunConfig(BaseConfig):
     def _check_buckets(self) -> "TextToImageRunConfig":
         transformer, kinds = self.model.transformer, {bucket.kind for bucket in self.data.buckets}
         if kinds - {"image"} and not transformer.use_motion_blocks:
-            raise ValueError("buckets of clips need model.transformer.use_motion_blocks = true")
+            raise DianjingError("clips_without_motion_blocks")
         if "controlled" in kinds and not transformer.max_regions:
-            raise ValueError("a bucket of kind 'controlled' needs model.transformer.max_regions")
+            raise DianjingError("controlled_without_regions")
         if self.model.trainable == "motion" and "image" in kinds:
-            raise ValueError("model.trainable = 'motion' with a bucket of images, which would train nothing")
+            raise DianjingError("motion_with_image_bucket")
         if self.model.trainable == "image" and kinds != {"image"}:
-            raise ValueError("model.trainable = 'image' takes buckets of images only")
+            raise DianjingError("image_with_clip_bucket")
         if self.model.trainable == "flow_field" and not (kinds == {"controlled"} and transformer.use_flow_field):
-            raise ValueError(
-                "model.trainable = 'flow_field' takes buckets of kind 'controlled' only, and "
-                "model.transformer.use_flow_field = true"
-            )
+            raise DianjingError("flow_field_buckets")
         return self

@@ -68,7 +68,7 @@ class FileSample:
 
     @cached_property
     def image(self) -> np.ndarray:
-        """The image, uint8 (H, W, 3). Raises: ValueError if the file can no longer be read."""
+        """The image, uint8 (H, W, 3). Raises: DianjingError if the file can no longer be read."""
         height, width = self.shape[:2]
         image, _ = resize_crop(decode_image(self.record.source, name=self.record.name), height=height, width=width)
         return np.asarray(image)
@@ -126,8 +126,8 @@ class FileSchedule:
         shape, indices = self._batch_at(step)
         return [self.records[shape][index].name for index in indices]
 
-    def describe_step(self, step: int) -> str:
-        return ", ".join(self.get_names(step))
+    def describe_step(self, step: int) -> list[str]:
+        return self.get_names(step)
 
     def _batch_at(self, step: int) -> tuple[BucketShape, list[int]]:
         epoch, index = divmod(step, self.steps_per_epoch)

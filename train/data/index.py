@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dianjing.errors import DianjingError, Lines, Message
 from dianjing.train.config.data import DatasetConfig
 from dianjing.train.data.buckets import BucketFit, BucketShape, find_nearest_bucket
 from dianjing.train.data.inspect import inspect_records
-from dianjing.train.data.samples import SampleRecord
+from dianjing.train.data.samples import Reason, SampleRecord
 from dianjing.train.data.sources import list_dataset
 
 MIN_REPORTED_CROP = 0.02  # fraction of an image's area
@@ -21,7 +22,7 @@ class DatasetIndex:
 
     records: dict[BucketShape, list[SampleRecord]] = field(default_factory=dict)
     repeats: dict[BucketShape, list[float]] = field(default_factory=dict)
-    rejected: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, Reason] = field(default_factory=dict)
     cropped: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -43,7 +44,8 @@ class DatasetIndex:
 
     def save(self, path: Path) -> None:
         """Write the names and reasons of rejected and cropped samples as JSON."""
-        report = {"summary": self.summarize(), "rejected": self.rejected, "cropped": self.cropped}
+        rejected = {name: str(reason) for name, reason in self.rejected.items()}
+        report = {"summary": self.summarize(), "rejected": rejected, "cropped": self.cropped}
         path.write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
@@ -54,7 +56,7 @@ def format_shape(shape: BucketShape) -> str:
 
 
 def get_crop_reason(fit: BucketFit, size: tuple[int, int], *, num_frames: int, num_source_frames: int) -> str:
-    """What an image of (width, height) or a video loses on the way to its bucket; empty if (almost) nothing."""
+    """The parts of an image of (width, height) or a video that its bucket crops, as text; empty if (almost) none."""
     reasons = []
     if fit.cropped_fraction > MIN_REPORTED_CROP:
         height, width = fit.shape
@@ -77,7 +79,7 @@ def build_index(
 
     A video is assigned to the greatest of `clip_lengths` that it fills at `fps` frames per second; without any
     lengths, videos are rejected.
-    Raises: ValueError if no sample is usable, or more than `max_rejected_fraction` of them are rejected.
+    Raises: DianjingError if no sample is usable, or more than `max_rejected_fraction` of them are rejected.
     """
     index = DatasetIndex()
     for dataset in datasets:
@@ -91,19 +93,19 @@ def build_index(
             if num_source_frames > 1:
                 num_frames = max((length for length in clip_lengths if length <= num_source_frames), default=0)
             if not num_frames:
-                index.rejected[name] = (
-                    f"{num_source_frames} frames at {fps:g} per second; the shortest clip has {min(clip_lengths)}"
+                index.rejected[name] = Message(
+                    "video_too_short", count=num_source_frames, fps=f"{fps:g}", minimum=min(clip_lengths)
                 )
                 continue
             if num_frames == 1 and record.motion_label is not None:
-                index.rejected[name] = "a motion for an image; motions are for videos"
+                index.rejected[name] = Message("motion_of_image")
                 continue
             fit = find_nearest_bucket(size, bucket_shapes)
             shape = fit.shape if num_frames == 1 else (*fit.shape, num_frames)
             index.records.setdefault(shape, []).append(record)
             index.repeats.setdefault(shape, []).append(dataset.repeats)
-            if reason := get_crop_reason(fit, size, num_frames=num_frames, num_source_frames=num_source_frames):
-                index.cropped[name] = reason
+            if crop := get_crop_reason(fit, size, num_frames=num_frames, num_source_frames=num_source_frames):
+                index.cropped[name] = crop
     _check_rejected(index, max_fraction=max_rejected_fraction)
     return index
 
@@ -111,8 +113,11 @@ def build_index(
 def _check_rejected(index: DatasetIndex, *, max_fraction: float) -> None:
     total = index.count + len(index.rejected)
     if not index.count or len(index.rejected) > max_fraction * total:
-        lines = "".join(f"\n  {name}: {why}" for name, why in list(index.rejected.items())[:MAX_LISTED])
-        raise ValueError(
-            f"{len(index.rejected)} of {total} samples cannot be used; data.max_rejected_fraction allows "
-            f"{max_fraction:.0%}. Fix or remove them, or raise the limit:{lines}"
+        listed = list(index.rejected.items())[:MAX_LISTED]
+        raise DianjingError(
+            "too_many_rejected",
+            count=len(index.rejected),
+            total=total,
+            limit=f"{max_fraction:.0%}",
+            problems=Lines(Message("sample_problem", name=name, reason=reason) for name, reason in listed),
         )

@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.media.image import open_image, resize_crop
 from dianjing.pipelines.media.video import ANIMATION_EXTENSIONS, VIDEO_EXTENSIONS, decode_video
-from dianjing.train.data.samples import ByteSource, SampleRecord
+from dianjing.train.data.samples import ByteSource, Reason, SampleRecord
 
 NUM_THREADS = 8  # decoding releases Python's global lock
 MIN_FPS_RATIO = 0.95  # of a video's frame rate to the requested one
@@ -30,7 +31,7 @@ class InspectionResult:
     records: list[SampleRecord]
     sizes: list[tuple[int, int]]
     num_frames: list[int]  # 1 for images
-    rejected: dict[str, str]
+    rejected: dict[str, Reason]
 
 
 class _Inspection(NamedTuple):
@@ -42,15 +43,15 @@ class _Inspection(NamedTuple):
 
 
 def read_source(source: ByteSource, *, name: str) -> bytes:
-    """The bytes of a file. Raises: ValueError if it cannot be read."""
+    """The bytes of a file. Raises: DianjingError if it cannot be read."""
     try:
         return source.read()
     except OSError as error:
-        raise ValueError(f"{name} cannot be read: {error.strerror}") from None
+        raise DianjingError("sample_file_unreadable", name=name, reason=error.strerror) from None
 
 
 def decode_image(source: ByteSource, *, name: str) -> Image.Image:
-    """The image as RGB, upright. Raises: ValueError if it cannot be read as an image."""
+    """The image as RGB, upright. Raises: DianjingError if it cannot be read as an image."""
     return open_image(BytesIO(read_source(source, name=name)), name=name)
 
 
@@ -58,11 +59,11 @@ def read_clip_frames(record: SampleRecord, *, fps: float) -> np.ndarray:
     """The frames of a video resampled to `fps`, uint8 (F, H, W, 3).
 
     A first frame that the record names replaces that of the video.
-    Raises: ValueError if the video cannot be read, or has a lower frame rate.
+    Raises: DianjingError if the video cannot be read, or has a lower frame rate.
     """
     video = decode_video(read_source(record.source, name=record.name), name=record.name)
     if video.fps < MIN_FPS_RATIO * fps:
-        raise ValueError(f"{record.name} has {video.fps:.3g} frames per second; data.fps asks for {fps:g}")
+        raise DianjingError("video_frame_rate_low", name=record.name, fps=f"{video.fps:.3g}", required=f"{fps:g}")
     count = max(1, round(len(video.frames) * fps / video.fps))
     indices = np.minimum(np.round(np.arange(count) * video.fps / fps).astype(int), len(video.frames) - 1)
     frames = video.frames[indices]
@@ -93,12 +94,14 @@ def inspect_records(records: Sequence[SampleRecord], *, min_side_px: int, fps: f
         inspections = pool.map(partial(_inspect_record, fps=fps), records)
         bar = tqdm(inspections, total=len(records), desc="inspecting images", disable=None)
         for record, inspection in zip(records, bar, strict=True):
-            if isinstance(inspection, str):
+            if not isinstance(inspection, _Inspection):
                 result.rejected[record.name] = inspection
                 continue
             width, height = inspection.size
             if min(width, height) < min_side_px:
-                result.rejected[record.name] = f"{width} x {height} px is below {min_side_px} px"
+                result.rejected[record.name] = Message(
+                    "image_side_short", width=width, height=height, minimum=min_side_px
+                )
             else:
                 result.records.append(replace(record, digest=inspection.digest))
                 result.sizes.append((width, height))
@@ -106,22 +109,24 @@ def inspect_records(records: Sequence[SampleRecord], *, min_side_px: int, fps: f
     return result
 
 
-def _inspect_record(record: SampleRecord, *, fps: float | None) -> _Inspection | str:
-    """Open a record; returns the reason as text if it is unusable."""
+def _inspect_record(record: SampleRecord, *, fps: float | None) -> _Inspection | Reason:
+    """Open a record; returns the reason if it is unusable."""
     try:
         content = read_source(record.source, name=record.name)
         digest = hashlib.blake2b(content, digest_size=20)
         if fps is None or not is_video_record(record, content):
             if record.name.lower().endswith(VIDEO_EXTENSIONS):
-                return "a video; data.num_frames lists no clip lengths"
+                return Message("video_without_clip_lengths")
             size = open_image(BytesIO(content), name=record.name).size
             return _Inspection(size=size, num_frames=1, digest=digest.hexdigest())
         num_frames, height, width, _ = read_clip_frames(record, fps=fps).shape
         if num_frames < 2:
-            return f"a video of one frame at {fps:g} frames per second"
+            return Message("video_of_one_frame", fps=f"{fps:g}")
         for sidecar in (record.first_frame, None if record.motion_label is None else record.motion_label.mask):
             if sidecar is not None:
                 digest.update(read_source(sidecar, name=f"a file next to {record.name}"))
-    except (ValueError, OSError) as error:
-        return str(error)
+    except DianjingError as error:
+        return error
+    except OSError as error:
+        return Message("sample_file_unreadable", name=record.name, reason=str(error))
     return _Inspection(size=(width, height), num_frames=num_frames, digest=digest.hexdigest())

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from dianjing.errors import DianjingError
 from dianjing.train.config.finetune import FinetuneObjectiveConfig
 from dianjing.train.data.buckets import FileSample, FileSchedule, get_num_frames
 from dianjing.train.data.latent_cache import LatentCache
@@ -64,15 +65,15 @@ class LatentBatchDataset(Dataset[Batch]):
     def _load_readable(self, step: int, row: int) -> tuple[FileSample, Batch]:
         """The sample at a row with its latents, or the next readable sample of its shape.
 
-        Raises: ValueError if too many samples are unreadable.
+        Raises: DianjingError if too many samples are unreadable.
         """
         num_skipped = 0
         while True:
             sample = self.schedule.get_sample(step, row, num_skipped=num_skipped)
             try:
                 return sample, self.latent_cache.load_latents(sample.record, sample.shape)
-            except ValueError as error:
-                self.skip_log.add(sample.record.name, str(error))
+            except DianjingError as error:
+                self.skip_log.add(sample.record.name, error)
             num_skipped += 1
 
 

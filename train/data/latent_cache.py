@@ -17,9 +17,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase, T5EncoderModel
 
+from dianjing.errors import DianjingError
 from dianjing.pipelines.controlnet import CANNY_THRESHOLDS, detect_canny_edges
 from dianjing.pipelines.media.image import resize_crop
 from dianjing.pipelines.prompt_embeds import encode_texts
+from dianjing.pipelines.vae import encode_images
 from dianjing.train.data.buckets import BucketShape, get_num_frames
 from dianjing.train.data.images import to_pixels
 from dianjing.train.data.inspect import decode_image, read_clip_frames
@@ -32,32 +34,28 @@ TEXT_ENCODER_CLASSES: dict[str, type[BertModel] | type[T5EncoderModel]] = {
     "text_encoder_2": T5EncoderModel,
 }
 TOKENIZER_FOLDERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
-TEXT_BATCH_SIZE = FRAME_BATCH_SIZE = 16
+TEXT_BATCH_SIZE = 16
 CACHE_FORMAT = 2  # of files with latents; changes with the names and the meaning of their tensors
 
 
 def encode_frames(vae: AutoencoderKL, frames: Sequence[Image.Image]) -> Tensor:
     """Encode frames of one size as scaled latents (F, C, Y, X)."""
-    latents = []
-    for first in range(0, len(frames), FRAME_BATCH_SIZE):
-        images = np.stack([np.asarray(frame) for frame in frames[first : first + FRAME_BATCH_SIZE]])
-        pixels = to_pixels(torch.from_numpy(images).to(vae.device))
-        latents.append(vae.encode(pixels.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor)
-    return torch.cat(latents)
+    images = torch.from_numpy(np.stack([np.asarray(frame) for frame in frames]))
+    return encode_images(vae, to_pixels(images.to(vae.device)))
 
 
 def encode_motion_label(record: SampleRecord, frames: Sequence[Image.Image], *, fps: float) -> dict[str, Tensor]:
     """The motion label as tensors: "region_mask" (H, W) of zeros and ones, and "strength" ().
 
     A strength that the record does not give is measured by optical flow.
-    Raises: ValueError for a mask that cannot be read, or is empty.
+    Raises: DianjingError for a mask that cannot be read, or is empty.
     """
     assert record.motion_label is not None
     width, height = frames[0].size
     mask_image = decode_image(record.motion_label.mask, name=f"mask of {record.name}")
     mask = np.asarray(resize_crop(mask_image, height=height, width=width)[0].convert("L")) > 127
     if not mask.any():
-        raise ValueError(f"the mask of {record.name} is empty")
+        raise DianjingError("sample_mask_empty", name=record.name)
     strength = record.motion_label.strength
     if strength is None:
         flow = compute_optical_flow(np.stack([np.asarray(frame) for frame in frames]))
@@ -134,7 +132,7 @@ class LatentCache:
 
         With line art, "control" holds its latents; a video with a motion label has "region_mask" (H, W) and
         "strength" () too.
-        Raises: ValueError if the file is missing or damaged.
+        Raises: DianjingError if the file is missing or damaged.
         """
         tensors = dict(self.cache.read(self._make_latents_key(record, shape, False)))
         if self.has_line_art:
@@ -153,7 +151,7 @@ class LatentCache:
         return self._make_latents_key(*item) in self.cache
 
     def load_text_states(self, text: str, encoder_name: str) -> tuple[Tensor, Tensor]:
-        """States (L, T) and attention mask (L,) of a text. Raises: ValueError if the file is missing or damaged."""
+        """States (L, T) and attention mask (L,) of a text. Raises: DianjingError if the file is missing or damaged."""
         tensors = self.cache.read(self._make_text_states_key(text, encoder_name))
         return tensors["states"], tensors["mask"]
 
@@ -187,7 +185,7 @@ class LatentCache:
         try:
             frames = self._read_frames(record, shape)
             control = {} if record.motion_label is None else encode_motion_label(record, frames, fps=self.fps)
-        except ValueError as error:
+        except DianjingError as error:
             tqdm.write(f"not encoded: {error}", file=sys.stderr)
             return
         if is_line_art:
@@ -204,7 +202,7 @@ class LatentCache:
         else:
             frames = read_clip_frames(record, fps=self.fps)[: get_num_frames(shape)]
             if len(frames) < get_num_frames(shape):
-                raise ValueError(f"{record.name} has become shorter: {len(frames)} frames")
+                raise DianjingError("video_shortened", name=record.name, count=len(frames))
             images = [Image.fromarray(frame) for frame in frames]
         return [resize_crop(image, height=height, width=width)[0] for image in images]
 

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from dianjing.errors import DianjingError, get_language
 from dianjing.pipelines.media.video import ANIMATION_EXTENSIONS, VIDEO_EXTENSIONS, is_video_path, read_video
 
 SUPPORTED_FORMATS = f"{', '.join(VIDEO_EXTENSIONS + ANIMATION_EXTENSIONS)}, or folders of numbered PNG files"
@@ -51,12 +52,12 @@ def compute_motion_strength(flow: np.ndarray, mask: np.ndarray, *, fps: float) -
 def make_motion_record(path: Path, out: Path) -> dict[str, Any]:
     """Write the motion mask of a video, and return its line of clips.jsonl.
 
-    Raises: ValueError for a file that cannot be read or has fewer than two frames.
+    Raises: DianjingError for a file that cannot be read or has fewer than two frames.
     """
     video = read_video(path)
     frames = video.frames
     if len(frames) < 2:
-        raise ValueError(f"{path} has one frame; motion takes two")
+        raise DianjingError("video_single_frame", path=path)
     flow = compute_optical_flow(frames)
     mask = compute_motion_mask(flow)
     mask_path = out / f"{path.stem}.mask.png"
@@ -73,12 +74,12 @@ def make_motion_record(path: Path, out: Path) -> dict[str, Any]:
 
 
 def list_videos(folder: Path) -> list[Path]:
-    """All videos of a folder, sorted. Raises: ValueError for a missing folder or one without videos."""
+    """All videos of a folder, sorted. Raises: DianjingError for a missing folder or one without videos."""
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}")
+        raise DianjingError("folder_missing", folder=folder)
     paths = sorted(path for path in folder.iterdir() if is_video_path(path))
     if not paths:
-        raise ValueError(f"{folder} holds no video ({SUPPORTED_FORMATS})")
+        raise DianjingError("folder_without_videos", folder=folder, formats=VIDEO_EXTENSIONS + ANIMATION_EXTENSIONS)
     return paths
 
 
@@ -91,15 +92,15 @@ def _main() -> None:
     arguments = parser.parse_args()
     try:
         paths = list_videos(arguments.folder)
-    except ValueError as error:
-        parser.error(str(error))
+    except DianjingError as error:
+        parser.error(error.render(get_language()))
     arguments.out.mkdir(parents=True, exist_ok=True)
     records = []
     for path in tqdm(paths, unit="video"):
         try:
             records.append(make_motion_record(path, arguments.out))
-        except ValueError as error:
-            tqdm.write(f"skipped: {error}")
+        except DianjingError as error:
+            tqdm.write(f"skipped: {error.render(get_language())}")
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     (arguments.out / "clips.jsonl").write_text(text, encoding="utf-8")
     print(f"{len(records)} of {len(paths)} videos -> {arguments.out / 'clips.jsonl'}")

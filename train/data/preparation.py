@@ -6,6 +6,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from dianjing.errors import DianjingError
 from dianjing.train.config.finetune import FinetuneRunConfig
 from dianjing.train.config.run_file import read_dataset_configs
 from dianjing.train.data.buckets import FileSchedule, make_bucket_shapes
@@ -35,7 +36,7 @@ def make_file_schedule(
 def index_and_encode(config: FinetuneRunConfig, accelerator: Accelerator) -> tuple[DatasetIndex, LatentCache]:
     """Index the data sets, write data.json into the run's folder, and fill the cache.
 
-    Raises: ValueError for a model or data that cannot be used.
+    Raises: DianjingError for a model or data that cannot be used.
     """
     folder = resolve_model(config.model.name)
     validate_model(folder)
@@ -50,13 +51,13 @@ def index_and_encode(config: FinetuneRunConfig, accelerator: Accelerator) -> tup
 def index_datasets(config: FinetuneRunConfig, folder: Path) -> DatasetIndex:
     """Index the data sets of a run for the model in `folder`, whose factors determine the bucket shapes.
 
-    Raises: ValueError for a size below the model's minimum, and for data sets that cannot be used.
+    Raises: DianjingError for a size below the model's minimum, and for data sets that cannot be used.
     """
     data = config.data
     vae, transformer = (read_json(folder / name / "config.json") for name in ("vae", "transformer"))
     multiple_px = 2 ** (len(vae["block_out_channels"]) - 1) * transformer["patch_size"]
     if data.size_px < multiple_px:
-        raise ValueError(f"data.size_px is {data.size_px}; this model's images are at least {multiple_px} px")
+        raise DianjingError("training_size_too_small", size_px=data.size_px, minimum=multiple_px)
     return build_index(
         read_dataset_configs(data.datasets_file),
         make_bucket_shapes(data.size_px, multiple_px=multiple_px, max_aspect_ratio=data.max_aspect_ratio),

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from dianjing.errors import DianjingError, get_language
 from dianjing.train.config.finetune import FinetuneRunConfig
 from dianjing.train.config.run_file import read_run_config
 from dianjing.train.data.latent_batches import collect_texts
@@ -78,12 +79,12 @@ def map_with_ray(worker: type, count: int, *worker_arguments: Any) -> None:
 def fill_latent_cache_with_ray(config: FinetuneRunConfig) -> None:
     """Encode whatever the cache of a run lacks.
 
-    Raises: ValueError if Ray is not installed, and for data or a model that cannot be used.
+    Raises: DianjingError if Ray is not installed, and for data or a model that cannot be used.
     """
     try:
         import ray
     except ImportError:
-        raise ValueError("this takes Ray: pip install 'dianjing[ray]'") from None
+        raise DianjingError("ray_missing") from None
     folder = resolve_model(config.model.name)
     validate_model(folder)
     index = index_datasets(config, folder)
@@ -109,10 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = read_run_config(arguments.config, arguments.overrides)
         if config.task != "finetune":
-            raise ValueError(f"a run of task {config.task!r} generates its samples and caches nothing")
+            raise DianjingError("task_has_no_cache", task=config.task)
         fill_latent_cache_with_ray(config)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except DianjingError as error:
+        print(f"error: {error.render(get_language())}", file=sys.stderr)
         return 2
     return 0
 

@@ -12,9 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
+from dianjing.errors import DianjingError, Message
+
 HAN_CHARACTER = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
 Batch = dict[str, Tensor]
+Reason = Message | DianjingError  # why a sample cannot be used
 
 
 class ByteSource(Protocol):

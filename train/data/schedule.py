@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from dianjing.errors import DianjingError, Message
 from dianjing.train.data.samples import SampleSource
 
 
@@ -20,10 +21,12 @@ class BatchShards:
     def __post_init__(self) -> None:
         parts = self.num_processes * self.accumulation_steps
         if self.global_batch_size % parts:
-            raise ValueError(
-                f"batch_size {self.global_batch_size} is not a multiple of {parts} "
-                f"({self.num_processes} processes x accumulation {self.accumulation_steps}); "
-                f"try {max(1, round(self.global_batch_size / parts)) * parts}"
+            raise DianjingError(
+                "batch_not_divisible",
+                batch_size=self.global_batch_size,
+                num_processes=self.num_processes,
+                accumulation_steps=self.accumulation_steps,
+                nearest=max(1, round(self.global_batch_size / parts)) * parts,
             )
 
     @property
@@ -38,7 +41,7 @@ class BatchShards:
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """What all samples of a step have in common: images, captioned clips, or clips with motion control."""
+    """The properties that all samples of a step share: images, captioned clips, or clips with motion control."""
 
     kind: Literal["image", "clip", "controlled"] = "image"
     num_frames: int = 1
@@ -62,8 +65,8 @@ class SampleSchedule(Protocol):
     def get_sample(self, step: int, row: int) -> Any:
         """The sample at a row of the global batch: an ImageSample, or a ClipSample in buckets of clips."""
 
-    def describe_step(self, step: int) -> str:
-        """Names or positions of the samples of a step, for error messages."""
+    def describe_step(self, step: int) -> Message | list[str]:
+        """Positions or names of the samples of a step, for error messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +86,7 @@ class SourceSchedule:
     def __post_init__(self) -> None:
         largest = max(bucket.shards.global_batch_size for bucket in self.buckets)
         if largest > self.positions_per_step:
-            raise ValueError(
-                f"a bucket of {largest} samples in a run of batch_size {self.positions_per_step}; raise batch_size"
-            )
+            raise DianjingError("bucket_exceeds_batch", bucket_size=largest, batch_size=self.positions_per_step)
 
     @property
     def accumulation_steps(self) -> int:
@@ -105,9 +106,10 @@ class SourceSchedule:
         get_clip = self.source.get_captioned_clip if bucket.kind == "clip" else self.source.get_controlled_clip
         return get_clip(self.seed, position, num_frames=bucket.num_frames, fps=self.fps)
 
-    def describe_step(self, step: int) -> str:
+    def describe_step(self, step: int) -> Message | list[str]:
         bucket, first = self.bucket_at(step), step * self.positions_per_step
-        return f"seed {self.seed}, {bucket.kind} samples {first} to {first + bucket.shards.global_batch_size - 1}"
+        last = first + bucket.shards.global_batch_size - 1
+        return Message("generated_samples", seed=self.seed, kind=bucket.kind, first=first, last=last)
 
 
 def make_image_schedule(source: SampleSource, shards: BatchShards, *, seed: int) -> SourceSchedule:

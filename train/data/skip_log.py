@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+from dianjing.errors import DianjingError, Lines, Message
+
 SKIP_LOG_FILE = "skipped.jsonl"
 MAX_LISTED = 20  # samples in an error message
 
@@ -21,23 +23,23 @@ class SkipLog:
         """Forget the samples of an earlier start, since they may have been repaired."""
         self.path.unlink(missing_ok=True)
 
-    def read_reasons(self) -> dict[str, str]:
+    def read_reasons(self) -> dict[str, Message]:
         """Skipped samples by name, with the reasons."""
         if not self.path.exists():
             return {}
         lines = self.path.read_text(encoding="utf-8").splitlines()
-        return {line["name"]: line["reason"] for line in map(json.loads, lines)}
+        return {line["name"]: Message(line["message_id"], **line["arguments"]) for line in map(json.loads, lines)}
 
-    def add(self, name: str, reason: str) -> None:
-        """Record a skipped sample. Raises: ValueError with the names of all of them if there are too many."""
+    def add(self, name: str, reason: DianjingError) -> None:
+        """Record a skipped sample. Raises: DianjingError with the names of all of them if there are too many."""
         if name not in self.read_reasons():
+            arguments = {key: str(value) for key, value in reason.arguments.items()}
+            record = {"name": name, "reason": str(reason), "message_id": reason.message_id, "arguments": arguments}
             with self.path.open("a", encoding="utf-8") as file:  # one short write: lines of processes do not mix
-                file.write(json.dumps({"name": name, "reason": reason}, ensure_ascii=False) + "\n")
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
             print(f"skipped: {name}: {reason}", file=sys.stderr, flush=True)
         reasons = self.read_reasons()
         if len(reasons) > self.limit:
-            lines = "".join(f"\n  {name}: {why}" for name, why in list(reasons.items())[:MAX_LISTED])
-            raise ValueError(
-                f"{len(reasons)} samples could not be read during the run; data.max_rejected_fraction allows "
-                f"{self.limit}. Fix or remove them, or raise the limit:{lines}"
-            )
+            listed = list(reasons.items())[:MAX_LISTED]
+            problems = Lines(Message("sample_problem", name=name, reason=why) for name, why in listed)
+            raise DianjingError("too_many_skipped", count=len(reasons), limit=self.limit, problems=problems)

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dianjing.errors import DianjingError, Lines, Message
 from dianjing.pipelines.media.video import VIDEO_EXTENSIONS
 from dianjing.train.config.data import DatasetConfig
 from dianjing.train.data.samples import (
     ByteSource,
     LocalFile,
     MotionLabel,
+    Reason,
     SampleRecord,
     TableCell,
     TarMember,
@@ -27,8 +29,8 @@ SAMPLE_SUFFIXES = IMAGE_SUFFIXES + VIDEO_EXTENSIONS  # animated WebP and GIF are
 TABLE_FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 CAPTION_SUFFIXES = {".zh.txt": "text_zh", ".en.txt": "text_en"}  # .txt alone may be either language
 MOTION_SUFFIXES = {".motion.zh.txt": "motion_zh", ".motion.en.txt": "motion_en"}  # how the masked region moves
+MAX_LISTED = 3  # rejected samples in an error message
 SIDECARS = {".mask.png": "mask", ".first.png": "first_frame"}  # further images of a video
-MISSING_DATASETS_MESSAGE = "tables and saved data sets take the library `datasets`: pip install 'dianjing[data]'"
 
 
 @dataclass
@@ -36,7 +38,7 @@ class DatasetListing:
     """The records of a data set, and reasons for the rejected ones by name."""
 
     records: list[SampleRecord] = field(default_factory=list)
-    rejected: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, Reason] = field(default_factory=dict)
 
     def add(
         self,
@@ -59,9 +61,9 @@ class DatasetListing:
         if "mask" in sidecars:
             label = MotionLabel(mask=sidecars["mask"], strength=strength, **motions)
         if label is not None and not any(motions.values()):
-            self.rejected[name] = "a mask without motion_zh or motion_en"
+            self.rejected[name] = Message("mask_without_motion")
         elif label is None and not any(captions.values()):
-            self.rejected[name] = "no caption"
+            self.rejected[name] = Message("caption_missing")
         else:
             first_frame = sidecars.get("first_frame")
             self.records.append(
@@ -72,17 +74,17 @@ class DatasetListing:
 def list_dataset(config: DatasetConfig) -> DatasetListing:
     """List the samples of a data set, in the order of names or rows.
 
-    Raises: ValueError for a path that is no data set, or an empty one.
+    Raises: DianjingError for a path that is no data set, or an empty one.
     """
     path = config.path
     if not path.exists():
-        raise ValueError(f"there is no data set {path}")
+        raise DianjingError("dataset_missing", path=path)
     if path.suffix == ".tar":
         listing = _list_tar([path])
     elif path.suffix in TABLE_FORMATS:
         listing = _list_table(_load_table(path), config, base_folder=path.parent)
     elif not path.is_dir():
-        raise ValueError(f"{path} is no data set: give a folder, {', '.join(TABLE_FORMATS)} or .tar")
+        raise DianjingError("dataset_format_unknown", path=path, suffixes=[*TABLE_FORMATS, ".tar"])
     elif (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
         listing = _list_table(_load_saved(path), config, base_folder=path)
     elif shards := sorted(path.glob("*.tar")):
@@ -90,8 +92,11 @@ def list_dataset(config: DatasetConfig) -> DatasetListing:
     else:
         listing = _list_folder(path)
     if not listing.records:
-        reasons = "; ".join(f"{name}: {why}" for name, why in list(listing.rejected.items())[:3])
-        raise ValueError(f"{path} holds no image with a caption" + (f" ({reasons})" if reasons else ""))
+        if not listing.rejected:
+            raise DianjingError("dataset_empty", path=path)
+        listed = list(listing.rejected.items())[:MAX_LISTED]
+        problems = Lines(Message("sample_problem", name=name, reason=reason) for name, reason in listed)
+        raise DianjingError("dataset_without_samples", path=path, problems=problems)
     return listing
 
 
@@ -106,7 +111,7 @@ def _list_folder(folder: Path) -> DatasetListing:
         try:
             texts = _read_texts(text_files)
         except UnicodeDecodeError as error:
-            listing.rejected[name] = f"its caption is not UTF-8 ({error.reason} at byte {error.start})"
+            listing.rejected[name] = Message("caption_not_utf8", reason=error.reason, position=error.start)
             continue
         sidecar_paths = {key: path.with_suffix(suffix) for suffix, key in SIDECARS.items()}
         sidecars = {key: LocalFile(sidecar) for key, sidecar in sidecar_paths.items() if sidecar.is_file()}
@@ -132,18 +137,18 @@ def _list_tar(shards: list[Path]) -> DatasetListing:
         try:
             samples = list(_group_members(shard))
         except (tarfile.TarError, OSError, EOFError) as error:
-            listing.rejected[shard.name] = f"cannot be read as tar: {error}"
+            listing.rejected[shard.name] = Message("tar_unreadable", reason=str(error))
             continue
         for key, members in samples:
             name = f"{shard.name}!{key}"
             suffix = next((suffix for suffix in members if suffix.lower() in SAMPLE_SUFFIXES), None)
             if suffix is None:
-                listing.rejected[name] = "no image"
+                listing.rejected[name] = Message("tar_sample_without_image")
                 continue
             try:
                 texts = _read_member_texts(members)
             except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are subclasses
-                listing.rejected[name] = f"its caption cannot be read: {error}"
+                listing.rejected[name] = Message("caption_unreadable", reason=str(error))
                 continue
             if suffix.lower() in VIDEO_EXTENSIONS:
                 name += suffix  # videos are recognized by the suffix of their name
@@ -192,7 +197,9 @@ def _load_table(path: Path) -> Any:
     try:
         return datasets.load_dataset(TABLE_FORMATS[path.suffix], data_files=str(path), split="train")
     except Exception as error:  # the library raises its own errors, and those of pandas and Arrow
-        raise ValueError(f"{path} cannot be read as {TABLE_FORMATS[path.suffix]}: {error}") from None
+        raise DianjingError(
+            "dataset_unreadable", path=path, format=TABLE_FORMATS[path.suffix], reason=str(error)
+        ) from None
 
 
 def _load_saved(path: Path) -> Any:
@@ -200,14 +207,14 @@ def _load_saved(path: Path) -> Any:
     try:
         return datasets.load_from_disk(str(path))
     except Exception as error:
-        raise ValueError(f"{path} cannot be read as a saved data set: {error}") from None
+        raise DianjingError("dataset_unreadable", path=path, format="datasets", reason=str(error)) from None
 
 
 def _import_datasets() -> Any:
     try:
         import datasets
     except ImportError:
-        raise ValueError(MISSING_DATASETS_MESSAGE) from None
+        raise DianjingError("datasets_library_missing") from None
     return datasets
 
 
@@ -215,7 +222,7 @@ def _list_table(table: Any, config: DatasetConfig, *, base_folder: Path) -> Data
     """List rows with an image, or a path relative to `base_folder`, in the image column, and captions in others."""
     listing, columns = DatasetListing(), table.column_names
     if config.image_column not in columns:
-        raise ValueError(f"{config.path} has no column {config.image_column!r}; it has {', '.join(columns)}")
+        raise DianjingError("dataset_column_missing", path=config.path, column=config.image_column, columns=columns)
     has_images = type(table.features[config.image_column]).__name__ == "Image"
     if has_images:
         table = table.cast_column(config.image_column, _import_datasets().Image(decode=False))
@@ -237,9 +244,9 @@ def _list_table(table: Any, config: DatasetConfig, *, base_folder: Path) -> Data
     return listing
 
 
-def _explain_bad_path(path: Path, base_folder: Path) -> str | None:
+def _explain_bad_path(path: Path, base_folder: Path) -> Message | None:
     """The reason why a path of a table cannot be used, if there is one."""
     if not path.resolve().is_relative_to(base_folder.resolve()):
         relative_path = path.relative_to(base_folder) if path.is_relative_to(base_folder) else path
-        return f"{relative_path} leads out of {base_folder}"
-    return None if path.is_file() else f"there is no file {path}"
+        return Message("path_outside_data_set", path=relative_path, folder=base_folder)
+    return None if path.is_file() else Message("listed_file_missing", path=path)

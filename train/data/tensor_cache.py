@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from dianjing.errors import DianjingError
 from dianjing.pipelines.media.atomic import atomic_file
 from dianjing.train.trainer.checkpoint import Tensors
 
@@ -53,32 +54,28 @@ class TensorCache:
         return self._get_path(key).is_file()
 
     def read(self, key: str) -> Tensors:
-        """The tensors of a key. Raises: ValueError if the file is missing or damaged."""
+        """The tensors of a key. Raises: DianjingError if the file is missing or damaged."""
         if (tensors := self.memory.get(key)) is not None:
             return tensors
         path = self._get_path(key)
         try:
             tensors = load_file(path)
         except FileNotFoundError:
-            raise ValueError(
-                f"{path} is missing: was the cache cleared during the run? Start again to refill it"
-            ) from None
+            raise DianjingError("cache_file_missing", path=path) from None
         except (OSError, SafetensorError) as error:
-            raise ValueError(f"{path} is damaged ({error}); remove it and start again to refill it") from None
+            raise DianjingError("cache_file_damaged", path=path, reason=str(error)) from None
         self.memory.add(key, tensors)
         return tensors
 
     def write(self, key: str, tensors: Tensors) -> None:
-        """Write the tensors of a key. Raises: ValueError if the folder cannot be written."""
+        """Write the tensors of a key. Raises: DianjingError if the folder cannot be written."""
         path = self._get_path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path) as temporary:
                 save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
         except (OSError, SafetensorError) as error:
-            raise ValueError(
-                f"the cache {self.folder} cannot be written ({error}); name another with data.cache_folder"
-            ) from None
+            raise DianjingError("cache_unwritable", folder=self.folder, reason=str(error)) from None
 
     def _get_path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.safetensors"

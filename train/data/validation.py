@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dianjing.errors import DianjingError
 from dianjing.train.data.buckets import BucketShape
 from dianjing.train.data.index import DatasetIndex
 from dianjing.train.data.latent_batches import stack_latents
@@ -39,7 +40,7 @@ def split_validation(
     """Split an index into training samples and validation records by shape.
 
     The content of each file decides for itself, whatever other samples there are.
-    Raises: ValueError if no sample is left for training, or none for validation although `fraction` is not 0.
+    Raises: DianjingError if no sample is left for training, or none for validation although `fraction` is not 0.
     """
     if not fraction:
         return index, {}
@@ -54,9 +55,7 @@ def split_validation(
                 training.records.setdefault(shape, []).append(record)
                 training.repeats.setdefault(shape, []).append(repeats)
     if not training.records or not validation:
-        raise ValueError(
-            f"data.validation_fraction = {fraction} splits {index.count} samples into all and none; change it"
-        )
+        raise DianjingError("validation_split_empty", fraction=fraction, count=index.count)
     return training, validation
 
 

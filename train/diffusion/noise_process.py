@@ -14,9 +14,12 @@ from typing_extensions import Self
 
 from dianjing.dit import DiT
 from dianjing.dit.motion.warp_guidance import NUM_TRAIN_TIMESTEPS
+from dianjing.errors import DianjingError
 from dianjing.train.config.finetune import FinetuneObjectiveConfig
 from dianjing.train.config.text_to_image import TextToImageObjectiveConfig
 from dianjing.train.diffusion import objectives
+
+ZERO_SNR_SCHEDULERS = ["DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"]
 
 
 class NoiseProcess(Protocol):
@@ -118,7 +121,7 @@ def init_warp_guidance(transformer: DiT, noise_process: NoiseProcess) -> None:
 def adapt_scheduler(objective: FinetuneObjectiveConfig, scheduler: SchedulerMixin) -> SchedulerMixin:
     """The scheduler for sampling after training: the model's own, changed as the objective demands.
 
-    Raises: ValueError for a scheduler that cannot be changed so.
+    Raises: DianjingError for a scheduler that cannot be changed so.
     """
     if objective.prediction_type == "flow":
         return DPMSolverMultistepScheduler(
@@ -129,9 +132,8 @@ def adapt_scheduler(objective: FinetuneObjectiveConfig, scheduler: SchedulerMixi
         changes["prediction_type"] = objective.prediction_type
     if objective.terminal_snr == "zero":
         if "rescale_betas_zero_snr" not in scheduler.config:
-            raise ValueError(
-                f"{type(scheduler).__name__} knows no zero terminal SNR; take terminal_snr = 'inherit', or give the "
-                "model's folder a DDPMScheduler, DDIMScheduler or DPMSolverMultistepScheduler"
+            raise DianjingError(
+                "zero_snr_unsupported", scheduler=type(scheduler).__name__, alternatives=ZERO_SNR_SCHEDULERS
             )
         changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return type(scheduler).from_config(scheduler.config, **changes)
@@ -140,14 +142,14 @@ def adapt_scheduler(objective: FinetuneObjectiveConfig, scheduler: SchedulerMixi
 def make_noise_process(scheduler: SchedulerMixin, *, min_snr_gamma: float | None) -> NoiseProcess:
     """The noise process whose noise a scheduler removes.
 
-    Raises: ValueError for a prediction type that cannot be trained here.
+    Raises: DianjingError for a prediction type that cannot be trained here.
     """
     prediction_type = scheduler.config.prediction_type
     if prediction_type == "flow_prediction":
         return RectifiedFlow(shift=scheduler.config.flow_shift, num_timesteps=scheduler.config.num_train_timesteps)
     if prediction_type not in ("epsilon", "v_prediction"):
-        raise ValueError(
-            f"the model predicts {prediction_type!r}; set objective.prediction_type to epsilon, v_prediction or flow"
+        raise DianjingError(
+            "prediction_type_unsupported", prediction_type=prediction_type, allowed=["epsilon", "v_prediction", "flow"]
         )
     return VPDiffusion(
         alphas_cumprod=scheduler.alphas_cumprod.clone(), prediction_type=prediction_type, min_snr_gamma=min_snr_gamma

@@ -60,7 +60,11 @@ def stratify_time(u: Tensor) -> Tensor:
 
 
 def logit_normal_time(u: Tensor, *, mean: float, std: float) -> Tensor:
-    """sigmoid(mean + std z), z ~ N(0, 1) by the inverse CDF (Esser et al. 2024, Eq. 19)."""
+    """sigmoid(mean + std z), z ~ N(0, 1) by the inverse CDF (Esser et al. 2024, Eq. 19).
+
+    diffusers' compute_density_for_timestep_sampling has the same distribution, but takes no uniform numbers: a row's
+    time would then depend on the batch size.
+    """
     z = torch.special.ndtri(u.double().clamp(1e-6, 1 - 1e-6))
     return torch.sigmoid(mean + std * z).float()
 

@@ -84,7 +84,7 @@ class TaskDefinition(ABC, Generic[ConfigT]):
     def build(self, config: ConfigT, source: SampleSource | None, accelerator: Accelerator) -> TrainingSetup:
         """The task and its batches; `source` replaces the sticker world for tasks that generate their samples.
 
-        Raises: ValueError for data or models that cannot be used.
+        Raises: DianjingError for data or models that cannot be used.
         """
 
     @abstractmethod

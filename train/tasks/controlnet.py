@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from dianjing.dit import DiT
+from dianjing.errors import DianjingError
 from dianjing.pipelines.controlnet import compute_controlnet_residuals
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.train.data.images import tile_images
@@ -42,11 +43,11 @@ SHARED_CONFIG_KEYS = (
 def init_controlnet(transformer: DiT) -> HunyuanDiT2DControlNetModel:
     """A new ControlNet with the weights of the transformer's first half; its outputs are zero.
 
-    Raises: ValueError for a transformer that diffusers' class does not fit.
+    Raises: DianjingError for a transformer that diffusers' class does not fit.
     """
     layers = transformer.config.num_layers
     if layers % 2 or layers < 4:
-        raise ValueError(f"the transformer has {layers} blocks; a ControlNet takes an even number of them, 4 or more")
+        raise DianjingError("controlnet_block_count", count=layers)
     controlnet = HunyuanDiT2DControlNetModel(
         **{name: transformer.config[name] for name in SHARED_CONFIG_KEYS}, transformer_num_layers=layers
     )

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from dianjing.dit import DiT, MotionControl
+from dianjing.pipelines.denoiser import make_model_inputs
+from dianjing.pipelines.prompt_embeds import PromptEmbeds, get_embed_names
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.pipelines.text_to_video import TextToVideoPipeline
 from dianjing.train.config.finetune import FinetuneRunConfig
@@ -32,15 +34,6 @@ from dianjing.train.diffusion.noise_process import adapt_scheduler, init_warp_gu
 from dianjing.train.export import export_adapter, export_pipeline
 from dianjing.train.tasks.base import Task
 from dianjing.train.tasks.finetune_model import get_motion_config, get_storage_dtype, prepare_transformer
-
-MODEL_TEXT_ARGUMENTS = {  # of the transformer, for the states and the mask of each text encoder
-    "text_encoder": ("encoder_hidden_states", "text_embedding_mask"),
-    "text_encoder_2": ("encoder_hidden_states_t5", "text_embedding_mask_t5"),
-}
-PIPELINE_TEXT_ARGUMENTS = {  # the same for pipelines
-    "text_encoder": ("prompt_embeds", "prompt_attention_mask"),
-    "text_encoder_2": ("prompt_embeds_2", "prompt_attention_mask_2"),
-}
 
 
 class FinetuneTask(Task):
@@ -132,12 +125,25 @@ class FinetuneTask(Task):
         states, mask = self._get_text_states(phrases)[0]
         return make_motion_control(batch, states, mask, latents=latents, max_regions=max_regions)
 
-    def _make_model_inputs(self, batch: Batch, noisy_latents: Tensor) -> dict[str, Tensor]:
-        """The transformer's arguments besides latents and timestep."""
-        inputs = self._make_size_conditioning(noisy_latents)
-        for names, tensors in zip(MODEL_TEXT_ARGUMENTS.values(), self._get_text_states(batch), strict=True):
-            inputs |= dict(zip(names, tensors, strict=True))
-        return inputs
+    def _make_model_inputs(self, batch: Batch, noisy_latents: Tensor) -> dict[str, Any]:
+        """The transformer's arguments besides latents and timestep; images count as not cropped."""
+        factor = 2 ** (len(self.vae_config["block_out_channels"]) - 1)
+        height, width = (factor * side for side in noisy_latents.shape[-2:])
+        return make_model_inputs(
+            self.transformer,
+            PromptEmbeds(**self._get_prompt_embeds(batch)),
+            guided=False,
+            image_meta_size=(height, width, height, width, 0, 0),
+            device=noisy_latents.device,
+        )
+
+    def _get_prompt_embeds(self, batch: Batch) -> dict[str, Tensor]:
+        """States and masks of both encoders by their names in `PromptEmbeds`."""
+        embeds = {}
+        for encoder, (states, mask) in enumerate(self._get_text_states(batch)):
+            states_name, _, mask_name, _ = get_embed_names(encoder)
+            embeds |= {states_name: states, mask_name: mask}
+        return embeds
 
     def _get_text_states(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """States (B, L, T) and mask (B, L) of each encoder: from the batch, or computed if the encoders are trained."""
@@ -165,16 +171,6 @@ class FinetuneTask(Task):
             for name in (f"validation_mse_{part.language}", f"validation_mse_{part.language}_q{part.quantile + 1}"):
                 errors_by_name.setdefault(name, []).extend(errors)
         return {name: sum(errors) / len(errors) for name, errors in errors_by_name.items()}
-
-    def _make_size_conditioning(self, latents: Tensor) -> dict[str, Tensor]:
-        """Size conditioning of models that take it: images at their own size, not cropped."""
-        if not self.transformer.config.use_style_cond_and_image_meta_size:
-            return {}
-        factor = 2 ** (len(self.vae_config["block_out_channels"]) - 1)
-        height, width = (factor * side for side in latents.shape[-2:])
-        sizes = torch.tensor([[height, width, height, width, 0, 0]], dtype=torch.float32, device=latents.device)
-        style = torch.zeros(len(latents), dtype=torch.long, device=latents.device)
-        return {"image_meta_size": sizes.repeat(len(latents), 1), "style": style}
 
     def sample_grid(self) -> np.ndarray:
         """An image of each prompt from fixed noise; for an adapter, those of the base model above."""
@@ -231,10 +227,8 @@ class FinetuneTask(Task):
             "generator": [torch.Generator().manual_seed(samples.seed + row) for row in range(len(samples.prompts))],
         }
         for prefix, texts in (("", samples.prompts), ("negative_", [""] * len(samples.prompts))):
-            tokens = self.caption_batcher([(text, text) for text in texts])
-            states = self._get_text_states({name: tensor.to(device) for name, tensor in tokens.items()})
-            for names, tensors in zip(PIPELINE_TEXT_ARGUMENTS.values(), states, strict=True):
-                arguments |= {prefix + name: tensor for name, tensor in zip(names, tensors, strict=True)}
+            batch = {k: v.to(device) for k, v in self.caption_batcher([(text, text) for text in texts]).items()}
+            arguments |= {prefix + name: tensor for name, tensor in self._get_prompt_embeds(batch).items()}
         return arguments
 
     def export(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:

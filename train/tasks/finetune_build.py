@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
+from dianjing.errors import DianjingError
 from dianjing.pipelines.controlnet import detect_canny_edges
 from dianjing.pipelines.media.image import resize_crop
 from dianjing.pipelines.text_to_image import TextToImagePipeline
@@ -67,15 +68,13 @@ class FinetuneDefinition(TaskDefinition[FinetuneRunConfig]):
     def build(self, config: FinetuneRunConfig, source: SampleSource | None, accelerator: Accelerator) -> TrainingSetup:
         """Index the data sets, fill the cache, then load the transformer; `source` is not used.
 
-        Raises: ValueError for data, a model or a cache that cannot be used.
+        Raises: DianjingError for data, a model or a cache that cannot be used.
         """
         run = config.run
         index, latent_cache = index_and_encode(config, accelerator)
-        if config.model.trainable == "motion" and any(get_num_frames(shape) == 1 for shape in index.records):
-            raise ValueError(
-                "model.trainable = 'motion' with images in the data sets, which would train nothing; "
-                "leave them out, or take model.trainable = 'all'"
-            )
+        num_images = sum(len(same) for shape, same in index.records.items() if get_num_frames(shape) == 1)
+        if config.model.trainable == "motion" and num_images:
+            raise DianjingError("motion_with_images", count=num_images)
         training, validation = split_validation(index, config.data.validation_fraction)
         schedule = make_file_schedule(
             config, training, num_processes=accelerator.num_processes, rank=accelerator.process_index

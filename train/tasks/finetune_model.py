@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dianjing.dit import DiT
+from dianjing.errors import DianjingError
 from dianjing.train.config.finetune import FinetuneModelConfig, FinetuneRunConfig, LoraAdapterConfig
 from dianjing.train.tasks.text_to_image_model import MOTION_PREFIXES
 
@@ -17,15 +18,13 @@ from dianjing.train.tasks.text_to_image_model import MOTION_PREFIXES
 def make_lora_config(lora: LoraAdapterConfig, transformer: DiT, *, has_video: bool) -> LoraConfig:
     """PEFT's configuration of an adapter; without videos, motion blocks and motion conditioning get none.
 
-    Raises: ValueError for a target module that is no suffix of a linear layer's name.
+    Raises: DianjingError for a target module that is no suffix of a linear layer's name.
     """
     layers = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
     for target in lora.target_modules:
         if not any(name == target or name.endswith(f".{target}") for name in layers):
             suffixes = sorted({".".join(name.split(".")[2:]) for name in layers if name.startswith("blocks.")})
-            raise ValueError(
-                f"model.lora.target_modules has {target!r}, which is no layer; layers: {', '.join(suffixes)}"
-            )
+            raise DianjingError("lora_target_unknown", target=target, layers=suffixes)
     targets: list[str] | str = list(lora.target_modules)
     if not has_video and any(name.startswith(MOTION_PREFIXES) for name in layers):
         excluded, included = ("|".join(map(re.escape, names)) for names in (MOTION_PREFIXES, lora.target_modules))
@@ -74,20 +73,15 @@ def get_motion_config(
 ) -> dict[str, Any]:
     """Changes to the configuration of an image model that give it motion blocks, if the run trains on videos.
 
-    Raises: ValueError if the model has no motion control that the data need, or an adapter would need motion blocks.
+    Raises: DianjingError if the model has no motion control that the data need, or an adapter would need motion blocks.
     """
     if not config.data.num_frames:
         return {}
     has_motion_blocks, max_regions = model_config.get("use_motion_blocks", False), model_config.get("max_regions", 0)
     if has_motion_control and has_motion_blocks and not max_regions:
-        raise ValueError(
-            f"{config.model.name} generates videos without motion control; leave the masks out of the data set"
-        )
+        raise DianjingError("data_need_motion_control", model=config.model.name)
     if has_motion_blocks:
         return {}
     if config.model.trainable == "lora":
-        raise ValueError(
-            f"{config.model.name} generates images, and an adapter cannot add motion blocks; "
-            "take model.trainable = 'motion' or 'all'"
-        )
+        raise DianjingError("adapter_cannot_add_motion", model=config.model.name)
     return {"use_motion_blocks": True, "max_regions": int(has_motion_control)}

@@ -16,6 +16,8 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from dianjing.errors import DianjingError
+
 COMPONENT_AMPLITUDE = 0.01  # of components relative to the constants: the norm is then linear to about 1e-3
 
 
@@ -43,7 +45,7 @@ def init_pca(vae: AutoencoderKL, pixels: Tensor, *, whitening: float, log_varian
     """Set the encoder of `vae` to the principal components of the patches of `pixels` (N, 3, H, W), and freeze it.
 
     `whitening` 0 keeps the standard deviations of the components, 1 makes them equal.
-    Raises: ValueError if the encoder has too few channels.
+    Raises: DianjingError if the encoder has too few channels.
     """
     widths, encoder = vae.config.block_out_channels, vae.encoder
     patch_px = 2 ** (len(widths) - 1)
@@ -110,9 +112,8 @@ def _assign_channels(count: int, *, widths: tuple[int, ...], num_groups: int) ->
     per_group = max(0, (group_size - 2) // 2)
     capacity = per_group * (min(widths[-2:]) // group_size)
     if count > capacity:
-        raise ValueError(
-            f"{count} principal components do not fit block_out_channels {widths[-2:]} in groups of {group_size}, "
-            f"which hold {capacity}; widen the last two or lower norm_num_groups"
+        raise DianjingError(
+            "pca_channels_too_few", count=count, widths=str(widths[-2:]), group_size=group_size, capacity=capacity
         )
     group_starts = [group * group_size for group in range(-(-count // per_group))]
     firsts = [start + 2 + 2 * index for start in group_starts for index in range(per_group)]
@@ -137,7 +138,7 @@ def _space_to_depth(encoder: nn.Module, widths: tuple[int, ...]) -> None:
     for level, width in enumerate(widths[:-2]):
         channels = 3 * 4**level
         if width < 4 * channels:
-            raise ValueError(f"block_out_channels[{level}] is {width}; principal components need {4 * channels}")
+            raise DianjingError("pca_width_too_small", level=level, width=width, minimum=4 * channels)
         down = encoder.down_blocks[level].downsamplers[0].conv
         _zero_init(down)
         for tap, (dy, dx) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):

@@ -20,6 +20,7 @@ from dianjing.dit import MotionControl
 from dianjing.dit.motion.control import FLOW_GRID
 from dianjing.dit.motion.flow_field import cell_centers, region_moments
 from dianjing.dit.motion.warp import MotionTrack
+from dianjing.pipelines.vae import decode_latents
 from dianjing.train.config.text_to_image import (
     TextToImageModelConfig,
     TextToImageObjectiveConfig,
@@ -32,7 +33,6 @@ from dianjing.train.data.samples import Batch, ClipSample
 from dianjing.train.data.schedule import Bucket
 from dianjing.train.diffusion import objectives
 from dianjing.train.diffusion.noise_process import init_warp_guidance, make_dpm_scheduler, make_vp_diffusion
-from dianjing.train.diffusion.objectives import flow_loss
 from dianjing.train.export import load_weights, save_module
 from dianjing.train.tasks.base import Task
 from dianjing.train.tasks.pca_encoder import fold_to_conv
@@ -163,7 +163,7 @@ class TextToImageTask(Task):
         predicted = conditioner.predict_backward_flow(
             motion_control, region_moments(masks), target_flow.shape[2], points=points
         )
-        return flow_loss(predicted, target_flow)
+        return objectives.flow_loss(predicted, target_flow)
 
     def _encode_motion_control(
         self, batch: Batch, images: Tensor, first_frame: Tensor, *, num_frames: int
@@ -269,9 +269,8 @@ class TextToImageTask(Task):
             guided = unconditional + samples.guidance_scale * (conditional - unconditional)
             latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
         frames = latents.unsqueeze(2) if num_frames == 1 else latents
-        frames = rearrange(frames, "b c f y x -> (b f) c y x") / vae.config.scaling_factor
-        with torch.autocast(device.type, enabled=False):
-            pixels = vae.decode(frames.to(vae.dtype)).sample
+        with torch.autocast(device.type, enabled=False):  # the autoencoder computes in its own dtype
+            pixels = decode_latents(vae, rearrange(frames, "b c f y x -> (b f) c y x"))
         return pixels.unflatten(0, (-1, num_frames))
 
     def _make_guided_control(

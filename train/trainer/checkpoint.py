@@ -4,7 +4,6 @@ step-00001000/ holds *.safetensors, state.json and manifest.json (the SHA-256 of
 a temporary name, synced to disk and renamed; older checkpoints are removed only after that.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -18,11 +17,17 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-MANIFEST = "manifest.json"
+from dianjing.errors import DianjingError
+
+MANIFEST, STATE_FILE = "manifest.json", "state.json"
 FREE_SPACE_MARGIN_BYTES = 16 << 20
 _NAME_PATTERN = re.compile(r"step-(\d{8,})")
 
 Tensors = dict[str, Tensor]
+
+
+class DiskSpaceError(DianjingError):
+    """The disk has no room for a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +42,7 @@ class Checkpoint:
         return load_file(self.path / f"{group}.safetensors")
 
     def load_state(self) -> dict[str, Any]:
-        return json.loads((self.path / "state.json").read_text(encoding="utf-8"))
+        return json.loads((self.path / STATE_FILE).read_text(encoding="utf-8"))
 
 
 def save_checkpoint(
@@ -45,7 +50,7 @@ def save_checkpoint(
 ) -> Checkpoint:
     """Write step-<step> atomically, then remove all but the newest `max_checkpoints`.
 
-    Raises: OSError if the disk has no room for it; older checkpoints stay.
+    Raises: DiskSpaceError if the disk has no room for it; older checkpoints stay.
     """
     check_disk_space(folder, sum(tensor.nbytes for group in groups.values() for tensor in group.values()))
     target = folder / f"step-{step:08d}"
@@ -54,7 +59,7 @@ def save_checkpoint(
     partial.mkdir(parents=True)
     for name, group in groups.items():
         save_file(group, partial / f"{name}.safetensors")
-    _write_json(partial / "state.json", {"step": step, **state})
+    _write_json(partial / STATE_FILE, {"step": step, **state})
     hashes = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
     _write_json(partial / MANIFEST, {"step": step, "sha256": hashes})
     for path in (*partial.iterdir(), partial):
@@ -68,15 +73,15 @@ def save_checkpoint(
 
 
 def check_disk_space(folder: Path, needed_bytes: int) -> None:
-    """Check that the disk of `folder` has room for that many bytes, plus a margin. Raises: OSError if it has not."""
+    """Check that the disk of `folder` has room for that many bytes, plus a margin. Raises: DiskSpaceError if not."""
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed_bytes + FREE_SPACE_MARGIN_BYTES:
-        gib = needed_bytes / 2**30
-        raise OSError(
-            errno.ENOSPC,
-            f"a checkpoint takes {gib:.2f} GiB and the disk has {free / 2**30:.2f} GiB left; make room",
-            folder,
+        raise DiskSpaceError(
+            "checkpoint_disk_space",
+            folder=folder,
+            needed_gib=f"{needed_bytes / 2**30:.2f}",
+            free_gib=f"{free / 2**30:.2f}",
         )
 
 
@@ -86,26 +91,26 @@ def find_newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     for path in _list_newest_first(folder):
         try:
             return read_checkpoint(path), skipped
-        except ValueError as error:
+        except DianjingError as error:
             skipped.append(str(error))
     return None, skipped
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Open a checkpoint and verify its files. Raises: ValueError that names a file that does not match the manifest."""
+    """Open a checkpoint and verify its files. Raises: DianjingError that names a missing or damaged file."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         step, hashes = int(manifest["step"]), dict(manifest["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: no readable {MANIFEST} ({error})") from None
-    if "state.json" not in hashes:
-        raise ValueError(f"{path}: {MANIFEST} lists no state.json")
+        raise DianjingError("checkpoint_manifest_unreadable", path=path, manifest=MANIFEST, reason=str(error)) from None
+    if STATE_FILE not in hashes:
+        raise DianjingError("checkpoint_file_missing", path=path, name=STATE_FILE)
     for name, expected in hashes.items():
         file = path / Path(name).name
         if not file.is_file():
-            raise ValueError(f"{path}: {name} is missing")
+            raise DianjingError("checkpoint_file_missing", path=path, name=name)
         if _sha256(file) != expected:
-            raise ValueError(f"{path}: {name} does not match its hash")
+            raise DianjingError("checkpoint_file_damaged", path=path, name=name)
     return Checkpoint(path=path, step=step)
 
 

@@ -13,15 +13,17 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
+from dianjing.errors import DianjingError
+
 METRICS_FILE = "metrics.jsonl"
 TRACKER_MODULES = {"tensorboard": "tensorboard", "wandb": "wandb"}  # the library that each tracker needs
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Check that the trackers are installed: accelerate would go on without them. Raises: ValueError if one is not."""
+    """Check that trackers are installed, since accelerate goes on without them. Raises: DianjingError if one is not."""
     for name in names:
         if importlib.util.find_spec(TRACKER_MODULES[name]) is None:
-            raise ValueError(f"run.trackers has {name!r}, which is not installed: pip install {TRACKER_MODULES[name]}")
+            raise DianjingError("tracker_missing", tracker=name, package=TRACKER_MODULES[name])
 
 
 class RunLogger:

@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from dianjing.errors import DianjingError
 from dianjing.train.config.base import OptimizerConfig, RunConfig
 from dianjing.train.data.loader import next_batch
 from dianjing.train.data.samples import Batch
@@ -50,7 +51,7 @@ class Outcome(Enum):
     INTERRUPTED = "interrupted"
 
 
-class NonFiniteGradientError(RuntimeError):
+class NonFiniteGradientError(DianjingError):
     """A gradient was not finite; its update was not applied and nothing was saved after it."""
 
 
@@ -280,10 +281,8 @@ class Trainer:
     def _raise_if_non_finite(self) -> None:
         step = int(self.first_non_finite_step)
         if step >= 0:
-            raise NonFiniteGradientError(
-                f"the gradient of step {step} is not finite ({self.schedule.describe_step(step)}); its update was not "
-                "applied and nothing was saved since: resume with a lower learning rate or look at these samples"
-            )
+            samples = self.schedule.describe_step(step)
+            raise NonFiniteGradientError("gradient_not_finite", step=step, samples=samples)
 
     def _agree_on_outcome(self, *, is_interrupted: bool, is_over_time: bool) -> Outcome:
         """The outcome so far, the same on all processes."""

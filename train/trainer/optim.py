@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dianjing.errors import DianjingError
 from dianjing.train.config.base import OptimizerConfig
 from dianjing.train.trainer import distributed
 
@@ -34,14 +35,12 @@ def get_learning_rate(
 
 
 def check_optimizer(config: OptimizerConfig) -> None:
-    """Check that an optimizer's library is installed. Raises: ValueError if not, or if it cannot be sharded."""
+    """Check that an optimizer's library is installed. Raises: DianjingError if not, or if it cannot be sharded."""
     library = OPTIONAL_LIBRARIES.get(config.kind)
     if library is not None and importlib.util.find_spec(library) is None:
-        raise ValueError(
-            f"optimizer.kind {config.kind!r} takes the library {library}: pip install 'dianjing[optimizers]'"
-        )
+        raise DianjingError("optimizer_library_missing", kind=config.kind, library=library)
     if config.kind != "adamw" and (distributed.is_deepspeed_launched() or distributed.is_fsdp_launched()):
-        raise ValueError(f"optimizer.kind {config.kind!r} with sharded weights; they take adamw")
+        raise DianjingError("optimizer_not_shardable", kind=config.kind)
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dianjing.errors import DianjingError
 from dianjing.pipelines.media.atomic import atomic_file
 from dianjing.train.trainer.checkpoint import Checkpoint, Tensors
 from dianjing.train.trainer.ema import ExponentialMovingAverage
@@ -31,10 +32,10 @@ def get_sigma_rel(gamma: float) -> float:
 def get_gamma(sigma_rel: float) -> float:
     """The exponent of a power-function profile; App. C, Algorithm 2.
 
-    Raises: ValueError for a length that no power function has.
+    Raises: DianjingError for a length that no power function has.
     """
     if not 0 < sigma_rel < get_sigma_rel(0):
-        raise ValueError(f"sigma {sigma_rel:g}; the length of an average is between 0 and {get_sigma_rel(0):.3f}")
+        raise DianjingError("average_length_out_of_range", sigma=f"{sigma_rel:g}", maximum=f"{get_sigma_rel(0):.3f}")
     t = sigma_rel**-2
     return float(np.roots([1, 7, 16 - t, 12 - t]).real.max())
 
@@ -120,13 +121,13 @@ def _get_group_name(sigma_rel: float) -> str:
 def reconstruct_ema(folder: Path, sigma_rel: float) -> tuple[int, Tensors]:
     """The last step of a run's snapshots, and the average of length `sigma_rel` at that step, in float32.
 
-    Raises: ValueError if there are no snapshots, and for a length that no power function has.
+    Raises: DianjingError if there are no snapshots, and for a length that no power function has.
     """
     get_gamma(sigma_rel)
     matches = [(path, _NAME_PATTERN.fullmatch(path.name)) for path in sorted(folder.glob("*.safetensors"))]
     files = {path: (int(match[1]), float(match[2])) for path, match in matches if match is not None}
     if not files:
-        raise ValueError(f"{folder} holds no snapshots; set optimizer.ema_snapshot_every before the run")
+        raise DianjingError("snapshots_missing", folder=folder)
     snapshots = list(files.values())
     last_step = max(step for step, _ in snapshots)
     total: dict[str, Tensor] = {}

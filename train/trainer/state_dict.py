@@ -14,6 +14,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.tensor import DTensor
 
+from dianjing.errors import DianjingError
 from dianjing.train.trainer import distributed
 from dianjing.train.trainer.checkpoint import Checkpoint, Tensors
 
@@ -48,19 +49,18 @@ def get_optimizer_state(model: nn.Module, optimizer: Any) -> Tensors:
 
 
 def load_model_state(model: nn.Module, checkpoint: Checkpoint, group: str) -> None:
-    """Load the trainable weights. Raises: ValueError if the checkpoint holds other weights than those."""
+    """Load the trainable weights. Raises: DianjingError if the checkpoint holds other weights than those."""
     tensors = checkpoint.load_tensors(group)
     expected = get_model_state_dict(model, options=StateDictOptions(ignore_frozen_params=True)).keys()
     if different := sorted(tensors.keys() ^ expected):
-        raise ValueError(
-            f"{checkpoint.path} is of another model: {len(different)} names differ, such as {different[0]}; "
-            "start in another run.folder"
+        raise DianjingError(
+            "checkpoint_of_another_model", path=checkpoint.path, count=len(different), name=different[0]
         )
     set_model_state_dict(model, tensors, options=TRAINABLE_OPTIONS)
 
 
 def load_optimizer_state(model: nn.Module, optimizer: Any, tensors: Tensors) -> None:
-    """Load the state of an optimizer. Raises: ValueError if it is the state of another kind of optimizer."""
+    """Load the state of an optimizer. Raises: DianjingError if it is the state of another kind of optimizer."""
     template = _collect_optimizer_state(model, optimizer)
     state: dict[str, Any] = dict(template["state"])
     for name, empty in template["state"].items():
@@ -70,9 +70,7 @@ def load_optimizer_state(model: nn.Module, optimizer: Any, tensors: Tensors) -> 
             del state[name]
             continue
         if moments.keys() != _flatten(empty).keys():
-            raise ValueError(
-                "the checkpoint is of another optimizer.kind; go on with that one, or in another run.folder"
-            )
+            raise DianjingError("checkpoint_of_another_optimizer")
         state[name] = _fill_like(empty, moments)
     _restore_optimizer_state(model, optimizer, {"state": state, "param_groups": template["param_groups"]})
     for index, group in enumerate(optimizer.param_groups):

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
+from dianjing.errors import DianjingError
 from dianjing.train.config.run_file import AnyRunConfig
 from dianjing.train.data.samples import SampleSource
 from dianjing.train.run import train_model
@@ -23,11 +24,11 @@ STATE_GROUPS = ("model", "ema", "optimizer")
 def find_resume_differences(config: AnyRunConfig, source: SampleSource | None = None) -> list[str]:
     """Differences after NUM_STEPS steps between an uninterrupted run and one that was stopped half way and resumed.
 
-    Raises: ValueError if the folder of an earlier try is left.
+    Raises: DianjingError if the folder of an earlier try is left.
     """
     folder, process = config.run.folder / "verify-resume", PartialState()
     if folder.exists():
-        raise ValueError(f"{folder} is there already, of another try; remove it first")
+        raise DianjingError("verify_resume_leftovers", folder=folder)
     process.wait_for_everyone()
     try:
         uninterrupted = _run_in_parts(config, source, folder / "uninterrupted", stop_steps=[NUM_STEPS])

@@ -46,7 +46,7 @@ def test_every_mistake_is_named_at_once(tmp_path):
 
 
 def test_task_must_be_known(tmp_path):
-    with pytest.raises(ValueError, match="allowed: finetune, autoencoder, segmenter, text_to_image"):
+    with pytest.raises(ValueError, match="choose one of finetune, autoencoder, segmenter, text_to_image"):
         parse_run_config(tree(tmp_path) | {"task": "audio"})
 
 

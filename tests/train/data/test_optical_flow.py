@@ -77,5 +77,5 @@ def test_the_command_writes_a_line_and_a_mask_for_every_readable_video(tmp_path,
 def test_a_folder_without_videos_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no video"):
         optical_flow.list_videos(tmp_path)
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="does not exist"):
         optical_flow.list_videos(tmp_path / "nothing")

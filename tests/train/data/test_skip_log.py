@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from dianjing.errors import DianjingError
 from dianjing.train.data.skip_log import SkipLog
 from dianjing.train.run import train_model
 from tests.train.finetuning import build_setup
@@ -32,6 +33,7 @@ def test_damaged_sample_is_skipped_recorded_and_replaced(tmp_path, finetune_conf
     assert [line["name"] for line in lines] == [name]
     assert "damaged" in lines[0]["reason"]
     assert f"skipped: {name}" in capsys.readouterr().err
+    assert "已损坏" in SkipLog(config.run.folder, limit=1).read_reasons()[name].render("zh")
 
 
 def test_too_many_damaged_samples_end_the_run_with_their_names(tmp_path, finetune_config):
@@ -59,7 +61,7 @@ def test_image_that_changes_before_it_is_encoded_is_skipped(tmp_path, finetune_c
 
     def decode(source, *, name):
         if name == "3.png":
-            raise ValueError("3.png cannot be read as a picture: it went away")
+            raise DianjingError("sample_file_unreadable", name=name, reason="it went away")
         return plain(source, name=name)
 
     monkeypatch.setattr(latent_cache, "decode_image", decode)

@@ -42,7 +42,7 @@ def test_validation_samples_are_not_trained_on(tmp_path, finetune_config):
 
 def test_fraction_that_splits_nothing_is_refused(tmp_path, finetune_config):
     index, _ = make_index(finetune_config(tmp_path / "run"))
-    with pytest.raises(ValueError, match="into all and none"):
+    with pytest.raises(ValueError, match="leaves no samples"):
         split_validation(index, 1e-9)
 
 

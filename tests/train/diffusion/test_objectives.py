@@ -1,5 +1,6 @@
 import torch
 from diffusers import DDPMScheduler
+from diffusers.training_utils import compute_density_for_timestep_sampling
 
 from dianjing.train.diffusion import objectives
 
@@ -50,6 +51,15 @@ def test_logit_normal_positions_have_their_median_at_the_sigmoid_of_the_mean():
     positions = objectives.logit_normal_time(torch.linspace(0, 1, 1001), mean=0.5, std=1.0)
     assert abs(positions.median() - torch.sigmoid(torch.tensor(0.5))) < 1e-4
     assert 0 < positions.min() < positions.max() < 1
+
+
+def test_logit_normal_times_have_the_distribution_of_diffusers():
+    uniform = torch.linspace(0.05, 0.95, 19)
+    ours = objectives.logit_normal_time(uniform, mean=-0.5, std=1.3)
+    theirs = compute_density_for_timestep_sampling(
+        "logit_normal", 200_000, logit_mean=-0.5, logit_std=1.3, generator=torch.Generator().manual_seed(0)
+    )
+    torch.testing.assert_close(theirs.quantile(uniform), ours, atol=0.01, rtol=0)
 
 
 def test_timesteps_stay_inside_the_schedule():

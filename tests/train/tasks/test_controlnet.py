@@ -115,7 +115,7 @@ def test_diffusers_pipeline_generates_the_same_with_the_export_as_ours(
 def test_transformer_with_an_odd_number_of_blocks_is_refused(model):
     from dianjing.dit import DiT
 
-    with pytest.raises(ValueError, match="5 blocks; a ControlNet takes an even number"):
+    with pytest.raises(ValueError, match="5 blocks; a ControlNet needs an even number"):
         init_controlnet(DiT.from_config(load_transformer_config(model) | {"num_layers": 5}))
 
 

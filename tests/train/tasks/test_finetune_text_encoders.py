@@ -62,7 +62,7 @@ def test_run_validates_exports_and_resumes_with_its_encoders(tmp_path, model, fi
 
 
 def test_joint_encoders_with_an_adapter_are_refused(tmp_path, finetune_config):
-    with pytest.raises(ValueError, match="it takes trainable = 'all'"):
+    with pytest.raises(ValueError, match="set trainable = 'all'"):
         finetune_config(tmp_path, changes={"model": {"text_encoders": "joint"}})
 
 

@@ -87,7 +87,7 @@ def test_videos_go_to_the_longest_clip_they_fill_and_others_are_rejected_by_name
     report = json.loads((config.run.folder / "data.json").read_text(encoding="utf-8"))
     reasons = {name.rpartition(": ")[2]: why for name, why in report["rejected"].items()}
     assert "the shortest clip has 3" in reasons["f2.webp"]
-    assert "cannot be read as a film" in reasons["f5.mp4"]
+    assert "cannot be read as a video" in reasons["f5.mp4"]
     assert any(why == "the first 3 of 4 frames" for why in report["cropped"].values())
     assert schedule.bucket_kinds == {"image", "clip"}
 
@@ -182,12 +182,12 @@ def test_run_on_images_and_videos_exports_a_video_model(tmp_path, model, videos)
 
 
 def test_videos_for_an_adapter_of_an_image_model_are_refused(tmp_path, model, videos):
-    with pytest.raises(ValueError, match=r"take model\.trainable = 'motion' or 'all'"):
+    with pytest.raises(ValueError, match=r"set model\.trainable = 'motion' or 'all'"):
         build_setup(make_video_config(tmp_path, model, videos, model={"trainable": "lora"}))
 
 
 def test_images_for_motion_blocks_alone_are_refused(tmp_path, model, videos):
-    with pytest.raises(ValueError, match="which would train nothing"):
+    with pytest.raises(ValueError, match="would train nothing"):
         build_setup(make_video_config(tmp_path, model, videos, model={"trainable": "motion"}))
 
 

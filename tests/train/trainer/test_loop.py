@@ -150,5 +150,5 @@ def test_each_bucket_occurs_by_its_weight_and_steps_are_deterministic():
     data = MicroBatchDataset(schedule, seed=0)
     shapes = {tuple(data[step]["images"].shape) for step in range(20)}
     assert shapes == {(4, 16, 16, 3), (2, 3, 16, 16, 3)}
-    with pytest.raises(ValueError, match="raise batch_size"):
+    with pytest.raises(ValueError, match=r"raise run\.batch_size"):
         SourceSchedule(source=TinySource(), buckets=[pictures], sampling_weights=[1.0], positions_per_step=2, seed=0)

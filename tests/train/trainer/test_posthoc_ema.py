@@ -35,7 +35,7 @@ def test_lengths_and_exponents_belong_together():
     for sigma, gamma in ((0.05, 16.97), (0.10, 6.94)):  # Karras et al. 2024, Sec. 3
         assert get_gamma(sigma) == pytest.approx(gamma, abs=0.02)
         assert get_sigma_rel(get_gamma(sigma)) == pytest.approx(sigma)
-    with pytest.raises(ValueError, match=r"between 0 and 0\.289"):
+    with pytest.raises(ValueError, match=r"above 0 and below 0\.289"):
         get_gamma(0.4)
 
 
