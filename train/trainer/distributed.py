@@ -14,6 +14,8 @@ from accelerate import Accelerator
 from accelerate.utils import DeepSpeedPlugin, DistributedType, convert_outputs_to_fp32
 from torch import Tensor, nn
 
+from dianjing.errors import DianjingError
+
 SUPPORTED_ZERO_STAGES = (1, 2)
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 REDUCE_BUCKET_SIZE = 50_000_000  # gradients reduced at once: 0.2 GB, a tenth of DeepSpeed's default
@@ -37,19 +39,17 @@ def _is_requested(name: str) -> bool:
 def make_deepspeed_plugin(max_grad_norm: float) -> DeepSpeedPlugin | None:
     """accelerate's configuration of DeepSpeed with the settings of the run; None if it was not launched with it.
 
-    Raises: ValueError if DeepSpeed is not installed, or would partition more than checkpoints can gather.
+    Raises: DianjingError if DeepSpeed is not installed, or would partition more than checkpoints can gather.
     """
     if not is_deepspeed_launched():
         return None
     if importlib.util.find_spec("deepspeed") is None:
-        raise ValueError("launched with DeepSpeed, which is not installed: pip install 'dianjing[deepspeed]'")
+        raise DianjingError("deepspeed_missing")
     plugin = DeepSpeedPlugin()
-    if plugin.zero_stage not in SUPPORTED_ZERO_STAGES or plugin.hf_ds_config.is_offload():
-        requested = f"stage {plugin.zero_stage}{' with offloading' if plugin.hf_ds_config.is_offload() else ''}"
-        raise ValueError(
-            f"launched with DeepSpeed's ZeRO, {requested}; it takes stage 1 or 2 without offloading, and what needs "
-            f"more memory FSDP2: {FSDP2_COMMAND}"
-        )
+    if plugin.zero_stage not in SUPPORTED_ZERO_STAGES:
+        raise DianjingError("zero_stage_unsupported", stage=plugin.zero_stage, command=FSDP2_COMMAND)
+    if plugin.hf_ds_config.is_offload():
+        raise DianjingError("zero_offload_unsupported", command=FSDP2_COMMAND)
     plugin.deepspeed_config |= {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,  # used for its logs alone
@@ -62,10 +62,10 @@ def make_deepspeed_plugin(max_grad_norm: float) -> DeepSpeedPlugin | None:
 
 
 def check_processes(accelerator: Accelerator) -> None:
-    """Check that accelerate sees all processes. Raises: ValueError if not, as with DeepSpeed on a CPU."""
+    """Check that accelerate sees all processes. Raises: DianjingError if not, as with DeepSpeed on a CPU."""
     uses_deepspeed = accelerator.distributed_type is DistributedType.DEEPSPEED
     if uses_deepspeed and accelerator.num_processes != torch.distributed.get_world_size():
-        raise ValueError("launched with DeepSpeed where there are no GPUs, which accelerate cannot; take ddp.yaml")
+        raise DianjingError("deepspeed_without_gpus")
 
 
 def prepare_model_and_optimizer(
@@ -77,13 +77,17 @@ def prepare_model_and_optimizer(
         task.forward = convert_outputs_to_fp32(torch.autocast(accelerator.device.type, dtype)(task.forward))
     model, optimizer = accelerator.prepare(task, optimizer)
     if uses_deepspeed:
-        _init_moments(optimizer.optimizer)
+        _init_moments(accelerator, task, optimizer)
     return model, optimizer
 
 
 def is_zero_partitioned(optimizer: Any) -> bool:
     """True for a prepared optimizer whose moments are partitioned by ZeRO."""
-    return hasattr(getattr(optimizer, "optimizer", None), "single_partition_of_fp32_groups")
+    if not is_deepspeed_launched():
+        return False
+    from accelerate.utils import DeepSpeedOptimizerWrapper
+
+    return isinstance(optimizer, DeepSpeedOptimizerWrapper)
 
 
 def get_zero_optimizer_state(model: nn.Module, optimizer: Any) -> dict[str, Any]:
@@ -101,17 +105,14 @@ def get_zero_optimizer_state(model: nn.Module, optimizer: Any) -> dict[str, Any]
 def load_zero_optimizer_state(model: nn.Module, optimizer: Any, state_dict: dict[str, Any]) -> None:
     """Load a full optimizer state, as torch's set_optimizer_state_dict, and copy the model's weights to the optimizer.
 
-    Raises: ValueError if some weights have made more steps than others.
+    Raises: DianjingError if some weights have made more steps than others.
     """
     from deepspeed.utils import safe_set_full_optimizer_state
 
     state = state_dict["state"]
     steps = {int(moments["step"]) for moments in state.values()}
     if len(steps) > 1:
-        raise ValueError(
-            f"the checkpoint's weights have made {sorted(steps)} steps, and DeepSpeed counts one number for all; "
-            f"go on without it, or with FSDP2: {FSDP2_COMMAND}"
-        )
+        raise DianjingError("deepspeed_unequal_steps", steps=sorted(steps), command=FSDP2_COMMAND)
     for step in _get_step_counters(optimizer):
         step.fill_(max(steps, default=0))
     for name, weight in _get_trainable(model).items():
@@ -125,14 +126,22 @@ def _get_trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
-def _init_moments(partitioned: Any) -> None:
-    """Make moments of zeros; DeepSpeed links those of a second group only if they exist before the first step."""
-    for flat in partitioned.single_partition_of_fp32_groups:
-        moments = {kind: torch.zeros_like(flat) for kind in ADAM_MOMENTS}
-        partitioned.state[flat] = {"step": torch.zeros((), device=flat.device), **moments}
-    partitioned._lazy_init_hp_params_optimizer_state()
+def _init_moments(accelerator: Accelerator, task: nn.Module, optimizer: Any) -> None:
+    """Create moments of zeros, and make a step without gradient and learning rate that changes no weight.
+
+    After its first step, DeepSpeed gives access to the moments, which loading a checkpoint needs; those of a second
+    parameter group only if they existed before that step.
+    """
+    for partition in [partition for group in optimizer.param_groups for partition in group["params"]]:
+        moments = {kind: torch.zeros_like(partition) for kind in ADAM_MOMENTS}
+        optimizer.state[partition] = {"step": torch.zeros((), device=partition.device), **moments}
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0  # the training loop sets it before every step
+    accelerator.backward(0.0 * torch.stack([weight.sum() for weight in _get_trainable(task).values()]).sum())
+    for step in _get_step_counters(optimizer):
+        step.zero_()
 
 
 def _get_step_counters(optimizer: Any) -> list[Tensor]:
     """The step counter of each parameter group's partition on this process."""
-    return [optimizer.state[flat]["step"] for flat in optimizer.optimizer.single_partition_of_fp32_groups]
+    return [state["step"] for state in optimizer.state.values()]
