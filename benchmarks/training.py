@@ -24,8 +24,8 @@ from dianjing.train.config.finetune import FinetuneRunConfig
 from dianjing.train.config.run_file import parse_run_config
 from dianjing.train.data.loader import make_loader
 from dianjing.train.data.samples import Batch
+from dianjing.train.run import build_training
 from dianjing.train.stickers import StickerWorld
-from dianjing.train.tasks.finetune_build import build_finetune_training
 from dianjing.train.trainer.loop import Trainer
 from dianjing.weights.resolve import resolve_model
 
@@ -82,7 +82,7 @@ def make_dianjing_step(
     assert isinstance(config, FinetuneRunConfig)
     config.run.folder.mkdir()
     accelerator = Accelerator(mixed_precision=precision)
-    job = build_finetune_training(config, accelerator)
+    job = build_training(config, None, accelerator)
     trainer = Trainer(job, config.run, config.optimizer, accelerator)
     steps = {"first_step": 0, "total_steps": config.run.total_steps}
     batches: Iterator[Batch] = iter(
