@@ -139,7 +139,7 @@ class FinetuneTask(Task):
 
     def _get_prompt_embeds(self, batch: Batch) -> dict[str, Tensor]:
         """States and masks of both encoders by their names in `PromptEmbeds`."""
-        embeds = {}
+        embeds: dict[str, Tensor] = {}
         for encoder, (states, mask) in enumerate(self._get_text_states(batch)):
             states_name, _, mask_name, _ = get_embed_names(encoder)
             embeds |= {states_name: states, mask_name: mask}
