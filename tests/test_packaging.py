@@ -1,4 +1,4 @@
-"""What the repository holds is what a wheel ships; unlisted packages only work editable."""
+"""The wheel holds all packages and data of the repository; an unlisted package would only work when editable."""
 
 import ast
 import configparser
@@ -123,8 +123,8 @@ def test_the_wheel_holds_every_package_and_data_file(wheel_names):
 
 
 def test_the_wheel_holds_nothing_else(wheel_names):
-    beside = {name for name in wheel_names if ".dist-info/" not in name}
-    assert beside <= shipped_files()
+    content = {name for name in wheel_names if ".dist-info/" not in name}
+    assert content <= shipped_files()
 
 
 def test_the_wheel_carries_licence_and_notice(wheel_names):
@@ -157,7 +157,7 @@ def named(lines):
 
 
 def imported_libraries(nodes):
-    """As pip names them; the standard library and what a checkout has beside the package left out."""
+    """Return the imported libraries by their names for pip, without the standard library and this repository."""
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module and not n.level]
     found = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"dianjing", "benchmarks"}
