@@ -53,6 +53,7 @@ class TextToImageModelConfig(BaseConfig):
     start_from: Path | None = None  # an export with the same shapes, tokenizers included; None: from scratch
     tokenizers: Path | None = None  # folder with tokenizer/ and tokenizer_2/; None: those of start_from, or new ones
     num_tokenizer_captions: int = Field(default=40_000, gt=0)
+    num_tokenizer_clips: int = Field(default=2_000, gt=0)  # whose captions and motion phrases are read as well
     text_len: int = 64
     text_len_t5: int = 64
     phrase_len: int = Field(default=12, gt=0)  # tokens of a motion phrase

@@ -13,7 +13,6 @@ from dianjing.train.tasks.scratch import VALIDATION_SEED_OFFSET, ScratchDefiniti
 from dianjing.train.tasks.text_to_image import TextToImageTask
 from dianjing.train.tokenizers import extend_tokenizers, save_tokenizers
 
-NUM_TOKENIZER_CLIPS = 2000  # whose captions and motion phrases the tokenizers know
 USAGE = """\
 from dianjing import TextToImagePipeline
 
@@ -65,8 +64,8 @@ def prepare_tokenizers(config: TextToImageRunConfig, source: SampleSource, accel
     with accelerator.main_process_first():
         if (folder / "tokenizer_2").exists():
             return folder
-        num_clips = min(NUM_TOKENIZER_CLIPS, model.num_tokenizer_captions)
-        texts = collect_clip_texts(source, seed, fps=config.data.fps, num_clips=num_clips) if has_clips else []
+        num_clips = model.num_tokenizer_clips if has_clips else 0
+        texts = collect_clip_texts(source, seed, fps=config.data.fps, num_clips=num_clips)
         if model.start_from is not None:
             extend_tokenizers(model.start_from, folder, texts)
             return folder
@@ -79,9 +78,7 @@ def prepare_tokenizers(config: TextToImageRunConfig, source: SampleSource, accel
     return folder
 
 
-def collect_clip_texts(
-    source: SampleSource, seed: int, *, fps: float, num_clips: int = NUM_TOKENIZER_CLIPS
-) -> list[str]:
+def collect_clip_texts(source: SampleSource, seed: int, *, fps: float, num_clips: int) -> list[str]:
     """Captions of clips, and all phrases for the motions in them."""
     texts: list[str] = []
     for position in range(num_clips):
