@@ -209,7 +209,7 @@ class TestBadInput:
             ({"prompt": "x" * 2**20}, "1,048,576 characters"),
             ({"prompt": "\ud83d"}, "surrogate"),
             ({"prompt": "a\0b"}, "control character"),
-            ({"negative_prompt": ["a", "b"]}, "a list of 1"),
+            ({"negative_prompt": ["a", "b"]}, "a list of 2 texts for 1"),
             ({"negative_prompt": "\0"}, "negative_prompt contains"),
             ({"height": 0}, "height is 0"),
             ({"width": -1}, "width is -1"),

@@ -6,7 +6,7 @@ import torch
 
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.pipelines.text_to_video import TextToVideoPipeline
-from dianjing.pipelines.video.windows import get_max_window_size, make_joint_windows
+from dianjing.pipelines.video.windows import get_max_window_size
 
 
 def load(cls, folder):
@@ -160,22 +160,3 @@ def test_a_callback_can_stop_a_video(pipe):
 def test_an_image_model_is_refused(hunyuan_folder):
     with pytest.raises(ValueError, match="use_motion_blocks"):
         TextToVideoPipeline.from_pretrained(hunyuan_folder)
-
-
-@pytest.mark.parametrize("num_frames", [1, 16, 20, 21, 37, 128])
-def test_windows_are_all_frames_once_and_none_is_too_long(num_frames):
-    for step in range(20):
-        windows = make_joint_windows(num_frames, window_size=16, step=step)
-        frames = [frame for window in windows for frame in range(window.start, window.stop)]
-        assert frames == list(range(num_frames))
-        assert max(w.stop - w.start for w in windows) <= get_max_window_size(16)
-        assert num_frames < 4 or min(w.stop - w.start for w in windows) >= 4
-
-
-def test_edges_of_windows_move_so_that_any_two_frames_meet():
-    met = np.zeros((64, 64), bool)
-    for step in range(8):
-        for window in make_joint_windows(64, window_size=16, step=step):
-            met[window, window] = True
-    assert all(met[frame, frame + 1] for frame in range(63))
-    assert all(met[frame, frame + 8] for frame in range(56))
