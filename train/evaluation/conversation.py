@@ -72,7 +72,7 @@ def is_edit_applied(turn: DialogueTurn, after: DetectedScene, before: DetectedSc
     """Check that the image after a turn shows what was requested; turns of type "undo" are compared elsewhere."""
     if turn.edit_type == "background":
         return after.detections.background == turn.background
-    if turn.edit_type == "draw" and turn.background is not None and after.detections.background != turn.background:
+    if turn.edit_type == "new_scene" and turn.background is not None and after.detections.background != turn.background:
         return False
     if turn.removed_class_id is not None and after.select_class(turn.removed_class_id):
         return False
@@ -83,7 +83,7 @@ def is_edit_applied(turn: DialogueTurn, after: DetectedScene, before: DetectedSc
         return before is not None and _is_resized(
             turn.edit_type, after.select_class(target.class_id), before.select_class(target.class_id)
         )
-    requested = turn.expected if turn.edit_type == "draw" else (target,)
+    requested = turn.expected if turn.edit_type == "new_scene" else (target,)
     return all(after.contains(each) for each in requested) and _is_at_position(turn, after)
 
 

@@ -1,4 +1,4 @@
-"""Captions of scenes in Chinese and English, in varied words, and the vocabulary that they draw on."""
+"""Captions of scenes in Chinese and English, in varied words, and their vocabulary."""
 
 import random
 from collections.abc import Sequence

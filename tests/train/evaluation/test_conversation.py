@@ -36,9 +36,9 @@ def test_dialogues_depend_on_the_seed_alone_and_have_three_to_six_turns():
     assert dialogues != generate_dialogues(60, seed=6)
     assert [language for language, _ in dialogues] == ["zh", "en"] * 30
     assert all(3 <= len(dialogue) <= 6 for _, dialogue in dialogues)
-    assert all(dialogue[0].edit_type == "draw" for _, dialogue in dialogues)
+    assert all(dialogue[0].edit_type == "new_scene" for _, dialogue in dialogues)
     assert {turn.edit_type for _, dialogue in generate_dialogues(300, seed=5) for turn in dialogue} == {
-        "draw",
+        "new_scene",
         *EDIT_WEIGHTS,
     }
 
@@ -59,8 +59,8 @@ def test_a_dialogue_keeps_to_three_classes_and_four_objects():
 ONE = (ExpectedObjects(class_id=CAT),)
 RED_FISH = ExpectedObjects(class_id=FISH, colour=0)
 EDITS = [
-    ("draw", ONE, {}, make_scene(detect(CAT, 16, 16)), make_scene(detect(DOG, 16, 16))),
-    ("draw", ONE, {}, make_scene(detect(CAT, 16, 16)), make_scene(detect(CAT, 16, 16), background=3)),
+    ("new_scene", ONE, {}, make_scene(detect(CAT, 16, 16)), make_scene(detect(DOG, 16, 16))),
+    ("new_scene", ONE, {}, make_scene(detect(CAT, 16, 16)), make_scene(detect(CAT, 16, 16), background=3)),
     ("background", ONE, {}, make_scene(detect(CAT, 0, 0)), make_scene(detect(CAT, 0, 0), background=3)),
     (
         "add",
