@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 import dianjing
 from dianjing.cli.loading import check_device, check_lora, get_adapter_metadata, load_pipeline
@@ -125,6 +125,8 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
 
 def write_grid(job: ImageJob) -> None:
     """Write all images of a job as one grid, a row for each prompt, or rows of GRID_COLUMNS; enlarge small images."""
+    from diffusers.utils import make_image_grid
+
     assert job.grid_path is not None
     images = []
     for path in (path for paths in job.paths for path in paths):
@@ -134,12 +136,12 @@ def write_grid(job: ImageJob) -> None:
     columns = num_images if num_images > 1 else min(GRID_COLUMNS, len(images))
     scale = max(1, -(-GRID_CELL_PX // width))
     size = (width * scale, height * scale)
-    step_x, step_y = (side + GRID_GAP_PX for side in size)
-    rows = -(-len(images) // columns)
-    grid = Image.new("RGB", (columns * step_x - GRID_GAP_PX, rows * step_y - GRID_GAP_PX), "white")
-    for index, image in enumerate(images):
-        row, column = divmod(index, columns)
-        grid.paste(image.resize(size, Image.Resampling.BICUBIC), (column * step_x, row * step_y))
+    border = (0, 0, GRID_GAP_PX, GRID_GAP_PX)  # at the right and at the bottom
+    cells = [ImageOps.expand(image.resize(size, Image.Resampling.BICUBIC), border, "white") for image in images]
+    rows = -(-len(cells) // columns)
+    cells += [Image.new("RGB", cells[0].size, "white")] * (rows * columns - len(cells))
+    grid = make_image_grid(cells, rows=rows, cols=columns)
+    grid = grid.crop((0, 0, grid.width - GRID_GAP_PX, grid.height - GRID_GAP_PX))
     first = read_image_metadata(job.paths[0][0])
     metadata = replace(first, prompt="\n".join(request.prompt for request in job.requests))
     label = make_image_label(grid, metadata, producer=job.producer or PRODUCER)

@@ -1,8 +1,12 @@
 """An image changes inside the boxes of edited objects only, and objects are composited at any size."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
+from dianjing.pipelines.conversation import renderer as renderer_module
 from dianjing.pipelines.conversation.edits import AddObject, NewScene, ObjectSpec, ResizeObject, apply_edit
 from dianjing.pipelines.conversation.renderer import BLACK_BACKGROUND, TRAINED_BOXES, WHITE_BACKGROUND, SceneRenderer
 from dianjing.pipelines.conversation.scene import Box, SceneObject
@@ -29,6 +33,16 @@ def test_with_a_full_mask_the_result_is_that_of_the_pipeline(renderer, pipe):
     settings = {"num_inference_steps": 2, "output_type": "latent", "original_size": (64, 64), "target_size": (64, 64)}
     expected = pipe("a cat", generator=torch.Generator().manual_seed(5), **settings).images
     torch.testing.assert_close(latents, expected)
+
+
+def test_every_step_is_a_step_of_an_ordinary_call(renderer, loaded):
+    """Whoever observes the pipeline sees all steps, and the renderer uses no private attribute of it."""
+    scene = apply_edit(None, NewScene(specs=(ObjectSpec(name="dog", position="top"),), background="sea"))
+    steps = []
+    with loaded.observe_steps(steps.append):
+        renderer.render(scene, language="en")
+    assert [step.index for step in steps] == [0, 1] * 3  # the background twice, and the object
+    assert not re.search(r"pipe\._", Path(renderer_module.__file__).read_text(encoding="utf-8"))
 
 
 def test_a_background_is_rendered_once(renderer, monkeypatch):

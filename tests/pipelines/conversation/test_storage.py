@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dianjing import Conversation
+from dianjing.pipelines.conversation.storage import read_conversation_file
 
 
 @pytest.fixture
@@ -25,6 +26,12 @@ def test_a_loaded_conversation_continues_like_the_saved_one(conversation, saved,
     first, second = conversation.send("make it smaller"), other.send("make it smaller")
     assert torch.equal(first.latents, second.latents)
     assert first.image.tobytes() == second.image.tobytes()
+
+
+def test_a_file_is_read_without_a_conversation(conversation, saved):
+    state = read_conversation_file(saved)
+    assert state.seed == conversation.seed
+    assert [turn.prompt for turn in state.turns] == [turn.prompt for turn in conversation.turns]
 
 
 def test_loading_needs_no_weights(saved):
