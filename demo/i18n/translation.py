@@ -10,6 +10,7 @@ from dianjing.errors import DianjingError, Language, Message
 
 PAGE_LABELS = {  # parameter -> key of its label on the page
     "prompt": "prompt",
+    "text": "chat_text",
     "negative_prompt": "negative_prompt",
     "width": "width",
     "height": "height",
@@ -68,7 +69,7 @@ def _rename_parameters(value: Any, names: Mapping[str, str]) -> Any:
     """Replace names of parameters among the arguments of a message, also of the messages inside it."""
     if isinstance(value, DianjingError):
         value = value.message
-    if isinstance(value, Message):
+    if type(value) is Message:  # subclasses render themselves
         arguments = {key: _rename_parameters(argument, names) for key, argument in value.arguments.items()}
         return Message(value.message_id, **arguments)
     if isinstance(value, list | tuple):

@@ -7,6 +7,7 @@ import pytest
 from dianjing.demo.i18n.translation import parse_accept_language, render_for_http, render_for_page
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines import validation
+from dianjing.pipelines.conversation.errors import EditError, LocalizedName
 from dianjing.pipelines.segmentation.base import Point, Region, check_mask, check_points
 from dianjing.pipelines.validation import check_fps, check_num_frames
 
@@ -69,6 +70,12 @@ def test_a_parameter_at_the_start_of_a_message_has_the_name_of_the_interface():
     error = DianjingError("motion_needs_frames", num_frames=1)
     assert render_for_page(error, "en").startswith("“Frames” is 1")
     assert render_for_page(error, "zh").startswith("“帧数”")
+
+
+def test_a_name_in_both_languages_inside_a_message_is_rendered():
+    error = EditError("object_not_found", name=LocalizedName(en="elephant", zh="大象"))
+    assert render_for_page(error, "en").startswith("there is no elephant")
+    assert render_for_page(error, "zh").startswith("图片里没有大象")
 
 
 def test_paths_of_the_server_are_removed_also_from_errors_inside_an_error():
