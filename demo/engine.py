@@ -37,6 +37,7 @@ from dianjing.pipelines.segmentation.base import Point, Segmenter, check_points,
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.pipelines.text_to_video import TextToVideoPipeline
+from dianjing.pipelines.validation import coalesce
 
 SEGMENTER_CACHE_SIZE = 4  # images whose features are kept for further clicks
 
@@ -160,6 +161,21 @@ class InferenceEngine:
         """Metadata of a result of this model and version."""
         return GenerationMetadata(prompt=prompt, seed=seed, settings=settings, model=self.model, version=__version__)
 
+    def make_conversation_metadata(self, conversation: Conversation) -> GenerationMetadata:
+        """Metadata of the last image of a conversation: its instructions and seed generate it again."""
+        turn, defaults = conversation.turns[-1], self.capabilities
+        settings = {
+            "width": turn.image.width,
+            "height": turn.image.height,
+            "instructions": [each.text for each in conversation.turns],
+            "num_inference_steps": coalesce(conversation.num_inference_steps, defaults.num_inference_steps),
+            "guidance_scale": coalesce(conversation.guidance_scale, defaults.guidance_scale),
+            "scheduler": type(self.text_to_image.scheduler).__name__,
+            "device": str(self.text_to_image.device.type),
+            "dtype": str(self.text_to_image.dtype).removeprefix("torch."),
+        }
+        return self.make_metadata(turn.prompt, seed=conversation.seed, settings=settings)
+
     def free_memory(self) -> None:
         """Release cached memory, after a run that ran out of it."""
         gc.collect()
@@ -194,17 +210,9 @@ class InferenceEngine:
     def _run_turn(
         self, request: ConversationRequest, on_progress: ProgressListener
     ) -> tuple[Any, tuple[GenerationMetadata, ...]]:
-        conversation = request.conversation
         with self.text_to_image.observe_steps(ProgressReporter(self.text_to_image, on_progress)):
-            turn = conversation.send(request.text)
-        settings = {
-            "width": turn.image.width,
-            "height": turn.image.height,
-            # these texts, sent to a new conversation of this seed, generate the same image
-            "conversation": {"seed": conversation.seed, "texts": [each.text for each in conversation.turns]},
-            **get_sampling_metadata(self.text_to_image),
-        }
-        return turn, (self.make_metadata(turn.prompt, seed=turn.seed, settings=settings),)
+            turn = request.conversation.send(request.text)
+        return turn, (self.make_conversation_metadata(request.conversation),)
 
     def _generate_video(
         self, request: TextToVideoRequest | ImageToVideoRequest, on_progress: ProgressListener

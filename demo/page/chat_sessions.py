@@ -42,12 +42,12 @@ def format_turn(turn: Turn) -> str:
     return "\n".join([*turn.changes, f"→ {turn.prompt}", *turn.hints])
 
 
-def get_turn_image(context: PageContext, session: Session, turn: Turn) -> Path:
-    """The file of a turn's image; it is written now for a turn of a loaded conversation."""
+def get_last_image(context: PageContext, session: Session, conversation: Conversation) -> Path:
+    """The file of the last image of a conversation; it is written now for a loaded conversation."""
+    turn = conversation.turns[-1]
     item = next((item for item in session.chat_images if item.turn is turn), None)
     if item is None:
-        size: dict[str, object] = {"width": turn.image.width, "height": turn.image.height}
-        metadata = context.engine.make_metadata(turn.prompt, seed=turn.seed, settings=size)
+        metadata = context.engine.make_conversation_metadata(conversation)
         item = context.save_session_image(session, session.chat_images, turn.image, metadata, turn=turn)
     return item.files[0]
 

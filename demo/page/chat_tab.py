@@ -13,8 +13,8 @@ from dianjing.demo.jobs import Job
 from dianjing.demo.page.chat_sessions import (
     add_new_conversation,
     export_conversation,
+    get_last_image,
     get_or_create_conversation,
-    get_turn_image,
     load_uploaded_conversation,
     save_cancelled_preview,
     to_chatbot_messages,
@@ -264,8 +264,9 @@ def show_conversation(tab: ChatTab, context: PageContext, session: Session, lang
         (format_status("chat_name", language, number=number), number)
         for number in range(1, len(session.conversations) + 1)
     ]
-    file = get_turn_image(context, session, turns[-1]) if turns else None
-    exported = export_conversation(conversation, session) if conversation is not None and turns else None
+    file = exported = None
+    if conversation is not None and turns:
+        file, exported = get_last_image(context, session, conversation), export_conversation(conversation, session)
     images = [str(item.files[0]) for item in session.chat_images]
     return {
         tab.chat: [] if conversation is None else to_chatbot_messages(conversation),

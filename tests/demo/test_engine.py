@@ -160,11 +160,11 @@ def test_an_image_of_a_conversation_is_generated_again_from_its_metadata(make_qu
     metadata = read_image_metadata(result.files[0])
     settings = metadata.settings
     again = tiny_engine.create_conversation(
-        seed=settings["conversation"]["seed"],
+        seed=metadata.seed,
         num_inference_steps=settings["num_inference_steps"],
         guidance_scale=settings["guidance_scale"],
     )
-    for text in settings["conversation"]["texts"]:
+    for text in settings["instructions"]:
         turn = again.send(text)
     assert np.isfinite(turn.latents.numpy()).all()
     assert np.array_equal(read_image(result.files[0]), np.asarray(turn.image))

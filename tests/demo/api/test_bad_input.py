@@ -197,7 +197,7 @@ VIDEOS = {
     "no length": ({"seconds": 0}, "seconds is 0.0; give a number of seconds"),
     "odd seconds": ({"seconds": "soon"}, "seconds is 'soon'; give a number"),
     "fps 0": ({"fps": 0}, "fps is 0"),
-    "a long film": ({"num_frames": 4000, "num_inference_steps": 100}, "at most 100,000,000 are allowed"),
+    "a long video": ({"num_frames": 4000, "num_inference_steps": 100}, "at most 100,000,000 are allowed"),
     "a wrong mode": ({"long_video": "both"}, "long_video is 'both'"),
     "a file URL": ({"image": "file:///etc/passwd"}, "image is not valid base64"),
     "a metadata service": ({"image": "http://169.254.169.254/latest/meta-data/"}, "image is not valid base64"),
