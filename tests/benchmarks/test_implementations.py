@@ -48,19 +48,23 @@ def test_both_models_hold_the_same_weights(tiny):
 
 
 def test_both_implementations_agree_in_float32(tiny):
-    diffusers_model, ours = make_both(tiny)
-    assert max_relative_difference(ours.predict(), diffusers_model.predict()) <= TOLERANCE
-    assert relative_l2_distance(get_last(ours.denoise()), get_last(diffusers_model.denoise())) <= TOLERANCE
+    diffusers_model, dianjing_implementation = make_both(tiny)
+    assert max_relative_difference(dianjing_implementation.predict(), diffusers_model.predict()) <= TOLERANCE
+    assert (
+        relative_l2_distance(get_last(dianjing_implementation.denoise()), get_last(diffusers_model.denoise()))
+        <= TOLERANCE
+    )
 
 
 def test_a_weight_that_is_not_shared_changes_the_output(tiny):
     diffusers_model, inputs = make_diffusers_model(tiny), make_denoising_inputs(tiny, device=CPU)
     stranger = copy.deepcopy(diffusers_model)
     stranger.blocks[-1].norm2.weight.mul_(1.1)
-    ours = make_dianjing_implementation("dianjing", make_dianjing_model(stranger), inputs)
+    dianjing_implementation = make_dianjing_implementation("dianjing", make_dianjing_model(stranger), inputs)
     assert (
         max_relative_difference(
-            ours.predict(), make_diffusers_implementation("diffusers", diffusers_model, inputs).predict()
+            dianjing_implementation.predict(),
+            make_diffusers_implementation("diffusers", diffusers_model, inputs).predict(),
         )
         > 10 * TOLERANCE
     )
@@ -174,8 +178,8 @@ def test_both_pipelines_generate_the_same_image(published):
     pipes = make_pipelines(size, bundle, dtype=torch.float32)
     assert [type(each) for each in pipes] == [HunyuanDiTPipeline, TextToImagePipeline]
     noise = make_denoising_inputs(size, device=CPU).latents
-    (_, diffusers_model), (seconds, ours) = (
+    (_, diffusers_model), (seconds, dianjing_implementation) = (
         time_generation(each, noise, size_px=64, clock=make_clock(CPU)) for each in pipes
     )
-    assert relative_l2_distance(ours, diffusers_model) <= TOLERANCE
+    assert relative_l2_distance(dianjing_implementation, diffusers_model) <= TOLERANCE
     assert seconds["all"] == sum(seconds[stage] for stage in STAGES)

@@ -82,8 +82,8 @@ def test_a_fork_is_independent(conversation):
     other = conversation.fork()
     other.send("add a dog")
     conversation.send("on the sea")
-    assert [thing.name for thing in other.turns[-1].scene.objects] == ["cat", "dog"]
-    assert [thing.name for thing in conversation.turns[-1].scene.objects] == ["cat"]
+    assert [each.name for each in other.turns[-1].scene.objects] == ["cat", "dog"]
+    assert [each.name for each in conversation.turns[-1].scene.objects] == ["cat"]
     assert other.turns[0] is conversation.turns[0]
 
 
@@ -140,7 +140,7 @@ def test_any_parser_can_be_used(loaded):
     conversation.send("a cat")
     conversation.parser = FixedParser()
     turn = conversation.send("anything")
-    assert [thing.name for thing in turn.scene.objects] == ["cat", "dog"]
+    assert [each.name for each in turn.scene.objects] == ["cat", "dog"]
     assert turn.hints == ("as always",)
 
 
