@@ -88,12 +88,19 @@ def make_hunyuan():
             text_encoder_2=T5EncoderModel(t5).eval(),
             tokenizer_2=tokenizer_2,
         )
-        with torch.no_grad():
-            for block in pipe.transformer.blocks:  # else a prompt hardly matters to random weights
-                block.attn2.to_out[0].weight *= 30
+        _amplify_text(pipe.transformer)
         return pipe
 
     return make
+
+
+def _amplify_text(transformer):
+    """Scale up the cross-attention of random weights, which would hardly depend on the prompt."""
+    import torch
+
+    with torch.no_grad():
+        for block in transformer.blocks:
+            block.attn2.to_out[0].weight *= 30
 
 
 def _tiny_tokenizer(kind):
