@@ -85,6 +85,7 @@ def test_a_client_that_leaves_the_queue_gives_up_its_position(live, counting):
     second.close()
     wait_until(lambda: queue.queue_length == 0)
     first.close()
+    counting.gate.set()
 
 
 def test_an_address_in_use_is_refused_by_name():
