@@ -133,7 +133,8 @@ def run_train_command(
         code, message = _explain_error(error)
         if message is None:
             raise
-        print(f"error: {message.render(get_language())}", file=sys.stderr)
+        line = Message("error_line", text=message).render(get_language())
+        print(line, file=sys.stderr)
         return code
 
 
