@@ -32,7 +32,7 @@ EDIT_WEIGHTS = {
 class DialogueTurn:
     """One turn: the text of the user, and what the image must show afterwards.
 
-    edit_type: a key of EDIT_WEIGHTS, or "new_scene" for the first turn. expected: all objects. background: None if none was
+    edit_type: a key of EDIT_WEIGHTS; "new_scene" for the first turn. expected: all objects. background: None if it was not
     requested. target_index: the index in `expected` of the objects that the turn is about; None for the background,
     for everything, or for removed objects. removed_class_id: a class that must be gone. mentioned_class_ids: classes
     that may differ from the image before. cell: of the 3 x 3 grid. side: of the object at `anchor_index`.
@@ -119,7 +119,9 @@ class DialogueGenerator:
         phrase = self.phrases.make_noun_phrase(first)
         if form != "pair":
             text = self.phrases.make_first_request(phrase, location)
-            return DialogueTurn(edit_type="new_scene", text=text, expected=(first,), background=background, target_index=0)
+            return DialogueTurn(
+                edit_type="new_scene", text=text, expected=(first,), background=background, target_index=0
+            )
         second, side = self._sample_object((first,)), self.rng.choice(RELATIONS)
         other = self.phrases.make_noun_phrase(second)
         return DialogueTurn(
