@@ -5,7 +5,7 @@ import logging
 import re
 from typing import ClassVar, Literal
 
-from dianjing.errors import DianjingError
+from dianjing.errors import DianjingError, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -94,15 +94,6 @@ def to_user_error(error: Exception, *, context: str) -> DianjingError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ServerFaultError("server_disk_full")
     return ServerFaultError("server_failed")
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """True for torch's error of a device and for its plain RuntimeError of the CPU's memory."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and any(part in text for part in ("out of memory", "allocate memory", "enough memory"))
-    )
 
 
 def redact_paths(message: str) -> str:

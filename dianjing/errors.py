@@ -45,7 +45,6 @@ class Message:
         values = {name: _localize(value, language) for name, value in self.arguments.items()}
         return Formatter().vformat(get_messages()[self.message_id][language], (), values)
 
-
     def __str__(self) -> str:
         return self.render("en")
 
@@ -115,13 +114,22 @@ def get_language() -> Language:
     return "en"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for a lack of memory, also as torch reports it: by its own class, or by a plain RuntimeError on a CPU."""
+    if isinstance(error, MemoryError) or any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__):
+        return True
+    text = str(error).lower()
+    parts = ("out of memory", "allocate memory", "enough memory")
+    return isinstance(error, RuntimeError) and any(part in text for part in parts)
+
+
 def convert_system_error(error: BaseException) -> DianjingError | None:
     """The user's error behind a lack of memory, a full disk, a missing permission or a missing network, else None."""
     if isinstance(error, DianjingError):
         return error
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
+    if is_out_of_memory(error):
         return DianjingError("out_of_memory")
+    names = {cls.__name__ for cls in type(error).__mro__}
     if isinstance(error, OSError):
         path = error.filename or "?"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -1,6 +1,7 @@
 """Checks of devices, dtypes and adapters, and the loading of pipelines, shared by the commands."""
 
 import gc
+import logging
 import re
 import sys
 from pathlib import Path
@@ -47,6 +48,7 @@ def load_pipeline(class_name: str, *, model: str, device: str, dtype: str, lora:
     Raises: DianjingError for a model, a device or an adapter that cannot be used.
     """
     gc.disable()  # the imports make a million lasting objects: collecting them costs 3 s, half of it at exit
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns at import of an optional kernel, unused here
     import torch
 
     cls = getattr(dianjing, class_name)
