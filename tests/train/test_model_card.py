@@ -103,7 +103,7 @@ def test_command_line_samples_with_the_scheduler_of_the_adapter(config, model, t
 def test_scheduler_that_diffusers_does_not_have_is_refused(tmp_path):
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "AutoencoderKL"}')
-    with pytest.raises(ValueError, match="'AutoencoderKL', which diffusers does not have"):
+    with pytest.raises(ValueError, match="AutoencoderKL, which diffusers does not have"):
         load_adapter_scheduler(tmp_path)
     assert load_adapter_scheduler(tmp_path / "nowhere") is None
 
