@@ -41,14 +41,23 @@ def make_record(record: Record) -> list[str]:
     return find_failures(record, figures)
 
 
+def run_slow_tests() -> list[str]:
+    """Run the tests that are marked slow; returns what failed."""
+    command = [sys.executable, "-m", "pytest", "-m", "slow", "-p", "no:xdist"]
+    return ["slow tests failed, see above"] if subprocess.call(command, cwd=ROOT) else []
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python3 run.py verify", description=__doc__)
     names = [record.name for record in RECORDED]
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(names)} (default: all)")
-    chosen = parser.parse_args().names or names
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(names)} (default: all, and slow tests)")
+    arguments = parser.parse_args()
+    chosen = arguments.names or names
     if unknown := set(chosen) - set(names):
         parser.error(f"there is no record {', '.join(sorted(unknown))}; the records are {', '.join(names)}")
     failures = [failure for record in RECORDED if record.name in chosen for failure in make_record(record)]
+    if not arguments.names:
+        failures += run_slow_tests()
     for failure in failures:
         print(failure, file=sys.stderr)
     return 1 if failures else 0
