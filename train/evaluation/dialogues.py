@@ -32,7 +32,7 @@ EDIT_WEIGHTS = {
 class DialogueTurn:
     """One turn: the text of the user, and what the image must show afterwards.
 
-    edit_type: a key of EDIT_WEIGHTS; "new_scene" for the first turn. expected: all objects. background: None if it was not
+    edit_type: a key of EDIT_WEIGHTS; first "new_scene". expected: all objects. background: None if it was not
     requested. target_index: the index in `expected` of the objects that the turn is about; None for the background,
     for everything, or for removed objects. removed_class_id: a class that must be gone. mentioned_class_ids: classes
     that may differ from the image before. cell: of the 3 x 3 grid. side: of the object at `anchor_index`.
