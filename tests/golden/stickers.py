@@ -56,7 +56,9 @@ def world(folder: Path) -> Results:
             moving = range(len(clip.scene.instances))
             results[f"{name} {kind} back"] = np.stack([clip.get_backward_flow(index, 9) for index in moving])
             results[f"{name} {kind} strengths"] = np.array(clip.strengths)
-            results[f"{name} {kind} text"] = text([clip.text_zh, clip.text_en, clip.motion_phrases, contents(clip.boxes)])
+            results[f"{name} {kind} text"] = text(
+                [clip.text_zh, clip.text_en, clip.motion_phrases, contents(clip.boxes)]
+            )
     return results
 
 
@@ -65,7 +67,9 @@ def matching(folder: Path) -> Results:
     matcher, made = SpriteMatcher(size_px=64), _worlds()["mixed"]
     readings, explained = [], []
     for position in range(3):
-        reading = matcher.detect(torch.from_numpy(made.get_image_sample(7, position).image.copy()).permute(2, 0, 1) / 255)
+        reading = matcher.detect(
+            torch.from_numpy(made.get_image_sample(7, position).image.copy()).permute(2, 0, 1) / 255
+        )
         found = [[seen.class_id, seen.colour, seen.x_px, seen.y_px, seen.size_px] for seen in reading.objects]
         readings.append([reading.background, found])
         explained += [seen.explained_share for seen in reading.objects]
@@ -75,7 +79,9 @@ def matching(folder: Path) -> Results:
 def masks(folder: Path) -> Results:
     """What fixed clicks mean, by GrabCut and by the network that comes with the embedded model."""
     picture = np.asarray(Image.open(PICTURE).convert("RGB"))
-    crowded = StickerWorld(size_px=128, stages=[CurriculumStage(scene_weights={"pair": 0.5, "trio": 0.5}, grid_px=(2,))])
+    crowded = StickerWorld(
+        size_px=128, stages=[CurriculumStage(scene_weights={"pair": 0.5, "trio": 0.5}, grid_px=(2,))]
+    )
     own = from_words().unet_segmenter
     assert own is not None
     results: Results = {}

@@ -120,7 +120,9 @@ def picture(folder: Path) -> Results:
         for step in range(2):
             sample = model.forward(given["picture"], conditioning=prepared.select_step(step)).sample
             results[f"{name} prepared {step}"] = array(sample)
-        twice = model.forward(given["picture"][[0, 0, 1]], conditioning=prepared.select_step(1).index_batch([0, 0, 1])).sample
+        twice = model.forward(
+            given["picture"][[0, 0, 1]], conditioning=prepared.select_step(1).index_batch([0, 0, 1])
+        ).sample
         results[f"{name} rows"] = array(twice)
     span = get_resize_crop_region_for_grid((4, 4), 32)
     positions = get_2d_rotary_pos_embed(8, span, (4, 4))
@@ -196,7 +198,9 @@ def gradients(folder: Path) -> Results:
     torch.manual_seed(6)
     model = make_model(is_video=True, has_field=True)
     latents = given["video"].requires_grad_()
-    model.forward(latents, TIMESTEPS, **text_of(given), motion_control=click_of(given)).sample.square().mean().backward()
+    model.forward(
+        latents, TIMESTEPS, **text_of(given), motion_control=click_of(given)
+    ).sample.square().mean().backward()
     assert latents.grad is not None
     norms = [torch.zeros(()) if p.grad is None else p.grad.double().norm() for p in model.parameters()]
     return {"latents": array(latents.grad), "norms": array(torch.stack([norm.double() for norm in norms]))}
