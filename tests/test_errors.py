@@ -91,10 +91,7 @@ def test_an_error_survives_pickling_with_its_arguments():
     ("error", "message_id"),
     [
         (MemoryError(), "out_of_memory"),
-        (
-            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
-            "out_of_memory",
-        ),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
         (OSError(errno.ENOSPC, "No space left on device", "a.png"), "disk_full"),
         (PermissionError(errno.EACCES, "Permission denied", "a.png"), "permission_denied"),
         (type("ConnectError", (Exception,), {})("refused"), "network_failed"),
