@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""One command on a fresh machine: set up .venv beside this file, then run Dianjing in it.
+"""Set up .venv in this folder on a fresh machine, and run Dianjing in it.
 
     python3 run.py image "草地上的一只小猫"    any `dianjing` command
     python3 run.py test                        lint, types and tests
-    python3 run.py verify                      the tests that take minutes or download gigabytes
+    python3 run.py test --fast                 lint and the quickest tests of every floor, in two minutes
+    python3 run.py verify [NAME ...]           long measurements, whose results are committed (tests/verify)
 
-The environment is made once and made anew when setup.cfg changes. pip's own settings
+The environment is created once, and again when setup.cfg changes. pip's own settings
 (PIP_INDEX_URL, PIP_FIND_LINKS, a proxy ...) decide where packages come from.
 """
 
@@ -21,33 +22,33 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 TORCH = "2.13.0"  # the newest version the tests have passed with
 
-CHECKS = [
-    ["ruff", "check", "."],
-    ["ruff", "format", "--check", "."],
-    ["mypy"],
-    ["pytest", "--numprocesses", "auto", "--dist", "loadfile"],  # the tests of a file share what they set up
-]
-SLOW_CHECKS = [["pytest", "-m", "slow"]]
+LINT = [["ruff", "check", "."], ["ruff", "format", "--check", "."]]
+PYTEST = ["pytest", "--numprocesses", "auto", "--dist", "loadfile"]  # the tests of a file share what they set up
+CHECKS = [*LINT, ["mypy"], PYTEST]
+FAST_CHECKS = [*LINT, [*PYTEST, "-m", "fast"]]
 
 
-def say(text):
+def report(text):
+    """Print a line on stderr."""
     print(f"run.py: {text}", file=sys.stderr, flush=True)
 
 
 def stop(text):
-    say(text)
+    """Report an error and exit with 1."""
+    report(text)
     raise SystemExit(1)
 
 
-def pip_install(*what):
-    """Run pip; its report goes to stderr, so that stdout stays the command's own."""
-    command = [BIN / "python", "-m", "pip", "install", "--disable-pip-version-check", *what]
+def pip_install(*arguments):
+    """Run pip with its output on stderr, so that stdout belongs to the command; return True if it succeeds."""
+    command = [BIN / "python", "-m", "pip", "install", "--disable-pip-version-check", *arguments]
     return subprocess.call([str(part) for part in command], cwd=ROOT, stdout=sys.stderr) == 0
 
 
 def make_venv():
-    made = subprocess.call([sys.executable, "-m", "venv", str(VENV)], stdout=sys.stderr) == 0
-    if not made:
+    """Create .venv, or stop with advice."""
+    has_venv = subprocess.call([sys.executable, "-m", "venv", str(VENV)], stdout=sys.stderr) == 0
+    if not has_venv:
         stop(
             "python3 could not make a virtual environment (see above). "
             "On Debian and Ubuntu, `apt install python3-venv` brings the missing part."
@@ -55,13 +56,13 @@ def make_venv():
 
 
 def install_torch():
-    """Take a CPU build where there is no NVIDIA GPU and pip can find one."""
+    """Install PyTorch: a CPU build if there is no NVIDIA GPU and pip finds one."""
     if shutil.which("nvidia-smi"):
         return  # PyTorch's default build, which comes with the package, has CUDA
     if sys.platform == "linux":
         if pip_install(f"torch=={TORCH}+cpu"):
             return
-        say(
+        report(
             "pip finds no CPU build of PyTorch; PyTorch's default build for Linux follows, "
             "which brings several GB of CUDA libraries. To avoid that, stop here and set "
             "PIP_EXTRA_INDEX_URL to the CPU index named on PyTorch's installation page."
@@ -71,39 +72,39 @@ def install_torch():
 
 
 def set_up(extras):
-    """Make .venv and install the package there, unless that has been done for this setup.cfg."""
-    wanted = hashlib.sha256((ROOT / "setup.cfg").read_bytes()).hexdigest()
+    """Create .venv and install the package there, unless it is up to date with setup.cfg."""
+    digest = hashlib.sha256((ROOT / "setup.cfg").read_bytes()).hexdigest()
     stamp = VENV / f"dianjing-{extras or 'plain'}.sha256"
-    if stamp.exists() and stamp.read_text() == wanted:
+    if stamp.exists() and stamp.read_text() == digest:
         return
-    say(f"setting up {VENV} (once; a few minutes)")
+    report(f"setting up {VENV} (once; a few minutes)")
     make_venv()
     install_torch()
     if not pip_install("--editable", f".[{extras}]" if extras else "."):
         stop("the package could not be installed (see above).")
-    stamp.write_text(wanted)
+    stamp.write_text(digest)
 
 
 def install_browser():
-    """A Chromium and Chinese fonts for the tests of the page: Debian's where apt is ours, else Playwright's."""
+    """Install Chromium and Chinese fonts for the tests of the page: Debian's as root with apt, else Playwright's."""
     if shutil.which("chromium") or shutil.which("chromium-browser"):
         return
     if shutil.which("apt-get") and getattr(os, "geteuid", lambda: 1)() == 0:
-        say("installing Chromium for the tests of the page")
+        report("installing Chromium for the tests of the page")
         subprocess.call(["apt-get", "update"], stdout=sys.stderr)
-        wanted = ["apt-get", "install", "-y", "--no-install-recommends", "chromium", "fonts-noto-cjk"]
-        if subprocess.call(wanted, stdout=sys.stderr) == 0:
+        command = ["apt-get", "install", "-y", "--no-install-recommends", "chromium", "fonts-noto-cjk"]
+        if subprocess.call(command, stdout=sys.stderr) == 0:
             return
     if subprocess.call([str(BIN / "playwright"), "install", "chromium"], stdout=sys.stderr):
         stop("the tests of the page need Chromium: install it, or see above why Playwright could not.")
 
 
 def run_checks(checks, arguments):
-    """Run checks in order; further arguments go to pytest, which has a process of one thread for each core."""
+    """Run checks until one fails; further arguments go to pytest, which has a process of one thread for each core."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for check in checks:
         command = [str(BIN / check[0]), *check[1:], *(arguments if check[0] == "pytest" else [])]
-        say(" ".join(check))
+        report(" ".join(check))
         code = subprocess.call(command, cwd=ROOT, env=environment)
         if code:
             raise SystemExit(code)
@@ -116,12 +117,15 @@ def main():
     if command == "test":
         set_up("dev")
         install_browser()
-        run_checks(CHECKS, arguments)
+        if "--fast" in arguments:
+            arguments.remove("--fast")
+            run_checks(FAST_CHECKS, arguments)
+        else:
+            run_checks(CHECKS, arguments)
         return
     if command == "verify":
         set_up("dev")
-        run_checks(SLOW_CHECKS, arguments)
-        return
+        raise SystemExit(subprocess.call([str(BIN / "python"), "-m", "tests.verify", *arguments], cwd=ROOT))
     set_up("")
     dianjing = str(BIN / "dianjing")
     if os.name == "posix":

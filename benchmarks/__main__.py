@@ -1,8 +1,8 @@
-"""`python -m benchmarks`: `dianjing bench` under another name."""
+"""Run the benchmarks: `python -m benchmarks` is `dianjing bench`."""
 
 import sys
 
-from dianjing.cli import main
+from dianjing.cli.app import main
 
 if __name__ == "__main__":
     sys.argv[1:1] = ["bench"]

@@ -1,4 +1,4 @@
-"""What a measurement was made on: enough to judge it, nothing that names the machine."""
+"""Description of the machine of a measurement: hardware and versions, without its name."""
 
 import os
 import platform
@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 LIBRARIES = ("torch", "diffusers", "transformers")
-CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")  # that decide on speed
-BUSY = 0.3  # load for each core
+CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")  # that matter for speed
+BUSY_LOAD_PER_CORE = 0.3  # load average a core
 
 
-def describe(device: str) -> dict[str, Any]:
-    """Processor, features, cores, threads, load, versions."""
-    info = _cpu_info()
+def describe_machine(device: str) -> dict[str, Any]:
+    """Return processor, CPU features, cores, threads, load, device, system and versions."""
+    info = _read_cpu_info()
     flags = set(info.get("flags", info.get("Features", "")).split())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
@@ -32,11 +32,12 @@ def describe(device: str) -> dict[str, Any]:
 
 
 def is_busy(machine: dict[str, Any]) -> bool:
-    return machine["load"] is not None and machine["load"] > BUSY * machine["cores"]
+    """Return True if other work on the machine disturbs measurements."""
+    return machine["load"] is not None and machine["load"] > BUSY_LOAD_PER_CORE * machine["cores"]
 
 
-def summary(machine: dict[str, Any]) -> str:
-    """One line."""
+def summarize_machine(machine: dict[str, Any]) -> str:
+    """Return the description as one line."""
     device = "" if machine["device"] == "cpu" else f"{machine['device']}, "
     amx = "with AMX, " if "amx_bf16" in machine["features"] else ""
     cores = f"{machine['cores']} cores of {machine['processor']}, {amx}{machine['threads']} threads"
@@ -44,7 +45,7 @@ def summary(machine: dict[str, Any]) -> str:
     return f"{device}{cores}, {versions}"
 
 
-def _cpu_info() -> dict[str, str]:
+def _read_cpu_info() -> dict[str, str]:
     path = Path("/proc/cpuinfo")
     if not path.is_file():
         return {}

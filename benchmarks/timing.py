@@ -1,4 +1,4 @@
-"""Contenders take turns, so that whatever else the machine does falls on all of them alike."""
+"""Interleaved timing, so that other load on the machine affects all implementations alike; quantiles and ratios."""
 
 import statistics
 import time
@@ -13,31 +13,34 @@ Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
-    """What some measurements have in common, and how far apart they are."""
+class Quantiles:
+    """Summary of repeated measurements."""
 
     median: float
-    low: float
+    min: float
     quartile_1: float
     quartile_3: float
-    high: float
+    max: float
     count: int
 
 
-def spread(values: Sequence[float]) -> Spread:
-    first, middle, third = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
-    return Spread(
-        median=middle, low=min(values), quartile_1=first, quartile_3=third, high=max(values), count=len(values)
+def compute_quantiles(values: Sequence[float]) -> Quantiles:
+    """Return the quantiles of one or more values."""
+    first, median, third = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
+    return Quantiles(
+        median=median, min=min(values), quartile_1=first, quartile_3=third, max=max(values), count=len(values)
     )
 
 
-def ratios(theirs_s: Sequence[float], ours_s: Sequence[float], *, ours_besides_s: float = 0.0) -> list[float]:
-    """How many times as long theirs took, pair by pair; `ours_besides_s` is added to each of ours."""
-    return [theirs / (ours + ours_besides_s) for theirs, ours in zip(theirs_s, ours_s, strict=True)]
+def compute_ratios(
+    numerator_s: Sequence[float], denominator_s: Sequence[float], *, denominator_extra_s: float = 0.0
+) -> list[float]:
+    """Return numerator / (denominator + extra) pair by pair."""
+    return [above / (below + denominator_extra_s) for above, below in zip(numerator_s, denominator_s, strict=True)]
 
 
 def make_clock(device: torch.device) -> Clock:
-    """Seconds from some start; a GPU finishes its work first."""
+    """Return a clock in seconds that waits for the device's pending work."""
 
     def clock() -> float:
         if device.type != "cpu":
@@ -47,40 +50,43 @@ def make_clock(device: torch.device) -> Clock:
     return clock
 
 
-def timed(work: Callable[[], T], clock: Clock) -> tuple[float, T]:
-    """Seconds, and what came of it."""
-    began = clock()
-    result = work()
-    return clock() - began, result
+def time_call(function: Callable[[], T], clock: Clock) -> tuple[float, T]:
+    """Call a function; return the seconds and its result."""
+    start_s = clock()
+    result = function()
+    return clock() - start_s, result
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turns:
-    """Seconds of each turn of each contender, and where each first came to at the end of its walk."""
+class StepTimes:
+    """Seconds of each step of each implementation, and the final latents of its first run."""
 
     seconds: dict[str, list[float]]
-    ends: dict[str, torch.Tensor]
+    final_latents: dict[str, torch.Tensor]
 
 
-def take_turns(
-    walks: Mapping[str, Callable[[], Iterator[torch.Tensor]]],
+def time_interleaved(
+    runs: Mapping[str, Callable[[], Iterator[torch.Tensor]]],
     *,
-    steps: int,
-    turns: int,
+    num_inference_steps: int,
+    num_rounds: int,
     clock: Clock,
-    after_turn: Callable[[], object] = lambda: None,
-) -> Turns:
-    """One step each, A B C A B C, for `turns` rounds; every `steps` rounds all start anew, untimed."""
-    seconds: dict[str, list[float]] = {name: [] for name in walks}
-    ends: dict[str, torch.Tensor] = {}
-    under_way: dict[str, Iterator[torch.Tensor]] = {}
-    for turn in range(turns):
-        if turn % steps == 0:
-            under_way = {name: walk() for name, walk in walks.items()}
-        for name, walk in under_way.items():
-            took_s, latents = timed(walk.__next__, clock)
-            seconds[name].append(took_s)
-            if turn == steps - 1:
-                ends[name] = latents
-        after_turn()
-    return Turns(seconds=seconds, ends=ends)
+    on_round_end: Callable[[], object] = lambda: None,
+) -> StepTimes:
+    """Time one step of each implementation in turn, A B C A B C, for `num_rounds` rounds.
+
+    All start a new run, untimed, every `num_inference_steps` rounds. on_round_end: called after each round.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    final_latents: dict[str, torch.Tensor] = {}
+    running: dict[str, Iterator[torch.Tensor]] = {}
+    for round_index in range(num_rounds):
+        if round_index % num_inference_steps == 0:
+            running = {name: start() for name, start in runs.items()}
+        for name, run in running.items():
+            elapsed_s, latents = time_call(run.__next__, clock)
+            seconds[name].append(elapsed_s)
+            if round_index == num_inference_steps - 1:
+                final_latents[name] = latents
+        on_round_end()
+    return StepTimes(seconds=seconds, final_latents=final_latents)

@@ -1,1 +1,1 @@
-"""The web demo: one worker for each device, a page for people and an HTTP API for programs."""
+"""The web demo: a queue for each device, a page for people and an HTTP API for programs."""

@@ -1,4 +1,4 @@
-"""The page and the API in one process, served until it is told to stop."""
+"""The web application: page and API in one process, served until it is told to stop."""
 
 import os
 import signal
@@ -12,100 +12,109 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from dianjing.demo.http.access import Access
-from dianjing.demo.http.api import make_api
-from dianjing.demo.worker import Worker
+from dianjing.demo.api.app import make_api
+from dianjing.demo.api.auth import AccessControl
+from dianjing.demo.queue import JobQueue
+from dianjing.errors import DianjingError
 
 if TYPE_CHECKING:
-    from dianjing.demo.studio import Studio
+    from dianjing.demo.engine import InferenceEngine
 
-HURRY_S = 5  # what is still open this long after the stop is cut
+SHUTDOWN_TIMEOUT_S = 5  # connections still open this long after the stop are cut
 
 
 def make_app(
-    worker: Worker, studio: "Studio | None" = None, *, access: Access | None = None, mcp: str | None = None
+    queue: JobQueue,
+    engine: "InferenceEngine | None" = None,
+    *,
+    access: AccessControl | None = None,
+    mcp_url: str | None = None,
 ) -> FastAPI:
-    """The API, and the page with it where a studio is given. Whoever runs the app closes the worker with it.
+    """Make the API, and the page as well if an engine is given; the app's end closes the queue.
 
-    mcp: where this server will be found, for Gradio calls itself there for agents; None: none are served.
+    `mcp_url` is the server's own address, under which its MCP tools call it; None: no MCP.
     """
-    access = access or Access()
-    app = make_api(worker, access)
-    app.router.lifespan_context = _closing(worker, app.router.lifespan_context)
-    return app if studio is None else _with_page(app, worker, studio, access, mcp=mcp)
+    access = access or AccessControl()
+    app = make_api(queue, access)
+    app.router.lifespan_context = _make_lifespan(queue, app.router.lifespan_context)
+    return app if engine is None else _mount_page(app, queue, engine, access, mcp_url=mcp_url)
 
 
-def _closing(worker: Worker, inner: Any) -> Any:
-    """The app's lifespan with the worker's in it."""
+def _make_lifespan(queue: JobQueue, inner_lifespan: Any) -> Any:
+    """Extend a lifespan so that the queue is closed at its end."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator:
-        async with inner(app) as state:
+        async with inner_lifespan(app) as state:
             yield state
-        await run_in_threadpool(worker.close)
+        await run_in_threadpool(queue.close)
 
     return lifespan
 
 
-def _with_page(app: FastAPI, worker: Worker, studio: "Studio", access: Access, *, mcp: str | None) -> FastAPI:
+def _mount_page(
+    app: FastAPI, queue: JobQueue, engine: "InferenceEngine", access: AccessControl, *, mcp_url: str | None
+) -> FastAPI:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio reads it when it is imported
     import gradio
 
-    from dianjing.demo.page import make_page, page_options
+    from dianjing.demo.page import get_page_options, make_page
 
-    page = make_page(worker, studio)
-    app = gradio.mount_gradio_app(
-        app, page, path="/", auth=access.auth, mcp_server=mcp is not None,
-        max_file_size=worker.limits.max_upload_bytes, **page_options(),
-    )  # fmt: skip
-    if mcp is not None:
-        from dianjing.demo.page.agents import let_agents_see
+    page, options = make_page(queue, engine), get_page_options()
+    if mcp_url is not None:
+        from dianjing.demo.page.mcp import FileMCPServer
 
-        let_agents_see(page.mcp_server_obj, address=mcp)
-    return app
+        page.mcp_server_obj = FileMCPServer(page, server_url=mcp_url)
+        options["app_kwargs"] = {"lifespan": page.mcp_server_obj.lifespan}
+    return gradio.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        auth=access.auth,
+        mcp_server=False,  # the page has its own, or none
+        max_file_size=queue.limits.max_upload_bytes,
+        **options,
+    )
 
 
 class _Server(uvicorn.Server):
-    """Stops drawing as soon as it is told to, so that nobody who waits for a picture holds it up."""
+    """Cancels all jobs at the first signal, so that no waiting client delays the end."""
 
-    def __init__(self, config: uvicorn.Config, worker: Worker):
+    def __init__(self, config: uvicorn.Config, queue: JobQueue):
         super().__init__(config)
-        self.worker = worker
+        self.queue = queue
 
     def handle_exit(self, sig: int, frame: object) -> None:
-        threading.Thread(target=self.worker.close, daemon=True).start()
+        threading.Thread(target=self.queue.close, daemon=True).start()
         super().handle_exit(sig, frame)  # type: ignore[arg-type]
 
 
 @contextmanager
-def _quiet_end() -> Iterator[None]:
-    """uvicorn raises SIGTERM again once it has stopped, which would end this process as if it had been killed."""
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
+def _suppress_sigterm() -> Iterator[None]:
+    """Ignore the SIGTERM that uvicorn raises again after its end: the process would exit as if it had been killed."""
+    handler = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, handler)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Take the address before any weights load. Raises: ValueError where that is not possible."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    taken = socket.socket(family)
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def bind_socket(host: str, port: int) -> socket.socket:
+    """Bind the address before any weights load. Raises: DianjingError if that is not possible."""
+    listening_socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        taken.bind((host, port))
-        taken.listen()  # a second server must not share it while this one loads
+        listening_socket.bind((host, port))
+        listening_socket.listen()  # a second server must not share the address while this one loads
     except (OSError, OverflowError) as error:
-        taken.close()
+        listening_socket.close()
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(
-            f"{host} port {port} cannot be listened on ({reason}); choose another --port or --host"
-        ) from None
-    return taken
+        raise DianjingError("address_not_available", host=host, port=port, reason=reason) from None
+    return listening_socket
 
 
-def serve(app: FastAPI, worker: Worker, taken: socket.socket) -> None:
-    """Answer until SIGTERM or Ctrl-C; then cancel what is drawn, answer what waits, remove the files."""
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=HURRY_S, server_header=False)
-    with _quiet_end():
-        _Server(config, worker).run(sockets=[taken])
+def run_server(app: FastAPI, queue: JobQueue, listening_socket: socket.socket) -> None:
+    """Serve until SIGTERM or Ctrl-C; then cancel all jobs, answer the waiting clients and remove all files."""
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S, server_header=False)
+    with _suppress_sigterm():
+        _Server(config, queue).run(sockets=[listening_socket])

@@ -1,87 +1,101 @@
-"""What a server refuses, and how it says so in the caller's language without a word about its own files."""
+"""Errors of the server with their HTTP statuses, and the conversion of any exception to an error for the user."""
 
+import errno
+import logging
 import re
-from functools import cache
-from pathlib import Path
+from typing import ClassVar, Literal
 
-from dianjing.pipelines.conversation.refusals import REFUSALS
+from dianjing.errors import DianjingError, is_out_of_memory
 
+logger = logging.getLogger(__name__)
 
-class RefusedError(ValueError):
-    """A request that is not taken now; `status` is the HTTP status that says the same."""
-
-    status = 400
+Cause = Literal["request", "memory", "server"]
+PATH_PATTERN = re.compile(r"(?<![\w:/.])(?:[A-Za-z]:\\|/)(?:[\w.@+-]+[/\\])+[\w.@+-]*")
 
 
-class NoKeyError(RefusedError):
+class ApiError(DianjingError):
+    """A request that is refused or has failed.
+
+    `status` is the HTTP status; `cause` is what has to change: the request, its size (memory), or the server.
+    """
+
+    status: ClassVar[int] = 400
+    cause: ClassVar[Cause] = "request"
+
+
+class MissingKeyError(ApiError):
     status = 401
 
 
-class NoSuchJobError(RefusedError):
-    """The same for a job that never was, is gone, or is somebody else's."""
+class ForbiddenOriginError(ApiError):
+    status = 403
 
+
+class NotFoundError(ApiError):
     status = 404
 
 
-class QueueFullError(RefusedError):
+class JobNotFoundError(NotFoundError):
+    """The same for a job that never existed, has expired, or belongs to another owner."""
+
+
+class JobNotFinishedError(ApiError):
+    status = 409
+
+
+class BodyTooLongError(ApiError):
+    status = 413
+
+
+class UnsupportedMediaTypeError(ApiError):
+    status = 415
+
+
+class QueueFullError(ApiError):
     status = 429
 
 
-class StoppingError(RefusedError):
+class ServerMemoryError(ApiError):
+    status = 503
+    cause = "memory"
+
+
+class ServerFaultError(ApiError):
+    status = 500
+    cause = "server"
+
+
+class ShuttingDownError(ApiError):
     status = 503
 
 
-OUT_OF_MEMORY = "the server ran out of memory on this request; ask for a smaller size, fewer pictures or fewer frames"
-BROKEN = "the server failed on this request, and noted why; other requests go on: try again, or change the settings"
-SENTENCES = Path(__file__).with_name("chinese.txt")
-HAN = re.compile("[\u4e00-\u9fff]")
-PATH = re.compile(r"(?<![\w:/.])(?:[A-Za-z]:\\|/)(?:[\w.@+-]+[/\\])+[\w.@+-]*")
+def get_status(error: DianjingError) -> int:
+    """The HTTP status of an error; 400 for one of the floors below."""
+    return error.status if isinstance(error, ApiError) else 400
 
 
-def without_paths(message: str) -> str:
-    """A message that names no folder of the server."""
-    return PATH.sub("...", message)
+def get_cause(error: DianjingError) -> Cause:
+    """The cause of an error; the request for one of the floors below."""
+    return error.cause if isinstance(error, ApiError) else "request"
 
 
-def wanted_language(accept: str) -> str:
-    """ "zh" or "en" of a header Accept-Language such as "zh-CN,zh;q=0.9,en;q=0.8"; English where it names neither."""
-    best, language = 0.0, "en"
-    for part in accept.split(","):
-        name, _, weight = part.partition(";")
-        found = re.fullmatch(r"\s*q=([01](?:\.[0-9]{1,3})?)\s*", weight)
-        share = float(found[1]) if found else 1.0
-        short = name.strip().lower().partition("-")[0]
-        if short in ("zh", "en") and share > best:
-            best, language = share, short
-    return language
+def to_user_error(error: Exception, *, context: str) -> DianjingError:
+    """Convert an exception to an error for the user.
+
+    Anything but a DianjingError is logged with its traceback: it is a fault of the server or of this package. `context`
+    says in the log what failed.
+    """
+    if isinstance(error, DianjingError):
+        return error
+    if is_out_of_memory(error):
+        logger.warning("%s: out of memory", context)
+        return ServerMemoryError("server_out_of_memory")
+    logger.error("%s failed", context, exc_info=error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ServerFaultError("server_disk_full")
+    return ServerFaultError("server_failed")
 
 
-def translate(message: str, language: str) -> str:
-    """A message of Dianjing's in "zh" or "en"; one that is already Chinese stays as it is."""
-    if language == "en":
-        return message
-    return _in_chinese(message) or (message if HAN.search(message) else f"请求有误：{message}")
-
-
-def _in_chinese(message: str) -> str | None:
-    """None for a message that no sentence fits; a reason inside a sentence is a sentence of its own, or a plain one."""
-    for pattern, chinese in _patterns():
-        if found := pattern.fullmatch(message):
-            values = found.groupdict()
-            if "reason" in values:
-                values["reason"] = _in_chinese(values["reason"]) or "内容不完整，或被改过"
-            return chinese.format(**values)
-    return None
-
-
-@cache
-def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
-    """What stands in braces in an English sentence is found by that name in a message."""
-    lines = [line for line in SENTENCES.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
-    pairs = [*((each.en, each.zh) for each in REFUSALS), *zip(lines[::2], lines[1::2], strict=True)]
-    compiled = []
-    for english, chinese in pairs:
-        parts = re.split(r"\{(\w+)\}", english)
-        pattern = "".join(f"(?P<{part}>.+?)" if index % 2 else re.escape(part) for index, part in enumerate(parts))
-        compiled.append((re.compile(pattern, re.DOTALL), chinese))
-    return tuple(compiled)
+def redact_paths(message: str) -> str:
+    """Replace paths of the server's files in a message by an ellipsis."""
+    return PATH_PATTERN.sub("...", message)

@@ -1,4 +1,4 @@
-"""One request on its way: waiting, drawing, done; told to anyone who listens, from any thread."""
+"""Jobs: a request on its way through the queue, and its events, which any thread may read."""
 
 import secrets
 import threading
@@ -6,43 +6,45 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from dianjing.demo.requests import AnyRequest
-from dianjing.pipelines.media import Record
+from dianjing.errors import DianjingError, Message
+from dianjing.pipelines.media.metadata import GenerationMetadata
 
 if TYPE_CHECKING:
-    from dianjing.pipelines.conversation.talk import Turn
+    from dianjing.pipelines.conversation.turn import Turn
 
-BEAT_S = 0.5  # a listener hears something at least this often, so that it can leave
+HEARTBEAT_S = 0.5  # the last event is repeated this often, so that a reader notices when its client has left
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
-    """files: one PNG for each picture; MP4, WebP and GIF of a film; each with its settings and its label inside.
+class JobResult:
+    """Files and metadata of a finished job.
 
-    records stand beside the pictures, and alone for a film. fit says how an uploaded picture was cut.
+    `files`: one PNG for each image, or one video as MP4, WebP and GIF, all with metadata and label inside.
+    `metadata`: one entry for each image, or one for the video. `crop`: how an uploaded image was scaled and cropped.
     """
 
     files: tuple[Path, ...]
-    records: tuple[Record, ...]
+    metadata: tuple[GenerationMetadata, ...]
     unknown_words: tuple[str, ...] = ()
-    fit: str | None = None
+    crop: Message | None = None
     turn: "Turn | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waiting:
-    """position 1 is the next to be drawn."""
+class Queued:
+    """The job waits; position 1 is the next to run."""
 
     position: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """step of total, over the whole job; preview is the newest there is. A long film has several windows, from 1."""
+    """Steps done of all steps of the job, the newest preview, and the window (from 1) of a long video."""
 
     step: int
     total: int
@@ -53,18 +55,14 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    result: Result
+    result: JobResult
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """error says in English what went wrong and what to change; `errors.translate` says it in Chinese.
+    """The job ended with an error for the user."""
 
-    fault: what has to change for it to work: what was asked for, how much of it, or the server.
-    """
-
-    error: str
-    fault: Literal["request", "memory", "server"] = "request"
+    error: DianjingError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,73 +70,72 @@ class Cancelled:
     preview: Image.Image | None = None
 
 
-Event = Waiting | Progress | Done | Failed | Cancelled
-STATES = {Waiting: "queued", Progress: "running", Done: "done", Failed: "failed", Cancelled: "cancelled"}
-FINAL = (Done, Failed, Cancelled)
+JobEvent = Queued | Progress | Done | Failed | Cancelled
+STATES = {Queued: "queued", Progress: "running", Done: "done", Failed: "failed", Cancelled: "cancelled"}
+FINAL_EVENTS = (Done, Failed, Cancelled)
 
 
 class Job:
-    """A settled request of one owner; whoever knows the id and the owner may see it."""
+    """A request, with defaults filled in, of one owner."""
 
     def __init__(self, request: AnyRequest, *, owner: str):
         self.request, self.owner = request, owner
         self.id = f"{request.kind}_{secrets.token_hex(16)}"
-        self.created_at = time.time()  # for people; ages are counted on the monotonic clock
-        self.began_s = time.monotonic()
-        self.ended_s: float | None = None
-        self.is_cancelled = False  # asked for; the job ends at its next step
+        self.created_at = time.time()  # shown to users; ages are measured on the monotonic clock
+        self.queued_at_s = time.monotonic()
+        self.finished_at_s: float | None = None
+        self.cancel_requested = threading.Event()  # the job ends at its next step
         self._changed = threading.Condition()
-        self._event: Event = Waiting(position=1)
+        self._event: JobEvent = Queued(position=1)
         self._version = 1
-        self._listeners: list[Callable[[], object]] = []
+        self._done_callbacks: list[Callable[[], object]] = []
 
     @property
-    def event(self) -> Event:
-        """What happened last."""
+    def last_event(self) -> JobEvent:
         return self._event
 
     @property
     def state(self) -> str:
-        """queued, running, done, failed or cancelled."""
+        """The state as a word: queued, running, done, failed or cancelled."""
         return STATES[type(self._event)]
 
     @property
-    def is_over(self) -> bool:
-        return isinstance(self._event, FINAL)
+    def is_finished(self) -> bool:
+        return isinstance(self._event, FINAL_EVENTS)
 
-    def tell(self, event: Event) -> None:
-        """What happened; nothing more happens to a job that is over."""
+    def publish(self, event: JobEvent) -> None:
+        """Set the job's newest event and wake its readers; ignored once the job is finished."""
         with self._changed:
-            if self.is_over:
+            if self.is_finished:
                 return
             self._event, self._version = event, self._version + 1
-            self.ended_s = time.monotonic() if self.is_over else None
-            listeners: list[Callable[[], object]] = self._listeners if self.is_over else []
+            self.finished_at_s = time.monotonic() if self.is_finished else None
+            callbacks: list[Callable[[], object]] = self._done_callbacks if self.is_finished else []
             self._changed.notify_all()
-        for listener in listeners:
-            listener()
+        for callback in callbacks:
+            callback()
 
-    def events(self, *, beat_s: float = BEAT_S) -> Iterator[Event]:
-        """What happens, until it is over; the newest only, and the same again after beat_s without news."""
-        seen = 0
+    def stream_events(self, *, heartbeat_s: float = HEARTBEAT_S) -> Iterator[JobEvent]:
+        """Yield the newest event until the job is finished, and the same one again after heartbeat_s without news."""
+        version = 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._version > seen, timeout=beat_s)  # noqa: B023 (called at once)
-                event, seen = self._event, self._version
+                self._changed.wait_for(lambda: self._version > version, timeout=heartbeat_s)  # noqa: B023 (called at once)
+                event, version = self._event, self._version
             yield event
-            if isinstance(event, FINAL):
+            if isinstance(event, FINAL_EVENTS):
                 return
 
-    def wait(self, timeout_s: float | None = None) -> Event:
-        """The last event; the newest where it is not over in time."""
+    def wait(self, timeout_s: float | None = None) -> JobEvent:
+        """Wait until the job is finished, and return the last event; after timeout_s, the newest."""
         with self._changed:
-            self._changed.wait_for(lambda: self.is_over, timeout=timeout_s)
+            self._changed.wait_for(lambda: self.is_finished, timeout=timeout_s)
             return self._event
 
-    def when_over(self, listener: Callable[[], object]) -> None:
-        """Call from the worker's thread once it is over; at once where it is."""
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once the job is finished, from the queue's thread; at once if it is already."""
         with self._changed:
-            if not self.is_over:
-                self._listeners.append(listener)
+            if not self.is_finished:
+                self._done_callbacks.append(callback)
                 return
-        listener()
+        callback()

@@ -1,24 +1,68 @@
-"""How much one server takes on; every number can be chosen."""
+"""The limits of a server, and the capabilities of the model that it serves."""
 
 from dataclasses import dataclass, fields
 
+from dianjing.errors import DianjingError
+
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
-    """max_cost is in pixels x frames x steps: 100 million is two pictures of 1024 px in 50 steps."""
+class ServerLimits:
+    """How much one server accepts.
 
-    max_queue: int = 32
-    max_queue_per_owner: int = 8
+    `max_cost` counts pixels x frames x steps: 100 million are two images of 1024 px in 50 steps.
+    """
+
+    max_queue_length: int = 32
+    max_queue_length_per_owner: int = 8
     max_cost: int = 100_000_000
     max_upload_bytes: int = 16 * 2**20
     max_upload_pixels: int = 16_000_000
-    max_body_bytes: int = 24 * 2**20  # an upload in base64, and what is said about it
-    max_jobs_kept_per_owner: int = 50
-    max_jobs_kept: int = 2000
-    keep_s: float = 3600.0
+    max_body_bytes: int = 24 * 2**20  # an upload in base64 and the other fields
+    max_finished_jobs_per_owner: int = 50
+    max_finished_jobs: int = 2000
+    result_ttl_s: float = 3600.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not value > 0:
-                raise ValueError(f"{field.name} is {value!r}; give a number above 0")
+                raise DianjingError("limit_not_positive", name=field.name, value=repr(value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCapabilities:
+    """The kinds of requests that a model serves, and its defaults for the parameters that a request leaves unset.
+
+    `num_frames` is None for a model without videos; `max_regions` is 0 for one without motion control.
+    `continuation_steps` and `continuation_guidance_scale` apply to frames that continue an image; None: those of an
+    image. `has_flow_field`: every window continues the first frame, however long the video is.
+    """
+
+    model: str
+    default_size_px: int
+    size_multiple_px: int
+    num_inference_steps: int
+    guidance_scale: float
+    num_frames: int | None = None
+    fps: float = 8.0
+    max_regions: int = 0
+    continuation_steps: int | None = None
+    continuation_guidance_scale: float | None = None
+    has_flow_field: bool = False
+
+    @property
+    def continuation_params(self) -> tuple[int, float]:
+        """Steps and guidance scale of frames that continue an image."""
+        steps, guidance_scale = self.continuation_steps, self.continuation_guidance_scale
+        return (
+            self.num_inference_steps if steps is None else steps,
+            self.guidance_scale if guidance_scale is None else guidance_scale,
+        )
+
+    @property
+    def can_generate_video(self) -> bool:
+        return self.num_frames is not None
+
+    @property
+    def can_animate(self) -> bool:
+        return self.can_generate_video and self.max_regions > 0

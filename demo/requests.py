@@ -1,144 +1,52 @@
-"""What may be asked of the demo, checked when it is made; `settled` fills in what a model leaves open.
+"""Requests to the demo, checked when they are made; `with_defaults` fills in what a request leaves to the model."""
 
-Cost is pixels x frames x steps over all that one request draws.
-"""
-
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from PIL import Image
 from typing_extensions import Self
 
-from dianjing.pipelines.fitting import as_rgb, check_picture_size
-from dianjing.pipelines.lengths import check_fps, check_num_frames
-from dianjing.pipelines.regions import Region, check_region
-from dianjing.pipelines.request import (
-    MAX_PICTURES,
+from dianjing.demo.limits import ModelCapabilities
+from dianjing.demo.request_base import GenerationRequest
+from dianjing.errors import DianjingError
+from dianjing.pipelines.media.image import check_image
+from dianjing.pipelines.segmentation.base import Region, check_region
+from dianjing.pipelines.validation import (
+    MAX_IMAGES,
     ImageRequest,
-    check_guidance,
-    check_negative_prompt,
+    check_fps,
+    check_guidance_scale,
+    check_int,
+    check_num_frames,
+    check_num_inference_steps,
     check_prompt,
-    check_seed,
-    check_side,
-    check_steps,
-    check_whole,
+    coalesce,
+)
+from dianjing.pipelines.video.windows import (
+    LONG_VIDEO_MODES,
+    LongVideo,
+    SamplingRun,
+    plan_image_to_video_runs,
+    plan_text_to_video_runs,
+    resolve_long_video,
 )
 
 if TYPE_CHECKING:
-    from dianjing.pipelines.conversation.talk import Conversation
+    from dianjing.pipelines.conversation.session import Conversation
 
-AT_ONCE = 8  # pictures of one batch; a seed gives the same picture in any batch
-BYTES_A_PIXEL = 16  # of a frame while it is drawn: uint8, and copies of float32 latents
-TALK_RUNS = 14  # of the model in one turn, at most: three backgrounds in two runs each, four objects on white and black
-
-
-@dataclass(frozen=True, kw_only=True)
-class Abilities:
-    """What the served model does where a request leaves it open. max_regions 0: no clicks; num_frames None: no film.
-
-    film_steps, film_guidance_scale: of frames that go on from a picture, None as of a picture. has_motion_field: what
-    moves is taken from that picture, however long ago it was.
-    """
-
-    model: str
-    side_px: int
-    size_multiple_px: int
-    num_inference_steps: int
-    guidance_scale: float
-    num_frames: int | None = None
-    fps: float = 8.0
-    max_regions: int = 0
-    film_steps: int | None = None
-    film_guidance_scale: float | None = None
-    has_motion_field: bool = False
-
-    @property
-    def going_on(self) -> tuple[int, float]:
-        """Steps and guidance of frames that go on from a picture."""
-        steps, guidance = self.film_steps, self.film_guidance_scale
-        return (
-            self.num_inference_steps if steps is None else steps,
-            self.guidance_scale if guidance is None else guidance,
-        )
-
-    @property
-    def makes_films(self) -> bool:
-        return self.num_frames is not None
-
-    @property
-    def takes_clicks(self) -> bool:
-        return self.makes_films and self.max_regions > 0
+IMAGE_BATCH_SIZE = 8  # images of one sampling run; a seed gives the same image in any batch
+BYTES_PER_PIXEL = 16  # memory of one pixel of a frame: uint8, and copies of the float32 latents
+# sampling runs of one turn of a conversation: two for each of three backgrounds, four objects on white and on black
+MAX_SAMPLING_RUNS_PER_TURN = 14
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What pictures and films have in common; None leaves a setting to the model, and the seed to chance.
+class TextToImageRequest(GenerationRequest):
+    """A request for images of a prompt; image i uses the seed `seed + i`."""
 
-    visible_label: whether the files say in a corner that AI made them; None leaves it to the server.
-    """
-
-    kind: ClassVar[str]
-
-    negative_prompt: str | None = None
-    width: int | None = None
-    height: int | None = None
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
-    seed: int | None = None
-    visible_label: bool | None = None
-
-    def __post_init__(self) -> None:
-        check_negative_prompt(self.negative_prompt)
-        side = partial(check_side, multiple_px=1)
-        self._check(width=lambda value: side(value, "width"), height=lambda value: side(value, "height"))
-        self._check(num_inference_steps=check_steps, guidance_scale=check_guidance, seed=check_seed)
-
-    def _check(self, **checks) -> None:
-        """Keep plain numbers, also where NumPy's were given."""
-        for name, check in checks.items():
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, check(value))
-
-    def settled(self, abilities: Abilities) -> Self:
-        """The same request with every setting filled in.
-
-        Raises: ValueError for what this model cannot draw.
-        """
-        sides: dict[str, Any] = {}
-        for name in ("width", "height"):
-            given = getattr(self, name)
-            sides[name] = abilities.side_px if given is None else given
-            check_side(sides[name], name, multiple_px=abilities.size_multiple_px)
-        usual_steps, usual_guidance = self._usual(abilities)
-        steps = usual_steps if self.num_inference_steps is None else self.num_inference_steps
-        guidance = usual_guidance if self.guidance_scale is None else self.guidance_scale
-        seed = secrets.randbelow(2**32) if self.seed is None else self.seed
-        return replace(self, **sides, num_inference_steps=steps, guidance_scale=guidance, seed=seed)
-
-    def _usual(self, abilities: Abilities) -> tuple[int, float]:
-        """Steps and guidance where they are left open."""
-        return abilities.num_inference_steps, abilities.guidance_scale
-
-    def cost(self, abilities: Abilities) -> int:
-        """Of a settled request."""
-        assert self.width is not None
-        assert self.height is not None
-        return self.width * self.height * sum(drawn * steps for drawn, steps in self.runs(abilities))
-
-    def runs(self, abilities: Abilities) -> list[tuple[int, int]]:
-        """Of the model, for a settled request: how many pictures or frames each draws, and in how many steps."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureRequest(Request):
-    """Words become pictures; picture i is drawn from `seed + i`."""
-
-    kind: ClassVar[str] = "picture"
+    kind: ClassVar[str] = "image"
 
     prompt: str
     num_images: int = 1
@@ -146,93 +54,110 @@ class PictureRequest(Request):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_prompt(self.prompt)
-        self._check(num_images=partial(check_whole, name="num_images", low=1, high=MAX_PICTURES))
-        if self.seed is not None:  # leaves room for the seeds of all
+        self._validate_fields(num_images=partial(check_int, name="num_images", low=1, high=MAX_IMAGES))
+        if self.seed is not None:  # the seeds of all images must exist
             ImageRequest(prompt=self.prompt, seed=self.seed, num_images_per_prompt=self.num_images)
 
-    def runs(self, abilities: Abilities) -> list[tuple[int, int]]:
+    def get_sampling_runs(self, capabilities: ModelCapabilities) -> list[SamplingRun]:
         assert self.num_inference_steps is not None
-        batches = [min(AT_ONCE, self.num_images - first) for first in range(0, self.num_images, AT_ONCE)]
-        return [(drawn, self.num_inference_steps) for drawn in batches]
+        batches = [min(IMAGE_BATCH_SIZE, self.num_images - i) for i in range(0, self.num_images, IMAGE_BATCH_SIZE)]
+        return [SamplingRun(num_frames=size, num_steps=self.num_inference_steps) for size in batches]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _MovingRequest(Request):
+class _VideoRequestBase(GenerationRequest):
     num_frames: int | None = None
     duration_s: float | None = None
     fps: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check(fps=check_fps)
-        self._length(fps=self.fps or 8.0, pixels=(self.width or 1) * (self.height or 1))
+        self._validate_fields(fps=check_fps)
+        self._resolve_num_frames(fps=self.fps or 8.0, pixels=(self.width or 1) * (self.height or 1))
 
-    def _length(self, *, fps: float, pixels: int) -> int | None:
-        if self.duration_s is not None and self.num_frames is not None:
-            raise ValueError("num_frames and duration_s are both given; give one of them")
-        return check_num_frames(self.num_frames, self.duration_s, fps, bytes_a_frame=BYTES_A_PIXEL * pixels)
+    def _resolve_num_frames(self, *, fps: float, pixels: int) -> int | None:
+        return check_num_frames(self.num_frames, self.duration_s, fps, bytes_per_frame=BYTES_PER_PIXEL * pixels)
 
-    def settled(self, abilities: Abilities) -> Self:
-        """As of any request; the length becomes a number of frames."""
-        if abilities.num_frames is None:
-            raise ValueError(f"the model {abilities.model} draws pictures only; serve one that was trained for film")
-        settled = super().settled(abilities)
-        fps = abilities.fps if self.fps is None else self.fps
-        assert settled.width is not None
-        assert settled.height is not None
-        asked = self._length(fps=fps, pixels=settled.width * settled.height)
-        num_frames = abilities.num_frames if asked is None else asked
-        return replace(settled, num_frames=num_frames, duration_s=None, fps=fps)
-
-    def _windows(self, abilities: Abilities) -> list[int]:
-        """The frames of each, of a settled request; each begins with the last frame of the one before."""
-        assert self.num_frames is not None
-        assert abilities.num_frames is not None
-        window = abilities.num_frames
-        return [min(window, self.num_frames - first) for first in range(0, self.num_frames - 1, window - 1)]
+    def with_defaults(self, capabilities: ModelCapabilities) -> Self:
+        """Fill in every parameter that is left to the model; a duration becomes a number of frames."""
+        if capabilities.num_frames is None:
+            raise DianjingError("model_generates_images_only", model=capabilities.model)
+        request = super().with_defaults(capabilities)
+        fps = capabilities.fps if self.fps is None else self.fps
+        assert request.width is not None
+        assert request.height is not None
+        num_frames = self._resolve_num_frames(fps=fps, pixels=request.width * request.height)
+        if num_frames is None:
+            num_frames = capabilities.num_frames
+        return replace(request, num_frames=num_frames, duration_s=None, fps=fps)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilmRequest(_MovingRequest):
-    """Words become a film; long_film is of `TextToVideoPipeline`."""
+class TextToVideoRequest(_VideoRequestBase):
+    """A request for a video of a prompt; the fields are those of `TextToVideoPipeline`.
 
-    kind: ClassVar[str] = "film"
+    `continuation_steps` and `continuation_guidance_scale` apply to the frames after the first one.
+    """
+
+    kind: ClassVar[str] = "video"
 
     prompt: str
-    long_film: Literal["joint", "continued"] | None = None
+    long_video: LongVideo | None = None
+    continuation_steps: int | None = None
+    continuation_guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_prompt(self.prompt)
-        if self.long_film not in (None, "joint", "continued"):
-            raise ValueError(f"long_film is {self.long_film!r}; give 'joint' or 'continued'")
+        if self.long_video not in (None, *LONG_VIDEO_MODES):
+            raise DianjingError("long_video_unknown", value=self.long_video, allowed=LONG_VIDEO_MODES)
+        self._validate_fields(
+            continuation_steps=partial(check_num_inference_steps, name="continuation_steps"),
+            continuation_guidance_scale=partial(check_guidance_scale, name="continuation_guidance_scale"),
+        )
 
-    def settled(self, abilities: Abilities) -> Self:
-        settled = super().settled(abilities)
-        if self.long_film is None:
-            return replace(settled, long_film="continued" if abilities.takes_clicks else "joint")
-        if self.long_film == "continued" and not abilities.takes_clicks:
-            raise ValueError(
-                f"long_film is 'continued', and the model {abilities.model} takes no first frame; give 'joint'"
-            )
-        return settled
+    def with_defaults(self, capabilities: ModelCapabilities) -> Self:
+        """Fill in every parameter; frames after the first one take the parameters that are given for that."""
+        request = super().with_defaults(capabilities)
+        long_video = resolve_long_video(self.long_video, takes_first_frame=capabilities.can_animate)
+        if long_video == "autoregressive" and not capabilities.can_animate:
+            raise DianjingError("autoregressive_without_first_frame")
+        if long_video == "joint" and not capabilities.has_flow_field:
+            if self.continuation_steps is not None or self.continuation_guidance_scale is not None:
+                raise DianjingError("continuation_without_first_frame")
+            return replace(request, long_video=long_video)
+        default_steps, default_guidance_scale = capabilities.continuation_params
+        return replace(
+            request,
+            long_video=long_video,
+            continuation_steps=coalesce(self.continuation_steps, self.num_inference_steps, default_steps),
+            continuation_guidance_scale=coalesce(
+                self.continuation_guidance_scale, self.guidance_scale, default_guidance_scale
+            ),
+        )
 
-    def runs(self, abilities: Abilities) -> list[tuple[int, int]]:
-        """A picture and the windows that go on from it, or all frames at once."""
+    def get_pipeline_params(self) -> dict[str, Any]:
+        names = ("long_video", "continuation_steps", "continuation_guidance_scale")
+        return super().get_pipeline_params() | {name: getattr(self, name) for name in names}
+
+    def get_sampling_runs(self, capabilities: ModelCapabilities) -> list[SamplingRun]:
         assert self.num_inference_steps is not None
         assert self.num_frames is not None
-        is_joint = self.long_film == "joint"
-        if is_joint and not abilities.has_motion_field:
-            return [(self.num_frames, self.num_inference_steps)]
-        windows = [self.num_frames] if is_joint and self.num_frames > 1 else self._windows(abilities)
-        is_usual = self.num_inference_steps == abilities.num_inference_steps
-        steps = abilities.going_on[0] if is_usual else self.num_inference_steps
-        return [(1, self.num_inference_steps), *((frames, steps) for frames in windows)]
+        assert capabilities.num_frames is not None
+        return plan_text_to_video_runs(
+            num_frames=self.num_frames,
+            window_size=capabilities.num_frames,
+            num_steps=self.num_inference_steps,
+            continuation_steps=coalesce(self.continuation_steps, self.num_inference_steps),
+            long_video=self.long_video,
+            takes_first_frame=capabilities.can_animate,
+            has_flow_field=capabilities.has_flow_field,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AnimateRequest(_MovingRequest):
-    """Parts of a picture move. image: PIL, kept as RGB; points of the regions are in its pixels."""
+class ImageToVideoRequest(_VideoRequestBase):
+    """A request to animate regions of a PIL image, which is kept as RGB; points are in its pixels."""
 
     kind: ClassVar[str] = "animation"
 
@@ -244,45 +169,44 @@ class AnimateRequest(_MovingRequest):
         super().__post_init__()
         if self.prompt:
             check_prompt(self.prompt)
-        if not isinstance(self.image, Image.Image):
-            raise ValueError(f"image is a {type(self.image).__name__}; give a PIL picture")
-        check_picture_size(*self.image.size)
-        object.__setattr__(self, "image", as_rgb(self.image))
+        object.__setattr__(self, "image", check_image(self.image))
         object.__setattr__(self, "regions", tuple(self.regions))
         if not self.regions:
-            raise ValueError("no region is given; click on what should move, and say how")
+            raise DianjingError("regions_missing")
         for region in self.regions:
             check_region(region, size=self.image.size)
 
-    def settled(self, abilities: Abilities) -> Self:
-        settled = super().settled(abilities)
-        if not abilities.takes_clicks:
-            raise ValueError(f"the model {abilities.model} was not trained with clicks; serve one that was")
-        if len(self.regions) > abilities.max_regions:
-            raise ValueError(
-                f"{len(self.regions)} regions are given; "
-                f"this model was trained for 1 to {abilities.max_regions} at once"
-            )
-        assert settled.num_frames is not None
-        if settled.num_frames < 2:
-            raise ValueError(f"num_frames is {settled.num_frames}; what moves takes at least 2")
-        return settled
+    def with_defaults(self, capabilities: ModelCapabilities) -> Self:
+        request = super().with_defaults(capabilities)
+        if not capabilities.can_animate:
+            raise DianjingError("model_cannot_animate", model=capabilities.model)
+        if len(self.regions) > capabilities.max_regions:
+            raise DianjingError("region_count_out_of_range", count=len(self.regions), maximum=capabilities.max_regions)
+        assert request.num_frames is not None
+        if request.num_frames < 2:
+            raise DianjingError("motion_needs_frames", num_frames=request.num_frames)
+        return request
 
-    def _usual(self, abilities: Abilities) -> tuple[int, float]:
-        return abilities.going_on
+    def _get_default_params(self, capabilities: ModelCapabilities) -> tuple[int, float]:
+        return capabilities.continuation_params
 
-    def runs(self, abilities: Abilities) -> list[tuple[int, int]]:
+    def get_sampling_runs(self, capabilities: ModelCapabilities) -> list[SamplingRun]:
         assert self.num_inference_steps is not None
         assert self.num_frames is not None
-        windows = self._windows(abilities) if abilities.has_motion_field else [self.num_frames]
-        return [(frames, self.num_inference_steps) for frames in windows]
+        assert capabilities.num_frames is not None
+        return plan_image_to_video_runs(
+            num_frames=self.num_frames,
+            window_size=capabilities.num_frames,
+            num_steps=self.num_inference_steps,
+            has_flow_field=capabilities.has_flow_field,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TalkRequest:
-    """One more thing said in a conversation of `Studio.conversation`."""
+class ConversationRequest:
+    """A request for the next turn of a conversation of `InferenceEngine.create_conversation`."""
 
-    kind: ClassVar[str] = "talk"
+    kind: ClassVar[str] = "conversation"
 
     conversation: "Conversation"
     text: str
@@ -291,22 +215,21 @@ class TalkRequest:
     def __post_init__(self) -> None:
         check_prompt(self.text, "text")
 
-    def settled(self, abilities: Abilities) -> Self:
+    def with_defaults(self, capabilities: ModelCapabilities) -> Self:
+        """Return the request itself: its conversation holds the parameters."""
         return self
 
-    def cost(self, abilities: Abilities) -> int:
-        steps = self.conversation.num_inference_steps or abilities.num_inference_steps
-        return TALK_RUNS * steps * abilities.side_px**2
+    def get_cost(self, capabilities: ModelCapabilities) -> int:
+        """The highest cost that one turn can have."""
+        steps = self.conversation.num_inference_steps or capabilities.num_inference_steps
+        return MAX_SAMPLING_RUNS_PER_TURN * steps * capabilities.default_size_px**2
 
 
-AnyRequest = PictureRequest | FilmRequest | AnimateRequest | TalkRequest
+AnyRequest = TextToImageRequest | TextToVideoRequest | ImageToVideoRequest | ConversationRequest
 
 
-def check_cost(request: AnyRequest, abilities: Abilities, *, max_cost: int) -> None:
-    """Raise ValueError for a settled request that would take this server too long."""
-    cost = request.cost(abilities)
+def check_cost(request: AnyRequest, capabilities: ModelCapabilities, *, max_cost: int) -> None:
+    """Raise DianjingError for a request whose cost is above `max_cost`."""
+    cost = request.get_cost(capabilities)
     if cost > max_cost:
-        raise ValueError(
-            f"this asks for {cost:,} pixels x frames x steps; at most {max_cost:,} are drawn at once here: "
-            "ask for less of the size, the steps, the number of pictures or the length"
-        )
+        raise DianjingError("cost_too_high", cost=cost, max_cost=max_cost)

@@ -1,36 +1,39 @@
-"""Dianjing: words become pictures and films, a click brings a picture to life. Public names load when first used."""
+"""Dianjing: text to image, text to video, click-driven animation and image editing by conversation.
+
+Public names are imported lazily, at their first use.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dianjing.dit.model import DiT as DiT
+    from dianjing.dit.transformer import DiT as DiT
     from dianjing.errors import DianjingError as DianjingError
-    from dianjing.pipelines.conversation.talk import Conversation as Conversation
+    from dianjing.pipelines.conversation.session import Conversation as Conversation
     from dianjing.pipelines.image_to_video import ImageToVideoPipeline as ImageToVideoPipeline
-    from dianjing.pipelines.regions import Region as Region
-    from dianjing.pipelines.segmenting import Point as Point
+    from dianjing.pipelines.segmentation.base import Point as Point
+    from dianjing.pipelines.segmentation.base import Region as Region
     from dianjing.pipelines.text_to_image import TextToImagePipeline as TextToImagePipeline
     from dianjing.pipelines.text_to_video import TextToVideoPipeline as TextToVideoPipeline
 
 __version__ = "0.1.0"
-_HOMES = {
-    "Conversation": "dianjing.pipelines.conversation.talk",
+_PUBLIC_MODULES = {
+    "Conversation": "dianjing.pipelines.conversation.session",
     "DianjingError": "dianjing.errors",
-    "DiT": "dianjing.dit.model",
+    "DiT": "dianjing.dit.transformer",
     "ImageToVideoPipeline": "dianjing.pipelines.image_to_video",
-    "Point": "dianjing.pipelines.segmenting",
-    "Region": "dianjing.pipelines.regions",
+    "Point": "dianjing.pipelines.segmentation.base",
+    "Region": "dianjing.pipelines.segmentation.base",
     "TextToImagePipeline": "dianjing.pipelines.text_to_image",
     "TextToVideoPipeline": "dianjing.pipelines.text_to_video",
 }
-__all__ = [*sorted(_HOMES), "__version__"]
+__all__ = [*sorted(_PUBLIC_MODULES), "__version__"]
 
 
 def __getattr__(name: str):
-    if name not in _HOMES:
+    if name not in _PUBLIC_MODULES:
         raise AttributeError(f"module 'dianjing' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_PUBLIC_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -23,9 +23,15 @@ LANGUAGES: tuple[Language, ...] = ("en", "zh")
 MESSAGES_FOLDER = Path(__file__).with_name("messages")
 SEPARATORS: Mapping[Language, str] = {"en": ", ", "zh": "、"}
 NETWORK_ERRORS = {  # of packages that may not be imported
-    "ConnectError", "ConnectTimeout", "ConnectionError", "ReadTimeout", "HfHubHTTPError", "LocalEntryNotFoundError",
-    "OfflineModeIsEnabled", "RepositoryNotFoundError",
-}  # fmt: skip
+    "ConnectError",
+    "ConnectTimeout",
+    "ConnectionError",
+    "ReadTimeout",
+    "HfHubHTTPError",
+    "LocalEntryNotFoundError",
+    "OfflineModeIsEnabled",
+    "RepositoryNotFoundError",
+}
 
 
 class Message:
@@ -38,6 +44,13 @@ class Message:
         """The text in a language. Raises: KeyError for an unknown message id or a missing argument."""
         values = {name: _localize(value, language) for name, value in self.arguments.items()}
         return Formatter().vformat(get_messages()[self.message_id][language], (), values)
+
+    def __str__(self) -> str:
+        return self.render("en")
+
+
+class Lines(list[Any]):
+    """Arguments of a message that stand on a line each, below its first line."""
 
 
 class DianjingError(ValueError):
@@ -74,6 +87,8 @@ def _rebuild_error(cls: type[DianjingError], message_id: str, arguments: dict[st
 def _localize(value: Any, language: Language) -> Any:
     if isinstance(value, Message | DianjingError):
         return value.render(language)
+    if isinstance(value, Lines):
+        return "".join(f"\n  {_localize(item, language)}" for item in value)
     if isinstance(value, list | tuple):
         return SEPARATORS[language].join(str(_localize(item, language)) for item in value)
     return value
@@ -99,13 +114,22 @@ def get_language() -> Language:
     return "en"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for a lack of memory, also as torch reports it: by its own class, or by a plain RuntimeError on a CPU."""
+    if isinstance(error, MemoryError) or any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__):
+        return True
+    text = str(error).lower()
+    parts = ("out of memory", "allocate memory", "enough memory")
+    return isinstance(error, RuntimeError) and any(part in text for part in parts)
+
+
 def convert_system_error(error: BaseException) -> DianjingError | None:
     """The user's error behind a lack of memory, a full disk, a missing permission or a missing network, else None."""
     if isinstance(error, DianjingError):
         return error
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
+    if is_out_of_memory(error):
         return DianjingError("out_of_memory")
+    names = {cls.__name__ for cls in type(error).__mro__}
     if isinstance(error, OSError):
         path = error.filename or "?"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

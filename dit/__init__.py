@@ -1,7 +1,7 @@
-"""The backbone: position, attention, blocks and the model `DiT`."""
+"""Backbone: the diffusion transformer `DiT`, its conditioning and its motion control."""
 
-from dianjing.dit.click import Click
-from dianjing.dit.condition import Condition
-from dianjing.dit.model import DiT
+from dianjing.dit.conditioning import Conditioning
+from dianjing.dit.motion.control import MotionControl
+from dianjing.dit.transformer import DiT
 
-__all__ = ["Click", "Condition", "DiT"]
+__all__ = ["Conditioning", "DiT", "MotionControl"]

@@ -1,6 +1,6 @@
-"""Normalisation and attention, with the attention kernel chosen by name through diffusers' dispatcher.
+"""Attention and its normalization; diffusers' dispatcher chooses the kernel by name.
 
-B batch, N image tokens, L text tokens, D width, H heads, E head width.
+B batch, N image tokens, L text tokens, D width, H heads, E head width, T text width.
 """
 
 from typing import Any, NamedTuple
@@ -11,14 +11,14 @@ from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
-from dianjing.dit.rope import rotate
+from dianjing.dit.rope import apply_rotary_emb
 
 EPS = 1e-6
-FEW_SCORES = 2**15  # of a head: queries x keys
+SMALL_ATTENTION = 2**15  # queries x keys of a head
 
 
 class LayerNorm(nn.LayerNorm):
-    """LayerNorm whose sums run in float32 whatever the dtype of its input."""
+    """LayerNorm that computes in float32 for any dtype of its input: (..., D) -> (..., D)."""
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.weight, self.bias
@@ -28,34 +28,37 @@ class LayerNorm(nn.LayerNorm):
 
 
 class KeyValue(NamedTuple):
-    """Normalised keys, and values, both (B, L, H, E)."""
+    """Normalized keys, and values, both (B, L, H, E)."""
 
     key: Tensor
     value: Tensor
 
 
-def trains_faster_in_float32(query: Tensor, key: Tensor) -> bool:
-    """Backwards over few scores, torch's kernel for a CPU takes up to six times as long in bfloat16 as in float32."""
+def is_faster_in_float32(query: Tensor, key: Tensor) -> bool:
+    """Return True if attention trains faster in float32 than in its bfloat16.
+
+    The backward pass of torch's CPU kernel takes up to six times as long in bfloat16 if there are few scores.
+    """
     return (
         query.dtype == torch.bfloat16
         and query.device.type == "cpu"
         and torch.is_grad_enabled()
-        and query.shape[1] * key.shape[1] <= FEW_SCORES
+        and query.shape[1] * key.shape[1] <= SMALL_ATTENTION
     )
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **settings: Any) -> Tensor:
-    """Queries (B, N, H, E), keys and values (B, L, H, E) -> (B, N, H, E); settings as the dispatcher takes them."""
-    if not trains_faster_in_float32(query, key):
-        return dispatch_attention_fn(query, key, value, attn_mask=mask, **settings)
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **dispatch_kwargs: Any) -> Tensor:
+    """Attend from queries (B, N, H, E) to keys and values (B, L, H, E): (B, N, H, E)."""
+    if not is_faster_in_float32(query, key):
+        return dispatch_attention_fn(query, key, value, attn_mask=mask, **dispatch_kwargs)
     mask = None if mask is None else mask.float()
     with torch.autocast("cpu", enabled=False):
-        states = dispatch_attention_fn(query.float(), key.float(), value.float(), attn_mask=mask, **settings)
+        states = dispatch_attention_fn(query.float(), key.float(), value.float(), attn_mask=mask, **dispatch_kwargs)
     return states.to(query.dtype)
 
 
 class DiTAttnProcessor:
-    """Attention with normalised queries and keys, both turned by RoPE where they are image tokens."""
+    """Attention with normalized queries and keys; those of image tokens are rotated by their positions."""
 
     _attention_backend = None
     _parallel_config = None
@@ -64,29 +67,29 @@ class DiTAttnProcessor:
         self,
         attn: "Attention",
         hidden_states: Tensor,
-        turns: Tensor,
+        rotary_emb: Tensor,
         attention_mask: Tensor | None = None,
         key_value: KeyValue | None = None,
     ) -> Tensor:
         if key_value is None:
-            query, key, value = attn.query_key_value(hidden_states, turns)
+            query, key, value = attn.project_qkv(hidden_states, rotary_emb)
         else:
-            query, (key, value) = attn.query(hidden_states, turns), key_value
-            query = query.reshape(len(key), -1, *query.shape[2:])  # the frames of a clip share its text
+            query, (key, value) = attn.project_query(hidden_states, rotary_emb), key_value
+            query = query.reshape(len(key), -1, *query.shape[2:])  # frames of a clip share its text
         states = attend(
             query,
             key,
             value,
             attention_mask,
             backend=self._attention_backend,
-            # text is on every rank, so only the image tokens' own attention is split
+            # every rank has the whole text, so only self-attention is split
             parallel_config=None if attn.is_cross_attention else self._parallel_config,
         )
         return attn.to_out[1](attn.to_out[0](states.reshape(*hidden_states.shape[:2], -1)))
 
 
 class Attention(nn.Module, AttentionModuleMixin):
-    """Self-attention, or attention to the keys and values of a text of width `text_dim`."""
+    """Self-attention of image tokens, or cross-attention to text of width `text_dim`."""
 
     _default_processor_cls = DiTAttnProcessor
     _available_processors = (DiTAttnProcessor,)
@@ -105,38 +108,39 @@ class Attention(nn.Module, AttentionModuleMixin):
         self.to_out = nn.ModuleList([nn.Linear(heads * head_dim, width), nn.Identity()])
         self.set_processor(self._default_processor_cls())
 
-    def _split(self, states: Tensor) -> Tensor:
+    def _split_heads(self, states: Tensor) -> Tensor:
         return states.unflatten(-1, (self.heads, -1))  # (B, N, H, E)
 
-    def _finish(self, states: Tensor, norm: nn.Module, turns: Tensor | None) -> Tensor:
-        # float32 from the norm to the end of the turn: one rounding instead of three
-        finished = norm(self._split(states).float())
-        return (finished if turns is None else rotate(finished, turns)).to(states.dtype)
+    def _norm_and_rotate(self, states: Tensor, norm: nn.Module, rotary_emb: Tensor | None) -> Tensor:
+        """Split (B, N, H E) into heads, normalize and rotate: (B, N, H, E)."""
+        normed = norm(self._split_heads(states).float())  # float32 to the end: one rounding instead of three
+        return (normed if rotary_emb is None else apply_rotary_emb(normed, rotary_emb)).to(states.dtype)
 
-    def query(self, hidden_states: Tensor, turns: Tensor) -> Tensor:
-        """Queries (B, N, H, E) of image tokens (B, N, D)."""
-        return self._finish(self.to_q(hidden_states), self.norm_q, turns)
+    def project_query(self, hidden_states: Tensor, rotary_emb: Tensor) -> Tensor:
+        """Project image tokens (B, N, D) to queries (B, N, H, E)."""
+        return self._norm_and_rotate(self.to_q(hidden_states), self.norm_q, rotary_emb)
 
-    def key_value(self, text: Tensor) -> KeyValue:
-        """Of text tokens (B, L, T)."""
+    def project_key_value(self, text: Tensor) -> KeyValue:
+        """Project text tokens (B, L, T) to keys and values (B, L, H, E)."""
         key, value = self.to_kv(text).chunk(2, -1) if self.fused_projections else (self.to_k(text), self.to_v(text))
-        return KeyValue(self._finish(key, self.norm_k, None), self._split(value))
+        return KeyValue(self._norm_and_rotate(key, self.norm_k, None), self._split_heads(value))
 
-    def query_key_value(self, hidden_states: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (B, N, H, E) of image tokens (B, N, D)."""
+    def project_qkv(self, hidden_states: Tensor, rotary_emb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project image tokens (B, N, D) to queries, keys and values (B, N, H, E)."""
         if self.fused_projections:
             query, key, value = self.to_qkv(hidden_states).chunk(3, -1)
         else:
             query, key, value = self.to_q(hidden_states), self.to_k(hidden_states), self.to_v(hidden_states)
-        query, key = self._finish(query, self.norm_q, turns), self._finish(key, self.norm_k, turns)
-        return query, key, self._split(value)
+        query = self._norm_and_rotate(query, self.norm_q, rotary_emb)
+        key = self._norm_and_rotate(key, self.norm_k, rotary_emb)
+        return query, key, self._split_heads(value)
 
     def forward(
         self,
         hidden_states: Tensor,
-        turns: Tensor,
+        rotary_emb: Tensor,
         attention_mask: Tensor | None = None,
         key_value: KeyValue | None = None,
     ) -> Tensor:
-        """(B, N, D) -> (B, N, D)"""
-        return self.processor(self, hidden_states, turns, attention_mask, key_value)
+        """Attend from image tokens (B, N, D) to themselves, or to the keys and values of a text: (B, N, D)."""
+        return self.processor(self, hidden_states, rotary_emb, attention_mask, key_value)

@@ -1,4 +1,4 @@
-"""Weights that wait elsewhere until they are needed."""
+"""Offloading: weights on their device while code outside `forward` needs them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +8,9 @@ from torch import nn
 
 @contextmanager
 def onloaded(module: nn.Module) -> Iterator[None]:
-    """With the weights of `module` where it computes, for work outside its forward.
+    """Bring the offloaded weights of `module` to its device within a context.
 
-    accelerate and diffusers bring offloaded weights back around `forward` only.
+    accelerate and diffusers do so around `forward` only.
     """
     registry = getattr(module, "_diffusers_hook", None)
     candidates = (getattr(module, "_hf_hook", None), registry and registry.get_hook("group_offloading"))

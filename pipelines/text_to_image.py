@@ -1,11 +1,10 @@
-"""Words become a picture.
+"""Text to image: the pipeline of Hunyuan-DiT, with or without a ControlNet.
 
-B batch of pictures; latents are B C Y X.
+B batch of images; latents are B C Y X.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,35 +18,64 @@ from torch import Tensor, nn
 from transformers import BertModel, PreTrainedTokenizerBase, T5EncoderModel
 
 from dianjing.dit import DiT
-from dianjing.pipelines import inputs, request
-from dianjing.pipelines.controlnet import Controlled, check_controlnet, encode_control
-from dianjing.pipelines.denoising import DenoisingPipeline
-from dianjing.pipelines.latents import Generators, decode_latents, draw_noise
-from dianjing.pipelines.prediction import look_ahead, predict
-from dianjing.pipelines.schedule import set_schedule, step_options
-from dianjing.pipelines.sizes import nearest_trained_size
+from dianjing.errors import DianjingError
+from dianjing.pipelines import validation
+from dianjing.pipelines.controlnet import ControlNetDenoiser, check_controlnet, encode_control_images
+from dianjing.pipelines.denoiser import Denoiser, TransformerDenoiser
+from dianjing.pipelines.prompt_embeds import PromptEmbeds
+from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, SamplingPipelineBase
+from dianjing.pipelines.vae import decode_latents
+
+# (height, width) in px
+TRAINED_SIZES = (
+    (1024, 1024),
+    (1280, 1280),
+    (768, 1024),
+    (864, 1152),
+    (960, 1280),
+    (768, 1280),
+    (1024, 768),
+    (1152, 864),
+    (1280, 960),
+    (1280, 768),
+)
+
+
+def get_nearest_trained_size(height: int, width: int) -> tuple[int, int]:
+    """Find the trained (height, width) in px with the nearest aspect ratio and, among these, the nearest area."""
+
+    def distance(size: tuple[int, int]) -> tuple[float, int]:
+        return abs(size[1] / size[0] - width / height), abs(size[0] * size[1] - height * width)
+
+    return min(TRAINED_SIZES, key=distance)
 
 
 @dataclass
 class TextToImageOutput(BaseOutput):
-    """Pictures in the form that `output_type` asked for; no flags where no safety checker looked at them."""
+    """Images in the form of `output_type`; without a safety checker nsfw_content_detected is None."""
 
     images: list[Image.Image] | np.ndarray | Tensor
     nsfw_content_detected: list[bool] | None
 
 
-class TextToImagePipeline(DenoisingPipeline):
-    """A prompt in Chinese or English to pictures, by a `DiT` and its two text encoders.
+class TextToImagePipeline(SamplingPipelineBase):
+    """Generate images from prompts in Chinese or English, by a `DiT` and its two text encoders.
 
-    Takes what a folder saved by diffusers' `HunyuanDiTPipeline` holds. The defaults are the number
-    of steps and the guidance scale of a call that names none.
+    Loads folders saved by diffusers' `HunyuanDiTPipeline`. default_num_inference_steps and default_guidance_scale are
+    those of a call without.
+    Raises: DianjingError for a transformer that is no `DiT`.
     Source: Hunyuan-DiT (arXiv 2405.08748).
     """
 
     _optional_components: ClassVar[list[str]] = [
-        "safety_checker", "feature_extractor", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2",
+        "safety_checker",
+        "feature_extractor",
+        "text_encoder",
+        "tokenizer",
+        "text_encoder_2",
+        "tokenizer_2",
         "controlnet",
-    ]  # fmt: skip
+    ]
 
     def __init__(
         self,
@@ -65,8 +93,8 @@ class TextToImagePipeline(DenoisingPipeline):
         default_guidance_scale: float = 5.0,
     ):
         super().__init__()
-        if transformer is not None and not hasattr(transformer, "condition"):
-            raise ValueError(f"transformer is a {type(transformer).__name__}; load its folder with DiT.from_pretrained")
+        if transformer is not None and not hasattr(transformer, "compute_conditioning"):
+            raise DianjingError("transformer_is_no_dit", class_name=type(transformer).__name__)
         self.register_modules(
             vae=vae,
             text_encoder=text_encoder,
@@ -87,7 +115,7 @@ class TextToImagePipeline(DenoisingPipeline):
 
     @property
     def components(self) -> dict[str, Any]:
-        """As diffusers'; no ControlNet where there is none, so that its other pipelines take them as they are."""
+        """All components; without a ControlNet no entry for it, so that diffusers' other pipelines take them."""
         return {name: part for name, part in super().components.items() if name != "controlnet" or part is not None}
 
     @torch.no_grad()
@@ -113,7 +141,7 @@ class TextToImagePipeline(DenoisingPipeline):
         negative_prompt_attention_mask_2: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: inputs.CallbackOnStepEnd | None = None,
+        callback_on_step_end: CallbackOnStepEnd | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         guidance_rescale: float = 0.0,
         original_size: tuple[int, int] | None = (1024, 1024),
@@ -123,98 +151,111 @@ class TextToImagePipeline(DenoisingPipeline):
         control_image: PipelineImageInput | None = None,
         controlnet_conditioning_scale: float = 1.0,
     ) -> TextToImageOutput | tuple:
-        """Draw `num_images_per_prompt` pictures for each prompt.
+        """Generate `num_images_per_prompt` images for each prompt.
 
-        Arguments are those of diffusers' `HunyuanDiTPipeline`; height and width are in px, None for
-        the model's own size. With a list of generators each picture has its own seed, and is the
-        same whatever the batch it sits in. With `use_resolution_binning` the nearest size that
-        Hunyuan-DiT was trained at is drawn instead of the one given. A pipeline with a `controlnet`
-        takes a `control_image`, such as line art: one, or one for each picture.
+        Arguments are those of diffusers' `HunyuanDiTPipeline`; height and width are in px, None for the model's own
+        size. With a list of generators each image has its own seed, and is the same whatever batch it is in. With
+        `use_resolution_binning` the nearest size that Hunyuan-DiT was trained at takes the place of the given one. A
+        pipeline with a `controlnet` takes a `control_image`, such as edges: one, or one for each image.
 
-        Raises: ValueError for what cannot be drawn, before anything is computed.
+        Raises: DianjingError for arguments that cannot work, before anything is computed.
         """
+        # 1. Check
         height, width = self._check_size(height, width, use_resolution_binning)
-        steps = self._set_run(num_inference_steps, guidance_scale, guidance_rescale)
-        given = {
-            "prompt_embeds": prompt_embeds, "prompt_attention_mask": prompt_attention_mask,
-            "prompt_embeds_2": prompt_embeds_2, "prompt_attention_mask_2": prompt_attention_mask_2,
-            "negative_prompt_embeds": negative_prompt_embeds,
-            "negative_prompt_attention_mask": negative_prompt_attention_mask,
-            "negative_prompt_embeds_2": negative_prompt_embeds_2,
-            "negative_prompt_attention_mask_2": negative_prompt_attention_mask_2,
-        }  # fmt: skip
-        batch_size = self._check_text(prompt, negative_prompt, given) * request.check_count(num_images_per_prompt)
-        shape = self._check_latents(latents, generator, batch_size, height=height, width=width)
-        inputs.check_output_type(output_type)
-        check_controlnet(self.controlnet, self.transformer, has_image=control_image is not None)
-        call_back = self._listener(callback_on_step_end, callback_on_step_end_tensor_inputs)
-        meta = (original_size or (height, width)), (target_size or (height, width)), crops_coords_top_left
-        image_meta_size = inputs.check_image_meta_size(*meta)
-
-        self.warn_of_unknown_words(prompt)
-        device = self._execution_device
-        text = self._encode(prompt, negative_prompt, given, num_images_per_prompt=num_images_per_prompt)
-        timesteps = set_schedule(self.scheduler, steps, device=device)
-        if latents is None:
-            latents = draw_noise(shape, generator, device=device)
-        sizes = {"size": (latents.shape[-2], latents.shape[-1]), "image_meta_size": image_meta_size}
-        model: Any = partial(look_ahead, self.transformer), partial(predict, self.transformer)
-        if control_image is not None:
-            pixels = self.image_processor.preprocess(control_image, height=height, width=width)
-            control = encode_control(self.vae, pixels, rows=batch_size)
-            controlled = Controlled(
-                transformer=self.transformer, controlnet=self.controlnet, control=control,
-                scale=controlnet_conditioning_scale, current_timestep=lambda: self.current_timestep,
-            )  # fmt: skip
-            model = controlled.look_ahead, controlled.predict
-        latents = self._denoise(
-            latents.to(device, torch.float32) * self.scheduler.init_noise_sigma,
-            timesteps,
-            text,
-            look_ahead=partial(model[0], **sizes),
-            predict=model[1],
-            options=step_options(self.scheduler, eta=eta, generator=generator),
-            call_back=call_back,
+        params = self._check_params(num_inference_steps, guidance_scale, guidance_rescale=guidance_rescale, eta=eta)
+        encoded = PromptEmbeds(
+            prompt_embeds=prompt_embeds,
+            prompt_attention_mask=prompt_attention_mask,
+            prompt_embeds_2=prompt_embeds_2,
+            prompt_attention_mask_2=prompt_attention_mask_2,
+            negative_prompt_embeds=negative_prompt_embeds,
+            negative_prompt_attention_mask=negative_prompt_attention_mask,
+            negative_prompt_embeds_2=negative_prompt_embeds_2,
+            negative_prompt_attention_mask_2=negative_prompt_attention_mask_2,
         )
-        images, flags = self._finish(latents, output_type)
-        self.maybe_free_model_hooks()
+        num_prompts = self._check_prompt_inputs(prompt, negative_prompt, encoded)
+        num_images_per_prompt = validation.check_num_per_prompt(num_images_per_prompt, "num_images_per_prompt")
+        call = self._make_call(
+            params,
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            encoded=encoded,
+            num_per_prompt=num_images_per_prompt,
+            latent_shape=self._get_latent_shape(num_prompts * num_images_per_prompt, height=height, width=width),
+            latents=latents,
+            generator=generator,
+            callback=callback_on_step_end,
+            callback_tensor_inputs=callback_on_step_end_tensor_inputs,
+        )
+        validation.check_output_type(output_type)
+        check_controlnet(self.controlnet, self.transformer, has_control_image=control_image is not None)
+        image_meta_size = validation.check_image_meta_size(
+            original_size or (height, width), target_size or (height, width), crops_coords_top_left
+        )
+
+        def sample(embeds: PromptEmbeds, noise: Tensor) -> Tensor:
+            denoiser = self._make_denoiser(
+                call.latent_shape, image_meta_size, control_image, conditioning_scale=controlnet_conditioning_scale
+            )
+            return self._sample(noise, embeds, denoiser, call)
+
+        images, flags = self._run(call, sample, decode=lambda latents: self._decode_images(latents, output_type))
         return TextToImageOutput(images=images, nsfw_content_detected=flags) if return_dict else (images, flags)
 
-    def _finish(self, latents: Tensor, output_type: str) -> tuple[Any, list[bool] | None]:
-        """Latents to pictures as `output_type` wants them, and what the safety checker said of each."""
+    def _make_denoiser(
+        self,
+        latent_shape: tuple[int, ...],
+        image_meta_size: tuple[int, ...],
+        control_image: PipelineImageInput | None,
+        *,
+        conditioning_scale: float,
+    ) -> Denoiser:
+        """Step 3: bind what the images of a call share; with a control image, for the ControlNet."""
+        batch_size, _, rows, columns = latent_shape
+        common: dict[str, Any] = {
+            "transformer": self.transformer,
+            "latent_size": (rows, columns),
+            "image_meta_size": image_meta_size,
+        }
+        if control_image is None:
+            return TransformerDenoiser(**common)
+        sides = {"height": rows * self.vae_scale_factor, "width": columns * self.vae_scale_factor}
+        pixels = self.image_processor.preprocess(control_image, **sides).to(self._execution_device)
+        return ControlNetDenoiser(
+            controlnet=self.controlnet,
+            control_latents=encode_control_images(self.vae, pixels, batch_size=batch_size),
+            conditioning_scale=conditioning_scale,
+            **common,
+        )
+
+    def _decode_images(self, latents: Tensor, output_type: str) -> tuple[Any, list[bool] | None]:
+        """Step 7: convert latents to images of an output type, with the flags of the safety checker."""
         if output_type == "latent":
             return latents.to(self.transformer.dtype), None
-        pictures = decode_latents(self.vae, latents)
+        images = decode_latents(self.vae, latents)
         flags = None
         if self.safety_checker is not None:
-            seen = self.feature_extractor(self.image_processor.postprocess(pictures.cpu()), return_tensors="pt")
-            seen = seen.pixel_values.to(pictures)
-            pictures, flags = self.safety_checker(images=pictures, clip_input=seen)
-        scaled = None if flags is None else [not flag for flag in flags]  # a flagged picture is black already
-        return self.image_processor.postprocess(pictures, output_type=output_type, do_denormalize=scaled), flags
+            features = self.feature_extractor(self.image_processor.postprocess(images.cpu()), return_tensors="pt")
+            images, flags = self.safety_checker(images=images, clip_input=features.pixel_values.to(images))
+        do_denormalize = None if flags is None else [not flag for flag in flags]  # a flagged image is black already
+        return self.image_processor.postprocess(images, output_type=output_type, do_denormalize=do_denormalize), flags
 
     def _check_size(self, height: int | None, width: int | None, use_resolution_binning: bool) -> tuple[int, int]:
         multiple_px = self.vae_scale_factor * self.transformer.config.patch_size
-        own_px = self.transformer.config.sample_size * self.vae_scale_factor
-        height, width = inputs.or_default(height, own_px), inputs.or_default(width, own_px)
+        default_px = self.transformer.config.sample_size * self.vae_scale_factor
+        height, width = validation.coalesce(height, default_px), validation.coalesce(width, default_px)
         if use_resolution_binning:
-            height, width = (
-                request.check_side(side, name, multiple_px=1) for side, name in ((height, "height"), (width, "width"))
-            )
-            height, width = nearest_trained_size(height, width)
+            height = validation.check_side_px(height, "height", multiple_px=1)
+            width = validation.check_side_px(width, "width", multiple_px=1)
+            height, width = get_nearest_trained_size(height, width)
         return (
-            request.check_side(height, "height", multiple_px=multiple_px),
-            request.check_side(width, "width", multiple_px=multiple_px),
+            validation.check_side_px(height, "height", multiple_px=multiple_px),
+            validation.check_side_px(width, "width", multiple_px=multiple_px),
         )
 
-    def _check_latents(
-        self, latents: Tensor | None, generator: Generators, batch_size: int, *, height: int, width: int
-    ) -> tuple[int, ...]:
-        """The shape of the latents."""
-        if batch_size > request.MAX_PICTURES:
-            raise ValueError(f"{batch_size} pictures in one call; give prompts for at most {request.MAX_PICTURES}")
+    def _get_latent_shape(self, batch_size: int, *, height: int, width: int) -> tuple[int, ...]:
+        """Shape of the latents of images of height x width px."""
+        if batch_size > validation.MAX_IMAGES:
+            raise DianjingError("too_many_images", count=batch_size, maximum=validation.MAX_IMAGES)
         scale = self.vae_scale_factor
-        shape = (batch_size, self.transformer.config.in_channels, height // scale, width // scale)
-        inputs.check_latents(latents, shape)
-        inputs.check_generator(generator, batch_size)
-        return shape
+        return batch_size, self.transformer.config.in_channels, height // scale, width // scale

@@ -1,41 +1,55 @@
-"""Words become a film, of any length.
+"""Text to video of any length.
 
-B batch of films, F frames; latents are B C F Y X.
+B batch of videos, F frames; latents are B C F Y X.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers.utils import logging
 from torch import Tensor
 
-from dianjing.pipelines import inputs, request
-from dianjing.pipelines.film import OUTPUT_TYPES, Asked, FilmOutput, FilmPipeline, as_output
-from dianjing.pipelines.grounding import evidence, places
-from dianjing.pipelines.latents import Generators, decode_latents, draw_noise
-from dianjing.pipelines.rolling import Rolled, stay
-from dianjing.pipelines.schedule import step_options
-from dianjing.pipelines.script import Script, ScriptReader
-from dianjing.pipelines.segmenting import Point
-from dianjing.pipelines.staging import STRENGTH
-from dianjing.pipelines.text import Text
+from dianjing.errors import DianjingError
+from dianjing.pipelines import validation
+from dianjing.pipelines.prompt_embeds import PromptEmbeds
+from dianjing.pipelines.prompting.localization import compute_relevance_map, find_peaks
+from dianjing.pipelines.prompting.motion_prompt import MotionPrompt, MotionPromptParser
+from dianjing.pipelines.prompting.placement import DEFAULT_MOTION_STRENGTH
+from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, SamplingCall, SamplingParams
+from dianjing.pipelines.segmentation.base import Point
+from dianjing.pipelines.vae import decode_latents
+from dianjing.pipelines.video.base import (
+    VIDEO_OUTPUT_TYPES,
+    SampledVideo,
+    VideoOutput,
+    VideoPipelineBase,
+    postprocess_frames,
+)
+from dianjing.pipelines.video.motion_request import MotionRequest
+from dianjing.pipelines.video.windows import LONG_VIDEO_MODES, LongVideo, resolve_long_video
 
 logger = logging.get_logger(__name__)
-LongFilm = Literal["joint", "continued"]
 
 
-class TextToVideoPipeline(FilmPipeline):
-    """A prompt in Chinese or English to films, by a `DiT` with motion blocks and its two text encoders.
+@dataclass(frozen=True, kw_only=True)
+class ContinuationParams(SamplingParams):
+    """Settings of a call whose frames continue a first frame: those of the first frame, and of the frames after it."""
 
-    A model that takes first frames draws a picture and then moves it, as Emu Video does (arXiv 2311.10709): a motion
-    that it was taught by name is read from the prompt, what does it is found in the picture and clicked on. A film
-    longer than the model was trained on is drawn in windows: "continued" draws one after the other, each from the last
-    frame before it; "joint" denoises all of it together, its windows moving from step to step, without a picture where
-    the model cannot move one. "continued" is the default where the model takes first frames.
+    continuation_steps: int
+    continuation_guidance_scale: float
+
+
+class TextToVideoPipeline(VideoPipelineBase):
+    """Generate videos from prompts in Chinese or English, by a `DiT` with motion blocks and its two text encoders.
+
+    A model that takes first frames generates an image and animates it, as Emu Video does (arXiv 2311.10709): motions
+    that it was trained on by name are parsed from the prompt, and what performs them is localized in the image. A video
+    longer than the model was trained on takes windows: "autoregressive" samples one after the other, each from the last
+    frame before it; "joint" denoises all frames together, in windows that move from step to step, and without a first
+    frame if the model has no flow field. "autoregressive" is the default of a model that takes first frames.
     """
 
     @torch.no_grad()
@@ -64,140 +78,210 @@ class TextToVideoPipeline(FilmPipeline):
         negative_prompt_attention_mask_2: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: inputs.CallbackOnStepEnd | None = None,
+        callback_on_step_end: CallbackOnStepEnd | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         guidance_rescale: float = 0.0,
-        long_film: LongFilm | None = None,
-    ) -> FilmOutput | tuple:
-        """Draw `num_videos_per_prompt` films of num_frames frames, or duration_s seconds at fps, for each prompt.
+        long_video: LongVideo | None = None,
+        continuation_steps: int | None = None,
+        continuation_guidance_scale: float | None = None,
+    ) -> VideoOutput | tuple:
+        """Generate `num_videos_per_prompt` videos of num_frames frames, or duration_s seconds at fps, for each prompt.
 
-        The other arguments are those of `TextToImagePipeline`; latents are (B, C, F, Y, X).
+        continuation_steps, continuation_guidance_scale: of the frames after a first frame; num_inference_steps and
+        guidance_scale by default if these are given, else the model's own. The other arguments are those of
+        `TextToImagePipeline`; latents are (B, C, F, Y, X).
 
-        Raises: ValueError for what cannot be drawn, before anything is computed.
+        Raises: DianjingError for arguments that cannot work, before anything is computed.
         """
+        # 1. Check
         height, width = self._check_size(height, width)
-        steps = self._set_run(num_inference_steps, guidance_scale, guidance_rescale)
-        given = {
-            "prompt_embeds": prompt_embeds, "prompt_attention_mask": prompt_attention_mask,
-            "prompt_embeds_2": prompt_embeds_2, "prompt_attention_mask_2": prompt_attention_mask_2,
-            "negative_prompt_embeds": negative_prompt_embeds,
-            "negative_prompt_attention_mask": negative_prompt_attention_mask,
-            "negative_prompt_embeds_2": negative_prompt_embeds_2,
-            "negative_prompt_attention_mask_2": negative_prompt_attention_mask_2,
-        }  # fmt: skip
-        each = request.check_count(num_videos_per_prompt)
-        batch_size = self._check_text(prompt, negative_prompt, given) * each
+        params = self._check_params(num_inference_steps, guidance_scale, guidance_rescale=guidance_rescale, eta=eta)
+        encoded = PromptEmbeds(
+            prompt_embeds=prompt_embeds,
+            prompt_attention_mask=prompt_attention_mask,
+            prompt_embeds_2=prompt_embeds_2,
+            prompt_attention_mask_2=prompt_attention_mask_2,
+            negative_prompt_embeds=negative_prompt_embeds,
+            negative_prompt_attention_mask=negative_prompt_attention_mask,
+            negative_prompt_embeds_2=negative_prompt_embeds_2,
+            negative_prompt_attention_mask_2=negative_prompt_attention_mask_2,
+        )
+        num_prompts = self._check_prompt_inputs(prompt, negative_prompt, encoded)
+        batch_size = num_prompts * validation.check_num_per_prompt(num_videos_per_prompt, "num_videos_per_prompt")
         sides = {"height": height, "width": width}
-        num_frames, _ = self._check_length(num_frames, duration_s, fps, **sides, batch_size=batch_size)
-        takes_first = bool(self.transformer.config.max_regions)
-        if long_film is None:
-            long_film = "continued" if takes_first else "joint"
-        if long_film not in ("joint", "continued"):
-            raise ValueError(f"long_film is {long_film!r}; give 'joint' or 'continued'")
-        if long_film == "continued" and not takes_first:
-            raise ValueError("long_film='continued' needs a model that takes first frames; this one has no max_regions")
-        shape = self._shape(batch_size, num_frames, **sides)
-        inputs.check_latents(latents, shape)
-        inputs.check_generator(generator, batch_size)
-        inputs.check_output_type(output_type, OUTPUT_TYPES)
-        call_back = self._listener(callback_on_step_end, callback_on_step_end_tensor_inputs)
-
-        self.warn_of_unknown_words(prompt)
-        text = self._encode(prompt, negative_prompt, given, num_images_per_prompt=each)
-        if latents is None:
-            latents = draw_noise(shape, generator, device=self._execution_device)
-        options = step_options(self.scheduler, eta=eta, generator=generator)
-        draw = partial(self._draw, options=options, call_back=call_back)
-        has_field = takes_first and self.transformer.click.field is not None
-        if long_film == "continued" or has_field:
-            prompts = inputs.check_prompts(prompt) if prompt is not None else []
-            prompts = [text for text in prompts for _ in range(each)]
-            going_on = self._going_on(num_inference_steps, guidance_scale)
-            rolled = self._continue(
-                draw, latents, text, prompts, steps=steps, going_on=going_on, together=long_film == "joint"
-            )  # fmt: skip
-        else:
-            nothing = self._nothing_asked(torch.zeros_like(latents[:, :, 0], dtype=self.transformer.dtype))
-            window = self.config.default_num_frames
-            rolled = Rolled(latents=draw(latents, text=text, steps=steps, click=nothing, window=window))
-        frames: Any = rolled.latents
-        if output_type != "latent":
-            frames = as_output(self._frames_of(rolled), output_type)
-        self.maybe_free_model_hooks()
-        return FilmOutput(frames=frames) if return_dict else (frames,)
-
-    def _continue(
-        self,
-        draw: Callable[..., Tensor],
-        noise: Tensor,
-        text: Text,
-        prompts: Sequence[str],
-        *,
-        steps: int,
-        going_on: tuple[int | None, float | None],
-        together: bool,
-    ) -> Rolled:
-        """A picture, and one window after the other, each from the last frame before it, or all windows together.
-
-        Where the model was taught motions by name, those that the prompts name happen to what does them. going_on:
-        steps and guidance after the picture.
-        """
-        scripts = [ScriptReader(self.motions, self.names).read(prompt) for prompt in prompts if self.motions.motions]
-        is_told = any(part.motion for script in scripts for part in script.parts)
-        if is_told:
-            text = replace(text, **self._states_of([script.placed for script in scripts]))
-        first = draw(noise[:, :, :1], text=text, steps=steps, click=None, window=1)[:, :, 0]
-        if noise.shape[2] == 1 or self._interrupt:
-            return Rolled(latents=first.unsqueeze(2))
-        self._guidance_scale = inputs.or_default(going_on[1], self._guidance_scale)
-        draw = partial(draw, text=text, steps=inputs.or_default(going_on[0], steps))
-        roll = partial(self._roll, noise, window=self.config.default_num_frames, together=together)
-        if is_told:
-            return roll(asked=self._direct(first, scripts, num_frames=noise.shape[2]), draw=draw)
-        if self.motions.motions and prompts:
-            known = ", ".join(motion.phrases[0] for motion in self.motions.motions)
-            logger.warning(
-                f"no motion that this model was taught is in the prompt, so little may move; it knows: {known}"
+        num_frames = self._check_num_frames(num_frames, duration_s, fps, **sides, batch_size=batch_size)
+        long_video = self._check_long_video(long_video)
+        if self._starts_from_first_frame(long_video):
+            params = self._check_continuation(
+                params,
+                steps=validation.coalesce(continuation_steps, num_inference_steps),
+                guidance_scale=validation.coalesce(continuation_guidance_scale, guidance_scale),
             )
-        nothing_asked = self._nothing_asked(first.to(self.transformer.dtype))
-        assert nothing_asked is not None, "a film is continued where first frames are taken"
-        nothing = Asked.nothing(nothing_asked, self._pixels_of(first))
-        return roll(asked=nothing, draw=draw)
+        elif continuation_steps is not None or continuation_guidance_scale is not None:
+            raise DianjingError("continuation_without_first_frame")
+        call = self._make_call(
+            params,
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            encoded=encoded,
+            num_per_prompt=num_videos_per_prompt,
+            latent_shape=self._get_latent_shape(batch_size, num_frames, **sides),
+            latents=latents,
+            generator=generator,
+            callback=callback_on_step_end,
+            callback_tensor_inputs=callback_on_step_end_tensor_inputs,
+        )
+        validation.check_output_type(output_type, VIDEO_OUTPUT_TYPES)
 
-    def _direct(self, first: Tensor, scripts: Sequence[Script], *, num_frames: int) -> Asked:
-        """Clicks on what the scripts let move in the pictures of latents (B, C, Y, X), which then stays in them."""
-        pixels = self._pixels_of(first)
+        def sample(embeds: PromptEmbeds, noise: Tensor) -> SampledVideo:
+            return self._sample_video(noise, embeds, call, joint=long_video == "joint")
+
+        def decode(video: SampledVideo) -> Any:
+            if output_type == "latent":
+                return video.latents
+            return postprocess_frames(self._decode_video(video), output_type)
+
+        frames = self._run(call, sample, decode)
+        return VideoOutput(frames=frames) if return_dict else (frames,)
+
+    def _check_long_video(self, long_video: LongVideo | None) -> LongVideo:
+        takes_first_frame = bool(self.transformer.config.max_regions)
+        resolved = resolve_long_video(long_video, takes_first_frame=takes_first_frame)
+        if resolved not in LONG_VIDEO_MODES:
+            raise DianjingError("long_video_unknown", value=resolved, allowed=LONG_VIDEO_MODES)
+        if resolved == "autoregressive" and not takes_first_frame:
+            raise DianjingError("autoregressive_without_first_frame")
+        return resolved
+
+    def _starts_from_first_frame(self, long_video: LongVideo) -> bool:
+        conditioner = self.transformer.motion_conditioner
+        return long_video == "autoregressive" or (conditioner is not None and conditioner.flow_field is not None)
+
+    def _check_continuation(
+        self, params: SamplingParams, *, steps: int | None, guidance_scale: float | None
+    ) -> ContinuationParams:
+        """Add the settings of the frames after a first frame, with the model's defaults for None."""
+        steps = validation.coalesce(steps, self.config.default_continuation_steps, params.num_inference_steps)
+        scale = validation.coalesce(
+            guidance_scale, self.config.default_continuation_guidance_scale, params.guidance_scale
+        )
+        continued = ContinuationParams(
+            **vars(params),
+            continuation_steps=validation.check_num_inference_steps(steps, "continuation_steps"),
+            continuation_guidance_scale=validation.check_guidance_scale(scale, "continuation_guidance_scale"),
+        )
+        self.sampling_params = continued
+        return continued
+
+    def _sample_video(self, noise: Tensor, embeds: PromptEmbeds, call: SamplingCall, *, joint: bool) -> SampledVideo:
+        """Sample all frames from noise (B, C, F, Y, X): in one run, or an image first and then the frames after it."""
+        if isinstance(call.params, ContinuationParams):
+            return self._sample_from_first_frame(noise, embeds, call, call.params, joint=joint)
+        control = self._make_null_control(torch.zeros_like(noise[:, :, 0], dtype=self.transformer.dtype))
+        latents = self._sample_frames(
+            noise, embeds, call, motion_control=control, window_size=self.config.default_num_frames
+        )
+        return SampledVideo(latents=latents)
+
+    def _sample_from_first_frame(
+        self, noise: Tensor, embeds: PromptEmbeds, call: SamplingCall, params: ContinuationParams, *, joint: bool
+    ) -> SampledVideo:
+        """Sample an image, plan the motion in it that the prompts ask for, and sample the frames after it."""
+        motion_prompts = self._parse_motion_prompts(call)
+        has_motion = any(subject.motion for parsed in motion_prompts for subject in parsed.subjects)
+        if has_motion:
+            placed = self.encode_texts([parsed.placed_prompt for parsed in motion_prompts])
+            embeds = embeds.updated_by(placed)
+        first_frame = self._sample_frames(noise[:, :, :1], embeds, call, motion_control=None, window_size=1)[:, :, 0]
+        num_frames = noise.shape[2]
+        if num_frames == 1 or self._interrupt:
+            return SampledVideo(latents=first_frame.unsqueeze(2))
+        if has_motion:
+            request = self._plan_motion(first_frame, motion_prompts, num_frames=num_frames)
+        else:
+            self._warn_without_motion(call)
+            control = self._make_null_control(first_frame.to(self.transformer.dtype))
+            assert control is not None, "a video starts from a first frame only if the model takes one"
+            request = MotionRequest.from_null_control(control, self._decode_pixels(first_frame))
+        self._guidance_scale = params.continuation_guidance_scale
+        video = self._sample_windows(
+            noise,
+            embeds,
+            call,
+            request,
+            window_size=self.config.default_num_frames,
+            num_inference_steps=params.continuation_steps,
+            joint=joint,
+        )
+        self._guidance_scale = params.guidance_scale
+        return video
+
+    def _parse_motion_prompts(self, call: SamplingCall) -> list[MotionPrompt]:
+        """Parse the prompt of each video; empty for a model without named motions, and for encoded prompts."""
+        if not self.motion_vocabulary.motions or call.prompt is None:
+            return []
+        parser = MotionPromptParser(self.motion_vocabulary, self.concept_vocabulary)
+        prompts = validation.check_prompts(call.prompt)
+        return [parser.parse(prompt) for prompt in prompts for _ in range(call.num_per_prompt)]
+
+    def _warn_without_motion(self, call: SamplingCall) -> None:
+        if self.motion_vocabulary.motions and call.prompt is not None:
+            known = ", ".join(motion.phrases[0] for motion in self.motion_vocabulary.motions)
+            logger.warning(
+                f"the prompt contains no motion that this model was trained on, so little may move; it knows: {known}"
+            )
+
+    def _plan_motion(
+        self, first_frame: Tensor, motion_prompts: Sequence[MotionPrompt], *, num_frames: int
+    ) -> MotionRequest:
+        """Request motion of the subjects in images of latents (B, C, Y, X), which they then do not leave."""
+        pixels = self._decode_pixels(first_frame)
         masks: list[np.ndarray] = []
-        said = []
-        for latents, picture, script in zip(first, self.decode(first.unsqueeze(2))[:, 0], scripts, strict=True):
-            found = self._find(latents, picture, script)
-            masks.append(np.array([mask for mask, _ in found]).reshape(-1, *picture.shape[:2]))
-            said.append([(phrase, self.motions.speed(phrase, STRENGTH)) for _, phrase in found])
-        asked = self._ask(pixels, masks, said)
-        window = self.config.default_num_frames
-        calm = stay(self.transformer.click, asked.click, asked.masks, num_frames=num_frames, window=window)
-        return replace(asked, click=replace(calm, first_frame=first.to(self.transformer.dtype)))
+        phrases_and_speeds = []
+        images = self.decode(first_frame.unsqueeze(2))[:, 0]
+        for latents, image, motion_prompt in zip(first_frame, images, motion_prompts, strict=True):
+            subjects = self._locate_subjects(latents, image, motion_prompt)
+            masks.append(np.array([mask for mask, _ in subjects]).reshape(-1, *image.shape[:2]))
+            phrases_and_speeds.append(
+                [(phrase, self.motion_vocabulary.get_speed(phrase, DEFAULT_MOTION_STRENGTH)) for _, phrase in subjects]
+            )
+        request = self._encode_motion_request(pixels, masks, phrases_and_speeds).limit_strength(
+            self.transformer.motion_conditioner, num_frames=num_frames, window_size=self.config.default_num_frames
+        )
+        # the sampled latents, not those of the decoded pixels
+        control = replace(request.motion_control, first_frame=first_frame.to(self.transformer.dtype))
+        return replace(request, motion_control=control)
 
-    def _find(self, latents: Tensor, picture: np.ndarray, script: Script) -> list[tuple[np.ndarray, str]]:
-        """Masks of what moves in a picture uint8 (H, W, 3) of latents (C, Y, X), and how it does."""
-        prompts = [script.still, *(part.without for part in script.parts)]
-        text = Text(**self._states_of(prompts))
-        size = picture.shape[:2]
-        known = evidence(self.transformer, self.scheduler, latents[None], text, image_meta_size=(*size, *size, 0, 0))
-        at = places(known, [part.count for part in script.parts])
+    def _locate_subjects(
+        self, latents: Tensor, image: np.ndarray, motion_prompt: MotionPrompt
+    ) -> list[tuple[np.ndarray, str]]:
+        """Find masks and motions of the moving subjects in an image, uint8 (H, W, 3), of latents (C, Y, X)."""
+        subjects = motion_prompt.subjects
+        embeds = self.encode_texts([motion_prompt.static_prompt, *(subject.prompt_without for subject in subjects)])
+        size = image.shape[:2]
+        relevance_map = compute_relevance_map(
+            self.transformer, self.scheduler, latents[None], embeds, image_meta_size=(*size, *size, 0, 0)
+        )
         scale = self.vae_scale_factor
-        clicks = [[Point(x=(x + 0.5) * scale, y=(y + 0.5) * scale) for x, y in each] for each in at]
-        segmenter = self.own_segmenter or self.segmenter
-        segmenter.look(picture)
-        found = []
-        for index, part in enumerate(script.parts):
-            if part.motion is not None:
-                others = [
-                    replace(point, positive=False) for other in clicks if other is not clicks[index] for point in other
+        points_by_subject = [
+            [Point(x=(x + 0.5) * scale, y=(y + 0.5) * scale) for x, y in peaks]
+            for peaks in find_peaks(relevance_map, [subject.count for subject in subjects])
+        ]
+        segmenter = self.unet_segmenter or self.segmenter
+        segmenter.set_image(image)
+        results = []
+        for index, subject in enumerate(subjects):
+            if subject.motion is not None:
+                negatives = [
+                    replace(point, positive=False)
+                    for other, points in enumerate(points_by_subject)
+                    if other != index
+                    for point in points
                 ]
-                found += [(segmenter.mask([point, *others]), part.motion) for point in clicks[index]]
-        return found[: self.transformer.config.max_regions]
+                for point in points_by_subject[index]:
+                    results.append((segmenter.predict([point, *negatives]), subject.motion))
+        return results[: self.transformer.config.max_regions]
 
-    def _pixels_of(self, latents: Tensor) -> Tensor:
-        """What the pictures of latents (B, C, Y, X) show: (B, 3, H, W), from -1 to 1."""
+    def _decode_pixels(self, latents: Tensor) -> Tensor:
+        """Decode latents (B, C, Y, X) to pixels (B, 3, H, W), clamped to [-1, 1]."""
         return decode_latents(self.vae, latents).clamp(-1, 1)

@@ -2,12 +2,25 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+
+FAST_TESTS = Path(__file__).with_name("fast.txt")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Mark the tests of the files in fast.txt."""
+    root = Path(__file__).parents[1]
+    fast = {root / line for line in FAST_TESTS.read_text().split()}
+    for item in items:
+        if item.path in fast:
+            item.add_marker("fast")
 
 
 @pytest.fixture(autouse=True)
@@ -75,12 +88,19 @@ def make_hunyuan():
             text_encoder_2=T5EncoderModel(t5).eval(),
             tokenizer_2=tokenizer_2,
         )
-        with torch.no_grad():
-            for block in pipe.transformer.blocks:  # else a prompt hardly matters to random weights
-                block.attn2.to_out[0].weight *= 30
+        _amplify_text(pipe.transformer)
         return pipe
 
     return make
+
+
+def _amplify_text(transformer):
+    """Scale up the cross-attention of random weights, which would hardly depend on the prompt."""
+    import torch
+
+    with torch.no_grad():
+        for block in transformer.blocks:
+            block.attn2.to_out[0].weight *= 30
 
 
 def _tiny_tokenizer(kind):
@@ -141,7 +161,7 @@ def tiny_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def tiny_film_folder(tiny_folder, tmp_path_factory):
+def tiny_video_folder(tiny_folder, tmp_path_factory):
     """The same with motion blocks and clicks, of random weights."""
     import torch
 

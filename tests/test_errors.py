@@ -8,10 +8,10 @@ from string import Formatter
 
 import pytest
 
-from dianjing.errors import DianjingError, Message, convert_system_error, get_language, get_messages
+from dianjing.errors import DianjingError, Lines, Message, convert_system_error, get_language, get_messages
 
 ROOT = Path(__file__).parents[1]
-FLOORS = ("dit", "weights", "pipelines", "train", "demo", "dianjing")
+FLOORS = ("dit", "weights", "pipelines", "train", "demo", "dianjing", "benchmarks")
 
 
 def get_fields(template: str) -> set[str]:
@@ -68,10 +68,17 @@ def test_lists_and_messages_inside_a_message_come_in_its_language():
     inner = Message("out_of_memory")
     error = DianjingError("network_failed", reason=[inner, "x"])
     assert error.render("zh") == (
-        "网络请求失败（设备内存不足；请减小尺寸、张数或帧数，或换用 bfloat16 等更小的数据类型、x）；"
-        "请检查网络，或用 HF_ENDPOINT 设置镜像"
+        "网络请求失败（内存（或显存）不足；请减小尺寸、图片数量或帧数，或换用 bfloat16 等占用更小的数据类型、x）；"
+        "请检查网络，或用环境变量 HF_ENDPOINT 设置镜像"
     )
     assert ", x)" in str(error)
+
+
+def test_lines_of_a_message_stand_below_its_first_line_in_its_language():
+    error = DianjingError("network_failed", reason=Lines([Message("out_of_memory"), "x"]))
+    assert "failed (\n  the device is out of memory" in str(error)
+    assert "失败（\n  内存（或显存）不足" in error.render("zh")
+    assert "\n  x" in str(error)
 
 
 def test_an_error_survives_pickling_with_its_arguments():
@@ -84,6 +91,7 @@ def test_an_error_survives_pickling_with_its_arguments():
     ("error", "message_id"),
     [
         (MemoryError(), "out_of_memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
         (OSError(errno.ENOSPC, "No space left on device", "a.png"), "disk_full"),
         (PermissionError(errno.EACCES, "Permission denied", "a.png"), "permission_denied"),
         (type("ConnectError", (Exception,), {})("refused"), "network_failed"),

@@ -1,4 +1,4 @@
-"""The house holds its order: imports run downwards only, absolute, and tests are sentences."""
+"""Imports run downwards through the floors only, and are absolute; test names are sentences."""
 
 import ast
 import re
@@ -21,7 +21,7 @@ BELOW = {
 FLOORS = set(BELOW) - {"dianjing"}
 
 
-def sources(folder: str) -> list[Path]:
+def find_sources(folder: str) -> list[Path]:
     found = []
     for path in sorted((ROOT / folder).rglob("*.py")):
         through_link = folder == "dianjing" and path.relative_to(ROOT / folder).parts[0] in FLOORS
@@ -30,8 +30,8 @@ def sources(folder: str) -> list[Path]:
     return found
 
 
-def imports(source: str) -> Iterator[tuple[int, str, int]]:
-    """Yield (line, dotted name, level); `from a import b` gives a.b, so that submodules count."""
+def iterate_imports(source: str) -> Iterator[tuple[int, str, int]]:
+    """Yield (line, dotted name, level) of all imports; `from a import b` gives a.b, since b may be a module."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -41,10 +41,10 @@ def imports(source: str) -> Iterator[tuple[int, str, int]]:
                 yield node.lineno, f"{node.module or ''}.{alias.name}", node.level
 
 
-def faults(floor: str, source: str) -> list[str]:
-    """What a file of this floor imports against the order of the house."""
+def find_violations(floor: str, source: str) -> list[str]:
+    """Return the imports of a file that break the order of the floors."""
     found = []
-    for line, name, level in imports(source):
+    for line, name, level in iterate_imports(source):
         parts = name.split(".")
         if level:
             found.append(f"{line}: relative import of {name}")
@@ -64,9 +64,9 @@ def faults(floor: str, source: str) -> list[str]:
 @pytest.mark.parametrize("floor", sorted(BELOW))
 def test_imports_run_downwards_only(floor):
     found = [
-        f"{path.relative_to(ROOT)}:{fault}"
-        for path in sources(floor)
-        for fault in faults(floor, path.read_text(encoding="utf-8"))
+        f"{path.relative_to(ROOT)}:{violation}"
+        for path in find_sources(floor)
+        for violation in find_violations(floor, path.read_text(encoding="utf-8"))
     ]
     assert not found, "\n".join(found)
 
@@ -74,20 +74,20 @@ def test_imports_run_downwards_only(floor):
 @pytest.mark.parametrize(
     ("floor", "source"),
     [
-        ("dit", "from dianjing.pipelines.request import ImageRequest"),
+        ("dit", "from dianjing.pipelines.validation import ImageRequest"),
         ("dit", "from dianjing import train"),
         ("dit", "import dianjing"),
-        ("weights", "def f():\n    import dianjing.train.loop"),
+        ("weights", "def f():\n    import dianjing.train.trainer.loop"),
         ("train", "import dianjing.demo"),
         ("demo", "from dianjing.train import loop"),
-        ("pipelines", "from dianjing.cli import app"),
+        ("pipelines", "from dianjing.cli.app import app"),
         ("pipelines", "from . import request"),
         ("dianjing", "import dit"),
         ("dianjing", "from weights.registry import find"),
     ],
 )
 def test_an_upward_bare_or_relative_import_is_found(floor, source):
-    assert faults(floor, source)
+    assert find_violations(floor, source)
 
 
 @pytest.mark.parametrize(
@@ -97,14 +97,14 @@ def test_an_upward_bare_or_relative_import_is_found(floor, source):
         ("train", "from dianjing import pipelines"),
         ("pipelines", "from dianjing import __version__"),
         ("dit", "from dianjing.errors import DianjingError"),
-        ("dianjing", "from dianjing.doctor import report"),
+        ("dianjing", "from dianjing.cli.doctor import report"),
     ],
 )
 def test_a_downward_import_is_allowed(floor, source):
-    assert not faults(floor, source)
+    assert not find_violations(floor, source)
 
 
-def test_every_floor_on_disk_has_its_place_in_the_order():
+def test_every_floor_on_disk_has_its_position_in_the_order():
     with_code = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert with_code <= set(BELOW)
 

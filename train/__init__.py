@@ -1,1 +1,1 @@
-"""The trainer: data, objectives, checkpoints and evaluation."""
+"""Training: run files, data, tasks, the training loop, evaluation and recipes."""

@@ -1,1 +1,1 @@
-"""Where weights come from, and how they are checked before they load."""
+"""Weights: the models that have a name, where they come from, and the checks before they load."""

@@ -1,94 +1,94 @@
-"""The models known by name: where they come from, under which licence, how large they are."""
+"""Registry: the models that have a name, with their repositories, licence and size."""
 
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-EMBEDDED = "embedded"
 HUNYUAN_LICENCE = "tencent-hunyuan-community"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One model. `source` is a Hub id, or EMBEDDED for a folder that ships with the package.
+class ModelInfo:
+    """A model of the registry.
 
-    `revision` is a commit on the Hub and so pins every byte; None follows the newest. The
-    embedded bundle is pinned by the SHA256SUMS in its folder.
+    repository: owner/name on the Hugging Face Hub, or None for a bundle that ships with this package. revision: commit
+    there, which pins every byte; None follows the newest. A bundle is pinned by the SHA256SUMS in its folder.
+    modelscope_repository: owner/name of the same weights on ModelScope, or None where none is known.
     """
 
     name: str
-    source: str
-    revision: str | None
+    repository: str | None
+    revision: str | None = None
+    modelscope_repository: str | None = None
     licence: str
     download_bytes: int
     summary: str
 
     @property
-    def folder(self) -> Path | None:
-        """Where an embedded bundle lies; None for a model on the Hub."""
-        return Path(__file__).parent / self.name if self.source == EMBEDDED else None
+    def bundled_folder(self) -> Path | None:
+        """The folder of a bundle; None for a model that is downloaded."""
+        return Path(__file__).parent / self.name if self.repository is None else None
 
 
-ENTRIES = (
-    Entry(
+MODELS = (
+    ModelInfo(
         name="sticker",
-        source=EMBEDDED,
-        revision=None,
+        repository=None,
         licence="Apache-2.0",
         download_bytes=0,
         summary="emoji-like objects in small scenes; Chinese and English; runs on two CPU cores",
     ),
-    Entry(
+    ModelInfo(
         name="hunyuan-dit-v1.2",
-        source="Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers",
+        repository="Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers",
         revision="5e96094e0ad19e7f475de8711f03634ca0ccc40c",
+        modelscope_repository="Xorbits/HunyuanDiT-v1.2-Diffusers",
         licence=HUNYUAN_LICENCE,
         download_bytes=14_400_000_000,
         summary="Hunyuan-DiT v1.2, 1.5 B parameters, 1024 px and more; Chinese and English",
     ),
-    Entry(
+    ModelInfo(
         name="hunyuan-dit-v1.2-distilled",
-        source="Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers-Distilled",
+        repository="Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers-Distilled",
         revision="8fce45fe17e8e939c690f8846b67c856db3d631a",
+        modelscope_repository="Xorbits/HunyuanDiT-v1.2-Diffusers-Distilled",
         licence=HUNYUAN_LICENCE,
         download_bytes=14_400_000_000,
-        summary="the same in half the steps",
+        summary="Hunyuan-DiT v1.2 distilled to half the steps",
     ),
-    Entry(
+    ModelInfo(
         name="hunyuan-dit-v1.1",
-        source="Tencent-Hunyuan/HunyuanDiT-v1.1-Diffusers",
+        repository="Tencent-Hunyuan/HunyuanDiT-v1.1-Diffusers",
         revision="30711e9f2e8020815414d46e90664edd4100b256",
         licence=HUNYUAN_LICENCE,
         download_bytes=14_500_000_000,
-        summary="Hunyuan-DiT v1.1, which also takes a style and the picture's size",
+        summary="Hunyuan-DiT v1.1, with style and image size as inputs",
     ),
-    Entry(
+    ModelInfo(
         name="hunyuan-dit-v1.1-distilled",
-        source="Tencent-Hunyuan/HunyuanDiT-v1.1-Diffusers-Distilled",
-        revision=None,
+        repository="Tencent-Hunyuan/HunyuanDiT-v1.1-Diffusers-Distilled",
+        modelscope_repository="AI-ModelScope/HunyuanDiT-v1.1-Diffusers-Distilled",
         licence=HUNYUAN_LICENCE,
         download_bytes=14_500_000_000,
-        summary="the same in half the steps",
+        summary="Hunyuan-DiT v1.1 distilled to half the steps",
     ),
-    Entry(
+    ModelInfo(
         name="hunyuan-video-i2v",
-        source="hunyuanvideo-community/HunyuanVideo-I2V",
-        revision=None,
+        repository="hunyuanvideo-community/HunyuanVideo-I2V",
         licence=HUNYUAN_LICENCE,
         download_bytes=42_000_000_000,
-        summary="image to video, 13 B; loads in diffusers, for dianjing.pipelines.regional.animate_regions",
+        summary="image to video, 13 B, by diffusers; see dianjing.pipelines.video.region_animation.animate_regions",
     ),
 )
 
-_BY_NAME = {entry.name: entry for entry in ENTRIES}
+_MODELS_BY_NAME = {model_info.name: model_info for model_info in MODELS}
 
 
-def find(name: str) -> Entry | None:
-    return _BY_NAME.get(name)
+def get_model_info(name: str) -> ModelInfo | None:
+    """Return the model of this name, or None."""
+    return _MODELS_BY_NAME.get(name)
 
 
-def suggestion(name: str) -> str:
-    """What an unknown name may have meant, as the end of an error message."""
-    close = difflib.get_close_matches(name, _BY_NAME, n=1)
-    known = ", ".join(_BY_NAME)
-    return f"did you mean {close[0]!r}? (known names: {known})" if close else f"names: {known}"
+def suggest_model_name(name: str) -> str | None:
+    """Return the registered name that is most like an unknown one, or None where none is."""
+    return next(iter(difflib.get_close_matches(name, _MODELS_BY_NAME, n=1)), None)

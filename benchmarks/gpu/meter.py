@@ -1,4 +1,4 @@
-"""Time and memory of a device: events and allocator statistics where it has them, the wall clock on a CPU."""
+"""Time and memory of a device: events and allocator statistics of a GPU, the wall clock on a CPU."""
 
 import gc
 import time
@@ -16,7 +16,7 @@ GIB = 2**30
 class Meter:
     """Measures work on one device.
 
-    `module` is `torch.cuda` or another with the same functions; None for a CPU, which has no memory statistics.
+    module: `torch.cuda` or another with the same functions; None for a CPU, which has no memory statistics.
     """
 
     def __init__(self, device: torch.device, module: ModuleType | Any | None = None) -> None:
@@ -24,21 +24,21 @@ class Meter:
         self.module = module if module is not None or device.type == "cpu" else torch.get_device_module(device)
 
     def synchronize(self) -> None:
-        """Wait until the device has done all its work."""
+        """Wait until the device has finished all its work."""
         if self.module is not None:
             self.module.synchronize()
 
     def clock(self) -> float:
-        """Seconds of the wall clock once the device has done all its work."""
+        """Return the wall clock in seconds after the device has finished all its work."""
         self.synchronize()
         return time.perf_counter()
 
     def time(self, work: Callable[[], T]) -> tuple[float, T]:
-        """Seconds between two events around the work, which starts on an idle device; and what it returned."""
+        """Run work on the idle device; return the seconds between events before and after it, and its result."""
         if self.module is None:
-            began = time.perf_counter()
+            start_s = time.perf_counter()
             result = work()
-            return time.perf_counter() - began, result
+            return time.perf_counter() - start_s, result
         self.module.synchronize()
         start, end = (self.module.Event(enable_timing=True) for _ in range(2))
         start.record()
@@ -48,7 +48,7 @@ class Meter:
         return start.elapsed_time(end) / 1000, result
 
     def clear(self) -> None:
-        """Return what is cached and unused to the device, and begin a new peak."""
+        """Return unused cached memory to the device, and reset the peak."""
         gc.collect()
         if self.module is not None:
             self.module.synchronize()
@@ -56,7 +56,7 @@ class Meter:
             self.module.reset_peak_memory_stats()
 
     def memory(self) -> dict[str, float | None]:
-        """GiB allocated now, and the most that was allocated and reserved since `clear`; None on a CPU."""
+        """Return the GiB allocated now, and the peaks of allocated and reserved memory since `clear`; None on a CPU."""
         if self.module is None:
             return {"allocated_gib": None, "peak_allocated_gib": None, "peak_reserved_gib": None}
         return {
@@ -67,8 +67,8 @@ class Meter:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
-    """Time until `end_s` of a clock in seconds."""
+class TimeBudget:
+    """Time that remains until `end_s` of a clock."""
 
     end_s: float
     now: Callable[[], float] = time.monotonic
@@ -77,9 +77,10 @@ class Budget:
     def remaining_s(self) -> float:
         return self.end_s - self.now()
 
-    def share(self, seconds: float) -> "Budget":
-        """A part of this budget that begins now."""
-        return Budget(end_s=min(self.end_s, self.now() + seconds), now=self.now)
+    def share(self, seconds: float) -> "TimeBudget":
+        """Return a budget of at most `seconds` from now, within this one."""
+        return TimeBudget(end_s=min(self.end_s, self.now() + seconds), now=self.now)
 
     def has(self, seconds: float) -> bool:
+        """Return True if so much time remains."""
         return self.remaining_s >= seconds

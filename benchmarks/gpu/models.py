@@ -1,4 +1,4 @@
-"""Models with random weights, made where they compute; one set of weights serves every implementation."""
+"""Models with random weights, created on the device; all implementations share the tensors of one model."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -12,10 +12,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertModel, PreTrainedTokenizerBase, T5Config, T5EncoderModel
 
-from benchmarks.contenders import make_scheduler
-from benchmarks.gpu.scales import Scale
-from benchmarks.pictures import PROMPT
-from benchmarks.sizes import SEED, disturb_norms
+from benchmarks.gpu.scales import BenchmarkScale
+from benchmarks.images import PROMPT
+from benchmarks.implementations import make_ddim_scheduler
+from benchmarks.model_sizes import SEED, randomize_norms
 from dianjing.dit import DiT
 from dianjing.train.tokenizers import make_bert_tokenizer, make_t5_tokenizer
 
@@ -24,60 +24,60 @@ DTYPE = torch.bfloat16
 
 @contextmanager
 def default_device_and_dtype(device: torch.device, dtype: torch.dtype = DTYPE) -> Iterator[None]:
-    """Modules made inside have their weights there, in that dtype, from the first."""
-    before = torch.get_default_dtype()
+    """Create modules inside on this device and in this dtype, with a fixed seed."""
+    previous = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     torch.manual_seed(SEED)
     try:
         with torch.device(device):
             yield
     finally:
-        torch.set_default_dtype(before)
+        torch.set_default_dtype(previous)
 
 
 def freeze(model: nn.Module) -> Any:
-    """Switch to evaluation, without gradients."""
+    """Switch a model to evaluation without gradients, and return it."""
     return model.eval().requires_grad_(False)
 
 
-def make_theirs(scale: Scale, device: torch.device) -> HunyuanDiT2DModel:
-    """diffusers' model, with norms away from one and zero."""
+def make_random_transformer(scale: BenchmarkScale, device: torch.device) -> HunyuanDiT2DModel:
+    """Create diffusers' model with random weights, norms included."""
     with default_device_and_dtype(device):
         model = freeze(HunyuanDiT2DModel(**scale.transformer))
-        disturb_norms(model)
+        randomize_norms(model)
     return model
 
 
-def share(model: nn.Module, copy: nn.Module) -> Any:
-    """`copy`, made without values, with the tensors of `model` as its own parameters."""
+def _share_tensors(model: nn.Module, copy: nn.Module) -> Any:
+    """Give a module on the meta device the tensors of `model` as its parameters, and return it."""
     copy.load_state_dict(model.state_dict(), assign=True)
     return freeze(copy)
 
 
-def their_copy(theirs: HunyuanDiT2DModel) -> HunyuanDiT2DModel:
-    """Another module over the same tensors."""
+def share_with_diffusers_model(model: HunyuanDiT2DModel) -> HunyuanDiT2DModel:
+    """Create another module of diffusers over the tensors of `model`."""
     with torch.device("meta"):
-        copy = HunyuanDiT2DModel.from_config(theirs.config)
-    return share(theirs, copy)
+        copy = HunyuanDiT2DModel.from_config(model.config)
+    return _share_tensors(model, copy)
 
 
-def our_copy(theirs: HunyuanDiT2DModel) -> DiT:
-    """Our model over the tensors of theirs."""
-    taken = inspect.signature(DiT.__init__).parameters
+def share_with_dit(model: HunyuanDiT2DModel) -> DiT:
+    """Create Dianjing's model over the tensors of `model`."""
+    parameters = inspect.signature(DiT.__init__).parameters
     with torch.device("meta"):
-        copy = DiT(**{name: theirs.config[name] for name in taken if name in theirs.config})
-    return share(theirs, copy)
+        copy = DiT(**{name: model.config[name] for name in parameters if name in model.config})
+    return _share_tensors(model, copy)
 
 
-def compile_blocks(model: nn.Module, scale: Scale) -> Any:
-    """Each block as one graph of fixed shapes, compiled once for all blocks that are alike."""
+def compile_blocks(model: nn.Module, scale: BenchmarkScale) -> Any:
+    """Compile each block as one graph of fixed shapes; equal blocks share the compiled code."""
     for block in model.blocks:
         block.compile(fullgraph=True, dynamic=False, backend=scale.compiler)
     return model
 
 
-def make_parts(scale: Scale, device: torch.device) -> dict[str, Any]:
-    """All that a pipeline takes besides the transformer."""
+def make_components(scale: BenchmarkScale, device: torch.device) -> dict[str, Any]:
+    """Create all components of a pipeline except the transformer."""
     with default_device_and_dtype(device):
         models = {
             "vae": freeze(AutoencoderKL(**scale.vae)),
@@ -88,18 +88,24 @@ def make_parts(scale: Scale, device: torch.device) -> dict[str, Any]:
         "tokenizer": make_bert_tokenizer([PROMPT], model_max_length=scale.transformer["text_len"]),
         "tokenizer_2": make_t5_tokenizer([PROMPT], model_max_length=scale.transformer["text_len_t5"]),
     }
-    return {**models, **tokenizers, "scheduler": make_scheduler(), "safety_checker": None, "feature_extractor": None}
+    return {
+        **models,
+        **tokenizers,
+        "scheduler": make_ddim_scheduler(),
+        "safety_checker": None,
+        "feature_extractor": None,
+    }
 
 
 def count_flops(work: Callable[[], object]) -> int:
-    """Floating-point operations of the matrix products, convolutions and attention in `work`."""
+    """Count the floating-point operations of matrix products, convolutions and attention in `work`."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         work()
     return counter.get_total_flops()
 
 
-def forward_flops(scale: Scale, size_px: int) -> int:
-    """Operations of one forward of diffusers' model for one sample, counted without computing anything."""
+def count_forward_flops(scale: BenchmarkScale, size_px: int) -> int:
+    """Count the operations of one forward of diffusers' model for one sample, on the meta device."""
     meta, config = torch.device("meta"), scale.transformer
     side = size_px // 8
     tokens = (side // config["patch_size"]) ** 2
@@ -118,16 +124,16 @@ def forward_flops(scale: Scale, size_px: int) -> int:
         )
 
 
-def decode_flops(scale: Scale, size_px: int) -> int:
-    """Operations of decoding one picture."""
+def count_decode_flops(scale: BenchmarkScale, size_px: int) -> int:
+    """Count the operations of decoding one image."""
     with torch.device("meta"):
         vae = freeze(AutoencoderKL(**scale.vae))
         latents = torch.empty(1, scale.vae["latent_channels"], size_px // 8, size_px // 8)
         return count_flops(lambda: vae.decode(latents))
 
 
-def encode_flops(scale: Scale) -> int:
-    """Operations of reading one prompt with both encoders."""
+def count_encode_flops(scale: BenchmarkScale) -> int:
+    """Count the operations of encoding one prompt with both encoders."""
     total = 0
     for kind, config, length in (
         (BertModel, BertConfig(**scale.bert), "text_len"),

@@ -1,6 +1,6 @@
-"""One denoising step with guidance: diffusers' model and ours, as they come and compiled, over the same tensors.
+"""One denoising step with guidance: diffusers' model and Dianjing's, eager and compiled, over the same tensors.
 
-B batch; latents are B C Y X, with B = 1 before guidance doubles them.
+Latents are (1, C, Y, X) before guidance doubles the batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,208 +11,233 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
-from benchmarks.contenders import (
+from benchmarks.comparison import max_relative_difference, relative_l2_distance
+from benchmarks.gpu.meter import TimeBudget
+from benchmarks.gpu.models import count_forward_flops, share_with_diffusers_model, share_with_dit
+from benchmarks.gpu.runner import COMPILE_S, MIN_ROUNDS, SKIPPED, GpuBenchmark, Results, describe_failure
+from benchmarks.implementations import (
     FORWARD_TIMESTEP,
     GUIDANCE_SCALE,
-    PICTURE_STEPS,
-    Case,
-    Contender,
-    diffusers_contender,
-    make_case,
-    make_scheduler,
-    our_contender,
-    text_as,
+    IMAGE_STEPS,
+    DenoisingInputs,
+    Implementation,
+    cast_prompt_embeds,
+    make_ddim_scheduler,
+    make_denoising_inputs,
+    make_dianjing_implementation,
+    make_diffusers_implementation,
 )
-from benchmarks.deviation import max_abs, relative_l2
-from benchmarks.gpu.bench import COMPILE_S, LEFT_OUT, MIN_ROUNDS, Bench, Found, failure
-from benchmarks.gpu.meter import Budget
-from benchmarks.gpu.models import forward_flops, our_copy, their_copy
-from benchmarks.sizes import Size
-from benchmarks.timing import ratios, spread
+from benchmarks.model_sizes import ModelSize
+from benchmarks.timing import Quantiles, compute_quantiles, compute_ratios
 from dianjing.dit import DiT
-from dianjing.pipelines.prediction import combine, model_inputs
-from dianjing.pipelines.schedule import set_schedule
+from dianjing.pipelines.denoiser import combine_predictions, make_model_inputs
+from dianjing.pipelines.sampling import set_timesteps
 
-THEIRS, THEIRS_COMPILED = "diffusers", "diffusers, fused q/k/v, compiled"
-OURS_PLAIN, OURS, OURS_COMPILED = "dianjing, called as diffusers", "dianjing, prepared", "dianjing, prepared, compiled"
-PAIRS = ((THEIRS, OURS_PLAIN), (THEIRS, OURS), (THEIRS_COMPILED, OURS), (THEIRS_COMPILED, OURS_COMPILED))
-WALK_STEPS = 60  # more than two series of rounds take, and no more than are prepared at once
-WHOLE_THEIRS, WHOLE_OURS = "diffusers, fused q/k/v, compiled whole", "dianjing, prepared, compiled whole"
+DIFFUSERS, DIFFUSERS_COMPILED = "diffusers", "diffusers, fused q/k/v, compiled"
+DIANJING_DIRECT, DIANJING = "dianjing, called like diffusers", "dianjing, precomputed"
+DIANJING_COMPILED = "dianjing, precomputed, compiled"
+DIFFUSERS_FULL_GRAPH, DIANJING_FULL_GRAPH = "diffusers, fused q/k/v, full graph", "dianjing, precomputed, full graph"
+PAIRS = (
+    (DIFFUSERS, DIANJING_DIRECT),
+    (DIFFUSERS, DIANJING),
+    (DIFFUSERS_COMPILED, DIANJING),
+    (DIFFUSERS_COMPILED, DIANJING_COMPILED),
+    (DIFFUSERS_FULL_GRAPH, DIANJING_FULL_GRAPH),
+)
+RUN_STEPS = 60  # more than two series of rounds take, and no more than are precomputed at once
 
 
 @dataclass
-class Track:
-    """An implementation that is being measured, and its seconds so far."""
+class TimedImplementation:
+    """An implementation with its denoising run and its step times so far."""
 
-    contender: Contender
-    walk: Iterator[Tensor]
+    implementation: Implementation
+    run: Iterator[Tensor]
     seconds: list[float]
     first_call_s: float
 
 
-def unprepared_contender(name: str, model: DiT, case: Case) -> Contender:
-    """Our model called as diffusers' is: time and text go through it at every step."""
-    dtype, device = model.dtype, case.latents.device
-    text = text_as(case.text, dtype)
-    inputs = model_inputs(model, text, guided=True, image_meta_size=case.image_meta_size, device=device)
+def make_direct_implementation(name: str, model: DiT, denoising_inputs: DenoisingInputs) -> Implementation:
+    """Return Dianjing's model called like diffusers' model: timestep and text are processed at every step."""
+    dtype, device = model.dtype, denoising_inputs.latents.device
+    inputs = make_model_inputs(
+        model,
+        cast_prompt_embeds(denoising_inputs.prompt_embeds, dtype),
+        guided=True,
+        image_meta_size=denoising_inputs.image_meta_size,
+        device=device,
+    )
 
     def predict(latents: Tensor, timestep: Tensor) -> Tensor:
         return model(torch.cat([latents] * 2).to(dtype), timestep, **inputs, return_dict=False)[0]
 
-    def walk() -> Iterator[Tensor]:
-        scheduler = make_scheduler()
-        timesteps = set_schedule(scheduler, case.steps, device=device)
-        return steps(scheduler, timesteps)
+    def denoise() -> Iterator[Tensor]:
+        scheduler = make_ddim_scheduler()
+        timesteps = set_timesteps(scheduler, denoising_inputs.num_inference_steps, device=device)
+        return iterate_steps(scheduler, timesteps)
 
-    def steps(scheduler: DDIMScheduler, timesteps: Tensor) -> Iterator[Tensor]:
-        latents = case.latents * scheduler.init_noise_sigma
+    def iterate_steps(scheduler: DDIMScheduler, timesteps: Tensor) -> Iterator[Tensor]:
+        latents = denoising_inputs.latents * scheduler.init_noise_sigma
         for timestep in timesteps:
             scaled = scheduler.scale_model_input(latents, timestep)
             predictions = predict(scaled, timestep)[:, : latents.shape[1]].float().chunk(2)
-            prediction = combine(predictions, scale=GUIDANCE_SCALE, rescale=0.0)
+            prediction = combine_predictions(predictions, guidance_scale=GUIDANCE_SCALE, guidance_rescale=0.0)
             latents = scheduler.step(prediction, timestep, latents, eta=0.0, generator=None, return_dict=False)[0]
             yield latents
 
-    forward_timestep = torch.tensor(FORWARD_TIMESTEP, device=device)
-    return Contender(name=name, forward=lambda: predict(case.latents, forward_timestep), walk=walk)
+    timestep = torch.tensor(FORWARD_TIMESTEP, device=device)
+    return Implementation(name=name, predict=lambda: predict(denoising_inputs.latents, timestep), denoise=denoise)
 
 
-def make_step_case(bench: Bench, size_px: int) -> Case:
-    """Random latents and text of the scale's model at that size."""
-    config, side = bench.scale.transformer, size_px // 8
-    size = Size(name="", weights="random", config=config, latents_side=side, steps=WALK_STEPS, min_pairs=WALK_STEPS)
-    return make_case(size, device=bench.device)
+def make_step_inputs(benchmark: GpuBenchmark, size_px: int) -> DenoisingInputs:
+    """Return random latents and prompt embeddings for the model of the scale at this size."""
+    size = ModelSize(
+        name="",
+        weights="random",
+        config=benchmark.scale.transformer,
+        latent_size=size_px // 8,
+        num_inference_steps=RUN_STEPS,
+        min_pairs=RUN_STEPS,
+    )
+    return make_denoising_inputs(size, device=benchmark.device)
 
 
 @torch.no_grad()
-def measure_steps(bench: Bench, share: Budget, *, size_px: int) -> Iterator[Found]:
-    """Seconds of a step, compile time, deviation from float32, and the floor; first without what is compiled."""
-    case, models = make_step_case(bench, size_px), bench.transformers
-    found: Found = {"size_px": size_px, **_floor(bench, size_px), "implementations": {}, "comparisons": []}
-    reference = _reference(bench, case, found)
-    eager: dict[str, Callable[[], Contender]] = {
-        THEIRS: lambda: diffusers_contender(THEIRS, models.theirs, case),
-        OURS_PLAIN: lambda: unprepared_contender(OURS_PLAIN, models.ours, case),
-        OURS: lambda: our_contender(OURS, models.ours, case),
+def measure_denoising_steps(benchmark: GpuBenchmark, share: TimeBudget, *, size_px: int) -> Iterator[Results]:
+    """Measure steps, compilation, deviation from float32 and the minimum time; eager implementations come first."""
+    inputs, models = make_step_inputs(benchmark, size_px), benchmark.transformers
+    results: Results = {"size_px": size_px, **_get_min_times(benchmark, size_px), "implementations": {}}
+    results["comparisons"] = []
+    reference = _compute_reference(benchmark, inputs, results)
+    eager: dict[str, Callable[[], Implementation]] = {
+        DIFFUSERS: lambda: make_diffusers_implementation(DIFFUSERS, models.diffusers, inputs),
+        DIANJING_DIRECT: lambda: make_direct_implementation(DIANJING_DIRECT, models.dianjing, inputs),
+        DIANJING: lambda: make_dianjing_implementation(DIANJING, models.dianjing, inputs),
     }
-    compiled: dict[str, Callable[[], Contender]] = {
-        THEIRS_COMPILED: lambda: diffusers_contender(THEIRS_COMPILED, models.theirs_compiled, case),
-        OURS_COMPILED: lambda: our_contender(OURS_COMPILED, models.ours_compiled, case),
+    compiled: dict[str, Callable[[], Implementation]] = {
+        DIFFUSERS_COMPILED: lambda: make_diffusers_implementation(
+            DIFFUSERS_COMPILED, models.diffusers_compiled, inputs
+        ),
+        DIANJING_COMPILED: lambda: make_dianjing_implementation(DIANJING_COMPILED, models.dianjing_compiled, inputs),
     }
-    tracks: dict[str, Track] = {}
+    timed: dict[str, TimedImplementation] = {}
     for makers, needs_s in ((eager, 0.0), (compiled, COMPILE_S)):
         for name, make in makers.items():
-            _begin(bench, name, make, tracks, reference, found, needs_s=needs_s)
-            yield found
-        _take_rounds(bench, share, tracks, found)
-        yield found
+            _start(benchmark, name, make, timed, reference, results, needs_s=needs_s)
+            yield results
+        _run_rounds(benchmark, share, timed, results)
+        yield results
 
 
 @torch.no_grad()
-def measure_whole_graphs(bench: Bench, share: Budget, *, size_px: int) -> Iterator[Found]:
-    """The same step with each model compiled whole instead of block by block: one graph of all layers."""
-    case, theirs = make_step_case(bench, size_px), bench.transformers.theirs
-    found: Found = {"size_px": size_px, **_floor(bench, size_px), "implementations": {}, "comparisons": []}
-    reference = _reference(bench, case, found)
+def measure_full_graphs(benchmark: GpuBenchmark, share: TimeBudget, *, size_px: int) -> Iterator[Results]:
+    """Measure the same step with each model compiled as one graph of all layers instead of by block."""
+    inputs, model = make_step_inputs(benchmark, size_px), benchmark.transformers.diffusers
+    results: Results = {"size_px": size_px, **_get_min_times(benchmark, size_px), "implementations": {}}
+    results["comparisons"] = []
+    reference = _compute_reference(benchmark, inputs, results)
 
-    def whole(model: nn.Module) -> Any:
-        return torch.compile(model, fullgraph=True, dynamic=False, backend=bench.scale.compiler)
+    def compile_full_graph(module: nn.Module) -> Any:
+        return torch.compile(module, fullgraph=True, dynamic=False, backend=benchmark.scale.compiler)
 
-    def make_theirs_whole() -> Contender:
-        fused = their_copy(theirs)
+    def make_diffusers() -> Implementation:
+        fused = share_with_diffusers_model(model)
         fused.fuse_qkv_projections()
-        return diffusers_contender(WHOLE_THEIRS, whole(fused), case)
+        return make_diffusers_implementation(DIFFUSERS_FULL_GRAPH, compile_full_graph(fused), inputs)
 
-    tracks: dict[str, Track] = {}
-    makers = {
-        WHOLE_THEIRS: make_theirs_whole,
-        WHOLE_OURS: lambda: our_contender(WHOLE_OURS, whole(our_copy(theirs)), case),
-    }
-    for name, make in makers.items():
-        _begin(bench, name, make, tracks, reference, found, needs_s=2 * COMPILE_S)
-        yield found
-    _take_rounds(bench, share, tracks, found)
-    yield found
+    def make_dianjing() -> Implementation:
+        compiled = compile_full_graph(share_with_dit(model))
+        return make_dianjing_implementation(DIANJING_FULL_GRAPH, compiled, inputs)
+
+    timed: dict[str, TimedImplementation] = {}
+    for name, make in ((DIFFUSERS_FULL_GRAPH, make_diffusers), (DIANJING_FULL_GRAPH, make_dianjing)):
+        _start(benchmark, name, make, timed, reference, results, needs_s=2 * COMPILE_S)
+        yield results
+    _run_rounds(benchmark, share, timed, results)
+    yield results
 
 
-def _floor(bench: Bench, size_px: int) -> Found:
-    """Operations of a step by diffusers' model, and the least times: for them, and for reading the weights once."""
-    flops = 2 * forward_flops(bench.scale, size_px)  # with guidance and without
-    weights = sum(each.numel() * each.element_size() for each in bench.transformers.theirs.parameters())
-    rate = bench.rates.get("copy_bytes_per_s")
+def _get_min_times(benchmark: GpuBenchmark, size_px: int) -> Results:
+    """Return the operations of a step, and the minimum times for them and for reading the weights once."""
+    flops = 2 * count_forward_flops(benchmark.scale, size_px)  # with guidance
+    parameters = benchmark.transformers.diffusers.parameters()
+    num_bytes = sum(each.numel() * each.element_size() for each in parameters)
+    rate = benchmark.rates.get("copy_bytes_per_s")
     return {
         "flops": flops,
-        "floor_s": bench.floor_s(flops),
-        "weight_bytes": weights,
-        "weights_floor_s": weights / rate if rate else None,
+        "min_s": benchmark.get_min_s(flops),
+        "weight_bytes": num_bytes,
+        "weights_min_s": num_bytes / rate if rate else None,
     }
 
 
-def _reference(bench: Bench, case: Case, found: Found) -> Tensor:
-    """One forward of diffusers' model in float32, over the same weights; notes how far ours in float32 is from it."""
-    exact = their_copy(bench.transformers.theirs).float()
-    reference = diffusers_contender("", exact, case).forward()
-    found["float32_max_abs"] = max_abs(our_contender("", our_copy(exact), case).forward(), reference)
+def _compute_reference(benchmark: GpuBenchmark, inputs: DenoisingInputs, results: Results) -> Tensor:
+    """Run diffusers' model once in float32 over the same weights; record Dianjing's difference in float32."""
+    model = share_with_diffusers_model(benchmark.transformers.diffusers).float()
+    reference = make_diffusers_implementation("", model, inputs).predict()
+    output = make_dianjing_implementation("", share_with_dit(model), inputs).predict()
+    results["float32_max_difference"] = max_relative_difference(output, reference)
     return reference
 
 
-def _begin(
-    bench: Bench,
+def _start(
+    benchmark: GpuBenchmark,
     name: str,
-    make: Callable[[], Contender],
-    tracks: dict[str, Track],
+    make: Callable[[], Implementation],
+    timed: dict[str, TimedImplementation],
     reference: Tensor,
-    found: Found,
+    results: Results,
     *,
     needs_s: float,
 ) -> None:
-    """Time the first step, with compilation where there is any; a failure leaves this implementation out alone."""
-    if not bench.budget.has(needs_s):
-        found["implementations"][name] = LEFT_OUT
+    """Start a run and time its first step, which compiles; a failure skips only this implementation."""
+    if not benchmark.budget.has(needs_s):
+        results["implementations"][name] = SKIPPED
         return
     try:
-        contender = make()
-        walk = contender.walk()
-        first_s, _ = bench.meter.time(walk.__next__)
-        next(walk)
-        answer = contender.forward()
-        prepare_s = [] if contender.prepare is None else [bench.meter.time(contender.prepare)[0] for _ in range(3)]
+        implementation = make()
+        run = implementation.denoise()
+        first_s, _ = benchmark.meter.time(run.__next__)
+        next(run)
+        output, precompute = implementation.predict(), implementation.precompute
+        precompute_s = [] if precompute is None else [benchmark.meter.time(precompute)[0] for _ in range(3)]
     except Exception as error:
-        found["implementations"][name] = failure(error)
+        results["implementations"][name] = describe_failure(error)
         return
-    tracks[name] = Track(contender=contender, walk=walk, seconds=[], first_call_s=first_s)
-    found["implementations"][name] = {
+    timed[name] = TimedImplementation(implementation=implementation, run=run, seconds=[], first_call_s=first_s)
+    results["implementations"][name] = {
         "first_call_s": first_s,
-        "forward_max_abs": max_abs(answer, reference),
-        "forward_l2": relative_l2(answer, reference),
-        "prepare_s": min(prepare_s, default=0.0),
-        "prepared_steps": PICTURE_STEPS,
+        "forward_max_difference": max_relative_difference(output, reference),
+        "forward_l2": relative_l2_distance(output, reference),
+        "precompute_s": min(precompute_s, default=0.0),
+        "precomputed_steps": IMAGE_STEPS,
     }
 
 
-def _take_rounds(bench: Bench, share: Budget, tracks: Mapping[str, Track], found: Found) -> None:
-    """A step of each, A B C A B C; fewer rounds where the time is over. Earlier rounds are forgotten."""
-    for track in tracks.values():
-        track.seconds.clear()
-    for turn in range(bench.scale.step_rounds):
-        if turn >= MIN_ROUNDS and not share.has(0):
+def _run_rounds(
+    benchmark: GpuBenchmark, share: TimeBudget, timed: Mapping[str, TimedImplementation], results: Results
+) -> None:
+    """Time one step of each implementation in turn; fewer rounds if the time is over. Earlier rounds do not count."""
+    for each in timed.values():
+        each.seconds.clear()
+    for round_index in range(benchmark.scale.step_rounds):
+        if round_index >= MIN_ROUNDS and not share.has(0):
             break
-        for track in tracks.values():
-            track.seconds.append(bench.meter.time(track.walk.__next__)[0])
-    for name, track in tracks.items():
-        entry = found["implementations"][name]
-        entry |= {"step_s": asdict(spread(track.seconds)), "seconds": list(track.seconds)}
-        if found["floor_s"] is not None:
-            entry["utilization"] = found["floor_s"] / entry["step_s"]["median"]
-    pairs = (*PAIRS, (WHOLE_THEIRS, WHOLE_OURS))
-    found["comparisons"] = [
-        {"theirs": theirs, "ours": ours, "ratio": asdict(_ratio(tracks[theirs], tracks[ours], found))}
-        for theirs, ours in pairs
-        if theirs in tracks and ours in tracks
+        for each in timed.values():
+            each.seconds.append(benchmark.meter.time(each.run.__next__)[0])
+    for name, each in timed.items():
+        entry = results["implementations"][name]
+        entry |= {"step_s": asdict(compute_quantiles(each.seconds)), "seconds": list(each.seconds)}
+        if results["min_s"] is not None:
+            entry["utilization"] = results["min_s"] / entry["step_s"]["median"]
+    results["comparisons"] = [
+        {"diffusers": first, "dianjing": second, "ratio": asdict(_compare(timed[first], timed[second], results))}
+        for first, second in PAIRS
+        if first in timed and second in timed
     ]
 
 
-def _ratio(theirs: Track, ours: Track, found: Found) -> Any:
-    """How many times as long theirs takes, with our work before the first step spread over a picture."""
-    besides_s = found["implementations"][ours.contender.name]["prepare_s"] / PICTURE_STEPS
-    return spread(ratios(theirs.seconds, ours.seconds, ours_besides_s=besides_s))
+def _compare(diffusers: TimedImplementation, dianjing: TimedImplementation, results: Results) -> Quantiles:
+    """Return the step time of diffusers relative to Dianjing, whose precomputation is spread over an image's steps."""
+    extra_s = results["implementations"][dianjing.implementation.name]["precompute_s"] / IMAGE_STEPS
+    return compute_quantiles(compute_ratios(diffusers.seconds, dianjing.seconds, denominator_extra_s=extra_s))

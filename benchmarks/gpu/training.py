@@ -1,7 +1,7 @@
-"""One training step on pictures: LoRA or all weights, activations kept or recomputed, diffusers' model beside ours.
+"""One training step on images: LoRA or all weights, with and without checkpointing, for both implementations.
 
-bfloat16 arithmetic by autocast. All weights are float32 with their moments, as the trainer keeps them; with LoRA the
-weights at rest are bfloat16 and only the adapters float32. B batch; latents are B C Y X.
+Computation is in bfloat16 by autocast. Trained weights and their moments are float32, as in Dianjing's trainer; with
+LoRA the frozen weights are bfloat16. Latents are (B, C, Y, X).
 """
 
 from collections.abc import Iterator
@@ -14,91 +14,94 @@ from diffusers.training_utils import cast_training_params
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from benchmarks.contenders import Case, text_as, their_inputs
-from benchmarks.gpu.bench import COMPILE_S, LEFT_OUT, Bench, Found, failure
-from benchmarks.gpu.meter import Budget
-from benchmarks.gpu.models import DTYPE, compile_blocks, forward_flops, make_theirs, our_copy
-from benchmarks.gpu.steps import make_step_case
-from benchmarks.timing import spread
+from benchmarks.gpu.meter import TimeBudget
+from benchmarks.gpu.models import DTYPE, compile_blocks, count_forward_flops, make_random_transformer, share_with_dit
+from benchmarks.gpu.runner import COMPILE_S, SKIPPED, GpuBenchmark, Results, describe_failure
+from benchmarks.gpu.steps import make_step_inputs
+from benchmarks.implementations import cast_prompt_embeds, make_diffusers_inputs
+from benchmarks.timing import compute_quantiles
 from dianjing.dit import DiT
-from dianjing.pipelines.prediction import model_inputs
+from dianjing.pipelines.denoiser import make_model_inputs
 
 RANK = 16
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 LEARNING_RATE = 1e-5
-WARM_UP = 2
+WARMUP_STEPS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One way to train: which weights, of which model, with which savings."""
+class TrainingVariant:
+    """One way to train: which weights, of which model, with which options."""
 
     trained: str  # "lora" or "all"
-    is_ours: bool = True
-    is_recomputed: bool = False  # gradient checkpointing
+    is_dianjing: bool = True
+    has_checkpointing: bool = False
     is_compiled: bool = False
 
     @property
     def name(self) -> str:
-        marks = [" recomputed"] * self.is_recomputed + [" compiled blocks"] * self.is_compiled
-        return ",".join([f"{'dianjing' if self.is_ours else 'diffusers'} {self.trained}", *marks])
+        marks = [" checkpointed"] * self.has_checkpointing + [" compiled blocks"] * self.is_compiled
+        return ",".join([f"{'dianjing' if self.is_dianjing else 'diffusers'} {self.trained}", *marks])
 
     @property
     def forwards(self) -> int:
-        """Operations of a step in forwards: the weights' gradients cost one only where they are wanted."""
+        """Operations of a step in units of a forward pass: gradients of the weights take one if all are trained."""
         return 3 if self.trained == "all" else 2
 
 
-ROWS = (
-    Row(trained="lora"),
-    Row(trained="all"),
-    Row(trained="all", is_ours=False),
-    Row(trained="lora", is_ours=False),
-    Row(trained="lora", is_recomputed=True),
-    Row(trained="all", is_recomputed=True),
-    Row(trained="all", is_compiled=True),
+TRAINING_VARIANTS = (
+    TrainingVariant(trained="lora"),
+    TrainingVariant(trained="all"),
+    TrainingVariant(trained="all", is_dianjing=False),
+    TrainingVariant(trained="lora", is_dianjing=False),
+    TrainingVariant(trained="lora", has_checkpointing=True),
+    TrainingVariant(trained="all", has_checkpointing=True),
+    TrainingVariant(trained="all", is_compiled=True),
 )
 
 
-def measure_training(bench: Bench, share: Budget) -> Iterator[Found]:
-    """Samples per second and peak memory of each row, whose model is made for it alone."""
-    bench.release()
-    scale = bench.scale
-    forward = forward_flops(scale, scale.training_px)
-    found: Found = {
-        "size_px": scale.training_px, "batch_size": scale.training_batch_size, "optimizer": "AdamW, fused",
-        "rank": RANK, "rows": {},
-    }  # fmt: skip
-    for row in ROWS:
-        if not share.has(0) or (row.is_compiled and not bench.budget.has(COMPILE_S)):
-            found["rows"][row.name] = LEFT_OUT
+def measure_training(benchmark: GpuBenchmark, share: TimeBudget) -> Iterator[Results]:
+    """Measure samples per second and peak memory of each variant, with a new model."""
+    benchmark.release()
+    scale = benchmark.scale
+    forward = count_forward_flops(scale, scale.training_px)
+    results: Results = {
+        "size_px": scale.training_px,
+        "batch_size": scale.training_batch_size,
+        "optimizer": "AdamW, fused",
+        "rank": RANK,
+        "variants": {},
+    }
+    for variant in TRAINING_VARIANTS:
+        if not share.has(0) or (variant.is_compiled and not benchmark.budget.has(COMPILE_S)):
+            results["variants"][variant.name] = SKIPPED
             continue
-        flops = row.forwards * scale.training_batch_size * forward
-        floor_s = bench.floor_s(flops)
+        flops = variant.forwards * scale.training_batch_size * forward
+        min_s = benchmark.get_min_s(flops)
         try:
-            found["rows"][row.name] = {"flops": flops, "floor_s": floor_s, **_measure(bench, row)}
+            results["variants"][variant.name] = {"flops": flops, "min_s": min_s, **_measure(benchmark, variant)}
         except Exception as error:
-            found["rows"][row.name] = failure(error)
+            results["variants"][variant.name] = describe_failure(error)
         torch.compiler.reset()
-        bench.meter.clear()
-        yield found
+        benchmark.meter.clear()
+        yield results
 
 
-def _measure(bench: Bench, row: Row) -> Found:
-    meter, batch_size = bench.meter, bench.scale.training_batch_size
+def _measure(benchmark: GpuBenchmark, variant: TrainingVariant) -> Results:
+    meter, batch_size = benchmark.meter, benchmark.scale.training_batch_size
     meter.clear()
-    before = meter.memory()["allocated_gib"]
-    model = make_model(bench, row)
+    before_gib = meter.memory()["allocated_gib"]
+    model = make_training_model(benchmark, variant)
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, fused=True)
-    inputs = make_inputs(bench, model)
-    generator = torch.Generator(bench.device).manual_seed(0)
-    shape = (batch_size, bench.scale.transformer["in_channels"], *(bench.scale.training_px // 8,) * 2)
+    inputs = make_training_inputs(benchmark, model)
+    generator = torch.Generator(benchmark.device).manual_seed(0)
+    shape = (batch_size, benchmark.scale.transformer["in_channels"], *(benchmark.scale.training_px // 8,) * 2)
 
     def step() -> Tensor:
-        noisy, target = (torch.randn(shape, generator=generator, device=bench.device) for _ in range(2))
-        timestep = torch.randint(0, 1000, (batch_size,), generator=generator, device=bench.device).float()
-        with torch.autocast(bench.device.type, DTYPE):
+        noisy, target = (torch.randn(shape, generator=generator, device=benchmark.device) for _ in range(2))
+        timestep = torch.randint(0, 1000, (batch_size,), generator=generator, device=benchmark.device).float()
+        with torch.autocast(benchmark.device.type, DTYPE):
             predicted = model(noisy, timestep, **inputs, return_dict=False)[0]
         loss = F.mse_loss(predicted[:, : shape[1]].float(), target)
         loss.backward()
@@ -107,13 +110,13 @@ def _measure(bench: Bench, row: Row) -> Found:
         return loss.detach()
 
     first_s, _ = meter.time(step)
-    for _ in range(WARM_UP - 1):
+    for _ in range(WARMUP_STEPS - 1):
         step()
     meter.clear()
-    timed = [meter.time(step) for _ in range(bench.scale.training_steps)]
-    seconds = spread([each for each, _ in timed])
+    timed = [meter.time(step) for _ in range(benchmark.scale.training_steps)]
+    seconds = compute_quantiles([each for each, _ in timed])
     return {
-        "allocated_before_gib": before,
+        "allocated_before_gib": before_gib,
         **{name: value for name, value in meter.memory().items() if name != "allocated_gib"},
         "trained_parameters": sum(weight.numel() for weight in weights),
         "first_step_s": first_s,
@@ -123,35 +126,40 @@ def _measure(bench: Bench, row: Row) -> Found:
     }
 
 
-def make_model(bench: Bench, row: Row) -> Any:
-    """The row's model on the device, its parameters that are trained in float32."""
-    theirs = make_theirs(bench.scale, bench.device)
-    model: nn.Module = our_copy(theirs) if row.is_ours else theirs
-    if row.trained == "all":
+def make_training_model(benchmark: GpuBenchmark, variant: TrainingVariant) -> Any:
+    """Create the model of a variant on the device, with trainable parameters in float32."""
+    model: nn.Module = make_random_transformer(benchmark.scale, benchmark.device)
+    if variant.is_dianjing:
+        model = share_with_dit(model)
+    if variant.trained == "all":
         model.float().requires_grad_(True)
     else:
-        config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS)
+        config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LORA_TARGETS)
         inject_adapter_in_model(config, model)
         cast_training_params(model, dtype=torch.float32)
-    if row.is_recomputed:
+    if variant.has_checkpointing:
         model.enable_gradient_checkpointing()
-    if row.is_compiled:
-        compile_blocks(model, bench.scale)
+    if variant.is_compiled:
+        compile_blocks(model, benchmark.scale)
     return model.train()
 
 
-def make_inputs(bench: Bench, model: Any) -> dict[str, Any]:
-    """Random text for a batch, and positions where the model takes them as an argument."""
-    case: Case = make_step_case(bench, bench.scale.training_px)
+def make_training_inputs(benchmark: GpuBenchmark, model: Any) -> dict[str, Any]:
+    """Return random text for a batch, with the rotary embedding if the model takes it as an argument."""
+    denoising_inputs = make_step_inputs(benchmark, benchmark.scale.training_px)
     if isinstance(model, DiT):
-        text = text_as(case.text, DTYPE)
-        meta = case.image_meta_size
-        inputs = model_inputs(model, text, guided=False, image_meta_size=meta, device=bench.device)
+        inputs = make_model_inputs(
+            model,
+            cast_prompt_embeds(denoising_inputs.prompt_embeds, DTYPE),
+            guided=False,
+            image_meta_size=denoising_inputs.image_meta_size,
+            device=benchmark.device,
+        )
     else:
-        inputs = their_inputs(model, case, DTYPE)
+        inputs = make_diffusers_inputs(model, denoising_inputs, DTYPE)
         for name in ("image_meta_size", "style"):
             inputs.pop(name)
-    batch_size = bench.scale.training_batch_size
+    batch_size = benchmark.scale.training_batch_size
     return {
         name: torch.cat([value[:1]] * batch_size) if isinstance(value, Tensor) else value
         for name, value in inputs.items()

@@ -1,6 +1,6 @@
-"""The page for people: four tabs over one worker. `make_page` makes it, `page_options` is how it is mounted."""
+"""The Gradio page: four tabs over one queue. `make_page` builds it, `get_page_options` says how it is mounted."""
 
-from dianjing.demo.page.look import page_options
-from dianjing.demo.page.page import make_page
+from dianjing.demo.page.blocks import make_page
+from dianjing.demo.page.theme import get_page_options
 
-__all__ = ["make_page", "page_options"]
+__all__ = ["get_page_options", "make_page"]

@@ -1,4 +1,4 @@
-"""The settings that three tabs have in common, folded away, and how they come back from a file."""
+"""The settings that three tabs share, and how metadata of a file restores them."""
 
 import secrets
 from collections.abc import Sequence
@@ -7,16 +7,17 @@ from typing import Any
 
 import gradio as gr
 
-from dianjing.demo.page.look import text
-from dianjing.demo.page.shared import Shared
-from dianjing.pipelines.media import Record
+from dianjing.demo.page.context import PageContext
+from dianjing.demo.page.theme import translations
+from dianjing.errors import DianjingError
+from dianjing.pipelines.media.metadata import GenerationMetadata
 
-MOST_STEPS, MOST_GUIDANCE = 100, 15
+MAX_SLIDER_STEPS, MAX_SLIDER_GUIDANCE = 100, 15
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Components; `inputs` go to an event, whose function gives them to `to_arguments`."""
+class SettingsPanel:
+    """Components; the values of `inputs` go to `to_request_arguments`."""
 
     negative_prompt: gr.Textbox
     width: gr.Number
@@ -24,95 +25,114 @@ class Settings:
     steps: gr.Slider
     guidance: gr.Slider
     seed: gr.Textbox
-    keep_seed: gr.Checkbox
+    is_seed_fixed: gr.Checkbox
     visible_label: gr.Checkbox
 
     @property
     def inputs(self) -> list[Any]:
         return list(vars(self).values())
 
-    def restored(self, record: Record) -> dict[Any, Any]:
-        """Updates for what a record holds; the seed is kept, so that the same picture comes."""
-        said = record.settings
-        found: dict[Any, Any] = {self.seed: str(record.seed), self.keep_seed: True}
-        found[self.negative_prompt] = str(said.get("negative_prompt") or "")
+    def restore(self, metadata: GenerationMetadata) -> dict[Any, Any]:
+        """Updates that set the components to a file's metadata, its seed fixed."""
+        updates: dict[Any, Any] = {
+            self.seed: str(metadata.seed),
+            self.is_seed_fixed: True,
+            self.negative_prompt: str(metadata.settings.get("negative_prompt") or ""),
+        }
         numbers = {
-            "width": self.width, "height": self.height, "num_inference_steps": self.steps,
+            "width": self.width,
+            "height": self.height,
+            "num_inference_steps": self.steps,
             "guidance_scale": self.guidance,
-        }  # fmt: skip
+        }
         for name, component in numbers.items():
-            value = said.get(name)
+            value = metadata.settings.get(name)
             if isinstance(value, int | float) and not isinstance(value, bool):
-                found[component] = value
-        return found
+                updates[component] = value
+        return updates
 
 
-def make_settings(name: str, shared: Shared, *, usual: tuple[int, float] | None = None) -> Settings:
-    """The seed stands open, the rest is folded away. usual: steps and guidance, None as of a picture."""
-    abilities = shared.abilities
-    usual_steps, usual_guidance = usual or (abilities.num_inference_steps, abilities.guidance_scale)
+def make_settings(name: str, context: PageContext, *, default_params: tuple[int, float] | None = None) -> SettingsPanel:
+    """Make the settings of a tab: the seed, and the others in an accordion.
+
+    `default_params` are steps and guidance scale; None: the model's for images.
+    """
+    capabilities = context.capabilities
+    steps, guidance_scale = default_params or (capabilities.num_inference_steps, capabilities.guidance_scale)
     with gr.Row(elem_classes="dj-seed"):
-        seed = gr.Textbox(label=text("seed"), max_lines=1, elem_id=f"{name}-seed", scale=3, min_width=120)
+        seed_box = gr.Textbox(label=translations("seed"), max_lines=1, elem_id=f"{name}-seed", scale=3, min_width=120)
         dice = gr.Button("⚄", elem_classes="dj-dice", scale=0, min_width=44)
-        keep_seed = gr.Checkbox(False, label=text("keep_seed"), scale=2, min_width=110, container=False)
-    with gr.Accordion(text("advanced"), open=False):
-        negative_prompt = gr.Textbox(label=text("negative_prompt"), max_lines=2)
+        fix_seed = gr.Checkbox(False, label=translations("fix_seed"), scale=2, min_width=110, container=False)
+    with gr.Accordion(translations("advanced"), open=False):
+        negative_prompt = gr.Textbox(label=translations("negative_prompt"), max_lines=2)
         with gr.Row():
-            side = {"precision": 0, "step": abilities.size_multiple_px, "min_width": 100}
-            width = gr.Number(abilities.side_px, label=text("width"), **side)
-            height = gr.Number(abilities.side_px, label=text("height"), **side)
-        steps = gr.Slider(
-            1, max(MOST_STEPS, usual_steps), usual_steps, step=1,
-            label=text("steps"), info=text("steps_info"),
-        )  # fmt: skip
-        guidance = gr.Slider(
-            0, MOST_GUIDANCE, usual_guidance, step=0.5, label=text("guidance"), info=text("guidance_info")
-        )
-        label = make_label_switch(shared)
-    dice.click(roll, None, [seed, keep_seed], queue=False, api_visibility="private", show_progress="hidden")
-    return Settings(
-        negative_prompt=negative_prompt, width=width, height=height, steps=steps, guidance=guidance,
-        seed=seed, keep_seed=keep_seed, visible_label=label,
-    )  # fmt: skip
+            side = {"precision": 0, "step": capabilities.size_multiple_px, "min_width": 100}
+            width = gr.Number(capabilities.default_size_px, label=translations("width"), **side)
+            height = gr.Number(capabilities.default_size_px, label=translations("height"), **side)
+        steps_slider, guidance_slider = make_steps_slider(steps), make_guidance_slider(guidance_scale)
+        visible_label = make_label_switch(context)
+    dice.click(
+        randomize_seed, None, [seed_box, fix_seed], queue=False, api_visibility="private", show_progress="hidden"
+    )
+    return SettingsPanel(
+        negative_prompt=negative_prompt,
+        width=width,
+        height=height,
+        steps=steps_slider,
+        guidance=guidance_slider,
+        seed=seed_box,
+        is_seed_fixed=fix_seed,
+        visible_label=visible_label,
+    )
 
 
-def make_label_switch(shared: Shared) -> gr.Checkbox:
-    """At first as the server's marks are."""
-    is_on = shared.worker.files.marks.visible
-    return gr.Checkbox(is_on, label=text("visible_label"), info=text("visible_label_info"))
+def make_steps_slider(steps: int) -> gr.Slider:
+    label, info = translations("steps"), translations("steps_info")
+    return gr.Slider(1, max(MAX_SLIDER_STEPS, steps), steps, step=1, label=label, info=info)
 
 
-def roll() -> tuple[str, bool]:
-    """Another seed, that the next pictures are drawn from."""
+def make_guidance_slider(guidance_scale: float) -> gr.Slider:
+    label, info = translations("guidance"), translations("guidance_info")
+    return gr.Slider(0, MAX_SLIDER_GUIDANCE, guidance_scale, step=0.5, label=label, info=info)
+
+
+def make_label_switch(context: PageContext) -> gr.Checkbox:
+    """Make the switch of the visible AI label, initially as the server's labelling says."""
+    is_on = context.queue.results.labelling.has_visible_label
+    return gr.Checkbox(is_on, label=translations("visible_label"), info=translations("visible_label_info"))
+
+
+def randomize_seed() -> tuple[str, bool]:
+    """A new seed for the seed box, and True to fix it."""
     return str(secrets.randbelow(2**32)), True
 
 
-def to_arguments(values: Sequence[Any]) -> dict[str, Any]:
-    """Values of `Settings.inputs` as arguments of a request; an empty field is left to the model.
+def to_request_arguments(values: Sequence[Any]) -> dict[str, Any]:
+    """Turn the values of `SettingsPanel.inputs` into arguments of a request; an empty one is left to the model.
 
-    Raises: ValueError for a seed that is no number.
+    Raises: DianjingError for a seed that is not a whole number.
     """
-    negative_prompt, width, height, steps, guidance, seed, keep_seed, visible_label = values
+    negative_prompt, width, height, steps, guidance_scale, seed, is_seed_fixed, visible_label = values
     return {
         "negative_prompt": negative_prompt or None,
-        "width": whole(width),
-        "height": whole(height),
-        "num_inference_steps": whole(steps),
-        "guidance_scale": guidance,
-        "seed": _seed(seed) if keep_seed else None,
+        "width": float_to_int(width),
+        "height": float_to_int(height),
+        "num_inference_steps": float_to_int(steps),
+        "guidance_scale": guidance_scale,
+        "seed": _parse_seed(seed) if is_seed_fixed else None,
         "visible_label": bool(visible_label),
     }
 
 
-def whole(value: Any) -> Any:
-    """JSON has one kind of number: 30.0 becomes 30; what is none stays, and is refused by name."""
+def float_to_int(value: Any) -> Any:
+    """Turn 30.0 into 30, as JSON has one kind of number; anything else is returned as it is."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _seed(value: Any) -> int | None:
+def _parse_seed(value: Any) -> int | None:
     if value is None or not str(value).strip():
         return None
     try:
         return int(str(value).strip())
     except ValueError:
-        raise ValueError(f"seed is {ascii(value)[:60]}; give a whole number, or leave it empty") from None
+        raise DianjingError("seed_not_integer", name="seed", value=ascii(value)[:60]) from None

@@ -1,1 +1,1 @@
-"""A picture drawn turn by turn, in words that refer back: what is not mentioned stays."""
+"""Multi-turn image editing: instructions become edits of a scene, and only the edited regions are rendered."""

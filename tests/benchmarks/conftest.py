@@ -1,4 +1,4 @@
-"""The benchmarks stand beside the package, so a checkout's root has to be on the path."""
+"""The benchmarks lie beside the package, so the root of the checkout has to be on the path."""
 
 import sys
 from pathlib import Path
@@ -10,21 +10,31 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 @pytest.fixture
 def tiny():
-    """A size so small that nothing but overhead is left."""
-    from benchmarks.sizes import Size
+    """A tiny size of model."""
+    from benchmarks.model_sizes import ModelSize
 
     config = {
-        "num_layers": 6, "num_attention_heads": 3, "attention_head_dim": 8, "hidden_size": 24, "in_channels": 4,
-        "patch_size": 2, "activation_fn": "gelu-approximate", "sample_size": 8, "text_len": 7, "text_len_t5": 9,
-        "cross_attention_dim": 16, "cross_attention_dim_t5": 24, "pooled_projection_dim": 16,
+        "num_layers": 6,
+        "num_attention_heads": 3,
+        "attention_head_dim": 8,
+        "hidden_size": 24,
+        "in_channels": 4,
+        "patch_size": 2,
+        "activation_fn": "gelu-approximate",
+        "sample_size": 8,
+        "text_len": 7,
+        "text_len_t5": 9,
+        "cross_attention_dim": 16,
+        "cross_attention_dim_t5": 24,
+        "pooled_projection_dim": 16,
         "use_style_cond_and_image_meta_size": True,
-    }  # fmt: skip
-    return Size(name="tiny", weights="random", config=config, latents_side=8, steps=3, min_pairs=6)
+    }
+    return ModelSize(name="tiny", weights="random", config=config, latent_size=8, num_inference_steps=3, min_pairs=6)
 
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """On a busy machine two threads spend their time waiting for each other."""
+    """Use one thread: on a busy machine two would wait for each other."""
     import torch
 
     threads = torch.get_num_threads()

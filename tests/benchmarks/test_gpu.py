@@ -1,4 +1,4 @@
-"""The benchmark of a GPU: every part with tiny models on a CPU, and what happens when time or a device is missing."""
+"""The GPU benchmark: every part with tiny models on a CPU, and its behaviour without time or a device."""
 
 import json
 import subprocess
@@ -10,11 +10,11 @@ import torch
 
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import models, training
-from benchmarks.gpu.bench import Bench, Part, failure, run_parts
-from benchmarks.gpu.meter import GIB, Budget, Meter
-from benchmarks.gpu.scales import REAL, TINY
-from benchmarks.gpu.steps import make_step_case, unprepared_contender
-from benchmarks.gpu.tables import as_text
+from benchmarks.gpu.meter import GIB, Meter, TimeBudget
+from benchmarks.gpu.runner import BenchmarkPart, GpuBenchmark, describe_failure, run_parts
+from benchmarks.gpu.scales import REAL_SCALE, TINY_SCALE
+from benchmarks.gpu.steps import make_direct_implementation, make_step_inputs
+from benchmarks.gpu.tables import format_gpu_report
 
 ROOT = Path(__file__).parents[2]
 ABSENT = ("av", "pydantic", "gradio", "fastapi", "uvicorn", "typer", "cv2", "imageio", "datasets", "torchmetrics")
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 class FakeClock:
-    """Goes on only when told."""
+    """A clock that is set by hand."""
 
     def __init__(self):
         self.now_s = 0.0
@@ -37,13 +37,13 @@ def clock():
 
 
 @pytest.fixture
-def bench(clock):
-    return Bench(scale=TINY, meter=Meter(CPU), budget=Budget(end_s=100.0, now=clock))
+def benchmark(clock):
+    return GpuBenchmark(scale=TINY_SCALE, meter=Meter(CPU), budget=TimeBudget(end_s=100.0, now=clock))
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """One whole run, and what it wrote."""
+    """One complete run, and the file that it wrote."""
     path = tmp_path_factory.mktemp("gpu") / "gpu.json"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -54,55 +54,55 @@ def report(tmp_path_factory):
 
 
 def test_a_tiny_run_measures_every_part(report):
-    found, _ = report
-    parts = found["parts"]
-    assert list(parts) == [part.name for part in command.make_schedule(TINY)]
-    assert not any({"unfinished", "left_out"} & part.keys() for part in parts.values())
-    assert found["commit"] == "abc"
-    assert {"torch", "diffusers", "transformers"} <= found["versions"].keys()
+    results, _ = report
+    parts = results["parts"]
+    assert list(parts) == [part.name for part in command.make_schedule(TINY_SCALE)]
+    assert not any({"unfinished", "skipped"} & part.keys() for part in parts.values())
+    assert results["commit"] == "abc"
+    assert {"torch", "diffusers", "transformers"} <= results["versions"].keys()
     assert parts["ceilings"]["matrix_flops_per_s"] > 0
     assert parts["ceilings"]["copy_bytes_per_s"] > 0
 
 
 def test_steps_of_all_implementations_are_measured_and_near_float32(report):
     parts = report[0]["parts"]
-    for name, implementations in (("step at 64 px", 5), ("step at 32 px", 5), ("step, compiled whole", 2)):
+    for name, implementations in (("step at 64 px", 5), ("step at 32 px", 5), ("step, full graph", 2)):
         step = parts[name]
         assert len(step["implementations"]) == implementations
-        assert step["float32_max_abs"] <= 1e-4
+        assert step["float32_max_difference"] <= 1e-4
         assert len(step["comparisons"]) == (4 if implementations == 5 else 1)
         for entry in step["implementations"].values():
-            assert len(entry["seconds"]) == TINY.step_rounds
+            assert len(entry["seconds"]) == TINY_SCALE.step_rounds
             assert 0 < entry["forward_l2"] < 0.05
-            assert entry["utilization"] == pytest.approx(step["floor_s"] / entry["step_s"]["median"])
+            assert entry["utilization"] == pytest.approx(step["min_s"] / entry["step_s"]["median"])
 
 
-def test_pictures_placements_and_training_are_measured(report):
+def test_images_placements_and_training_are_measured(report):
     parts = report[0]["parts"]
-    pictures = parts["whole picture"]
-    assert all(pictures["is_finite"].values())
-    assert {steps: len(each["pipelines"]) for steps, each in pictures["pictures"].items()} == {"3": 4, "2": 4}
+    images = parts["image"]
+    assert all(images["is_finite"].values())
+    assert {steps: len(each["pipelines"]) for steps, each in images["images"].items()} == {"3": 4, "2": 4}
     placements = parts["memory by placement"]["placements"]
     assert len(placements) == 6
     for name, each in placements.items():
         assert each["pixels_l2"] < (0.2 if "float8" in name else 0.05)
-    rows = parts["training step"]["rows"]
-    assert list(rows) == [row.name for row in training.ROWS]
+    rows = parts["training step"]["variants"]
+    assert list(rows) == [row.name for row in training.TRAINING_VARIANTS]
     assert all(row["is_finite"] and row["samples_per_s"] > 0 for row in rows.values())
     assert rows["dianjing lora"]["trained_parameters"] == rows["diffusers lora"]["trained_parameters"]
     assert rows["dianjing all"]["trained_parameters"] == rows["diffusers all"]["trained_parameters"]
 
 
-def test_the_tables_of_a_file_can_be_shown_again(report, capsys):
-    found, path = report
+def test_the_tables_of_a_file_can_be_printed_again(report, capsys):
+    results, path = report
     assert command.main(["--show", str(path)]) == 0
-    shown = capsys.readouterr().out
-    assert shown.strip() == as_text(found)
-    for name in ("dianjing, prepared, compiled", "model offload", "dianjing lora, recomputed", "TFLOP/s"):
-        assert name in shown
+    output = capsys.readouterr().out
+    assert output.strip() == format_gpu_report(results)
+    for name in ("dianjing, precomputed, compiled", "model offload", "dianjing lora, checkpointed", "TFLOP/s"):
+        assert name in output
 
 
-def test_without_cuda_it_says_what_is_needed(monkeypatch, capsys):
+def test_without_cuda_the_error_says_what_is_needed(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert command.main([]) == 2
     message = capsys.readouterr().err
@@ -111,28 +111,28 @@ def test_without_cuda_it_says_what_is_needed(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("arguments", [["--seconds", "0"], ["--out", "no/such/folder/gpu.json"], ["--show", "no.json"]])
-def test_what_is_wrong_is_refused_before_anything_runs(monkeypatch, capsys, tmp_path, arguments):
+def test_wrong_options_are_refused_before_anything_runs(monkeypatch, capsys, tmp_path, arguments):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command, "measure", None)
+    monkeypatch.setattr(command, "run_gpu_benchmark", None)
     assert command.main(["--tiny", *arguments]) == 2
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_importing_needs_no_package_that_a_machine_for_computing_lacks():
+def test_imports_need_only_packages_of_a_compute_machine():
     code = (
         "import sys\n"
         f"for name in {ABSENT!r}: sys.modules[name] = None\n"
         "import benchmarks.gpu.__main__ as command\n"
-        "from benchmarks.gpu.bench import Bench\n"
+        "from benchmarks.gpu.runner import GpuBenchmark\n"
     )
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
+    results = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert results.returncode == 0, results.stderr
 
 
 def part(name, clock, *, takes_s, needs_s=10.0, share_s=50.0, error=None):
-    """A part that finds one thing after the other until its share of the time is over."""
+    """Return a part that yields three results, or fewer if its share of the time is over."""
 
-    def run(bench, share):
+    def run(benchmark, share):
         for count in range(1, 4):
             clock.now_s += takes_s / 3
             yield {"count": count}
@@ -141,42 +141,42 @@ def part(name, clock, *, takes_s, needs_s=10.0, share_s=50.0, error=None):
             if not share.has(0):
                 return
 
-    return Part(name=name, needs_s=needs_s, share_s=share_s, run=run)
+    return BenchmarkPart(name=name, needs_s=needs_s, share_s=share_s, run=run)
 
 
-def test_parts_are_left_out_when_the_time_is_over(bench, clock):
+def test_parts_are_skipped_when_the_time_is_over(benchmark, clock):
     saved = []
     parts = [part("first", clock, takes_s=30.0), part("slow", clock, takes_s=96.0), part("late", clock, takes_s=3.0)]
-    found = run_parts(parts, bench, lambda each: saved.append(json.dumps(each)))
-    assert found == {
-        "first": {"count": 3, "took_s": 30.0},
-        "slow": {"count": 2, "took_s": 64.0},  # its share of 50 s is over after the second thing
-        "late": {"left_out": "needs 10 s, and 6 s were left"},
+    results = run_parts(parts, benchmark, lambda each: saved.append(json.dumps(each)))
+    assert results == {
+        "first": {"count": 3, "elapsed_s": 30.0},
+        "slow": {"count": 2, "elapsed_s": 64.0},  # its share of 50 s is over after the second result
+        "late": {"skipped": "needs 10 s, and 6 s remained"},
     }
-    assert json.loads(saved[0]) == {"first": {"count": 1, "unfinished": True}}  # what a stopped run leaves
+    assert json.loads(saved[0]) == {"first": {"count": 1, "unfinished": True}}  # the file of a stopped run
 
 
-def test_a_part_that_fails_keeps_what_it_has_found_and_ends_alone(bench, clock):
+def test_a_failed_part_keeps_its_results_and_ends_alone(benchmark, clock):
     parts = [part("bad", clock, takes_s=3.0, error=RuntimeError("no kernel")), part("good", clock, takes_s=3.0)]
-    found = run_parts(parts, bench, lambda each: None)
-    assert found["bad"]["count"] == 1
-    assert found["bad"]["error"] == "RuntimeError: no kernel"
-    assert found["good"]["count"] == 3
-    assert command.has_failed(found)
-    assert not command.has_failed({"good": found["good"]})
+    results = run_parts(parts, benchmark, lambda each: None)
+    assert results["bad"]["count"] == 1
+    assert results["bad"]["error"] == "RuntimeError: no kernel"
+    assert results["good"]["count"] == 3
+    assert command.has_failed(results)
+    assert not command.has_failed({"good": results["good"]})
 
 
-def test_too_little_memory_is_no_error():
-    assert "left_out" in failure(torch.OutOfMemoryError("2 GiB"))
+def test_a_lack_of_memory_is_no_error():
+    assert "skipped" in describe_failure(torch.OutOfMemoryError("2 GiB"))
 
 
-def test_a_run_without_time_says_so_for_every_part(capsys):
+def test_a_run_without_time_reports_every_part_as_skipped(capsys):
     assert command.main(["--tiny", "--seconds", "0.01"]) == 0
-    assert capsys.readouterr().out.count("left out: needs") == len(command.make_schedule(TINY))
+    assert capsys.readouterr().out.count("skipped: needs") == len(command.make_schedule(TINY_SCALE))
 
 
 class FakeModule:
-    """Functions of torch.cuda as `Meter` calls them; events tell the time of a clock."""
+    """The functions of torch.cuda that `Meter` calls, with the time of a fake clock."""
 
     def __init__(self, clock):
         self.clock = clock
@@ -216,7 +216,7 @@ class FakeModule:
         return 3 * GIB
 
 
-def test_on_a_device_events_tell_the_time_and_the_allocator_the_memory(clock):
+def test_on_a_device_events_measure_time_and_the_allocator_memory(clock):
     module = FakeModule(clock)
     meter = Meter(torch.device("cuda"), module)
 
@@ -230,17 +230,17 @@ def test_on_a_device_events_tell_the_time_and_the_allocator_the_memory(clock):
     assert meter.memory() == {"allocated_gib": 1, "peak_allocated_gib": 2, "peak_reserved_gib": 3}
 
 
-def test_what_the_meter_calls_is_in_torch_cuda(clock):
+def test_all_functions_of_the_meter_exist_in_torch_cuda(clock):
     names = [name for name in vars(FakeModule) if not name.startswith("_")]
     assert all(callable(getattr(torch.cuda, name)) for name in [*names, "Event"])
 
 
 def test_one_forward_at_the_real_size_is_14_teraflop():
-    assert models.forward_flops(REAL, 1024) / 1e12 == pytest.approx(14.37, abs=0.01)
+    assert models.count_forward_flops(REAL_SCALE, 1024) / 1e12 == pytest.approx(14.37, abs=0.01)
 
 
 def test_operations_are_counted_as_on_paper():
-    config, px = TINY.transformer, 64
+    config, px = TINY_SCALE.transformer, 64
     width, hidden = config["hidden_size"], 4 * config["hidden_size"]
     text, text_t5, depth = config["cross_attention_dim"], config["cross_attention_dim_t5"], config["num_layers"]
     tokens, tokens_t5, image = 77 + 256, 256, (px // 16) ** 2
@@ -252,25 +252,27 @@ def test_operations_are_counted_as_on_paper():
     time = 256 * width + width**2 + config["pooled_projection_dim"] * 4 * width + 4 * width**2
     ends = tokens_t5 * (4 * text_t5**2 + 4 * text_t5 * text) + image * 16 * width + 2 * width**2 + image * width * 32
     expected = 2 * (depth * block + skips + pool + time + ends)
-    assert models.forward_flops(TINY, px) == pytest.approx(expected, rel=0.02)
+    assert models.count_forward_flops(TINY_SCALE, px) == pytest.approx(expected, rel=0.02)
 
 
-def test_copies_share_the_tensors_of_one_model(bench):
-    transformers = bench.transformers
-    theirs = dict(transformers.theirs.named_parameters())
-    for copy in (transformers.ours, transformers.ours_compiled, transformers.theirs_compiled):
-        shared = {name: value for name, value in copy.named_parameters() if name in theirs}
-        assert shared.keys() == theirs.keys()
-        assert all(value.data_ptr() == theirs[name].data_ptr() for name, value in shared.items())
+def test_copies_share_the_tensors_of_one_model(benchmark):
+    transformers = benchmark.transformers
+    parameters = dict(transformers.diffusers.named_parameters())
+    for copy in (transformers.dianjing, transformers.dianjing_compiled, transformers.diffusers_compiled):
+        shared = {name: value for name, value in copy.named_parameters() if name in parameters}
+        assert shared.keys() == parameters.keys()
+        assert all(value.data_ptr() == parameters[name].data_ptr() for name, value in shared.items())
         assert all(value.dtype == torch.bfloat16 for value in shared.values())
 
 
-def test_blocks_that_are_alike_are_compiled_once(bench):
+def test_equal_blocks_are_compiled_once(benchmark):
     from torch._dynamo.utils import counters
 
     torch.compiler.reset()
     counters.clear()
     with torch.no_grad():
-        unprepared_contender("", bench.transformers.ours_compiled, make_step_case(bench, 64)).forward()
+        make_direct_implementation(
+            "", benchmark.transformers.dianjing_compiled, make_step_inputs(benchmark, 64)
+        ).predict()
     assert counters["stats"]["unique_graphs"] == 2  # with a skip connection and without
     assert not counters["graph_break"]

@@ -1,85 +1,89 @@
-"""Workers over a studio that only counts, and over a tiny model."""
+"""Queues over an engine that only counts, and over a tiny model."""
 
 import threading
-import time
 
 import pytest
 
-from dianjing.demo.jobs import Progress, Result
-from dianjing.demo.requests import Abilities
-from dianjing.pipelines.media import Record
+from dianjing.demo.jobs import JobResult, Progress
+from dianjing.demo.limits import ModelCapabilities
+from dianjing.pipelines.media.metadata import GenerationMetadata
 
 
-class CountingStudio:
-    """Stands for a `Studio`: each step waits for `gate`; what is drawn is written as text."""
+class CountingEngine:
+    """Stands in for an `InferenceEngine`: each step waits for `gate`, or for the job to be cancelled.
 
-    def __init__(self, *, step_s=0.0):
-        self.abilities = Abilities(
-            model="counting", side_px=64, size_multiple_px=16, num_inference_steps=4, guidance_scale=1.0
+    The result is the prompt as text.
+    """
+
+    def __init__(self):
+        self.capabilities = ModelCapabilities(
+            model="counting", default_size_px=64, size_multiple_px=16, num_inference_steps=4, guidance_scale=1.0
         )
         self.gate = threading.Event()
         self.gate.set()
-        self.step_s = step_s
-        self.began, self.steps = [], 0
-        self.freed = 0
+        self.waits_for_cancel = False
+        self.started_prompts = []
+        self.num_steps = 0
+        self.num_memory_releases = 0
         self.error = None
 
-    def run(self, job, files, *, tell):
-        self.began.append(job.request.prompt)
+    def run(self, job, results, *, on_progress):
+        self.started_prompts.append(job.request.prompt)
         total = job.request.num_inference_steps
-        tell(Progress(step=0, total=total))
+        on_progress(Progress(step=0, total=total))
         for step in range(1, total + 1):
-            self.gate.wait(10)
-            time.sleep(self.step_s)
-            self.steps += 1
+            (job.cancel_requested if self.waits_for_cancel else self.gate).wait(120)
+            self.num_steps += 1
             if self.error is not None:
                 raise self.error
-            tell(Progress(step=step, total=total))
-        record = Record(prompt=job.request.prompt, seed=job.request.seed, settings={}, model="counting", version="0")
-        folder = files.root / job.id
+            on_progress(Progress(step=step, total=total))
+        metadata = GenerationMetadata(
+            prompt=job.request.prompt, seed=job.request.seed, settings={}, model="counting", version="0"
+        )
+        folder = results.root / job.id
         folder.mkdir()
-        path = folder / "drawn.png"
+        path = folder / "result.png"
         path.write_text(job.request.prompt)
-        return Result(files=(path,), records=(record,))
+        return JobResult(files=(path,), metadata=(metadata,))
 
     def free_memory(self):
-        self.freed += 1
+        self.num_memory_releases += 1
 
 
 @pytest.fixture
 def counting():
-    return CountingStudio()
+    return CountingEngine()
 
 
 @pytest.fixture
-def make_worker(counting):
-    """A worker over `counting`, or over another studio, that is closed when the test is over."""
-    from dianjing.demo.limits import Limits
-    from dianjing.demo.worker import Worker
+def make_queue(counting):
+    """Make queues over `counting` or another engine, and close them after the test."""
+    from dianjing.demo.limits import ServerLimits
+    from dianjing.demo.queue import JobQueue
 
-    workers = []
+    queues = []
 
-    def make(studio=None, **limits):
-        workers.append(Worker(studio or counting, Limits(**limits)))
-        return workers[-1]
+    def make(engine=None, **limits):
+        queues.append(JobQueue(engine or counting, ServerLimits(**limits)))
+        return queues[-1]
 
     yield make
     counting.gate.set()
-    for worker in workers:
-        worker.close()
+    for queue in queues:
+        queue.close()
 
 
 @pytest.fixture(scope="session")
-def tiny_studio(tiny_film_folder):
-    """All kinds of requests, over random weights."""
-    from dianjing.demo.studio import Studio
+def tiny_engine(tiny_video_folder):
+    """An engine for all kinds of requests, with random weights."""
+    from dianjing.demo.engine import InferenceEngine
 
-    return Studio.open(str(tiny_film_folder))
+    return InferenceEngine.from_pretrained(str(tiny_video_folder))
 
 
 @pytest.fixture(scope="session")
-def picture_studio(tiny_folder):
-    """A model of pictures only."""
-    from dianjing.demo.studio import Studio
+def image_engine(tiny_folder):
+    """An engine over a model without motion blocks."""
+    from dianjing.demo.engine import InferenceEngine
 
-    return Studio.open(str(tiny_folder))
+    return InferenceEngine.from_pretrained(str(tiny_folder))

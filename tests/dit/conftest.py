@@ -1,4 +1,4 @@
-"""Small models with weights that hide nothing, and inputs for them."""
+"""Small models with random weights everywhere, and inputs for them."""
 
 import pytest
 import torch
@@ -47,23 +47,23 @@ def make_model():
 
 @pytest.fixture
 def make_text():
-    """The text inputs of `DiT.forward` and `DiT.condition`; about a third of the tokens is absent."""
+    """The text inputs of `DiT.forward` and `DiT.compute_conditioning`; about a third of the tokens is absent."""
 
     def make(model: DiT, *, batch_size: int = 2, seed: int = 0) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(seed)
         config = model.config
 
-        def draw(*shape):
+        def sample(*shape):
             return torch.randn(*shape, generator=generator)
 
         inputs = {
-            "encoder_hidden_states": draw(batch_size, config.text_len, config.cross_attention_dim),
-            "text_embedding_mask": (draw(batch_size, config.text_len) < 0.5).long(),
-            "encoder_hidden_states_t5": draw(batch_size, config.text_len_t5, config.cross_attention_dim_t5),
-            "text_embedding_mask_t5": (draw(batch_size, config.text_len_t5) < 0.5).long(),
+            "encoder_hidden_states": sample(batch_size, config.text_len, config.cross_attention_dim),
+            "text_embedding_mask": (sample(batch_size, config.text_len) < 0.5).long(),
+            "encoder_hidden_states_t5": sample(batch_size, config.text_len_t5, config.cross_attention_dim_t5),
+            "text_embedding_mask_t5": (sample(batch_size, config.text_len_t5) < 0.5).long(),
         }
         if config.use_style_cond_and_image_meta_size:
-            inputs["image_meta_size"] = 500 + 100 * draw(batch_size, 6)
+            inputs["image_meta_size"] = 500 + 100 * sample(batch_size, 6)
             inputs["style"] = torch.zeros(batch_size, dtype=torch.long)
         return inputs
 

@@ -1,4 +1,4 @@
-"""Attention in bfloat16 on a CPU, against the sums in float64."""
+"""Attention in bfloat16 on a CPU, against float64."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from dianjing.dit import attention
 from dianjing.dit.attention import attend
 
 
-def exact(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+def compute_exact_gradients(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     query, key, value = (each.detach().double().transpose(1, 2).requires_grad_() for each in (query, key, value))
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
     states = (scores if mask is None else scores + mask).softmax(-1) @ value
@@ -16,7 +16,7 @@ def exact(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Ten
     return torch.cat([each.grad.transpose(1, 2).flatten() for each in (query, key, value)])
 
 
-def gradients(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+def compute_gradients(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     inputs = [each.detach().clone().requires_grad_() for each in (query, key, value)]
     states = attend(*inputs, mask)
     assert states.dtype == torch.bfloat16
@@ -24,21 +24,21 @@ def gradients(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) ->
     return torch.cat([each.grad.double().flatten() for each in inputs])
 
 
-def drawn(*, queries: int, keys: int) -> tuple[Tensor, Tensor, Tensor]:
+def make_inputs(*, queries: int, keys: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(2, count, 3, 8, generator=generator) for count in (queries, keys, keys))
     return query.bfloat16(), key.bfloat16(), value.bfloat16()
 
 
 @pytest.mark.parametrize("under_autocast", [False, True])
-@pytest.mark.parametrize("masked", [False, True])
-def test_gradients_over_few_scores_are_as_exact_as_bfloat16_tells_them(masked, under_autocast):
-    inputs = drawn(queries=5, keys=7)
-    mask = torch.tensor([0.0] * 5 + [-torch.inf] * 2).view(1, 1, 1, 7).bfloat16() if masked else None
-    wanted = exact(*inputs, mask if mask is None else mask.double())
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_gradients_over_few_scores_are_as_exact_as_bfloat16_allows(is_masked, under_autocast):
+    inputs = make_inputs(queries=5, keys=7)
+    mask = torch.tensor([0.0] * 5 + [-torch.inf] * 2).view(1, 1, 1, 7).bfloat16() if is_masked else None
+    expected = compute_exact_gradients(*inputs, mask if mask is None else mask.double())
     with torch.autocast("cpu", torch.bfloat16, enabled=under_autocast):
-        found = gradients(*inputs, mask)
-    assert (found - wanted).norm() < 3e-3 * wanted.norm()  # the rounding of the gradients themselves
+        actual = compute_gradients(*inputs, mask)
+    assert (actual - expected).norm() < 3e-3 * expected.norm()  # the rounding of the gradients themselves
 
 
 def test_only_training_over_few_scores_runs_in_float32(monkeypatch):
@@ -49,7 +49,7 @@ def test_only_training_over_few_scores_runs_in_float32(monkeypatch):
         return query
 
     monkeypatch.setattr(attention, "dispatch_attention_fn", dispatch)
-    few, many = drawn(queries=5, keys=7), drawn(queries=512, keys=512)
+    few, many = make_inputs(queries=5, keys=7), make_inputs(queries=512, keys=512)
     attend(*few, None)
     attend(*many, None)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""One picture on two processes, by diffusers' context parallelism."""
+"""One sample on two processes, by diffusers' context parallelism."""
 
 import socket
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 LATENTS = (2, 4, 8, 12)
 
 
-def draw_on_two(rank, port, config, folder):
+def predict_on_two(rank, port, config, folder):
     from diffusers import ContextParallelConfig
 
     from dianjing import DiT
@@ -27,21 +27,21 @@ def draw_on_two(rank, port, config, folder):
     }
     timesteps = torch.tensor([900.0, 500.0])
     with torch.no_grad():
-        alone = model(latents, timesteps[1:], **text).sample
+        single = model(latents, timesteps[1:], **text).sample
         model.enable_parallelism(config=ContextParallelConfig(ulysses_degree=2))
-        condition = model.condition(timesteps, **text, size=LATENTS[-2:]).at(1)
-        together = [model(latents, timesteps[1:], **text).sample, model(latents, condition=condition).sample]
-    torch.save([float((sample - alone).abs().max()) for sample in together], f"{folder}/{rank}.pt")
+        conditioning = model.compute_conditioning(timesteps, **text, latent_size=LATENTS[-2:]).select_step(1)
+        parallel = [model(latents, timesteps[1:], **text).sample, model(latents, conditioning=conditioning).sample]
+    torch.save([float((sample - single).abs().max()) for sample in parallel], f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_draw_what_one_draws(make_model, tmp_path, monkeypatch):
+def test_two_processes_predict_what_one_predicts(make_model, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # the processes import this module
     config = dict(make_model(num_attention_heads=4, use_style_cond_and_image_meta_size=False).config)
     config = {name: value for name, value in config.items() if not name.startswith("_")}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(draw_on_two, (port, config, str(tmp_path)), nprocs=2)
+    mp.spawn(predict_on_two, (port, config, str(tmp_path)), nprocs=2)
     for rank in range(2):
         assert max(torch.load(tmp_path / f"{rank}.pt")) <= 1e-5

@@ -64,9 +64,16 @@ def words(folder: Path) -> Results:
     results["batch latents"] = array(generate(pipe, batch, guidance_scale=4.0, seeds=(1, 2, 3, 4)))
     results["batch tensor"] = array(generate(pipe, "a cat", guidance_scale=4.0, output_type="pt"))
     wide = pipe(
-        "a cat", height=32, width=96, num_inference_steps=STEPS, guidance_rescale=0.5, eta=1.0, generator=seeded(5),
-        output_type="latent", return_dict=False,
-    )[0]  # fmt: skip
+        "a cat",
+        height=32,
+        width=96,
+        num_inference_steps=STEPS,
+        guidance_rescale=0.5,
+        eta=1.0,
+        generator=seeded(5),
+        output_type="latent",
+        return_dict=False,
+    )[0]
     results["wide latents"] = array(wide)
     return results
 
@@ -85,10 +92,21 @@ def controlnet(folder: Path) -> Results:
     transformer = loaded().transformer
     torch.manual_seed(1)
     net = HunyuanDiT2DControlNetModel(
-        num_attention_heads=4, attention_head_dim=64, in_channels=16, patch_size=2, sample_size=8, hidden_size=256,
-        mlp_ratio=4.0, cross_attention_dim=128, cross_attention_dim_t5=128, pooled_projection_dim=256, text_len=32,
-        text_len_t5=32, use_style_cond_and_image_meta_size=False, transformer_num_layers=len(transformer.blocks),
-    )  # fmt: skip
+        num_attention_heads=4,
+        attention_head_dim=64,
+        in_channels=16,
+        patch_size=2,
+        sample_size=8,
+        hidden_size=256,
+        mlp_ratio=4.0,
+        cross_attention_dim=128,
+        cross_attention_dim_t5=128,
+        pooled_projection_dim=256,
+        text_len=32,
+        text_len_t5=32,
+        use_style_cond_and_image_meta_size=False,
+        transformer_num_layers=len(transformer.blocks),
+    )
     for layer in (net.input_block, *net.controlnet_blocks):  # else it does nothing
         torch.nn.init.normal_(layer.weight, std=0.05)
     pipe: TextToImagePipeline = TextToImagePipeline.from_pretrained("sticker", controlnet=net.eval())

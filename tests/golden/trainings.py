@@ -12,15 +12,19 @@ from torch import Tensor
 from transformers import BertModel, T5EncoderModel
 
 from dianjing import DiT
-from dianjing.train.config import read_config
-from dianjing.train.running import average_of, train
+from dianjing.train.config.run_file import read_run_config
+from dianjing.train.run import export_ema, train_model
 from tests.golden.results import Results, weights
 
 GOLDEN = Path(__file__).parent
 NEEDS = {  # runs whose export another one begins with
-    "pictures": "autoencoder", "film": "pictures", "field": "film", "lora": "pictures", "controlnet": "pictures",
+    "pictures": "autoencoder",
+    "film": "pictures",
+    "field": "film",
+    "lora": "pictures",
+    "controlnet": "pictures",
     "whole": "pictures",
-}  # fmt: skip
+}
 STEPS_BEFORE_STOP = 2
 
 
@@ -43,7 +47,7 @@ def run(root: Path, name: str, *, wants_stop: Callable[[], bool] = _never) -> Pa
     for source in (GOLDEN / "runs").glob("*.toml"):  # all of them: some have another one as base
         content = source.read_text(encoding="utf-8").replace("{root}", str(root)).replace("{golden}", str(GOLDEN))
         (written / source.name).write_text(content, encoding="utf-8")
-    train(read_config(written / f"{name}.toml"), resume="auto", wants_stop=wants_stop)
+    train_model(read_run_config(written / f"{name}.toml"), resume="auto", should_stop=wants_stop)
     return folder
 
 
@@ -56,8 +60,10 @@ def losses(folder: Path) -> np.ndarray:
 def _autoencoder(folder: Path) -> Results:
     vae = AutoencoderKL.from_pretrained(folder / "export" / "vae")
     return {
-        "losses": losses(folder), "weights": weights(vae.parameters()), "scale": np.array(vae.config.scaling_factor)
-    }  # fmt: skip
+        "losses": losses(folder),
+        "weights": weights(vae.parameters()),
+        "scale": np.array(vae.config.scaling_factor),
+    }
 
 
 def _diffusion(folder: Path) -> Results:
@@ -98,7 +104,7 @@ def pictures(root: Path) -> Results:
 def average(root: Path) -> Results:
     """The run of pictures exported again with a longer average, out of its snapshots."""
     folder = run(root, "pictures")
-    export = average_of(read_config(root / "runs" / "pictures.toml"), 0.2)
+    export = export_ema(read_run_config(root / "runs" / "pictures.toml"), 0.2)
     transformer: DiT = DiT.from_pretrained(export / "transformer")
     return {"losses": losses(folder), "weights": weights(transformer.parameters())}
 

@@ -13,8 +13,8 @@ from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_r
 from torch import Tensor
 
 from dianjing import DiT
-from dianjing.dit.click import Click
-from dianjing.dit.moving import Moved
+from dianjing.dit.motion.control import MotionControl
+from dianjing.dit.motion.warp import Warp
 from tests.golden.results import Results, array, load
 
 INPUTS = Path(__file__).parent / "inputs" / "transformer.npz"
@@ -54,11 +54,23 @@ def inputs() -> dict[str, Tensor]:
 
 def make_model(*, has_size: bool = False, is_video: bool = False, has_field: bool = False) -> DiT:
     model = DiT(
-        num_attention_heads=3, attention_head_dim=8, in_channels=4, patch_size=2, num_layers=4, mlp_ratio=2.0,
-        cross_attention_dim=12, cross_attention_dim_t5=16, pooled_projection_dim=8, text_len=5, text_len_t5=6,
-        sample_size=8, use_style_cond_and_image_meta_size=has_size, use_motion_blocks=is_video,
-        max_regions=2 if is_video else 0, use_motion_field=has_field,
-    )  # fmt: skip
+        num_attention_heads=3,
+        attention_head_dim=8,
+        in_channels=4,
+        patch_size=2,
+        num_layers=4,
+        mlp_ratio=2.0,
+        cross_attention_dim=12,
+        cross_attention_dim_t5=16,
+        pooled_projection_dim=8,
+        text_len=5,
+        text_len_t5=6,
+        sample_size=8,
+        use_style_cond_and_image_meta_size=has_size,
+        use_motion_blocks=is_video,
+        max_regions=2 if is_video else 0,
+        use_flow_field=has_field,
+    )
     return randomized(model)
 
 
@@ -74,18 +86,23 @@ def randomized(model: DiT) -> DiT:
 def text_of(given: Mapping[str, Tensor], *, has_size: bool = False) -> dict[str, Tensor]:
     """What diffusers' class takes of text and size, by its names."""
     text = {
-        "encoder_hidden_states": given["text"], "text_embedding_mask": given["text mask"],
-        "encoder_hidden_states_t5": given["text 2"], "text_embedding_mask_t5": given["text mask 2"],
-    }  # fmt: skip
+        "encoder_hidden_states": given["text"],
+        "text_embedding_mask": given["text mask"],
+        "encoder_hidden_states_t5": given["text 2"],
+        "text_embedding_mask_t5": given["text mask 2"],
+    }
     return text | ({"image_meta_size": given["size"], "style": torch.zeros(2, dtype=torch.long)} if has_size else {})
 
 
-def click_of(given: Mapping[str, Tensor]) -> Click:
-    return Click(
-        first_frame=given["first frame"], masks=given["masks"], phrases=given["phrases"],
-        phrases_mask=given["phrases mask"], strengths=given["strengths"],
-        moved=Moved(given["warped"], given["coverage"]),
-    )  # fmt: skip
+def click_of(given: Mapping[str, Tensor]) -> MotionControl:
+    return MotionControl(
+        first_frame=given["first frame"],
+        masks=given["masks"],
+        phrase_embeds=given["phrases"],
+        phrase_mask=given["phrases mask"],
+        strengths=given["strengths"],
+        warp=Warp(given["warped"], given["coverage"]),
+    )
 
 
 @torch.no_grad()
@@ -99,21 +116,35 @@ def picture(folder: Path) -> Results:
         residuals = [given["residual"]]
         controlled = model.forward(given["picture"], TIMESTEPS, **text, controlnet_block_samples=residuals).sample
         results[f"{name} controlled"] = array(controlled)
-        prepared = model.condition(TIMESTEPS, **text, size=(8, 8))
+        prepared = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8))
         for step in range(2):
-            sample = model.forward(given["picture"], condition=prepared.at(step)).sample
+            sample = model.forward(given["picture"], conditioning=prepared.select_step(step)).sample
             results[f"{name} prepared {step}"] = array(sample)
-        twice = model.forward(given["picture"][[0, 0, 1]], condition=prepared.at(1).rows([0, 0, 1])).sample
+        twice = model.forward(
+            given["picture"][[0, 0, 1]], conditioning=prepared.select_step(1).index_batch([0, 0, 1])
+        ).sample
         results[f"{name} rows"] = array(twice)
     span = get_resize_crop_region_for_grid((4, 4), 32)
     positions = get_2d_rotary_pos_embed(8, span, (4, 4))
     torch.manual_seed(3)
     ours, text = make_model(has_size=True), text_of(given, has_size=True)
     theirs = HunyuanDiT2DModel(
-        num_attention_heads=3, attention_head_dim=8, in_channels=4, patch_size=2, num_layers=4, mlp_ratio=2.0,
-        cross_attention_dim=12, cross_attention_dim_t5=16, pooled_projection_dim=8, text_len=5, text_len_t5=6,
-        sample_size=8, hidden_size=24, use_style_cond_and_image_meta_size=True, activation_fn="gelu-approximate",
-    ).eval()  # fmt: skip
+        num_attention_heads=3,
+        attention_head_dim=8,
+        in_channels=4,
+        patch_size=2,
+        num_layers=4,
+        mlp_ratio=2.0,
+        cross_attention_dim=12,
+        cross_attention_dim_t5=16,
+        pooled_projection_dim=8,
+        text_len=5,
+        text_len_t5=6,
+        sample_size=8,
+        hidden_size=24,
+        use_style_cond_and_image_meta_size=True,
+        activation_fn="gelu-approximate",
+    ).eval()
     theirs.load_state_dict(ours.state_dict())
     arguments = {"image_rotary_emb": positions, **text}
     results["ours at their positions"] = array(ours.forward(given["picture"], TIMESTEPS, **arguments).sample)
@@ -131,12 +162,14 @@ def video(folder: Path) -> Results:
         model = make_model(is_video=True, has_field=has_field)
         results[f"{name} frames"] = array(model.forward(given["video"], TIMESTEPS, **text).sample)
         click = click_of(given)
-        results[f"{name} click"] = array(model.forward(given["video"], TIMESTEPS, **text, click=click).sample)
-        prepared = model.condition(TIMESTEPS, **text, size=(8, 8), num_frames=NUM_FRAMES, click=click)
-        sample = model.forward(given["video"], condition=prepared.at(1)).sample
+        results[f"{name} click"] = array(model.forward(given["video"], TIMESTEPS, **text, motion_control=click).sample)
+        prepared = model.compute_conditioning(
+            TIMESTEPS, **text, latent_size=(8, 8), num_frames=NUM_FRAMES, motion_control=click
+        )
+        sample = model.forward(given["video"], conditioning=prepared.select_step(1)).sample
         results[f"{name} prepared"] = array(sample)
-        shorter = prepared.at(0).frames(NUM_FRAMES - 1)
-        results[f"{name} shorter"] = array(model.forward(given["video"][:, :, :-1], condition=shorter).sample)
+        shorter = prepared.select_step(0).truncate(NUM_FRAMES - 1)
+        results[f"{name} shorter"] = array(model.forward(given["video"][:, :, :-1], conditioning=shorter).sample)
         one = model.forward(given["video"][:, :, 0], TIMESTEPS, **text).sample
         results[f"{name} one frame"] = array(one)
     return results
@@ -150,10 +183,12 @@ def half(folder: Path) -> Results:
     model = make_model(is_video=True, has_field=True).bfloat16()
     text = {name: each.bfloat16() if each.is_floating_point() else each for name, each in text_of(given).items()}
     click = click_of({name: each if name == "strengths" else each.bfloat16() for name, each in given.items()})
-    prepared = model.condition(TIMESTEPS, **text, size=(8, 8))
-    results["picture"] = array(model.forward(given["picture"].bfloat16(), condition=prepared.at(0)).sample)
-    prepared = model.condition(TIMESTEPS, **text, size=(8, 8), num_frames=NUM_FRAMES, click=click)
-    results["click"] = array(model.forward(given["video"].bfloat16(), condition=prepared.at(1)).sample)
+    prepared = model.compute_conditioning(TIMESTEPS, **text, latent_size=(8, 8))
+    results["picture"] = array(model.forward(given["picture"].bfloat16(), conditioning=prepared.select_step(0)).sample)
+    prepared = model.compute_conditioning(
+        TIMESTEPS, **text, latent_size=(8, 8), num_frames=NUM_FRAMES, motion_control=click
+    )
+    results["click"] = array(model.forward(given["video"].bfloat16(), conditioning=prepared.select_step(1)).sample)
     return results
 
 
@@ -163,7 +198,9 @@ def gradients(folder: Path) -> Results:
     torch.manual_seed(6)
     model = make_model(is_video=True, has_field=True)
     latents = given["video"].requires_grad_()
-    model.forward(latents, TIMESTEPS, **text_of(given), click=click_of(given)).sample.square().mean().backward()
+    model.forward(
+        latents, TIMESTEPS, **text_of(given), motion_control=click_of(given)
+    ).sample.square().mean().backward()
     assert latents.grad is not None
     norms = [torch.zeros(()) if p.grad is None else p.grad.double().norm() for p in model.parameters()]
     return {"latents": array(latents.grad), "norms": array(torch.stack([norm.double() for norm in norms]))}

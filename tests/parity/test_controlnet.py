@@ -1,4 +1,4 @@
-"""Our pipeline draws with a ControlNet what diffusers' HunyuanDiTControlNetPipeline draws."""
+"""Our pipeline with a ControlNet generates what diffusers' HunyuanDiTControlNetPipeline generates."""
 
 import pytest
 import torch
@@ -7,16 +7,27 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image, ImageDraw
 
 from dianjing import TextToImagePipeline
-from tests.parity.test_text_to_image import CALL, draw, error
+from tests.parity.test_text_to_image import CALL, error, generate
 
 SCALE = {"controlnet_conditioning_scale": 0.8}
 
 
 def make_controlnet(transformer, *, width=16):
     config = transformer.config
-    names = ("num_attention_heads", "attention_head_dim", "in_channels", "patch_size", "sample_size", "mlp_ratio",
-             "cross_attention_dim", "cross_attention_dim_t5", "pooled_projection_dim", "text_len", "text_len_t5",
-             "use_style_cond_and_image_meta_size")  # fmt: skip
+    names = (
+        "num_attention_heads",
+        "attention_head_dim",
+        "in_channels",
+        "patch_size",
+        "sample_size",
+        "mlp_ratio",
+        "cross_attention_dim",
+        "cross_attention_dim_t5",
+        "pooled_projection_dim",
+        "text_len",
+        "text_len_t5",
+        "use_style_cond_and_image_meta_size",
+    )
     torch.manual_seed(1)
     net = HunyuanDiT2DControlNetModel(
         **{name: config[name] for name in names}, hidden_size=width, transformer_num_layers=config.num_layers
@@ -45,48 +56,48 @@ def pair(request, make_hunyuan, tmp_path_factory):
 
 
 @pytest.fixture
-def drawing():
-    picture = Image.new("RGB", (64, 64))
-    ImageDraw.Draw(picture).ellipse((10, 10, 40, 50), outline="white")
-    return picture
+def line_art():
+    image = Image.new("RGB", (64, 64))
+    ImageDraw.Draw(image).ellipse((10, 10, 40, 50), outline="white")
+    return image
 
 
 @pytest.mark.parametrize("guidance_scale", [5.0, 1.0])
-def test_a_control_image_gives_the_same_picture(pair, drawing, monkeypatch, guidance_scale):
+def test_a_control_image_gives_the_same_image(pair, line_art, monkeypatch, guidance_scale):
     monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
-    settings = {"control_image": drawing, "guidance_scale": guidance_scale, "output_type": "latent", **SCALE}
-    theirs, ours = (draw(pipe, **settings) for pipe in pair)
+    settings = {"control_image": line_art, "guidance_scale": guidance_scale, "output_type": "latent", **SCALE}
+    theirs, ours = (generate(pipe, **settings) for pipe in pair)
     assert error(ours, theirs) <= 1e-4
-    plain = draw(pair[1], guidance_scale=guidance_scale, output_type="latent")
+    plain = generate(pair[1], guidance_scale=guidance_scale, output_type="latent")
     assert error(plain, theirs) > 1e-2
 
 
-def test_several_control_images_are_each_for_their_picture(pair, drawing):
-    turned = drawing.transpose(Image.Transpose.ROTATE_90)
+def test_several_control_images_each_control_one_image(pair, line_art):
+    rotated = line_art.transpose(Image.Transpose.ROTATE_90)
     settings = {**CALL, **SCALE, "output_type": "latent"}
 
     def seeds():
         return [torch.Generator().manual_seed(0) for _ in range(2)]
 
-    both = pair[1](**settings, control_image=[drawing, turned], generator=seeds()).images
-    one = pair[1](**settings, control_image=drawing, generator=seeds()).images
+    both = pair[1](**settings, control_image=[line_art, rotated], generator=seeds()).images
+    one = pair[1](**settings, control_image=line_art, generator=seeds()).images
     torch.testing.assert_close(both[0], one[0], atol=1e-4, rtol=1e-4)
     assert error(both[1], one[1]) > 1e-3
 
 
-def test_a_control_image_without_a_controlnet_is_refused(pair, drawing, monkeypatch):
+def test_a_control_image_without_a_controlnet_is_refused(pair, line_art, monkeypatch):
     monkeypatch.setattr(pair[1], "controlnet", None)
     with pytest.raises(ValueError, match="controlnet="):
-        draw(pair[1], control_image=drawing)
+        generate(pair[1], control_image=line_art)
 
 
-def test_a_controlnet_of_another_model_is_refused(pair, drawing, monkeypatch):
+def test_a_controlnet_of_another_model_is_refused(pair, line_art, monkeypatch):
     monkeypatch.setattr(pair[1], "controlnet", make_controlnet(pair[1].transformer, width=16))
     pair[1].controlnet.controlnet_blocks.append(torch.nn.Linear(16, 16))
-    with pytest.raises(ValueError, match="takes 1 of 16"):
-        draw(pair[1], control_image=drawing)
+    with pytest.raises(ValueError, match="takes 1 of width 16"):
+        generate(pair[1], control_image=line_art)
 
 
-def test_three_control_images_for_two_pictures_are_refused(pair, drawing):
-    with pytest.raises(ValueError, match="3 control images for 2 pictures"):
-        draw(pair[1], control_image=[drawing] * 3)
+def test_three_control_images_for_two_images_are_refused(pair, line_art):
+    with pytest.raises(ValueError, match="3 control images for 2 images"):
+        generate(pair[1], control_image=[line_art] * 3)

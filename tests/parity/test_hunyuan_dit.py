@@ -29,29 +29,29 @@ PUBLISHED = {  # the shape of every published Hunyuan-DiT, much narrower
 
 
 def random_config(seed):
-    draw = random.Random(seed)
-    heads, head_dim = draw.choice([1, 2, 3, 5, 7]), draw.choice([8, 12, 16, 88])
+    rng = random.Random(seed)
+    heads, head_dim = rng.choice([1, 2, 3, 5, 7]), rng.choice([8, 12, 16, 88])
     return {
         "num_attention_heads": heads,
         "attention_head_dim": head_dim,
         "hidden_size": heads * head_dim,
-        "in_channels": draw.choice([3, 4, 8]),
-        "patch_size": draw.choice([1, 2, 4]),
-        "num_layers": draw.choice([1, 2, 4, 6, 8]),
-        "mlp_ratio": draw.choice([2.0, 4.0, 4.3637]),
+        "in_channels": rng.choice([3, 4, 8]),
+        "patch_size": rng.choice([1, 2, 4]),
+        "num_layers": rng.choice([1, 2, 4, 6, 8]),
+        "mlp_ratio": rng.choice([2.0, 4.0, 4.3637]),
         "learn_sigma": seed % 2 == 0,
-        "cross_attention_dim": draw.choice([8, 24]),
-        "cross_attention_dim_t5": draw.choice([16, 32]),
-        "pooled_projection_dim": draw.choice([8, 12]),
-        "text_len": draw.choice([5, 7]),
-        "text_len_t5": draw.choice([6, 9, 12]),
+        "cross_attention_dim": rng.choice([8, 24]),
+        "cross_attention_dim_t5": rng.choice([16, 32]),
+        "pooled_projection_dim": rng.choice([8, 12]),
+        "text_len": rng.choice([5, 7]),
+        "text_len_t5": rng.choice([6, 9, 12]),
         "use_style_cond_and_image_meta_size": seed // 2 % 2 == 0,
         "sample_size": 16,
     }
 
 
 def make_pair(config, seed=0):
-    """Theirs and ours with one state dict, every weight of it random."""
+    """Make their model and ours with the same random weights."""
     torch.manual_seed(seed)
     theirs, ours = HunyuanDiT2DModel(**config).eval(), DiT(**config).eval()
     weights = {
@@ -64,7 +64,7 @@ def make_pair(config, seed=0):
 
 
 def make_inputs(config, *, batch_size, rows, columns, residuals=False):
-    """Keyword arguments of their forward but for the positions, which are theirs for that grid."""
+    """Make keyword arguments for their forward, with their positions of that grid."""
     patch = config["patch_size"]
     text_len, text_len_t5 = config.get("text_len", 77), config.get("text_len_t5", 256)
     base = 64 // patch
@@ -88,7 +88,7 @@ def make_inputs(config, *, batch_size, rows, columns, residuals=False):
 
 def call(model, inputs):
     inputs = dict(inputs)
-    if "controlnet_block_samples" in inputs:  # theirs empties the list
+    if "controlnet_block_samples" in inputs:  # their forward empties the list
         inputs["controlnet_block_samples"] = list(inputs["controlnet_block_samples"])
     return model(**inputs).sample
 
@@ -107,7 +107,7 @@ def one_thread():
 
 @pytest.mark.parametrize("seed", range(20))
 @torch.no_grad()
-def test_random_configurations_agree_in_one_call_and_in_two_phases(seed):
+def test_random_configurations_agree_in_one_call_and_precomputed(seed):
     config = random_config(seed)
     theirs, ours = make_pair(config, seed)
     inputs = make_inputs(config, batch_size=1 + seed % 3, rows=8, columns=8, residuals=seed % 3 == 0)
@@ -119,11 +119,11 @@ def test_random_configurations_agree_in_one_call_and_in_two_phases(seed):
 
     latents, timesteps = inputs.pop("hidden_states"), inputs.pop("timestep")
     residuals = inputs.pop("controlnet_block_samples", None)
-    condition = ours.condition(timesteps, **inputs, size=tuple(latents.shape[-2:]))
+    conditioning = ours.compute_conditioning(timesteps, **inputs, latent_size=tuple(latents.shape[-2:]))
     for row in range(len(latents)):  # each sample has a timestep of its own, which here is a step of the schedule
         sample = ours(
             latents[row : row + 1],
-            condition=condition.at(row).rows([row]),
+            conditioning=conditioning.select_step(row).index_batch([row]),
             controlnet_block_samples=residuals and [residual[row : row + 1] for residual in residuals],
         ).sample
         assert largest_error(sample, expected[row : row + 1]) <= TOLERANCE
@@ -186,20 +186,20 @@ def test_on_other_than_square_grids_their_positions_are_off_and_ours_are_not(row
     span = get_resize_crop_region_for_grid((rows, columns), 32)
     start, stop = span[0][0], span[1][0]
     frequencies = 10_000.0 ** -(torch.arange(0, 44, 2, dtype=torch.float64) / 44)
-    grid = start + (stop - start) * torch.arange(rows, dtype=torch.float64) / rows  # the stop itself left out
+    grid = start + (stop - start) * torch.arange(rows, dtype=torch.float64) / rows  # excludes the stop
     expected = torch.outer(grid, frequencies).cos().repeat_interleave(columns, dim=0)
     theirs = get_2d_rotary_pos_embed(88, span, (rows, columns))[0][:, 44::2]
-    ours = DiT(**PUBLISHED).rotation(rows, columns, device=torch.device("cpu"))[:, 22:, 0]
+    ours = DiT(**PUBLISHED).get_rotary_table(rows, columns, device=torch.device("cpu"))[:, 22:, 0]
     assert float((ours - expected).abs().max()) < 1e-5
     assert float((theirs - expected).abs().max()) > 0.05
 
 
 @pytest.mark.parametrize("with_size", [True, False])
-def test_it_stands_in_for_their_model_inside_their_pipeline(make_hunyuan, with_size, tmp_path):
+def test_it_replaces_their_model_in_their_pipeline(make_hunyuan, with_size, tmp_path):
     pipe = make_hunyuan(with_size=with_size)
     pipe.set_progress_bar_config(disable=True)
 
-    def draw():
+    def generate():
         return pipe(
             "草地上的一只小猫",
             negative_prompt="a dog",
@@ -211,7 +211,7 @@ def test_it_stands_in_for_their_model_inside_their_pipeline(make_hunyuan, with_s
             output_type="latent",
         ).images
 
-    expected = draw()
+    expected = generate()
     pipe.transformer.save_pretrained(tmp_path)
     pipe.transformer = DiT.from_pretrained(tmp_path)
-    assert largest_error(draw(), expected) <= TOLERANCE
+    assert largest_error(generate(), expected) <= TOLERANCE

@@ -1,4 +1,4 @@
-"""A folder saved by diffusers' HunyuanDiTPipeline draws the same picture here."""
+"""A folder saved by diffusers' HunyuanDiTPipeline generates the same image here."""
 
 import diffusers
 import numpy as np
@@ -22,7 +22,7 @@ TOLERANCE = 1e-4  # relative L2, float32
 
 @pytest.fixture(scope="module", params=[True, False], ids=["with size and style", "without"])
 def pair(request, make_hunyuan, tmp_path_factory):
-    """Theirs, and ours from the folder that theirs saved."""
+    """Their pipeline, and ours loaded from the folder that theirs saved."""
     theirs = make_hunyuan(with_size=request.param)
     folder = tmp_path_factory.mktemp("hunyuan")
     theirs.save_pretrained(folder)
@@ -32,7 +32,7 @@ def pair(request, make_hunyuan, tmp_path_factory):
     return theirs, ours
 
 
-def draw(pipe, **settings):
+def generate(pipe, **settings):
     settings = {**CALL, "generator": torch.Generator().manual_seed(0), "output_type": "pt", **settings}
     return pipe(**settings, use_resolution_binning=False).images
 
@@ -41,8 +41,8 @@ def error(ours, theirs):
     return float((ours - theirs).norm() / theirs.norm())
 
 
-def true_rotary_embed(embed_dim, crops_coords, grid_size, device=None, output_type="pt"):
-    """Positions as the original code has them: from start towards stop, which is left out."""
+def compute_correct_rotary_embed(embed_dim, crops_coords, grid_size, device=None, output_type="pt"):
+    """Compute positions as the original code does: from start to stop, which is excluded."""
     rows, columns = (
         np.linspace(start, stop, count, endpoint=False, dtype=np.float32)
         for start, stop, count in zip(*crops_coords, grid_size, strict=True)
@@ -64,8 +64,8 @@ def true_rotary_embed(embed_dim, crops_coords, grid_size, device=None, output_ty
     ],
     ids=str,
 )
-def test_a_saved_folder_draws_the_same_picture(pair, settings, output_type):
-    theirs, ours = (draw(pipe, output_type=output_type, **settings) for pipe in pair)
+def test_a_saved_folder_generates_the_same_image(pair, settings, output_type):
+    theirs, ours = (generate(pipe, output_type=output_type, **settings) for pipe in pair)
     assert error(ours, theirs) <= TOLERANCE
 
 
@@ -91,27 +91,27 @@ def test_a_scheduler_set_by_assignment_gives_the_same_latents(pair, name, monkey
     results = []
     for pipe in pair:
         monkeypatch.setattr(pipe, "scheduler", getattr(diffusers, name).from_config(config))
-        results.append(draw(pipe, output_type="latent"))
+        results.append(generate(pipe, output_type="latent"))
     assert error(results[1], results[0]) <= TOLERANCE
 
 
 @pytest.mark.parametrize("size", [{"height": 64, "width": 128}, {"height": 160, "width": 96}], ids=str)
-def test_a_picture_that_is_not_square_is_the_same_where_their_positions_are_right(pair, size, monkeypatch):
+def test_an_image_that_is_not_square_is_the_same_with_correct_positions(pair, size, monkeypatch):
     """diffusers 0.42 scales only the stop of its position grid, which is wrong where the start is not 0."""
     theirs, ours = pair
-    drifted = draw(theirs, output_type="latent", **size)
-    monkeypatch.setattr(pipeline_hunyuandit, "get_2d_rotary_pos_embed", true_rotary_embed)
-    right = draw(theirs, output_type="latent", **size)
-    assert error(drifted, right) > TOLERANCE, "diffusers has mended its positions: compare with it directly"
-    assert error(draw(ours, output_type="latent", **size), right) <= TOLERANCE
+    wrong = generate(theirs, output_type="latent", **size)
+    monkeypatch.setattr(pipeline_hunyuandit, "get_2d_rotary_pos_embed", compute_correct_rotary_embed)
+    correct = generate(theirs, output_type="latent", **size)
+    assert error(wrong, correct) > TOLERANCE, "diffusers has corrected its positions: compare with it directly"
+    assert error(generate(ours, output_type="latent", **size), correct) <= TOLERANCE
 
 
-def test_diffusers_draws_the_same_from_a_folder_that_we_saved(pair, tmp_path):
+def test_diffusers_generates_the_same_from_a_folder_that_we_saved(pair, tmp_path):
     _, ours = pair
     ours.save_pretrained(tmp_path)
     theirs = HunyuanDiTPipeline.from_pretrained(tmp_path)
     theirs.set_progress_bar_config(disable=True)
-    assert error(draw(ours), draw(theirs)) <= TOLERANCE
+    assert error(generate(ours), generate(theirs)) <= TOLERANCE
 
 
 def test_bfloat16_stays_as_near_to_float32_as_theirs(pair):
@@ -121,6 +121,6 @@ def test_bfloat16_stays_as_near_to_float32_as_theirs(pair):
     for pipe in pair:
         half = type(pipe).from_pretrained(pair[1].name_or_path, dtype=torch.bfloat16)
         half.set_progress_bar_config(disable=True)
-        errors.append(error(draw(half, **settings).float(), draw(pipe, **settings)))
+        errors.append(error(generate(half, **settings).float(), generate(pipe, **settings)))
     theirs, ours = errors
     assert ours < 1.25 * theirs < 0.05

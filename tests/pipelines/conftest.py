@@ -1,4 +1,6 @@
-"""A pipeline of ours from a folder that diffusers saved."""
+"""Pipelines over tiny random models in folders that diffusers saved."""
+
+import logging
 
 import pytest
 
@@ -21,7 +23,7 @@ def loaded(hunyuan_folder):
 
 @pytest.fixture
 def pipe(loaded):
-    """A pipeline of its own for each test, over shared weights: put no hook on them."""
+    """A pipeline for one test over weights that all tests share: put no hook on them."""
     pipe = type(loaded)(**loaded.components)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -29,7 +31,7 @@ def pipe(loaded):
 
 @pytest.fixture
 def own_pipe(hunyuan_folder):
-    """A pipeline whose weights no other test sees."""
+    """A pipeline with weights for one test alone."""
     from dianjing import TextToImagePipeline
 
     pipe = TextToImagePipeline.from_pretrained(hunyuan_folder)
@@ -38,33 +40,48 @@ def own_pipe(hunyuan_folder):
 
 
 @pytest.fixture
-def draw():
+def generate_latents():
     import torch
 
-    def draw(pipe, prompt="a cat", **settings):
-        """The latents (B, 4, 8, 8) of a short run, or what `output_type` asks for."""
+    def generate_latents(pipe, prompt="a cat", **settings):
+        """Generate latents (B, 4, 8, 8) in a short run, or another `output_type`."""
         settings = {"num_inference_steps": 3, "output_type": "latent", **settings}
         if "latents" not in settings:
             settings.setdefault("generator", torch.Generator().manual_seed(0))
         return pipe(prompt, **settings).images
 
-    return draw
+    return generate_latents
+
+
+@pytest.fixture
+def warnings():
+    """Warnings of the package's loggers, which do not reach pytest by themselves."""
+    messages = []
+
+    class Listener(logging.Handler):
+        def emit(self, record):
+            messages.append(record.getMessage())
+
+    logger, listener = logging.getLogger("dianjing"), Listener(logging.WARNING)
+    logger.addHandler(listener)
+    yield messages
+    logger.removeHandler(listener)
 
 
 @pytest.fixture(scope="session")
-def film_folder(make_hunyuan, tmp_path_factory):
-    """The tiny model with motion blocks that do nothing yet, as after a picture model became one for film."""
+def video_folder(make_hunyuan, tmp_path_factory):
+    """The tiny model with motion blocks at zero, like an image model that was just made a video model."""
     from dianjing import DiT
     from dianjing.pipelines.text_to_video import TextToVideoPipeline
 
-    source = tmp_path_factory.mktemp("models") / "pictures"
-    pictures = make_hunyuan(with_size=False)
-    pictures.save_pretrained(source)
+    source = tmp_path_factory.mktemp("models") / "images"
+    image_pipe = make_hunyuan(with_size=False)
+    image_pipe.save_pretrained(source)
     transformer = DiT.from_pretrained(source / "transformer", use_motion_blocks=True, max_regions=2)
-    parts = {name: part for name, part in pictures.components.items() if name in FILM_PARTS}
+    parts = {name: part for name, part in image_pipe.components.items() if name in VIDEO_COMPONENTS}
     pipe = TextToVideoPipeline(**{**parts, "transformer": transformer}, default_num_frames=4)
-    pipe.save_pretrained(source.parent / "film")
-    return source.parent / "film"
+    pipe.save_pretrained(source.parent / "video")
+    return source.parent / "video"
 
 
-FILM_PARTS = {"vae", "text_encoder", "tokenizer", "scheduler", "text_encoder_2", "tokenizer_2"}
+VIDEO_COMPONENTS = {"vae", "text_encoder", "tokenizer", "scheduler", "text_encoder_2", "tokenizer_2"}

@@ -11,17 +11,17 @@ import sys
 import time
 from pathlib import Path
 
-from dianjing.train.running import train
-from tests.train.conftest import TinyWorld, autoencoder_run
+from dianjing.train.run import train_model
+from tests.train.tiny import TinySource, make_autoencoder_config
 
 STEPS = 300
-LONGEST_S = 0.9  # that a run lives, where the machine is quick
-LONGEST = 2.0  # of the time to a first checkpoint, where it is not
+MAX_LIFETIME_S = 0.9  # lifetime of a run on a fast machine
+MAX_LIFETIME_CHECKPOINTS = 2.0  # multiple of the time to the first checkpoint, on a slow one
 
 
 def run(folder: Path) -> None:
-    config = autoencoder_run(folder, total_steps=STEPS, checkpoint_every=1, log_every=1, export_dtype="float32")
-    train(config, TinyWorld(), resume="auto", wants_stop=lambda: False)
+    config = make_autoencoder_config(folder, total_steps=STEPS, checkpoint_every=1, log_every=1, export_dtype="float32")
+    train_model(config, TinySource(), resume="auto", should_stop=lambda: False)
 
 
 def start(folder: Path) -> int:
@@ -41,10 +41,10 @@ def seconds_to_a_checkpoint(folder: Path) -> float:
     began, child = time.monotonic(), start(folder)
     while not list((folder / "checkpoints").glob("step-*")):
         time.sleep(0.01)
-    taken = time.monotonic() - began
+    elapsed_s = time.monotonic() - began
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return taken
+    return elapsed_s
 
 
 def killed_inside_a_save(folder: Path, *, lives_s: float) -> bool | None:
@@ -60,14 +60,16 @@ def killed_inside_a_save(folder: Path, *, lives_s: float) -> bool | None:
 
 
 def main() -> None:
-    folder, wanted = Path(sys.argv[1]), int(sys.argv[2])
+    folder, num_kills = Path(sys.argv[1]), int(sys.argv[2])
     rng = random.Random(0)
     kills = inside = steps = 0
-    longest_s = LONGEST_S
-    if wanted:
-        longest_s = max(LONGEST_S, LONGEST * seconds_to_a_checkpoint(folder.parent / "timed"))
-    while kills < wanted:
-        found = killed_inside_a_save(folder, lives_s=rng.uniform(0.05, longest_s))
+    max_lifetime_s = MAX_LIFETIME_S
+    if num_kills:
+        max_lifetime_s = max(
+            MAX_LIFETIME_S, MAX_LIFETIME_CHECKPOINTS * seconds_to_a_checkpoint(folder.parent / "timed")
+        )
+    while kills < num_kills:
+        found = killed_inside_a_save(folder, lives_s=rng.uniform(0.05, max_lifetime_s))
         if found is None:
             break
         kills, inside = kills + 1, inside + found

@@ -15,18 +15,25 @@ from accelerate.state import DistributedType, PartialState
 from accelerate.utils import FullyShardedDataParallelPlugin, InitProcessGroupKwargs
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
-from dianjing.train import running, zero
-from dianjing.train.checkpoints import newest_valid
-from dianjing.train.config import parse_config
-from tests.train.conftest import TinyTask, autoencoder_run, make_trainer
+from dianjing.train import run
+from dianjing.train.config.run_file import parse_run_config
+from dianjing.train.trainer import distributed
+from dianjing.train.trainer.checkpoint import find_newest_checkpoint
+from tests.train.tiny import TinyTask, make_autoencoder_config, make_trainer
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "train" / "recipes"
 
 
-def launched_with(recipe: str) -> dict[str, str]:
+def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for key in one:
+        torch.testing.assert_close(one[key], other[key], rtol=1e-4, atol=1e-5)
+
+
+def get_launch_environment(recipe: str) -> dict[str, str]:
     """The environment that `accelerate launch --config_file` gives its processes."""
-    given = [
+    command = [
         "--config_file",
         str(RECIPES / f"{recipe}.yaml"),
         "--num_processes",
@@ -35,7 +42,7 @@ def launched_with(recipe: str) -> dict[str, str]:
         "dianjing.train",
         "run.toml",
     ]
-    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(given))
+    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(command))
     if arguments.use_deepspeed:
         arguments.deepspeed_fields_from_accelerate_config = ""
         return prepare_deepspeed_cmd_env(arguments)[1]
@@ -43,75 +50,86 @@ def launched_with(recipe: str) -> dict[str, str]:
 
 
 def start_ranks(job: dict[str, Any], *, count: int = 2, recipe: str = "ddp") -> list[subprocess.Popen]:
-    """job: for `main`; the processes share what it says."""
+    """Start `count` processes that run `main` on the same job."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {
-        **launched_with(recipe), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": str(recipe != "deepspeed").lower(), "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
+        **get_launch_environment(recipe),
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": str(recipe != "deepspeed").lower(),
+        "DS_ACCELERATOR": "cpu",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
     return [
         subprocess.Popen(
             [sys.executable, "-m", "tests.train.ranks", json.dumps(job)],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, cwd=ROOT, stderr=subprocess.PIPE, text=True,
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(count)
-    ]  # fmt: skip
+    ]
 
 
-def ended(ranks: list[subprocess.Popen], *, timeout_s: float = 500) -> list[tuple[int, str]]:
-    """The exit code and the errors of each."""
+def wait_for_ranks(ranks: list[subprocess.Popen], *, timeout_s: float = 500) -> list[tuple[int, str]]:
+    """The exit code and the error output of each process."""
     try:
         errors = [rank.communicate(timeout=timeout_s)[1] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
-    return [(rank.returncode, said) for rank, said in zip(ranks, errors, strict=True)]
+    return [(rank.returncode, error_text) for rank, error_text in zip(ranks, errors, strict=True)]
 
 
-def sharded(accelerator: Accelerator) -> Accelerator:
-    """As accelerate makes one on GPUs for the recipe of FSDP2; on CPUs it leaves that out."""
+def shard_with_fsdp2(accelerator: Accelerator) -> Accelerator:
+    """Enable FSDP2, which accelerate does for the launch file on GPUs, but not on CPUs."""
     plugin = FullyShardedDataParallelPlugin()
     assert plugin.fsdp_version == 2
     accelerator.state.distributed_type, accelerator.state.fsdp_plugin = DistributedType.FSDP, plugin
-    PartialState._shared_state["distributed_type"] = DistributedType.FSDP  # each new view of the state is made of it
+    PartialState._shared_state["distributed_type"] = DistributedType.FSDP  # the source of every new PartialState
     assert accelerator.is_fsdp2
     return accelerator
 
 
-def take_gloo() -> None:
-    """On CPUs DeepSpeed goes by an operator of its own, which takes a compiler, and accelerate finds it no backend."""
+def use_gloo() -> None:
+    """Use gloo on a CPU: DeepSpeed's own operator needs a compiler, and accelerate selects no backend."""
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    running.DistributedDataParallelKwargs = lambda **_: InitProcessGroupKwargs(backend="gloo")
+    run.DistributedDataParallelKwargs = lambda **_: InitProcessGroupKwargs(backend="gloo")
 
 
 def main() -> None:
-    """Train the tiny task to a step, one rank of it poisoned where that is asked for; or a run from its config."""
+    """Train the tiny task up to a step, optionally with a NaN on one rank, or run a whole config."""
     job = json.loads(sys.argv[1])
-    if zero.is_launched():
-        take_gloo()
+    if distributed.is_deepspeed_launched():
+        use_gloo()
     is_sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
     if "config" in job:
-        plain = running.start
+        plain = run.setup_accelerator
         if is_sharded:
-            running.start = lambda config: sharded(plain(config))
-        running.train(parse_config(job["config"]), resume="auto", wants_stop=lambda: False)
+            run.setup_accelerator = lambda config: shard_with_fsdp2(plain(config))
+        run.train_model(parse_run_config(job["config"]), resume="auto", should_stop=lambda: False)
         return
     folder = Path(job["folder"])
-    config = autoencoder_run(folder, **job.get("run", {}))
-    trainer, batches = make_trainer(config, accelerator=running.start(config) if zero.is_launched() else None)
+    config = make_autoencoder_config(folder, **job.get("run", {}))
+    trainer, batches = make_trainer(
+        config, accelerator=run.setup_accelerator(config) if distributed.is_deepspeed_launched() else None
+    )
     assert isinstance(trainer.task, TinyTask)
     if job.get("poisoned_rank") == int(os.environ["RANK"]):
         trainer.task.poison_step = job["poison_step"]
     assert trainer.accelerator.num_processes == int(os.environ["WORLD_SIZE"])
-    found, _ = newest_valid(folder / "checkpoints")
+    found, _ = find_newest_checkpoint(folder / "checkpoints")
     if found:
         trainer.load(found)
-    trainer.train(batches(), wants_stop=lambda: trainer.step == job["last"])
+    trainer.train(batches(), should_stop=lambda: trainer.step == job["last"])
     trainer.accelerator.end_training()
 
 

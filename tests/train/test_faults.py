@@ -1,4 +1,4 @@
-"""What goes wrong on real machines: killed processes, full disks, dead workers, lost ranks."""
+"""Faults of real machines: killed processes, full disks, dead data workers, lost ranks."""
 
 import json
 import os
@@ -13,30 +13,35 @@ from pathlib import Path
 
 import pytest
 
-from dianjing.train.__main__ import main
-from dianjing.train.checkpoints import newest_valid
-from dianjing.train.data import next_batch
-from dianjing.train.running import train
-from tests.train.conftest import TinyWorld, autoencoder_run
-from tests.train.test_command import CONFIG, start, wait_for_steps
+from dianjing.train.cli import main
+from dianjing.train.data.loader import next_batch
+from dianjing.train.run import train_model
+from dianjing.train.trainer.checkpoint import DiskSpaceError, find_newest_checkpoint
+from tests.train.processes import RUN_FILE, start_training, wait_for_steps
+from tests.train.tiny import TinySource, make_autoencoder_config
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 pytestmark = pytest.mark.timeout(400)
 
 
-def test_run_killed_twenty_times_ends_bit_for_bit_where_the_whole_one_ends(tmp_path):
+def test_run_killed_twenty_times_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.train.killing", str(tmp_path / "killed"), "20"],
-        cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True, timeout=300,
-    )  # fmt: skip
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["kills"] == 20, told
-    assert told["inside_a_save"] > 0, told  # else the moments were not random enough
-    assert told["steps_when_last_killed"] > 0, told
-    whole = [sys.executable, "-m", "tests.train.killing", str(tmp_path / "whole"), "0"]
-    subprocess.run(whole, cwd=ROOT, env=ENVIRONMENT, check=True, timeout=300)
-    ends = [newest_valid(tmp_path / name / "checkpoints")[0] for name in ("killed", "whole")]
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["kills"] == 20, report
+    assert report["inside_a_save"] > 0, report  # otherwise the times of the kills were not random enough
+    assert report["steps_when_last_killed"] > 0, report
+    command = [sys.executable, "-m", "tests.train.killing", str(tmp_path / "uninterrupted"), "0"]
+    subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=True, timeout=300)
+    ends = [find_newest_checkpoint(tmp_path / name / "checkpoints")[0] for name in ("killed", "uninterrupted")]
     assert ends[0].step == ends[1].step
     for file in ("model", "ema", "optimizer"):
         one, other = ((end.path / f"{file}.safetensors").read_bytes() for end in ends)
@@ -46,19 +51,21 @@ def test_run_killed_twenty_times_ends_bit_for_bit_where_the_whole_one_ends(tmp_p
 
 
 def test_full_disk_stops_the_run_and_the_old_checkpoint_stays(tmp_path, monkeypatch, capsys):
-    config = autoencoder_run(tmp_path / "run", checkpoint_every=2)
-    train(config, TinyWorld(), resume="auto", wants_stop=iter([False, True]).__next__)
+    config = make_autoencoder_config(tmp_path / "run", checkpoint_every=2)
+    train_model(config, TinySource(), resume="auto", should_stop=iter([False, True]).__next__)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(100, 99, 1))
-    with pytest.raises(OSError, match=r"GiB left; make room"):
-        train(config, TinyWorld(), resume="auto", wants_stop=lambda: False)
-    assert newest_valid(tmp_path / "run" / "checkpoints")[0].step == 2
+    with pytest.raises(DiskSpaceError, match=r"GiB left; make room"):
+        train_model(config, TinySource(), resume="auto", should_stop=lambda: False)
+    assert find_newest_checkpoint(tmp_path / "run" / "checkpoints")[0].step == 2
     assert not list((tmp_path / "run" / "checkpoints").glob("partial-*"))
 
 
 def test_full_disk_is_one_line_on_the_command_line(tmp_path, monkeypatch, capsys):
     path = tmp_path / "run.toml"
-    path.write_text(CONFIG.format(folder=tmp_path / "run", total_steps=2).replace("workers = 1", "workers = 0"))
+    path.write_text(
+        RUN_FILE.format(folder=tmp_path / "run", total_steps=2).replace("num_workers = 1", "num_workers = 0")
+    )
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(100, 99, 1))
     assert main([str(path)]) == 1
@@ -67,7 +74,7 @@ def test_full_disk_is_one_line_on_the_command_line(tmp_path, monkeypatch, capsys
 
 def test_dead_data_worker_ends_the_run_and_it_goes_on_from_there(tmp_path):
     folder = tmp_path / "run"
-    process = start(folder, total_steps=100_000)
+    process = start_training(folder, total_steps=100_000)
     wait_for_steps(process, folder / "metrics.jsonl", 2)
     workers = children(process.pid)
     assert workers
@@ -75,7 +82,7 @@ def test_dead_data_worker_ends_the_run_and_it_goes_on_from_there(tmp_path):
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 1, errors
     assert "data worker" in errors
-    process = start(folder, total_steps=3)
+    process = start_training(folder, total_steps=3)
     assert process.wait(timeout=200) == 0
 
 
@@ -95,27 +102,37 @@ def children(pid: int) -> list[int]:
 
 def test_lost_rank_ends_all_of_them_and_the_run_resumes(tmp_path):
     folder, config = tmp_path / "run", tmp_path / "run.toml"
-    config.write_text(CONFIG.format(folder=folder, total_steps=100_000).replace("workers = 1", "workers = 0")
-                      .replace("log_every = 1", "log_every = 1\ncheckpoint_every = 2"))  # fmt: skip
+    config.write_text(
+        RUN_FILE.format(folder=folder, total_steps=100_000)
+        .replace("num_workers = 1", "num_workers = 0")
+        .replace("log_every = 1", "log_every = 1\ncheckpoint_every = 2")
+    )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {**ENVIRONMENT, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-              "ACCELERATE_USE_CPU": "true"}  # fmt: skip
+    shared = {
+        **ENVIRONMENT,
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+    }
     ranks = [
         subprocess.Popen(
             [sys.executable, "-m", "dianjing.train", str(config)],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True,
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     wait_for_steps(ranks[0], folder / "metrics.jsonl", 5)
     ranks[1].kill()
     began = time.monotonic()
     assert ranks[0].wait(timeout=100) not in (0, 75)
     assert time.monotonic() - began < 60
-    saved, _ = newest_valid(folder / "checkpoints")
+    saved, _ = find_newest_checkpoint(folder / "checkpoints")
     assert saved.step >= 2
-    process = start(folder, total_steps=saved.step + 1)
+    process = start_training(folder, total_steps=saved.step + 1)
     assert process.wait(timeout=200) == 0
-    assert newest_valid(folder / "checkpoints")[0].step == saved.step + 1
+    assert find_newest_checkpoint(folder / "checkpoints")[0].step == saved.step + 1

@@ -34,13 +34,7 @@ def tiny_models() -> dict:
             norm_num_groups=4,
         ),
         "text_encoder": BertModel(
-            BertConfig(
-                hidden_size=16,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                intermediate_size=8,
-                vocab_size=10,
-            )
+            BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=10)
         ),
         "text_encoder_2": T5EncoderModel(
             T5Config(d_model=16, d_kv=8, num_layers=1, d_ff=8, num_heads=2, vocab_size=10)

@@ -1,1 +1,1 @@
-"""The recipes that made every shipped weight."""
+"""Recipes: the run files and commands that made every shipped weight."""

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Run gpu_once on a machine without a network: wheels that it lacks are carried in a folder, $WHEELS (default .whl).
+# Run gpu_once on a machine without a network; the wheels that it lacks are in a folder, $WHEELS (default: .whl).
 #     OUT=out sh train/recipes/gpu_once.sh [arguments of gpu_once]
-# Needs python3 with torch; writes what is to be brought back into $OUT.
+# Needs python3 with torch; writes the files to bring back into $OUT.
 set -eu
 root=$(cd -P "$(dirname "$0")/../.." && pwd)
 wheels=${WHEELS:-$root/.whl}

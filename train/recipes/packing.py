@@ -1,7 +1,7 @@
-"""A model folder as few files of bounded size, with their SHA-256, and back.
+"""A model folder as a few files of bounded size with their SHA-256, and back.
 
-The folder becomes one uncompressed tar, cut into parts. NAME.json, which is written last and replaced as a whole, lists
-the parts: whenever the writer is killed it names parts that are complete.
+The folder becomes one uncompressed tar archive, cut into parts. NAME.json, which is written last and replaced
+atomically, lists the parts, so that it names complete parts whenever the writer is killed.
 """
 
 import hashlib
@@ -13,101 +13,101 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dianjing.pipelines.media import whole_file
+from dianjing.errors import DianjingError
+from dianjing.pipelines.media.atomic import atomic_file
 
 MAX_PART_BYTES = 16_000_000
-MAX_FILES = 8  # in the output folder, other files and a replaced pack included
+MAX_FILES = 8  # in the output folder, with other files and a replaced pack
 RESERVED_FILES = 2  # of these: the list of parts, and the figures of the run
-MAX_PARTS = (MAX_FILES - RESERVED_FILES) // 2  # the old ones are removed after the new ones are there
+MAX_PARTS = (MAX_FILES - RESERVED_FILES) // 2  # old parts are removed after new ones are written
 
 
-def pack(folder: Path, out: Path, *, name: str = "bundle", max_part_bytes: int = MAX_PART_BYTES) -> list[Path]:
-    """Write `folder` to out/NAME.json and its parts, and remove the parts of an older pack; returns the parts.
+def pack_folder(folder: Path, out: Path, *, name: str = "bundle", max_part_bytes: int = MAX_PART_BYTES) -> list[Path]:
+    """Pack a folder into out/NAME.json and parts, and remove the parts of an older pack; return the parts.
 
-    Raises: ValueError where it takes more than MAX_PARTS parts; an older pack then stays.
+    Raises: DianjingError if it takes more than MAX_PARTS parts; an older pack then stays.
     """
-    packed = _to_tar(folder)
-    count = -(-len(packed) // max_part_bytes)
-    if count > MAX_PARTS:
-        raise ValueError(
-            f"{folder} is {len(packed):,} bytes, {count} parts of {max_part_bytes:,}; "
-            f"at most {MAX_PARTS} may be written: make the model smaller"
-        )
-    digest = hashlib.sha256(packed).hexdigest()
+    archive = _make_archive(folder)
+    num_parts = -(-len(archive) // max_part_bytes)
+    if num_parts > MAX_PARTS:
+        raise DianjingError("pack_too_large", folder=folder, size_mb=round(len(archive) / 1e6), max_parts=MAX_PARTS)
+    digest = hashlib.sha256(archive).hexdigest()
     out.mkdir(parents=True, exist_ok=True)
-    parts: list[Path] = []
+    paths: list[Path] = []
     listed: list[Mapping[str, Any]] = []
-    for index in range(count):
-        part = packed[index * max_part_bytes : (index + 1) * max_part_bytes]
+    for index in range(num_parts):
+        part = archive[index * max_part_bytes : (index + 1) * max_part_bytes]
         path = out / f"{name}-{digest[:8]}.{index:03d}"
-        with whole_file(path) as temporary:
-            Path(temporary).write_bytes(part)
-        parts.append(path)
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(part)
+        paths.append(path)
         listed.append({"file": path.name, "bytes": len(part), "sha256": hashlib.sha256(part).hexdigest()})
     write_json(out / f"{name}.json", {"sha256": digest, "parts": listed})
     for old in out.glob(f"{name}-*.[0-9][0-9][0-9]"):
-        if old not in parts:
+        if old not in paths:
             old.unlink()
-    return parts
+    return paths
 
 
-def unpack(out: Path, folder: Path, *, name: str = "bundle") -> None:
-    """Make the folder that `pack` wrote to `out` again, whole or not at all.
+def unpack_folder(out: Path, folder: Path, *, name: str = "bundle") -> None:
+    """Restore a folder that `pack_folder` wrote to `out`, completely or not at all.
 
-    Raises: ValueError where the folder exists, or a part is missing, damaged or not what the list says.
+    Raises: DianjingError if the folder exists, or if a part is missing, damaged or not as listed.
     """
     if folder.exists():
-        raise ValueError(f"{folder} exists already; give the name of a folder to be made")
+        raise DianjingError("unpack_folder_exists", folder=folder)
     try:
         manifest = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
         digest, parts = str(manifest["sha256"]), list(manifest["parts"])
-        packed = b"".join(_read_part(out, part) for part in parts)
+        archive = b"".join(_read_part(out, part) for part in parts)
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{out} holds no readable {name}.json and parts ({error})") from None
-    if hashlib.sha256(packed).hexdigest() != digest:
-        raise ValueError(f"the parts in {out} do not make up what {name}.json describes")
+        raise DianjingError("pack_unreadable", folder=out, name=name, reason=str(error)) from None
+    if hashlib.sha256(archive).hexdigest() != digest:
+        raise DianjingError("pack_parts_do_not_match", folder=out, name=name)
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    _from_tar(packed, partial)
+    _extract_archive(archive, partial)
     partial.rename(folder)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file that is whole or as it was."""
-    with whole_file(path) as temporary:
-        Path(temporary).write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    """Write a JSON file atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _read_part(out: Path, part: Mapping[str, Any]) -> bytes:
+    """Read a part of a pack. Raises: DianjingError if its content is not as listed."""
     path = out / Path(part["file"]).name
-    if path.stat().st_size != part["bytes"]:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes and should have {part['bytes']:,}")
     data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != part["sha256"]:
-        raise ValueError(f"{path} is damaged: its SHA-256 is not the listed one")
+    if len(data) != part["bytes"] or hashlib.sha256(data).hexdigest() != part["sha256"]:
+        raise DianjingError("pack_part_damaged", path=path)
     return data
 
 
-def _to_tar(folder: Path) -> bytes:
-    """All files, in order of their names, without times or owners: equal folders give equal bytes."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
+def _make_archive(folder: Path) -> bytes:
+    """Archive all files in the order of their names, without times or owners: equal folders give equal bytes."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             member = tarfile.TarInfo(path.relative_to(folder).as_posix())
             member.size = path.stat().st_size
             with path.open("rb") as file:
                 tar.addfile(member, file)
-    return packed.getvalue()
+    return archive.getvalue()
 
 
-def _from_tar(packed: bytes, folder: Path) -> None:
-    """Regular files below `folder` alone: a list of parts proves no good intent."""
-    with tarfile.open(fileobj=io.BytesIO(packed), mode="r:") as tar:
+def _extract_archive(archive: bytes, folder: Path) -> None:
+    """Extract regular files below a folder, and nothing else, whatever the archive holds.
+
+    Raises: DianjingError for any other member.
+    """
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
         for member in tar:
-            inside = PurePosixPath(member.name)
-            if not member.isreg() or inside.is_absolute() or ".." in inside.parts:
-                raise ValueError(f"the pack holds {member.name!r}, which is no file of a model folder")
-            path = folder / inside
+            relative = PurePosixPath(member.name)
+            if not member.isreg() or relative.is_absolute() or ".." in relative.parts:
+                raise DianjingError("pack_holds_foreign_member", name=member.name)
+            path = folder / relative
             path.parent.mkdir(parents=True, exist_ok=True)
             file = tar.extractfile(member)
             assert file is not None, "a regular file"

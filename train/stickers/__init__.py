@@ -1,5 +1,5 @@
-"""The procedural, bilingual sticker world: the data the embedded model is trained on and measured against."""
+"""The sticker world: procedural bilingual samples with exact ground truth, for training and for evaluation."""
 
-from dianjing.train.stickers.world import Sample, Stage, World
+from dianjing.train.stickers.world import CurriculumStage, StickerSample, StickerWorld
 
-__all__ = ["Sample", "Stage", "World"]
+__all__ = ["CurriculumStage", "StickerSample", "StickerWorld"]

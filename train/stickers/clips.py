@@ -1,6 +1,7 @@
-"""Clips of the sticker world: a scene whose objects move, and the exact truth of it.
+"""Clips of the sticker world: a scene whose objects move, with the exact ground truth of their motion.
 
-F frames, K objects, S picture side; the canvas of a scene is CANVAS_PX wide, pictures are size_px.
+F frames, K objects, S image side in pixels (`size_px`), G side of a flow grid. Positions of a scene are pixels of a
+canvas that is CANVAS_PX wide.
 """
 
 import random
@@ -8,211 +9,185 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import cv2
 import numpy as np
 
-from dianjing.train.stickers.atlas import sprite
-from dianjing.train.stickers.backgrounds import paint
-from dianjing.train.stickers.motions import MOTIONS, Pose
-from dianjing.train.stickers.rendering import item_box, lay_over
-from dianjing.train.stickers.scenes import CANVAS_PX, Item, Scene
+from dianjing.train.stickers.backgrounds import render_background
+from dianjing.train.stickers.motions import MOTIONS, SpritePose
+from dianjing.train.stickers.rendering import (
+    SpriteFrame,
+    composite_premultiplied,
+    get_rest_center,
+    render_sprite,
+    scale_pose,
+)
+from dianjing.train.stickers.scenes import CANVAS_PX, SpriteInstance, StickerScene
 
-REST = Pose()
-TRIES = 8
-NEAR = 1.25  # of half a sprite: places whose way back is told
+IDENTITY_POSE = SpritePose()
+MAX_TRIES = 8  # to find a motion that stays inside the canvas
+FLOW_EXTENT = 1.25  # in half sides of a sprite: backward flow is defined for points up to here
 
 
 @dataclass(frozen=True, kw_only=True)
-class Move:
-    """What an object does: MOTIONS[motion] with an amplitude in (0, 1]."""
+class ObjectMotion:
+    """The motion of one object: MOTIONS[motion] with an amplitude in (0, 1]."""
 
     motion: int
     amplitude: float
 
-    def pose(self, t: float) -> Pose:
-        return MOTIONS[self.motion].pose(t, self.amplitude)
+    def get_pose(self, t: float) -> SpritePose:
+        """Return the pose at t seconds."""
+        return MOTIONS[self.motion].get_pose(t, self.amplitude)
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An object in one frame: premultiplied RGBA pixels (h, w, 4) at (x, y), clipped to the picture."""
+class StickerClip:
+    """A clip of a moving scene, with captions and ground truth; everything is rendered when first accessed.
 
-    pixels: np.ndarray
-    x: int
-    y: int
+    object_motions: the motion of each instance of the scene, in its order; None for an object at rest.
+    """
 
-    @property
-    def where(self) -> tuple[slice, slice]:
-        height, width = self.pixels.shape[:2]
-        return slice(self.y, self.y + height), slice(self.x, self.x + width)
-
-
-def _centre(item: Item, size_px: int) -> tuple[float, float, int]:
-    """Centre and side of an object at rest, in pixels of the picture."""
-    x, y, side, _ = item_box(item, size_px)
-    return x + side / 2, y + side / 2, side
-
-
-def show(item: Item, pose: Pose, *, size_px: int) -> Shown:
-    """An object in a pose."""
-    centre_x, centre_y, side = _centre(item, size_px)
-    still = sprite(item.thing, size_px=side, colour=item.colour)
-    edge = np.linspace(-1, 1, 9)
-    u, v = (part.ravel() for part in np.meshgrid(edge, edge))
-    x, y = _scaled(pose, size_px).forward(u, v, side=side)
-    left, top = (max(0, int(np.floor(c + offsets.min()))) for c, offsets in ((centre_x, x), (centre_y, y)))
-    right, bottom = (min(size_px, int(np.ceil(c + offsets.max()))) for c, offsets in ((centre_x, x), (centre_y, y)))
-    columns = np.arange(left, max(left, right), dtype=np.float32) + 0.5 - centre_x
-    rows = np.arange(top, max(top, bottom), dtype=np.float32) + 0.5 - centre_y
-    if not (columns.size and rows.size):
-        return Shown(np.zeros((0, 0, 4), np.uint8), 0, 0)
-    u, v = _scaled(pose, size_px).backward(*np.meshgrid(columns, rows), side=side)
-    from_x, from_y = (((w + 1) * side / 2 - 0.5).astype(np.float32) for w in (u, v))
-    pixels = np.asarray(cv2.remap(still, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT))
-    return Shown(pixels, left, top)
-
-
-def _scaled(pose: Pose, size_px: int) -> Pose:
-    """A pose of the canvas in pixels of the picture."""
-    ratio = size_px / CANVAS_PX
-    return Pose(**{**vars(pose), "dx": pose.dx * ratio, "dy": pose.dy * ratio})
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Frames of a moving scene and their truth. `moves` goes with the scene's items; None stands still."""
-
-    scene: Scene
-    moves: tuple[Move | None, ...]
+    scene: StickerScene
+    object_motions: tuple[ObjectMotion | None, ...]
     text_zh: str
     text_en: str
     size_px: int
     num_frames: int
     fps: float
 
-    def poses(self, frame: int) -> list[Pose]:
-        return [REST if move is None else move.pose(frame / self.fps) for move in self.moves]
+    def get_poses(self, frame_index: int) -> list[SpritePose]:
+        """Return the poses of all objects in a frame."""
+        t = frame_index / self.fps
+        return [IDENTITY_POSE if motion is None else motion.get_pose(t) for motion in self.object_motions]
 
     @cached_property
-    def shown(self) -> list[list[Shown]]:
-        """Every object of every frame, in z order."""
+    def sprite_frames(self) -> list[list[SpriteFrame]]:
+        """The posed sprite of every object in every frame (F x K), in z order."""
         return [
-            [show(item, pose, size_px=self.size_px) for item, pose in zip(self.scene.items, self.poses(f), strict=True)]
-            for f in range(self.num_frames)
+            [
+                render_sprite(instance, pose, size_px=self.size_px)
+                for instance, pose in zip(self.scene.instances, self.get_poses(frame_index), strict=True)
+            ]
+            for frame_index in range(self.num_frames)
         ]
 
     @cached_property
     def frames(self) -> np.ndarray:
-        """uint8 (F, S, S, 3)."""
-        still = paint(self.scene.background, self.scene.variant, size_px=self.size_px)
-        frames = np.repeat(still[None], self.num_frames, axis=0)
-        for canvas, objects in zip(frames, self.shown, strict=True):
-            for each in objects:
-                lay_over(canvas, each.pixels, x=each.x, y=each.y)
+        """The frames, uint8 (F, S, S, 3)."""
+        background = render_background(self.scene.background, self.scene.variant, size_px=self.size_px)
+        frames = np.repeat(background[None], self.num_frames, axis=0)
+        for canvas, sprites in zip(frames, self.sprite_frames, strict=True):
+            for sprite in sprites:
+                composite_premultiplied(canvas, sprite.pixels, x=sprite.x, y=sprite.y)
         return frames
 
     @cached_property
     def masks(self) -> np.ndarray:
-        """Where each object is visible: bool (F, K, S, S)."""
-        masks = np.zeros((self.num_frames, len(self.scene.items), self.size_px, self.size_px), bool)
-        for frame, objects in zip(masks, self.shown, strict=True):
-            for index, each in enumerate(objects):
-                rows, columns = each.where
-                solid = each.pixels[..., 3] > 127
-                frame[:index, rows, columns] &= ~solid  # later objects stand in front
-                frame[index, rows, columns] = solid
+        """The visible region of each object in each frame, bool (F, K, S, S)."""
+        masks = np.zeros((self.num_frames, len(self.scene.instances), self.size_px, self.size_px), bool)
+        for frame_masks, sprites in zip(masks, self.sprite_frames, strict=True):
+            for index, sprite in enumerate(sprites):
+                rows, columns = sprite.slices
+                is_solid = sprite.pixels[..., 3] > 127
+                frame_masks[:index, rows, columns] &= ~is_solid  # later objects stand in front
+                frame_masks[index, rows, columns] = is_solid
         return masks
 
     @cached_property
-    def flow(self) -> np.ndarray:
-        """Where each pixel goes until the next frame, in pixels (x, y): float32 (F - 1, S, S, 2)."""
+    def forward_flow(self) -> np.ndarray:
+        """Displacement of each pixel to the next frame, (x, y) in pixels: float32 (F - 1, S, S, 2)."""
         flow = np.zeros((self.num_frames - 1, self.size_px, self.size_px, 2), np.float32)
-        for frame in range(self.num_frames - 1):
-            for index, (item, now, then) in enumerate(
-                zip(self.scene.items, self.poses(frame), self.poses(frame + 1), strict=True)
-            ):
-                rows, columns = np.nonzero(self.masks[frame, index])
-                centre_x, centre_y, side = _centre(item, self.size_px)
-                x, y = columns + 0.5 - centre_x, rows + 0.5 - centre_y
-                u, v = _scaled(now, self.size_px).backward(x, y, side=side)
-                to_x, to_y = _scaled(then, self.size_px).forward(u, v, side=side)
-                flow[frame, rows, columns] = np.stack([to_x - x, to_y - y], axis=-1)
+        for frame_index in range(self.num_frames - 1):
+            poses, next_poses = self.get_poses(frame_index), self.get_poses(frame_index + 1)
+            for index, instance in enumerate(self.scene.instances):
+                rows, columns = np.nonzero(self.masks[frame_index, index])
+                center_x, center_y, side = get_rest_center(instance, self.size_px)
+                x, y = columns + 0.5 - center_x, rows + 0.5 - center_y
+                u, v = scale_pose(poses[index], self.size_px).map_backward(x, y, side_px=side)
+                next_x, next_y = scale_pose(next_poses[index], self.size_px).map_forward(u, v, side_px=side)
+                flow[frame_index, rows, columns] = np.stack([next_x - x, next_y - y], axis=-1)
         return flow
 
-    def ways_back(self, index: int, side: int) -> np.ndarray:
-        """From the middle of each of side x side cells to where item `index` had it in the first frame, were it of
-        that item: float32 (F, side, side, 2), (x, y) in picture sides. NaN away from the item.
-        """
-        middles = (np.arange(side) + 0.5) * self.size_px / side
-        x, y = (part.ravel() for part in np.meshgrid(middles, middles))
-        found = np.full((self.num_frames, side**2, 2), np.nan, np.float32)
-        for frame in range(self.num_frames):
-            from_x, from_y, inside = self._back(frame, index, x, y)
-            found[frame, inside] = np.stack([from_x - x, from_y - y], axis=-1)[inside] / self.size_px
-        return found.reshape(self.num_frames, side, side, 2)
+    def get_backward_flow(self, instance_index: int, grid_size: int) -> np.ndarray:
+        """Compute the backward flow of one object to the first frame, at the centres of a grid.
 
-    def _back(self, frame: int, index: int, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where item `index` had pixels (x, y) of a frame in the first one, and whether that is in its sprite."""
-        centre_x, centre_y, side = _centre(self.scene.items[index], self.size_px)
-        pose = _scaled(self.poses(frame)[index], self.size_px)
-        u, v = pose.backward(x - centre_x, y - centre_y, side=side)
-        inside = np.maximum(np.abs(u), np.abs(v)) < NEAR
-        return u * side / 2 + centre_x, v * side / 2 + centre_y, inside
+        Returns: float32 (F, G, G, 2); G is `grid_size`. The displacement is (x, y) in image sides, NaN outside the
+        sprite and a margin around it.
+        """
+        centers = (np.arange(grid_size) + 0.5) * self.size_px / grid_size
+        x, y = (part.ravel() for part in np.meshgrid(centers, centers))
+        flow = np.full((self.num_frames, grid_size**2, 2), np.nan, np.float32)
+        for frame_index in range(self.num_frames):
+            from_x, from_y, is_inside = self._map_to_first_frame(frame_index, instance_index, x, y)
+            flow[frame_index, is_inside] = np.stack([from_x - x, from_y - y], axis=-1)[is_inside] / self.size_px
+        return flow.reshape(self.num_frames, grid_size, grid_size, 2)
+
+    def _map_to_first_frame(
+        self, frame_index: int, instance_index: int, x: np.ndarray, y: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Map pixels (x, y) of a frame to the first frame as points of one object; also, which lie in its extent."""
+        center_x, center_y, side = get_rest_center(self.scene.instances[instance_index], self.size_px)
+        pose = scale_pose(self.get_poses(frame_index)[instance_index], self.size_px)
+        u, v = pose.map_backward(x - center_x, y - center_y, side_px=side)
+        is_inside = np.maximum(np.abs(u), np.abs(v)) < FLOW_EXTENT
+        return u * side / 2 + center_x, v * side / 2 + center_y, is_inside
 
     @property
     def strengths(self) -> list[float]:
-        """Of each object: mean length of the flow where it is visible, in picture sides a second."""
-        length = np.linalg.norm(self.flow, axis=-1)  # (F - 1, S, S)
+        """The mean length of the flow where each object is visible, in image sides per second."""
+        lengths = np.linalg.norm(self.forward_flow, axis=-1)  # (F - 1, S, S)
         masks = self.masks[:-1]
-        means = [length[masks[:, k]].mean() if masks[:, k].any() else 0.0 for k in range(masks.shape[1])]
+        means = [lengths[masks[:, k]].mean() if masks[:, k].any() else 0.0 for k in range(masks.shape[1])]
         return [float(mean) * self.fps / self.size_px for mean in means]
 
     @property
-    def phrases(self) -> list[tuple[tuple[str, ...], tuple[str, ...]] | None]:
-        """Of each object: phrasings that ask for what it does, Chinese and English; None for what stands still."""
-        motions = [None if move is None else MOTIONS[move.motion] for move in self.moves]
-        return [None if motion is None else motion.phrasings for motion in motions]
+    def motion_phrases(self) -> list[tuple[tuple[str, ...], tuple[str, ...]] | None]:
+        """The phrases that request the motion of each object, Chinese and English; None for an object at rest."""
+        return [None if motion is None else MOTIONS[motion.motion].paraphrases for motion in self.object_motions]
 
     @property
     def boxes(self) -> list[list[tuple[int, int, int, int] | None]]:
-        """x, y, width, height around what is visible, of every frame's objects; None where nothing is."""
-        return [[_around(mask) for mask in frame] for frame in self.masks]
+        """The box (x, y, width, height) of the visible region of each object in each frame; None if it is empty."""
+        return [[_get_bounding_box(mask) for mask in frame_masks] for frame_masks in self.masks]
 
 
-def _around(mask: np.ndarray) -> tuple[int, int, int, int] | None:
+def _get_bounding_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if not rows.size:
         return None
     return int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)
 
 
-def stays_in_picture(item: Item, move: Move, *, duration_s: float) -> bool:
-    """Whether the middle of an object, four fifths of its side, never leaves the canvas."""
-    centre_x, centre_y, side = _centre(item, CANVAS_PX)
+def is_inside_canvas(instance: SpriteInstance, object_motion: ObjectMotion, *, duration_s: float) -> bool:
+    """Check that the inner four fifths of a moving object never leave the canvas."""
+    center_x, center_y, side = get_rest_center(instance, CANVAS_PX)
     for t in np.linspace(0, duration_s, 9):
-        pose = move.pose(float(t))
-        reach = 0.4 * side * pose.scale
-        for centre, offset in ((centre_x, pose.dx), (centre_y, pose.dy)):
-            if not reach <= centre + offset <= CANVAS_PX - reach:
+        pose = object_motion.get_pose(float(t))
+        extent = 0.4 * side * pose.scale
+        for center, offset in ((center_x, pose.dx), (center_y, pose.dy)):
+            if not extent <= center + offset <= CANVAS_PX - extent:
                 return False
     return True
 
 
-def draw_moves(
-    rng: random.Random, scene: Scene, groups: Sequence[Sequence[int]], *, duration_s: float, least: float
-) -> tuple[Move | None, ...] | None:
-    """A move for each item of a scene: some groups of items move, each as one; the others stand still.
+def sample_object_motions(
+    rng: random.Random, scene: StickerScene, groups: Sequence[Sequence[int]], *, duration_s: float, min_amplitude: float
+) -> tuple[ObjectMotion | None, ...] | None:
+    """Sample a motion for some groups of a scene's instances; the instances of a group share it, the others rest.
 
-    At least one moves; as many as are chosen, each number as likely. least: amplitude. None: one found no room.
+    The number of moving groups is uniform, at least one. min_amplitude: above 0; the maximum is 1.
+    Returns: one motion or None per instance; None in place of the tuple if a group finds no motion that stays inside.
     """
-    moves: list[Move | None] = [None] * len(scene.items)
+    motions: list[ObjectMotion | None] = [None] * len(scene.instances)
     for group in rng.sample(groups, rng.randint(1, len(groups))):
-        drawn = (Move(motion=rng.randrange(len(MOTIONS)), amplitude=rng.uniform(least, 1)) for _ in range(TRIES))
-        items = [scene.items[index] for index in group]
-        fits = (m for m in drawn if all(stays_in_picture(item, m, duration_s=duration_s) for item in items))
-        move = next(fits, None)
-        if move is None:
+        candidates = (
+            ObjectMotion(motion=rng.randrange(len(MOTIONS)), amplitude=rng.uniform(min_amplitude, 1))
+            for _ in range(MAX_TRIES)
+        )
+        instances = [scene.instances[index] for index in group]
+        fitting = (m for m in candidates if all(is_inside_canvas(each, m, duration_s=duration_s) for each in instances))
+        motion = next(fitting, None)
+        if motion is None:
             return None
         for index in group:
-            moves[index] = move
-    return tuple(moves)
+            motions[index] = motion
+    return tuple(motions)

@@ -1,7 +1,8 @@
-"""What is in a sticker: which objects, how large, where, in front of what; drawn at random, never twice by accident.
+"""Scenes of the sticker world: objects with sizes and positions in front of a background, sampled at random.
 
-A scene is first *asked for* (mentions and a relation, what the caption will say) and then *placed* (items with boxes,
-the truth). Positions and sizes are pixels of a CANVAS_PX canvas; cells are the nine fields of a 3 x 3 grid, row by row.
+A scene has mentions and perhaps a relation (what its caption says) and instances with boxes (the ground truth).
+Positions and sizes are pixels of a canvas that is CANVAS_PX wide; cells are the fields of a 3 x 3 grid, 0 to 8, row by
+row. `class_id` is an id of a sprite class; `colour` and `background` are indices of COLOURS and BACKGROUNDS.
 """
 
 import random
@@ -9,21 +10,21 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dianjing.train.stickers.backgrounds import BACKGROUNDS, VARIANTS
-from dianjing.train.stickers.objects import COLOURS, things
+from dianjing.train.stickers.backgrounds import BACKGROUNDS, NUM_VARIANTS
+from dianjing.train.stickers.sprite_classes import COLOURS, load_sprite_classes
 
 CANVAS_PX = 128
-KINDS = ("single", "count", "pair", "trio")
+SCENE_TYPES = ("single", "count", "pair", "trio")
 RELATIONS = ("left", "right", "above", "below")
-HELD_OUT_SHARE = 10  # one combination in ten is kept out of training
-CENTRE = 4
+HELD_OUT_MODULUS = 10  # one combination in ten is held out from training
+CENTER_CELL = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mention:
-    """One noun of the caption: `count` times object `thing`; None where the caption leaves something open."""
+class NounMention:
+    """One noun of a caption: `count` objects of a class. None: the caption leaves it open."""
 
-    thing: int
+    class_id: int
     count: int = 1
     colour: int | None = None
     size: str | None = None  # "big" or "small"
@@ -31,10 +32,10 @@ class Mention:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
-    """One object as placed: the box's top left corner and its side, in pixels of the canvas."""
+class SpriteInstance:
+    """One object of a scene: its class, its colour, and the top left corner and the side of its box."""
 
-    thing: int
+    class_id: int
     colour: int | None
     x_px: int
     y_px: int
@@ -43,181 +44,202 @@ class Item:
     @property
     def cell(self) -> int:
         """The cell that holds the centre of the box, 0 to 8."""
-        half = self.size_px // 2
-        return (self.y_px + half) * 3 // CANVAS_PX * 3 + (self.x_px + half) * 3 // CANVAS_PX
+        half_px = self.size_px // 2
+        return (self.y_px + half_px) * 3 // CANVAS_PX * 3 + (self.x_px + half_px) * 3 // CANVAS_PX
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
-    """A picture's content. `relation` says where the first mention is, seen from the second; items are in z order."""
+class StickerScene:
+    """The content of an image: what its caption says and what it shows.
 
-    kind: str
-    mentions: tuple[Mention, ...]
+    relation: position of the first mention relative to the second, one of RELATIONS. instances: in z order.
+    """
+
+    scene_type: str
+    mentions: tuple[NounMention, ...]
     relation: str | None
-    items: tuple[Item, ...]
+    instances: tuple[SpriteInstance, ...]
     background: int
     variant: int
 
 
-Drawn = tuple[tuple[Mention, ...], str | None, list[Item]]  # mentions, relation, items
+SceneDraft = tuple[tuple[NounMention, ...], str | None, list[SpriteInstance]]  # mentions, relation, instances
 
 
-def is_held_out(thing: int, background: int, cell: int) -> bool:
-    """Whether this combination is kept for evaluation; a fixed tenth is, whatever the seed."""
-    return zlib.crc32(f"{thing} {background} {cell}".encode()) % HELD_OUT_SHARE == 0
+def is_held_out(class_id: int, background: int, cell: int) -> bool:
+    """Check if a combination is held out for evaluation: a fixed tenth of them, for every seed."""
+    return zlib.crc32(f"{class_id} {background} {cell}".encode()) % HELD_OUT_MODULUS == 0
 
 
-def belongs_to(scene: Scene, split: str) -> bool:
-    """Whether a scene may be drawn for a split.
+def is_in_split(scene: StickerScene, split: str) -> bool:
+    """Check if a scene belongs to a split.
 
-    Training scenes hold no kept-out combination; in held-out ones every mention has an object in one.
+    Scenes of "train" hold no held-out combination; in those of "held_out" every mention has an instance in one.
     """
-    kept_out = [item.thing for item in scene.items if is_held_out(item.thing, scene.background, item.cell)]
+    held_out = [each.class_id for each in scene.instances if is_held_out(each.class_id, scene.background, each.cell)]
     if split == "train":
-        return not kept_out
-    return all(mention.thing in kept_out for mention in scene.mentions)
+        return not held_out
+    return all(mention.class_id in held_out for mention in scene.mentions)
 
 
-def place(asked: Mention, *, x: float, y: float, size_px: int, snap_px: int) -> Item:
-    """Centre an object near (x, y) in unit coordinates, inside the canvas and on a grid of `snap_px` pixels."""
-    size_px = max(snap_px, round(size_px / snap_px) * snap_px)
+def place_instance(mention: NounMention, *, x: float, y: float, size_px: int, grid_px: int) -> SpriteInstance:
+    """Place an object near (x, y), in unit coordinates, inside the canvas.
+
+    Its size and its corner become multiples of `grid_px`.
+    """
+    size_px = max(grid_px, round(size_px / grid_px) * grid_px)
     left, top = (
-        min(
-            max(round((centre * CANVAS_PX - size_px / 2) / snap_px), 0),
-            (CANVAS_PX - size_px) // snap_px,
-        )
-        * snap_px
-        for centre in (x, y)
+        min(max(round((center * CANVAS_PX - size_px / 2) / grid_px), 0), (CANVAS_PX - size_px) // grid_px) * grid_px
+        for center in (x, y)
     )
-    return Item(thing=asked.thing, colour=asked.colour, x_px=left, y_px=top, size_px=size_px)
+    return SpriteInstance(class_id=mention.class_id, colour=mention.colour, x_px=left, y_px=top, size_px=size_px)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pool:
-    """What scenes are drawn from.
+class SceneSampling:
+    """The distribution that scenes are sampled from.
 
-    objects: ids; countable: those that can be asked for in numbers. coloured: the share of mentions with a colour of
-    their own, None for what falls out when every object is as likely. sized: the share of single objects that are
-    asked for big or small. tidy: the share of scenes whose objects have the most usual of the sizes and places that fit
-    the words; in the others they have any.
+    countable_class_ids: those that have a plural. coloured_share: of mentions with a colour; None: classes are uniform,
+    and 0.6 of the colourable ones have a colour. sized_share: of single objects that the caption calls big or small.
+    canonical_share: of scenes whose sizes and positions are the canonical ones for their caption; in the others they
+    vary.
     """
 
-    objects: Sequence[int]
-    countable: Sequence[int]
-    coloured: float | None = None
-    sized: float = 0.4
-    tidy: float = 0.0
+    class_ids: Sequence[int]
+    countable_class_ids: Sequence[int]
+    coloured_share: float | None = None
+    sized_share: float = 0.4
+    canonical_share: float = 0.0
 
 
-class Hand:
-    """Puts objects down: where they are meant to go, or thereabouts."""
+class PlacementSampler:
+    """Samples sizes and positions: the canonical ones, or random ones near them.
 
-    def __init__(self, rng: random.Random, *, is_tidy: bool, snap_px: int) -> None:
-        self.rng, self.is_tidy, self.snap_px = rng, is_tidy, snap_px
+    grid_px: what sizes and positions are rounded to.
+    """
 
-    def size_px(self, sizes: Sequence[int], usual: int) -> int:
-        return usual if self.is_tidy else self.rng.choice(sizes)
+    def __init__(self, rng: random.Random, *, is_canonical: bool, grid_px: int) -> None:
+        self.rng, self.is_canonical, self.grid_px = rng, is_canonical, grid_px
 
-    def near(self, centre: float, spread: float) -> float:
-        return centre if self.is_tidy else centre + self.rng.uniform(-spread, spread)
+    def sample_size_px(self, sizes_px: Sequence[int], canonical_px: int) -> int:
+        """Sample one of the sizes."""
+        return canonical_px if self.is_canonical else self.rng.choice(sizes_px)
+
+    def sample_coordinate(self, center: float, jitter: float) -> float:
+        """Sample a coordinate within `jitter` of the centre."""
+        return center if self.is_canonical else center + self.rng.uniform(-jitter, jitter)
 
 
-def _ask(rng: random.Random, pool: Pool, *, count: int = 1, countable: bool = False) -> Mention:
-    among = pool.countable if countable else pool.objects
-    if pool.coloured is None:
-        thing = rng.choice(among)
-        coloured = things()[thing].takes_colour and rng.random() < 0.6
+def _sample_mention(
+    rng: random.Random, sampling: SceneSampling, *, count: int = 1, is_countable: bool = False
+) -> NounMention:
+    candidates = sampling.countable_class_ids if is_countable else sampling.class_ids
+    if sampling.coloured_share is None:
+        class_id = rng.choice(candidates)
+        is_coloured = load_sprite_classes()[class_id].is_colourable and rng.random() < 0.6
     else:
-        paints = [each for each in among if things()[each].takes_colour]
-        coloured = bool(paints) and rng.random() < pool.coloured
-        thing = rng.choice(paints if coloured else among)
-    return Mention(thing=thing, count=count, colour=rng.randrange(len(COLOURS)) if coloured else None)
+        colourable = [each for each in candidates if load_sprite_classes()[each].is_colourable]
+        is_coloured = bool(colourable) and rng.random() < sampling.coloured_share
+        class_id = rng.choice(colourable if is_coloured else candidates)
+    return NounMention(class_id=class_id, count=count, colour=rng.randrange(len(COLOURS)) if is_coloured else None)
 
 
 _SIZES_PX: dict[str | None, tuple[int, ...]] = {"big": (96, 112), "small": (48,), None: (64, 72, 80)}
-_SIZES_TOGETHER_PX = (48, 56, 64, 64)
+_GROUP_SIZES_PX = (48, 56, 64, 64)
 
 
-def _single(rng: random.Random, hand: Hand, pool: Pool) -> Drawn:
-    asked = _ask(rng, pool)
-    # on a coarse grid small and usual objects would look the same
-    small = pool.sized / 2 if hand.snap_px <= 16 else 0
-    size = rng.choices(("big", "small", None), (pool.sized / 2, small, 1 - pool.sized))[0]
+def _sample_single(rng: random.Random, placement: PlacementSampler, sampling: SceneSampling) -> SceneDraft:
+    mention = _sample_mention(rng, sampling)
+    # on a coarse grid small objects and those without a named size would look the same
+    small_share = sampling.sized_share / 2 if placement.grid_px <= 16 else 0
+    size = rng.choices(("big", "small", None), (sampling.sized_share / 2, small_share, 1 - sampling.sized_share))[0]
     cell = rng.randrange(9) if size != "big" and rng.random() < 0.55 else None
-    asked = Mention(thing=asked.thing, colour=asked.colour, size=size, cell=cell)
+    mention = NounMention(class_id=mention.class_id, colour=mention.colour, size=size, cell=cell)
     sizes = _SIZES_PX[size]
-    size_px = 64 if cell is not None and size is None else hand.size_px(sizes, sizes[0])
-    row, column = divmod(CENTRE if cell is None else cell, 3)
-    x, y = (hand.near(0.25 * (index + 1), 0.04) for index in (column, row))
-    return (asked,), None, [place(asked, x=x, y=y, size_px=size_px, snap_px=hand.snap_px)]
+    size_px = 64 if cell is not None and size is None else placement.sample_size_px(sizes, sizes[0])
+    row, column = divmod(CENTER_CELL if cell is None else cell, 3)
+    x, y = (placement.sample_coordinate(0.25 * (index + 1), 0.04) for index in (column, row))
+    return (mention,), None, [place_instance(mention, x=x, y=y, size_px=size_px, grid_px=placement.grid_px)]
 
 
-_LAYOUTS = {
+_GROUP_CENTERS = {
     2: (((0.25, 0.5), (0.75, 0.5)), ((0.25, 0.5), (0.75, 0.5)), ((0.5, 0.25), (0.5, 0.75))),
     3: (((0.5, 0.25), (0.25, 0.75), (0.75, 0.75)), ((0.25, 0.25), (0.75, 0.25), (0.5, 0.75))),
     4: (((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)),),
 }
 
 
-def _lay_out(rng: random.Random, mentions: list[Mention], hand: Hand) -> list[Item]:
-    """Put all that is mentioned side by side, in any order, none over another."""
-    asked = [mention for mention in mentions for _ in range(mention.count)]
-    spots = rng.sample(rng.choice(_LAYOUTS[len(asked)]), len(asked))
-    size_px = hand.size_px(_SIZES_TOGETHER_PX, 64)
+def _place_group(rng: random.Random, mentions: list[NounMention], placement: PlacementSampler) -> list[SpriteInstance]:
+    """Place all mentioned objects side by side in random order, without overlap."""
+    objects = [mention for mention in mentions for _ in range(mention.count)]
+    centers = rng.sample(rng.choice(_GROUP_CENTERS[len(objects)]), len(objects))
+    size_px = placement.sample_size_px(_GROUP_SIZES_PX, 64)
     return [
-        place(each, x=hand.near(x, 0.03), y=hand.near(y, 0.03), size_px=size_px, snap_px=hand.snap_px)
-        for each, (x, y) in zip(asked, spots, strict=True)
+        place_instance(
+            mention,
+            x=placement.sample_coordinate(x, 0.03),
+            y=placement.sample_coordinate(y, 0.03),
+            size_px=size_px,
+            grid_px=placement.grid_px,
+        )
+        for mention, (x, y) in zip(objects, centers, strict=True)
     ]
 
 
-def _count(rng: random.Random, hand: Hand, pool: Pool) -> Drawn:
-    asked = _ask(rng, pool, count=rng.choice((2, 3, 4)), countable=True)
-    return (asked,), None, _lay_out(rng, [asked], hand)
+def _sample_count(rng: random.Random, placement: PlacementSampler, sampling: SceneSampling) -> SceneDraft:
+    mention = _sample_mention(rng, sampling, count=rng.choice((2, 3, 4)), is_countable=True)
+    return (mention,), None, _place_group(rng, [mention], placement)
 
 
-def _pair(rng: random.Random, hand: Hand, pool: Pool) -> Drawn:
-    first, second = _ask(rng, pool), _ask(rng, pool)
+def _sample_pair(rng: random.Random, placement: PlacementSampler, sampling: SceneSampling) -> SceneDraft:
+    first, second = _sample_mention(rng, sampling), _sample_mention(rng, sampling)
     relation = rng.choice(RELATIONS)
-    near, far = (0.25, 0.75) if relation in ("left", "above") else (0.75, 0.25)
-    items = []
-    for asked, along in ((first, near), (second, far)):
-        along, across = hand.near(along, 0.03), hand.near(0.5, 0.1)
+    first_center, second_center = (0.25, 0.75) if relation in ("left", "above") else (0.75, 0.25)
+    instances = []
+    for mention, center in ((first, first_center), (second, second_center)):
+        along, across = placement.sample_coordinate(center, 0.03), placement.sample_coordinate(0.5, 0.1)
         x, y = (along, across) if relation in ("left", "right") else (across, along)
-        size_px = hand.size_px(_SIZES_TOGETHER_PX, 64)
-        items.append(place(asked, x=x, y=y, size_px=size_px, snap_px=hand.snap_px))
-    return (first, second), relation if rng.random() < 0.75 else None, items
+        size_px = placement.sample_size_px(_GROUP_SIZES_PX, 64)
+        instances.append(place_instance(mention, x=x, y=y, size_px=size_px, grid_px=placement.grid_px))
+    return (first, second), relation if rng.random() < 0.75 else None, instances
 
 
-def _trio(rng: random.Random, hand: Hand, pool: Pool) -> Drawn:
-    if rng.random() < 0.4:  # two of one, one of another
-        mentions = [_ask(rng, pool, count=2, countable=True), _ask(rng, pool)]
+def _sample_trio(rng: random.Random, placement: PlacementSampler, sampling: SceneSampling) -> SceneDraft:
+    if rng.random() < 0.4:  # two of one class, one of another
+        mentions = [_sample_mention(rng, sampling, count=2, is_countable=True), _sample_mention(rng, sampling)]
     else:
-        mentions = [_ask(rng, pool) for _ in range(3)]
-    return tuple(mentions), None, _lay_out(rng, mentions, hand)
+        mentions = [_sample_mention(rng, sampling) for _ in range(3)]
+    return tuple(mentions), None, _place_group(rng, mentions, placement)
 
 
-_DRAW = {"single": _single, "count": _count, "pair": _pair, "trio": _trio}
+_SCENE_SAMPLERS = {"single": _sample_single, "count": _sample_count, "pair": _sample_pair, "trio": _sample_trio}
 
 
-def draw_scene(rng: random.Random, pool: Pool, *, kinds: dict[str, float], snap_px: int, split: str) -> Scene:
-    """Draw a scene of one of `kinds` (name -> weight) that belongs to `split`."""
-    kind = rng.choices(list(kinds), list(kinds.values()))[0]
-    hand = Hand(rng, is_tidy=pool.tidy > 0 and rng.random() < pool.tidy, snap_px=snap_px)
+def sample_scene(
+    rng: random.Random, sampling: SceneSampling, *, scene_weights: dict[str, float], grid_px: int, split: str
+) -> StickerScene:
+    """Sample a scene of a split; its type is chosen by `scene_weights` (scene type -> weight).
+
+    Rejected are scenes with two equal mentions, and coloured objects on a background of their colour.
+    """
+    scene_type = rng.choices(list(scene_weights), list(scene_weights.values()))[0]
+    is_canonical = sampling.canonical_share > 0 and rng.random() < sampling.canonical_share
+    placement = PlacementSampler(rng, is_canonical=is_canonical, grid_px=grid_px)
     while True:
-        mentions, relation, items = _DRAW[kind](rng, hand, pool)
-        if len({(each.thing, each.colour) for each in mentions}) < len(mentions):
+        mentions, relation, instances = _SCENE_SAMPLERS[scene_type](rng, placement, sampling)
+        if len({(each.class_id, each.colour) for each in mentions}) < len(mentions):
             continue  # "a cat left of a cat" says nothing
         background = rng.randrange(len(BACKGROUNDS))
-        behind = BACKGROUNDS[background].name_en
-        if any(each.colour is not None and behind == f"{COLOURS[each.colour].name_en} background" for each in mentions):
-            continue  # a white egg on white cannot be seen
-        scene = Scene(
-            kind=kind,
+        name = BACKGROUNDS[background].name_en
+        if any(each.colour is not None and name == f"{COLOURS[each.colour].name_en} background" for each in mentions):
+            continue  # a white egg on white is invisible
+        scene = StickerScene(
+            scene_type=scene_type,
             mentions=mentions,
             relation=relation,
-            items=tuple(items),
+            instances=tuple(instances),
             background=background,
-            variant=rng.randrange(VARIANTS),
+            variant=rng.randrange(NUM_VARIANTS),
         )
-        if belongs_to(scene, split):
+        if is_in_split(scene, split):
             return scene

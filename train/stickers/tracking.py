@@ -1,6 +1,6 @@
-"""Reads out of a clip how an object moved, and what it is in any pose, by comparing with all that could be there.
+"""Reading of clips: the motion of an object, and its class in any pose, by comparison with everything possible.
 
-F frames, S picture side.
+F frames, S image side in pixels.
 """
 
 from dataclasses import dataclass, replace
@@ -9,74 +9,81 @@ from functools import partial
 import cv2
 import numpy as np
 
-from dianjing.train.stickers.backgrounds import paint
-from dianjing.train.stickers.clips import Clip, Move, show
+from dianjing.train.stickers.backgrounds import render_background
+from dianjing.train.stickers.clips import ObjectMotion, StickerClip
 from dianjing.train.stickers.motions import MOTIONS
-from dianjing.train.stickers.objects import things
-from dianjing.train.stickers.rendering import lay_over
+from dianjing.train.stickers.rendering import composite_premultiplied, render_sprite
+from dianjing.train.stickers.sprite_classes import load_sprite_classes
 
 AMPLITUDES = (0.15, 0.3, 0.5, 0.75, 1.0)
-BLUR_PX = 1.2
+REFINEMENTS = (0.8, 0.9, 1.1, 1.25)  # factors of the best amplitude, tried once
+BLUR_SIGMA_PX = 1.2
+BOX_MARGIN_PX = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tracked:
-    """What explains the frames best; motion None for standing still. error: mean squared, in levels."""
+class MotionEstimate:
+    """The motion that explains frames best.
+
+    motion: an index of MOTIONS; None for an object at rest. error: mean squared, on 0 to 255.
+    """
 
     motion: int | None
     amplitude: float
     error: float
 
 
-def track(frames: np.ndarray, clip: Clip, item: int) -> Tracked:
-    """How `item` of a clip's scene moves in frames (F, S, S, 3), the others moving as the clip says.
+def estimate_motion(frames: np.ndarray, clip: StickerClip, instance_index: int) -> MotionEstimate:
+    """Estimate how one instance of a clip's scene moves in frames (F, S, S, 3); the others move as in the clip.
 
-    Both are blurred a little, so that what a model blurs weighs little. The best amplitude of every motion, refined
-    once, is compared with standing still.
+    The frames and every candidate are blurred a little, so that blur of a model weighs little. The best amplitude of
+    every motion, refined once, competes with rest.
     """
     blurred = _blur(frames)
 
-    def fit(motion: int | None, amplitude: float) -> Tracked:
-        move = None if motion is None else Move(motion=motion, amplitude=amplitude)
-        moves = (*clip.moves[:item], move, *clip.moves[item + 1 :])
-        error = float(np.square(_blur(replace(clip, moves=moves).frames) - blurred).mean())
-        return Tracked(motion=motion, amplitude=amplitude if motion is not None else 0.0, error=error)
+    def fit(motion: int | None, amplitude: float) -> MotionEstimate:
+        candidate = None if motion is None else ObjectMotion(motion=motion, amplitude=amplitude)
+        before, after = clip.object_motions[:instance_index], clip.object_motions[instance_index + 1 :]
+        rendered = replace(clip, object_motions=(*before, candidate, *after)).frames
+        error = float(np.square(_blur(rendered) - blurred).mean())
+        return MotionEstimate(motion=motion, amplitude=amplitude if motion is not None else 0.0, error=error)
 
-    found = [fit(None, 0.0)]
+    estimates = [fit(None, 0.0)]
     for motion in range(len(MOTIONS)):
-        at = partial(fit, motion)
-        coarse = min(map(at, AMPLITUDES), key=lambda t: t.error)
-        nearby = (coarse.amplitude * factor for factor in (0.8, 0.9, 1.1, 1.25))
-        found.append(min([coarse, *(at(min(a, 1.0)) for a in nearby)], key=lambda t: t.error))
-    return min(found, key=lambda t: t.error)
+        fit_amplitude = partial(fit, motion)
+        coarse = min(map(fit_amplitude, AMPLITUDES), key=lambda each: each.error)
+        refined = (fit_amplitude(min(coarse.amplitude * factor, 1.0)) for factor in REFINEMENTS)
+        estimates.append(min([coarse, *refined], key=lambda each: each.error))
+    return min(estimates, key=lambda each: each.error)
 
 
-def recognise(frame: np.ndarray, clip: Clip, item: int, at: int) -> int:
-    """Which object explains frame `at` (S, S, 3) best where `item` of the scene is, in the pose it has there.
+def classify_sprite(frame: np.ndarray, clip: StickerClip, instance_index: int, frame_index: int) -> int:
+    """Find the sprite class that explains a frame (S, S, 3) best at one instance, in the pose that the clip gives it.
 
-    `clip` says how everything moves, `item` too: `track` finds that out.
+    `clip` holds the motions of all instances, also of this one: `estimate_motion` finds it.
     """
-    poses, size_px = clip.poses(at), clip.size_px
-    base = paint(clip.scene.background, clip.scene.variant, size_px=size_px).copy()
-    for index, (other, pose) in enumerate(zip(clip.scene.items, poses, strict=True)):
-        if index != item:
-            shown = show(other, pose, size_px=size_px)
-            lay_over(base, shown.pixels, x=shown.x, y=shown.y)
-    asked = clip.scene.items[item]
+    poses, size_px = clip.get_poses(frame_index), clip.size_px
+    base = render_background(clip.scene.background, clip.scene.variant, size_px=size_px).copy()
+    for index, (instance, pose) in enumerate(zip(clip.scene.instances, poses, strict=True)):
+        if index != instance_index:
+            sprite = render_sprite(instance, pose, size_px=size_px)
+            composite_premultiplied(base, sprite.pixels, x=sprite.x, y=sprite.y)
+    instance, pose = clip.scene.instances[instance_index], poses[instance_index]
     rows, columns = (
-        slice(max(0, each.start - 4), each.stop + 4) for each in show(asked, poses[item], size_px=size_px).where
+        slice(max(0, each.start - BOX_MARGIN_PX), each.stop + BOX_MARGIN_PX)
+        for each in render_sprite(instance, pose, size_px=size_px).slices
     )
     target = _blur(frame[None, rows, columns])
 
-    def error(thing: int) -> float:
-        colour = asked.colour if things()[thing].takes_colour else None
-        shown = show(replace(asked, thing=thing, colour=colour), poses[item], size_px=size_px)
+    def measure_error(class_id: int) -> float:
+        colour = instance.colour if load_sprite_classes()[class_id].is_colourable else None
+        sprite = render_sprite(replace(instance, class_id=class_id, colour=colour), pose, size_px=size_px)
         canvas = base.copy()
-        lay_over(canvas, shown.pixels, x=shown.x, y=shown.y)
+        composite_premultiplied(canvas, sprite.pixels, x=sprite.x, y=sprite.y)
         return float(np.square(_blur(canvas[None, rows, columns]) - target).mean())
 
-    return min(range(len(things())), key=error)
+    return min(range(len(load_sprite_classes())), key=measure_error)
 
 
 def _blur(frames: np.ndarray) -> np.ndarray:
-    return np.stack([cv2.GaussianBlur(frame.astype(np.float32), (0, 0), BLUR_PX) for frame in frames])
+    return np.stack([cv2.GaussianBlur(frame.astype(np.float32), (0, 0), BLUR_SIGMA_PX) for frame in frames])

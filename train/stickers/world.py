@@ -1,4 +1,4 @@
-"""The sticker world: endless pictures with captions in two languages and the exact truth, by seed and position."""
+"""The sticker world: endless images and clips with bilingual captions and ground truth, by seed and position."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -7,160 +7,182 @@ from functools import cached_property
 
 import numpy as np
 
-from dianjing.train.stickers.atlas import sprite
+from dianjing.errors import DianjingError
+from dianjing.train.stickers.atlas import get_sprite
 from dianjing.train.stickers.captions import (
-    caption_en,
-    caption_zh,
-    countable_names,
-    moving_caption_en,
-    moving_caption_zh,
+    list_countable_names,
+    make_caption_en,
+    make_caption_zh,
+    make_motion_caption_en,
+    make_motion_caption_zh,
 )
-from dianjing.train.stickers.clips import Clip, Move, draw_moves
+from dianjing.train.stickers.clips import ObjectMotion, StickerClip, sample_object_motions
 from dianjing.train.stickers.motions import MOTIONS
-from dianjing.train.stickers.objects import things
-from dianjing.train.stickers.rendering import item_box, render
-from dianjing.train.stickers.scenes import CANVAS_PX, KINDS, Pool, Scene, draw_scene
+from dianjing.train.stickers.rendering import get_instance_box, render_scene
+from dianjing.train.stickers.scenes import CANVAS_PX, SCENE_TYPES, SceneSampling, StickerScene, sample_scene
+from dianjing.train.stickers.sprite_classes import load_sprite_classes
 
-DEFAULT_KINDS = {"single": 0.4, "count": 0.2, "pair": 0.28, "trio": 0.12}
+DEFAULT_SCENE_WEIGHTS = {"single": 0.4, "count": 0.2, "pair": 0.28, "trio": 0.12}
+MIN_SIZE_PX = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """A stretch of the curriculum, before sample `until`.
+class CurriculumStage:
+    """A stage of the curriculum, up to sample `until_position` (None: to the end).
 
-    kinds: kind of scene -> weight. snap_px: pixels of the grid that places and sizes keep to; of several, each scene
-    takes one. coloured, sized, tidy: shares of mentions with a colour, of single objects with a size, and of scenes
-    with the most usual sizes and places, as Pool has them. least_amplitude: of what moves in clips, above 0.
+    scene_weights: scene type -> weight. grid_px: grids of positions and sizes; each scene takes one of them.
+    coloured_share, sized_share, canonical_share: as in SceneSampling. min_amplitude: of motions in clips, above 0.
+
+    Raises: DianjingError for an unknown scene type.
     """
 
-    kinds: dict[str, float]
-    snap_px: tuple[int, ...] = (1,)
-    coloured: float | None = None
-    sized: float = 0.4
-    tidy: float = 0.0
-    least_amplitude: float = 0.3
-    until: int | None = None
+    scene_weights: dict[str, float]
+    grid_px: tuple[int, ...] = (1,)
+    coloured_share: float | None = None
+    sized_share: float = 0.4
+    canonical_share: float = 0.0
+    min_amplitude: float = 0.3
+    until_position: int | None = None
 
     def __post_init__(self) -> None:
-        if unknown := set(self.kinds) - set(KINDS):
-            raise ValueError(f"unknown kind of scene {sorted(unknown)}; the kinds are {', '.join(KINDS)}")
+        if unknown := sorted(set(self.scene_weights) - set(SCENE_TYPES)):
+            raise DianjingError("unknown_scene_types", unknown=unknown, allowed=list(SCENE_TYPES))
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One picture of the world and its truth."""
+class StickerSample:
+    """An image of the sticker world with its captions and its ground truth.
 
-    scene: Scene
+    K objects, S image side in pixels (`size_px`).
+    """
+
+    scene: StickerScene
     text_zh: str
     text_en: str
     size_px: int
 
     @cached_property
     def image(self) -> np.ndarray:
-        """uint8 (size_px, size_px, 3)."""
-        return render(self.scene, size_px=self.size_px)
+        """The image, uint8 (S, S, 3); rendered when first accessed."""
+        return render_scene(self.scene, size_px=self.size_px)
 
     @property
     def boxes(self) -> list[tuple[int, int, int, int]]:
-        """x, y, width, height of every object, in pixels."""
-        return [item_box(item, self.size_px) for item in self.scene.items]
+        """The box (x, y, width, height) of every object, in pixels."""
+        return [get_instance_box(instance, self.size_px) for instance in self.scene.instances]
 
     @property
     def masks(self) -> np.ndarray:
-        """Where each object is visible: bool (objects, size_px, size_px)."""
-        masks = np.zeros((len(self.scene.items), self.size_px, self.size_px), bool)
-        for index, item in enumerate(self.scene.items):
-            x, y, side, _ = item_box(item, self.size_px)
-            shown = sprite(item.thing, size_px=side, colour=item.colour)[..., 3] > 127
-            masks[:index, y : y + side, x : x + side] &= ~shown  # later objects stand in front
-            masks[index, y : y + side, x : x + side] = shown
+        """The visible region of each object, bool (K, S, S)."""
+        masks = np.zeros((len(self.scene.instances), self.size_px, self.size_px), bool)
+        for index, instance in enumerate(self.scene.instances):
+            x, y, side, _ = get_instance_box(instance, self.size_px)
+            is_solid = get_sprite(instance.class_id, size_px=side, colour=instance.colour)[..., 3] > 127
+            masks[:index, y : y + side, x : x + side] &= ~is_solid  # later objects stand in front
+            masks[index, y : y + side, x : x + side] = is_solid
         return masks
 
 
-def countable_things() -> list[int]:
-    """Objects that can be asked for in numbers."""
-    return [thing.id for thing in things() if countable_names(thing)]
+def list_countable_classes() -> list[int]:
+    """List the ids of the sprite classes that captions may count."""
+    return [each.id for each in load_sprite_classes() if list_countable_names(each)]
 
 
-class World:
-    """Samples as a pure function of (seed, position).
+class StickerWorld:
+    """A sample source: images and clips as pure functions of (seed, position).
 
-    size_px: side of the pictures, a multiple of 8. stages: the curriculum, last one open-ended. split: "train", or
-    "held_out" for the combinations of object, background and place that training never shows. objects: ids to draw
-    from (None: all).
+    size_px: side of the images, a multiple of 8 and at least 32. stages: the curriculum; the last stage has no end.
+    split: "train", or "held_out" for combinations of object, background and cell that training never shows.
+    class_ids: the sprite classes to sample from; None: all.
+
+    Raises: DianjingError for another size or split.
     """
 
     def __init__(
         self,
         *,
         size_px: int = CANVAS_PX,
-        stages: Sequence[Stage] = (Stage(kinds=DEFAULT_KINDS),),
+        stages: Sequence[CurriculumStage] = (CurriculumStage(scene_weights=DEFAULT_SCENE_WEIGHTS),),
         split: str = "train",
-        objects: Sequence[int] | None = None,
+        class_ids: Sequence[int] | None = None,
     ):
         if split not in ("train", "held_out"):
-            raise ValueError(f"split is {split!r}; it must be 'train' or 'held_out'")
-        if size_px % 8 or size_px < 32:
-            raise ValueError(f"size_px is {size_px}; it must be a multiple of 8 and at least 32")
+            raise DianjingError("unknown_split", split=split)
+        if size_px % 8 or size_px < MIN_SIZE_PX:
+            raise DianjingError("sticker_size_not_multiple", size_px=size_px, minimum=MIN_SIZE_PX)
         self.size_px, self.stages, self.split = size_px, tuple(stages), split
-        self.objects = list(range(len(things()))) if objects is None else list(objects)
-        self.countable = sorted(set(self.objects) & set(countable_things()))
+        self.class_ids = list(range(len(load_sprite_classes()))) if class_ids is None else list(class_ids)
+        self.countable_class_ids = sorted(set(self.class_ids) & set(list_countable_classes()))
 
-    def stage_at(self, position: int) -> Stage:
-        """The stage of the curriculum that sample `position` belongs to."""
+    def get_stage(self, position: int) -> CurriculumStage:
+        """Return the stage of the curriculum at a position."""
         return next(
-            (stage for stage in self.stages if stage.until is None or position < stage.until),
+            (stage for stage in self.stages if stage.until_position is None or position < stage.until_position),
             self.stages[-1],
         )
 
-    def _scene(self, rng: random.Random, stage: Stage, snap_px: int) -> Scene:
-        pool = Pool(
-            objects=self.objects,
-            countable=self.countable,
-            coloured=stage.coloured,
-            sized=stage.sized,
-            tidy=stage.tidy,
-        )
-        return draw_scene(rng, pool, kinds=stage.kinds, snap_px=snap_px, split=self.split)
-
-    def picture(self, seed: int, position: int) -> Sample:
-        """The sample at `position`; its picture is rendered when `.image` is first read."""
+    def get_image_sample(self, seed: int, position: int) -> StickerSample:
+        """Return the image sample at a position."""
         rng = random.Random((seed << 48) | position)
-        stage = self.stage_at(position)
-        scene = self._scene(rng, stage, rng.choice(stage.snap_px))
-        text_zh, text_en = caption_zh(scene, rng), caption_en(scene, rng)
-        return Sample(scene=scene, text_zh=text_zh, text_en=text_en, size_px=self.size_px)
+        stage = self.get_stage(position)
+        scene = self._sample_scene(rng, stage, rng.choice(stage.grid_px))
+        text_zh, text_en = make_caption_zh(scene, rng), make_caption_en(scene, rng)
+        return StickerSample(scene=scene, text_zh=text_zh, text_en=text_en, size_px=self.size_px)
 
-    def clip(self, seed: int, position: int, *, num_frames: int, fps: float) -> Clip:
-        """The clip at `position`, its captions say what moves; frames and truth are rendered when first read."""
-        rng = random.Random((seed << 48) | (1 << 47) | position)  # apart from the picture at `position`
-        scene, moves = self._moving(rng, position, _by_mention, duration_s=(num_frames - 1) / fps)
-        firsts = [moves[group[0]] for group in _by_mention(scene)]
-        motions = [None if move is None else MOTIONS[move.motion] for move in firsts]
-        text_zh, text_en = moving_caption_zh(scene, motions, rng), moving_caption_en(scene, motions, rng)
-        return Clip(scene, moves, text_zh, text_en, self.size_px, num_frames, fps)
+    def get_captioned_clip(self, seed: int, position: int, *, num_frames: int, fps: float) -> StickerClip:
+        """Return the clip at a position whose captions name the motions; objects that are counted move together."""
+        rng = random.Random((seed << 48) | (1 << 47) | position)  # another stream than that of images
+        duration_s = (num_frames - 1) / fps
+        scene, object_motions = self._sample_moving_scene(rng, position, _group_by_mention, duration_s=duration_s)
+        of_mentions = [object_motions[group[0]] for group in _group_by_mention(scene)]
+        motions = [None if motion is None else MOTIONS[motion.motion] for motion in of_mentions]
+        text_zh, text_en = make_motion_caption_zh(scene, motions, rng), make_motion_caption_en(scene, motions, rng)
+        return StickerClip(scene, object_motions, text_zh, text_en, self.size_px, num_frames, fps)
 
-    def click(self, seed: int, position: int, *, num_frames: int, fps: float) -> Clip:
-        """A clip whose objects move one by one, also those counted together; its captions are the still picture's."""
+    def get_controlled_clip(self, seed: int, position: int, *, num_frames: int, fps: float) -> StickerClip:
+        """Return the clip at a position whose objects move one by one; its captions name no motion."""
         rng = random.Random((seed << 48) | (3 << 46) | position)
         duration_s = (num_frames - 1) / fps
-        scene, moves = self._moving(rng, position, lambda s: [[i] for i in range(len(s.items))], duration_s=duration_s)
-        return Clip(scene, moves, caption_zh(scene, rng), caption_en(scene, rng), self.size_px, num_frames, fps)
+        scene, object_motions = self._sample_moving_scene(rng, position, _group_by_instance, duration_s=duration_s)
+        text_zh, text_en = make_caption_zh(scene, rng), make_caption_en(scene, rng)
+        return StickerClip(scene, object_motions, text_zh, text_en, self.size_px, num_frames, fps)
 
-    def _moving(
-        self, rng: random.Random, position: int, group: Callable[[Scene], list[list[int]]], *, duration_s: float
-    ) -> tuple[Scene, tuple[Move | None, ...]]:
-        """A scene and the moves of its items, which move in the groups that `group` makes of them."""
-        stage = self.stage_at(position)
-        snap_px = rng.choice(stage.snap_px)
+    def _sample_scene(self, rng: random.Random, stage: CurriculumStage, grid_px: int) -> StickerScene:
+        sampling = SceneSampling(
+            class_ids=self.class_ids,
+            countable_class_ids=self.countable_class_ids,
+            coloured_share=stage.coloured_share,
+            sized_share=stage.sized_share,
+            canonical_share=stage.canonical_share,
+        )
+        return sample_scene(rng, sampling, scene_weights=stage.scene_weights, grid_px=grid_px, split=self.split)
+
+    def _sample_moving_scene(
+        self,
+        rng: random.Random,
+        position: int,
+        group_instances: Callable[[StickerScene], list[list[int]]],
+        *,
+        duration_s: float,
+    ) -> tuple[StickerScene, tuple[ObjectMotion | None, ...]]:
+        """Sample scenes until the groups that `group_instances` makes of one find motions that stay inside."""
+        stage = self.get_stage(position)
+        grid_px = rng.choice(stage.grid_px)
         while True:
-            scene = self._scene(rng, stage, snap_px)
-            moves = draw_moves(rng, scene, group(scene), duration_s=duration_s, least=stage.least_amplitude)
-            if moves is not None:
-                return scene, moves
+            scene = self._sample_scene(rng, stage, grid_px)
+            object_motions = sample_object_motions(
+                rng, scene, group_instances(scene), duration_s=duration_s, min_amplitude=stage.min_amplitude
+            )
+            if object_motions is not None:
+                return scene, object_motions
 
 
-def _by_mention(scene: Scene) -> list[list[int]]:
-    """The items of each mention."""
+def _group_by_mention(scene: StickerScene) -> list[list[int]]:
+    """Group the instances of a scene by the mention that they belong to."""
     counts = [mention.count for mention in scene.mentions]
     return [list(range(sum(counts[:index]), sum(counts[: index + 1]))) for index in range(len(counts))]
+
+
+def _group_by_instance(scene: StickerScene) -> list[list[int]]:
+    """Make a group of each instance."""
+    return [[index] for index in range(len(scene.instances))]

@@ -1,80 +1,105 @@
-"""The page served on a port of its own, and a real browser that looks at it."""
+"""The page on a port of its own, and a real browser that opens it."""
 
 import shutil
-import socket
 import threading
-import time
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlparse
 
 import pytest
 
-# Debian's Chromium asks the network for things of its own unless it is told not to
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-PATIENCE_MS = 120_000  # the machine may be busy with other things
+# Debian's Chromium sends requests of its own unless it is told not to
+CHROMIUM_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+TIMEOUT_MS = 120_000  # the machine may be busy with other things
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningServer:
+    """A server that runs in a thread, with its engine."""
+
+    address: str
+    engine: Any
 
 
 @contextmanager
-def serving(model, *, mcp=False):
-    """The address of the whole app over a model, in a thread of its own."""
+def run_app(model, *, mcp=False):
+    """Serve the whole app over a model."""
     import uvicorn
 
-    from dianjing.demo.app import make_app
-    from dianjing.demo.studio import Studio
-    from dianjing.demo.worker import Worker
+    from dianjing.demo.app import bind_socket, make_app
+    from dianjing.demo.engine import InferenceEngine
+    from dianjing.demo.queue import JobQueue
 
-    studio = Studio.open(str(model))
-    worker = Worker(studio)
-    taken = socket.socket()
-    taken.bind(("127.0.0.1", 0))
-    address = f"http://127.0.0.1:{taken.getsockname()[1]}/"
-    app = make_app(worker, studio, mcp=address if mcp else None)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
+    class Server(uvicorn.Server):
+        """Sets an event once it answers requests."""
+
+        async def startup(self, sockets=None):
+            await super().startup(sockets=sockets)
+            is_started.set()
+
+    is_started = threading.Event()
+    engine = InferenceEngine.from_pretrained(str(model))
+    queue = JobQueue(engine)
+    listening_socket = bind_socket("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listening_socket.getsockname()[1]}/"
+    app = make_app(queue, engine, mcp_url=address if mcp else None)
+    server = Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening_socket]}, daemon=True)
     thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the server ended before it began"
-        time.sleep(0.05)
+    assert is_started.wait(TIMEOUT_MS / 1000)
     try:
-        yield address
+        yield RunningServer(address=address, engine=engine)
     finally:
         server.should_exit = True
         thread.join(30)
-        worker.close()
+        queue.close()
 
 
 @pytest.fixture(scope="session")
-def picture_address(tiny_folder):
-    """Of a model of still pictures."""
-    with serving(tiny_folder) as address:
-        yield address
+def image_server(tiny_folder):
+    """A server of a model without motion blocks."""
+    with run_app(tiny_folder) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def address():
-    """Of the embedded model, which also makes films."""
-    with serving("sticker") as address:
-        yield address
+def server():
+    """A server of the bundled model."""
+    with run_app("sticker") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def agents_address():
-    """Of the embedded model, where agents find its tools."""
-    with serving("sticker", mcp=True) as address:
-        yield f"{address}gradio_api/mcp/"
+def address(server):
+    return server.address
 
 
 @pytest.fixture(scope="session")
+def mcp_address():
+    """The MCP address of a server of the bundled model."""
+    with run_app("sticker", mcp=True) as server:
+        yield f"{server.address}gradio_api/mcp/"
+
+
+@pytest.fixture(scope="module")  # its event loop must end before other tests use asyncio
 def chromium():
-    """A browser of this machine, or Playwright's own; a machine without any fails these tests."""
+    """The Chromium of this machine, or Playwright's; without either these tests fail."""
     from playwright.sync_api import Error, sync_playwright
 
     with sync_playwright() as playwright:
-        own = shutil.which("chromium") or shutil.which("chromium-browser")
+        executable = shutil.which("chromium") or shutil.which("chromium-browser")
         try:
-            browser = playwright.chromium.launch(executable_path=own, args=FLAGS)
+            browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
         except Error as error:
             pytest.fail(
                 f"no Chromium starts: `python3 run.py test` installs one, or `playwright install chromium` ({error})"
@@ -84,33 +109,36 @@ def chromium():
 
 
 @pytest.fixture
-def open_page(chromium, tmp_path):
-    """Open a page as a reader of a language; all requests, and errors of the page's own code, are kept."""
-    contexts = []
+def open_page(chromium):
+    """Open a page in a language; at the end no script must have failed, and no request have left the machine."""
+    contexts, script_errors, hosts = [], [], set()
 
-    def open_page(address, *, locale="en-US", width=1280, color_scheme="light"):
-        context = chromium.new_context(
-            locale=locale, viewport={"width": width, "height": 900}, color_scheme=color_scheme, accept_downloads=True
-        )
+    def add_host(request):
+        if not request.url.startswith(("data:", "blob:")):
+            hosts.add(urlparse(request.url).hostname)
+
+    def open_page(address, *, locale="en-US", width=1280):
+        context = chromium.new_context(locale=locale, viewport={"width": width, "height": 900}, accept_downloads=True)
         contexts.append(context)
-        context.set_default_timeout(PATIENCE_MS)
+        context.set_default_timeout(TIMEOUT_MS)
         page = context.new_page()
-        page.requested, page.faults = [], []
-        page.on("request", lambda request: page.requested.append(request.url))
-        page.on("pageerror", lambda error: page.faults.append(str(error)))
+        page.on("request", add_host)
+        page.on("pageerror", lambda error: script_errors.append(str(error)))
         page.goto(address)
-        page.wait_for_selector("#draw-button")
+        page.wait_for_selector("#image-button")
         return page
 
     yield open_page
     for context in contexts:
         context.close()
+    assert script_errors == []
+    assert hosts == {"127.0.0.1"}
 
 
 @pytest.fixture
 def save_download(tmp_path):
     def save(page, button: str):
-        """What a click on a download button gives."""
+        """The file that a click on a download button gives."""
         with page.expect_download() as download:
             page.click(button)
         path = tmp_path / download.value.suggested_filename

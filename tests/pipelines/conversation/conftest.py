@@ -2,23 +2,23 @@
 
 import pytest
 
-from dianjing.pipelines.conversation.rules import Rules
-from dianjing.pipelines.names import FILE_NAME, Names
+from dianjing.pipelines.conversation.parsing.rule_parser import RuleParser
+from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE, ConceptVocabulary
 from dianjing.weights import registry
 
 
 @pytest.fixture(scope="session")
-def names():
-    return Names.from_file(registry.ENTRIES[0].folder / FILE_NAME)
+def concept_vocabulary():
+    return ConceptVocabulary.from_file(registry.MODELS[0].bundled_folder / CONCEPTS_FILE)
 
 
 @pytest.fixture(scope="session")
-def rules(names):
-    return Rules(names)
+def rule_parser(concept_vocabulary):
+    return RuleParser(concept_vocabulary)
 
 
 @pytest.fixture
-def talk(loaded, names):
+def conversation(loaded):
     """A conversation over tiny random weights, two steps a picture."""
     from dianjing import Conversation
 

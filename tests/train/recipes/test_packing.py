@@ -1,4 +1,4 @@
-"""A model folder travels in few bounded files and comes back equal, or not at all."""
+"""A model folder is packed into a few bounded files and comes back equal, or not at all."""
 
 import io
 import json
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dianjing.train.recipes.packing import MAX_FILES, MAX_PARTS, pack, unpack
+from dianjing.errors import DianjingError
+from dianjing.train.recipes.packing import MAX_FILES, MAX_PARTS, RESERVED_FILES, pack_folder, unpack_folder
 
 
 @pytest.fixture
@@ -20,47 +21,47 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def read_all(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_is_packed_comes_back_equal(folder, tmp_path):
-    parts = pack(folder, tmp_path / "out", max_part_bytes=40_000)
+def test_a_packed_folder_comes_back_equal(folder, tmp_path):
+    parts = pack_folder(folder, tmp_path / "out", max_part_bytes=40_000)
     assert len(parts) == 3
     assert all(part.stat().st_size <= 40_000 for part in parts)
-    unpack(tmp_path / "out", tmp_path / "back")
-    assert contents(tmp_path / "back") == contents(folder)
+    unpack_folder(tmp_path / "out", tmp_path / "back")
+    assert read_all(tmp_path / "back") == read_all(folder)
 
 
-def test_a_new_pack_takes_the_place_of_the_old_one(folder, tmp_path):
+def test_a_new_pack_replaces_the_old_one(folder, tmp_path):
     out = tmp_path / "out"
-    old = pack(folder, out, max_part_bytes=40_000)
+    old = pack_folder(folder, out, max_part_bytes=40_000)
     (folder / "vae" / "weights.bin").write_bytes(b"other weights")
-    new = pack(folder, out, max_part_bytes=40_000)
+    new = pack_folder(folder, out, max_part_bytes=40_000)
     assert not any(part.exists() for part in old)
     assert sorted(path.name for path in out.iterdir()) == sorted([*(part.name for part in new), "bundle.json"])
-    unpack(out, tmp_path / "back")
+    unpack_folder(out, tmp_path / "back")
     assert (tmp_path / "back" / "vae" / "weights.bin").read_bytes() == b"other weights"
 
 
 def test_parts_of_two_packs_and_the_reports_are_within_the_bound():
-    assert 2 * MAX_PARTS + 2 <= MAX_FILES  # bundle.json and run.json
+    assert 2 * MAX_PARTS + RESERVED_FILES <= MAX_FILES
 
 
-def test_what_takes_too_many_parts_is_refused_and_the_old_pack_stays(folder, tmp_path):
+def test_a_folder_of_too_many_parts_is_refused_and_the_old_pack_stays(folder, tmp_path):
     out = tmp_path / "out"
-    pack(folder, out, max_part_bytes=40_000)
+    pack_folder(folder, out, max_part_bytes=40_000)
     (folder / "vae" / "more.bin").write_bytes(bytes(100_000))
-    with pytest.raises(ValueError, match=f"at most {MAX_PARTS}"):
-        pack(folder, out, max_part_bytes=40_000)
-    unpack(out, tmp_path / "back")
-    assert "vae/more.bin" not in contents(tmp_path / "back")
+    with pytest.raises(DianjingError, match=f"more than {MAX_PARTS} parts"):
+        pack_folder(folder, out, max_part_bytes=40_000)
+    unpack_folder(out, tmp_path / "back")
+    assert "vae/more.bin" not in read_all(tmp_path / "back")
 
 
 @pytest.mark.parametrize("damage", ["missing", "shorter", "changed", "swapped", "no list"])
-def test_damaged_parts_are_refused_and_nothing_is_made(folder, tmp_path, damage):
+def test_damaged_parts_are_refused_and_nothing_is_written(folder, tmp_path, damage):
     out = tmp_path / "out"
-    first, second, _ = pack(folder, out, max_part_bytes=40_000)
+    first, second, _ = pack_folder(folder, out, max_part_bytes=40_000)
     data = first.read_bytes()
     if damage == "missing":
         first.unlink()
@@ -73,30 +74,30 @@ def test_damaged_parts_are_refused_and_nothing_is_made(folder, tmp_path, damage)
         second.write_bytes(data)
     else:
         (out / "bundle.json").unlink()
-    with pytest.raises(ValueError, match="out"):
-        unpack(out, tmp_path / "back")
+    with pytest.raises(DianjingError, match="out"):
+        unpack_folder(out, tmp_path / "back")
     assert not (tmp_path / "back").exists()
 
 
 def test_no_file_is_written_outside_the_folder(tmp_path):
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
         member = tarfile.TarInfo("../escaped.txt")
         member.size = 4
         tar.addfile(member, io.BytesIO(b"evil"))
-    data, out = packed.getvalue(), tmp_path / "out"
+    data, out = archive.getvalue(), tmp_path / "out"
     out.mkdir()
     (out / "bundle-0.000").write_bytes(data)
     digest = sha256(data).hexdigest()
     parts = [{"file": "bundle-0.000", "bytes": len(data), "sha256": digest}]
     (out / "bundle.json").write_text(json.dumps({"sha256": digest, "parts": parts}))
-    with pytest.raises(ValueError, match="escaped"):
-        unpack(out, tmp_path / "back")
+    with pytest.raises(DianjingError, match="escaped"):
+        unpack_folder(out, tmp_path / "back")
     assert not (tmp_path / "escaped.txt").exists()
     assert not (tmp_path / "back").exists()
 
 
-def test_a_folder_that_exists_is_not_touched(folder, tmp_path):
-    pack(folder, tmp_path / "out")
-    with pytest.raises(ValueError, match="exists already"):
-        unpack(tmp_path / "out", folder)
+def test_an_existing_folder_is_not_touched(folder, tmp_path):
+    pack_folder(folder, tmp_path / "out")
+    with pytest.raises(DianjingError, match="already exists"):
+        unpack_folder(tmp_path / "out", folder)

@@ -1,0 +1,71 @@
+"""The HTTP API: images, videos, and the state of the server."""
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+
+from dianjing import __version__
+from dianjing.demo.api.auth import AccessControl
+from dianjing.demo.api.docs import render_docs_page
+from dianjing.demo.api.errors import add_exception_handlers
+from dianjing.demo.api.images import make_image_routes
+from dianjing.demo.api.middleware import BodyLimitMiddleware, OriginMiddleware
+from dianjing.demo.api.videos import get_video_schemas, make_video_routes
+from dianjing.demo.queue import JobQueue
+
+
+def make_api(queue: JobQueue, access: AccessControl) -> FastAPI:
+    """Make the FastAPI app; the page can be mounted on it."""
+    app = FastAPI(
+        title="Dianjing 点睛",
+        version=__version__,
+        description="Images and videos from prompts in Chinese or English, and videos from images with clicks.",
+        docs_url=None,  # FastAPI's own pages load scripts from other servers
+        redoc_url=None,
+    )
+    add_exception_handlers(app)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=queue.limits.max_body_bytes)
+    if access.origins:
+        app.add_middleware(CORSMiddleware, allow_origins=access.origins, allow_methods=["*"], allow_headers=["*"])
+    app.add_middleware(OriginMiddleware, access=access)  # the last one added runs first
+    for routes in (make_image_routes(queue, access), make_video_routes(queue, access), _make_status_routes(queue)):
+        app.include_router(routes)
+    generate_schema = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = generate_schema()
+        schema["components"]["schemas"].update(get_video_schemas())
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it
+    return app
+
+
+def _make_status_routes(queue: JobQueue) -> APIRouter:
+    router = APIRouter(tags=["server"])
+
+    @router.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """The model that this server has."""
+        model = {"id": queue.engine.capabilities.model, "object": "model", "owned_by": "dianjing"}
+        return {"object": "list", "data": [model]}
+
+    @router.get("/healthz", responses={503: {"description": "The server is stopping."}})
+    async def healthz() -> JSONResponse:
+        """The state of the server, and the length of its queue."""
+        state = {"status": "ok" if queue.is_alive else "stopping", "queue": queue.queue_length}
+        return JSONResponse(state, status_code=200 if queue.is_alive else 503)
+
+    @router.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        """Metrics for Prometheus."""
+        return Response(queue.metrics.to_prometheus_text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @router.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        return HTMLResponse(render_docs_page(request.app.openapi()))
+
+    return router

@@ -1,0 +1,56 @@
+"""Results of jobs for HTTP clients: statuses, errors, and waiting for the end of a job."""
+
+import asyncio
+import contextlib
+import copy
+
+from starlette.requests import Request
+
+from dianjing.demo.errors import ApiError, JobNotFinishedError, NotFoundError, ShuttingDownError
+from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobResult
+
+DISCONNECT_POLL_S = 0.2  # a waiting request checks this often whether its client has left
+OPENAI_STATUSES = {
+    "queued": "queued",
+    "running": "in_progress",
+    "done": "completed",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+
+
+def check_model(name: str | None, *, served: str) -> None:
+    """Raise NotFoundError for a model that this server does not have."""
+    if name not in (None, served):
+        raise NotFoundError("model_not_served", value=ascii(name)[:60], model=served)
+
+
+def get_result(job: Job) -> JobResult:
+    """The result of a finished job. Raises: DianjingError with the reason if there is none."""
+    event = job.last_event
+    if isinstance(event, Done):
+        return event.result
+    if isinstance(event, Failed):
+        raise copy.copy(event.error)  # every caller gets a traceback of its own
+    if isinstance(event, Cancelled):
+        raise ShuttingDownError("job_cancelled")
+    raise JobNotFinishedError("job_not_finished", status=OPENAI_STATUSES[job.state])
+
+
+async def wait_for_job(job: Job, request: Request) -> None:
+    """Wait until the job is finished.
+
+    Raises: ApiError if the client has left.
+    """
+    loop, is_done = asyncio.get_running_loop(), asyncio.Event()
+
+    def set_done() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop may have ended
+            loop.call_soon_threadsafe(is_done.set)
+
+    job.add_done_callback(set_done)
+    while not is_done.is_set():
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(is_done.wait(), DISCONNECT_POLL_S)
+        if await request.is_disconnected():
+            raise ApiError("client_disconnected")

@@ -1,1 +1,0 @@
-"""The HTTP API, in OpenAI's shape."""

@@ -1,0 +1,150 @@
+"""The texts of the page. The browser chooses their language by key, through Gradio's `I18n`."""
+
+from dataclasses import dataclass
+
+from dianjing.errors import Language
+
+
+@dataclass(frozen=True)
+class BilingualText:
+    """One text in both languages."""
+
+    zh: str
+    en: str
+
+
+HEADER_TEXTS = {
+    "head_title": BilingualText("点睛", "Dianjing"),
+    "head_subtitle": BilingualText("用中文或英文生成图片和视频", "Images and videos from Chinese or English"),
+    "tab_image": BilingualText("图片", "Image"),
+    "tab_animate": BilingualText("动画", "Animate"),
+    "tab_video": BilingualText("视频", "Video"),
+    "tab_chat": BilingualText("对话", "Chat"),
+}
+SETTINGS_TEXTS = {
+    "advanced": BilingualText("更多设置", "More settings"),
+    "prompt": BilingualText("提示词", "Prompt"),
+    "negative_prompt": BilingualText("反向提示词（不要出现的内容）", "Negative prompt (what to avoid)"),
+    "width": BilingualText("宽度（像素）", "Width (px)"),
+    "height": BilingualText("高度（像素）", "Height (px)"),
+    "steps": BilingualText("采样步数", "Steps"),
+    "steps_info": BilingualText("步数越多越精细，也越慢", "More steps give finer results and take longer"),
+    "guidance": BilingualText("引导系数", "Guidance scale"),
+    "guidance_info": BilingualText("越大越贴近提示词", "Higher values follow the prompt more closely"),
+    "seed": BilingualText("随机种子", "Seed"),
+    "fix_seed": BilingualText("固定种子", "Fix seed"),
+    "visible_label": BilingualText("在角落标注“AI生成”", "Mark “AI” in the corner"),
+    "visible_label_info": BilingualText("文件内始终带有隐式标识", "The file itself always carries an AI label"),
+    "restore_from_file": BilingualText(
+        "恢复设置：拖入在这里生成的文件", "Restore settings: drop a file generated here"
+    ),
+    "cancel": BilingualText("停止", "Stop"),
+    "history": BilingualText("历史记录", "History"),
+    "examples": BilingualText("示例", "Examples"),
+}
+IMAGE_TEXTS = {
+    "image_placeholder": BilingualText("例如：草地上的一只小猫", "For example: a cat on the grass"),
+    "image_button": BilingualText("生成图片", "Generate"),
+    "image_count": BilingualText("图片数量", "Number of images"),
+    "image_to_animate": BilingualText("制作动画", "Animate"),
+    "image_to_settings": BilingualText("使用其设置", "Use its settings"),
+    "download": BilingualText("下载", "Download"),
+    "clear_all": BilingualText("全部清除", "Clear all"),
+}
+ANIMATE_TEXTS = {
+    "animate_picture": BilingualText("点击要动的物体", "Click on the object that should move"),
+    "animate_upload": BilingualText("拖入一张图片，或点击上传", "Drop an image here, or click to choose one"),
+    "animate_click": BilingualText("点击的含义", "A click means"),
+    "animate_in": BilingualText("要动的", "Moves"),
+    "animate_out": BilingualText("不动的", "Stays"),
+    "animate_undo": BilingualText("撤销点击", "Undo click"),
+    "animate_clear": BilingualText("清空", "Clear"),
+    "animate_region": BilingualText("区域", "Region"),
+    "animate_add": BilingualText("添加区域", "Add a region"),
+    "animate_motion": BilingualText("动作", "Motion"),
+    "animate_strength": BilingualText("强度", "Strength"),
+    "animate_prompt": BilingualText("图片内容（可不填）", "What the image shows (optional)"),
+    "animate_frames": BilingualText("帧数", "Frames"),
+    "animate_button": BilingualText("生成动画", "Generate"),
+    "download_video": BilingualText("下载视频 MP4", "Video MP4"),
+    "download_webp": BilingualText("动态贴纸 WebP", "Sticker WebP"),
+    "download_gif": BilingualText("动态贴纸 GIF", "Sticker GIF"),
+    "no_motion": BilingualText(
+        "**这个模型只能生成静止的图片。**它没有运动层，因此这一页不可用。请换一个能生成视频的模型："
+        "`dianjing demo --model 文件夹`。",
+        "**This model generates still images only.** It has no motion blocks, so this tab is not available. "
+        "Start the demo with a model that has them: `dianjing demo --model FOLDER`.",
+    ),
+}
+VIDEO_TEXTS = {
+    "video_prompt": BilingualText("提示词：内容和动作", "Prompt: the scene and its motion"),
+    "video_placeholder": BilingualText("例如：草地上的小猫在跳", "For example: a cat jumping on the grass"),
+    "video_seconds": BilingualText("时长（秒）", "Duration (s)"),
+    "video_fps": BilingualText("每秒帧数", "Frames per second"),
+    "continuation": BilingualText("首帧之后的帧", "Frames after the first one"),
+    "long_video": BilingualText("长视频的分段方式", "Windows of a long video"),
+    "long_video_autoregressive": BilingualText("逐段生成", "One after the other"),
+    "long_video_joint": BilingualText("同时生成", "All together"),
+    "video_button": BilingualText("生成视频", "Generate"),
+}
+CHAT_TEXTS = {
+    "chat_history": BilingualText("对话", "Conversation"),
+    "chat_placeholder": BilingualText(
+        "先说要生成的图片，例如“画一只小猫”；再说要修改的地方，例如“背景换成夜空”。没有提到的部分保持不变。",
+        "Describe an image, such as “a cat on the grass”, and then what to change, such as “add a moon on the "
+        "right”. Everything that is not mentioned stays.",
+    ),
+    "chat_text": BilingualText("消息", "Message"),
+    "chat_message": BilingualText("输入消息……", "Type a message ..."),
+    "chat_button": BilingualText("发送", "Send"),
+    "chat_undo": BilingualText("撤销", "Undo"),
+    "chat_new": BilingualText("新建对话", "New conversation"),
+    "chat_fork": BilingualText("复制为新对话", "Fork"),
+    "chat_conversation": BilingualText("选择对话", "Conversations"),
+    "chat_save": BilingualText("保存到文件", "Save"),
+    "chat_load": BilingualText("打开文件", "Open"),
+}
+TEXTS = {**HEADER_TEXTS, **SETTINGS_TEXTS, **IMAGE_TEXTS, **ANIMATE_TEXTS, **VIDEO_TEXTS, **CHAT_TEXTS}
+
+# one line each, in the vocabulary of the bundled model
+IMAGE_EXAMPLES = (
+    "草地上的一只小猫",
+    "夜空下的一座房子",
+    "三个红色的气球",
+    "a penguin on the snow",
+    "a dog to the left of a tree",
+    "a blue car on the road",
+)
+VIDEO_EXAMPLES = ("一只小狗在向右走", "一只蝴蝶在拍翅膀", "a cat jumping on the grass", "a rocket moving up at night")
+CHAT_EXAMPLES = ("画一只小猫", "背景换成夜空", "draw a dog on the grass", "add a red balloon at the top right")
+MOTION_SUGGESTIONS = (
+    BilingualText("跳", "jump"),
+    BilingualText("向右移动", "move right"),
+    BilingualText("向左移动", "move left"),
+    BilingualText("摇摆", "sway"),
+    BilingualText("旋转", "spin"),
+    BilingualText("变大", "grow"),
+)
+
+STATUS_TEXTS = {
+    "waiting": BilingualText("排队中，前面还有 {position} 个任务", "In the queue behind {position} others"),
+    "starting": BilingualText("即将开始", "Starting"),
+    "step": BilingualText("第 {step} 步，共 {total} 步", "Step {step} of {total}"),
+    "window": BilingualText(
+        "第 {step} 步，共 {total} 步 · 第 {window} 段，共 {windows} 段",
+        "Step {step} of {total} · window {window} of {windows}",
+    ),
+    "done": BilingualText("已完成，用时 {seconds} 秒", "Done in {seconds} s"),
+    "cancelled": BilingualText("已停止，保留了最后的预览", "Stopped; the last preview is kept"),
+    "stopped": BilingualText("已停止", "Stopped"),
+    "unknown_words": BilingualText(
+        "这个模型不认识：{words}。请换个说法。", "This model does not know: {words}. Try other words."
+    ),
+    "settings_restored": BilingualText("设置已恢复", "The settings are restored"),
+    "chat_name": BilingualText("对话 {number}", "Conversation {number}"),
+}
+
+
+def format_status(name: str, language: Language, **values: object) -> str:
+    """Fill in one of `STATUS_TEXTS`."""
+    return getattr(STATUS_TEXTS[name], language).format(**values)

@@ -1,0 +1,261 @@
+"""Endpoints for programs, by `gradio_client` or MCP: the work of each tab with plain arguments.
+
+Images go in as base64 and come out as files; points are in pixels of the image.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+from typing_extensions import TypedDict
+
+from dianjing.demo.errors import to_user_error
+from dianjing.demo.i18n.translation import render_for_http
+from dianjing.demo.jobs import Done, Failed, JobResult
+from dianjing.demo.page.chat_sessions import load_conversation
+from dianjing.demo.page.context import MAX_CONCURRENT_JOB_EVENTS, PageContext, get_request_language
+from dianjing.demo.page.endpoint_arguments import document_arguments, parse_points, parse_region
+from dianjing.demo.requests import (
+    AnyRequest,
+    ConversationRequest,
+    ImageToVideoRequest,
+    TextToImageRequest,
+    TextToVideoRequest,
+)
+from dianjing.demo.uploads import decode_base64_image
+from dianjing.errors import Language
+from dianjing.pipelines.conversation.parsing.base import detect_language
+from dianjing.pipelines.conversation.session import Conversation
+
+GradioFiles = list[dict[str, Any]]
+
+
+class RegionArguments(TypedDict, total=False):
+    """A region as programs give it; `parse_region` says which fields are required."""
+
+    points: list[list[float]]
+    labels: list[int]
+    motion: str
+    strength: float
+
+
+def connect_api_endpoints(context: PageContext) -> None:
+    """Define the endpoints inside the page's `gr.Blocks`; a parameter that is left out is left to the model."""
+    cache = gr.File(visible=False)  # Gradio serves the files that a component has cached, and expires them
+    endpoints: dict[str, Callable[..., Any]] = {
+        "image": _make_image_endpoint(context, cache),
+        "animate": _make_animate_endpoint(context, cache),
+        "video": _make_video_endpoint(context, cache),
+        "chat": _make_chat_endpoint(context, cache),
+    }
+    for name, endpoint in endpoints.items():
+        gr.api(
+            document_arguments(endpoint),
+            api_name=name,
+            concurrency_id="jobs",
+            concurrency_limit=MAX_CONCURRENT_JOB_EVENTS,
+        )
+    mask_endpoint = document_arguments(_make_mask_endpoint(context, cache))
+    gr.api(mask_endpoint, api_name="mask", concurrency_id="masks", concurrency_limit=1)
+
+
+def _make_image_endpoint(context: PageContext, cache: gr.File) -> Callable[..., Any]:
+    def image(
+        request: gr.Request,
+        prompt: str,
+        negative_prompt: str | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int | None = None,
+        num_images: int = 1,
+    ) -> Iterator[GradioFiles]:
+        """Generate images; the PNG files hold their settings."""
+        make_request = partial(
+            TextToImageRequest,
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            width=width,
+            height=height,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            seed=seed,
+            num_images=num_images,
+        )
+        yield from _generate_files(context, cache, request, make_request)
+
+    return image
+
+
+def _make_video_endpoint(context: PageContext, cache: gr.File) -> Callable[..., Any]:
+    def video(
+        request: gr.Request,
+        prompt: str,
+        seconds: float | None = None,
+        negative_prompt: str | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int | None = None,
+    ) -> Iterator[GradioFiles]:
+        """Generate a video from a prompt; the files are MP4, WebP and GIF."""
+        make_request = partial(
+            TextToVideoRequest,
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            duration_s=seconds,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            seed=seed,
+        )
+        yield from _generate_files(context, cache, request, make_request)
+
+    return video
+
+
+def _make_animate_endpoint(context: PageContext, cache: gr.File) -> Callable[..., Any]:
+    def animate(
+        request: gr.Request,
+        image: str,
+        regions: list[RegionArguments],
+        prompt: str = "",
+        num_frames: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int | None = None,
+    ) -> Iterator[GradioFiles]:
+        """Animate regions of an image; the files are MP4, WebP and GIF.
+
+        A region is {"points": [[30, 40]], "labels": [1], "motion": "jump", "strength": 0.5}: points x, y in pixels,
+        label 1 for what should move and 0 for what should not.
+        """
+
+        def make_request() -> AnyRequest:
+            parsed = [parse_region(number, region) for number, region in enumerate(regions, start=1)]
+            return ImageToVideoRequest(
+                image=decode_base64_image(image, context.limits),
+                regions=parsed,
+                prompt=prompt,
+                num_frames=num_frames,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                seed=seed,
+            )
+
+        yield from _generate_files(context, cache, request, make_request)
+
+    return animate
+
+
+def _make_mask_endpoint(context: PageContext, cache: gr.File) -> Callable[..., Any]:
+    def mask(request: gr.Request, image: str, points: list[list[float]], labels: list[int]) -> dict[str, Any]:
+        """Show what clicks select in an image: white is selected."""
+
+        def predict_mask() -> np.ndarray:
+            parsed = parse_points(points, labels)
+            picture = decode_base64_image(image, context.limits)
+            coordinates, is_positive = [(point.x, point.y) for point in parsed], [point.positive for point in parsed]
+            return context.engine.predict_mask(picture, coordinates, is_positive)
+
+        selected = _call_with_gradio_errors(request, predict_mask)
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "mask.png"
+            Image.fromarray(selected.astype(np.uint8) * 255).save(path)
+            return _cache_files(cache, [path])[0]
+
+    return mask
+
+
+def _make_chat_endpoint(context: PageContext, cache: gr.File) -> Callable[..., Any]:
+    def chat(request: gr.Request, text: str, conversation: str = "", seed: int = 0) -> Iterator[dict[str, Any]]:
+        """Send a message to a conversation that generates and edits an image."""
+        loaded = _call_with_gradio_errors(request, lambda: _parse_conversation(conversation, seed, context))
+        make_request = partial(ConversationRequest, conversation=loaded, text=text)
+        for result in _run_request(context, request, make_request, error_language=detect_language(text)):
+            if result is None:
+                yield {}
+            else:
+                yield _make_chat_response(loaded, result, _cache_files(cache, result.files)[0])
+
+    return chat
+
+
+def _generate_files(
+    context: PageContext, cache: gr.File, request: gr.Request, make_request: Callable[[], AnyRequest]
+) -> Iterator[GradioFiles]:
+    for result in _run_request(context, request, make_request):
+        yield _cache_files(cache, () if result is None else result.files)
+
+
+def _run_request(
+    context: PageContext,
+    request: gr.Request,
+    make_request: Callable[[], AnyRequest],
+    *,
+    error_language: Language | None = None,
+) -> Iterator[JobResult | None]:
+    """Yield None for every event of the job, and its result at the end; a client that leaves ends the job."""
+    job = _call_with_gradio_errors(
+        request, lambda: context.queue.submit(make_request(), f"program-{request.session_hash}")
+    )
+    for event in context.queue.stream_events(job):
+        if isinstance(event, Failed):
+            raise _to_gradio_error(event.error, error_language or get_request_language(request))
+        yield event.result if isinstance(event, Done) else None
+
+
+def _call_with_gradio_errors(request: gr.Request, function: Callable[[], Any]) -> Any:
+    """Call a function; its exceptions become `gr.Error`s in the caller's language."""
+    try:
+        return function()
+    except Exception as error:
+        raise _to_gradio_error(error, get_request_language(request)) from None
+
+
+def _to_gradio_error(error: Exception, language: Language) -> gr.Error:
+    text = render_for_http(to_user_error(error, context="an endpoint"), language)
+    return gr.Error(text, print_exception=False)
+
+
+def _cache_files(cache: gr.File, files: Sequence[Path]) -> GradioFiles:
+    """Copy files to Gradio's cache, in the form in which its clients download them."""
+    return [
+        {
+            "path": cache.move_resource_to_block_cache(file),
+            "url": None,
+            "orig_name": file.name,
+            "meta": {"_type": "gradio.FileData"},
+        }
+        for file in files
+    ]
+
+
+def _make_chat_response(conversation: Conversation, result: JobResult, image: dict[str, Any]) -> dict[str, Any]:
+    turn = result.turn
+    assert turn is not None
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "conversation.json"
+        conversation.save(path)
+        text = path.read_text(encoding="utf-8")
+    return {
+        "image": image,
+        "prompt": turn.prompt,
+        "changes": list(turn.changes),
+        "hints": list(turn.hints),
+        "conversation": text,
+    }
+
+
+def _parse_conversation(conversation: object, seed: int, context: PageContext) -> Conversation:
+    """Load the conversation of a previous response, or create one. Raises: DianjingError."""
+    if not conversation:
+        return context.engine.create_conversation(seed=seed)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "conversation.json"
+        path.write_text(str(conversation), encoding="utf-8", errors="replace")
+        return load_conversation(path, context)

@@ -1,0 +1,156 @@
+"""The Video tab: a prompt becomes a video of up to 16 seconds, window by window."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from dianjing.demo.i18n.catalog import VIDEO_EXAMPLES
+from dianjing.demo.jobs import Job
+from dianjing.demo.page.context import PageContext, job_event
+from dianjing.demo.page.metadata_import import connect_metadata_import, make_metadata_file
+from dianjing.demo.page.run_panel import (
+    RunPanel,
+    Updates,
+    connect_cancel,
+    make_examples,
+    make_prompt_box,
+    make_run_buttons,
+    run_job,
+)
+from dianjing.demo.page.settings import (
+    SettingsPanel,
+    float_to_int,
+    make_guidance_slider,
+    make_settings,
+    make_steps_slider,
+    to_request_arguments,
+)
+from dianjing.demo.page.theme import translations
+from dianjing.demo.page.video_panel import (
+    VideoPanel,
+    connect_video_panel,
+    make_video_panel,
+    save_session_video,
+    show_preview,
+)
+from dianjing.demo.requests import TextToVideoRequest
+from dianjing.demo.results import VIDEO_SUFFIXES
+from dianjing.pipelines.media.metadata import GenerationMetadata
+
+MAX_SECONDS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoTab:
+    """Components; the ones of long videos are None for a model that takes no first frame."""
+
+    prompt: gr.Textbox
+    seconds: gr.Slider
+    fps: gr.Number
+    settings: SettingsPanel
+    long_video: gr.Radio | None
+    continuation_steps: gr.Slider | None
+    continuation_guidance_scale: gr.Slider | None
+    metadata_file: gr.File
+    run_panel: RunPanel
+    video_panel: VideoPanel
+
+    @property
+    def continuation(self) -> dict[str, gr.Radio | gr.Slider]:
+        """The components of long videos by their parameters."""
+        names = ("long_video", "continuation_steps", "continuation_guidance_scale")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+def make_video_tab(context: PageContext) -> VideoTab | None:
+    """Make the components inside a `gr.Tab`; a note alone, and None, for a model without motion blocks."""
+    capabilities = context.capabilities
+    if capabilities.num_frames is None:
+        gr.Markdown(translations("no_motion"), elem_classes="dj-note", elem_id="video-note")
+        return None
+    with gr.Row(elem_classes="dj-layout"):
+        with gr.Column(elem_classes="dj-inputs"):
+            prompt = make_prompt_box("video", label="video_prompt")
+            default_seconds = round(capabilities.num_frames / capabilities.fps, 1)
+            seconds = gr.Slider(0.5, MAX_SECONDS, default_seconds, step=0.5, label=translations("video_seconds"))
+            button, cancel = make_run_buttons("video")
+            make_examples(prompt, VIDEO_EXAMPLES)
+        with gr.Column(elem_classes="dj-preview"):
+            video_panel = make_video_panel("video", get_history=lambda session: session.videos)
+        with gr.Column(elem_classes="dj-more"):
+            fps = gr.Number(capabilities.fps, label=translations("video_fps"), minimum=1)
+            settings = make_settings("video", context)
+            continuation = _make_continuation(context)
+            metadata_file = make_metadata_file("video", VIDEO_SUFFIXES)
+    run_panel = RunPanel(
+        button=button, cancel=cancel, status=video_panel.status, preview=video_panel.preview, job_id=gr.State(None)
+    )
+    tab = VideoTab(
+        prompt=prompt,
+        seconds=seconds,
+        fps=fps,
+        settings=settings,
+        metadata_file=metadata_file,
+        run_panel=run_panel,
+        video_panel=video_panel,
+        **continuation,
+    )
+    _connect(tab, context)
+    return tab
+
+
+def _make_continuation(context: PageContext) -> dict[str, Any]:
+    if not context.capabilities.can_animate:
+        return dict.fromkeys(("long_video", "continuation_steps", "continuation_guidance_scale"))
+    steps, guidance_scale = context.capabilities.continuation_params
+    with gr.Accordion(translations("continuation"), open=False):
+        modes = [(translations(f"long_video_{mode}"), mode) for mode in ("autoregressive", "joint")]
+        return {
+            "long_video": gr.Radio(modes, value="autoregressive", label=translations("long_video")),
+            "continuation_steps": make_steps_slider(steps),
+            "continuation_guidance_scale": make_guidance_slider(guidance_scale),
+        }
+
+
+def _connect(tab: VideoTab, context: PageContext) -> None:
+    def generate(
+        request: gr.Request, token: str, prompt: str, seconds: float, fps: float, *values: Any
+    ) -> Iterator[Updates]:
+        def submit(owner: str) -> Job:
+            arguments = to_request_arguments(values[: len(tab.settings.inputs)])
+            continuation = map(float_to_int, values[len(tab.settings.inputs) :])
+            arguments |= dict(zip(tab.continuation, continuation, strict=True))
+            if arguments.get("long_video") == "joint" and not context.capabilities.has_flow_field:
+                arguments |= {"continuation_steps": None, "continuation_guidance_scale": None}
+            return context.queue.submit(
+                TextToVideoRequest(prompt=prompt, duration_s=seconds, fps=fps, **arguments), owner
+            )
+
+        on_done, on_start = partial(save_session_video, tab.video_panel), show_preview(tab.video_panel)
+        yield from run_job(tab.run_panel, context, request, token, submit=submit, on_done=on_done, on_start=on_start)
+
+    inputs = [context.token, tab.prompt, tab.seconds, tab.fps, *tab.settings.inputs, *tab.continuation.values()]
+    outputs = list(dict.fromkeys([*tab.run_panel.outputs, *tab.video_panel.history_outputs]))
+    gr.on([tab.run_panel.button.click, tab.prompt.submit], generate, inputs, outputs, **job_event())
+    connect_cancel(tab.run_panel, context)
+    connect_video_panel(tab.video_panel, context)
+    restored = [tab.prompt, tab.seconds, tab.fps, *tab.settings.inputs, *tab.continuation.values()]
+    connect_metadata_import(
+        tab.metadata_file, tab.run_panel, context, restore=partial(_restore_settings, tab), outputs=restored
+    )
+
+
+def _restore_settings(tab: VideoTab, metadata: GenerationMetadata) -> Updates:
+    updates: Updates = {tab.prompt: metadata.prompt, **tab.settings.restore(metadata)}
+    updates |= {
+        component: metadata.settings[name]
+        for name, component in tab.continuation.items()
+        if metadata.settings.get(name) is not None
+    }
+    num_frames, fps = (metadata.settings.get(name) for name in ("num_frames", "fps"))
+    if isinstance(num_frames, int) and isinstance(fps, int | float) and fps > 0:
+        updates |= {tab.seconds: min(num_frames / fps, MAX_SECONDS), tab.fps: fps}
+    return updates

@@ -1,0 +1,105 @@
+"""The result store: images and videos become files with metadata and AI labels inside.
+
+F frames, H height, W width.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from dianjing.pipelines.media.aigc_label import (
+    PRODUCER,
+    add_visible_label,
+    add_visible_label_to_frames,
+    make_image_label,
+)
+from dianjing.pipelines.media.image import save_image
+from dianjing.pipelines.media.metadata import GenerationMetadata
+from dianjing.pipelines.media.video import save_video
+
+VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
+
+
+class FileSigner(Protocol):
+    """Signs a finished file in place."""
+
+    def __call__(self, path: Path) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelling:
+    """How files are marked as AI-generated; the implicit label is always written."""
+
+    producer: str = PRODUCER
+    has_visible_label: bool = False
+    signer: FileSigner | None = None
+
+
+class ResultStore:
+    """A temporary folder, private to this user, with one folder for each job."""
+
+    def __init__(self, labelling: Labelling | None = None):
+        self.labelling = labelling or Labelling()
+        self.root = Path(tempfile.mkdtemp(prefix="dianjing-"))
+
+    def save_images(
+        self,
+        job_id: str,
+        images: Sequence[Image.Image],
+        metadata: Sequence[GenerationMetadata],
+        *,
+        visible_label: bool | None = None,
+    ) -> tuple[Path, ...]:
+        """Write each image as PNG. `visible_label` None: as the labelling says."""
+        paths = []
+        for number, (image, entry) in enumerate(zip(images, metadata, strict=True), start=1):
+            labelled = add_visible_label(image) if self._has_visible_label(visible_label) else image
+            label = make_image_label(labelled, entry, producer=self.labelling.producer)
+            paths.append(self._make_path(job_id, f"{entry.seed}-{number}.png"))
+            save_image(labelled, paths[-1], entry, label=label)
+        return self._sign_files(paths)
+
+    def save_video(
+        self,
+        job_id: str,
+        frames: np.ndarray,
+        metadata: GenerationMetadata,
+        *,
+        fps: float,
+        visible_label: bool | None = None,
+    ) -> tuple[Path, ...]:
+        """Write frames uint8 (F, H, W, 3) as MP4, animated WebP and GIF."""
+        if self._has_visible_label(visible_label):
+            frames = add_visible_label_to_frames(frames, fps=fps)
+        paths = [self._make_path(job_id, f"{metadata.seed}{suffix}") for suffix in VIDEO_SUFFIXES]
+        for path in paths:
+            save_video(frames, path, metadata, fps=fps, producer=self.labelling.producer)
+        return self._sign_files(paths)
+
+    def remove(self, job_id: str) -> None:
+        """Remove a job's files, if there are any."""
+        shutil.rmtree(self.root / job_id, ignore_errors=True)
+
+    def close(self) -> None:
+        """Remove all files."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _has_visible_label(self, visible_label: bool | None) -> bool:
+        return self.labelling.has_visible_label if visible_label is None else visible_label
+
+    def _make_path(self, job_id: str, suffix: str) -> Path:
+        folder = self.root / job_id
+        folder.mkdir(exist_ok=True)
+        return folder / f"dianjing-{suffix}"
+
+    def _sign_files(self, paths: Sequence[Path]) -> tuple[Path, ...]:
+        if self.labelling.signer is not None:
+            for path in paths:
+                self.labelling.signer(path)
+        return tuple(paths)

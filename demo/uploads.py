@@ -1,0 +1,50 @@
+"""Uploaded images: checked for size and format before they are decoded."""
+
+import base64
+import binascii
+import io
+import re
+import struct
+
+from PIL import Image
+
+from dianjing.demo.limits import ServerLimits
+from dianjing.errors import DianjingError
+from dianjing.pipelines.media.image import check_image_size, to_rgb
+
+UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, IndexError, TypeError, struct.error)  # Pillow's for damaged files
+DATA_URL_PATTERN = re.compile(r"data:image/[a-z0-9.+-]{1,20};base64,")
+
+
+def decode_upload(content: bytes, limits: ServerLimits) -> Image.Image:
+    """Decode the first frame of an uploaded PNG, JPEG or WebP to upright RGB.
+
+    Raises: DianjingError for another format, or a file that is damaged or too large.
+    """
+    if len(content) > limits.max_upload_bytes:
+        raise DianjingError("upload_too_large", size=len(content), max_size=limits.max_upload_bytes)
+    try:
+        with Image.open(io.BytesIO(content), formats=UPLOAD_FORMATS) as image:
+            if image.width * image.height > limits.max_upload_pixels:
+                raise Image.DecompressionBombError
+            check_image_size(*image.size)
+            image.load()
+            return to_rgb(image)
+    except DianjingError:
+        raise
+    except Image.DecompressionBombError:
+        raise DianjingError("upload_too_many_pixels", max_pixels=limits.max_upload_pixels) from None
+    except DECODING_ERRORS:
+        raise DianjingError("upload_unreadable", formats=UPLOAD_FORMATS) from None
+
+
+def decode_base64_image(text: object, limits: ServerLimits) -> Image.Image:
+    """Decode an upload in base64, with or without the head of a data: URL. Raises: DianjingError as `decode_upload`."""
+    encoded = str(text)
+    head = DATA_URL_PATTERN.match(encoded)
+    try:
+        content = base64.b64decode(encoded[head.end() if head else 0 :], validate=True)
+    except (binascii.Error, ValueError):
+        raise DianjingError("image_not_base64") from None
+    return decode_upload(content, limits)

@@ -1,0 +1,100 @@
+"""The command `dianjing animate`. Nothing heavy is imported before it runs."""
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dianjing.cli.options import (
+    DebugOption,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    FpsOption,
+    GuidanceScaleOption,
+    JsonOption,
+    LabelOption,
+    LoraOption,
+    ModelOption,
+    NumFramesOption,
+    ProducerOption,
+    SecondsOption,
+    SeedOption,
+    SegmenterOption,
+    SizeOption,
+    SourceOption,
+    StepsOption,
+    VideoOutOption,
+    print_video_result,
+)
+
+
+def animate(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image to animate.")],
+    click: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X,Y", help="A point of what should move, in pixels; several: X,Y;X,Y; outside it: -X,Y."),
+    ] = None,
+    mask: Annotated[
+        list[Path] | None, typer.Option(help="What should move, as an image of the same size: white on black.")
+    ] = None,
+    motion: Annotated[
+        list[str] | None, typer.Option(help="The motion, one for each --click, then one for each --mask.")
+    ] = None,
+    strength: Annotated[
+        list[float] | None, typer.Option(help="Strength of the motion, 0 to 1: one for all, or one for each --motion.")
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="A description of the image; optional.")] = "",
+    mask_preview: Annotated[
+        Path | None, typer.Option(help="Also write the image with the regions marked; without --motion, only this.")
+    ] = None,
+    out: VideoOutOption = None,
+    seconds: SecondsOption = None,
+    num_frames: NumFramesOption = None,
+    fps: FpsOption = None,
+    seed: SeedOption = None,
+    size: SizeOption = None,
+    steps: StepsOption = None,
+    guidance_scale: GuidanceScaleOption = None,
+    segmenter: SegmenterOption = None,
+    model: ModelOption = "sticker",
+    source: SourceOption = None,
+    lora: LoraOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = Dtype.auto,
+    label: LabelOption = True,
+    producer: ProducerOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Animate parts of IMAGE: --click 30,40 --motion "jump" --click 90,40 --motion "turn around"."""
+    from dianjing.cli import video_job
+    from dianjing.cli.options import parse_size
+
+    width, height = parse_size(size) if size is not None else (None, None)
+    job = video_job.validate_animation_job(
+        image,
+        click_texts=click or [],
+        mask_paths=mask or [],
+        motions=motion or [],
+        strengths=strength or [],
+        prompt=prompt,
+        mask_preview_path=mask_preview,
+        segmenter=segmenter,
+        out=out,
+        duration_s=seconds,
+        num_frames=num_frames,
+        fps=fps,
+        seed=secrets.randbelow(2**32) if seed is None else seed,
+        width=width,
+        height=height,
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        model=model,
+        lora=lora,
+        device=device,
+        dtype=dtype.value,
+        producer=(producer or video_job.PRODUCER) if label else None,
+    )
+    print_video_result(video_job.run_video_job(job), as_json=as_json)

@@ -1,0 +1,164 @@
+"""Work of `dianjing demo`: options are checked and the address is bound before weights load; then it serves."""
+
+import re
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dianjing.cli.loading import check_device, resolve_device, resolve_dtype
+from dianjing.demo.api.auth import AccessControl
+from dianjing.demo.app import bind_socket, make_app, run_server
+from dianjing.demo.limits import ServerLimits
+from dianjing.demo.queue import JobQueue
+from dianjing.demo.results import Labelling, ResultStore
+from dianjing.errors import DianjingError
+from dianjing.pipelines.media.aigc_label import PRODUCER
+from dianjing.weights.manifest import read_components
+from dianjing.weights.resolve import resolve_local_model
+
+MIN_KEY_LENGTH = 8
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+ORIGIN_PATTERN = re.compile(r"https?://[\w.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoServer:
+    """Settings of one server, with its socket bound."""
+
+    model: str
+    device: str
+    dtype: str
+    segmenter: str | None
+    access: AccessControl
+    limits: ServerLimits
+    labelling: Labelling
+    mcp: bool
+    listening_socket: socket.socket
+
+    @property
+    def address(self) -> str:
+        host, port = self.listening_socket.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def validate_demo_server(
+    *,
+    model: str,
+    host: str,
+    port: int,
+    auth: str | None,
+    api_keys: list[str],
+    allowed_origins: list[str],
+    max_queue: int | None,
+    mcp: bool,
+    segmenter: str | None,
+    device: str,
+    dtype: str,
+    producer: str | None,
+    visible_label: bool,
+    certificate_path: Path | None,
+    private_key_path: Path | None,
+) -> DemoServer:
+    """Check all options and bind the listening socket, before weights load. Raises: DianjingError."""
+    check_device(device)
+    folder = resolve_local_model(model)
+    if folder is not None:
+        read_components(folder)
+    user = None if auth is None else _parse_auth(auth)
+    access = AccessControl(keys=_check_api_keys(api_keys), auth=user, origins=_check_origins(allowed_origins))
+    if mcp:
+        _check_mcp(auth)
+    limits = (
+        ServerLimits()
+        if max_queue is None
+        else ServerLimits(max_queue_length=max_queue, max_queue_length_per_owner=min(max_queue, 8))
+    )
+    sign = None
+    if certificate_path is not None or private_key_path is not None:
+        from dianjing.demo.signing import make_signer
+
+        if certificate_path is None or private_key_path is None:
+            raise DianjingError("certificate_without_key")
+        sign = make_signer(certificate_path, private_key_path)
+    labelling = Labelling(producer=producer or PRODUCER, has_visible_label=visible_label, signer=sign)
+    listening_socket = bind_socket(host, port)
+    access = replace(access, hosts=_get_allowed_hosts(listening_socket, access.origins))
+    return DemoServer(
+        model=model,
+        device=device,
+        dtype=dtype,
+        segmenter=segmenter,
+        access=access,
+        limits=limits,
+        labelling=labelling,
+        mcp=mcp,
+        listening_socket=listening_socket,
+    )
+
+
+def _check_mcp(auth: str | None) -> None:
+    if auth is not None:
+        raise DianjingError("mcp_with_auth")
+    if find_spec("mcp") is None:
+        raise DianjingError("mcp_not_installed")
+
+
+def _check_api_keys(api_keys: list[str]) -> tuple[str, ...]:
+    keys = tuple(key.strip() for key in api_keys if key.strip())
+    for key in keys:
+        if len(key) < MIN_KEY_LENGTH or not key.isascii() or not key.isprintable() or " " in key:
+            raise DianjingError("api_key_malformed", count=len(key), min_count=MIN_KEY_LENGTH)
+    return keys
+
+
+def _check_origins(origins: list[str]) -> tuple[str, ...]:
+    normalized = tuple(origin.rstrip("/").lower() for origin in origins)
+    for origin in normalized:
+        if not ORIGIN_PATTERN.fullmatch(origin):
+            raise DianjingError("origin_malformed", value=repr(origin))
+    return normalized
+
+
+def _get_allowed_hosts(listening_socket: socket.socket, origins: Sequence[str]) -> frozenset[str] | None:
+    """Return the host names of a server on the loopback interface, or None (any name) for one that others can reach."""
+    address = listening_socket.getsockname()[0]
+    if not ip_address(address).is_loopback:
+        return None
+    return frozenset({*LOOPBACK_HOSTS, address, *(urlsplit(origin).hostname or "" for origin in origins)})
+
+
+def _parse_auth(text: str) -> tuple[str, str]:
+    user, colon, password = text.partition(":")
+    if not (user and colon and password):
+        raise DianjingError("auth_malformed")
+    return user, password
+
+
+def run_demo_server(server: DemoServer, *, on_ready: Callable[[str], object]) -> None:
+    """Load the weights, report the address by `on_ready`, and serve until SIGTERM or Ctrl-C."""
+    import torch
+
+    from dianjing.demo.engine import InferenceEngine
+
+    device = resolve_device(torch, server.device)
+    options = {}
+    if server.segmenter is not None:
+        from dianjing.pipelines.segmentation.sam import SamSegmenter
+
+        sam = SamSegmenter.from_pretrained(server.segmenter, device=device)
+        options["segmenter_factory"] = partial(SamSegmenter, sam.model)  # share the model
+    engine = InferenceEngine.from_pretrained(
+        server.model, device=device, dtype=resolve_dtype(torch, server.dtype, device), **options
+    )
+    queue = JobQueue(engine, server.limits, results=ResultStore(server.labelling))
+    try:
+        app = make_app(queue, engine, access=server.access, mcp_url=server.address if server.mcp else None)
+        on_ready(server.address)
+        run_server(app, queue, server.listening_socket)
+    finally:
+        queue.close()

@@ -1,0 +1,176 @@
+"""Work of `dianjing image`: requests are checked without torch; then images are generated and written one by one."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+
+import dianjing
+from dianjing.cli.loading import check_device, check_lora, get_adapter_metadata, load_pipeline
+from dianjing.errors import DianjingError
+from dianjing.pipelines.media.aigc_label import PRODUCER, make_image_label
+from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder
+from dianjing.pipelines.media.image import read_image_metadata, save_image
+from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
+from dianjing.pipelines.validation import ImageRequest, check_int
+from dianjing.weights.manifest import read_components
+from dianjing.weights.resolve import resolve_local_model
+
+__all__ = ["PRODUCER", "ImageJob", "run_image_job", "validate_image_job", "write_grid"]
+IMAGE_BATCH_SIZE = 8  # a seed gives the same image in any batch
+GRID_COLUMNS, GRID_CELL_PX, GRID_GAP_PX = 8, 128, 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageJob:
+    """One run of `dianjing image`: a request per prompt, and for each the paths of its images.
+
+    producer: None writes no label. grid_path: None writes no grid. lora: an adapter, or None.
+    """
+
+    requests: list[ImageRequest]
+    paths: list[list[Path]]
+    model: str
+    device: str
+    dtype: str
+    producer: str | None
+    grid_path: Path | None
+    lora: str | None = None
+
+
+def validate_image_job(
+    prompts: list[str],
+    *,
+    out: Path | None,
+    seed: int,
+    model: str,
+    device: str,
+    dtype: str,
+    producer: str | None,
+    grid_path: Path | None = None,
+    lora: str | None = None,
+    **settings: Any,
+) -> ImageJob:
+    """Check all options before weights load, and choose the paths. Raises: DianjingError."""
+    check_int(len(prompts), "the number of prompts", low=1, high=1000)
+    requests = [ImageRequest(prompt=prompt, seed=seed, **settings) for prompt in prompts]
+    check_device(device)
+    folder = resolve_local_model(model)
+    if folder is not None:
+        read_components(folder)
+    if lora is not None:
+        check_lora(lora)
+    num_images = requests[0].num_images_per_prompt
+    all_paths = _make_output_paths(out, seed, len(requests) * num_images)
+    paths = [all_paths[i : i + num_images] for i in range(0, len(all_paths), num_images)]
+    if grid_path is not None and check_output_path(grid_path) in all_paths:
+        raise DianjingError("grid_overwrites_image", path=grid_path)
+    return ImageJob(
+        requests=requests,
+        paths=paths,
+        model=model,
+        device=device,
+        dtype=dtype,
+        producer=producer,
+        grid_path=grid_path,
+        lora=lora,
+    )
+
+
+def _make_output_paths(out: Path | None, seed: int, count: int) -> list[Path]:
+    """Return the paths of the images, numbered if there are several; names that are not given never exist yet."""
+    if out is not None and not out.is_dir():
+        names = [out] if count == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(count)]
+        return [check_output_path(name) for name in names]
+    folder = out if out is not None else Path()
+    check_writable_folder(folder)
+    paths: list[Path] = []
+    number = 0 if count == 1 else 1
+    while len(paths) < count:
+        suffix = f"-{number}" if number else ""
+        path = folder / f"dianjing-{seed}{suffix}.png"
+        if not os.path.lexists(path):
+            paths.append(path)
+        number += 1
+    return paths
+
+
+def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
+    """Generate and write the images; yield the id, path and settings of each one once it is on disk."""
+    pipe = load_pipeline("TextToImagePipeline", model=job.model, device=job.device, dtype=job.dtype, lora=job.lora)
+    for request, paths in zip(job.requests, job.paths, strict=True):
+        for start in range(0, len(paths), IMAGE_BATCH_SIZE):
+            seeds = request.seeds[start : start + IMAGE_BATCH_SIZE]
+            start_s = time.monotonic()
+            images = generate_images(pipe, request, seeds)
+            seconds = (time.monotonic() - start_s) / len(images)
+            for image, seed, path in zip(images, seeds, paths[start:], strict=False):
+                metadata = build_image_metadata(pipe, image, request, seed=seed, model=job.model)
+                if job.lora is not None:
+                    metadata.settings["lora"] = get_adapter_metadata(job.lora)
+                label = make_image_label(image, metadata, producer=job.producer or PRODUCER)
+                save_image(image, path, metadata, label=label if job.producer else None)
+                yield {
+                    "id": label["ProduceID"],
+                    "path": str(path),
+                    **asdict(metadata),
+                    "unknown_words": pipe.find_unknown_words(request.prompt),
+                    "seconds": round(seconds, 3),
+                }
+
+
+def write_grid(job: ImageJob) -> None:
+    """Write all images of a job as one grid, a row for each prompt, or rows of GRID_COLUMNS; enlarge small images."""
+    from diffusers.utils import make_image_grid
+
+    assert job.grid_path is not None
+    images = []
+    for path in (path for paths in job.paths for path in paths):
+        with Image.open(path, formats=("PNG",)) as file:
+            images.append(file.convert("RGB"))
+    num_images, (width, height) = len(job.paths[0]), images[0].size
+    columns = num_images if num_images > 1 else min(GRID_COLUMNS, len(images))
+    scale = max(1, -(-GRID_CELL_PX // width))
+    size = (width * scale, height * scale)
+    border = (0, 0, GRID_GAP_PX, GRID_GAP_PX)  # at the right and at the bottom
+    cells = [ImageOps.expand(image.resize(size, Image.Resampling.BICUBIC), border, "white") for image in images]
+    rows = -(-len(cells) // columns)
+    cells += [Image.new("RGB", cells[0].size, "white")] * (rows * columns - len(cells))
+    grid = make_image_grid(cells, rows=rows, cols=columns)
+    grid = grid.crop((0, 0, grid.width - GRID_GAP_PX, grid.height - GRID_GAP_PX))
+    first = read_image_metadata(job.paths[0][0])
+    metadata = replace(first, prompt="\n".join(request.prompt for request in job.requests))
+    label = make_image_label(grid, metadata, producer=job.producer or PRODUCER)
+    save_image(grid, job.grid_path, metadata, label=label if job.producer else None)
+
+
+def generate_images(pipe: Any, request: ImageRequest, seeds: list[int]) -> list[Any]:
+    """Return one PIL image per seed."""
+    import torch
+
+    settings = {
+        "negative_prompt": request.negative_prompt,
+        "width": request.width,
+        "height": request.height,
+        "num_inference_steps": request.num_inference_steps,
+        "guidance_scale": request.guidance_scale,
+    }
+    arguments = {name: value for name, value in settings.items() if value is not None}
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return pipe(request.prompt, num_images_per_prompt=len(seeds), generator=generators, **arguments).images
+
+
+def build_image_metadata(pipe: Any, image: Any, request: ImageRequest, *, seed: int, model: str) -> GenerationMetadata:
+    """Return the metadata from which the image can be generated again."""
+    size = {"width": image.width, "height": image.height}
+    return GenerationMetadata(
+        prompt=request.prompt,
+        seed=seed,
+        settings={**size, "negative_prompt": request.negative_prompt, **get_sampling_metadata(pipe)},
+        model=model,
+        version=dianjing.__version__,
+    )

@@ -1,0 +1,96 @@
+"""Checks of devices, dtypes and adapters, and the loading of pipelines, shared by the commands."""
+
+import gc
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import dianjing
+from dianjing.errors import DianjingError
+from dianjing.pipelines.media.metadata import compute_file_sha256
+from dianjing.weights.resolve import HUB_ID_PATTERN
+
+LORA_WEIGHT_NAME_SAFE = "pytorch_lora_weights.safetensors"  # of diffusers, which takes it from a folder first
+
+
+def check_device(name: str) -> None:
+    """Check the form of a device's name, without torch. Raises: DianjingError."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise DianjingError("option_device_unknown", value=repr(name))
+
+
+def check_lora(name_or_path: str) -> None:
+    """Check that a path is an adapter, or else has the form of a Hub id. Raises: DianjingError."""
+    path = Path(name_or_path)
+    if path.is_dir():
+        if not list(path.glob("*.safetensors")):
+            raise DianjingError("adapter_folder_empty", path=name_or_path)
+    elif path.exists():
+        if path.suffix != ".safetensors":
+            raise DianjingError("adapter_not_safetensors", path=name_or_path)
+    elif not HUB_ID_PATTERN.fullmatch(name_or_path):
+        raise DianjingError("adapter_not_found", path=name_or_path)
+
+
+def get_adapter_metadata(name_or_path: str) -> dict[str, object]:
+    """Describe an adapter for generation metadata: its name, and the hash of its weights if they are local."""
+    path = Path(name_or_path)
+    if path.is_dir():
+        path = min(path.glob("*.safetensors"), key=lambda file: (file.name != LORA_WEIGHT_NAME_SAFE, file.name))
+    return {"name": name_or_path, **({"sha256": compute_file_sha256(path)} if path.is_file() else {})}
+
+
+def load_pipeline(class_name: str, *, model: str, device: str, dtype: str, lora: str | None = None) -> Any:
+    """Load a pipeline by its public name onto its device, with an adapter and the scheduler beside it, if any.
+
+    Raises: DianjingError for a model, a device or an adapter that cannot be used.
+    """
+    gc.disable()  # the imports make a million lasting objects: collecting them costs 3 s, half of it at exit
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns at import of an optional kernel, unused here
+    import torch
+
+    cls = getattr(dianjing, class_name)
+    gc.freeze()
+    gc.enable()
+    device = resolve_device(torch, device)
+    _set_progress_bars(is_enabled=sys.stderr.isatty())
+    pipe = cls.from_pretrained(model, dtype=resolve_dtype(torch, dtype, device))
+    pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
+    if lora is not None:
+        from dianjing.pipelines.base import load_adapter_scheduler
+
+        pipe.load_lora_weights(lora)
+        pipe.scheduler = load_adapter_scheduler(lora) or pipe.scheduler
+    return pipe.to(device)
+
+
+def _set_progress_bars(*, is_enabled: bool) -> None:
+    """Switch off the libraries' progress bars where stderr is no terminal."""
+    import diffusers
+    import transformers
+
+    if not is_enabled:
+        diffusers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
+
+
+def resolve_device(torch: Any, name: str) -> str:
+    """Return the device for a name, where auto is the best one. Raises: DianjingError for one that is missing."""
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return "cuda" if has_cuda else "mps" if has_mps else "cpu"
+    if (name.startswith("cuda") and not has_cuda) or (name == "mps" and not has_mps):
+        raise DianjingError("device_not_available", name=name, version=torch.__version__)
+    index = name.partition(":")[2]
+    if index and int(index) >= torch.cuda.device_count():
+        raise DianjingError("device_index_too_high", name=name, count=torch.cuda.device_count())
+    return name
+
+
+def resolve_dtype(torch: Any, name: str, device: str) -> Any:
+    """Return the torch dtype for a name, where auto is float32 on the CPU and bfloat16 elsewhere."""
+    if name == "auto":
+        return torch.float32 if device == "cpu" else torch.bfloat16
+    return getattr(torch, name)

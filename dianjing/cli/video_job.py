@@ -1,0 +1,285 @@
+"""Work of `dianjing video` and `dianjing animate`: checked without torch; then the video is generated and written."""
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import dianjing
+from dianjing.cli.loading import check_device, check_lora, get_adapter_metadata, load_pipeline
+from dianjing.errors import DianjingError, Message, get_language
+from dianjing.pipelines.media.aigc_label import PRODUCER
+from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder, write_atomic
+from dianjing.pipelines.media.image import get_input_image_metadata, open_image
+from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
+from dianjing.pipelines.media.video import check_video_output_path, get_video_metadata, save_video
+from dianjing.pipelines.segmentation.base import Point, Region, Segmenter, check_region, get_region_metadata
+from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
+from dianjing.pipelines.validation import (
+    ImageRequest,
+    check_fps,
+    check_guidance_scale,
+    check_num_frames,
+    check_num_inference_steps,
+    check_prompt,
+)
+from dianjing.weights.manifest import read_components
+from dianjing.weights.resolve import resolve_local_model
+
+__all__ = ["PRODUCER", "VideoJob", "run_video_job", "validate_animation_job", "validate_video_job"]
+MASK_COLOURS = ((255, 64, 64), (64, 128, 255), (64, 200, 64))  # of the regions in a mask preview
+MASK_OPACITY = 0.55
+DEFAULT_STRENGTH = 0.5
+DEFAULT_FPS = 8.0  # for the estimate of memory
+MIN_SIDE_PX = 16  # a lower bound of the default size, for the estimate of memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoJob:
+    """One run of `dianjing video` or `dianjing animate`.
+
+    settings: arguments of the pipeline, with None for its defaults; without settings, only the mask preview is written.
+    """
+
+    path: Path
+    seed: int
+    model: str
+    device: str
+    dtype: str
+    producer: str | None
+    lora: str | None
+    prompt: str
+    settings: dict[str, Any] | None
+    image_path: Path | None = None  # None for text to video
+    regions: list[Region] = field(default_factory=list)
+    mask_preview_path: Path | None = None
+    segmenter: str | None = None
+
+
+def validate_video_job(
+    prompt: str,
+    *,
+    negative_prompt: str | None,
+    long_video: str | None,
+    continuation_steps: int | None,
+    continuation_guidance_scale: float | None,
+    **settings: Any,
+) -> VideoJob:
+    """Check the options of `dianjing video` before weights load. Raises: DianjingError."""
+    check_prompt(prompt)
+    common = _validate_common(negative_prompt=negative_prompt, **settings)
+    require_video_model(common["model"])
+    if continuation_steps is not None:
+        check_num_inference_steps(continuation_steps, "continuation_steps")
+    if continuation_guidance_scale is not None:
+        check_guidance_scale(continuation_guidance_scale, "continuation_guidance_scale")
+    common["settings"] |= {
+        "negative_prompt": negative_prompt,
+        "long_video": long_video,
+        "continuation_steps": continuation_steps,
+        "continuation_guidance_scale": continuation_guidance_scale,
+    }
+    return VideoJob(prompt=prompt, **common)
+
+
+def validate_animation_job(
+    image_path: Path,
+    *,
+    click_texts: Sequence[str],
+    mask_paths: Sequence[Path],
+    motions: Sequence[str],
+    strengths: Sequence[float],
+    prompt: str,
+    mask_preview_path: Path | None,
+    segmenter: str | None,
+    **settings: Any,
+) -> VideoJob:
+    """Check the options of `dianjing animate` and the image and masks, before weights load. Raises: DianjingError."""
+    if prompt:
+        check_prompt(prompt)
+    common = _validate_common(negative_prompt=None, **settings)
+    size = open_image(image_path).size
+    selections: list[dict[str, Any]] = [{"points": parse_click(click)} for click in click_texts]
+    selections += [{"mask": np.asarray(open_image(mask).convert("L")) > 127} for mask in mask_paths]
+    if not selections:
+        raise DianjingError("animation_without_region")
+    if not motions and mask_preview_path is not None:
+        motions = ["still"] * len(selections)
+        common["settings"] = None
+    else:
+        require_video_model(common["model"])
+    if len(motions) != len(selections):
+        raise DianjingError("motion_count_mismatch", count=len(motions), num_regions=len(selections))
+    if len(strengths) not in (0, 1, len(selections)):
+        raise DianjingError("strength_count_mismatch", count=len(strengths), num_regions=len(selections))
+    if len(strengths) != len(selections):
+        strengths = [strengths[0] if strengths else DEFAULT_STRENGTH] * len(selections)
+    regions = [
+        Region(motion=motion, strength=strength, **selection)
+        for motion, strength, selection in zip(motions, strengths, selections, strict=True)
+    ]
+    for region in regions:
+        check_region(region, size=size)
+    if mask_preview_path is not None:
+        check_output_path(mask_preview_path)
+    return VideoJob(
+        prompt=prompt,
+        image_path=image_path,
+        regions=regions,
+        mask_preview_path=mask_preview_path,
+        segmenter=segmenter,
+        **common,
+    )
+
+
+def parse_click(text: str) -> list[Point]:
+    """Parse "30,40" or "30,40;-50,60" to points in pixels; a minus in front marks a point outside the region.
+
+    Raises: DianjingError.
+    """
+    number = r"\s*[-+]?(?:\d+\.?\d*|\.\d+|nan|inf)\s*"
+    points = []
+    for part in text.split(";"):
+        match = re.fullmatch(rf"\s*(-?)(\s*{number}),({number})", part, flags=re.IGNORECASE)
+        if match is None:
+            raise DianjingError("click_malformed", value=repr(text))
+        points.append(Point(x=float(match[2]), y=float(match[3]), positive=not match[1]))
+    return points
+
+
+def _validate_common(
+    *,
+    out: Path | None,
+    seed: int,
+    model: str,
+    lora: str | None,
+    device: str,
+    dtype: str,
+    producer: str | None,
+    duration_s: float | None,
+    num_frames: int | None,
+    fps: float | None,
+    negative_prompt: str | None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Check the options of both commands, and return them as fields of a job."""
+    ImageRequest(prompt="video", seed=seed, negative_prompt=negative_prompt, **settings)
+    check_device(device)
+    folder = resolve_local_model(model)
+    if folder is not None:
+        read_components(folder)
+    if lora is not None:
+        check_lora(lora)
+    pixels = (settings["width"] or MIN_SIDE_PX) * (settings["height"] or MIN_SIDE_PX)
+    checked_fps = DEFAULT_FPS if fps is None else check_fps(fps)
+    check_num_frames(num_frames, duration_s, checked_fps, bytes_per_frame=3 * pixels)
+    path = check_video_output_path(out) if out is not None else _make_output_path(seed)
+    duration = {"duration_s": duration_s, "num_frames": num_frames, "fps": fps}
+    job = {"path": path, "seed": seed, "model": model, "lora": lora, "device": device, "dtype": dtype}
+    return {**job, "producer": producer, "settings": {**settings, **duration}}
+
+
+def require_video_model(model: str) -> None:
+    """Check that a model has motion blocks, if its folder is on this machine. Raises: DianjingError."""
+    folder = resolve_local_model(model)
+    if folder is None:
+        return
+    try:
+        config = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DianjingError("transformer_config_unreadable", folder=folder, reason=error) from None
+    if not config.get("use_motion_blocks"):
+        raise DianjingError("folder_generates_images_only", folder=folder)
+
+
+def _make_output_path(seed: int) -> Path:
+    check_writable_folder(Path())
+    names = (f"dianjing-{seed}{suffix}.mp4" for suffix in ["", *(f"-{n}" for n in range(1, 10_000))])
+    return Path(next(name for name in names if not os.path.lexists(name)))
+
+
+def run_video_job(job: VideoJob) -> dict[str, Any]:
+    """Generate and write the video, or the mask preview; return paths and settings."""
+    result: dict[str, Any] = {"paths": []}
+    if job.mask_preview_path is not None:
+        result["mask_preview"] = str(write_mask_preview(job))
+    if job.settings is None:
+        return result
+    pipe = load_video_pipeline(job)
+    import torch
+
+    arguments = {name: value for name, value in job.settings.items() if value is not None}
+    arguments |= {"generator": torch.Generator().manual_seed(job.seed), "output_type": "uint8"}
+    start_s = time.monotonic()
+    if job.image_path is None:
+        output = pipe(job.prompt, **arguments)
+    else:
+        output = pipe(open_image(job.image_path), job.regions, job.prompt, **arguments)
+        result["crop_transform"] = str(output.crop_transform)
+        if output.crop_transform.source_size != output.crop_transform.target_size:
+            message = Message("image_is_cropped", crop=output.crop_transform.to_message())
+            print(message.render(get_language()), file=sys.stderr)
+    result["seconds"] = round(time.monotonic() - start_s, 3)
+    frames, fps = output.frames[0], arguments.get("fps", pipe.config.default_fps)
+    metadata = build_video_metadata(pipe, job, frames, fps)
+    result["paths"] = [str(path) for path in save_video(frames, job.path, metadata, fps=fps, producer=job.producer)]
+    return {**result, **vars(metadata), "unknown_words": pipe.find_unknown_words(job.prompt)}
+
+
+def load_video_pipeline(job: VideoJob) -> Any:
+    """Load the pipeline of a job, with its segmenter."""
+    name = "TextToVideoPipeline" if job.image_path is None else "ImageToVideoPipeline"
+    pipe = load_pipeline(name, model=job.model, device=job.device, dtype=job.dtype, lora=job.lora)
+    if job.image_path is not None:
+        pipe.segmenter = make_segmenter(job)
+    return pipe
+
+
+def make_segmenter(job: VideoJob) -> Segmenter:
+    """Return GrabCut, or the SAM model of the job."""
+    if job.segmenter is None:
+        return GrabCutSegmenter()
+    from dianjing.pipelines.segmentation.sam import SamSegmenter
+
+    return SamSegmenter.from_pretrained(job.segmenter)
+
+
+def write_mask_preview(job: VideoJob) -> Path:
+    """Write the image with every region tinted in its own colour, and return the path."""
+    assert job.image_path is not None
+    assert job.mask_preview_path is not None
+    image = np.asarray(open_image(job.image_path))
+    segmenter = make_segmenter(job)
+    segmenter.set_image(image)
+    preview = image.astype(np.float32)
+    for index, region in enumerate(job.regions):
+        mask = segmenter.predict(region.points) if region.mask is None else region.mask
+        colour = np.array(MASK_COLOURS[index % len(MASK_COLOURS)], np.float32)
+        preview[mask] = (1 - MASK_OPACITY) * preview[mask] + MASK_OPACITY * colour
+    write_atomic(job.mask_preview_path, partial(Image.fromarray(preview.round().astype(np.uint8)).save, format="PNG"))
+    return job.mask_preview_path
+
+
+def build_video_metadata(pipe: Any, job: VideoJob, frames: np.ndarray, fps: float) -> GenerationMetadata:
+    """Return the metadata from which the video can be generated again."""
+    arguments = job.settings or {}
+    settings = {**get_video_metadata(frames, fps), **get_sampling_metadata(pipe)}
+    names = ("negative_prompt", "long_video")
+    settings |= {name: arguments[name] for name in names if arguments.get(name) is not None}
+    if job.lora is not None:
+        settings["lora"] = get_adapter_metadata(job.lora)
+    if job.image_path is not None:
+        settings["image"] = get_input_image_metadata(open_image(job.image_path), name=job.image_path.name)
+        settings["regions"] = [get_region_metadata(region) for region in job.regions]
+    return GenerationMetadata(
+        prompt=job.prompt, seed=job.seed, settings=settings, model=job.model, version=dianjing.__version__
+    )

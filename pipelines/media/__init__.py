@@ -1,0 +1,1 @@
+"""Image and video files: reading, atomic writing, generation metadata and AIGC labels."""

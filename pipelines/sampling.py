@@ -1,0 +1,206 @@
+"""Sampling: the way of every prompt through a pipeline, from checked arguments to decoded images or frames.
+
+`SamplingPipelineBase` takes it in seven steps: 1 check, 2 encode, 3 conditioning, 4 timesteps, 5 latents, 6 denoise,
+7 decode. B batch; latents are B C Y X or B C F Y X.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from diffusers.schedulers import SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Generator, Tensor
+
+from dianjing.pipelines import validation
+from dianjing.pipelines.denoiser import Denoiser, PrecomputedConditioning, SamplingStep, combine_predictions
+from dianjing.pipelines.hooks import CallbackOnStepEnd, SamplingHooks, StepCallback
+from dianjing.pipelines.prompt_embeds import PromptEmbeds, PromptPipelineBase
+
+Generators = Generator | Sequence[Generator] | None
+SampledT = TypeVar("SampledT")  # latents, or what else a pipeline samples
+OutputT = TypeVar("OutputT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """Settings that a call is run with, defaults filled in."""
+
+    num_inference_steps: int
+    guidance_scale: float
+    guidance_rescale: float = 0.0
+    eta: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingCall:
+    """A checked call of a pipeline.
+
+    encoded: prompt embeddings of the call's arguments. latents: noise of the shape `latent_shape`, or None for noise
+    from `generator`.
+    """
+
+    prompt: str | list[str] | None
+    negative_prompt: str | list[str] | None
+    encoded: PromptEmbeds
+    num_per_prompt: int
+    params: SamplingParams
+    latent_shape: tuple[int, ...]
+    latents: Tensor | None
+    generator: Generators
+    step_callback: StepCallback | None
+
+
+def sample_noise(shape: Sequence[int], generator: Generators, *, device: torch.device) -> Tensor:
+    """Sample normal noise of `shape` (B, ...) in float32.
+
+    With a list of generators, one for each row, a seed gives the same row whatever batch it is in and whatever the
+    dtype of the model.
+    """
+    batch_size, *rest = shape
+    generators = list(generator) if isinstance(generator, Sequence) else [generator] * batch_size
+    rows = [randn_tensor((1, *rest), generator=one, device=device, dtype=torch.float32) for one in generators]
+    return torch.cat(rows)
+
+
+def set_timesteps(scheduler: SchedulerMixin, num_inference_steps: int, *, device: torch.device) -> Tensor:
+    """Set a scheduler to the start of a run and return its timesteps (S,); S is larger for higher-order schedulers."""
+    scheduler.set_timesteps(num_inference_steps, device=device)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)  # else it searches for the first timestep, which waits for the device
+    return scheduler.timesteps
+
+
+def prepare_extra_step_kwargs(scheduler: SchedulerMixin, **candidate_kwargs: Any) -> dict[str, Any]:
+    """Select the candidates, such as eta and generator, that the scheduler's `step` takes."""
+    parameters = inspect.signature(scheduler.step).parameters
+    return {name: value for name, value in candidate_kwargs.items() if name in parameters}
+
+
+class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
+    """Base of pipelines over text encoders, transformer, scheduler and VAE: the sampling loop.
+
+    `sampling_params` holds the settings of the last call.
+    """
+
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->transformer->vae"
+    sampling_params: SamplingParams | None = None
+
+    def _check_params(
+        self,
+        num_inference_steps: int | None,
+        guidance_scale: float | None,
+        *,
+        guidance_rescale: float = 0.0,
+        eta: float = 0.0,
+    ) -> SamplingParams:
+        """Check the settings of a call, with the model's defaults for None, and make them the pipeline's own."""
+        default_steps, default_scale = self.config.default_num_inference_steps, self.config.default_guidance_scale
+        steps = validation.coalesce(num_inference_steps, default_steps)
+        scale = validation.coalesce(guidance_scale, default_scale)
+        self.sampling_params = SamplingParams(
+            num_inference_steps=validation.check_num_inference_steps(steps),
+            guidance_scale=validation.check_guidance_scale(scale),
+            guidance_rescale=validation.check_number(guidance_rescale, "guidance_rescale", low=0, high=1),
+            eta=validation.check_number(eta, "eta", low=0, high=1),
+        )
+        self._guidance_scale = self.sampling_params.guidance_scale
+        self._guidance_rescale = self.sampling_params.guidance_rescale
+        self._interrupt = False
+        return self.sampling_params
+
+    def _make_call(
+        self,
+        params: SamplingParams,
+        *,
+        latent_shape: tuple[int, ...],
+        latents: Tensor | None,
+        generator: Generators,
+        callback: CallbackOnStepEnd | None,
+        callback_tensor_inputs: Sequence[str],
+        **prompts: Any,
+    ) -> SamplingCall:
+        """Check noise, generators and callback of a call, and collect it; `prompts` are its other fields."""
+        validation.check_latents(latents, latent_shape)
+        validation.check_generator(generator, latent_shape[0])
+        return SamplingCall(
+            params=params,
+            latent_shape=latent_shape,
+            latents=latents,
+            generator=generator,
+            step_callback=self._make_step_callback(callback, callback_tensor_inputs),
+            **prompts,
+        )
+
+    def _run(
+        self,
+        call: SamplingCall,
+        sample: Callable[[PromptEmbeds, Tensor], SampledT],
+        decode: Callable[[SampledT], OutputT],
+    ) -> OutputT:
+        """Take a call through the steps after 1 (check), which made it.
+
+        sample: from prompt embeddings and noise to latents, by one or more runs of `_sample`. decode: to the output.
+        """
+        # 2. Encode
+        self.warn_about_unknown_words(call.prompt)
+        embeds = self._encode_prompts(
+            call.prompt, call.negative_prompt, call.encoded, num_per_prompt=call.num_per_prompt
+        )
+        # 3. to 6., in `_sample`: once for images, once for each window of a video
+        noise = call.latents
+        if noise is None:
+            noise = sample_noise(call.latent_shape, call.generator, device=self._execution_device)
+        noise = noise.to(self._execution_device, torch.float32)
+        sampled = sample(embeds, noise)
+        # 7. Decode
+        output = decode(sampled)
+        self.maybe_free_model_hooks()
+        return output
+
+    def _sample(
+        self,
+        noise: Tensor,
+        embeds: PromptEmbeds,
+        denoiser: Denoiser,
+        call: SamplingCall,
+        *,
+        num_inference_steps: int | None = None,
+    ) -> Tensor:
+        """Sample latents from noise (B, C, ...) in one run, in float32 between the steps."""
+        # 3. Conditioning: computed for many timesteps at once, and anew when the prompts or the guidance change
+        conditioning = PrecomputedConditioning(denoiser)
+        # 4. Timesteps
+        num_inference_steps = num_inference_steps or call.params.num_inference_steps
+        timesteps = set_timesteps(self.scheduler, num_inference_steps, device=self._execution_device)
+        self._num_timesteps = len(timesteps)
+        # 5. Latents
+        latents = noise * self.scheduler.init_noise_sigma
+        # 6. Denoise
+        step_kwargs = prepare_extra_step_kwargs(self.scheduler, eta=call.params.eta, generator=call.generator)
+        with self.progress_bar(total=len(timesteps)) as progress_bar:
+            for index, timestep in enumerate(timesteps):
+                if self._interrupt:
+                    break
+                self._current_timestep = timestep
+                guided = self.do_classifier_free_guidance and embeds.negative_prompt_embeds is not None
+                step = SamplingStep(
+                    index=index,
+                    num_steps=len(timesteps),
+                    timestep=timestep,
+                    latents=self.scheduler.scale_model_input(latents, timestep),
+                )
+                predictions = denoiser.predict(step, embeds, conditioning.get(index, timesteps, embeds, guided=guided))
+                model_output = combine_predictions(
+                    predictions, guidance_scale=self._guidance_scale, guidance_rescale=self._guidance_rescale
+                )
+                latents = self.scheduler.step(model_output, timestep, latents, **step_kwargs, return_dict=False)[0]
+                if call.step_callback is not None:
+                    latents, embeds = call.step_callback(index, timestep, latents, embeds)
+                for observer in self._step_observers:
+                    observer(replace(step, latents=latents))
+                progress_bar.update()
+        self._current_timestep = None
+        return latents

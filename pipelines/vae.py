@@ -1,0 +1,38 @@
+"""Images to latents of the diffusion model and back, by the VAE; scaling stands here alone.
+
+B batch, H height, W width; latents are B C Y X, for video VAEs B C F Y X.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ENCODE_BATCH_SIZE = 8
+
+
+@torch.no_grad()
+def encode_images(vae: Any, pixels: Tensor) -> Tensor:
+    """Encode pixels (B, 3, H, W) on [-1, 1], on the device of the run, to scaled latents in the dtype of the VAE.
+
+    The latents are the mode of the posterior. A video VAE takes (B, 3, F, H, W).
+    """
+    batches = pixels.to(vae.dtype).split(ENCODE_BATCH_SIZE)
+    return torch.cat([vae.encode(batch).latent_dist.mode() for batch in batches]) * vae.config.scaling_factor
+
+
+def decode_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Decode scaled latents (B, C, Y, X) to pixels (B, 3, H, W), about on [-1, 1]."""
+    return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
+
+
+def pixels_to_uint8(pixels: Tensor) -> Tensor:
+    """Convert pixels on [-1, 1] to uint8 on the CPU."""
+    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+
+
+def frames_to_pixels(frames: np.ndarray, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Convert frames, uint8 (B, H, W, 3), to pixels (B, 3, H, W) on [-1, 1]."""
+    numbers = torch.from_numpy(frames.copy()).permute(0, 3, 1, 2)
+    return numbers.to(device, dtype) / 127.5 - 1

@@ -1,0 +1,40 @@
+"""A client of the API, over an engine that only counts or over a tiny model."""
+
+import base64
+import io
+
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def make_client(make_queue):
+    """Make a client of an engine's API; `headers` are sent with every request."""
+    from fastapi.testclient import TestClient
+
+    from dianjing.demo.api.auth import AccessControl
+    from dianjing.demo.app import make_app
+
+    def make(engine, *, headers=None, access=None, keys=(), auth=None, **limits):
+        queue = make_queue(engine, **limits)
+        app = make_app(queue, access=access or AccessControl(keys=keys, auth=auth))
+        client = TestClient(app, raise_server_exceptions=False, headers=headers)
+        client.job_queue = queue
+        return client
+
+    return make
+
+
+@pytest.fixture
+def client(make_client, tiny_engine):
+    return make_client(tiny_engine)
+
+
+@pytest.fixture(scope="session")
+def square():
+    """A red square on white, 32 x 32 px, as PNG in base64."""
+    image = Image.new("RGB", (32, 32), "white")
+    image.paste((200, 30, 30), (8, 8, 22, 22))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()

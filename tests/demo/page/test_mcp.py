@@ -1,0 +1,104 @@
+"""MCP: an agent calls the work of each tab, with the client of the MCP package."""
+
+import asyncio
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.timeout(900)  # the machine may be busy
+
+
+@pytest.fixture(scope="module")
+def send(mcp_address):
+    """Send one request in a session of its own, with headers."""
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamablehttp_client
+
+    async def send_async(request, headers):
+        async with (
+            streamablehttp_client(mcp_address, headers=headers) as (incoming, outgoing, _),
+            ClientSession(incoming, outgoing) as session,
+        ):
+            await session.initialize()
+            return await request(session)
+
+    return lambda request, headers=None: asyncio.run(send_async(request, headers))
+
+
+@pytest.fixture(scope="module")
+def call(send):
+    def call(tool, headers=None, **arguments):
+        return send(lambda session: session.call_tool(tool, arguments), headers)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def generated(call):
+    return call("image", prompt="a cat on the grass", num_inference_steps=6, seed=5)
+
+
+def open_image(content):
+    return Image.open(io.BytesIO(base64.b64decode(content.data)))
+
+
+def test_each_tab_has_a_tool_whose_arguments_are_described(send):
+    tools = {tool.name: tool for tool in send(lambda session: session.list_tools()).tools}
+    assert set(tools) == {"image", "mask", "animate", "video", "chat"}
+    for tool in tools.values():
+        assert tool.description
+        assert all(argument["description"] for argument in tool.inputSchema["properties"].values())
+    assert tools["image"].inputSchema["required"] == ["prompt"]
+    point_schema = {"type": "array", "items": {"type": "number"}}
+    assert tools["mask"].inputSchema["properties"]["points"]["items"] == point_schema
+    region = tools["animate"].inputSchema["properties"]["regions"]["items"]["properties"]
+    assert region["points"]["items"] == point_schema
+
+
+def test_an_image_comes_with_its_settings_and_label(generated):
+    image, address = generated.content
+    assert image.mimeType == "image/png"
+    with open_image(image) as decoded:
+        assert decoded.size == (64, 64)
+        assert decoded.text["seed"] == "5"
+        assert "AIGC" in decoded.info["xmp"].decode()
+    assert address.text.endswith(".png")
+
+
+def test_every_requested_image_is_returned(call):
+    contents = call("image", prompt="a cat", num_inference_steps=1, num_images=2).content
+    assert [content.type for content in contents] == ["image", "text", "image", "text"]
+
+
+def test_points_give_a_mask(call, generated):
+    image = call("mask", image=generated.content[0].data, points=[[32, 32]], labels=[1]).content[0]
+    with open_image(image) as mask:
+        assert np.asarray(mask)[32, 32] == 255
+
+
+def test_an_animation_comes_as_a_sticker_and_as_files(call, generated):
+    regions = [{"points": [[32, 32]], "motion": "jump"}]
+    contents = call(
+        "animate", image=generated.content[0].data, regions=regions, num_frames=2, num_inference_steps=2
+    ).content
+    with open_image(next(content for content in contents if content.type == "image")) as sticker:
+        assert sticker.n_frames == 2
+    suffixes = [content.text.rpartition(".")[2] for content in contents if content.type == "text"]
+    assert suffixes == ["mp4", "webp", "gif"]
+
+
+def test_a_conversation_continues_when_it_is_sent_back(call):
+    first = json.loads(call("chat", text="a cat").content[-1].text)
+    image, _, text = call("chat", text="on the beach", conversation=first["conversation"]).content
+    assert image.type == "image"
+    assert "beach" in json.loads(text.text)["prompt"]
+
+
+def test_an_error_is_in_the_language_of_the_agent(call):
+    result = call("image", headers={"Accept-Language": "zh-CN"}, prompt="a cat", num_inference_steps=0)
+    assert result.isError
+    assert "请填写 1 到 1000 之间的整数" in result.content[0].text

@@ -1,0 +1,108 @@
+"""Video files: playable, written atomically, with generation metadata and an AIGC label."""
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from dianjing.pipelines.media.image import read_image_metadata
+from dianjing.pipelines.media.metadata import GenerationMetadata
+from dianjing.pipelines.media.video import check_fps, check_video_output_path, read_video_metadata, save_video
+
+RECORD = GenerationMetadata(prompt='小猫跳 <&> "🐱"', seed=7, settings={"fps": 8.0}, model="sticker", version="0.1.0")
+FPS = 8.0
+
+
+def make_frames(num_frames=6, *, height=48, width=64):
+    """Frames of a white square that moves over a green background."""
+    frames = np.full((num_frames, height, width, 3), (40, 160, 60), np.uint8)
+    for index, frame in enumerate(frames):
+        frame[10:26, 4 + 6 * index : 20 + 6 * index] = 255
+    return frames
+
+
+def decode(path):
+    if path.suffix == ".mp4":
+        with av.open(str(path)) as container:
+            return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    with Image.open(path) as image:
+        return np.stack([np.asarray((image.seek(i), image.convert("RGB"))[1]) for i in range(image.n_frames)])
+
+
+@pytest.mark.parametrize("extension", [".mp4", ".webp", ".gif"])
+def test_frames_come_back_nearly_as_they_were(tmp_path, extension):
+    (path,) = save_video(iter(make_frames()), tmp_path / f"video{extension}", RECORD, fps=FPS, producer="我们")
+    frames = decode(path)
+    assert frames.shape == make_frames().shape
+    assert np.abs(frames.astype(int) - make_frames()).mean() < 4
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("extension", [".mp4", ".webp", ".gif"])
+@pytest.mark.parametrize("producer", [None, "我们 <&>"])
+def test_settings_and_label_come_back_as_they_were(tmp_path, extension, producer):
+    (path,) = save_video(make_frames(), tmp_path / f"video{extension}", RECORD, fps=FPS, producer=producer)
+    record, label = read_video_metadata(path)
+    assert record == RECORD
+    assert (label and label["ContentProducer"]) == producer
+
+
+@pytest.mark.parametrize("extension", [".mp4", ".webp", ".gif"])
+def test_a_video_lasts_as_long_as_its_frames(tmp_path, extension):
+    (path,) = save_video(make_frames(), tmp_path / f"video{extension}", RECORD, fps=FPS, producer=None)
+    if extension == ".mp4":
+        with av.open(str(path)) as container:
+            assert container.streams.video[0].average_rate == FPS
+            assert container.streams.video[0].codec_context.name == "h264"
+    else:
+        with Image.open(path) as image:
+            durations = [(image.seek(i), image.load(), image.info["duration"])[2] for i in range(image.n_frames)]
+        assert abs(sum(durations) - 1000 * 6 / FPS) <= 60  # GIF counts in hundredths of a second
+
+
+def test_an_odd_size_is_padded_for_h264(tmp_path):
+    (path,) = save_video(make_frames(height=47, width=63), tmp_path / "video.mp4", RECORD, fps=FPS, producer=None)
+    assert decode(path).shape[1:3] == (48, 64)
+
+
+def test_png_writes_every_frame_exactly(tmp_path):
+    paths = save_video(make_frames(), tmp_path / "video.png", RECORD, fps=FPS, producer=None)
+    assert [path.name for path in paths] == [f"video-{i:04d}.png" for i in range(1, 7)]
+    for path, frame in zip(paths, make_frames(), strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), frame)
+    assert read_image_metadata(paths[3]) == RECORD
+
+
+@pytest.mark.parametrize("extension", [".mp4", ".webp", ".gif"])
+def test_a_failed_write_leaves_the_old_file(tmp_path, extension):
+    def fail_after_three_frames():
+        yield from make_frames()[:3]
+        raise RuntimeError("out of power")
+
+    path = tmp_path / f"video{extension}"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError, match="out of power"):
+        save_video(fail_after_three_frames(), path, RECORD, fps=FPS, producer=None)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_an_unusable_path_frame_rate_or_video_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"does not end in .mp4, .webp, .gif, .png"):
+        check_video_output_path(tmp_path / "video.avi")
+    with pytest.raises(ValueError, match="does not exist"):
+        check_video_output_path(tmp_path / "none" / "video.mp4")
+    with pytest.raises(ValueError, match="fps is 0"):
+        check_fps(0)
+    with pytest.raises(ValueError, match="fps is nan"):
+        check_fps(float("nan"))
+    with pytest.raises(ValueError, match="without frames"):
+        save_video([], tmp_path / "video.mp4", RECORD, fps=FPS, producer=None)
+
+
+def test_a_file_of_another_program_has_no_metadata(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "other.webp")
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    for name in ("other.webp", "broken.mp4", "none.gif"):
+        with pytest.raises(ValueError, match=name):
+            read_video_metadata(tmp_path / name)

@@ -1,0 +1,98 @@
+"""GrabCut, measured against the exact masks of the sticker world."""
+
+import cv2
+import numpy as np
+import pytest
+
+from dianjing.pipelines.segmentation.base import Point, check_points
+from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
+from dianjing.train.stickers import CurriculumStage, StickerWorld
+
+WORLD = StickerWorld(
+    size_px=128, stages=[CurriculumStage(scene_weights={"single": 1.0, "pair": 1.0, "trio": 1.0}, grid_px=(2,))]
+)
+
+
+def predict_mask(image, *points):
+    segmenter = GrabCutSegmenter()
+    segmenter.set_image(image)
+    return segmenter.predict(points)
+
+
+def find_center(mask):
+    """Find the point of a mask that is furthest from its edge."""
+    depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
+    y, x = np.unravel_index(depth.argmax(), depth.shape)
+    return Point(x=float(x), y=float(y))
+
+
+def compute_iou(a, b):
+    return (a & b).sum() / (a | b).sum()
+
+
+def test_one_point_selects_the_object_in_most_scenes():
+    ious = []
+    for position in range(20):
+        sample = WORLD.get_image_sample(9, position)
+        truth = sample.masks[position % len(sample.masks)]
+        ious.append(compute_iou(predict_mask(sample.image, find_center(truth)), truth))
+    assert np.median(ious) > 0.9
+    assert np.mean(np.array(ious) > 0.5) >= 0.8
+
+
+def test_a_disc_on_a_plain_background_is_segmented_exactly():
+    image = np.full((90, 120, 3), (200, 220, 250), np.uint8)
+    cv2.circle(image, (40, 50), 20, (200, 40, 30), thickness=-1)
+    truth = np.hypot(*np.meshgrid(np.arange(120) - 40, np.arange(90) - 50)) <= 20
+    assert compute_iou(predict_mask(image, Point(x=40, y=50)), truth) > 0.95
+
+
+def test_a_second_point_adds_an_object_and_a_negative_one_excludes_it():
+    image = np.full((90, 160, 3), 235, np.uint8)
+    for x in (40, 120):
+        cv2.circle(image, (x, 45), 20, (30, 60, 200), thickness=-1)
+    one = predict_mask(image, Point(x=40, y=45))
+    two = predict_mask(image, Point(x=40, y=45), Point(x=120, y=45))
+    excluded = predict_mask(image, Point(x=40, y=45), Point(x=120, y=45, positive=False))
+    assert (one[45, 40], one[45, 120]) == (True, False)
+    assert (two[45, 40], two[45, 120]) == (True, True)
+    assert (excluded[45, 40], excluded[45, 120]) == (True, False)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (20, 5), (64, 64)])
+def test_images_without_an_object_still_give_a_mask_with_the_point_in_it(size):
+    image = np.full((*size, 3), 128, np.uint8)
+    mask = predict_mask(image, Point(x=size[1] // 2, y=size[0] // 2))
+    assert mask.shape == size
+    assert mask[size[0] // 2, size[1] // 2]
+
+
+@pytest.mark.parametrize(
+    ("points", "reason"),
+    [
+        ([], "no point"),
+        ([Point(x=10, y=10)] * 100_000, "100,000 points"),
+        ([Point(x=float("nan"), y=1)], "is no position"),
+        ([Point(x=64, y=0)], r"outside the image of 64 x 32 px; x is from 0 to 63"),
+        ([Point(x=-0.5, y=0)], "outside the image"),
+        ([Point(x=1, y=1, positive=False)], "all points are negative"),
+    ],
+)
+def test_unusable_points_are_refused(points, reason):
+    with pytest.raises(ValueError, match=reason):
+        check_points(points, width=64, height=32)
+
+
+def test_a_point_between_pixels_is_accepted():
+    assert check_points([Point(x=63.9, y=0.2)], width=64, height=32)
+
+
+def test_a_mask_depends_on_the_image_and_the_points_alone(monkeypatch):
+    """Neither on a slow machine nor on OpenCV's random numbers before it."""
+    sample = WORLD.get_image_sample(9, 1)
+    point = find_center(sample.masks[0])
+    expected = predict_mask(sample.image, point)
+    cv2.setRNGSeed(5)
+    slow = iter(range(0, 10_000_000, 1000))
+    monkeypatch.setattr("time.monotonic", lambda: next(slow))
+    np.testing.assert_array_equal(predict_mask(sample.image, point), expected)

@@ -1,0 +1,58 @@
+"""Several runs and processes that fill one cache."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from dianjing.train.data.latent_cache import TEXT_ENCODER_CLASSES, Shard
+from dianjing.train.data.tensor_cache import TensorCache
+from tests.train.finetuning import build_setup
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_two_runs_fill_one_cache_side_by_side(tmp_path, model, datasets_file, finetune_config):
+    settings = {"folder": tmp_path, "name": model, "datasets_file": datasets_file, "cache": tmp_path / "both"}
+    (tmp_path / "run.toml").write_text(
+        """
+task = "finetune"
+[run]
+folder = "{folder}/run"
+total_steps = 1
+batch_size = 1
+[data]
+datasets_file = "{datasets_file}"
+size_px = 16
+cache_folder = "{cache}"
+[optimizer]
+learning_rate = 1e-3
+[model]
+name = "{name}"
+""".format(**settings)
+    )
+    command = [sys.executable, "-m", "dianjing.train", str(tmp_path / "run.toml"), "--cache-only"]
+    runs = [subprocess.Popen([*command, "--set", f"run.folder={tmp_path / name}"], cwd=ROOT) for name in ("a", "b")]
+    assert [run.wait(timeout=200) for run in runs] == [0, 0]
+    build_setup(finetune_config(tmp_path / "alone", changes={"samples": {"prompts": []}}))
+    both, alone = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.safetensors")}
+        for folder in (tmp_path / "both", tmp_path / "cache")
+    )
+    assert both == alone
+    assert not list((tmp_path / "both").rglob("*.part"))
+
+
+def test_shards_filled_one_after_the_other_leave_nothing_out(tmp_path, finetune_config):
+    setup = build_setup(finetune_config(tmp_path / "alone"))
+    texts = ["", "小猫", "a balloon", "气球", "a cat"]
+    cache = TensorCache(tmp_path / "shared")
+    shared = dataclasses.replace(setup.batches.latent_cache, cache=cache)
+    for rank in range(2):
+        arguments = {"shard": Shard(rank=rank, num_processes=2), "device": torch.device("cpu")}
+        shared.fill_latents(setup.batches.schedule.records, **arguments)
+        shared.fill_text_states(texts, **arguments)
+    assert not shared.list_missing_latents(setup.batches.schedule.records)
+    assert not any(shared.list_missing_text_states(texts, name) for name in TEXT_ENCODER_CLASSES)

@@ -1,0 +1,76 @@
+"""The bundle of a video model's export: its vocabularies and defaults agree with the sticker world."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from dianjing import ImageToVideoPipeline, TextToImagePipeline, TextToVideoPipeline
+from dianjing.pipelines.prompting.vocabulary import Vocabulary
+from dianjing.train.recipes.bundle import INFERENCE_STEPS, build_bundle, measure_motion_vocabulary
+from dianjing.train.stickers import CurriculumStage, StickerWorld
+from dianjing.train.stickers.captions import list_caption_words, list_motion_words, make_concept_vocabulary
+from dianjing.train.stickers.motions import MOTIONS
+
+WORLD = StickerWorld(size_px=64, stages=[CurriculumStage(scene_weights={"single": 0.5, "pair": 0.5}, grid_px=(16,))])
+
+
+@pytest.fixture(scope="module")
+def bundle(make_hunyuan, tmp_path_factory):
+    from dianjing import DiT
+
+    folder = tmp_path_factory.mktemp("recipe")
+    make_hunyuan(with_size=False).save_pretrained(folder / "export")
+    video_model = DiT.from_pretrained(folder / "export" / "transformer", use_motion_blocks=True, max_regions=3)
+    video_model.save_pretrained(folder / "export" / "transformer")
+    (folder / "bundle").mkdir()
+    (folder / "bundle" / "stale.txt").write_text("part of an older bundle")
+    build_bundle(folder / "export", folder / "bundle")
+    return folder / "bundle"
+
+
+def test_all_three_pipelines_load_the_bundle_with_its_defaults(bundle):
+    assert TextToImagePipeline.from_pretrained(bundle).config.default_num_inference_steps == INFERENCE_STEPS
+    for cls in (TextToVideoPipeline, ImageToVideoPipeline):
+        pipe = cls.from_pretrained(bundle)
+        assert (pipe.config.default_num_frames, pipe.config.default_fps) == (9, 8.0)
+        assert {motion.name for motion in pipe.motion_vocabulary.motions} == {motion.name for motion in MOTIONS}
+    assert not (bundle / "stale.txt").exists()
+
+
+def test_its_vocabulary_knows_every_word_of_a_clip(bundle):
+    vocabulary = Vocabulary.from_file(bundle / "vocabulary.json")
+    for position in range(200):
+        clip = WORLD.get_captioned_clip(0, position, num_frames=2, fps=8)
+        assert vocabulary.find_unknown_words(clip.text_en) == [], clip.text_en
+        assert vocabulary.find_unknown_words(clip.text_zh) == [], clip.text_zh
+    assert vocabulary.find_unknown_words("a cat somersaulting") == ["somersaulting"]
+
+
+def test_its_concepts_are_those_of_the_world(bundle):
+    assert TextToImagePipeline.from_pretrained(bundle).concept_vocabulary == make_concept_vocabulary()
+
+
+def test_a_bundle_of_an_image_model_has_no_motions(make_hunyuan, tmp_path):
+    make_hunyuan(with_size=False).save_pretrained(tmp_path / "export")
+    build_bundle(tmp_path / "export", tmp_path / "bundle")
+    words = json.loads((tmp_path / "bundle" / "vocabulary.json").read_text())
+    assert set(words["en"]) == set(list_caption_words()["en"])
+    assert not set(list_motion_words()["en"]) <= set(words["en"])
+    assert not (tmp_path / "bundle" / "motions.json").exists()
+
+
+def test_full_strength_has_the_speed_of_full_amplitude():
+    """Measured with a motion that does not deform its object; half the strength is half the amplitude."""
+    motions = measure_motion_vocabulary(size_px=64)
+    motion_index = next(index for index, motion in enumerate(MOTIONS) if motion.name == "left")
+    clip = next(
+        clip
+        for clip in (WORLD.get_controlled_clip(1, position, num_frames=8, fps=8) for position in range(500))
+        if clip.object_motions[0] is not None and clip.object_motions[0].motion == motion_index
+    )
+    for amplitude in (0.5, 1.0):
+        moving = replace(
+            clip, object_motions=(replace(clip.object_motions[0], amplitude=amplitude), *clip.object_motions[1:])
+        )
+        assert motions.get_speed("go left", amplitude) == pytest.approx(moving.strengths[0], rel=0.1)

@@ -1,0 +1,80 @@
+"""The run file that --init writes, with the bundled model, which is in half precision and generates videos."""
+
+import pytest
+import torch
+from peft.utils import get_peft_model_state_dict
+from PIL import Image
+
+from dianjing.dit import DiT
+from dianjing.pipelines.media.metadata import GenerationMetadata
+from dianjing.pipelines.media.video import save_video
+from dianjing.pipelines.text_to_image import TextToImagePipeline
+from dianjing.train.cli import main
+from dianjing.train.config.run_file import read_run_config
+from dianjing.train.export import export_adapter
+from dianjing.train.stickers import StickerWorld
+from dianjing.train.tasks.finetune_model import MOTION_PREFIXES, prepare_transformer
+from dianjing.weights.resolve import resolve_model
+
+SIZE_PX, FRAMES = 64, 8
+RECORD = GenerationMetadata(prompt="a", seed=0, settings={}, model="sticker", version="0")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Images and videos of the sticker world with captions."""
+    folder = tmp_path_factory.mktemp("data")
+    world = StickerWorld(size_px=SIZE_PX)
+    for index in range(4):
+        sample, clip = world.get_image_sample(0, index), world.get_captioned_clip(0, index, num_frames=FRAMES, fps=8)
+        Image.fromarray(sample.image).save(folder / f"{index}.png")
+        save_video(clip.frames, folder / f"f{index}.webp", RECORD, fps=8, producer=None)
+        for name, text in ((f"{index}.zh.txt", sample.text_zh), (f"f{index}.en.txt", clip.text_en)):
+            (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def write_run_file(tmp_path, data, *changes):
+    """The path of a new run file, and overrides for the command line."""
+    path = tmp_path / "style.toml"
+    assert main([str(path), "--init"]) == 0
+    (tmp_path / "datasets.toml").write_text(f'[[datasets]]\npath = "{data}"\n')
+    settings = (
+        f"run.folder={tmp_path / 'run'}",
+        f"data.cache_folder={tmp_path / 'cache'}",
+        "samples.num_inference_steps=1",
+        *changes,
+    )
+    return path, [part for setting in settings for part in ("--set", setting)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("data.max_rejected_fraction=0.5",),
+        ("data.max_rejected_fraction=0.5", "model.trainable=all", "model.text_encoders=joint"),
+        (f"data.num_frames=[{FRAMES}]", "model.trainable=all"),
+        (f"data.num_frames=[{FRAMES}]",),
+    ],
+    ids=["lora", "joint", "video", "lora on video"],
+)
+def test_it_fits_in_memory_and_resumes_exactly(tmp_path, data, capsys, changes):
+    path, settings = write_run_file(tmp_path, data, *changes)
+    assert main([str(path), *settings, "--dry-run"]) == 0
+    assert "this fits" in capsys.readouterr().out
+    assert main(["verify-resume", str(path), *settings]) == 0
+    assert "resuming is exact" in capsys.readouterr().out
+
+
+def test_adapter_for_images_has_no_motion_weights_and_loads_without_a_warning(tmp_path, data, recwarn):
+    path, _ = write_run_file(tmp_path, data)
+    for has_video in (False, True):
+        transformer = DiT.from_pretrained(resolve_model("sticker") / "transformer")
+        adapted = prepare_transformer(transformer, read_run_config(path).model, has_video=has_video)
+        names = get_peft_model_state_dict(adapted).keys()
+        assert any(name.startswith(MOTION_PREFIXES) for name in names) is has_video
+        pipe = TextToImagePipeline.from_pretrained("sticker")
+        export_adapter(tmp_path / "adapter", torch.float32, transformer=adapted, scheduler=pipe.scheduler)
+        pipe.load_lora_weights(tmp_path / "adapter")
+        assert get_peft_model_state_dict(pipe.transformer, adapter_name="default_0").keys() == names
+    assert not [str(each.message) for each in recwarn if "modules" in str(each.message)]

@@ -1,0 +1,78 @@
+"""The encoder made of principal components."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from dianjing.train.config.autoencoder import AutoencoderModelConfig
+from dianjing.train.stickers import CurriculumStage, StickerWorld
+from dianjing.train.tasks.autoencoder import make_autoencoder
+from dianjing.train.tasks.pca_encoder import fold_to_conv, init_pca
+
+
+def sticker_pixels(count: int, *, seed: int) -> torch.Tensor:
+    """(count, 3, 32, 32) on [-1, 1]"""
+    world = StickerWorld(size_px=32, stages=[CurriculumStage(scene_weights={"pair": 1.0}, grid_px=(1,))])
+    images = np.stack([world.get_image_sample(seed, position).image for position in range(count)])
+    return torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+def make_vae(*, latent_channels: int = 8, whitening: float = 0.0) -> AutoencoderKL:
+    model = AutoencoderModelConfig(
+        latent_channels=latent_channels, block_out_channels=(16, 32, 48), norm_num_groups=8, encoder="pca"
+    )
+    vae = make_autoencoder(model, size_px=32)
+    init_pca(vae, sticker_pixels(64, seed=0), whitening=whitening, log_variance=-6.0)
+    return vae
+
+
+def patches(pixels: torch.Tensor) -> np.ndarray:
+    """Rows of 3 x 4 x 4 numbers."""
+    return torch.nn.functional.unfold(pixels, 4, stride=4).transpose(1, 2).flatten(0, 1).double().numpy()
+
+
+def test_latents_are_the_principal_components_of_new_images():
+    training, new = sticker_pixels(64, seed=0), sticker_pixels(16, seed=1)
+    mean = patches(training).mean(axis=0)
+    _, _, axes = np.linalg.svd(patches(training) - mean, full_matrices=False)  # another method than that of init_pca
+    expected = (patches(new) - mean) @ axes[:8].T
+    with torch.no_grad():
+        latents = make_vae().encode(new).latent_dist.mode().flatten(2).transpose(1, 2).flatten(0, 1).double().numpy()
+    signs = np.sign((latents * expected).sum(axis=0))
+    error = np.linalg.norm(latents - signs * expected) / np.linalg.norm(expected)
+    assert error < 2e-3
+
+
+def test_one_convolution_gives_the_same_latents():
+    vae, new = make_vae(whitening=0.5), sticker_pixels(16, seed=1)
+    layer = fold_to_conv(vae)
+    assert layer is not None
+    with torch.no_grad():
+        expected, latents = vae.encode(new).latent_dist.mode(), layer(new)
+    assert (latents - expected).norm() / expected.norm() < 2e-3
+
+
+def test_an_encoder_that_was_trained_is_no_convolution():
+    model = AutoencoderModelConfig(latent_channels=8, block_out_channels=(16, 32, 48), norm_num_groups=8)
+    assert fold_to_conv(make_autoencoder(model, size_px=32)) is None
+
+
+def test_whitening_gives_components_the_same_variance():
+    with torch.no_grad():
+        latents = make_vae(whitening=1.0).encode(sticker_pixels(64, seed=0)).latent_dist.mode()
+    assert torch.allclose(latents.std(dim=(0, 2, 3)), torch.ones(8), atol=0.01)
+
+
+def test_only_the_decoder_is_trained():
+    vae = make_vae()
+    trained = {name.split(".")[0] for name, weights in vae.named_parameters() if weights.requires_grad}
+    assert trained == {"decoder", "post_quant_conv"}
+
+
+def test_too_many_components_for_the_channels_are_refused():
+    with pytest.raises(
+        ValueError,
+        match=r"17 principal components do not fit .* block_out_channels \(32, 48\) in groups of 6, which hold 10",
+    ):
+        make_vae(latent_channels=17)

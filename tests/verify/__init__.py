@@ -1,0 +1,1 @@
+"""Statistics and long runs whose results are committed; see `records.py`."""

@@ -1,0 +1,124 @@
+"""Records of long measurements: what is measured by which command, and on which code.
+
+`python3 run.py verify [NAME ...]` makes them; `test_records.py` fails where one is missing, fails its bounds, or was
+made with other code than there is now. Code is compared without its comments and docstrings.
+"""
+
+import ast
+import hashlib
+import io
+import json
+import subprocess
+import tokenize
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+RECORDS = Path(__file__).with_name("results")
+MODEL = ("dit/**/*.py", "pipelines/**/*.py", "weights/*.py", "weights/sticker/*/*")
+STICKERS = ("train/stickers/**/*",)
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One measurement.
+
+    command: arguments of Python, where {out} stands for a new folder. measures: globs of the files that decide on the
+    result. read: what the command left in the folder, or printed, as figures. bounds: figure (dotted) -> least value.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    measures: tuple[str, ...]
+    read: Callable[[Path, str], Figures]
+    bounds: Mapping[str, float]
+
+
+def read_json(name: str) -> Callable[[Path, str], Figures]:
+    """Read figures from a file of the folder."""
+    return lambda out, printed: json.loads((out / name).read_text(encoding="utf-8"))
+
+
+EVALUATION = "dianjing.train.evaluation"
+RECORDED = (
+    Record(
+        name="images",
+        command=("-m", f"{EVALUATION}.image_generation", "--count", "50", "--processes", "2", "--out", "{out}"),
+        measures=(*MODEL, *STICKERS, "train/evaluation/image_generation.py", "train/evaluation/settings.py"),
+        read=read_json("report.json"),
+        bounds={"overall.zh": 0.88, "overall.en": 0.88},
+    ),
+)
+
+
+def find_measured_files(record: Record) -> list[Path]:
+    """The files that decide on a record, sorted; no caches of Python."""
+    found = {path for pattern in record.measures for path in ROOT.glob(pattern) if path.is_file()}
+    return sorted(path for path in found if "__pycache__" not in path.parts)
+
+
+def hash_content(record: Record) -> str:
+    """One hash of all the files that decide on a record."""
+    digest = hashlib.sha256(" ".join(record.command).encode())
+    for path in find_measured_files(record):
+        content = normalize_code(path.read_text(encoding="utf-8")) if path.suffix == ".py" else path.read_bytes()
+        digest.update(f"{path.relative_to(ROOT)}/".encode() + hashlib.sha256(content).digest())
+    return digest.hexdigest()
+
+
+def normalize_code(source: str) -> bytes:
+    """A program without comments, docstrings and white space, the same under every version of Python."""
+    lines = [line.encode() for line in source.splitlines(keepends=True)]
+    spans = [
+        (node.body[0].lineno, node.body[0].col_offset, node.body[0].end_lineno, node.body[0].end_col_offset)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and ast.get_docstring(node, clean=False) is not None
+    ]
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            (row, start), (_, end) = token.start, token.end
+            text = token.line
+            spans.append((row, len(text[:start].encode()), row, len(text[:end].encode())))
+    for first, start, last, end in spans:
+        for row in range(first, (last or first) + 1):
+            line = lines[row - 1]
+            left = start if row == first else 0
+            right = (end or 0) if row == last else len(line)
+            lines[row - 1] = line[:left] + b" " * (right - left) + line[right:]
+    return b"".join(b"".join(lines).split())
+
+
+def get_figure(figures: Figures, name: str) -> float:
+    """The figure under a dotted name."""
+    value: Any = figures
+    for part in name.split("."):
+        value = value[part]
+    return float(value)
+
+
+def find_failures(record: Record, figures: Figures) -> list[str]:
+    """The bounds that the figures miss, as sentences."""
+    values = {name: get_figure(figures, name) for name in record.bounds}
+    return [
+        f"{record.name}: {name} is {values[name]:g}; at least {least:g} is required"
+        for name, least in record.bounds.items()
+        if not values[name] >= least
+    ]
+
+
+def read_record(record: Record) -> dict[str, Any]:
+    """The committed result. Raises: FileNotFoundError where there is none."""
+    return json.loads((RECORDS / f"{record.name}.json").read_text(encoding="utf-8"))
+
+
+def get_commit() -> str:
+    """The commit that is checked out, with "+" where tracked files differ from it."""
+    run = {"cwd": ROOT, "capture_output": True, "text": True, "check": True}
+    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **run).stdout.strip()
+    changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **run).stdout.strip()
+    return commit + ("+" if changed else "")

@@ -1,0 +1,160 @@
+"""The command line of training, alone or under `accelerate launch`.
+
+    python -m dianjing.train [verify-resume | plot-noise | export-ema] CONFIG [--set a.b=c] [--resume auto|none|PATH]
+
+verify-resume checks that a stopped and resumed run ends bit for bit like an uninterrupted one; plot-noise plots the
+distribution and the loss weights of the timesteps that are trained at, into the run's folder; export-ema exports a
+finished run again, with a moving average of length --sigma, a fraction of the run.
+
+Exit codes: 0 done (or max_minutes over), 1 failed, or verify-resume found a difference, 2 usage, 75 stopped by a signal
+after saving, 76 the gradient was not finite.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from dianjing.errors import DianjingError, Message, convert_system_error, get_language
+from dianjing.train.config.run_file import read_run_config, write_run_templates
+from dianjing.train.run import describe_run, export_ema, fill_caches, plot_run_timesteps, train_model
+from dianjing.train.trainer.checkpoint import DiskSpaceError
+from dianjing.train.trainer.loop import NonFiniteGradientError, Outcome
+from dianjing.train.trainer.verify_resume import NUM_STEPS, find_resume_differences
+
+EXIT_DIFFERENT = EXIT_FAILED = 1
+EXIT_USAGE, EXIT_INTERRUPTED, EXIT_NON_FINITE = 2, 75, 76
+VERIFY_RESUME, PLOT_NOISE, EXPORT_EMA = ACTIONS = ("verify-resume", "plot-noise", "export-ema")
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    lines = (__doc__ or "").split("\n\n")
+    parser = argparse.ArgumentParser(prog="python -m dianjing.train", description=lines[0], epilog=lines[-1])
+    parser.add_argument("arguments", nargs="+", metavar=f"[{' | '.join(ACTIONS)}] CONFIG", help="a run file (TOML)")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides")
+    parser.add_argument("--resume", default="auto", help="auto (default), none, or the folder of a checkpoint")
+    parser.add_argument("--init", action="store_true", help="write a commented run file to start from")
+    parser.add_argument("--dry-run", action="store_true", help="only report what the run will do and need")
+    parser.add_argument("--sigma", type=float, help="length of export-ema's average, as a fraction of the run: 0.1")
+    parser.add_argument("--cache-only", action="store_true", help="only encode images and captions to the cache")
+    return parser
+
+
+def install_stop_handlers() -> Callable[[], bool]:
+    """Handle SIGTERM and Ctrl-C; returns a function that is true after the first one. A second one ends the process."""
+    stopping = False
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+        signal.signal(signum, signal.SIG_DFL)
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, stop)
+    return lambda: stopping
+
+
+def _run_action(
+    arguments: Sequence[str],
+    *,
+    overrides: Sequence[str],
+    resume: str,
+    init: bool,
+    dry_run: bool,
+    cache_only: bool,
+    sigma: float | None,
+) -> int:
+    action = arguments[0] if arguments[0] in ACTIONS else None
+    if sigma is None and action == EXPORT_EMA:
+        raise DianjingError("export_ema_without_sigma")
+    if sigma is not None and action != EXPORT_EMA:
+        raise DianjingError("sigma_without_export_ema", sigma=sigma)
+    if len(arguments) != (1 if action is None else 2):
+        raise DianjingError("one_run_file_expected", arguments=" ".join(arguments), actions=ACTIONS)
+    path = Path(arguments[-1])
+    if init:
+        for written_path in write_run_templates(path):
+            print(written_path)
+        return 0
+    config = read_run_config(path, overrides)
+    if dry_run:
+        for line in describe_run(config):
+            print(line, flush=True)
+        return 0
+    if cache_only:
+        fill_caches(config)
+        return 0
+    if action == PLOT_NOISE:
+        print(plot_run_timesteps(config))
+        return 0
+    if action == EXPORT_EMA:
+        assert sigma is not None
+        export_ema(config, sigma)
+        return 0
+    if action == VERIFY_RESUME:
+        differences = find_resume_differences(config)
+        exact = f"resuming is exact: weights, averages and moments are equal after {NUM_STEPS} steps"
+        print("\n".join(differences) or exact)
+        return EXIT_DIFFERENT if differences else 0
+    outcome = train_model(config, resume=resume, should_stop=install_stop_handlers())
+    print(outcome.value, flush=True)
+    return EXIT_INTERRUPTED if outcome is Outcome.INTERRUPTED else 0
+
+
+def run_train_command(
+    arguments: Sequence[str],
+    *,
+    overrides: Sequence[str] = (),
+    resume: str = "auto",
+    init: bool = False,
+    dry_run: bool = False,
+    cache_only: bool = False,
+    sigma: float | None = None,
+) -> int:
+    """Run the command with parsed options, print its errors, and return its exit code.
+
+    `arguments` are a run file, alone or after one of ACTIONS.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # data workers run in parallel
+    try:
+        return _run_action(
+            arguments,
+            overrides=overrides,
+            resume=resume,
+            init=init,
+            dry_run=dry_run,
+            cache_only=cache_only,
+            sigma=sigma,
+        )
+    except Exception as error:
+        code, message = _explain_error(error)
+        if message is None:
+            raise
+        line = Message("error_line", text=message).render(get_language())
+        print(line, file=sys.stderr)
+        return code
+
+
+def _explain_error(error: Exception) -> tuple[int, DianjingError | Message | None]:
+    """The exit code and the message of an error; no message for a fault of this package."""
+    if isinstance(error, NonFiniteGradientError):
+        return EXIT_NON_FINITE, error
+    if isinstance(error, DiskSpaceError):
+        return EXIT_FAILED, error
+    if isinstance(error, DianjingError):
+        return EXIT_USAGE, error
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        return EXIT_FAILED, Message("data_worker_died", reason=str(error).split("\n")[0])
+    return EXIT_FAILED, convert_system_error(error)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse a command line and run it; returns the exit code."""
+    return run_train_command(**vars(_make_parser().parse_args(argv)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

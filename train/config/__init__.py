@@ -1,0 +1,1 @@
+"""Run files: typed sections, and reading them from TOML."""

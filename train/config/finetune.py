@@ -1,0 +1,98 @@
+"""The run file of fine-tuning."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from dianjing.errors import DianjingError
+from dianjing.train.config.base import BaseConfig, OptimizerConfig, RunConfig, TimestepSamplingConfig
+from dianjing.train.config.data import FinetuneDataConfig
+
+
+class LoraAdapterConfig(BaseConfig):
+    """An adapter of PEFT."""
+
+    kind: Literal["lora", "dora"] = "lora"
+    rank: int = Field(default=16, gt=0)
+    alpha: float | None = Field(default=None, gt=0)  # None: the rank
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    # suffixes of layer names
+    target_modules: tuple[str, ...] = Field(default=("to_q", "to_k", "to_v", "to_out.0"), min_length=1)
+
+
+class FinetuneModelConfig(BaseConfig):
+    """The model, and which of its weights are trained."""
+
+    name: str  # of the registry, a diffusers folder or a Hub id
+    # motion: motion blocks and motion control, which an image model lacks; controlnet: for line art detected in images
+    trainable: Literal["lora", "all", "motion", "controlnet"] = "lora"
+    text_encoders: Literal["frozen", "joint"] = "frozen"  # joint: trained as well, so their states are not cached
+    lora: LoraAdapterConfig = LoraAdapterConfig()
+    gradient_checkpointing_interval: int = Field(default=0, ge=0)  # 0: no block, 1: every one, 2: every other one
+    attention_backend: str | None = None
+    compile_full_model: bool = False  # with run.compile: the whole transformer, not block by block
+
+    @model_validator(mode="after")
+    def _check(self) -> "FinetuneModelConfig":
+        if self.text_encoders == "joint" and self.trainable != "all":
+            raise DianjingError("joint_encoders_need_all", trainable=self.trainable)
+        return self
+
+
+class FinetuneObjectiveConfig(TimestepSamplingConfig):
+    """The noise process, the loss, and the probabilities of conditioning."""
+
+    prediction_type: Literal["inherit", "epsilon", "v_prediction", "flow"] = "inherit"
+    flow_shift: float = Field(default=1.0, gt=0)  # of prediction_type "flow": more noise for larger images
+    min_snr_gamma: float | None = Field(default=None, gt=0)
+    terminal_snr: Literal["inherit", "zero"] = "inherit"
+    noise_offset: float = Field(default=0.0, ge=0)  # std of noise that is constant over a channel
+    zh_probability: float = Field(default=0.5, ge=0, le=1)  # of the Chinese caption, for samples that have both
+    caption_dropout: float = Field(default=0.1, ge=0, le=1)  # of the first text encoder (BERT)
+    caption_dropout_t5: float = Field(default=0.1, ge=0, le=1)
+    clip_first_frame_probability: float = Field(default=0.3, ge=0, le=1)  # of captioned clips: condition on it
+    first_frame_masking: float = Field(default=0.5, ge=0, le=1)  # of clips with motion control (Follow-Your-Click)
+    # of clips with motion control and first frame: have a caption
+    controlled_caption_probability: float = Field(default=0.3, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> "FinetuneObjectiveConfig":
+        if self.prediction_type == "flow" and (self.min_snr_gamma is not None or self.terminal_snr == "zero"):
+            raise DianjingError("diffusion_settings_with_flow")
+        if self.prediction_type == "epsilon" and self.terminal_snr == "zero":
+            raise DianjingError("epsilon_with_zero_snr")
+        return self
+
+
+class FinetuneSamplesConfig(BaseConfig):
+    """The prompts of the sample grid."""
+
+    prompts: tuple[str, ...] = ()
+    seed: int = 0
+    num_inference_steps: int | None = Field(default=None, gt=0)  # None: the model's default
+    guidance_scale: float | None = None  # None: the model's default
+
+
+class FinetuneRunConfig(BaseConfig):
+    """The run file of task "finetune"."""
+
+    task: Literal["finetune"]
+    run: RunConfig
+    data: FinetuneDataConfig
+    optimizer: OptimizerConfig
+    model: FinetuneModelConfig
+    objective: FinetuneObjectiveConfig = FinetuneObjectiveConfig()
+    samples: FinetuneSamplesConfig = FinetuneSamplesConfig()
+
+    @property
+    def trains_text_encoders(self) -> bool:
+        """True if the text encoders are trained, so that their states cannot be cached."""
+        return self.model.text_encoders == "joint"
+
+    @model_validator(mode="after")
+    def _check_video(self) -> "FinetuneRunConfig":
+        if self.model.trainable == "motion" and not self.data.num_frames:
+            raise DianjingError("motion_without_videos")
+        if self.model.trainable == "controlnet" and self.data.num_frames:
+            raise DianjingError("controlnet_with_videos")
+        return self

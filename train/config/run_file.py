@@ -1,0 +1,134 @@
+"""Run files and data set files: strict, typed TOML whose error messages name the key and the nearest known one."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from dianjing.errors import DianjingError, Lines
+from dianjing.train.config.autoencoder import AutoencoderRunConfig
+from dianjing.train.config.base import BaseConfig
+from dianjing.train.config.data import DatasetConfig
+from dianjing.train.config.finetune import FinetuneRunConfig
+from dianjing.train.config.mistakes import list_mistakes
+from dianjing.train.config.segmenter import SegmenterRunConfig
+from dianjing.train.config.text_to_image import TextToImageRunConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+S = TypeVar("S", bound=BaseModel)
+
+AnyRunConfig = AutoencoderRunConfig | SegmenterRunConfig | TextToImageRunConfig | FinetuneRunConfig
+RUN_CONFIGS: dict[str, type[AnyRunConfig]] = {
+    "finetune": FinetuneRunConfig,
+    "autoencoder": AutoencoderRunConfig,
+    "segmenter": SegmenterRunConfig,
+    "text_to_image": TextToImageRunConfig,
+}
+TEMPLATE_FOLDER = Path(__file__).with_name("templates")
+
+
+class DatasetsFileConfig(BaseConfig):
+    """A data set file: one table per data set."""
+
+    datasets: tuple[DatasetConfig, ...] = Field(min_length=1)
+
+
+def read_run_config(path: Path, overrides: Sequence[str] = ()) -> AnyRunConfig:
+    """The run described by a TOML file and overrides of the form `a.b=c`.
+
+    A file may begin with `base = "other.toml"`, relative to itself; its own keys take precedence over the base's.
+    Raises: DianjingError with one line per mistake: the key, the value, and what is allowed.
+    """
+    tree = _read_tree(path)
+    for override in overrides:
+        _apply_override(tree, override)
+    return parse_run_config(tree, name=str(path))
+
+
+def _read_tree(path: Path, including_paths: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path in including_paths:
+        raise DianjingError("config_base_circular", path=path, through=list(including_paths))
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DianjingError("config_file_unreadable", path=path, reason=str(error)) from None
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise DianjingError("config_base_not_a_name", path=path, base=repr(base))
+    return _merge_trees(_read_tree(path.parent / base, (*including_paths, path)), tree)
+
+
+def _merge_trees(base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge sections key by key; lists and values of `tree` replace those of `base`."""
+    merged = dict(base)
+    for key, value in tree.items():
+        is_section = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge_trees(base[key], value) if is_section else value
+    return merged
+
+
+def parse_run_config(tree: Mapping[str, Any], *, name: str = "config") -> AnyRunConfig:
+    """The run described by a dictionary; `name` identifies it in errors. Raises: DianjingError as `read_run_config`."""
+    task = tree.get("task")
+    if task not in RUN_CONFIGS:
+        raise DianjingError("task_unknown", path=name, task=repr(task), allowed=list(RUN_CONFIGS))
+    return _validate(RUN_CONFIGS[task], tree, name=name)
+
+
+def read_dataset_configs(path: Path) -> tuple[DatasetConfig, ...]:
+    """The data sets of a data set file, with paths made relative to the file.
+
+    Raises: DianjingError as `read_run_config`.
+    """
+    datasets = _validate(DatasetsFileConfig, _read_tree(path), name=str(path)).datasets
+    return tuple(dataset.model_copy(update={"path": path.parent / dataset.path.expanduser()}) for dataset in datasets)
+
+
+def _validate(model: type[S], tree: Mapping[str, Any], *, name: str) -> S:
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise DianjingError("config_invalid", path=name, mistakes=Lines(list_mistakes(model, error))) from None
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise DianjingError("override_malformed", override=override)
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *path, last = key.split(".")
+    for part in path:
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise DianjingError("override_inside_value", override=override, part=part)
+    tree[last] = value
+
+
+def write_run_templates(path: Path) -> list[Path]:
+    """Write a commented run file, and next to it the data set file that it names unless there is one.
+
+    Raises: DianjingError if there is a run file already, or no folder for it.
+    """
+    if path.exists():
+        raise DianjingError("run_file_exists", path=path)
+    if not path.parent.is_dir():
+        raise DianjingError("folder_missing", folder=path.parent)
+    datasets_path = path.parent / "datasets.toml"
+    run = (TEMPLATE_FOLDER / "run.toml").read_text(encoding="utf-8")
+    run = run.replace('datasets_file = "datasets.toml"', f'datasets_file = "{datasets_path.as_posix()}"')
+    path.write_text(run, encoding="utf-8")
+    if datasets_path.exists():
+        return [path]
+    datasets_path.write_text((TEMPLATE_FOLDER / "datasets.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    return [path, datasets_path]

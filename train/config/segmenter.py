@@ -1,0 +1,26 @@
+"""The run file of a segmenter."""
+
+from pathlib import Path
+from typing import Literal
+
+from dianjing.train.config.base import BaseConfig, OptimizerConfig, RunConfig
+from dianjing.train.config.data import DataConfig
+
+
+class SegmenterModelConfig(BaseConfig):
+    """The architecture of diffusers' UNet2DModel."""
+
+    start_from: Path | None = None  # an exported segmenter/ with the same shapes; None: from scratch
+    block_out_channels: tuple[int, ...] = (16, 32, 64)
+    layers_per_block: int = 1
+    norm_num_groups: int = 8
+
+
+class SegmenterRunConfig(BaseConfig):
+    """The run file of task "segmenter"."""
+
+    task: Literal["segmenter"]
+    run: RunConfig
+    data: DataConfig
+    optimizer: OptimizerConfig
+    model: SegmenterModelConfig = SegmenterModelConfig()

@@ -1,0 +1,1 @@
+"""Training data: samples, schedules, batches, and the cache of latents and text-encoder states."""

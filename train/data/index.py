@@ -1,0 +1,123 @@
+"""The index of all data sets of a run: samples by bucket shape, with a report of what was rejected or cropped."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dianjing.errors import DianjingError, Lines, Message
+from dianjing.train.config.data import DatasetConfig
+from dianjing.train.data.buckets import BucketFit, BucketShape, find_nearest_bucket
+from dianjing.train.data.inspect import inspect_records
+from dianjing.train.data.samples import Reason, SampleRecord
+from dianjing.train.data.sources import list_dataset
+
+MIN_REPORTED_CROP = 0.02  # fraction of an image's area
+MAX_LISTED = 20  # rejected samples in an error message
+
+
+@dataclass(kw_only=True)
+class DatasetIndex:
+    """Samples and their repeats by bucket shape, and reasons for rejected and cropped samples by name."""
+
+    records: dict[BucketShape, list[SampleRecord]] = field(default_factory=dict)
+    repeats: dict[BucketShape, list[float]] = field(default_factory=dict)
+    rejected: dict[str, Reason] = field(default_factory=dict)
+    cropped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.records.values()))
+
+    def list_records(self) -> list[SampleRecord]:
+        """All samples, in the order of their shapes."""
+        return [record for records in self.records.values() for record in records]
+
+    @property
+    def has_motion_control(self) -> bool:
+        """True if some video has a region with a motion."""
+        return any(record.motion_label is not None for record in self.list_records())
+
+    def summarize(self) -> str:
+        shapes = ", ".join(f"{len(records)} of {format_shape(shape)}" for shape, records in self.records.items())
+        return f"{self.count} samples ({shapes}); {len(self.rejected)} rejected, {len(self.cropped)} cropped"
+
+    def save(self, path: Path) -> None:
+        """Write the names and reasons of rejected and cropped samples as JSON."""
+        rejected = {name: str(reason) for name, reason in self.rejected.items()}
+        report = {"summary": self.summarize(), "rejected": rejected, "cropped": self.cropped}
+        path.write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def format_shape(shape: BucketShape) -> str:
+    """A shape as text, such as "512 x 384 px, 8 frames"."""
+    height, width, *frames = shape
+    return f"{width} x {height} px" + (f", {frames[0]} frames" if frames else "")
+
+
+def get_crop_reason(fit: BucketFit, size: tuple[int, int], *, num_frames: int, num_source_frames: int) -> str:
+    """The parts of an image of (width, height) or a video that its bucket crops, as text; empty if (almost) none."""
+    reasons = []
+    if fit.cropped_fraction > MIN_REPORTED_CROP:
+        height, width = fit.shape
+        reasons.append(f"{fit.cropped_fraction:.0%} of {size[0]} x {size[1]} px cropped to fit {width} x {height} px")
+    if num_frames < num_source_frames:
+        reasons.append(f"the first {num_frames} of {num_source_frames} frames")
+    return "; ".join(reasons)
+
+
+def build_index(
+    datasets: Sequence[DatasetConfig],
+    bucket_shapes: Sequence[BucketShape],
+    *,
+    min_side_px: int,
+    max_rejected_fraction: float,
+    clip_lengths: Sequence[int] = (),
+    fps: float = 8.0,
+) -> DatasetIndex:
+    """List and open all images and videos, and assign each to the nearest bucket shape.
+
+    A video is assigned to the greatest of `clip_lengths` that it fills at `fps` frames per second; without any
+    lengths, videos are rejected.
+    Raises: DianjingError if no sample is usable, or more than `max_rejected_fraction` of them are rejected.
+    """
+    index = DatasetIndex()
+    for dataset in datasets:
+        listing = list_dataset(dataset)
+        result = inspect_records(listing.records, min_side_px=min_side_px, fps=fps if clip_lengths else None)
+        for name, reason in (listing.rejected | result.rejected).items():
+            index.rejected[f"{dataset.path}: {name}"] = reason
+        for record, size, num_source_frames in zip(result.records, result.sizes, result.num_frames, strict=True):
+            name = f"{dataset.path}: {record.name}"
+            num_frames = 1
+            if num_source_frames > 1:
+                num_frames = max((length for length in clip_lengths if length <= num_source_frames), default=0)
+            if not num_frames:
+                index.rejected[name] = Message(
+                    "video_too_short", count=num_source_frames, fps=f"{fps:g}", minimum=min(clip_lengths)
+                )
+                continue
+            if num_frames == 1 and record.motion_label is not None:
+                index.rejected[name] = Message("motion_of_image")
+                continue
+            fit = find_nearest_bucket(size, bucket_shapes)
+            shape = fit.shape if num_frames == 1 else (*fit.shape, num_frames)
+            index.records.setdefault(shape, []).append(record)
+            index.repeats.setdefault(shape, []).append(dataset.repeats)
+            if crop := get_crop_reason(fit, size, num_frames=num_frames, num_source_frames=num_source_frames):
+                index.cropped[name] = crop
+    _check_rejected(index, max_fraction=max_rejected_fraction)
+    return index
+
+
+def _check_rejected(index: DatasetIndex, *, max_fraction: float) -> None:
+    total = index.count + len(index.rejected)
+    if not index.count or len(index.rejected) > max_fraction * total:
+        listed = list(index.rejected.items())[:MAX_LISTED]
+        raise DianjingError(
+            "too_many_rejected",
+            count=len(index.rejected),
+            total=total,
+            limit=f"{max_fraction:.0%}",
+            problems=Lines(Message("sample_problem", name=name, reason=reason) for name, reason in listed),
+        )

@@ -1,0 +1,132 @@
+"""Inspection of data sets before training: every file is opened once, and unusable ones are reported by name.
+
+F frames, H height, W width.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from io import BytesIO
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from dianjing.errors import DianjingError, Message
+from dianjing.pipelines.media.image import open_image, resize_crop
+from dianjing.pipelines.media.video import ANIMATION_EXTENSIONS, VIDEO_EXTENSIONS, decode_video
+from dianjing.train.data.samples import ByteSource, Reason, SampleRecord
+
+NUM_THREADS = 8  # decoding releases Python's global lock
+MIN_FPS_RATIO = 0.95  # of a video's frame rate to the requested one
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectionResult:
+    """Usable records with their (width, height) and number of frames, and reasons for the rejected ones by name."""
+
+    records: list[SampleRecord]
+    sizes: list[tuple[int, int]]
+    num_frames: list[int]  # 1 for images
+    rejected: dict[str, Reason]
+
+
+class _Inspection(NamedTuple):
+    """Size and content of a readable file."""
+
+    size: tuple[int, int]
+    num_frames: int
+    digest: str
+
+
+def read_source(source: ByteSource, *, name: str) -> bytes:
+    """The bytes of a file. Raises: DianjingError if it cannot be read."""
+    try:
+        return source.read()
+    except OSError as error:
+        raise DianjingError("sample_file_unreadable", name=name, reason=error.strerror) from None
+
+
+def decode_image(source: ByteSource, *, name: str) -> Image.Image:
+    """The image as RGB, upright. Raises: DianjingError if it cannot be read as an image."""
+    return open_image(BytesIO(read_source(source, name=name)), name=name)
+
+
+def read_clip_frames(record: SampleRecord, *, fps: float) -> np.ndarray:
+    """The frames of a video resampled to `fps`, uint8 (F, H, W, 3).
+
+    A first frame that the record names replaces that of the video.
+    Raises: DianjingError if the video cannot be read, or has a lower frame rate.
+    """
+    video = decode_video(read_source(record.source, name=record.name), name=record.name)
+    if video.fps < MIN_FPS_RATIO * fps:
+        raise DianjingError("video_frame_rate_low", name=record.name, fps=f"{video.fps:.3g}", required=f"{fps:g}")
+    count = max(1, round(len(video.frames) * fps / video.fps))
+    indices = np.minimum(np.round(np.arange(count) * video.fps / fps).astype(int), len(video.frames) - 1)
+    frames = video.frames[indices]
+    if record.first_frame is not None:
+        height, width = frames.shape[1:3]
+        image = decode_image(record.first_frame, name=f"first frame of {record.name}")
+        frames[0] = resize_crop(image, height=height, width=width)[0]
+    return frames
+
+
+def is_video_record(record: SampleRecord, content: bytes) -> bool:
+    """True for videos and animated images."""
+    if record.name.lower().endswith(VIDEO_EXTENSIONS):
+        return True
+    if not record.name.lower().endswith(ANIMATION_EXTENSIONS):
+        return False
+    with Image.open(BytesIO(content), formats=("WEBP", "GIF")) as image:
+        return getattr(image, "n_frames", 1) > 1
+
+
+def inspect_records(records: Sequence[SampleRecord], *, min_side_px: int, fps: float | None = None) -> InspectionResult:
+    """Open all records, and reject those that are unreadable or have a side shorter than `min_side_px`.
+
+    Videos are read at `fps`; if it is None, videos are rejected and animated images count as images (first frame).
+    """
+    result = InspectionResult(records=[], sizes=[], num_frames=[], rejected={})
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        inspections = pool.map(partial(_inspect_record, fps=fps), records)
+        bar = tqdm(inspections, total=len(records), desc="inspecting images", disable=None)
+        for record, inspection in zip(records, bar, strict=True):
+            if not isinstance(inspection, _Inspection):
+                result.rejected[record.name] = inspection
+                continue
+            width, height = inspection.size
+            if min(width, height) < min_side_px:
+                result.rejected[record.name] = Message(
+                    "image_side_short", width=width, height=height, minimum=min_side_px
+                )
+            else:
+                result.records.append(replace(record, digest=inspection.digest))
+                result.sizes.append((width, height))
+                result.num_frames.append(inspection.num_frames)
+    return result
+
+
+def _inspect_record(record: SampleRecord, *, fps: float | None) -> _Inspection | Reason:
+    """Open a record; returns the reason if it is unusable."""
+    try:
+        content = read_source(record.source, name=record.name)
+        digest = hashlib.blake2b(content, digest_size=20)
+        if fps is None or not is_video_record(record, content):
+            if record.name.lower().endswith(VIDEO_EXTENSIONS):
+                return Message("video_without_clip_lengths")
+            size = open_image(BytesIO(content), name=record.name).size
+            return _Inspection(size=size, num_frames=1, digest=digest.hexdigest())
+        num_frames, height, width, _ = read_clip_frames(record, fps=fps).shape
+        if num_frames < 2:
+            return Message("video_of_one_frame", fps=f"{fps:g}")
+        for sidecar in (record.first_frame, None if record.motion_label is None else record.motion_label.mask):
+            if sidecar is not None:
+                digest.update(read_source(sidecar, name=f"a file next to {record.name}"))
+    except DianjingError as error:
+        return error
+    except OSError as error:
+        return Message("sample_file_unreadable", name=record.name, reason=str(error))
+    return _Inspection(size=(width, height), num_frames=num_frames, digest=digest.hexdigest())

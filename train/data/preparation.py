@@ -1,0 +1,102 @@
+"""Data of a fine-tuning run: the index of its data sets, the schedule of its steps, and its latent cache."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from dianjing.errors import DianjingError
+from dianjing.train.config.finetune import FinetuneRunConfig
+from dianjing.train.config.run_file import read_dataset_configs
+from dianjing.train.data.buckets import FileSchedule, make_bucket_shapes
+from dianjing.train.data.index import DatasetIndex, build_index
+from dianjing.train.data.latent_batches import collect_texts
+from dianjing.train.data.latent_cache import LatentCache, Shard
+from dianjing.train.data.schedule import BatchShards
+from dianjing.train.data.tensor_cache import TensorCache
+from dianjing.weights.resolve import resolve_model
+from dianjing.weights.validate import validate_model
+
+
+def make_file_schedule(
+    config: FinetuneRunConfig, index: DatasetIndex, *, num_processes: int, rank: int
+) -> FileSchedule:
+    """The schedule of a run over an index of samples."""
+    run = config.run
+    shards = BatchShards(
+        global_batch_size=run.batch_size,
+        accumulation_steps=run.gradient_accumulation_steps,
+        num_processes=num_processes,
+        rank=rank,
+    )
+    return FileSchedule(index.records, index.repeats, shards=shards, seed=run.seed)
+
+
+def index_and_encode(config: FinetuneRunConfig, accelerator: Accelerator) -> tuple[DatasetIndex, LatentCache]:
+    """Index the data sets, write data.json into the run's folder, and fill the cache.
+
+    Raises: DianjingError for a model or data that cannot be used.
+    """
+    folder = resolve_model(config.model.name)
+    validate_model(folder)
+    index = index_datasets(config, folder)
+    if accelerator.is_main_process:
+        report = config.run.folder / "data.json"
+        index.save(report)
+        print(f"{index.summarize()}; names and reasons: {report}", flush=True)
+    return index, fill_latent_cache(config, folder, index, accelerator)
+
+
+def index_datasets(config: FinetuneRunConfig, folder: Path) -> DatasetIndex:
+    """Index the data sets of a run for the model in `folder`, whose factors determine the bucket shapes.
+
+    Raises: DianjingError for a size below the model's minimum, and for data sets that cannot be used.
+    """
+    data = config.data
+    vae, transformer = (read_json(folder / name / "config.json") for name in ("vae", "transformer"))
+    multiple_px = 2 ** (len(vae["block_out_channels"]) - 1) * transformer["patch_size"]
+    if data.size_px < multiple_px:
+        raise DianjingError("training_size_too_small", size_px=data.size_px, minimum=multiple_px)
+    return build_index(
+        read_dataset_configs(data.datasets_file),
+        make_bucket_shapes(data.size_px, multiple_px=multiple_px, max_aspect_ratio=data.max_aspect_ratio),
+        min_side_px=data.min_side_px,
+        max_rejected_fraction=data.max_rejected_fraction,
+        clip_lengths=data.num_frames,
+        fps=data.fps,
+    )
+
+
+def fill_latent_cache(
+    config: FinetuneRunConfig, folder: Path, index: DatasetIndex, accelerator: Accelerator
+) -> LatentCache:
+    """Encode whatever the cache lacks; every process encodes its share."""
+    latent_cache = open_latent_cache(config, folder)
+    shard = Shard(rank=accelerator.process_index, num_processes=accelerator.num_processes)
+    latent_cache.fill_latents(index.records, device=accelerator.device, shard=shard)
+    accelerator.wait_for_everyone()
+    if config.trains_text_encoders:
+        return latent_cache
+    texts = collect_texts(index.list_records()) | set(config.samples.prompts)
+    latent_cache.fill_text_states(texts, device=accelerator.device, shard=shard)
+    accelerator.wait_for_everyone()
+    return latent_cache
+
+
+def open_latent_cache(config: FinetuneRunConfig, folder: Path) -> LatentCache:
+    """The cache of a run for the model in `folder`; nothing is encoded."""
+    transformer = read_json(folder / "transformer" / "config.json")
+    lengths = {"text_encoder": transformer["text_len"], "text_encoder_2": transformer["text_len_t5"]}
+    return LatentCache.from_model(
+        folder,
+        TensorCache(config.data.cache_folder.expanduser()),
+        dtype=config.run.compute_dtype,
+        text_lengths=lengths,
+        has_line_art=config.model.trainable == "controlnet",
+        fps=config.data.fps,
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))

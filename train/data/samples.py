@@ -1,0 +1,169 @@
+"""Samples of training data: records that name files and their captions, and the protocols that sources implement.
+
+B batch, F frames, K objects, H height, W width.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from dianjing.errors import DianjingError, Message
+
+HAN_CHARACTER = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+
+Batch = dict[str, Tensor]
+Reason = Message | DianjingError  # why a sample cannot be used
+
+
+class ByteSource(Protocol):
+    """Anything that the bytes of a file can be read from."""
+
+    def read(self) -> bytes:
+        """The content. Raises: OSError if it cannot be read."""
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file on disk."""
+
+    path: Path
+
+    def read(self) -> bytes:
+        return self.path.read_bytes()
+
+
+@dataclass(frozen=True)
+class TarMember:
+    """A file inside an uncompressed tar archive, read in place without unpacking."""
+
+    archive: Path
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        with self.archive.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+@dataclass(frozen=True, eq=False)
+class TableCell:
+    """An image in a table of the library `datasets`, stored as bytes or as a path."""
+
+    table: Any
+    row: int
+    column: str
+
+    def read(self) -> bytes:
+        cell = self.table[self.row][self.column]
+        if cell["bytes"] is not None:
+            return cell["bytes"]
+        return Path(cell["path"]).read_bytes()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionLabel:
+    """A region of a video's first frame, and the motion of the object in it."""
+
+    mask: ByteSource  # an image, white inside the region
+    motion_zh: str | None
+    motion_en: str | None
+    strength: float | None  # in image heights per second; None: measured by optical flow
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRecord:
+    """An image or video of a data set with its captions; `name` identifies it in reports."""
+
+    name: str
+    source: ByteSource
+    text_zh: str | None
+    text_en: str | None
+    first_frame: ByteSource | None = None  # an image that replaces the first frame of a video
+    motion_label: MotionLabel | None = None
+    digest: str | None = None  # hash of the content, set when the record has been inspected
+
+
+def assign_language(text: str) -> dict[str, str | None]:
+    """Assign a caption of unknown language: to Chinese if it contains a Chinese character, else to English."""
+    is_chinese = HAN_CHARACTER.search(text) is not None
+    return {"text_zh": text if is_chinese else None, "text_en": None if is_chinese else text}
+
+
+class ImageSample(Protocol):
+    """An image with bilingual captions."""
+
+    @property
+    def image(self) -> np.ndarray:
+        """The image, uint8 (H, W, 3); computed when first accessed."""
+
+    @property
+    def masks(self) -> np.ndarray:
+        """The visible region of each object, bool (K, H, W); needed by the segmenter only."""
+
+    @property
+    def text_zh(self) -> str: ...
+
+    @property
+    def text_en(self) -> str: ...
+
+
+class ClipSample(Protocol):
+    """A video clip of K objects with bilingual captions and the motion of each object."""
+
+    @property
+    def frames(self) -> np.ndarray:
+        """The frames, uint8 (F, H, W, 3)."""
+
+    @property
+    def masks(self) -> np.ndarray:
+        """The visible region of each object in each frame, bool (F, K, H, W)."""
+
+    def get_backward_flow(self, instance_index: int, grid_size: int) -> np.ndarray:
+        """Backward flow of an object to the first frame, at the centres of a grid: float32 (F, G, G, 2).
+
+        The displacement is (x, y) in fractions of the image side, NaN outside the object; G is `grid_size`.
+        """
+
+    @property
+    def strengths(self) -> Sequence[float]:
+        """The speed of each object in image sides per second; 0 for objects at rest."""
+
+    @property
+    def motion_phrases(self) -> Sequence[tuple[Sequence[str], Sequence[str]] | None]:
+        """Phrases that describe the motion of each object, Chinese and English; None for objects at rest."""
+
+    @property
+    def text_zh(self) -> str: ...
+
+    @property
+    def text_en(self) -> str: ...
+
+
+class SampleSource(Protocol):
+    """A generator of samples, each a function of (seed, position)."""
+
+    def get_image_sample(self, seed: int, position: int) -> ImageSample: ...
+
+    def get_captioned_clip(self, seed: int, position: int, *, num_frames: int, fps: float) -> ClipSample: ...
+
+    def get_controlled_clip(self, seed: int, position: int, *, num_frames: int, fps: float) -> ClipSample: ...
+
+
+class CaptionEncoder(Protocol):
+    """Encodes the captions (and motion control) of samples as model inputs."""
+
+    def __call__(self, samples: Sequence[Any], uniforms: np.ndarray, *, kind: str) -> Batch:
+        """Tensors whose first axis is the sample; `uniforms` (B, 2) on [0, 1) are the randomness."""
+
+
+class CaptionBatcher(Protocol):
+    """Turns captions into model inputs: token ids or cached text-encoder states."""
+
+    def __call__(self, texts: Sequence[tuple[str, str]]) -> Batch:
+        """Tensors of B captions, each given as the text for the first and for the second text encoder."""

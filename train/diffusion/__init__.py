@@ -1,0 +1,1 @@
+"""Noise processes, training targets, loss weights and timestep distributions."""

@@ -1,1 +1,0 @@
-"""Training a published or embedded model on pictures of one's own."""

@@ -1,1 +1,0 @@
-"""Data sets of files: found, looked through, dealt into buckets, read."""

@@ -1,0 +1,186 @@
+"""The autoencoder task: images to latents and back.
+
+B batch, C latent channels, N validation images, f downsampling factor; pixels are (B, 3, H, W) on [-1, 1], latents
+(B, C, H/f, W/f).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from dianjing.train.config.autoencoder import (
+    AutoencoderModelConfig,
+    AutoencoderObjectiveConfig,
+    AutoencoderRunConfig,
+    AutoencoderSamplesConfig,
+)
+from dianjing.train.data.images import tile_images, to_pixels, to_uint8
+from dianjing.train.data.loader import MicroBatchDataset
+from dianjing.train.data.samples import Batch, SampleSource
+from dianjing.train.data.schedule import BatchShards, Bucket, make_image_schedule
+from dianjing.train.export import load_weights, save_module
+from dianjing.train.tasks.base import CardSections, Task
+from dianjing.train.tasks.pca_encoder import init_pca
+from dianjing.train.tasks.scratch import VALIDATION_SEED_OFFSET, ScratchDefinition
+
+INITIAL_LOG_VARIANCE = -6.0
+USAGE = """\
+from diffusers import AutoencoderKL
+
+vae = AutoencoderKL.from_pretrained("FOLDER/vae")"""
+
+
+def make_autoencoder(model: AutoencoderModelConfig, *, size_px: int) -> AutoencoderKL:
+    """A new AutoencoderKL for images of about `size_px`."""
+    levels = len(model.block_out_channels)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=model.block_out_channels,
+        layers_per_block=model.layers_per_block,
+        latent_channels=model.latent_channels,
+        norm_num_groups=model.norm_num_groups,
+        sample_size=size_px,
+    )
+
+
+def kl_loss(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, variance) || N(0, 1)), averaged over latent numbers (Kingma & Welling 2014, Appendix B)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+
+
+def edge_l1_loss(a: Tensor, b: Tensor, *, num_scales: int) -> Tensor:
+    """Mean L1 distance of the x and y differences of two images (B, 3, H, W), over successively halved sizes."""
+    difference, total = a - b, a.new_zeros(())
+    for scale in range(num_scales):
+        if scale:
+            difference = F.avg_pool2d(difference, 2)
+        total = total + difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
+    return total / num_scales
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Mean peak signal-to-noise ratio in dB of images (B, 3, H, W) on [-1, 1]."""
+    error = (a - b).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
+    return (10 * torch.log10(4 / error)).mean()
+
+
+class AutoencoderTask(Task):
+    """Trains an AutoencoderKL on L1, MSE, edge and KL losses.
+
+    `validation_images`, uint8 (N, H, W, 3), are shown in the sample grid and give the statistics of the export.
+    """
+
+    def __init__(
+        self,
+        model: AutoencoderModelConfig,
+        objective: AutoencoderObjectiveConfig,
+        samples: AutoencoderSamplesConfig,
+        *,
+        validation_images: Tensor,
+    ) -> None:
+        super().__init__()
+        self.vae = make_autoencoder(model, size_px=validation_images.shape[1])
+        if model.encoder == "pca":
+            init_pca(
+                self.vae, to_pixels(validation_images), whitening=model.whitening, log_variance=INITIAL_LOG_VARIANCE
+            )
+        else:
+            with torch.no_grad():  # a small variance at the start
+                self.vae.quant_conv.bias[model.latent_channels :] = INITIAL_LOG_VARIANCE
+        if model.start_from is not None:
+            load_weights(self.vae, model.start_from)
+        self.objective, self.samples, self.validation_images = objective, samples, validation_images
+        with torch.no_grad():
+            self.latent_shape = self._encode_moments(to_pixels(validation_images[:1]))[0].shape[1:]
+        self.compute_losses = self._compute_losses
+
+    def to_device(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.validation_images = self.validation_images.to(device)
+
+    def compile_modules(self, mode: str) -> None:
+        self.compute_losses = torch.compile(self._compute_losses, mode=mode)
+
+    def sample_noise(self, bucket: Bucket, generator: torch.Generator) -> Batch:
+        shape = (bucket.shards.global_batch_size, *self.latent_shape)
+        return {"latents": torch.randn(shape, generator=generator, device=generator.device)}
+
+    def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
+        return self.compute_losses(batch["images"], noise["latents"])
+
+    def _encode_moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        moments = self.vae.quant_conv(self.vae.encoder(pixels)).float()
+        mean, log_variance = moments.chunk(2, dim=1)
+        return mean, log_variance.clamp(-30, 20)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        return self.vae.decoder(self.vae.post_quant_conv(latents)).float()
+
+    def _compute_losses(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        weights, pixels = self.objective, to_pixels(images)
+        mean, log_variance = self._encode_moments(pixels)
+        std = (log_variance.exp() + weights.latent_noise**2).sqrt()
+        decoded = self._decode(mean + std * noise)
+        l1, mse = F.l1_loss(decoded, pixels), F.mse_loss(decoded, pixels)
+        edges = edge_l1_loss(decoded, pixels, num_scales=weights.edge_scales)
+        kl = kl_loss(mean, log_variance)
+        loss = weights.l1 * l1 + weights.mse * mse + weights.edge_l1 * edges + weights.kl * kl
+        with torch.no_grad():
+            psnr_db = psnr(decoded.clamp(-1, 1), pixels)
+        return {"loss": loss, "l1": l1, "mse": mse, "edge_l1": edges, "kl": kl, "psnr_db": psnr_db}
+
+    def sample_grid(self) -> np.ndarray:
+        """Rows of images, each above a row of their reconstructions."""
+        images = self.validation_images[: self.samples.num_images]
+        reconstructed = to_uint8(self._decode(self._encode_moments(to_pixels(images))[0]))
+        rows = [part for pair in zip(images.split(8), reconstructed.split(8), strict=True) for part in pair]
+        return tile_images(torch.cat(rows), columns=min(8, len(images)))
+
+    def export(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+        """Write vae/ with its scaling factor, 1 / standard deviation of the latents of the validation images."""
+        batches = [to_pixels(images) for images in self.validation_images.split(32)]
+        latents = torch.cat([self._encode_moments(pixels)[0] for pixels in batches])
+        psnr_db = [psnr(self._decode(self._encode_moments(p)[0]).clamp(-1, 1), p) for p in batches]
+        figures = {
+            "latents_mean": latents.mean(dim=(0, 2, 3)).tolist(),
+            "latents_std": latents.std(dim=(0, 2, 3)).tolist(),
+            "scaling_factor": 1 / latents.std().item(),
+            "psnr_db": torch.stack(psnr_db).mean().item(),
+            "num_images": len(self.validation_images),
+        }
+        self.vae.register_to_config(scaling_factor=figures["scaling_factor"])
+        save_module(self.vae, folder / "vae", dtype)
+        (folder / "vae" / "measured.json").write_text(json.dumps(figures, indent=1))
+        return figures
+
+
+class AutoencoderDefinition(ScratchDefinition[AutoencoderRunConfig]):
+    """The definition of task "autoencoder"."""
+
+    config_class = AutoencoderRunConfig
+
+    def make_task(
+        self, config: AutoencoderRunConfig, source: SampleSource, accelerator: Accelerator
+    ) -> tuple[Task, None]:
+        samples = config.samples
+        images = render_validation_images(
+            source, seed=config.run.seed, count=max(samples.num_images, samples.num_statistics_images)
+        )
+        return AutoencoderTask(config.model, config.objective, samples, validation_images=images), None
+
+    def make_card_sections(self, config: AutoencoderRunConfig, folder: Path) -> CardSections:
+        return CardSections(description="An autoencoder", usage=USAGE)
+
+
+def render_validation_images(source: SampleSource, *, seed: int, count: int) -> Tensor:
+    """Images that are not trained on, uint8 (count, H, W, 3)."""
+    shards = BatchShards(global_batch_size=count, accumulation_steps=1, num_processes=1, rank=0)
+    schedule = make_image_schedule(source, shards, seed=seed + VALIDATION_SEED_OFFSET)
+    return MicroBatchDataset(schedule, seed=seed)[0]["images"]

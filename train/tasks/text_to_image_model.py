@@ -1,0 +1,64 @@
+"""The transformer of a text-to-image run: construction, initialization, and which of its weights are trained."""
+
+import torch
+from torch import nn
+
+from dianjing.dit import DiT
+from dianjing.train.config.text_to_image import TextToImageModelConfig
+
+MOTION_PREFIXES = ("motion_blocks.", "motion_conditioner.")  # weights of the transformer that only videos use
+FLOW_FIELD_PREFIX = "motion_conditioner.flow_field."
+MODEL_INDEX = {  # of an export, for diffusers
+    "_class_name": "HunyuanDiTPipeline",
+    "feature_extractor": [None, None],
+    "requires_safety_checker": False,
+    "safety_checker": [None, None],
+    "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
+    "text_encoder": ["transformers", "BertModel"],
+    "text_encoder_2": ["transformers", "T5EncoderModel"],
+    "tokenizer": ["transformers", "BertTokenizer"],
+    "tokenizer_2": ["transformers", "PreTrainedTokenizerFast"],
+    "transformer": ["diffusers", "HunyuanDiT2DModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+
+
+def is_trainable(name: str, trainable: str) -> bool:
+    """True for the name of a weight of the task that is trained with `model.trainable` other than "all"."""
+    if trainable == "image":
+        return name.startswith("transformer.") and not name.removeprefix("transformer.").startswith(MOTION_PREFIXES)
+    name = name.removeprefix("transformer.")
+    return name.startswith(FLOW_FIELD_PREFIX) == (trainable == "flow_field") and name.startswith(MOTION_PREFIXES)
+
+
+def make_transformer(model: TextToImageModelConfig, *, channels: int, sample_size: int) -> DiT:
+    """A new transformer for latents of `channels` and a side of `sample_size`."""
+    return DiT(
+        **model.transformer.model_dump(),
+        in_channels=channels,
+        sample_size=sample_size,
+        learn_sigma=False,
+        cross_attention_dim=model.bert.hidden_size,
+        cross_attention_dim_t5=model.t5.d_model,
+        text_len=model.text_len,
+        text_len_t5=model.text_len_t5,
+        use_style_cond_and_image_meta_size=False,
+    )
+
+
+@torch.no_grad()
+def init_transformer(transformer: DiT) -> None:
+    """Initialize with Xavier, modulation and output with zeros (DiT: Peebles & Xie 2023, Sec. 3.2).
+
+    Motion blocks and motion conditioning start as the identity.
+    """
+    for name, module in transformer.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight.flatten(1))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        if name.endswith(("norm1.linear", "norm_out.linear", "proj_out")) or name == "proj_out":
+            nn.init.zeros_(module.weight)
+    nn.init.normal_(transformer.text_embedding_padding, std=0.02)
+    for part in (*(transformer.motion_blocks or ()), *filter(None, (transformer.motion_conditioner,))):
+        part.zero_init()
