@@ -22,7 +22,7 @@ def test_velocity_equals_the_schedulers():
     torch.testing.assert_close(objectives.velocity(X0, NOISE, ALPHA_BAR), expected)
 
 
-def test_noising_equals_the_schedulers():
+def test_add_noise_equals_the_schedulers():
     expected = SCHEDULER.add_noise(X0, NOISE, TIMESTEP)
     torch.testing.assert_close(objectives.add_noise(X0, NOISE, ALPHA_BAR), expected)
 
