@@ -33,9 +33,9 @@ def summarize_edit(edit: Edit, scene: Scene | None, concept_vocabulary: ConceptV
     """Summarize an edit of `scene`, the scene before it, such as "added a dog" or 加了一只小狗."""
     zh = language == "zh"
     if isinstance(edit, NewScene):
-        return "画了新的一张" if zh else "drew a new picture"
+        return "生成了新的图片" if zh else "generated a new image"
     if isinstance(edit, Regenerate):
-        return "重画了一张" if zh else "drew it again from other noise"
+        return "用新的噪声重新生成了图片" if zh else "generated it again from other noise"
     if scene is None or isinstance(edit, Undo):
         return "撤销了上一步" if zh else "undid the last change"
     if isinstance(edit, SetBackground):

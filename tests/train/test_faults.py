@@ -25,6 +25,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 pytestmark = pytest.mark.timeout(400)
 
 
+@pytest.mark.slow
 def test_run_killed_twenty_times_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.train.killing", str(tmp_path / "killed"), "20"],

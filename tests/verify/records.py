@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 RECORDS = Path(__file__).with_name("results")
-MODEL = ("dit/**/*.py", "pipelines/**/*.py", "weights/*.py", "weights/sticker/*/*")
+MODEL = ("dit/**/*.py", "pipelines/*.py", "weights/*.py", "weights/sticker/*/*")
 STICKERS = ("train/stickers/**/*",)
 
 Figures = dict[str, Any]
@@ -43,6 +43,18 @@ def read_json(name: str) -> Callable[[Path, str], Figures]:
     return lambda out, printed: json.loads((out / name).read_text(encoding="utf-8"))
 
 
+def read_printed_json(out: Path, printed: str) -> Figures:
+    """Read the object that a command printed last."""
+    return json.loads(printed[printed.index("{") :])
+
+
+def read_pytest(out: Path, printed: str) -> Figures:
+    """Read the numbers of passed and failed tests from pytest's last line."""
+    words = printed.strip().splitlines()[-1].replace(",", "").split()
+    counts = {name: int(words[index - 1]) for index, name in enumerate(words) if name in ("passed", "failed")}
+    return {"passed": 0, "failed": 0, **counts}
+
+
 EVALUATION = "dianjing.train.evaluation"
 RECORDED = (
     Record(
@@ -51,6 +63,20 @@ RECORDED = (
         measures=(*MODEL, *STICKERS, "train/evaluation/image_generation.py", "train/evaluation/settings.py"),
         read=read_json("report.json"),
         bounds={"overall.zh": 0.88, "overall.en": 0.88},
+    ),
+    Record(
+        name="server_load",
+        command=("-m", "benchmarks.server_load", "--clients", "20", "--seconds", "120"),
+        measures=("demo/**/*.py", "benchmarks/server_load.py"),
+        read=read_printed_json,
+        bounds={"num_images": 50},
+    ),
+    Record(
+        name="killed_runs",
+        command=("-m", "pytest", "tests/train/test_faults.py", "-m", "slow", "-q", "-p", "no:xdist"),
+        measures=("train/trainer/*.py", "tests/train/test_faults.py", "tests/train/killing.py"),
+        read=read_pytest,
+        bounds={"passed": 1},
     ),
 )
 

@@ -21,7 +21,7 @@ def cells(boxes):
 def test_a_turn_reports_its_edits_and_its_image(conversation):
     turn = conversation.send("a cat on the grass")
     assert turn.prompt == "a cat on the grass"
-    assert turn.changes == ("drew a new picture",)
+    assert turn.changes == ("generated a new image",)
     assert turn.hints == ()
     assert turn.image.size == (64, 64)
     assert conversation.send("加一只小狗").changes == ("加了一只小狗",)
