@@ -29,6 +29,11 @@ def read_image(path):
         return np.asarray(image)
 
 
+def read_frames(result):
+    """The frames of the WebP: libx264 may encode equal frames of this size differently."""
+    return read_video(next(path for path in result.files if path.suffix == ".webp")).frames
+
+
 def run_to_end(queue, request):
     """All events of a job until its end."""
     events = list(queue.stream_events(queue.submit(request, "ann")))
@@ -136,7 +141,7 @@ def test_a_result_is_generated_again_from_its_metadata(make_queue, tiny_engine):
     settings = {name: metadata.settings[name] for name in (*video_names, *more)}
     assert (settings["num_inference_steps"], settings["continuation_steps"]) == (3, 1)
     again = run_to_end(queue, TextToVideoRequest(prompt=metadata.prompt, seed=metadata.seed, **settings))[-1].result
-    assert np.array_equal(read_video(first.files[0]).frames, read_video(again.files[0]).frames)
+    assert np.array_equal(read_frames(first), read_frames(again))
 
     image = make_image(48)
     first = run_to_end(queue, ImageToVideoRequest(image=image, regions=[REGION], num_frames=5))[-1].result
@@ -149,7 +154,7 @@ def test_a_result_is_generated_again_from_its_metadata(make_queue, tiny_engine):
     settings = {name: metadata.settings[name] for name in video_names}
     request = ImageToVideoRequest(image=image, regions=regions, prompt=metadata.prompt, seed=metadata.seed, **settings)
     again = run_to_end(queue, request)[-1].result
-    assert np.array_equal(read_video(first.files[0]).frames, read_video(again.files[0]).frames)
+    assert np.array_equal(read_frames(first), read_frames(again))
 
 
 def test_an_image_of_a_conversation_is_generated_again_from_its_metadata(make_queue, tiny_engine):

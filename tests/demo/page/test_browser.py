@@ -228,7 +228,7 @@ def test_an_image_is_edited_by_messages(locale, server, open_page):
     page.wait_for_selector("#chat-stage img")
 
 
-@pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
+@pytest.mark.parametrize("width", [1280, 390, 320], ids=["desktop", "phone", "narrow-phone"])
 def test_nothing_is_cut_off_and_a_model_without_motion_blocks_says_so(width, server, image_server, open_page):
     page = open_page(server.address, width=width)
     for name in TABS:
