@@ -19,7 +19,12 @@ def encode_images(vae: Any, pixels: Tensor) -> Tensor:
     The latents are the mode of the posterior. A video VAE takes (B, 3, F, H, W).
     """
     batches = pixels.to(vae.dtype).split(ENCODE_BATCH_SIZE)
-    return torch.cat([vae.encode(batch).latent_dist.mode() for batch in batches]) * vae.config.scaling_factor
+    return scale_latents(vae, torch.cat([vae.encode(batch).latent_dist.mode() for batch in batches]))
+
+
+def scale_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Scale latents of the VAE's encoder to those of the diffusion model, about of unit variance."""
+    return latents * vae.config.scaling_factor
 
 
 def decode_latents(vae: Any, latents: Tensor) -> Tensor:

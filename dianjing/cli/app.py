@@ -18,6 +18,7 @@ from dianjing.cli.image import image
 from dianjing.cli.models import models
 from dianjing.cli.options import CliState, VersionOption, format_error
 from dianjing.cli.train import train
+from dianjing.cli.usage_errors import convert_usage_error, is_usage_error
 from dianjing.cli.video import video
 from dianjing.errors import DianjingError, convert_system_error, get_language
 
@@ -64,9 +65,10 @@ def main() -> None:
     try:
         code = app(standalone_mode=False, obj=state)  # Typer turns Ctrl-C into 130
     except Exception as error:
-        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of the parser
-            error.show()
-            code = error.exit_code
+        usage_error = convert_usage_error(error) if is_usage_error(error) else error
+        if usage_error is None:  # a bare command prints its help
+            error.show()  # type: ignore[attr-defined]
+            code = 2
         else:
-            code = print_error(error, debug=state.debug)
+            code = print_error(usage_error, debug=state.debug)
     sys.exit(code if isinstance(code, int) else 0)

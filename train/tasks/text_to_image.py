@@ -20,7 +20,7 @@ from dianjing.dit import MotionControl
 from dianjing.dit.motion.control import FLOW_GRID
 from dianjing.dit.motion.flow_field import cell_centers, region_moments
 from dianjing.dit.motion.warp import MotionTrack
-from dianjing.pipelines.vae import decode_latents
+from dianjing.pipelines.vae import decode_latents, encode_images, scale_latents
 from dianjing.train.config.text_to_image import (
     TextToImageModelConfig,
     TextToImageObjectiveConfig,
@@ -190,14 +190,12 @@ class TextToImageTask(Task):
 
     @torch.no_grad()
     def _encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Encode pixels (N, 3, H, W) on [-1, 1] as scaled latents (N, C, Y, X)."""
+        """Encode pixels (N, 3, H, W) on [-1, 1] as scaled latents (N, C, Y, X), float32, equal to those of a cache."""
         vae, convolution = self.frozen_modules
         with torch.autocast(pixels.device.type, enabled=False):  # the autoencoder computes in its own dtype
-            if convolution is not None:
-                latents = convolution(pixels)
-            else:
-                latents, _ = vae.quant_conv(vae.encoder(pixels.to(vae.dtype))).float().chunk(2, dim=1)
-        return latents.contiguous() * vae.config.scaling_factor
+            if convolution is None:
+                return encode_images(vae, pixels).float()
+            return scale_latents(vae, convolution(pixels).contiguous())
 
     def _predict(
         self,

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, HunyuanDiTPipeline
+from PIL import Image
 from safetensors.torch import load_file
 
 from dianjing.train.cli import main
 from dianjing.train.data.captions import BilingualCaptionEncoder
+from dianjing.train.data.latent_cache import encode_frames
 from dianjing.train.data.schedule import Bucket
 from dianjing.train.run import train_model
 from dianjing.train.tasks.autoencoder import AutoencoderTask, edge_l1_loss, kl_loss, psnr
@@ -60,6 +62,18 @@ def test_timesteps_of_clips_are_shifted_to_more_noise(tmp_path, vae, tokenizers)
     median = {num_frames: timesteps.float().median().item() for num_frames, timesteps in timesteps_of_length.items()}
     assert abs(median[1] - 500) < 20
     assert abs(median[4] - 750) < 20  # 3 p / (1 + 2 p) at p = 1/2
+
+
+def test_latents_equal_those_of_a_cache_in_the_dtype_of_the_autoencoder(tmp_path, vae, tokenizers):
+    config = make_text_to_image_config(tmp_path / "dit", vae=vae, tokenizers=tokenizers)
+    captions = BilingualCaptionEncoder(config.model, config.objective)
+    task = TextToImageTask(config.model, config.objective, config.samples, captions, size_px=16)
+    frozen, _ = task.frozen_modules
+    task.frozen_modules = (frozen.to(torch.bfloat16), None)
+    images = make_batch(4)["images"]
+    latents = task.encode_images(images)
+    assert latents.dtype == torch.float32
+    assert torch.equal(latents, encode_frames(frozen, [Image.fromarray(image) for image in images.numpy()]).float())
 
 
 def test_exported_autoencoder_makes_unit_latents(tmp_path):
