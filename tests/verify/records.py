@@ -18,6 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 RECORDS = Path(__file__).with_name("results")
 MODEL = ("dit/**/*.py", "pipelines/*.py", "weights/*.py", "weights/sticker/*/*")
+VIDEOS = ("pipelines/video/*.py", "pipelines/segmentation/*.py", "pipelines/prompting/*.py")
 STICKERS = ("train/stickers/**/*",)
 
 Figures = dict[str, Any]
@@ -43,6 +44,12 @@ def read_json(name: str) -> Callable[[Path, str], Figures]:
     return lambda out, printed: json.loads((out / name).read_text(encoding="utf-8"))
 
 
+def read_rates(out: Path, printed: str) -> Figures:
+    """Read the rates of dialogues, without their turns."""
+    report = read_json("report.json")(out, printed)
+    return {name: value for name, value in report.items() if name != "results"}
+
+
 def read_printed_json(out: Path, printed: str) -> Figures:
     """Read the object that a command printed last."""
     return json.loads(printed[printed.index("{") :])
@@ -63,6 +70,37 @@ RECORDED = (
         measures=(*MODEL, *STICKERS, "train/evaluation/image_generation.py", "train/evaluation/settings.py"),
         read=read_json("report.json"),
         bounds={"overall.zh": 0.88, "overall.en": 0.88},
+    ),
+    Record(
+        name="videos",
+        command=("-m", f"{EVALUATION}.video_generation", "--count", "30", "--processes", "2", "--out", "{out}"),
+        measures=(*MODEL, *VIDEOS, *STICKERS, "train/evaluation/video_*.py", "train/evaluation/settings.py"),
+        read=read_json("video_report.json"),
+        bounds={
+            "one_region.zh.motion_accuracy": 0.95,
+            "one_region.en.motion_accuracy": 0.95,
+            "two_regions.zh.motion_accuracy": 0.85,
+            "two_regions.en.motion_accuracy": 0.85,
+            "text_to_video.zh.motion_accuracy": 0.85,
+            "text_to_video.en.motion_accuracy": 0.85,
+            "text_to_video.zh.object_consistency": 0.85,
+            "text_to_video.en.object_consistency": 0.85,
+        },
+    ),
+    Record(
+        name="conversations",
+        command=("-m", f"{EVALUATION}.conversation", "--count", "40", "--seed", "2028", "--out", "{out}/report.json"),
+        measures=(
+            *MODEL,
+            *STICKERS,
+            "pipelines/conversation/**/*.py",
+            "pipelines/prompting/*.py",
+            "train/evaluation/conversation.py",
+            "train/evaluation/dialogue*.py",
+            "train/evaluation/paraphrases.py",
+        ),
+        read=read_rates,
+        bounds={"all.edit_applied": 0.85, "languages.zh.edit_applied": 0.85, "languages.en.edit_applied": 0.85},
     ),
     Record(
         name="server_load",
