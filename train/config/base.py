@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import Self
 
 from dianjing.errors import DianjingError
 
@@ -13,6 +14,14 @@ class BaseConfig(BaseModel):
     """A frozen section of a run file; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="after")
+    def _check_paths(self) -> Self:
+        """Refuse paths that TOML has read wrongly: "D:\\new" in double quotes holds a line break."""
+        for path in dict(self).values():
+            if isinstance(path, Path) and not str(path).isprintable():
+                raise DianjingError("path_with_control_character", path=repr(str(path)))
+        return self
 
 
 class RunConfig(BaseConfig):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from dianjing.errors import DianjingError
 from dianjing.train.config.base import BaseConfig
@@ -41,9 +41,25 @@ class DatasetConfig(BaseConfig):
 
     path: Path
     repeats: float = Field(default=1.0, gt=0)  # how often each sample occurs in an epoch
+    trigger_word: str | None = None  # put before every caption that does not contain it
+    caption_prefix: str = ""  # put before every caption, before the trigger word
+    caption_suffix: str = ""
+    default_caption: str | None = None  # of samples that have none of their own
+    caption_extension: str | None = None  # of caption files, read before .txt and .caption
+    caption_dropout: float | None = Field(default=None, ge=0, le=1)  # of both encoders; None: that of the run
+    size_px: int | None = Field(default=None, gt=0)  # None: that of the run
+    fit: Literal["crop", "pad"] = "crop"  # pad: whole images on white, which the loss does not count
+    flip: bool = False  # half of the samples are mirrored left to right
+    # parts of an image that the loss counts. file: white in a mask next to it, if there is one; alpha: its own opacity
+    loss_mask: Literal["file", "alpha", "none"] = "file"
     image_column: str = "image"  # columns of a table
     text_zh_column: str = "text_zh"
     text_en_column: str = "text_en"
+
+    @field_validator("caption_extension")
+    @classmethod
+    def _add_dot(cls, extension: str | None) -> str | None:
+        return f".{extension.lstrip('.')}" if extension else None
 
 
 class DataConfig(BaseConfig):

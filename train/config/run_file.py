@@ -1,5 +1,6 @@
 """Run files and data set files: strict, typed TOML whose error messages name the key and the nearest known one."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from dianjing.errors import DianjingError, Lines
+from dianjing.errors import DianjingError, Lines, Message
 from dianjing.train.config.autoencoder import AutoencoderRunConfig
 from dianjing.train.config.base import BaseConfig
 from dianjing.train.config.data import DatasetConfig
@@ -15,6 +16,7 @@ from dianjing.train.config.finetune import FinetuneRunConfig
 from dianjing.train.config.mistakes import list_mistakes
 from dianjing.train.config.segmenter import SegmenterRunConfig
 from dianjing.train.config.text_to_image import TextToImageRunConfig
+from dianjing.train.text_files import decode_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -54,16 +56,41 @@ def read_run_config(path: Path, overrides: Sequence[str] = ()) -> AnyRunConfig:
 def _read_tree(path: Path, including_paths: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path in including_paths:
         raise DianjingError("config_base_circular", path=path, through=list(including_paths))
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DianjingError("config_file_unreadable", path=path, reason=str(error)) from None
+    tree = read_toml(path)
     base = tree.pop("base", None)
     if base is None:
         return tree
     if not isinstance(base, str):
         raise DianjingError("config_base_not_a_name", path=path, base=repr(base))
     return _merge_trees(_read_tree(path.parent / base, (*including_paths, path)), tree)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file, with or without a byte order mark.
+
+    Raises: DianjingError that names an encoding that is not UTF-8, and the line of a path with backslashes.
+    """
+    text = ""
+    try:
+        text = decode_text(path.read_bytes())
+        return tomllib.loads(text)
+    except OSError as error:
+        reason: object = error.strerror or str(error)
+    except DianjingError as error:
+        reason = error
+    except tomllib.TOMLDecodeError as error:
+        reason = _explain_toml_error(text, str(error))
+    raise DianjingError("config_file_unreadable", path=path, reason=reason)
+
+
+def _explain_toml_error(text: str, reason: str) -> Message:
+    """The reason of a TOML error, with a hint if its line has a backslash in double quotes."""
+    place = re.search(r"at line (\d+)", reason)
+    line = int(place[1]) if place else 0
+    lines = text.split("\n")
+    if 0 < line <= len(lines) and re.search(r'"[^"]*\\', lines[line - 1]):
+        return Message("toml_backslash", reason=reason, line=line)
+    return Message("toml_invalid", reason=reason)
 
 
 def _merge_trees(base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dianjing.train.data.sources import list_dataset
 
 MIN_REPORTED_CROP = 0.02  # fraction of an image's area
 MAX_LISTED = 20  # rejected samples in an error message
+MAX_LISTED_UNUSED = 3  # files in the summary
 
 
 @dataclass(kw_only=True)
@@ -24,6 +25,7 @@ class DatasetIndex:
     repeats: dict[BucketShape, list[float]] = field(default_factory=dict)
     rejected: dict[str, Reason] = field(default_factory=dict)
     cropped: dict[str, str] = field(default_factory=dict)
+    unused: dict[str, Reason] = field(default_factory=dict)  # files that belong to no sample, such as lone captions
 
     @property
     def count(self) -> int:
@@ -40,12 +42,18 @@ class DatasetIndex:
 
     def summarize(self) -> str:
         shapes = ", ".join(f"{len(records)} of {format_shape(shape)}" for shape, records in self.records.items())
-        return f"{self.count} samples ({shapes}); {len(self.rejected)} rejected, {len(self.cropped)} cropped"
+        text = f"{self.count} samples ({shapes}); {len(self.rejected)} rejected, {len(self.cropped)} cropped"
+        if self.unused:
+            listed = [f"{name}: {reason}" for name, reason in list(self.unused.items())[:MAX_LISTED_UNUSED]]
+            more = "" if len(listed) == len(self.unused) else ", ..."
+            text += f"; {len(self.unused)} files not used ({', '.join(listed)}{more})"
+        return text
 
     def save(self, path: Path) -> None:
-        """Write the names and reasons of rejected and cropped samples as JSON."""
+        """Write the names and reasons of rejected and cropped samples, and of unused files, as JSON."""
         rejected = {name: str(reason) for name, reason in self.rejected.items()}
-        report = {"summary": self.summarize(), "rejected": rejected, "cropped": self.cropped}
+        unused = {name: str(reason) for name, reason in self.unused.items()}
+        report = {"summary": self.summarize(), "rejected": rejected, "cropped": self.cropped, "unused": unused}
         path.write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
@@ -87,6 +95,7 @@ def build_index(
         result = inspect_records(listing.records, min_side_px=min_side_px, fps=fps if clip_lengths else None)
         for name, reason in (listing.rejected | result.rejected).items():
             index.rejected[f"{dataset.path}: {name}"] = reason
+        index.unused |= {f"{dataset.path}: {name}": reason for name, reason in listing.unused.items()}
         for record, size, num_source_frames in zip(result.records, result.sizes, result.num_frames, strict=True):
             name = f"{dataset.path}: {record.name}"
             num_frames = 1

@@ -3,18 +3,20 @@
 B batch, F frames, K objects, H height, W width.
 """
 
-import re
+import errno
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from torch import Tensor
 
 from dianjing.errors import DianjingError, Message
-
-HAN_CHARACTER = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+from dianjing.train.text_files import HAN_CHARACTER
 
 Batch = dict[str, Tensor]
 Reason = Message | DianjingError  # why a sample cannot be used
@@ -51,19 +53,40 @@ class TarMember:
             return file.read(self.size)
 
 
+@lru_cache(maxsize=8)
+def _open_zip(archive: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(archive)
+
+
+@dataclass(frozen=True)
+class ZipMember:
+    """A file inside a zip archive, read without unpacking the others."""
+
+    archive: Path
+    member: str
+
+    def read(self) -> bytes:
+        try:
+            return _open_zip(self.archive).read(self.member)
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, KeyError, EOFError) as error:
+            # RuntimeError: encrypted; its subclass NotImplementedError: an unknown compression
+            raise OSError(errno.EIO, f"{self.member} in {self.archive.name}: {error}") from None
+
+
 @dataclass(frozen=True, eq=False)
 class TableCell:
-    """An image in a table of the library `datasets`, stored as bytes or as a path."""
+    """An image in a table of the library `datasets`, stored as bytes or as a path (relative to `base_folder`)."""
 
     table: Any
     row: int
     column: str
+    base_folder: Path
 
     def read(self) -> bytes:
         cell = self.table[self.row][self.column]
-        if cell["bytes"] is not None:
-            return cell["bytes"]
-        return Path(cell["path"]).read_bytes()
+        if cell is None or (cell["bytes"] is None and not cell["path"]):
+            raise OSError(errno.ENODATA, "the cell is empty")
+        return cell["bytes"] if cell["bytes"] is not None else (self.base_folder / cell["path"]).read_bytes()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +107,10 @@ class SampleRecord:
     source: ByteSource
     text_zh: str | None
     text_en: str | None
+    fit: Literal["crop", "pad"] = "crop"  # to its bucket shape
+    is_flipped: bool = False  # mirrored left to right
+    loss_mask: ByteSource | Literal["alpha"] | None = None  # an image, white where the loss counts, or its own alpha
+    caption_dropout: float | None = None  # probability; None: that of the run
     first_frame: ByteSource | None = None  # an image that replaces the first frame of a video
     motion_label: MotionLabel | None = None
     digest: str | None = None  # hash of the content, set when the record has been inspected

@@ -99,7 +99,7 @@ def test_tar_shards_in_the_layout_of_webdataset(tmp_path):
     write_tar(tmp_path / "shard-1.tar", {k: v for k, v in files.items() if k.startswith("b")})
     check(list_path(tmp_path))
     (record,) = list_path(tmp_path / "shard-0.tar").records
-    assert record.name == "shard-0.tar!a"
+    assert record.name == "shard-0.tar!a.png"
 
 
 def test_members_that_lead_out_of_an_archive_are_ignored(tmp_path):
