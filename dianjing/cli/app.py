@@ -12,6 +12,7 @@ import typer
 from dianjing.cli.animate import animate
 from dianjing.cli.bench import bench
 from dianjing.cli.chat import chat
+from dianjing.cli.convert import convert
 from dianjing.cli.demo import demo
 from dianjing.cli.doctor import doctor
 from dianjing.cli.image import image
@@ -42,6 +43,7 @@ app.command(short_help="Generate a video from text.")(video)
 app.command(short_help="Animate the parts of an image that are clicked on.")(animate)
 app.command(short_help="Generate and edit an image in a conversation.")(chat)
 app.command(short_help="Open the web demo, with the same functions over HTTP.")(demo)
+app.command(short_help="Convert weights between published formats.")(convert)
 app.command(short_help="List the models known by name.")(models)
 app.command(short_help="Check this installation.")(doctor)
 app.command(short_help="Train, or fine-tune on images of your own.")(train)

@@ -38,8 +38,8 @@ def _describe(error: Any, kinds: set[str]) -> Message:
         return Message("usage_value_missing", option=error.option_name)
     commands = getattr(getattr(error.ctx, "command", None), "commands", None)
     if commands:
-        given = re.search("'(.*?)'", error.message)
-        return Message("usage_command_unknown", name=given[1] if given else "?", commands=list(commands))
+        named = re.search("'(.*?)'", error.message)
+        return Message("usage_command_unknown", name=named[1] if named else "?", commands=list(commands))
     return Message("usage_other", reason=_get_reason(error))
 
 
