@@ -12,9 +12,10 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from dianjing.demo.api.app import make_api
+from dianjing.demo.api.app import add_middleware, make_api
 from dianjing.demo.api.auth import AccessControl
 from dianjing.demo.queue import JobQueue
+from dianjing.demo.upload_store import UploadStore
 from dianjing.errors import DianjingError
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ def make_app(
     access = access or AccessControl()
     app = make_api(queue, access)
     app.router.lifespan_context = _make_lifespan(queue, app.router.lifespan_context)
-    return app if engine is None else _mount_page(app, queue, engine, access, mcp_url=mcp_url)
+    if engine is not None:
+        _mount_page(app, queue, engine, access, mcp_url=mcp_url)
+    add_middleware(app, queue.limits, access)  # after the page's own: it runs before that
+    return app
 
 
 def _make_lifespan(queue: JobQueue, inner_lifespan: Any) -> Any:
@@ -54,19 +58,24 @@ def _make_lifespan(queue: JobQueue, inner_lifespan: Any) -> Any:
 
 def _mount_page(
     app: FastAPI, queue: JobQueue, engine: "InferenceEngine", access: AccessControl, *, mcp_url: str | None
-) -> FastAPI:
+) -> None:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio reads it when it is imported
     import gradio
+    from gradio.utils import get_upload_folder
 
-    from dianjing.demo.page import get_page_options, make_page
+    from dianjing.demo.page import PageGate, get_page_options, make_page
 
-    page, options = make_page(queue, engine), get_page_options()
+    # inside Gradio's folder, where it copies every file that lies elsewhere
+    os.makedirs(get_upload_folder(), exist_ok=True)
+    uploads = UploadStore(queue.limits, parent=get_upload_folder())
+    page, options = make_page(queue, engine, uploads), get_page_options()
     if mcp_url is not None:
         from dianjing.demo.page.mcp import FileMCPServer
 
         page.mcp_server_obj = FileMCPServer(page, server_url=mcp_url)
         options["app_kwargs"] = {"lifespan": page.mcp_server_obj.lifespan}
-    return gradio.mount_gradio_app(
+    app.add_middleware(PageGate, uploads=uploads, own_routes=list(app.routes), has_mcp=mcp_url is not None)
+    gradio.mount_gradio_app(
         app,
         page,
         path="/",

@@ -43,6 +43,10 @@ class JobNotFinishedError(ApiError):
     status = 409
 
 
+class SlowBodyError(ApiError):
+    status = 408
+
+
 class BodyTooLongError(ApiError):
     status = 413
 

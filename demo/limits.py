@@ -9,7 +9,8 @@ from dianjing.errors import DianjingError
 class ServerLimits:
     """How much one server accepts.
 
-    `max_cost` counts pixels x frames x steps: 100 million are two images of 1024 px in 50 steps.
+    `max_cost` counts pixels x frames x steps: 100 million are two images of 1024 px in 50 steps. `max_body_items`
+    bounds the values of a JSON body, of which each takes far more memory than it has characters.
     """
 
     max_queue_length: int = 32
@@ -17,7 +18,11 @@ class ServerLimits:
     max_cost: int = 100_000_000
     max_upload_bytes: int = 16 * 2**20
     max_upload_pixels: int = 16_000_000
-    max_body_bytes: int = 24 * 2**20  # an upload in base64 and the other fields
+    max_upload_bytes_per_visitor: int = 200 * 2**20
+    max_upload_bytes_in_all: int = 4 * 2**30
+    max_body_bytes: int = 32 * 2**20  # an upload in base64 and the other fields
+    max_body_items: int = 400_000
+    body_timeout_s: float = 30.0  # between two parts of a body
     max_finished_jobs_per_owner: int = 50
     max_finished_jobs: int = 2000
     result_ttl_s: float = 3600.0

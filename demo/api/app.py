@@ -9,16 +9,18 @@ from starlette.requests import Request
 
 from dianjing import __version__
 from dianjing.demo.api.auth import AccessControl
+from dianjing.demo.api.body_limit import BodyLimitMiddleware
 from dianjing.demo.api.docs import render_docs_page
 from dianjing.demo.api.errors import add_exception_handlers
 from dianjing.demo.api.images import make_image_routes
-from dianjing.demo.api.middleware import BodyLimitMiddleware, OriginMiddleware
+from dianjing.demo.api.middleware import OriginMiddleware
 from dianjing.demo.api.videos import get_video_schemas, make_video_routes
+from dianjing.demo.limits import ServerLimits
 from dianjing.demo.queue import JobQueue
 
 
 def make_api(queue: JobQueue, access: AccessControl) -> FastAPI:
-    """Make the FastAPI app; the page can be mounted on it."""
+    """Make the FastAPI app; the page can be mounted on it, and `add_middleware` comes last."""
     app = FastAPI(
         title="Dianjing 点睛",
         version=__version__,
@@ -27,10 +29,6 @@ def make_api(queue: JobQueue, access: AccessControl) -> FastAPI:
         redoc_url=None,
     )
     add_exception_handlers(app)
-    app.add_middleware(BodyLimitMiddleware, max_bytes=queue.limits.max_body_bytes)
-    if access.origins:
-        app.add_middleware(CORSMiddleware, allow_origins=access.origins, allow_methods=["*"], allow_headers=["*"])
-    app.add_middleware(OriginMiddleware, access=access)  # the last one added runs first
     for routes in (make_image_routes(queue, access), make_video_routes(queue, access), _make_status_routes(queue)):
         app.include_router(routes)
     generate_schema = app.openapi
@@ -42,6 +40,14 @@ def make_api(queue: JobQueue, access: AccessControl) -> FastAPI:
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it
     return app
+
+
+def add_middleware(app: FastAPI, limits: ServerLimits, access: AccessControl) -> None:
+    """Add the checks that every request passes before any route sees it; the last one added runs first."""
+    app.add_middleware(BodyLimitMiddleware, limits=limits)
+    if access.origins:
+        app.add_middleware(CORSMiddleware, allow_origins=access.origins, allow_methods=["*"], allow_headers=["*"])
+    app.add_middleware(OriginMiddleware, access=access)
 
 
 def _make_status_routes(queue: JobQueue) -> APIRouter:

@@ -1,13 +1,13 @@
-"""ASGI middleware: the origins that may call the server, and the length of request bodies."""
+"""ASGI middleware: the origins that may call the server."""
 
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dianjing.demo.api.auth import AccessControl
 from dianjing.demo.api.errors import error_response
-from dianjing.demo.errors import BodyTooLongError, ForbiddenOriginError
+from dianjing.demo.errors import ForbiddenOriginError
 
 
 class OriginMiddleware:
@@ -51,41 +51,3 @@ def _parse_hostname(host: str) -> str | None:
 
 def _escape(text: str) -> str:
     return ascii(text)[1:-1][:80]
-
-
-class BodyLimitMiddleware:
-    """Refuse request bodies of more than `max_bytes` under `prefix` with 413."""
-
-    def __init__(self, app: ASGIApp, *, max_bytes: int, prefix: str = "/v1"):
-        self.app, self.max_bytes, self.prefix = app, max_bytes, prefix
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(self.prefix):
-            await self.app(scope, receive, send)
-            return
-        headers = dict(scope["headers"])
-        content_length = headers.get(b"content-length", b"0")
-        if not content_length.isdigit() or int(content_length) > self.max_bytes:
-            await self._reject(scope, receive, send)
-            return
-        messages, size = [], 0
-        while True:
-            message = await receive()
-            messages.append(message)
-            size += len(message.get("body", b""))
-            if size > self.max_bytes:
-                await self._reject(scope, receive, send)
-                return
-            if message["type"] != "http.request" or not message.get("more_body"):
-                break
-
-        async def replay() -> Message:
-            return messages.pop(0) if messages else await receive()
-
-        await self.app(scope, replay, send)
-
-    async def _reject(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = BodyTooLongError("body_too_long", max_size=self.max_bytes)
-        response = error_response(HTTPConnection(scope), error)
-        response.headers["Connection"] = "close"  # the rest of the body is not read
-        await response(scope, receive, send)

@@ -1,6 +1,10 @@
-"""The Gradio page: four tabs over one queue. `make_page` builds it, `get_page_options` says how it is mounted."""
+"""The Gradio page: four tabs over one queue, and the gate before it.
+
+`make_page` builds the page, `get_page_options` says how it is mounted, `PageGate` is the middleware in front of it.
+"""
 
 from dianjing.demo.page.blocks import make_page
+from dianjing.demo.page.gate import PageGate
 from dianjing.demo.page.theme import get_page_options
 
-__all__ = ["get_page_options", "make_page"]
+__all__ = ["PageGate", "get_page_options", "make_page"]

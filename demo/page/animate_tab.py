@@ -11,7 +11,7 @@ from dianjing.demo.i18n.catalog import MOTION_SUGGESTIONS
 from dianjing.demo.jobs import Job
 from dianjing.demo.page.canvas import RegionCanvas
 from dianjing.demo.page.context import PageContext, get_request_language, instant, job_event
-from dianjing.demo.page.metadata_import import get_payload_path, read_upload
+from dianjing.demo.page.metadata_import import get_payload_path
 from dianjing.demo.page.run_panel import RunPanel, Updates, connect_cancel, make_run_buttons, run_job
 from dianjing.demo.page.sessions import HistoryItem, Session, find_history_item
 from dianjing.demo.page.settings import SettingsPanel, float_to_int, make_settings, to_request_arguments
@@ -179,8 +179,8 @@ def _connect_clicks(tab: AnimateTab, context: PageContext) -> None:
 
     def upload(payload: Any, request: gr.Request) -> Updates:
         try:
-            content = read_upload(get_payload_path(payload), context.limits)
-            return render(RegionCanvas(image=decode_upload(content, context.limits)))
+            with context.uploads.open_path(get_payload_path(payload)) as file:
+                return render(RegionCanvas(image=decode_upload(file.read_bytes(), context.limits)))
         except Exception as error:
             return {**render(None), tab.run_panel.status: render_error(error, get_request_language(request))}
 
@@ -216,7 +216,7 @@ def _connect_clicks(tab: AnimateTab, context: PageContext) -> None:
 
     # one click after the other, and never behind a generation
     mask_event = instant(queue=True, concurrency_id="masks", concurrency_limit=1, trigger_mode="multiple")
-    # without preprocess: Gradio would open the path of a forged request before it is checked
+    # without preprocess: Gradio would decode the file before its format and size are checked
     tab.image.upload(upload, tab.image, tab.canvas_outputs, preprocess=False, **instant())
     tab.image.clear(partial(render, None), None, tab.canvas_outputs, **instant())
     tab.image.select(click, [tab.canvas, tab.point_label], tab.canvas_outputs, **mask_event)

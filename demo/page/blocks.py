@@ -8,25 +8,31 @@ from dianjing.demo.page.animate_tab import TAB_ID as ANIMATE_TAB_ID
 from dianjing.demo.page.animate_tab import AnimateTab, connect_send_to_animate, make_animate_tab, suggest_motions
 from dianjing.demo.page.api_endpoints import connect_api_endpoints
 from dianjing.demo.page.chat_tab import ChatTab, make_chat_tab, show_conversation
+from dianjing.demo.page.checked_blocks import CheckedBlocks
 from dianjing.demo.page.context import PageContext, get_request_language, instant
 from dianjing.demo.page.image_tab import ImageTab, make_image_tab, show_image_history
 from dianjing.demo.page.run_panel import Updates
-from dianjing.demo.page.sessions import SessionStore
+from dianjing.demo.page.sessions import MAX_SESSIONS, SessionStore
 from dianjing.demo.page.theme import translations
 from dianjing.demo.page.video_panel import show_video_history
 from dianjing.demo.page.video_tab import VideoTab, make_video_tab
 from dianjing.demo.queue import JobQueue
+from dianjing.demo.upload_store import UploadStore
 
 GRADIO_CACHE_S = 24 * 3600  # Gradio's copies of files are deleted after this time
 
 
-def make_page(queue: JobQueue, engine: Any) -> gr.Blocks:
-    """Build the page and its endpoints over one queue."""
-    with gr.Blocks(
+def make_page(queue: JobQueue, engine: Any, uploads: UploadStore) -> CheckedBlocks:
+    """Build the page and its endpoints over one queue; files of visitors come from `uploads` alone."""
+    with CheckedBlocks(
         title="点睛 Dianjing", analytics_enabled=False, delete_cache=(GRADIO_CACHE_S // 24, GRADIO_CACHE_S)
     ) as page:
+        page.uploads = uploads
+        page.state_session_capacity = MAX_SESSIONS
         token = gr.BrowserState(None, storage_key="dianjing-visitor")
-        context = PageContext(queue=queue, engine=engine, session_store=SessionStore(), token=token)
+        context = PageContext(
+            queue=queue, uploads=uploads, engine=engine, session_store=SessionStore(), token=token
+        )
         connect_api_endpoints(context)  # first: a private event of the same name would take their names
         with gr.Row(elem_classes="dj-head"):
             gr.HTML(translations("head_title"), elem_classes="dj-title")

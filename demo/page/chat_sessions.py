@@ -6,7 +6,6 @@ from pathlib import Path
 from PIL import Image
 
 from dianjing.demo.page.context import PageContext
-from dianjing.demo.page.metadata_import import read_upload
 from dianjing.demo.page.sessions import Session
 from dianjing.demo.requests import ConversationRequest
 from dianjing.errors import DianjingError
@@ -78,9 +77,8 @@ def load_uploaded_conversation(path: str | None, context: PageContext) -> Conver
 
     Raises: DianjingError for a file without a conversation; the message has the file's name without its folder.
     """
-    read_upload(path, context.limits)
-    assert path is not None
-    return load_conversation(Path(path), context)
+    with context.uploads.open_path(path) as file:
+        return load_conversation(file, context)
 
 
 def load_conversation(path: Path, context: PageContext) -> Conversation:

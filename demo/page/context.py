@@ -11,6 +11,7 @@ from dianjing.demo.i18n.translation import parse_accept_language
 from dianjing.demo.limits import ModelCapabilities, ServerLimits
 from dianjing.demo.page.sessions import HistoryItem, Session, SessionStore
 from dianjing.demo.queue import JobQueue
+from dianjing.demo.upload_store import UploadStore
 from dianjing.errors import Language
 from dianjing.pipelines.media.metadata import GenerationMetadata
 
@@ -25,6 +26,7 @@ class PageContext:
     """Objects that all tabs share; `token` is the browser state that identifies a visitor."""
 
     queue: JobQueue
+    uploads: UploadStore
     engine: Any
     session_store: SessionStore
     token: gr.BrowserState

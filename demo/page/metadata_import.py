@@ -1,18 +1,17 @@
-"""Uploaded files: read from Gradio's upload folder only, checked before decoding, their metadata imported."""
+"""Uploaded files: read from the store of uploads only, checked before decoding, their metadata imported."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 from dianjing.demo.i18n.catalog import format_status
-from dianjing.demo.limits import ServerLimits
 from dianjing.demo.page.context import PageContext, get_request_language, instant
 from dianjing.demo.page.run_panel import RunPanel, Updates
 from dianjing.demo.page.status import render_error, render_line
 from dianjing.demo.page.theme import translations
+from dianjing.demo.upload_store import UploadStore
 from dianjing.demo.uploads import decode_upload
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.image import read_image_metadata
@@ -25,38 +24,23 @@ def get_payload_path(payload: Any) -> str | None:
     return payload.get("path") if isinstance(payload, dict) else None
 
 
-def read_upload(path: object, limits: ServerLimits) -> bytes:
-    """Read an uploaded file.
-
-    Raises: DianjingError for a path outside the upload folder, or a file that is too large.
-    """
-    if path is None:
-        raise DianjingError("no_file_given")
-    file = Path(str(path)).resolve()
-    if not file.is_relative_to(Path(get_upload_folder()).resolve()) or not file.is_file():
-        raise DianjingError("file_not_uploaded")
-    if file.stat().st_size > limits.max_upload_bytes:
-        raise DianjingError("upload_too_large", size=file.stat().st_size, max_size=limits.max_upload_bytes)
-    return file.read_bytes()
-
-
-def read_upload_metadata(path: object, limits: ServerLimits) -> GenerationMetadata:
+def read_upload_metadata(path: object, uploads: UploadStore) -> GenerationMetadata:
     """Read the metadata of an uploaded image (PNG) or video (MP4, WebP, GIF).
 
     Raises: DianjingError for any other file, and for one without metadata.
     """
-    content = read_upload(path, limits)
-    file = Path(str(path))
-    try:
-        if content.startswith(b"\x89PNG"):
-            decode_upload(content, limits)  # checks its size before decoding
-            return read_image_metadata(file)
-        # without the mark of MP4, FFmpeg might take the file for a playlist and open what that names
-        if file.suffix.lower() != ".mp4" or content[4:8] == b"ftyp":
-            return read_video_metadata(file)[0]
-    except DianjingError:
-        pass  # those messages name the file's path on the server
-    raise DianjingError("metadata_missing", path=file.name)
+    with uploads.open_path(path) as file:
+        content = file.read_bytes()
+        try:
+            if content.startswith(b"\x89PNG"):
+                decode_upload(content, uploads.limits)  # checks its size before decoding
+                return read_image_metadata(file)
+            # without the mark of MP4, FFmpeg might take the file for a playlist and open what that names
+            if file.suffix.lower() != ".mp4" or content[4:8] == b"ftyp":
+                return read_video_metadata(file)[0]
+        except DianjingError:
+            pass  # those messages name the file's path on the server
+        raise DianjingError("metadata_missing", path=file.name)
 
 
 def make_metadata_file(name: str, suffixes: Sequence[str]) -> gr.File:
@@ -83,7 +67,7 @@ def connect_metadata_import(
     def import_metadata(path: str | None, request: gr.Request) -> Updates:
         language = get_request_language(request)
         try:
-            metadata = read_upload_metadata(path, context.limits)
+            metadata = read_upload_metadata(path, context.uploads)
         except Exception as error:
             return {run_panel.status: render_error(error, language), metadata_file: None}
         status = render_line(format_status("settings_restored", language))

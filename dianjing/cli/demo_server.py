@@ -1,5 +1,6 @@
 """Work of `dianjing demo`: options are checked and the address is bound before weights load; then it serves."""
 
+import os
 import re
 import socket
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from functools import partial
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from dianjing.cli.loading import check_device, resolve_device, resolve_dtype
@@ -156,9 +158,11 @@ def run_demo_server(server: DemoServer, *, on_ready: Callable[[str], object]) ->
         server.model, device=device, dtype=resolve_dtype(torch, server.dtype, device), **options
     )
     queue = JobQueue(engine, server.limits, results=ResultStore(server.labelling))
-    try:
-        app = make_app(queue, engine, access=server.access, mcp_url=server.address if server.mcp else None)
-        on_ready(server.address)
-        run_server(app, queue, server.listening_socket)
-    finally:
-        queue.close()
+    with TemporaryDirectory(prefix="dianjing-gradio-", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # Gradio's own is shared with all users of the machine, and is kept
+        try:
+            app = make_app(queue, engine, access=server.access, mcp_url=server.address if server.mcp else None)
+            on_ready(server.address)
+            run_server(app, queue, server.listening_socket)
+        finally:
+            queue.close()

@@ -1,0 +1,76 @@
+"""Gradio's blocks with every input checked first: a file is the visitor's own upload, and errors show no values.
+
+Gradio copies a file that any input names, of whatever kind the component is, before its own checks. Here each input is
+searched for files before Gradio sees it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from dianjing.demo.errors import to_user_error
+from dianjing.demo.i18n.translation import parse_accept_language, render_for_http
+from dianjing.demo.upload_store import Upload, UploadStore
+from dianjing.demo.visitor import get_visitor
+from dianjing.errors import DianjingError
+
+FILE_KEYS = {"path", "url", "meta", "is_stream"}  # any of them makes Gradio, or a component, take an object for a file
+MAX_DEPTH = 20
+
+
+class CheckedBlocks(gr.Blocks):
+    """Blocks that open only files of `uploads`, of the visitor who sends the event."""
+
+    uploads: UploadStore
+
+    async def process_api(  # type: ignore[override]
+        self, block_fn: Any, inputs: list[Any], *, request: Any = None, iterator: Any = None, **options: Any
+    ) -> dict[str, Any]:
+        """Check the inputs of an event, then run it. Raises: gr.Error, in the visitor's language."""
+        try:
+            if iterator is None:
+                inputs = self._check_inputs(self.fns[block_fn] if isinstance(block_fn, int) else block_fn, inputs, request)
+            return await super().process_api(block_fn, inputs, request=request, iterator=iterator, **options)
+        except gr.Error:
+            raise
+        except Exception as error:
+            user_error = to_user_error(error, context="an event of the page")
+            header = "" if request is None else request.headers.get("accept-language") or ""
+            raise gr.Error(render_for_http(user_error, parse_accept_language(header)), print_exception=False) from None
+
+    def _check_inputs(self, block_fn: Any, inputs: list[Any], request: Any) -> list[Any]:
+        count = len(block_fn.inputs)
+        if len(inputs) < count:
+            raise DianjingError("event_inputs_missing", count=len(inputs), expected=count)
+        http_request = getattr(request, "request", request)  # inside gr.Request, or by itself from MCP
+        visitor = None if http_request is None else get_visitor(http_request)
+
+        def find(reference: object) -> Upload:
+            if visitor is None:
+                raise DianjingError("file_not_uploaded")
+            return self.uploads.find(reference, visitor=visitor)
+
+        return [replace_files(value, find) for value in inputs[:count]]
+
+
+def replace_files(value: Any, find: Callable[[object], Upload], *, depth: int = 0) -> Any:
+    """Replace every file in an input by the stored upload that its path refers to.
+
+    Raises: DianjingError("file_not_uploaded") for any other file, and for values that are nested too deeply.
+    """
+    if depth > MAX_DEPTH:
+        raise DianjingError("input_too_deep", maximum=MAX_DEPTH)
+    if isinstance(value, list):
+        return [replace_files(item, find, depth=depth + 1) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if FILE_KEYS & value.keys():
+        upload = find(value.get("path"))
+        return {
+            "path": str(upload.path),
+            "orig_name": upload.path.name,
+            "size": upload.size,
+            "meta": {"_type": "gradio.FileData"},
+        }
+    return {key: replace_files(item, find, depth=depth + 1) for key, item in value.items()}
