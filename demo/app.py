@@ -63,17 +63,18 @@ def _mount_page(
     import gradio
     from gradio.utils import get_upload_folder
 
-    from dianjing.demo.page import PageGate, get_page_options, make_page
+    from dianjing.demo.page import PageGate, get_exception_handlers, get_page_options, make_page
 
     # inside Gradio's folder, where it copies every file that lies elsewhere
     os.makedirs(get_upload_folder(), exist_ok=True)
     uploads = UploadStore(queue.limits, parent=get_upload_folder())
     page, options = make_page(queue, engine, uploads), get_page_options()
+    app_kwargs: dict[str, Any] = {"exception_handlers": get_exception_handlers()}
     if mcp_url is not None:
         from dianjing.demo.page.mcp import FileMCPServer
 
         page.mcp_server_obj = FileMCPServer(page, server_url=mcp_url)
-        options["app_kwargs"] = {"lifespan": page.mcp_server_obj.lifespan}
+        app_kwargs["lifespan"] = page.mcp_server_obj.lifespan
     app.add_middleware(PageGate, uploads=uploads, own_routes=list(app.routes), has_mcp=mcp_url is not None)
     gradio.mount_gradio_app(
         app,
@@ -81,7 +82,7 @@ def _mount_page(
         path="/",
         auth=access.auth,
         mcp_server=False,  # the page has its own, or none
-        max_file_size=queue.limits.max_upload_bytes,
+        app_kwargs=app_kwargs,
         **options,
     )
 

@@ -4,7 +4,7 @@
 """
 
 from dianjing.demo.page.blocks import make_page
-from dianjing.demo.page.gate import PageGate
+from dianjing.demo.page.gate import PageGate, get_exception_handlers
 from dianjing.demo.page.theme import get_page_options
 
-__all__ = ["PageGate", "get_page_options", "make_page"]
+__all__ = ["PageGate", "get_exception_handlers", "get_page_options", "make_page"]

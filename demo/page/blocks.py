@@ -30,9 +30,7 @@ def make_page(queue: JobQueue, engine: Any, uploads: UploadStore) -> CheckedBloc
         page.uploads = uploads
         page.state_session_capacity = MAX_SESSIONS
         token = gr.BrowserState(None, storage_key="dianjing-visitor")
-        context = PageContext(
-            queue=queue, uploads=uploads, engine=engine, session_store=SessionStore(), token=token
-        )
+        context = PageContext(queue=queue, uploads=uploads, engine=engine, session_store=SessionStore(), token=token)
         connect_api_endpoints(context)  # first: a private event of the same name would take their names
         with gr.Row(elem_classes="dj-head"):
             gr.HTML(translations("head_title"), elem_classes="dj-title")

@@ -24,13 +24,15 @@ class CheckedBlocks(gr.Blocks):
 
     uploads: UploadStore
 
-    async def process_api(  # type: ignore[override]
+    async def process_api(
         self, block_fn: Any, inputs: list[Any], *, request: Any = None, iterator: Any = None, **options: Any
     ) -> dict[str, Any]:
         """Check the inputs of an event, then run it. Raises: gr.Error, in the visitor's language."""
         try:
             if iterator is None:
-                inputs = self._check_inputs(self.fns[block_fn] if isinstance(block_fn, int) else block_fn, inputs, request)
+                inputs = self._check_inputs(
+                    self.fns[block_fn] if isinstance(block_fn, int) else block_fn, inputs, request
+                )
             return await super().process_api(block_fn, inputs, request=request, iterator=iterator, **options)
         except gr.Error:
             raise

@@ -6,9 +6,13 @@ None of them is reached: uploads and downloads are answered here.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from fastapi.exception_handlers import http_exception_handler
+from fastapi.exceptions import RequestValidationError
+from gradio.route_utils import FnIndexInferError
 from gradio.utils import get_upload_folder
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders, UploadFile
@@ -18,7 +22,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dianjing.demo.api.errors import error_response
+from dianjing.demo.api.errors import error_response, validation_error_response
 from dianjing.demo.errors import ApiError, NotFoundError, get_status, to_user_error
 from dianjing.demo.i18n.translation import parse_accept_language, render_for_http
 from dianjing.demo.upload_store import UploadStore
@@ -134,6 +138,30 @@ class PageGate:
             filename=path.name,
             content_disposition_type="attachment" if media_type is None else "inline",
         )
+
+
+def get_exception_handlers() -> dict[Any, Callable[..., Any]]:
+    """Handlers of what Gradio's routes raise for requests that no page sends; it has none, and answers 500."""
+
+    async def handle_unknown(request: Request, error: Exception) -> Response:
+        return error_response(request, NotFoundError("endpoint_not_found"))
+
+    async def handle_invalid(request: Request, error: RequestValidationError) -> Response:
+        return validation_error_response(request, error.errors()[0])
+
+    async def handle_http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404:
+            return error_response(request, NotFoundError("endpoint_not_found"))
+        return await http_exception_handler(request, error)
+
+    return {
+        KeyError: handle_unknown,  # a number or name of a function that does not exist
+        FnIndexInferError: handle_unknown,
+        TypeError: handle_unknown,  # arguments that the function does not have
+        ValueError: handle_unknown,
+        RequestValidationError: handle_invalid,
+        HTTPException: handle_http,
+    }
 
 
 def find_cached_file(reference: str) -> Path:

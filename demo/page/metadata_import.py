@@ -1,7 +1,6 @@
 """Uploaded files: read from the store of uploads only, checked before decoding, their metadata imported."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr

@@ -1,7 +1,7 @@
 """Loaded by the interpreter of a server under test: writes down every file and host name that it touches.
 
-The audit hook sees what is opened, copied, listed or looked up; `os.stat` and its like raise no audit event, so they are
-wrapped.
+The audit hook sees what is opened, copied, listed or looked up; `os.stat` and its like raise no audit event, so they
+are wrapped.
 """
 
 import os

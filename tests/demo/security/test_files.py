@@ -154,10 +154,10 @@ def test_no_event_touches_a_file_by_way_of_the_queue(open_server, secret_folder,
 def test_no_named_endpoint_touches_a_file(open_server, paths):
     server = open_server
     start = server.audit_log.stat().st_size
-    names = [event["api_name"] for event in server.get_events() if event["api_name"]]
-    assert {"image", "mask", "animate", "video", "chat"} <= set(names)
+    names = [event["api_name"] for event in server.get_events() if event["api_visibility"] == "public"]
+    assert set(names) == {"image", "mask", "animate", "video", "chat"}
     for name, kind in itertools.product(names, ("absolute", "zero", "http", "environment")):
-        for payload in get_payloads(paths[kind])[:6]:
+        for payload in get_payloads(paths[kind])[:3]:
             for route in ("run", "api", "call"):
                 server.send("POST", f"/gradio_api/{route}/{name}", {"data": [payload] * 9})
             server.send("POST", f"/gradio_api/call/v2/{name}", {"prompt": payload, "image": payload})
@@ -180,7 +180,7 @@ def test_no_address_of_the_server_reads_a_file_or_fetches(open_server, paths):
     assert_untouched(server, start)
 
 
-def test_a_file_of_the_server_and_a_missing_one_are_told_apart_by_no_answer(open_server, paths):
+def test_the_answers_for_a_file_of_the_server_and_a_missing_one_are_equal(open_server, paths):
     answers = {
         open_server.send("GET", f"/gradio_api/file={quote(paths[kind])}").body
         for kind in ("absolute", "missing", "linked", "linked in the cache", "zero", "unknown reference")
@@ -244,9 +244,9 @@ def test_an_upload_is_for_its_visitor_alone(open_server):
         assert server.call(event, payload, stranger).status >= 400
         assert server.send("GET", address, headers=stranger).status == 404
     assert server.send("GET", address, headers=owner).body == make_picture()
-    shown = server.call(event, payload, owner)
-    assert shown.status == 200
-    assert "image.webp" in shown.text
+    response = server.call(event, payload, owner)
+    assert response.status == 200
+    assert "image.webp" in response.text
 
 
 def test_a_client_without_cookies_keeps_its_uploads_by_its_address(open_server):
@@ -255,7 +255,9 @@ def test_a_client_without_cookies_keeps_its_uploads_by_its_address(open_server):
     assert response.status == 200
 
 
-@pytest.mark.parametrize("name", ["../../evil.png", "/etc/evil.png", "a\\..\\evil.png", "<img onerror=x>.png", "x" * 3000])
+@pytest.mark.parametrize(
+    "name", ["../../evil.png", "/etc/evil.png", "a\\..\\evil.png", "<img onerror=x>.png", "x" * 3000]
+)
 def test_the_name_of_an_upload_is_cut_to_harmless_characters(open_server, name):
     [reference] = open_server.upload(make_picture(), name=name).json()
     _, _, stored = reference.partition("/")
@@ -265,7 +267,7 @@ def test_the_name_of_an_upload_is_cut_to_harmless_characters(open_server, name):
     assert open_server.send("GET", f"/gradio_api/file={quote(reference)}").body == make_picture()
 
 
-def test_uploaded_pages_and_drawings_are_never_shown_as_such(open_server):
+def test_uploaded_pages_and_drawings_are_downloads_only(open_server):
     for name in ("page.html", "drawing.svg", "script.js", "noname"):
         [reference] = open_server.upload(b"<script>alert(1)</script>", name=name).json()
         headers = open_server.send("GET", f"/gradio_api/file={reference}").headers
