@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from dianjing.train.config.run_file import parse_run_config, read_run_config
+from dianjing.errors import DianjingError
+from dianjing.train.config.run_file import parse_run_config, read_dataset_configs, read_run_config, read_toml
 from tests.train.tiny import make_run_tree
 
 RECIPES = sorted((Path(__file__).parents[3] / "train" / "recipes").glob("*.toml"))
@@ -76,3 +77,24 @@ def test_a_file_says_only_what_differs_from_its_base(tmp_path):
     (tmp_path / "base.toml").write_text('base = "more.toml"\n', encoding="utf-8")
     with pytest.raises(ValueError, match="its own base"):
         read_run_config(tmp_path / "more.toml")
+
+
+def test_a_toml_file_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbf[[datasets]]\npath = 'x'\n")
+    assert read_dataset_configs(tmp_path / "a.toml")[0].path == tmp_path / "x"
+
+
+def test_other_encodings_of_toml_are_named(tmp_path):
+    (tmp_path / "a.toml").write_bytes("# 数据\n[a]\n".encode("gbk"))
+    with pytest.raises(DianjingError, match="GBK"):
+        read_toml(tmp_path / "a.toml")
+    (tmp_path / "a.toml").write_bytes("[a]\n".encode("utf-16"))
+    with pytest.raises(DianjingError, match="UTF-16"):
+        read_toml(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize("path", [r"D:\pictures\cats", r"D:\new\temp", r"C:\Users\me"])
+def test_windows_paths_in_toml_get_a_hint(tmp_path, path):
+    (tmp_path / "a.toml").write_text(f'[[datasets]]\npath = "{path}"\n')
+    with pytest.raises(DianjingError, match="single quotes or with forward slashes"):
+        read_dataset_configs(tmp_path / "a.toml")

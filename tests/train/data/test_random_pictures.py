@@ -1,7 +1,6 @@
 """The data set reader takes any picture: each is read or refused by name, and nothing else is raised."""
 
 import pytest
-from PIL import Image
 
 from dianjing.errors import DianjingError, Message
 from dianjing.train.config.data import DatasetConfig
@@ -12,7 +11,7 @@ from dianjing.train.data.samples import LocalFile
 from tests.random_pictures import write_random_pictures
 
 
-@pytest.mark.parametrize("count", [150, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(2000, marks=pytest.mark.slow)])
 def test_random_pictures_are_read_or_refused_by_name(tmp_path, count):
     names = {path.name for path in write_random_pictures(tmp_path, count)}
     config = DatasetConfig(path=tmp_path, default_caption="a picture")
@@ -32,12 +31,11 @@ def test_random_pictures_are_read_or_refused_by_name(tmp_path, count):
 
 
 def test_an_error_of_an_unreadable_picture_has_its_name(tmp_path):
-    count = 0
+    errors = {}
     for path in write_random_pictures(tmp_path, 60):
         try:
-            assert isinstance(decode_image(LocalFile(path), name=path.name), Image.Image)
+            decode_image(LocalFile(path), name=path.name)
         except DianjingError as error:
-            count += 1
-            assert path.name in str(error)
-            assert path.name in error.render("zh")
-    assert count > 5
+            errors[path.name] = error
+    assert len(errors) > 5
+    assert all(name in str(error) and name in error.render("zh") for name, error in errors.items())
