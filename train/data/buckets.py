@@ -3,6 +3,7 @@
 H height, W width in pixels.
 """
 
+import bisect
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -12,11 +13,13 @@ from typing import Literal
 
 import numpy as np
 
-from dianjing.pipelines.media.image import resize_crop
+from dianjing.train.data.fitting import fit_image
 from dianjing.train.data.inspect import decode_image
 from dianjing.train.data.samples import SampleRecord
 from dianjing.train.data.schedule import BatchShards, Bucket
 
+MAX_AREA_DIFFERENCE = 0.25  # of a shape, from the square's area
+MIN_ASPECT_GAP = 0.06  # between the logarithms of two aspect ratios: an image loses about half of it
 BucketShape = tuple[int, ...]  # (height, width) in pixels of images, (height, width, frames) of clips
 EpochBatches = list[tuple[BucketShape, list[int]]]  # indices of the records of each batch of an epoch
 
@@ -36,17 +39,29 @@ class BucketFit:
 
 
 def make_bucket_shapes(size_px: int, *, multiple_px: int, max_aspect_ratio: float) -> list[BucketShape]:
-    """All shapes of about size_px ** 2 pixels whose sides are multiples of `multiple_px`, the square first.
+    """Shapes of about size_px ** 2 pixels whose sides are multiples of `multiple_px`, the square first.
 
-    The ratio of the longer to the shorter side is at most `max_aspect_ratio`.
+    The ratio of the longer to the shorter side is at most `max_aspect_ratio`. There is one shape for each longer side;
+    where their aspect ratios lie far apart, as those of small images do, further shapes of up to a quarter more or
+    fewer pixels stand between them, such as 3 x 4.
     """
     side = round(size_px / multiple_px)
-    shapes = [(side, side)]
-    for longer in range(side + 1, math.ceil(side * max_aspect_ratio) + 1):
-        shorter = max(1, round(side * side / longer))
-        if longer <= max_aspect_ratio * shorter:
-            shapes += [(shorter, longer), (longer, shorter)]
-    return [(height * multiple_px, width * multiple_px) for height, width in shapes]
+    longest = math.ceil(side * max_aspect_ratio)
+    shapes = [(side, side), *((max(1, round(side * side / longer)), longer) for longer in range(side + 1, longest + 1))]
+    shapes = [(shorter, longer) for shorter, longer in shapes if longer <= max_aspect_ratio * shorter]
+    aspects = sorted(math.log(longer / shorter) for shorter, longer in shapes)
+    others = [(shorter, longer) for longer in range(1, longest + 1) for shorter in range(1, longer)]
+    for shorter, longer in sorted(others, key=lambda shape: abs(shape[0] * shape[1] / side**2 - 1)):
+        if abs(shorter * longer / side**2 - 1) > MAX_AREA_DIFFERENCE:
+            break
+        aspect = math.log(longer / shorter)
+        index = bisect.bisect(aspects, aspect)
+        is_apart = all(abs(aspect - other) >= MIN_ASPECT_GAP for other in aspects[max(0, index - 1) : index + 1])
+        if longer <= max_aspect_ratio * shorter and is_apart:
+            aspects.insert(index, aspect)
+            shapes.append((shorter, longer))
+    both = [(side, side), *(shape for a, b in shapes[1:] for shape in ((a, b), (b, a)))]
+    return [(height * multiple_px, width * multiple_px) for height, width in both]
 
 
 def find_nearest_bucket(size: tuple[int, int], candidates: Sequence[BucketShape]) -> BucketFit:
@@ -61,7 +76,7 @@ def find_nearest_bucket(size: tuple[int, int], candidates: Sequence[BucketShape]
 
 @dataclass(frozen=True)
 class FileSample:
-    """An image of a data set, resized and cropped to its bucket when first read."""
+    """An image of a data set, fitted to its bucket when first read."""
 
     record: SampleRecord
     shape: BucketShape
@@ -70,8 +85,8 @@ class FileSample:
     def image(self) -> np.ndarray:
         """The image, uint8 (H, W, 3). Raises: DianjingError if the file can no longer be read."""
         height, width = self.shape[:2]
-        image, _ = resize_crop(decode_image(self.record.source, name=self.record.name), height=height, width=width)
-        return np.asarray(image)
+        image = decode_image(self.record.source, name=self.record.name)
+        return np.asarray(fit_image(image, self.record, height=height, width=width))
 
     @property
     def text_zh(self) -> str:

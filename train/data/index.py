@@ -1,8 +1,8 @@
 """The index of all data sets of a run: samples by bucket shape, with a report of what was rejected or cropped."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dianjing.errors import DianjingError, Lines, Message
@@ -26,6 +26,19 @@ class DatasetIndex:
     rejected: dict[str, Reason] = field(default_factory=dict)
     cropped: dict[str, str] = field(default_factory=dict)
     unused: dict[str, Reason] = field(default_factory=dict)  # files that belong to no sample, such as lone captions
+
+    def add(self, record: SampleRecord, shape: BucketShape, dataset: DatasetConfig) -> None:
+        """Add a sample with the repeats of its data set; with `flip`, half of them go to its mirror image.
+
+        Samples whose motion is described are not mirrored, since "left" would become wrong.
+        """
+        records, repeats = self.records.setdefault(shape, []), self.repeats.setdefault(shape, [])
+        if dataset.flip and record.motion_label is None:
+            records += [record, replace(record, name=f"{record.name} (mirrored)", is_flipped=True)]
+            repeats += [dataset.repeats / 2] * 2
+        else:
+            records.append(record)
+            repeats.append(dataset.repeats)
 
     @property
     def count(self) -> int:
@@ -63,10 +76,12 @@ def format_shape(shape: BucketShape) -> str:
     return f"{width} x {height} px" + (f", {frames[0]} frames" if frames else "")
 
 
-def get_crop_reason(fit: BucketFit, size: tuple[int, int], *, num_frames: int, num_source_frames: int) -> str:
+def get_crop_reason(
+    fit: BucketFit, size: tuple[int, int], *, num_frames: int, num_source_frames: int, is_padded: bool = False
+) -> str:
     """The parts of an image of (width, height) or a video that its bucket crops, as text; empty if (almost) none."""
     reasons = []
-    if fit.cropped_fraction > MIN_REPORTED_CROP:
+    if fit.cropped_fraction > MIN_REPORTED_CROP and not is_padded:
         height, width = fit.shape
         reasons.append(f"{fit.cropped_fraction:.0%} of {size[0]} x {size[1]} px cropped to fit {width} x {height} px")
     if num_frames < num_source_frames:
@@ -76,7 +91,7 @@ def get_crop_reason(fit: BucketFit, size: tuple[int, int], *, num_frames: int, n
 
 def build_index(
     datasets: Sequence[DatasetConfig],
-    bucket_shapes: Sequence[BucketShape],
+    make_shapes: Callable[[int | None], Sequence[BucketShape]],
     *,
     min_side_px: int,
     max_rejected_fraction: float,
@@ -85,12 +100,13 @@ def build_index(
 ) -> DatasetIndex:
     """List and open all images and videos, and assign each to the nearest bucket shape.
 
-    A video is assigned to the greatest of `clip_lengths` that it fills at `fps` frames per second; without any
-    lengths, videos are rejected.
+    make_shapes: the bucket shapes of a data set by its size_px, None for that of the run. A video is assigned to the
+    greatest of `clip_lengths` that it fills at `fps` frames per second; without any lengths, videos are rejected.
     Raises: DianjingError if no sample is usable, or more than `max_rejected_fraction` of them are rejected.
     """
     index = DatasetIndex()
     for dataset in datasets:
+        shapes = make_shapes(dataset.size_px)
         listing = list_dataset(dataset)
         result = inspect_records(listing.records, min_side_px=min_side_px, fps=fps if clip_lengths else None)
         for name, reason in (listing.rejected | result.rejected).items():
@@ -109,11 +125,12 @@ def build_index(
             if num_frames == 1 and record.motion_label is not None:
                 index.rejected[name] = Message("motion_of_image")
                 continue
-            fit = find_nearest_bucket(size, bucket_shapes)
-            shape = fit.shape if num_frames == 1 else (*fit.shape, num_frames)
-            index.records.setdefault(shape, []).append(record)
-            index.repeats.setdefault(shape, []).append(dataset.repeats)
-            if crop := get_crop_reason(fit, size, num_frames=num_frames, num_source_frames=num_source_frames):
+            fit = find_nearest_bucket(size, shapes)
+            index.add(record, fit.shape if num_frames == 1 else (*fit.shape, num_frames), dataset)
+            crop = get_crop_reason(
+                fit, size, num_frames=num_frames, num_source_frames=num_source_frames, is_padded=record.fit == "pad"
+            )
+            if crop:
                 index.cropped[name] = crop
     _check_rejected(index, max_fraction=max_rejected_fraction)
     return index

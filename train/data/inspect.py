@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.media.image import open_image, resize_crop
 from dianjing.pipelines.media.video import ANIMATION_EXTENSIONS, VIDEO_EXTENSIONS, decode_video
-from dianjing.train.data.samples import ByteSource, Reason, SampleRecord
+from dianjing.train.data.fitting import read_loss_mask
+from dianjing.train.data.samples import ByteSource, Reason, SampleRecord, read_source
 
 NUM_THREADS = 8  # decoding releases Python's global lock
 MIN_FPS_RATIO = 0.95  # of a video's frame rate to the requested one
@@ -40,14 +41,6 @@ class _Inspection(NamedTuple):
     size: tuple[int, int]
     num_frames: int
     digest: str
-
-
-def read_source(source: ByteSource, *, name: str) -> bytes:
-    """The bytes of a file. Raises: DianjingError if it cannot be read."""
-    try:
-        return source.read()
-    except OSError as error:
-        raise DianjingError("sample_file_unreadable", name=name, reason=error.strerror) from None
 
 
 def decode_image(source: ByteSource, *, name: str) -> Image.Image:
@@ -118,10 +111,14 @@ def _inspect_record(record: SampleRecord, *, fps: float | None) -> _Inspection |
             if record.name.lower().endswith(VIDEO_EXTENSIONS):
                 return Message("video_without_clip_lengths")
             size = open_image(BytesIO(content), name=record.name).size
+            read_loss_mask(record, size)
+            _add_mask(digest, record)
             return _Inspection(size=size, num_frames=1, digest=digest.hexdigest())
         num_frames, height, width, _ = read_clip_frames(record, fps=fps).shape
         if num_frames < 2:
             return Message("video_of_one_frame", fps=f"{fps:g}")
+        read_loss_mask(record, (width, height))
+        _add_mask(digest, record)
         for sidecar in (record.first_frame, None if record.motion_label is None else record.motion_label.mask):
             if sidecar is not None:
                 digest.update(read_source(sidecar, name=f"a file next to {record.name}"))
@@ -130,3 +127,11 @@ def _inspect_record(record: SampleRecord, *, fps: float | None) -> _Inspection |
     except OSError as error:
         return Message("sample_file_unreadable", name=record.name, reason=str(error))
     return _Inspection(size=(width, height), num_frames=num_frames, digest=digest.hexdigest())
+
+
+def _add_mask(digest: Any, record: SampleRecord) -> None:
+    """Add the content of a loss mask to the hash of a record, which identifies its latents in the cache."""
+    if record.loss_mask == "alpha":
+        digest.update(b"alpha")
+    elif record.loss_mask is not None:
+        digest.update(read_source(record.loss_mask, name=f"mask of {record.name}"))

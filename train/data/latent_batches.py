@@ -80,10 +80,16 @@ class LatentBatchDataset(Dataset[Batch]):
 def choose_caption(
     record: SampleRecord, uniforms: Sequence[float], objective: FinetuneObjectiveConfig
 ) -> tuple[str, str]:
-    """The caption for each text encoder; `uniforms` (3,) decide on the language and on the dropout of each encoder."""
+    """The caption for each text encoder; `uniforms` (3,) decide on the language and on the dropout of each encoder.
+
+    A record with a dropout of its own loses the captions of both encoders together.
+    """
     language, dropout, dropout_t5 = uniforms
     zh, en = record.text_zh, record.text_en
     text = (zh or en if language < objective.zh_probability else en or zh) or ""
+    if record.caption_dropout is not None:
+        text = "" if dropout < record.caption_dropout else text
+        return text, text
     return (
         "" if dropout < objective.caption_dropout else text,
         "" if dropout_t5 < objective.caption_dropout_t5 else text,
@@ -91,8 +97,15 @@ def choose_caption(
 
 
 def stack_latents(samples: Sequence[Batch]) -> Batch:
-    """Batch the latents (and line art) of samples; region masks are left out, since not every video has one."""
-    return {key: torch.stack([sample[key] for sample in samples]) for key in LATENT_KEYS & samples[0].keys()}
+    """Batch the latents (and line art) of samples; region masks are left out, since not every video has one.
+
+    If the loss leaves out a part of any sample, "loss_mask" (B, Y, X) is the fraction of each latent cell that counts.
+    """
+    batch = {key: torch.stack([sample[key] for sample in samples]) for key in LATENT_KEYS & samples[0].keys()}
+    if any("loss_mask" in sample for sample in samples):
+        ones = torch.ones(samples[0]["latents"].shape[-2:])
+        batch["loss_mask"] = torch.stack([sample.get("loss_mask", ones) for sample in samples])
+    return batch
 
 
 def collect_texts(records: Sequence[SampleRecord]) -> set[str]:

@@ -14,15 +14,16 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 from tqdm.auto import tqdm
 from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase, T5EncoderModel
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines.controlnet import CANNY_THRESHOLDS, detect_canny_edges
-from dianjing.pipelines.media.image import resize_crop
 from dianjing.pipelines.prompt_embeds import encode_texts
 from dianjing.pipelines.vae import encode_images
 from dianjing.train.data.buckets import BucketShape, get_num_frames
+from dianjing.train.data.fitting import fit_image, fit_mask, make_loss_mask
 from dianjing.train.data.images import to_pixels
 from dianjing.train.data.inspect import decode_image, read_clip_frames
 from dianjing.train.data.optical_flow import compute_motion_strength, compute_optical_flow
@@ -53,7 +54,7 @@ def encode_motion_label(record: SampleRecord, frames: Sequence[Image.Image], *, 
     assert record.motion_label is not None
     width, height = frames[0].size
     mask_image = decode_image(record.motion_label.mask, name=f"mask of {record.name}")
-    mask = np.asarray(resize_crop(mask_image, height=height, width=width)[0].convert("L")) > 127
+    mask = fit_mask(mask_image, record, height=height, width=width)
     if not mask.any():
         raise DianjingError("sample_mask_empty", name=record.name)
     strength = record.motion_label.strength
@@ -131,7 +132,7 @@ class LatentCache:
         """The cached tensors of an image or video: scaled "latents" (C, Y, X) or (C, F, Y, X).
 
         With line art, "control" holds its latents; a video with a motion label has "region_mask" (H, W) and
-        "strength" () too.
+        "strength" () too. "loss_mask" (Y, X) is the fraction of each latent cell that the loss counts, if not all is.
         Raises: DianjingError if the file is missing or damaged.
         """
         tensors = dict(self.cache.read(self._make_latents_key(record, shape, False)))
@@ -183,7 +184,7 @@ class LatentCache:
         """Encode an item and write it to the cache; an unreadable file is reported and skipped."""
         record, shape, is_line_art = item
         try:
-            frames = self._read_frames(record, shape)
+            frames, loss_mask = self._read_frames(record, shape)
             control = {} if record.motion_label is None else encode_motion_label(record, frames, fps=self.fps)
         except DianjingError as error:
             tqdm.write(f"not encoded: {error}", file=sys.stderr)
@@ -191,11 +192,14 @@ class LatentCache:
         if is_line_art:
             frames = [detect_canny_edges(frame) for frame in frames]
         latents = encode_frames(vae, frames)
+        if loss_mask is not None:
+            height, width = latents.shape[-2:]
+            control["loss_mask"] = adaptive_avg_pool2d(torch.from_numpy(loss_mask).float()[None], (height, width))[0]
         latents = latents[0] if get_num_frames(shape) == 1 else latents.transpose(0, 1).contiguous()
         self.cache.write(self._make_latents_key(*item), {"latents": latents, **control})
 
-    def _read_frames(self, record: SampleRecord, shape: BucketShape) -> list[Image.Image]:
-        """The frames of a video, or the one image, resized and cropped to the shape."""
+    def _read_frames(self, record: SampleRecord, shape: BucketShape) -> tuple[list[Image.Image], np.ndarray | None]:
+        """The frames of a video, or the one image, fitted to the shape, and the pixels that the loss counts."""
         height, width = shape[:2]
         if get_num_frames(shape) == 1:
             images = [decode_image(record.source, name=record.name)]
@@ -204,7 +208,8 @@ class LatentCache:
             if len(frames) < get_num_frames(shape):
                 raise DianjingError("video_shortened", name=record.name, count=len(frames))
             images = [Image.fromarray(frame) for frame in frames]
-        return [resize_crop(image, height=height, width=width)[0] for image in images]
+        loss_mask = make_loss_mask(record, images[0].size, height=height, width=width)
+        return [fit_image(image, record, height=height, width=width) for image in images], loss_mask
 
     def fill_text_states(self, texts: Iterable[str], *, device: torch.device, shard: Shard) -> None:
         """Encode missing texts of this shard with both encoders, one encoder after the other."""
@@ -241,6 +246,8 @@ class LatentCache:
         if get_num_frames(shape) > 1:
             strength = None if record.motion_label is None else record.motion_label.strength
             settings |= {"fps": self.fps, "strength": strength}
+        settings |= {"fit": record.fit} if record.fit != "crop" else {}
+        settings |= {"flipped": True} if record.is_flipped else {}
         return make_cache_key(
             content=record.digest,
             shape=shape,

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from dianjing.errors import DianjingError
 from dianjing.train.config.finetune import FinetuneRunConfig
 from dianjing.train.config.run_file import read_dataset_configs
-from dianjing.train.data.buckets import FileSchedule, make_bucket_shapes
+from dianjing.train.data.buckets import BucketShape, FileSchedule, make_bucket_shapes
 from dianjing.train.data.index import DatasetIndex, build_index
 from dianjing.train.data.latent_batches import collect_texts
 from dianjing.train.data.latent_cache import LatentCache, Shard
@@ -56,11 +56,16 @@ def index_datasets(config: FinetuneRunConfig, folder: Path) -> DatasetIndex:
     data = config.data
     vae, transformer = (read_json(folder / name / "config.json") for name in ("vae", "transformer"))
     multiple_px = 2 ** (len(vae["block_out_channels"]) - 1) * transformer["patch_size"]
-    if data.size_px < multiple_px:
-        raise DianjingError("training_size_too_small", size_px=data.size_px, minimum=multiple_px)
+
+    def make_shapes(size_px: int | None) -> list[BucketShape]:
+        size_px = data.size_px if size_px is None else size_px
+        if size_px < multiple_px:
+            raise DianjingError("training_size_too_small", size_px=size_px, minimum=multiple_px)
+        return make_bucket_shapes(size_px, multiple_px=multiple_px, max_aspect_ratio=data.max_aspect_ratio)
+
     return build_index(
         read_dataset_configs(data.datasets_file),
-        make_bucket_shapes(data.size_px, multiple_px=multiple_px, max_aspect_ratio=data.max_aspect_ratio),
+        make_shapes,
         min_side_px=data.min_side_px,
         max_rejected_fraction=data.max_rejected_fraction,
         clip_lengths=data.num_frames,

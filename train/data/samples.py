@@ -89,6 +89,14 @@ class TableCell:
         return cell["bytes"] if cell["bytes"] is not None else (self.base_folder / cell["path"]).read_bytes()
 
 
+def read_source(source: ByteSource, *, name: str) -> bytes:
+    """The bytes of a file. Raises: DianjingError if it cannot be read."""
+    try:
+        return source.read()
+    except OSError as error:
+        raise DianjingError("sample_file_unreadable", name=name, reason=error.strerror or str(error)) from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class MotionLabel:
     """A region of a video's first frame, and the motion of the object in it."""

@@ -33,6 +33,18 @@ def signal_to_noise_ratio(alpha_bar: Tensor) -> Tensor:
     return alpha_bar / (1 - alpha_bar)
 
 
+def average_errors(squared_errors: Tensor, loss_mask: Tensor | None) -> Tensor:
+    """The mean error of each sample (B,), of errors (B, C, Y, X) or (B, C, F, Y, X).
+
+    loss_mask: (B, Y, X), the weight of each latent cell in the mean; None: all are equal.
+    """
+    if loss_mask is None:
+        return squared_errors.flatten(1).mean(dim=1)
+    errors = squared_errors.mean(dim=1)  # (B, Y, X) or (B, F, Y, X)
+    weights = loss_mask if errors.ndim == 3 else loss_mask[:, None].expand_as(errors)
+    return (errors * weights).flatten(1).sum(dim=1) / weights.flatten(1).sum(dim=1)
+
+
 def min_snr_weight(alpha_bar: Tensor, *, gamma: float) -> Tensor:
     """min(SNR, gamma) / (SNR + 1), the loss weight for v-prediction (Hang et al. 2023, Eq. 9)."""
     snr = signal_to_noise_ratio(alpha_bar)

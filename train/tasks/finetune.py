@@ -107,7 +107,7 @@ class FinetuneTask(Task):
         control = self._make_motion_control(batch, latents)
         settings = {} if control is None else {"motion_control": control}
         predicted = self._predict(noisy, timestep.float(), batch, **settings)[:, : latents.shape[1]]
-        return (predicted.float() - target).square().flatten(1).mean(dim=1)
+        return objectives.average_errors((predicted.float() - target).square(), batch.get("loss_mask"))
 
     def _predict(self, noisy_latents: Tensor, timestep: Tensor, batch: Batch, **settings: Any) -> Tensor:
         return self.transformer(

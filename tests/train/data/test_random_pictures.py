@@ -16,7 +16,7 @@ def test_random_pictures_are_read_or_refused_by_name(tmp_path, count):
     names = {path.name for path in write_random_pictures(tmp_path, count)}
     config = DatasetConfig(path=tmp_path, default_caption="a picture")
     shapes = make_bucket_shapes(64, multiple_px=16, max_aspect_ratio=2.0)
-    index = build_index([config], shapes, min_side_px=1, max_rejected_fraction=1.0)
+    index = build_index([config], lambda _: shapes, min_side_px=1, max_rejected_fraction=1.0)
     assert {record.name for record in index.list_records()} | {
         name.removeprefix(f"{tmp_path}: ") for name in index.rejected
     } == names

@@ -1,0 +1,88 @@
+"""Fitting of images and their loss masks to a bucket shape: cropped or padded, mirrored or not.
+
+H height, W width in pixels.
+"""
+
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dianjing.errors import DianjingError
+from dianjing.pipelines.media.image import BACKGROUND_RGB, open_image, resize_crop
+from dianjing.train.data.samples import SampleRecord, read_source
+
+MIN_COUNTED_LEVEL = 128  # of 255, in masks
+
+
+def fit_image(image: Image.Image, record: SampleRecord, *, height: int, width: int) -> Image.Image:
+    """The image at the size of its bucket, cropped or padded with white, and mirrored if the record says so."""
+    fitted = _fit(image, record, height=height, width=width, padding=BACKGROUND_RGB)
+    return ImageOps.mirror(fitted) if record.is_flipped else fitted
+
+
+def fit_mask(mask: Image.Image, record: SampleRecord, *, height: int, width: int) -> np.ndarray:
+    """A mask of the image, transformed as the image is, bool (H, W); padding is not in the mask."""
+    fitted = _fit(mask.convert("L"), record, height=height, width=width, padding=0)
+    return np.asarray(ImageOps.mirror(fitted) if record.is_flipped else fitted) >= MIN_COUNTED_LEVEL
+
+
+def _fit(
+    image: Image.Image, record: SampleRecord, *, height: int, width: int, padding: int | tuple[int, ...]
+) -> Image.Image:
+    if record.fit == "crop":
+        return resize_crop(image, height=height, width=width)[0]
+    scale = min(width / image.width, height / image.height)
+    size = [max(1, min(limit, round(side * scale))) for side, limit in zip(image.size, (width, height), strict=True)]
+    padded = Image.new(image.mode, (width, height), padding)
+    resized = image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+    padded.paste(resized, ((width - size[0]) // 2, (height - size[1]) // 2))
+    return padded
+
+
+def read_loss_mask(record: SampleRecord, size: tuple[int, int]) -> Image.Image | None:
+    """The mask of what the loss counts, mode "L", for an image of (width, height); None if it counts everything.
+
+    Raises: DianjingError for a mask that cannot be read, is of another size, or is empty.
+    """
+    if record.loss_mask is None:
+        return None
+    if record.loss_mask == "alpha":
+        mask = _read_opacity(read_source(record.source, name=record.name))
+    else:
+        name = f"mask of {record.name}"
+        mask = open_image(BytesIO(read_source(record.loss_mask, name=name)), name=name).convert("L")
+    if mask.size != size:
+        raise DianjingError(
+            "loss_mask_size",
+            name=record.name,
+            width=mask.width,
+            height=mask.height,
+            image_width=size[0],
+            image_height=size[1],
+        )
+    if np.asarray(mask).max() < MIN_COUNTED_LEVEL:
+        raise DianjingError("loss_mask_empty", name=record.name)
+    return mask
+
+
+def _read_opacity(content: bytes) -> Image.Image:
+    """The alpha channel of an image that has been opened before, upright; white if it has none."""
+    with Image.open(BytesIO(content)) as image:
+        if not image.has_transparency_data:
+            return Image.new("L", ImageOps.exif_transpose(image).size, 255)
+        return ImageOps.exif_transpose(image.convert("RGBA")).getchannel("A")
+
+
+def make_loss_mask(record: SampleRecord, size: tuple[int, int], *, height: int, width: int) -> np.ndarray | None:
+    """The pixels that the loss counts of an image of `size` (width, height) in its bucket, bool (H, W).
+
+    None if it counts all of them. Raises: DianjingError as `read_loss_mask`.
+    """
+    mask = read_loss_mask(record, size)
+    if mask is None and record.fit == "crop":
+        return None
+    counted = fit_mask(Image.new("L", size, 255) if mask is None else mask, record, height=height, width=width)
+    if not counted.any():
+        raise DianjingError("loss_mask_empty", name=record.name)
+    return None if counted.all() else counted
