@@ -30,7 +30,7 @@ from dianjing.weights.resolve import resolve_model
 from dianjing.weights.validate import validate_model
 
 MIB, GIB = 2**20, 2**30
-MOMENT_BYTES = {"adamw": 8, "adamw8bit": 2, "schedule_free": 8}  # per parameter, by kind of optimizer
+MOMENT_BYTES = {"adamw": 8, "adamw8bit": 2, "schedule_free": 8, "prodigy": 16}  # per parameter, by kind of optimizer
 MIN_8BIT_SIZE = 4096  # parameters; smaller tensors keep moments in float32
 # the heap of a CPU process grows to about twice the size of the tensors in it, by fragmentation (benchmarks.memory)
 CPU_HEAP_FACTOR = 2

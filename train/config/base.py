@@ -9,6 +9,8 @@ from typing_extensions import Self
 
 from dianjing.errors import DianjingError
 
+MIN_PRODIGY_LEARNING_RATE = 0.1  # smaller ones are those of other optimizers
+
 
 class BaseConfig(BaseModel):
     """A frozen section of a run file; unknown keys are errors."""
@@ -54,8 +56,10 @@ class OptimizerConfig(BaseConfig):
     """The section [optimizer]: optimizer, learning rate and moving averages of the weights."""
 
     # adamw8bit: moments in 8 bits; schedule_free: with an average of its own instead of ema_decay (Defazio et al. 2024)
-    kind: Literal["adamw", "adamw8bit", "schedule_free"] = "adamw"
+    # prodigy: finds its learning rate, of which learning_rate is a multiple, best 1 (Mishchenko and Defazio 2023)
+    kind: Literal["adamw", "adamw8bit", "schedule_free", "prodigy"] = "adamw"
     learning_rate: float = Field(gt=0)
+    d_coef: float = Field(default=1.0, gt=0)  # of prodigy: a factor of the learning rate that it finds
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-8
     weight_decay: float = 0.01  # of matrices and kernels, never of biases, norms and embeddings
@@ -72,6 +76,8 @@ class OptimizerConfig(BaseConfig):
     def _check_schedule(self) -> "OptimizerConfig":
         if self.kind == "schedule_free" and self.lr_schedule != "constant":
             raise DianjingError("schedule_free_schedule", lr_schedule=self.lr_schedule)
+        if self.kind == "prodigy" and self.learning_rate < MIN_PRODIGY_LEARNING_RATE:
+            raise DianjingError("prodigy_learning_rate", learning_rate=self.learning_rate)
         return self
 
 

@@ -11,7 +11,8 @@ from dianjing.errors import DianjingError
 from dianjing.train.config.base import OptimizerConfig
 from dianjing.train.trainer import distributed
 
-OPTIONAL_LIBRARIES = {"adamw8bit": "bitsandbytes", "schedule_free": "schedulefree"}  # by kind of optimizer
+# by kind of optimizer
+OPTIONAL_LIBRARIES = {"adamw8bit": "bitsandbytes", "schedule_free": "schedulefree", "prodigy": "prodigyopt"}
 
 
 def get_learning_rate(
@@ -65,5 +66,11 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
         optimizer.train()
         optimizer.state.clear()  # train() leaves an empty state for each weight, which would count as a state
         return optimizer
+    if config.kind == "prodigy":
+        from prodigyopt import Prodigy
+
+        return Prodigy(
+            groups, **settings, d_coef=config.d_coef, use_bias_correction=True, safeguard_warmup=config.warmup_steps > 0
+        )
     # the fused kernel is the only one that can skip a step without synchronizing with the host
     return torch.optim.AdamW(groups, **settings, fused=True)

@@ -18,7 +18,8 @@ from dianjing.errors import DianjingError
 from dianjing.train.trainer import distributed
 from dianjing.train.trainer.checkpoint import Checkpoint, Tensors
 
-GROUP_COUNTERS = {"k", "weight_sum", "lr_max"}  # of a schedule-free optimizer: one per parameter group
+# one per parameter group, of schedule-free optimizers and of Prodigy
+GROUP_COUNTERS = {"k", "weight_sum", "lr_max", "d", "d_max", "d_numerator"}
 FULL_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True)
 # not strict: some weights have had no gradient yet
 PARTIAL_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)

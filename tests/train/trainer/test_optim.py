@@ -11,6 +11,7 @@ from dianjing.train.config.run_file import parse_run_config
 from dianjing.train.trainer.checkpoint import find_newest_checkpoint
 from dianjing.train.trainer.loop import NonFiniteGradientError, Outcome
 from dianjing.train.trainer.optim import check_optimizer, make_optimizer
+from dianjing.train.trainer.state_dict import get_optimizer_state, load_optimizer_state
 from tests.train.tiny import (
     TinyTask,
     assert_same_bits,
@@ -20,13 +21,15 @@ from tests.train.tiny import (
     never,
 )
 
-KINDS = ["adamw8bit", "schedule_free"]
+KINDS = ["adamw8bit", "schedule_free", "prodigy"]
 WIDTH = 2048  # else tensors are too small for eight bits
 
 
 def make_config(folder, kind, **run):
     tree = json.loads(make_autoencoder_config(folder, **run).model_dump_json())
-    tree["optimizer"] |= {"kind": kind, "lr_schedule": "constant", "learning_rate": 1e-3, "betas": [0.9, 0.999]}
+    learning_rate = 1.0 if kind == "prodigy" else 1e-3
+    tree["optimizer"] |= {"kind": kind, "lr_schedule": "constant", "learning_rate": learning_rate}
+    tree["optimizer"] |= {"betas": [0.9, 0.999]}
     return parse_run_config(tree)
 
 
@@ -106,6 +109,33 @@ def test_biases_do_not_decay(kind):
 def test_schedule_free_with_another_schedule_is_refused():
     with pytest.raises(ValueError, match="schedule = 'constant'"):
         OptimizerConfig(kind="schedule_free", learning_rate=1.0)
+
+
+def test_prodigy_with_the_learning_rate_of_another_optimizer_is_refused():
+    with pytest.raises(ValueError, match=r"set learning_rate = 1\.0"):
+        OptimizerConfig(kind="prodigy", learning_rate=5e-4)
+
+
+def test_prodigy_keeps_weights_that_start_at_zero_exact_over_a_resume():
+    """Its first weights are stored as one zero for such a weight, such as the second matrix of a LoRA."""
+    section = OptimizerConfig(kind="prodigy", learning_rate=1.0)
+    results = []
+    for stop in (None, 3):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(4, 4)
+        torch.nn.init.zeros_(model.weight)
+        optimizer = make_optimizer(model, section)
+        for step in range(6):
+            optimizer.zero_grad()
+            if step == stop:
+                state = get_optimizer_state(model, optimizer)
+                optimizer = make_optimizer(model, section)
+                load_optimizer_state(model, optimizer, state)
+            (model(torch.ones(1, 4)) - 1).square().sum().backward()
+            optimizer.step()
+        results.append(model.weight.detach().clone())
+    assert torch.equal(*results)
+    assert results[0].any()
 
 
 def test_missing_library_is_named_with_its_extra(monkeypatch):
