@@ -30,7 +30,8 @@ from dianjing.demo.results import ResultStore
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.conversation.session import Conversation
 from dianjing.pipelines.image_to_video import ImageToVideoPipeline
-from dianjing.pipelines.media.image import check_image_size, get_input_image_metadata, to_rgb
+from dianjing.pipelines.media.color import to_rgb
+from dianjing.pipelines.media.image import check_image_size, get_input_image_metadata
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
 from dianjing.pipelines.media.video import get_video_metadata
 from dianjing.pipelines.segmentation.base import Point, Segmenter, check_points, get_region_metadata

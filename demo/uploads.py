@@ -10,7 +10,8 @@ from PIL import Image
 
 from dianjing.demo.limits import ServerLimits
 from dianjing.errors import DianjingError
-from dianjing.pipelines.media.image import check_image_size, to_rgb
+from dianjing.pipelines.media.color import to_rgb
+from dianjing.pipelines.media.image import check_image_size
 
 UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, IndexError, TypeError, struct.error)  # Pillow's for damaged files

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
-from dianjing.pipelines.media.image import CropTransform, check_image, resize_crop
+from dianjing.pipelines.media.crop import CropTransform, resize_crop
+from dianjing.pipelines.media.image import check_image
 from dianjing.pipelines.prompt_embeds import PromptEmbeds
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators
 from dianjing.pipelines.segmentation.base import Region, check_region
@@ -169,10 +170,7 @@ class ImageToVideoPipeline(VideoPipelineBase):
         segmenter = self.segmenter
         if any(region.mask is None for region in regions):
             segmenter.set_image(np.asarray(image))
-        masks = [
-            segmenter.predict(region.points) if region.mask is None else np.asarray(region.mask, bool)
-            for region in regions
-        ]
+        masks = [segmenter.predict(region.points) if region.mask is None else region.mask for region in regions]
         return np.stack(masks)
 
     def _predict_cropped_masks(

@@ -20,6 +20,7 @@ from dianjing.errors import DianjingError, Message, get_language
 from dianjing.pipelines.media.aigc_label import PRODUCER
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder, write_atomic
 from dianjing.pipelines.media.image import get_input_image_metadata, open_image
+from dianjing.pipelines.media.mask import read_mask
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
 from dianjing.pipelines.media.video import check_video_output_path, get_video_metadata, save_video
 from dianjing.pipelines.segmentation.base import Point, Region, Segmenter, check_region, get_region_metadata
@@ -109,7 +110,7 @@ def validate_animation_job(
     common = _validate_common(negative_prompt=None, **settings)
     size = open_image(image_path).size
     selections: list[dict[str, Any]] = [{"points": parse_click(click)} for click in click_texts]
-    selections += [{"mask": np.asarray(open_image(mask).convert("L")) > 127} for mask in mask_paths]
+    selections += [{"mask": read_mask(path, size=size)} for path in mask_paths]
     if not selections:
         raise DianjingError("animation_without_region")
     if not motions and mask_preview_path is not None:

@@ -1,20 +1,23 @@
-"""Images: opening, checking, fitting to a model's size, and PNG files with generation metadata.
+"""Images: opening, checking, and PNG files with generation metadata.
 
 Settings are iTXt chunks (`prompt`, `seed`, `settings`, `model`, `version`); the AIGC label stands in XMP.
 H height, W width; images are uint8 (H, W, 3).
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from dianjing.errors import DianjingError, Message
+from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import XMP_KEY, make_xmp_packet
 from dianjing.pipelines.media.atomic import write_atomic
+from dianjing.pipelines.media.color import to_rgb
 from dianjing.pipelines.media.metadata import (
     GenerationMetadata,
     compute_pixels_sha256,
@@ -24,94 +27,104 @@ from dianjing.pipelines.media.metadata import (
 
 MAX_IMAGE_PIXELS = 64_000_000  # protects the memory: no camera takes more
 MAX_ASPECT_RATIO = 20
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-BACKGROUND_RGB = (255, 255, 255)  # behind transparent parts
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+HEAD_BYTES = 1024  # of a file, enough to recognize its format
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+FOREIGN_FORMATS = {  # by their first bytes
+    b"\x00\x00\x00\x0cJXL ": "JPEG XL",
+    b"\xff\x0a": "JPEG XL",
+    b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
+    b"8BPS": "PSD",
+    b"%PDF": "PDF",
+    b"<!DOCTYPE html": "HTML",
+    b"<html": "HTML",
+}
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class CropTransform:
-    """Scaling and centre crop of an image; sizes are (width, height) in px.
-
-    A point (x, y) of the source image is at (x scale - left, y scale - top) of the result.
-    """
-
-    source_size: tuple[int, int]
-    target_size: tuple[int, int]
-    scale: float
-    left: float
-    top: float
-
-    def transform_point(self, x: float, y: float) -> tuple[float, float]:
-        """Map a point in px of the source image to the result."""
-        return x * self.scale - self.left, y * self.scale - self.top
-
-    def to_message(self) -> Message:
-        """Describe scaling and crop, in English and Chinese."""
-        (width, height), (new_width, new_height) = self.source_size, self.target_size
-        if self.source_size == self.target_size:
-            return Message("crop_none", width=width, height=height)
-        sizes: dict[str, object] = {"width": width, "height": height, "new_width": new_width, "new_height": new_height}
-        sizes["scale"] = f"{self.scale:.3g}"
-        across, down = width * self.scale - new_width, height * self.scale - new_height
-        if across >= 1:
-            return Message("crop_width", cropped=f"{across:.0f}", **sizes)
-        if down >= 1:
-            return Message("crop_height", cropped=f"{down:.0f}", **sizes)
-        return Message("crop_scaled", **sizes)
-
-    def __str__(self) -> str:
-        return self.to_message().render("en")
-
-
-def open_image(path: str | Path | BinaryIO, *, name: str | None = None) -> Image.Image:
-    """Read the first frame of an image file as RGB, upright by its EXIF orientation.
+def open_image(file: str | Path | BinaryIO, *, name: object = None) -> Image.Image:
+    """Read the first frame of an image file as RGB, upright by its EXIF orientation, transparent parts over white.
 
     name: the name of the file in error messages; its path by default.
-    Raises: DianjingError for a missing or damaged file, and for an image that is too large.
+    Raises: DianjingError for a missing or damaged file, a format that is not read, and as `check_image_size` and
+    `to_rgb`.
     """
-    name = str(path) if name is None else name
+    name = str(file) if name is None else name
+    return open_image_file(file, partial(to_rgb, name=name), name=name)
+
+
+def open_image_file(file: str | Path | BinaryIO, convert: Callable[[Image.Image], T], *, name: object) -> T:
+    """Open an image file, check its size, and return what `convert` makes of its first frame.
+
+    Raises: DianjingError as `open_image`, and for every exception of `convert`.
+    """
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
+        with report_damage("image_unreadable", name=name), Image.open(file, formats=_get_readable_formats()) as image:
             check_image_size(*image.size, name=name)
             image.load()
-            return to_rgb(image)
+            return convert(image)
+    except DianjingError:
+        format_name = _identify_foreign_format(file)
+        if format_name == "HEIC" and "HEIF" not in _get_readable_formats():
+            raise DianjingError("image_is_heic", path=name) from None
+        if format_name is None or format_name == "HEIC":
+            raise
+        raise DianjingError("image_format_foreign", path=name, format=format_name, allowed=IMAGE_FORMATS) from None
+
+
+@contextmanager
+def report_damage(message_id: str, *, name: object) -> Iterator[None]:
+    """Raise a DianjingError with `path` and `reason` for any exception of a library that decodes a file.
+
+    Libraries report damage by exceptions of many classes. A lack of memory is not the fault of the file.
+    """
+    try:
+        yield
+    except (DianjingError, MemoryError):
+        raise
     except FileNotFoundError:
         raise DianjingError("file_missing", path=name) from None
-    except (OSError, SyntaxError, Image.DecompressionBombError, EOFError) as error:
-        raise DianjingError("image_unreadable", path=name, reason=str(error)) from None
+    except UnidentifiedImageError:
+        raise DianjingError("image_unidentified", path=name, allowed=IMAGE_FORMATS) from None
+    except Exception as error:
+        raise DianjingError(message_id, path=name, reason=str(error) or type(error).__name__) from None
 
 
-def check_image_size(width: int, height: int, *, name: str = "image") -> None:
+def _identify_foreign_format(file: str | Path | BinaryIO) -> str | None:
+    """Name the format of a file that is an image, or looks like one, but is not read; None for any other file."""
+    try:
+        if isinstance(file, str | Path):
+            with open(file, "rb") as opened:
+                head = opened.read(HEAD_BYTES)
+        else:
+            file.seek(0)
+            head = file.read(HEAD_BYTES)
+    except OSError:
+        return None
+    if head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS and b"avif" not in head[:64]:
+        return "HEIC"
+    if b"<svg" in head:
+        return "SVG"
+    return next((name for start, name in FOREIGN_FORMATS.items() if head.startswith(start)), None)
+
+
+@cache
+def _get_readable_formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read: IMAGE_FORMATS, and HEIF if pillow-heif is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return IMAGE_FORMATS
+    register_heif_opener()
+    return (*IMAGE_FORMATS, "HEIF")
+
+
+def check_image_size(width: int, height: int, *, name: object = "image") -> None:
     """Raise DianjingError for an image that has too many pixels or too extreme an aspect ratio."""
     if width * height > MAX_IMAGE_PIXELS:
         raise DianjingError("image_too_large", name=name, width=width, height=height, maximum=f"{MAX_IMAGE_PIXELS:,}")
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         raise DianjingError("image_too_narrow", name=name, width=width, height=height, maximum=MAX_ASPECT_RATIO)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to 8-bit RGB: upright by EXIF, transparent parts over white."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        levels = np.asarray(image, np.float64)
-        top = 65535 if levels.max() > 255 else 255
-        image = Image.fromarray((levels.clip(0, top) / top * 255).round().astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        background = Image.new("RGBA", image.size, (*BACKGROUND_RGB, 255))
-        image = Image.alpha_composite(background, image)
-    return image.convert("RGB")
-
-
-def resize_crop(image: Image.Image, *, width: int, height: int) -> tuple[Image.Image, CropTransform]:
-    """Scale an image to cover width x height px and crop its centre to that size."""
-    scale = max(width / image.width, height / image.height)
-    left, top = ((side * scale - to) / 2 for side, to in ((image.width, width), (image.height, height)))
-    transform = CropTransform(source_size=image.size, target_size=(width, height), scale=scale, left=left, top=top)
-    if image.size == (width, height):
-        return image, transform
-    box = (left / scale, top / scale, (left + width) / scale, (top + height) / scale)
-    return image.resize((width, height), Image.Resampling.LANCZOS, box=box), transform
 
 
 def get_input_image_metadata(image: Image.Image, *, name: str | None = None) -> dict[str, object]:

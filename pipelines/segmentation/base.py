@@ -10,8 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
-from dianjing.errors import DianjingError
+from dianjing.errors import DianjingError, Message
 from dianjing.pipelines import validation
+from dianjing.pipelines.media.mask import check_mask, to_mask
 from dianjing.pipelines.media.metadata import compute_pixels_sha256
 
 MAX_POINTS = 1000
@@ -28,10 +29,12 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """Part of an image that should move: given by points in px or by a mask, bool (H, W) of the image.
+    """Part of an image that should move: given by points in px or by a mask of the size of the image.
 
-    motion: a short phrase such as "jump" or 翅膀拍动. strength: from 0 (hardly) to 1 (as far as the model was trained).
-    Raises: DianjingError for an empty motion, a strength outside 0 to 1, and unless one of points and mask is given.
+    motion: a short phrase such as "jump" or 翅膀拍动. mask: what `to_mask` takes, white where it should move; kept as
+    bool (H, W). strength: from 0 (hardly) to 1 (as far as the model was trained).
+    Raises: DianjingError for an empty motion, a strength outside 0 to 1, a mask that is none, and unless one of points
+    and mask is given.
     """
 
     motion: str
@@ -44,6 +47,8 @@ class Region:
         validation.check_number(self.strength, "strength", low=0, high=1)
         if (self.mask is None) == (not self.points):
             raise DianjingError("region_points_or_mask", motion=self.motion)
+        if self.mask is not None:
+            object.__setattr__(self, "mask", to_mask(self.mask, name=Message("mask_of_region", motion=self.motion)))
 
 
 def get_region_metadata(region: Region) -> dict[str, object]:
@@ -51,7 +56,7 @@ def get_region_metadata(region: Region) -> dict[str, object]:
     common = {"motion": region.motion, "strength": region.strength}
     if region.mask is None:
         return {**common, "points": [vars(point) for point in region.points]}
-    mask = np.asarray(region.mask, bool).astype(np.uint8) * 255
+    mask = region.mask.astype(np.uint8) * 255
     pixels_sha256 = compute_pixels_sha256(mask)
     return {**common, "mask": {"width": mask.shape[1], "height": mask.shape[0], "pixels_sha256": pixels_sha256}}
 
@@ -61,19 +66,7 @@ def check_region(region: Region, *, size: tuple[int, int]) -> None:
     if region.mask is None:
         check_points(region.points, width=size[0], height=size[1])
     else:
-        check_mask(region.mask, size=size)
-
-
-def check_mask(mask: object, *, size: tuple[int, int]) -> None:
-    """Raise DianjingError for a mask that is not of the image's (width, height), is empty, or covers all of it."""
-    width, height = size
-    mask = np.asarray(mask)
-    if mask.shape != (height, width):
-        raise DianjingError("mask_shape", shape=str(mask.shape), expected=f"({height}, {width})")
-    if not mask.astype(bool).any():
-        raise DianjingError("mask_empty")
-    if mask.astype(bool).all():
-        raise DianjingError("mask_covers_image")
+        check_mask(region.mask, size=size, name=Message("mask_of_region", motion=region.motion))
 
 
 class Segmenter(Protocol):

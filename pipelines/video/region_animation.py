@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from dianjing.errors import DianjingError
-from dianjing.pipelines.media.image import check_image_size, resize_crop, to_rgb
+from dianjing.pipelines.media.color import to_rgb
+from dianjing.pipelines.media.crop import resize_crop
+from dianjing.pipelines.media.image import check_image_size
 from dianjing.pipelines.segmentation.base import Region, Segmenter, check_region
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.vae import encode_images
@@ -108,9 +110,7 @@ def _make_motion_mask(
     """Mask, bool (height, width), of the regions and of everywhere they may move to."""
     if any(region.mask is None for region in regions):
         segmenter.set_image(np.asarray(image))
-    masks = [
-        segmenter.predict(region.points) if region.mask is None else np.asarray(region.mask, bool) for region in regions
-    ]
+    masks = [segmenter.predict(region.points) if region.mask is None else region.mask for region in regions]
     union = Image.fromarray(np.any(masks, axis=0).astype(np.uint8) * 255)
     fitted, _ = resize_crop(union, width=size[0], height=size[1])
     radius = round(max_displacement * min(size))

@@ -3,13 +3,17 @@
 H height, W width in pixels.
 """
 
+from functools import partial
 from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from dianjing.errors import DianjingError
-from dianjing.pipelines.media.image import BACKGROUND_RGB, open_image, resize_crop
+from dianjing.pipelines.media.color import WHITE
+from dianjing.pipelines.media.crop import resize_crop
+from dianjing.pipelines.media.image import open_image_file
+from dianjing.pipelines.media.mask import select_opaque, select_white
 from dianjing.train.data.samples import SampleRecord, read_source
 
 MIN_COUNTED_LEVEL = 128  # of 255, in masks
@@ -17,7 +21,7 @@ MIN_COUNTED_LEVEL = 128  # of 255, in masks
 
 def fit_image(image: Image.Image, record: SampleRecord, *, height: int, width: int) -> Image.Image:
     """The image at the size of its bucket, cropped or padded with white, and mirrored if the record says so."""
-    fitted = _fit(image, record, height=height, width=width, padding=BACKGROUND_RGB)
+    fitted = _fit(image, record, height=height, width=width, padding=WHITE)
     return ImageOps.mirror(fitted) if record.is_flipped else fitted
 
 
@@ -48,10 +52,13 @@ def read_loss_mask(record: SampleRecord, size: tuple[int, int]) -> Image.Image |
     if record.loss_mask is None:
         return None
     if record.loss_mask == "alpha":
-        mask = _read_opacity(read_source(record.source, name=record.name))
+        file = BytesIO(read_source(record.source, name=record.name))
+        selected = open_image_file(file, select_opaque, name=record.name)
     else:
         name = f"mask of {record.name}"
-        mask = open_image(BytesIO(read_source(record.loss_mask, name=name)), name=name).convert("L")
+        file = BytesIO(read_source(record.loss_mask, name=name))
+        selected = open_image_file(file, partial(select_white, name=name), name=name)
+    mask = Image.fromarray(selected.astype(np.uint8) * 255)
     if mask.size != size:
         raise DianjingError(
             "loss_mask_size",
@@ -61,17 +68,9 @@ def read_loss_mask(record: SampleRecord, size: tuple[int, int]) -> Image.Image |
             image_width=size[0],
             image_height=size[1],
         )
-    if np.asarray(mask).max() < MIN_COUNTED_LEVEL:
+    if not selected.any():
         raise DianjingError("loss_mask_empty", name=record.name)
     return mask
-
-
-def _read_opacity(content: bytes) -> Image.Image:
-    """The alpha channel of an image that has been opened before, upright; white if it has none."""
-    with Image.open(BytesIO(content)) as image:
-        if not image.has_transparency_data:
-            return Image.new("L", ImageOps.exif_transpose(image).size, 255)
-        return ImageOps.exif_transpose(image.convert("RGBA")).getchannel("A")
 
 
 def make_loss_mask(record: SampleRecord, size: tuple[int, int], *, height: int, width: int) -> np.ndarray | None:

@@ -16,7 +16,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from dianjing.errors import DianjingError, Message
-from dianjing.pipelines.media.image import open_image, resize_crop
+from dianjing.pipelines.media.crop import resize_crop
+from dianjing.pipelines.media.image import open_image
 from dianjing.pipelines.media.video import ANIMATION_EXTENSIONS, VIDEO_EXTENSIONS, decode_video
 from dianjing.train.data.fitting import read_loss_mask
 from dianjing.train.data.samples import ByteSource, Reason, SampleRecord, read_source

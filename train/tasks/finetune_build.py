@@ -11,7 +11,7 @@ from PIL import Image
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines.controlnet import detect_canny_edges
-from dianjing.pipelines.media.image import resize_crop
+from dianjing.pipelines.media.crop import resize_crop
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.train.config.finetune import FinetuneObjectiveConfig, FinetuneRunConfig
 from dianjing.train.data.buckets import BucketShape, get_num_frames

@@ -2,13 +2,15 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from dianjing.demo.i18n.translation import parse_accept_language, render_for_http, render_for_page
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines import validation
 from dianjing.pipelines.conversation.errors import EditError, LocalizedName
-from dianjing.pipelines.segmentation.base import Point, Region, check_mask, check_points
+from dianjing.pipelines.media.mask import check_mask
+from dianjing.pipelines.segmentation.base import Point, Region, check_points
 from dianjing.pipelines.validation import check_fps, check_num_frames
 
 HAN_PATTERN = re.compile("[一-鿿]")
@@ -35,8 +37,8 @@ BAD_INPUTS = {
     "only negative clicks": lambda: check_points([Point(x=1, y=1, positive=False)], width=8, height=8),
     "too strong": lambda: Region(motion="jump", points=[POINT], strength=2),
     "nothing selected": lambda: Region(motion="jump"),
-    "an empty mask": lambda: check_mask([[False]], size=(1, 1)),
-    "a full mask": lambda: check_mask([[True]], size=(1, 1)),
+    "an empty mask": lambda: check_mask(np.array([[False]]), size=(1, 1)),
+    "a full mask": lambda: check_mask(np.array([[True]]), size=(1, 1)),
 }
 
 
