@@ -22,10 +22,16 @@ class StorageDtype(str, Enum):
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="Tencent's .pt, a ComfyUI .safetensors, or a folder in diffusers' arrangement.")
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="Tencent's .pt, a ComfyUI .safetensors, or a folder in diffusers' arrangement."
+        ),
     ],
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="A .pt file (Tencent), a .safetensors file (ComfyUI), else a folder (diffusers).")
+        Path,
+        typer.Argument(
+            metavar="OUT", help="A .pt file (Tencent), a .safetensors file (ComfyUI), else a folder (diffusers)."
+        ),
     ],
     dtype: Annotated[
         StorageDtype | None, typer.Option(help="Data type of the result; default: that of the source.")
