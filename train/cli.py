@@ -19,7 +19,8 @@ from pathlib import Path
 from types import FrameType
 
 from dianjing.errors import DianjingError, Message, convert_system_error, get_language
-from dianjing.train.config.run_file import read_run_config, write_run_templates
+from dianjing.train.config.run_file import read_run_config
+from dianjing.train.new_run import write_run_files
 from dianjing.train.run import describe_run, export_ema, fill_caches, plot_run_timesteps, train_model
 from dianjing.train.trainer.checkpoint import DiskSpaceError
 from dianjing.train.trainer.loop import NonFiniteGradientError, Outcome
@@ -37,6 +38,12 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="overrides")
     parser.add_argument("--resume", default="auto", help="auto (default), none, or the folder of a checkpoint")
     parser.add_argument("--init", action="store_true", help="write a commented run file to start from")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="DATA",
+        help="with --init: the data set to train on, or a folder or data set file of kohya's sd-scripts",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only report what the run will do and need")
     parser.add_argument("--sigma", type=float, help="length of export-ema's average, as a fraction of the run: 0.1")
     parser.add_argument("--cache-only", action="store_true", help="only encode images and captions to the cache")
@@ -63,6 +70,7 @@ def _run_action(
     overrides: Sequence[str],
     resume: str,
     init: bool,
+    source: str | None,
     dry_run: bool,
     cache_only: bool,
     sigma: float | None,
@@ -75,9 +83,12 @@ def _run_action(
     if len(arguments) != (1 if action is None else 2):
         raise DianjingError("one_run_file_expected", arguments=" ".join(arguments), actions=ACTIONS)
     path = Path(arguments[-1])
+    if source is not None and not init:
+        raise DianjingError("from_without_init", source=source)
     if init:
-        for written_path in write_run_templates(path):
-            print(written_path)
+        written_paths, notes = write_run_files(path, None if source is None else Path(source))
+        for line in (*map(str, written_paths), *(note.render(get_language()) for note in notes)):
+            print(line)
         return 0
     config = read_run_config(path, overrides)
     if dry_run:
@@ -110,6 +121,7 @@ def run_train_command(
     overrides: Sequence[str] = (),
     resume: str = "auto",
     init: bool = False,
+    source: str | None = None,
     dry_run: bool = False,
     cache_only: bool = False,
     sigma: float | None = None,
@@ -125,6 +137,7 @@ def run_train_command(
             overrides=overrides,
             resume=resume,
             init=init,
+            source=source,
             dry_run=dry_run,
             cache_only=cache_only,
             sigma=sigma,

@@ -16,6 +16,14 @@ def train(
     ] = None,
     resume: Annotated[str, typer.Option(help="auto, none, or the folder of a checkpoint.")] = "auto",
     init: Annotated[bool, typer.Option("--init", help="Write a commented run file to start from.")] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="DATA",
+            help="With --init: the data set to train on, or a folder or data set file of kohya's sd-scripts.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what the run will do and need.")] = False,
     cache_only: Annotated[
         bool, typer.Option("--cache-only", help="Only encode images and captions to the cache.")
@@ -36,6 +44,7 @@ def train(
         overrides=overrides or [],
         resume=resume,
         init=init,
+        source=source,
         dry_run=dry_run,
         cache_only=cache_only,
         sigma=sigma,

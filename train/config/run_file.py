@@ -140,22 +140,3 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree, dict):
             raise DianjingError("override_inside_value", override=override, part=part)
     tree[last] = value
-
-
-def write_run_templates(path: Path) -> list[Path]:
-    """Write a commented run file, and next to it the data set file that it names unless there is one.
-
-    Raises: DianjingError if there is a run file already, or no folder for it.
-    """
-    if path.exists():
-        raise DianjingError("run_file_exists", path=path)
-    if not path.parent.is_dir():
-        raise DianjingError("folder_missing", folder=path.parent)
-    datasets_path = path.parent / "datasets.toml"
-    run = (TEMPLATE_FOLDER / "run.toml").read_text(encoding="utf-8")
-    run = run.replace('datasets_file = "datasets.toml"', f'datasets_file = "{datasets_path.as_posix()}"')
-    path.write_text(run, encoding="utf-8")
-    if datasets_path.exists():
-        return [path]
-    datasets_path.write_text((TEMPLATE_FOLDER / "datasets.toml").read_text(encoding="utf-8"), encoding="utf-8")
-    return [path, datasets_path]

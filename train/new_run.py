@@ -1,0 +1,118 @@
+"""New run files: the commented template, or one for a data set, also of kohya's sd-scripts."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dianjing.errors import DianjingError, Message
+from dianjing.train.config.data import DatasetConfig
+from dianjing.train.config.run_file import TEMPLATE_FOLDER
+from dianjing.train.data.kohya import ImportedRun, import_kohya_file, import_kohya_folders
+from dianjing.train.data.samples import SampleRecord
+from dianjing.train.data.sources import list_dataset
+
+DATASETS_FILE = "datasets.toml"
+MAX_PROMPTS = 4  # sample prompts from captions
+
+
+def write_run_files(path: Path, source: Path | None = None) -> tuple[list[Path], list[Message]]:
+    """Write a commented run file, and next to it the data set file that it names.
+
+    source: a data set to train on, or a folder or data set file of sd-scripts; None: the template, whose data set file
+    is written unless there is one. Returns the written files, and notes on settings that could not be kept.
+    Raises: DianjingError if there is a run file already, no folder for it, or no data in `source`; nothing is written
+    then.
+    """
+    datasets_path = path.parent / DATASETS_FILE
+    if path.exists():
+        raise DianjingError("run_file_exists", path=path)
+    if not path.parent.is_dir():
+        raise DianjingError("folder_missing", folder=path.parent)
+    if source is not None and datasets_path.exists():
+        raise DianjingError("run_file_exists", path=datasets_path)
+    imported = ImportedRun() if source is None else import_run(source)
+    settings = {"data.datasets_file": datasets_path.as_posix(), **imported.settings}
+    run = set_values((TEMPLATE_FOLDER / "run.toml").read_text(encoding="utf-8"), settings)
+    datasets = (TEMPLATE_FOLDER / DATASETS_FILE).read_text(encoding="utf-8")
+    if source is not None:
+        datasets = datasets.partition("\n[[datasets]]")[0] + "\n" + format_datasets(imported)
+    path.write_text(run, encoding="utf-8")
+    if datasets_path.exists():
+        return [path], imported.notes
+    datasets_path.write_text(datasets, encoding="utf-8")
+    return [path, datasets_path], imported.notes
+
+
+def import_run(source: Path) -> ImportedRun:
+    """The data sets and settings that `source` stands for, with sample prompts from their captions.
+
+    Raises: DianjingError for a path that is no data set, and for a data set without captions.
+    """
+    if not source.exists():
+        raise DianjingError("import_source_missing", path=source)
+    imported: ImportedRun | None = None
+    if source.suffix.lower() == ".toml" or _is_kohya_json(source):
+        imported = import_kohya_file(source)
+    elif source.is_dir():
+        imported = import_kohya_folders(source)
+    if imported is None:
+        imported = ImportedRun(datasets=[{"path": str(source)}])
+    records: list[SampleRecord] = []
+    for dataset in imported.datasets:
+        dataset["path"] = Path(dataset["path"]).absolute().as_posix()
+        records += list_dataset(DatasetConfig(**dataset)).records
+    imported.settings["samples.prompts"] = choose_prompts(records)
+    return imported
+
+
+def _is_kohya_json(path: Path) -> bool:
+    """True for a JSON file with the key "datasets", whose other use is that of a table."""
+    if path.suffix.lower() != ".json":
+        return False
+    try:
+        tree = json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(tree, dict) and "datasets" in tree
+
+
+def choose_prompts(records: Sequence[SampleRecord]) -> list[str]:
+    """Different captions from all parts of the data, alternately Chinese and English where there are both."""
+    captions: list[str] = []
+    stride = max(1, len(records) // MAX_PROMPTS)
+    for index, record in enumerate([*records[::stride], *records]):
+        pair = (record.text_zh, record.text_en) if index % 2 == 0 else (record.text_en, record.text_zh)
+        caption = pair[0] or pair[1]
+        if caption and caption not in captions:
+            captions.append(caption)
+    return captions[:MAX_PROMPTS]
+
+
+def set_values(text: str, settings: Mapping[str, Any]) -> str:
+    """Set values by "section.key" in the text of a run file; comments stay, commented-out settings become active."""
+    for name, value in settings.items():
+        section, _, key = name.rpartition(".")
+        head, header, rest = text.partition(f"[{section}]\n")
+        body, next_header, tail = rest.partition("\n[")
+        line = re.compile(rf"^(?:# )?{key} = (?:\[[^\]]*\]|\"[^\"]*\"|[^\s#]+)", re.MULTILINE)
+        assert header, f"the template has no section {section}"
+        body, count = line.subn(lambda _: f"{key} = {format_toml_value(value)}", body, count=1)  # noqa: B023
+        assert count == 1, f"the template has no setting {name}"
+        text = head + header + body + next_header + tail
+    return text
+
+
+def format_toml_value(value: Any) -> str:
+    """A value as TOML: a text, number, boolean, or a list of them."""
+    return json.dumps(value, ensure_ascii=False)  # a subset of TOML for these types
+
+
+def format_datasets(imported: ImportedRun) -> str:
+    """The tables of a data set file, below comments on what could not be kept."""
+    notes = "".join(f"# {note}\n" for note in imported.notes)
+    tables = [
+        "[[datasets]]\n" + "".join(f"{k} = {format_toml_value(v)}\n" for k, v in d.items()) for d in imported.datasets
+    ]
+    return "\n".join([*([notes] if notes else []), *tables])
