@@ -4,13 +4,11 @@
 7 decode. B batch; latents are B C Y X or B C F Y X.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
-from diffusers.schedulers import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor
 
@@ -18,6 +16,7 @@ from dianjing.pipelines import validation
 from dianjing.pipelines.denoiser import Denoiser, PrecomputedConditioning, SamplingStep, combine_predictions
 from dianjing.pipelines.hooks import CallbackOnStepEnd, SamplingHooks, StepCallback
 from dianjing.pipelines.prompt_embeds import PromptEmbeds, PromptPipelineBase
+from dianjing.pipelines.schedulers import check_scheduler, prepare_extra_step_kwargs, scale_model_input, set_timesteps
 
 Generators = Generator | Sequence[Generator] | None
 SampledT = TypeVar("SampledT")  # latents, or what else a pipeline samples
@@ -65,20 +64,6 @@ def sample_noise(shape: Sequence[int], generator: Generators, *, device: torch.d
     return torch.cat(rows)
 
 
-def set_timesteps(scheduler: SchedulerMixin, num_inference_steps: int, *, device: torch.device) -> Tensor:
-    """Set a scheduler to the start of a run and return its timesteps (S,); S is larger for higher-order schedulers."""
-    scheduler.set_timesteps(num_inference_steps, device=device)
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(0)  # else it searches for the first timestep, which waits for the device
-    return scheduler.timesteps
-
-
-def prepare_extra_step_kwargs(scheduler: SchedulerMixin, **candidate_kwargs: Any) -> dict[str, Any]:
-    """Select the candidates, such as eta and generator, that the scheduler's `step` takes."""
-    parameters = inspect.signature(scheduler.step).parameters
-    return {name: value for name, value in candidate_kwargs.items() if name in parameters}
-
-
 class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
     """Base of pipelines over text encoders, transformer, scheduler and VAE: the sampling loop.
 
@@ -96,7 +81,11 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
         guidance_rescale: float = 0.0,
         eta: float = 0.0,
     ) -> SamplingParams:
-        """Check the settings of a call, with the model's defaults for None, and make them the pipeline's own."""
+        """Check the settings of a call, with the model's defaults for None, and make them the pipeline's own.
+
+        Raises: DianjingError also for a scheduler that cannot sample from this model.
+        """
+        check_scheduler(self.scheduler, self.trained_scheduler)
         default_steps, default_scale = self.config.default_num_inference_steps, self.config.default_guidance_scale
         steps = validation.coalesce(num_inference_steps, default_steps)
         scale = validation.coalesce(guidance_scale, default_scale)
@@ -177,7 +166,7 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
         timesteps = set_timesteps(self.scheduler, num_inference_steps, device=self._execution_device)
         self._num_timesteps = len(timesteps)
         # 5. Latents
-        latents = noise * self.scheduler.init_noise_sigma
+        latents = noise * getattr(self.scheduler, "init_noise_sigma", 1.0)  # flow matching has none
         # 6. Denoise
         step_kwargs = prepare_extra_step_kwargs(self.scheduler, eta=call.params.eta, generator=call.generator)
         with self.progress_bar(total=len(timesteps)) as progress_bar:
@@ -190,7 +179,7 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
                     index=index,
                     num_steps=len(timesteps),
                     timestep=timestep,
-                    latents=self.scheduler.scale_model_input(latents, timestep),
+                    latents=scale_model_input(self.scheduler, latents, timestep),
                 )
                 predictions = denoiser.predict(step, embeds, conditioning.get(index, timesteps, embeds, guided=guided))
                 model_output = combine_predictions(

@@ -107,6 +107,7 @@ class TextToImagePipeline(SamplingPipelineBase):
             tokenizer_2=tokenizer_2,
             controlnet=controlnet,
         )
+        self.trained_scheduler = scheduler
         self.register_to_config(
             default_num_inference_steps=default_num_inference_steps, default_guidance_scale=default_guidance_scale
         )

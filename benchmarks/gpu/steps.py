@@ -31,7 +31,7 @@ from benchmarks.model_sizes import ModelSize
 from benchmarks.timing import Quantiles, compute_quantiles, compute_ratios
 from dianjing.dit import DiT
 from dianjing.pipelines.denoiser import combine_predictions, make_model_inputs
-from dianjing.pipelines.sampling import set_timesteps
+from dianjing.pipelines.schedulers import set_timesteps
 
 DIFFUSERS, DIFFUSERS_COMPILED = "diffusers", "diffusers, fused q/k/v, compiled"
 DIANJING_DIRECT, DIANJING = "dianjing, called like diffusers", "dianjing, precomputed"

@@ -43,7 +43,7 @@ def get_adapter_metadata(name_or_path: str) -> dict[str, object]:
 
 
 def load_pipeline(class_name: str, *, model: str, device: str, dtype: str, lora: str | None = None) -> Any:
-    """Load a pipeline by its public name onto its device, with an adapter and the scheduler beside it, if any.
+    """Load a pipeline by its public name onto its device, with an adapter, if any.
 
     Raises: DianjingError for a model, a device or an adapter that cannot be used.
     """
@@ -59,10 +59,7 @@ def load_pipeline(class_name: str, *, model: str, device: str, dtype: str, lora:
     pipe = cls.from_pretrained(model, dtype=resolve_dtype(torch, dtype, device))
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     if lora is not None:
-        from dianjing.pipelines.base import load_adapter_scheduler
-
         pipe.load_lora_weights(lora)
-        pipe.scheduler = load_adapter_scheduler(lora) or pipe.scheduler
     return pipe.to(device)
 
 

@@ -102,6 +102,7 @@ class VideoPipelineBase(SamplingPipelineBase):
             text_encoder_2=text_encoder_2,
             tokenizer_2=tokenizer_2,
         )
+        self.trained_scheduler = scheduler
         self.register_to_config(
             default_num_inference_steps=default_num_inference_steps,
             default_guidance_scale=default_guidance_scale,

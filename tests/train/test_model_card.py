@@ -10,7 +10,7 @@ from PIL import Image
 
 from dianjing import TextToImagePipeline
 from dianjing.cli import image_job
-from dianjing.pipelines.base import load_adapter_scheduler
+from dianjing.pipelines.schedulers import load_adapter_scheduler
 from dianjing.train.model_card import write_model_card
 from dianjing.train.run import train_model
 from tests.train.finetuning import get_export_folder, make_finetune_config

@@ -158,13 +158,16 @@ def make_noise_process(scheduler: SchedulerMixin, *, min_snr_gamma: float | None
 
 def make_dpm_scheduler(objective: TextToImageObjectiveConfig) -> DPMSolverMultistepScheduler:
     """The scheduler for sampling from a model trained with `make_vp_diffusion`."""
-    return DPMSolverMultistepScheduler(
-        beta_start=objective.beta_start,
-        beta_end=objective.beta_end,
-        beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
-        timestep_spacing="trailing",  # starts at the noisiest timestep (Lin et al. 2024)
-    )
+    config = {
+        "beta_start": objective.beta_start,
+        "beta_end": objective.beta_end,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": "v_prediction",
+        "timestep_spacing": "trailing",  # starts at the noisiest timestep (Lin et al. 2024)
+        "lower_order_final": True,
+        "clip_sample": False,  # for DDIM and DDPM, should one take its place: latents are not limited to [-1, 1]
+    }
+    return DPMSolverMultistepScheduler.from_config(config)
 
 
 def make_vp_diffusion(objective: TextToImageObjectiveConfig) -> VPDiffusion:

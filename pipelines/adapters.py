@@ -1,0 +1,251 @@
+"""Adapters: LoRA for a pipeline over `transformer`, with diffusers' methods and without their silent cases.
+
+Adapters of a layer that are fused hide those that are not (`peft.tuners.lora.Linear.forward`), so that the two are
+never mixed here. A transformer that `torch.compile` wrapped is adapted as the module it wraps.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any, ClassVar
+
+from diffusers.loaders.lora_base import LoraBaseMixin
+from diffusers.schedulers import SchedulerMixin
+from diffusers.utils.torch_utils import unwrap_module
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor
+
+from dianjing.errors import DianjingError
+from dianjing.pipelines.schedulers import has_equal_process, load_adapter_scheduler
+from dianjing.weights.adapters import IN_MEMORY, AdapterSource, check_adapter, fetch_adapter
+
+MAX_ADAPTER_WEIGHT = 1000.0
+
+
+class LoRAMixin(LoraBaseMixin):
+    """LoRA for a pipeline over `transformer`; arguments are those of diffusers' methods."""
+
+    _lora_loadable_modules: ClassVar[list[str]] = ["transformer"]
+    transformer: Any
+    scheduler: Any
+    trained_scheduler: SchedulerMixin | None
+    _scheduler_before_adapter: tuple[str, Any, SchedulerMixin | None] | None = None
+
+    @classmethod
+    def lora_state_dict(
+        cls, pretrained_model_name_or_path_or_dict: AdapterSource, *, weight_name: str | None = None, **options: Any
+    ) -> tuple[dict[str, Tensor], dict]:
+        """Read the tensors of an adapter under the transformer's names, and the arguments of its `peft.LoraConfig`.
+
+        pretrained_model_name_or_path_or_dict: a folder, a .safetensors file, a Hub id, or the tensors themselves.
+        Raises: DianjingError for an adapter that cannot be read.
+        """
+        adapter = fetch_adapter(pretrained_model_name_or_path_or_dict, weight_name=weight_name, **options)
+        return adapter.state, adapter.config
+
+    def load_lora_weights(
+        self,
+        pretrained_model_name_or_path_or_dict: AdapterSource,
+        adapter_name: str | None = None,
+        *,
+        hotswap: bool = False,
+        **options: Any,
+    ) -> None:
+        """Add an adapter, given as for `lora_state_dict`, to the transformer.
+
+        An adapter that was trained for another prediction or noise schedule brings its scheduler, which stays until it
+        is unloaded. Raises: DianjingError for an adapter that does not fit, before anything changes.
+        """
+        source = pretrained_model_name_or_path_or_dict
+        adapter = fetch_adapter(source, **options)
+        model = unwrap_module(self.transformer)
+        check_adapter(adapter, model, IN_MEMORY if isinstance(source, Mapping) else source)
+        self._refuse_if_fused()
+        loaded = self._get_adapter_names()
+        if adapter_name is None:
+            adapter_name = next(f"default_{i}" for i in range(len(loaded) + 1) if f"default_{i}" not in loaded)
+        if not adapter_name or "." in adapter_name or (adapter_name in loaded and not hotswap):
+            raise DianjingError("adapter_name_unusable", name=adapter_name, loaded=loaded or ["-"])
+        scheduler = None if isinstance(source, Mapping) else load_adapter_scheduler(source)
+        targets = sorted({key.partition(".lora_")[0] for key in adapter.state})
+        model.load_lora_adapter(
+            adapter.state,
+            prefix=None,
+            adapter_name=adapter_name,
+            metadata={**adapter.config, "target_modules": targets},
+            hotswap=hotswap,
+            _pipeline=self,
+        )
+        if scheduler is not None and not has_equal_process(scheduler, self.trained_scheduler):
+            self._scheduler_before_adapter = (adapter_name, self.scheduler, self.trained_scheduler)
+            self.scheduler = self.trained_scheduler = scheduler
+
+    @classmethod
+    def save_lora_weights(
+        cls,
+        save_directory: str | PathLike,
+        transformer_lora_layers: Mapping[str, Tensor],
+        *,
+        weight_name: str | None = None,
+        transformer_lora_adapter_metadata: dict | None = None,
+    ) -> None:
+        """Write the tensors of an adapter, from `peft.get_peft_model_state_dict`, to safetensors."""
+        cls._save_lora_weights(
+            save_directory=save_directory,
+            lora_layers={"transformer": dict(transformer_lora_layers)},
+            lora_metadata={"transformer": transformer_lora_adapter_metadata},
+            weight_name=weight_name,
+        )
+
+    def set_adapters(self, adapter_names: list[str] | str, adapter_weights: Any = None) -> None:
+        """Activate adapters by name, each with a weight (1 by default), and deactivate the others.
+
+        Raises: DianjingError for a name that is not loaded, and while adapters are fused.
+        """
+        self._check_adapter_names(adapter_names)
+        self._refuse_if_fused()
+        weights = adapter_weights if isinstance(adapter_weights, list) else [adapter_weights]
+        for weight in weights:
+            if isinstance(weight, float | int) and not abs(weight) <= MAX_ADAPTER_WEIGHT:
+                limit = f"{MAX_ADAPTER_WEIGHT:g}"
+                raise DianjingError(
+                    "number_out_of_range", name="adapter_weights", value=str(weight), low=f"-{limit}", high=limit
+                )
+        with self._uncompiled():
+            super().set_adapters(adapter_names, adapter_weights)
+
+    def fuse_lora(
+        self,
+        components: list[str] | None = None,
+        lora_scale: float = 1.0,
+        safe_fusing: bool = False,
+        adapter_names: list[str] | None = None,
+        **options: Any,
+    ) -> None:
+        """Merge adapters, the active ones by default, into the weights, so that they cost nothing per step.
+
+        Raises: DianjingError for a name that is not loaded, and if active adapters were left out: they would not act.
+        """
+        self._check_adapter_names(adapter_names)
+        if adapter_names is not None:
+            left_out = set(self._get_active_names()) - set(adapter_names) - self._get_fused_names()
+            if left_out:
+                raise DianjingError("fused_partly", names=list(adapter_names), left_out=sorted(left_out))
+        names = self._get_active_names() if adapter_names is None else adapter_names
+        for layer in self._iterate_adapter_layers():
+            if not layer.merged:
+                layer._scaling_before_fusing = dict(layer.scaling)
+                layer.scaling.update(
+                    {name: layer.scaling[name] * lora_scale for name in names if name in layer.scaling}
+                )
+        with self._uncompiled():
+            super().fuse_lora(
+                components=components or ["transformer"],
+                safe_fusing=safe_fusing,
+                adapter_names=adapter_names,
+                **options,
+            )
+
+    def unfuse_lora(self, components: list[str] | None = None, **options: Any) -> None:
+        """Take fused adapters out of the weights; they act again as they did before `fuse_lora`."""
+        with self._uncompiled():
+            super().unfuse_lora(components=components or ["transformer"], **options)
+        for layer in self._iterate_adapter_layers():
+            layer.scaling.update(layer.__dict__.pop("_scaling_before_fusing", {}))
+
+    def delete_adapters(self, adapter_names: list[str] | str) -> None:
+        """Remove adapters by name; those that were active beside them, and no others, stay active.
+
+        Raises: DianjingError for a name that is not loaded, and while adapters are fused.
+        """
+        self._check_adapter_names(adapter_names)
+        self._refuse_if_fused()
+        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        remaining = [name for name in self._get_active_names() if name not in names]
+        with self._uncompiled():
+            super().delete_adapters(names)
+        if not self._get_adapter_names():
+            self.unload_lora_weights()
+            return
+        for layer in self._iterate_adapter_layers():
+            layer.set_adapter(remaining)  # PEFT would activate another one
+        self._restore_scheduler(names)
+
+    def unload_lora_weights(self) -> None:
+        """Remove all adapters; fused ones stay in the weights for good."""
+        with self._uncompiled():
+            super().unload_lora_weights()
+        self._merged_adapters: set[str] = set()
+        self._restore_scheduler(None)
+
+    def disable_lora(self) -> None:
+        """Deactivate all adapters. Raises: DianjingError while adapters are fused."""
+        self._refuse_if_fused()
+        with self._uncompiled():
+            super().disable_lora()
+
+    def enable_lora(self) -> None:
+        """Activate again what `disable_lora` deactivated."""
+        with self._uncompiled():
+            super().enable_lora()
+
+    def get_active_adapters(self) -> list[str]:
+        """Names of the adapters that act on the transformer."""
+        return self._get_active_names()
+
+    def get_list_adapters(self) -> dict[str, list[str]]:
+        """Names of all adapters, by component."""
+        names = self._get_adapter_names()
+        return {"transformer": names} if names else {}
+
+    def enable_lora_hotswap(self, **options: Any) -> None:
+        """Prepare for adapters that replace each other without a new compilation, as in diffusers."""
+        with self._uncompiled():
+            super().enable_lora_hotswap(**options)
+
+    @contextmanager
+    def _uncompiled(self) -> Iterator[None]:
+        """Let diffusers' methods see the module that `torch.compile` wrapped, as they look at its class."""
+        wrapped = self.transformer
+        self.__dict__["transformer"] = unwrap_module(wrapped)
+        try:
+            yield
+        finally:
+            self.__dict__["transformer"] = wrapped
+
+    def _iterate_adapter_layers(self) -> Iterator[Any]:
+        for module in unwrap_module(self.transformer).modules():
+            if isinstance(module, BaseTunerLayer):
+                yield module
+
+    def _get_adapter_names(self) -> list[str]:
+        return list(getattr(unwrap_module(self.transformer), "peft_config", {}))
+
+    def _get_active_names(self) -> list[str]:
+        layer = next(self._iterate_adapter_layers(), None)
+        return [] if layer is None or layer.disable_adapters else list(layer.active_adapters)
+
+    def _get_fused_names(self) -> set[str]:
+        return {name for layer in self._iterate_adapter_layers() for name in layer.merged_adapters}
+
+    def _check_adapter_names(self, names: str | Sequence[str] | None) -> None:
+        """Raise DianjingError for a name that is not loaded, and for None, all active ones, if none is loaded."""
+        loaded = self._get_adapter_names()
+        requested = [names] if isinstance(names, str) else list(names or [])
+        unknown = [name for name in requested if name not in loaded]
+        if unknown or (names is None and not loaded):
+            raise DianjingError("adapter_not_loaded", names=unknown or ["-"], loaded=loaded or ["-"])
+
+    def _refuse_if_fused(self) -> None:
+        fused = sorted(self._get_fused_names())
+        if fused:
+            raise DianjingError("adapters_fused", names=fused)
+
+    def _restore_scheduler(self, removed: Sequence[str] | None) -> None:
+        """Put back the scheduler from before an adapter that brought its own, if that is among those removed."""
+        if self._scheduler_before_adapter is None:
+            return
+        name, scheduler, trained_scheduler = self._scheduler_before_adapter
+        if removed is None or name in removed:
+            self.scheduler, self.trained_scheduler = scheduler, trained_scheduler
+            self._scheduler_before_adapter = None

@@ -1,0 +1,258 @@
+"""LoRA files: read from PEFT's and diffusers' formats to tensors by module and a PEFT configuration, and checked.
+
+A folder by PEFT holds `adapter_config.json` beside its weights; a file by diffusers holds the configuration in its
+header, or a number `<module>.alpha` for each module, or neither, for a scale of 1.
+Source: `peft.tuners.lora`: the scale is lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from diffusers.loaders.lora_base import _fetch_state_dict
+from torch import Tensor, nn
+
+from dianjing.errors import DianjingError
+from dianjing.weights.manifest import PICKLE_SUFFIXES, read_config_json, summarize_names
+
+PEFT_CONFIG_NAME = "adapter_config.json"
+PEFT_WEIGHTS_NAME = "adapter_model.safetensors"
+FETCH_OPTIONS = ("local_files_only", "cache_dir", "force_download", "proxies", "token", "revision", "subfolder")
+HUB_OPTIONS = ("local_files_only", "cache_dir", "force_download", "token", "revision")
+IN_MEMORY = "the given tensors"
+
+AdapterSource = str | PathLike | Mapping[str, Tensor]
+PEFT_PREFIX = "base_model.model."  # of the keys that PEFT itself writes
+PREFIXES = (PEFT_PREFIX, "transformer.", "diffusion_model.")  # the last by ComfyUI
+LORA_KEY = re.compile(
+    r"(?P<module>.+)\.(?:lora\.)?(?P<part>lora_A|lora_B|lora_down|lora_up|down|up|lora_magnitude_vector)"
+    r"(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?(?:\.(?P<kind>weight|bias))?"
+)
+PART_NAMES = {"lora_down": "lora_A", "down": "lora_A", "lora_up": "lora_B", "up": "lora_B"}
+OTHER_FORMATS = (  # pattern of keys, and who writes them
+    (re.compile(r"\.hada_"), "LoHa (LyCORIS)"),
+    (re.compile(r"\.lokr_"), "LoKr (LyCORIS)"),
+    (re.compile(r"\.(oft|boft)_|\.oft_blocks$"), "OFT"),
+    (re.compile(r"\.(ia3_l|vera_lambda_|hra_u$|randlora_|shira_|fourierft_)"), "PEFT, but not LoRA"),
+    (re.compile(r"\.(diff|diff_b)$|\.lora_mid\."), "LyCORIS"),
+    (re.compile(r"^lora_(unet|te\d?|transformer|prior)_"), "kohya's sd-scripts"),
+    (re.compile(r"\.dora_scale$"), "kohya's DoRA"),
+    (re.compile(r"\.(Wqkv|q_proj|kv_proj|out_proj|default_modulation)\."), "Tencent's Hunyuan-DiT"),
+    (re.compile(r"ip_adapter"), "IP-Adapter"),
+    (re.compile(r"^text_encoder(_2)?\."), "diffusers, with text encoders"),
+)
+CONFIG_NAMES = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias")
+# settings that name the layers, whose weights say it too, and those of training alone
+UNUSED_CONFIG_NAMES = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "inference_mode",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_dropout",
+    "megatron_config",
+    "megatron_core",
+    "peft_type",
+    "peft_version",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+}
+BASE_CHANGING_INITS = ("corda", "loftq", "olora", "pissa")  # of init_lora_weights: the base weights were changed too
+
+
+class Adapter(NamedTuple):
+    """A LoRA adapter.
+
+    state: tensors under `<module>.lora_A.weight`, `<module>.lora_B.weight` and, for DoRA,
+    `<module>.lora_magnitude_vector`, with the transformer's names of modules. config: arguments of `peft.LoraConfig`.
+    """
+
+    state: dict[str, Tensor]
+    config: dict[str, Any]
+
+
+def read_adapter_state(tensors: Mapping[str, Tensor], source: object) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Convert the tensors of a file to `Adapter.state` and the alpha of each module that has its own.
+
+    Raises: DianjingError for tensors of no LoRA, of a format that is not read, of several adapters, or not finite.
+    """
+    state: dict[str, Tensor] = {}
+    alphas: dict[str, float] = {}
+    unknown: list[str] = []
+    names = set()
+    for full_key, tensor in tensors.items():
+        key = _strip_prefixes(full_key)
+        match = LORA_KEY.fullmatch(key)
+        if key.endswith(".alpha") and tensor.numel() == 1:
+            alphas[key.removesuffix(".alpha")] = float(tensor)
+        elif match is None or "_lora" in match["module"]:
+            unknown.append(full_key)
+        else:
+            part = PART_NAMES.get(match["part"], match["part"])
+            suffix = "" if part == "lora_magnitude_vector" else f".{match['kind'] or 'weight'}"
+            state[f"{match['module']}.{part}{suffix}"] = tensor
+            names.add(match["adapter"])
+    _check_format(tensors, state, unknown, source)
+    if len(names) > 1:
+        raise DianjingError("adapter_file_of_several", path=source, names=sorted(map(str, names)))
+    numbers = {**state, **{f"{module}.alpha": torch.tensor(alpha) for module, alpha in alphas.items()}}
+    not_finite = [name for name, tensor in numbers.items() if not bool(torch.isfinite(tensor.float()).all())]
+    if not_finite:
+        raise DianjingError("adapter_not_finite", path=source, names=summarize_names(not_finite))
+    return state, alphas
+
+
+def _strip_prefixes(key: str) -> str:
+    for prefix in PREFIXES:
+        key = key.removeprefix(prefix)
+    return key
+
+
+def _check_format(keys: Iterable[str], state: Mapping[str, Tensor], unknown: list[str], source: object) -> None:
+    """Raise DianjingError for keys of another format, or that would be left out."""
+    for pattern, name in OTHER_FORMATS:
+        if any(pattern.search(key) for key in keys):
+            raise DianjingError("adapter_format_unsupported", path=source, format=name)
+    if not state:
+        raise DianjingError("adapter_without_lora", path=source)
+    if unknown:
+        raise DianjingError("adapter_tensors_unknown", path=source, names=summarize_names(unknown))
+
+
+def make_config(state: Mapping[str, Tensor], alphas: Mapping[str, float]) -> dict[str, Any]:
+    """Make the configuration of an adapter from its tensors; a module without alpha, or with 0, has a scale of 1."""
+    suffix = ".lora_A.weight"
+    ranks = {name.removesuffix(suffix): len(tensor) for name, tensor in state.items() if name.endswith(suffix)}
+    scaled = {module: alphas.get(module) or float(rank) for module, rank in ranks.items()}
+    rank, alpha = (Counter(each.values()).most_common(1)[0][0] if each else 1 for each in (ranks, scaled))
+    return {
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": {f"^{re.escape(module)}": each for module, each in ranks.items() if each != rank},
+        "alpha_pattern": {f"^{re.escape(module)}": each for module, each in scaled.items() if each != alpha},
+        "use_dora": any(name.endswith(".lora_magnitude_vector") for name in state),
+        "lora_bias": any(name.endswith(".lora_B.bias") for name in state),
+    }
+
+
+def check_config(config: Mapping[str, Any], source: object) -> dict[str, Any]:
+    """Select the arguments of `peft.LoraConfig` that a scale is computed from, out of PEFT's configuration.
+
+    Raises: DianjingError for another method of PEFT, and for settings that change what an adapter computes.
+    """
+    method = str(config.get("peft_type") or "LORA").rpartition(".")[2]
+    if method != "LORA":
+        raise DianjingError("adapter_format_unsupported", path=source, format=f"PEFT {method}")
+    from peft import LoraConfig
+
+    init = str(config.get("init_lora_weights") or "").lower()
+    defaults = LoraConfig().to_dict()
+    unused = UNUSED_CONFIG_NAMES.union(CONFIG_NAMES)
+    others = {name: value for name, value in config.items() if name not in unused and value != defaults.get(name)}
+    if init.startswith(BASE_CHANGING_INITS):
+        others["init_lora_weights"] = init
+    for name, value in others.items():
+        if value:  # False, 0 and empty values of a setting that this release of PEFT does not have switch it off
+            raise DianjingError("adapter_setting_unsupported", path=source, name=name, value=str(value))
+    return {name: config[name] for name in CONFIG_NAMES if name in config}
+
+
+def check_adapter(adapter: Adapter, model: nn.Module, source: object) -> None:
+    """Check that an adapter fits a model: its modules, their sizes, both halves of each, and its ranks.
+
+    Raises: DianjingError that names what does not fit.
+    """
+    layers = dict(model.named_modules())
+    by_module: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in adapter.state.items():
+        module, _, part = key.partition(".lora_")
+        by_module.setdefault(module, {})[part] = tensor
+    unknown = sorted(name for name in by_module if getattr(layers.get(name), "weight", None) is None)
+    if unknown:
+        raise DianjingError("adapter_of_another_model", modules=summarize_names(unknown, 3))
+    incomplete = sorted(name for name, parts in by_module.items() if not {"A.weight", "B.weight"} <= parts.keys())
+    if incomplete:
+        raise DianjingError("adapter_incomplete", path=source, modules=summarize_names(incomplete))
+    for module, parts in by_module.items():
+        _check_sizes(module, parts, layers[module], adapter.config, source)
+
+
+def _check_sizes(
+    module: str, parts: Mapping[str, Tensor], layer: Any, config: Mapping[str, Any], source: object
+) -> None:
+    from peft.utils.other import get_pattern_key
+
+    down, up = parts["A.weight"], parts["B.weight"]
+    weight = layer.weight  # (out, in, ...), also of a layer that has adapters
+    patterns = config.get("rank_pattern") or {}
+    rank = patterns.get(get_pattern_key(patterns, module), config.get("r", len(down)))
+    sizes = (*down.shape[:2], *up.shape[:2])
+    expected = (rank, weight.shape[1], weight.shape[0], rank)
+    if sizes != expected:
+        raise DianjingError(
+            "adapter_sizes_mismatch",
+            path=source,
+            module=module,
+            down=str(tuple(down.shape[:2])),
+            up=str(tuple(up.shape[:2])),
+            expected_down=str(expected[:2]),
+            expected_up=str(expected[2:]),
+        )
+
+
+def fetch_adapter(source: AdapterSource, *, weight_name: str | None = None, **options: Any) -> Adapter:
+    """Read an adapter from a folder, a .safetensors file, a Hub id, or tensors themselves.
+
+    Raises: DianjingError for a file that is not safetensors, and for an adapter that cannot be read.
+    """
+    name: Any = IN_MEMORY if isinstance(source, Mapping) else source
+    for path in (weight_name, source):
+        if isinstance(path, str | PathLike) and str(path).endswith(PICKLE_SUFFIXES):
+            raise DianjingError("adapter_is_pickle", path=path)
+    folder = None if isinstance(source, Mapping) else Path(source)
+    if folder is not None and weight_name is None and (folder / PEFT_WEIGHTS_NAME).is_file():
+        weight_name = PEFT_WEIGHTS_NAME
+    tensors, metadata = _fetch_state_dict(
+        dict(source) if isinstance(source, Mapping) else str(source),
+        weight_name=weight_name,
+        use_safetensors=True,
+        allow_pickle=False,
+        user_agent={"file_type": "attn_procs_weights", "framework": "pytorch"},
+        **{option: options.get(option) for option in FETCH_OPTIONS},
+    )
+    state, alphas = read_adapter_state(tensors, name)
+    if metadata is not None:  # of a file by diffusers
+        metadata = {key.removeprefix("transformer."): value for key, value in metadata.items()}
+    elif folder is not None and any(key.startswith(PEFT_PREFIX) for key in tensors):
+        metadata = _read_peft_config(folder, **options)
+    return Adapter(state, make_config(state, alphas) if metadata is None else check_config(metadata, name))
+
+
+def _read_peft_config(source: Path, *, subfolder: str | None = None, **options: Any) -> dict[str, Any]:
+    """Read the configuration beside the weights that PEFT wrote. Raises: DianjingError for none."""
+    local = (source.parent if source.is_file() else source / (subfolder or "")) / PEFT_CONFIG_NAME
+    if local.is_file():
+        return read_config_json(local)
+    if not source.exists():
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        hub_options = {option: options[option] for option in HUB_OPTIONS if options.get(option) is not None}
+        with suppress(EntryNotFoundError):
+            path = hf_hub_download(str(source), PEFT_CONFIG_NAME, subfolder=subfolder, **hub_options)
+            return read_config_json(Path(path))
+    raise DianjingError("adapter_config_missing", path=str(source), name=PEFT_CONFIG_NAME)
