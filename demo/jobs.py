@@ -44,13 +44,17 @@ class Queued:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Steps done of all steps of the job, the newest preview, and the window (from 1) of a long video."""
+    """Steps done of all steps of the job, the newest preview, and the window (from 1) of a long video.
+
+    `decode_images` decodes what the present step predicts, one image for each image of a batch or frame of a video.
+    """
 
     step: int
     total: int
     preview: Image.Image | None = None
     window: int = 1
     windows: int = 1
+    decode_images: Callable[[], list[Image.Image]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +71,10 @@ class Failed:
 
 @dataclass(frozen=True, kw_only=True)
 class Cancelled:
+    """The job was stopped: its last preview, and its unfinished images, or frames of the window of a video."""
+
     preview: Image.Image | None = None
+    images: tuple[Image.Image, ...] = ()
 
 
 JobEvent = Queued | Progress | Done | Failed | Cancelled

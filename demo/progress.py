@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
@@ -50,34 +51,50 @@ class PreviewDecoder:
     def __init__(self, pipe: Any):
         self.pipe = pipe
         self.image: Image.Image | None = None
-        self._previous_latents: Tensor | None = None
+        self._previous: Tensor | None = None
+        self._last_step: tuple[Tensor, Tensor, int] | None = None  # latents before and after a step, and its index
         self._next_decode_s = 0.0
 
     def update(self, step: int, latents: Tensor) -> Image.Image | None:
-        """Take the latents after step `step`, and return the newest preview."""
-        if latents.ndim == 5:
-            latents = latents[:, :, latents.shape[2] // 2]
-        previous, self._previous_latents = self._previous_latents, latents
-        has_alphas = hasattr(self.pipe.scheduler, "alphas_cumprod")
-        if step > 0 and previous is not None and has_alphas and time.monotonic() >= self._next_decode_s:
+        """Take the latents after step `step`, and return the newest preview: of a video, that of its middle frame."""
+        previous, self._previous = self._previous, latents
+        if step == 0 or previous is None or not hasattr(self.pipe.scheduler, "alphas_cumprod"):
+            return self.image
+        self._last_step = (previous, latents, step)
+        if time.monotonic() >= self._next_decode_s:
             start_s = time.monotonic()
-            self.image = self._decode(predict_x0(previous, latents, self.pipe.scheduler, step=step))
+            frame = latents.shape[2] // 2 if latents.ndim == 5 else None
+            self.image = make_sheet(self.decode_images(frame=frame))
             end_s = time.monotonic()
             self._next_decode_s = end_s + max(MIN_INTERVAL_S, (end_s - start_s) * (1 / MAX_TIME_SHARE - 1))
         return self.image
 
     @torch.no_grad()
-    def _decode(self, latents: Tensor) -> Image.Image:
-        """Decode a batch of latents (B, C, Y, X) to one image with up to four columns."""
-        sides = (min(MAX_LATENT_SIDE, latents.shape[-2]), min(MAX_LATENT_SIDE, latents.shape[-1]))
-        pixels = decode_latents(self.pipe.vae, adaptive_avg_pool2d(latents, sides)).float().clamp(-1, 1)
-        images = self.pipe.image_processor.postprocess(pixels.cpu(), output_type="pil")
-        columns = min(len(images), 4)
-        width, height = images[0].size
-        sheet = Image.new("RGB", (columns * width, -(-len(images) // columns) * height), "white")
-        for index, image in enumerate(images):
-            sheet.paste(image, (index % columns * width, index // columns * height))
-        return sheet
+    def decode_images(self, *, frame: int | None = None) -> list[Image.Image]:
+        """Decode what the last step predicts: the images of a batch, or all frames of a video, or one of them."""
+        assert self._last_step is not None
+        previous, latents, step = self._last_step
+        x0 = predict_x0(_to_frames(previous, frame), _to_frames(latents, frame), self.pipe.scheduler, step=step)
+        sides = (min(MAX_LATENT_SIDE, x0.shape[-2]), min(MAX_LATENT_SIDE, x0.shape[-1]))
+        pixels = decode_latents(self.pipe.vae, adaptive_avg_pool2d(x0, sides)).float().clamp(-1, 1)
+        return self.pipe.image_processor.postprocess(pixels.cpu(), output_type="pil")
+
+
+def _to_frames(latents: Tensor, frame: int | None) -> Tensor:
+    """Turn latents of a video into those of its frames (B F, C, Y, X), or of one frame (B, C, Y, X)."""
+    if latents.ndim == 4:
+        return latents
+    return rearrange(latents, "b c f y x -> (b f) c y x") if frame is None else latents[:, :, frame]
+
+
+def make_sheet(images: Sequence[Image.Image]) -> Image.Image:
+    """Lay images out in one, in up to four columns."""
+    columns = min(len(images), 4)
+    width, height = images[0].size
+    sheet = Image.new("RGB", (columns * width, -(-len(images) // columns) * height), "white")
+    for index, image in enumerate(images):
+        sheet.paste(image, (index % columns * width, index // columns * height))
+    return sheet
 
 
 class ProgressReporter:
@@ -108,5 +125,6 @@ class ProgressReporter:
                 preview=self.preview_decoder.update(step.index, step.latents),
                 window=min(self.run_index + 1, self.num_windows),
                 windows=self.num_windows,
+                decode_images=self.preview_decoder.decode_images,
             )
         )

@@ -194,7 +194,7 @@ class JobQueue:
             reporter.raise_if_cancelled()
             event: JobEvent = Done(result=result)
         except JobCancelled:
-            event = Cancelled(preview=reporter.preview)
+            event = Cancelled(preview=reporter.preview, images=reporter.decode_images(context=job.id))
         except Exception as error:
             event = Failed(error=to_user_error(error, context=job.id))
             if isinstance(event.error, ServerMemoryError):
@@ -212,16 +212,31 @@ class _ProgressReporter:
 
     def __init__(self, job: Job, metrics: ServerMetrics):
         self.job, self.metrics = job, metrics
-        self.preview: Image.Image | None = None
+        self.last_progress: Progress | None = None
         self.last_step_s: float | None = None
+
+    @property
+    def preview(self) -> Image.Image | None:
+        return None if self.last_progress is None else self.last_progress.preview
 
     def __call__(self, progress: Progress) -> None:
         now_s = time.monotonic()
         if self.last_step_s is not None:
             self.metrics.step_s.labels(self.job.request.kind).observe(now_s - self.last_step_s)
-        self.last_step_s, self.preview = now_s, progress.preview
+        self.last_step_s, self.last_progress = now_s, progress
         self.job.publish(progress)
         self.raise_if_cancelled()
+
+    def decode_images(self, *, context: str) -> tuple[Image.Image, ...]:
+        """Decode the unfinished images of a job that was stopped; none before its first preview."""
+        progress = self.last_progress
+        if progress is None or progress.preview is None or progress.decode_images is None:
+            return ()
+        try:
+            return tuple(progress.decode_images())
+        except Exception as error:  # a job that is stopped ends in any case
+            to_user_error(error, context=context)
+            return ()
 
     def raise_if_cancelled(self) -> None:
         if self.job.cancel_requested.is_set():

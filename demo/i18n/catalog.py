@@ -24,6 +24,7 @@ HEADER_TEXTS = {
 SETTINGS_TEXTS = {
     "advanced": BilingualText("更多设置", "More settings"),
     "prompt": BilingualText("提示词", "Prompt"),
+    "enter_generates": BilingualText("Enter 键生成，Shift+Enter 换行", "Enter generates, Shift+Enter breaks the line"),
     "negative_prompt": BilingualText("反向提示词（不要出现的内容）", "Negative prompt (what to avoid)"),
     "width": BilingualText("宽度（像素）", "Width (px)"),
     "height": BilingualText("高度（像素）", "Height (px)"),
@@ -32,7 +33,7 @@ SETTINGS_TEXTS = {
     "guidance": BilingualText("引导系数", "Guidance scale"),
     "guidance_info": BilingualText("越大越贴近提示词", "Higher values follow the prompt more closely"),
     "seed": BilingualText("随机种子", "Seed"),
-    "fix_seed": BilingualText("固定种子", "Fix seed"),
+    "seed_placeholder": BilingualText("留空则每次随机", "Empty: a new one each time"),
     "visible_label": BilingualText("在角落标注“AI生成”", "Mark “AI” in the corner"),
     "visible_label_info": BilingualText("文件内始终带有隐式标识", "The file itself always carries an AI label"),
     "restore_from_file": BilingualText(
@@ -40,7 +41,12 @@ SETTINGS_TEXTS = {
     ),
     "cancel": BilingualText("停止", "Stop"),
     "history": BilingualText("历史记录", "History"),
-    "examples": BilingualText("示例", "Examples"),
+    "delete": BilingualText("删除", "Delete"),
+    "download_all": BilingualText("全部下载", "Download all"),
+    "clear_all": BilingualText("全部清除", "Clear all"),
+    "clear_confirm": BilingualText("确定删除", "Delete all"),
+    "clear_keep": BilingualText("保留", "Keep"),
+    "examples": BilingualText("示例，点击即生成", "Examples: a click generates"),
 }
 IMAGE_TEXTS = {
     "image_placeholder": BilingualText("例如：草地上的一只小猫", "For example: a cat on the grass"),
@@ -49,7 +55,6 @@ IMAGE_TEXTS = {
     "image_to_animate": BilingualText("制作动画", "Animate"),
     "image_to_settings": BilingualText("使用其设置", "Use its settings"),
     "download": BilingualText("下载", "Download"),
-    "clear_all": BilingualText("全部清除", "Clear all"),
 }
 ANIMATE_TEXTS = {
     "animate_picture": BilingualText("点击要动的物体", "Click on the object that should move"),
@@ -96,6 +101,7 @@ CHAT_TEXTS = {
     ),
     "chat_text": BilingualText("消息", "Message"),
     "chat_message": BilingualText("输入消息……", "Type a message ..."),
+    "enter_sends": BilingualText("Enter 键发送，Shift+Enter 换行", "Enter sends, Shift+Enter breaks the line"),
     "chat_button": BilingualText("发送", "Send"),
     "chat_undo": BilingualText("撤销", "Undo"),
     "chat_new": BilingualText("新建对话", "New conversation"),
@@ -106,17 +112,6 @@ CHAT_TEXTS = {
 }
 TEXTS = {**HEADER_TEXTS, **SETTINGS_TEXTS, **IMAGE_TEXTS, **ANIMATE_TEXTS, **VIDEO_TEXTS, **CHAT_TEXTS}
 
-# one line each, in the vocabulary of the bundled model
-IMAGE_EXAMPLES = (
-    "草地上的一只小猫",
-    "夜空下的一座房子",
-    "三个红色的气球",
-    "a penguin on the snow",
-    "a dog to the left of a tree",
-    "a blue car on the road",
-)
-VIDEO_EXAMPLES = ("一只小狗在向右走", "一只蝴蝶在拍翅膀", "a cat jumping on the grass", "a rocket moving up at night")
-CHAT_EXAMPLES = ("画一只小猫", "背景换成夜空", "draw a dog on the grass", "add a red balloon at the top right")
 MOTION_SUGGESTIONS = (
     BilingualText("跳", "jump"),
     BilingualText("向右移动", "move right"),
@@ -135,12 +130,19 @@ STATUS_TEXTS = {
         "Step {step} of {total} · window {window} of {windows}",
     ),
     "done": BilingualText("已完成，用时 {seconds} 秒", "Done in {seconds} s"),
-    "cancelled": BilingualText("已停止，保留了最后的预览", "Stopped; the last preview is kept"),
+    "cancelled": BilingualText("已停止，保留了未完成的结果", "Stopped; the unfinished result is kept"),
     "stopped": BilingualText("已停止", "Stopped"),
     "unknown_words": BilingualText(
         "这个模型不认识：{words}。请换个说法。", "This model does not know: {words}. Try other words."
     ),
     "settings_restored": BilingualText("设置已恢复", "The settings are restored"),
+    "settings_restored_without_image": BilingualText(
+        "设置已恢复。要恢复区域，请先打开那张图片，再拖入一次文件。",
+        "The settings are restored. To restore the regions, open the image of this animation and drop the file again.",
+    ),
+    "clear_question": BilingualText("要删除全部 {count} 项吗？", "Delete all {count}?"),
+    "caption": BilingualText("{width} × {height} · 种子 {seed}", "{width} × {height} · seed {seed}"),
+    "unfinished": BilingualText("未完成", "unfinished"),
     "chat_name": BilingualText("对话 {number}", "Conversation {number}"),
 }
 
@@ -148,3 +150,60 @@ STATUS_TEXTS = {
 def format_status(name: str, language: Language, **values: object) -> str:
     """Fill in one of `STATUS_TEXTS`."""
     return getattr(STATUS_TEXTS[name], language).format(**values)
+
+
+# texts that the page's script shows
+SCRIPT_TEXTS = {
+    "connection_lost": BilingualText(
+        "与服务器的连接已断开，生成中的任务可能已经停止。服务器恢复后页面会自动重新加载。",
+        "The server cannot be reached; what was being generated may be lost. This page loads again once it answers.",
+    )
+}
+# Chinese for texts of Gradio that it does not translate; {0} and {1} stand for what an instance of the text holds
+GRADIO_TEXTS_ZH = {
+    "More tabs": "更多标签页",
+    "Empty value": "还没有内容",
+    "number input for {0}": "{0}：数值",
+    "range slider for {0}": "{0}：滑块",
+    "Reset to default value": "恢复默认值",
+    "Click to upload or drop files": "点击上传，或拖入文件",
+    "File upload": "上传文件",
+    "Upload file": "上传文件",
+    "Paste from clipboard": "从剪贴板粘贴",
+    "Remove Image": "移除图片",
+    "Fullscreen": "全屏",
+    "Exit fullscreen mode": "退出全屏",
+    "Close": "关闭",
+    "Clear": "清空",
+    "Remove this file": "移除这个文件",
+    "Thumbnail {0} of {1}": "第 {0} 项，共 {1} 项",
+    "chatbot conversation": "对话记录",
+    "user's message: {0}": "您的消息：{0}",
+    "bot's message: {0}": "回复：{0}",
+    "Textbox": "文本框",
+    "Video": "视频",
+    "Error": "错误",
+    "Warning": "提示",
+    "Info": "信息",
+    "Connection Lost": "连接已断开",
+    "Connection to the server was lost. Attempting reconnection...": "与服务器的连接已断开，正在重新连接……",
+    "Connection errored out.": "连接出错。",
+    "Invalid file type: {0}. Only {1} allowed.": "不支持的文件：{0}。只能使用 {1}。",
+    "Invalid file types: {0}. Only {1} allowed.": "不支持的文件：{0}。只能使用 {1}。",
+    "processing |": "处理中",
+    "queue: {0}/{1} |": "排队：第 {0} 个，共 {1} 个",
+    "play-pause-replay-button": "播放或暂停",
+    "Adjust volume": "音量",
+    "High volume": "音量",
+    "full-screen": "全屏",
+    "Loading...": "加载中……",
+    "Loading content": "正在加载",
+    "uploading...": "正在上传……",
+    "Scroll to bottom": "滚动到底部",
+}
+
+
+def get_script_texts() -> dict[str, object]:
+    """What the page's script needs: its own texts in both languages, and Chinese for Gradio's."""
+    own = {name: {"zh": text.zh, "en": text.en} for name, text in SCRIPT_TEXTS.items()}
+    return {"texts": own, "gradio_zh": GRADIO_TEXTS_ZH}

@@ -1,25 +1,46 @@
 """The whole page: a header, four tabs, and the endpoints for programs."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from dianjing.demo.page.animate_tab import TAB_ID as ANIMATE_TAB_ID
-from dianjing.demo.page.animate_tab import AnimateTab, connect_send_to_animate, make_animate_tab, suggest_motions
+from dianjing.demo.page.animate_tab import AnimateTab, connect_send_to_animate, make_animate_tab, resume_animate_run
 from dianjing.demo.page.api_endpoints import connect_api_endpoints
-from dianjing.demo.page.chat_tab import ChatTab, make_chat_tab, show_conversation
+from dianjing.demo.page.chat_tab import ChatTab, make_chat_tab, resume_chat_run, show_conversation
 from dianjing.demo.page.checked_blocks import CheckedBlocks
-from dianjing.demo.page.context import PageContext, get_request_language, instant
-from dianjing.demo.page.image_tab import ImageTab, make_image_tab, show_image_history
-from dianjing.demo.page.run_panel import Updates
+from dianjing.demo.page.context import PageContext, get_request_language, instant, job_event
+from dianjing.demo.page.drafts import connect_drafts
+from dianjing.demo.page.examples import make_example_prompts
+from dianjing.demo.page.image_tab import ImageTab, make_image_tab, resume_image_run, show_image_history
+from dianjing.demo.page.prompt_box import show_examples
+from dianjing.demo.page.region_panel import render_canvas, suggest_motions
+from dianjing.demo.page.runs import Updates
 from dianjing.demo.page.sessions import MAX_SESSIONS, SessionStore
 from dianjing.demo.page.theme import translations
 from dianjing.demo.page.video_panel import show_video_history
-from dianjing.demo.page.video_tab import VideoTab, make_video_tab
+from dianjing.demo.page.video_tab import VideoTab, make_video_tab, resume_video_run
 from dianjing.demo.queue import JobQueue
 from dianjing.demo.upload_store import UploadStore
 
 GRADIO_CACHE_S = 24 * 3600  # Gradio's copies of files are deleted after this time
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageTabs:
+    """The tabs; None for what the model cannot do."""
+
+    image: ImageTab
+    animate: AnimateTab | None
+    video: VideoTab | None
+    chat: ChatTab
+
+    @property
+    def by_name(self) -> dict[str, Any]:
+        return {name: tab for name, tab in vars(self).items() if tab is not None}
 
 
 def make_page(queue: JobQueue, engine: Any, uploads: UploadStore) -> CheckedBlocks:
@@ -35,55 +56,83 @@ def make_page(queue: JobQueue, engine: Any, uploads: UploadStore) -> CheckedBloc
         with gr.Row(elem_classes="dj-head"):
             gr.HTML(translations("head_title"), elem_classes="dj-title")
             gr.HTML(translations("head_subtitle"), elem_classes="dj-subtitle")
-        with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab(translations("tab_image"), id="image"):
-                image_tab = make_image_tab(context)
-            with gr.Tab(translations("tab_animate"), id=ANIMATE_TAB_ID):
-                animate_tab = make_animate_tab(context)
-            with gr.Tab(translations("tab_video"), id="video"):
-                video_tab = make_video_tab(context)
-            with gr.Tab(translations("tab_chat"), id="chat"):
-                chat_tab = make_chat_tab(context)
-        if animate_tab is not None:
-            for tab, get_history in (
-                (image_tab, lambda session: session.images),
-                (chat_tab, lambda session: session.chat_images),
-            ):
-                connect_send_to_animate(
-                    tab.to_animate, tab.selected_file, animate_tab, context, get_history=get_history, tabs=tabs
-                )
-        _connect_on_load(page, context, image_tab, animate_tab, video_tab, chat_tab)
+        with gr.Tabs(elem_id="tabs") as tab_bar:
+            tabs = _make_tabs(context)
+        if tabs.animate is not None:
+            for tab in (tabs.image, tabs.chat):
+                connect_send_to_animate(tab.to_animate, tab.history, tabs.animate, context, tabs=tab_bar)
+        _connect_on_load(page, context, tabs)
+        _connect_lost_server(tabs)
+        drafts = {f"{name}_{key}": each for name, tab in tabs.by_name.items() for key, each in tab.drafts.items()}
+        connect_drafts(page, drafts, model=context.capabilities.model)
     return page
 
 
-def _connect_on_load(
-    page: gr.Blocks,
-    context: PageContext,
-    image_tab: ImageTab,
-    animate_tab: AnimateTab | None,
-    video_tab: VideoTab | None,
-    chat_tab: ChatTab,
-) -> None:
-    """Show a visitor's history again when the page is loaded."""
+def _make_tabs(context: PageContext) -> PageTabs:
+    with gr.Tab(translations("tab_image"), id="image"):
+        image = make_image_tab(context)
+    with gr.Tab(translations("tab_animate"), id=ANIMATE_TAB_ID):
+        animate = make_animate_tab(context)
+    with gr.Tab(translations("tab_video"), id="video"):
+        video = make_video_tab(context)
+    with gr.Tab(translations("tab_chat"), id="chat"):
+        chat = make_chat_tab(context)
+    return PageTabs(image=image, animate=animate, video=video, chat=chat)
+
+
+def _connect_on_load(page: gr.Blocks, context: PageContext, tabs: PageTabs) -> None:
+    """Show a visitor's history again when the page is loaded, and follow the runs that go on."""
 
     def on_load(request: gr.Request, stored_token: str | None) -> Updates:
         token, session = context.session_store.get_session(stored_token, request.session_hash)
         language = get_request_language(request)
+        examples = make_example_prompts(context.engine, language)
         updates = {
             context.token: token,
-            **show_image_history(image_tab, session),
-            **show_conversation(chat_tab, context, session, language),
+            **show_image_history(tabs.image, session, language),
+            **show_conversation(tabs.chat, context, session, language),
+            tabs.image.examples: show_examples(examples.images),
+            tabs.chat.examples: show_examples(examples.messages),
         }
-        if animate_tab is not None:
-            updates |= show_video_history(animate_tab.video_panel, session)
-            updates |= suggest_motions(animate_tab, context, language)
-        if video_tab is not None:
-            updates |= show_video_history(video_tab.video_panel, session)
+        if tabs.animate is not None:
+            updates |= show_video_history(tabs.animate.video_panel, session, language)
+            updates |= suggest_motions(tabs.animate.regions, context, language)
+            updates |= render_canvas(tabs.animate.regions, session.canvas)
+        if tabs.video is not None:
+            updates |= show_video_history(tabs.video.video_panel, session, language)
+            updates[tabs.video.examples] = show_examples(examples.videos)
         return updates
 
-    outputs = [context.token, *image_tab.history_outputs, *chat_tab.chat_outputs]
-    if animate_tab is not None:
-        outputs += [*animate_tab.video_panel.history_outputs, *animate_tab.motions]
-    if video_tab is not None:
-        outputs += video_tab.video_panel.history_outputs
-    page.load(on_load, context.token, outputs, **instant())
+    outputs = [context.token, *tabs.image.history_outputs, *tabs.chat.chat_outputs]
+    outputs += [tabs.image.examples, tabs.chat.examples]
+    if tabs.animate is not None:
+        outputs += [*tabs.animate.video_panel.history_outputs, *tabs.animate.regions.motions]
+        outputs += tabs.animate.regions.canvas_outputs
+    if tabs.video is not None:
+        outputs += [*tabs.video.video_panel.history_outputs, tabs.video.examples]
+    loaded = page.load(on_load, context.token, outputs, **instant())
+    resume: dict[str, Callable[..., Any]] = {
+        "image": resume_image_run,
+        "animate": resume_animate_run,
+        "video": resume_video_run,
+        "chat": resume_chat_run,
+    }
+    for name, tab in tabs.by_name.items():
+        follow = _make_resume_event(partial(resume[name], tab, context))
+        loaded.then(follow, context.token, tab.run_outputs, **job_event())
+
+
+def _make_resume_event(resume: Callable[..., Any]) -> Callable[..., Any]:
+    def follow(request: gr.Request, token: str) -> Any:
+        yield from resume(request, token)
+
+    return follow
+
+
+def _connect_lost_server(tabs: PageTabs) -> None:
+    """Let the page's script end the runs of a server that is gone: it clicks on a button that nobody sees."""
+    button = gr.Button(elem_id="connection-lost", elem_classes="dj-hidden")
+    panels = [tab.run_panel for tab in tabs.by_name.values()]
+    outputs = [each for panel in panels for each in (panel.button, panel.cancel, panel.status)]
+    names = [panel.name for panel in panels]
+    button.click(None, None, outputs, js=f"() => window.dianjing.showLost({names})", **instant())

@@ -5,10 +5,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from dianjing.demo.errors import to_user_error
+from dianjing.demo.i18n.translation import render_for_page
 from dianjing.demo.page.context import PageContext
-from dianjing.demo.page.sessions import Session
+from dianjing.demo.page.sessions import FailedMessage, HistoryItem, Session
 from dianjing.demo.requests import ConversationRequest
 from dianjing.errors import DianjingError
+from dianjing.pipelines.conversation.parsing.base import detect_language
 from dianjing.pipelines.conversation.session import Conversation
 from dianjing.pipelines.conversation.turn import Turn
 
@@ -27,13 +30,36 @@ def get_or_create_conversation(context: PageContext, session: Session) -> Conver
     return conversation
 
 
-def to_chatbot_messages(conversation: Conversation) -> list[dict[str, str]]:
-    """A conversation as messages of `gr.Chatbot`."""
+def to_chatbot_messages(conversation: Conversation, session: Session) -> list[dict[str, str]]:
+    """A conversation as messages of `gr.Chatbot`, with those that failed in their places."""
     messages = []
-    for turn in conversation.turns:
+    for number, turn in enumerate(conversation.turns):
+        messages += _get_failures(conversation, session, num_turns=number)
         messages.append({"role": "user", "content": turn.text})
         messages.append({"role": "assistant", "content": format_turn(turn)})
+    return messages + _get_failures(conversation, session, num_turns=len(conversation.turns))
+
+
+def _get_failures(conversation: Conversation, session: Session, *, num_turns: int) -> list[dict[str, str]]:
+    messages = []
+    for failure in session.failed_messages:
+        if failure.conversation is conversation and failure.num_turns == num_turns:
+            error = render_for_page(failure.error, detect_language(failure.text))
+            messages.append({"role": "user", "content": failure.text})
+            messages.append({"role": "assistant", "content": f"⚠ {error}"})
     return messages
+
+
+def save_failure(session: Session, conversation: Conversation, text: str, error: Exception) -> None:
+    """Keep a message that was refused or that failed, with its error."""
+    session.add_failure(
+        FailedMessage(
+            conversation=conversation,
+            num_turns=len(conversation.turns),
+            text=text,
+            error=to_user_error(error, context="the page"),
+        )
+    )
 
 
 def format_turn(turn: Turn) -> str:
@@ -41,28 +67,27 @@ def format_turn(turn: Turn) -> str:
     return "\n".join([*turn.changes, f"→ {turn.prompt}", *turn.hints])
 
 
-def get_last_image(context: PageContext, session: Session, conversation: Conversation) -> Path:
-    """The file of the last image of a conversation; it is written now for a loaded conversation."""
+def get_last_image(context: PageContext, session: Session, conversation: Conversation) -> HistoryItem | None:
+    """The last image of a conversation; it is written now for a loaded conversation, and None if it was deleted."""
     turn = conversation.turns[-1]
+    if any(deleted is turn for deleted in session.deleted_turns):
+        return None
     item = next((item for item in session.chat_images if item.turn is turn), None)
-    if item is None:
-        metadata = context.engine.make_conversation_metadata(conversation)
-        item = context.save_session_image(session, session.chat_images, turn.image, metadata, turn=turn)
-    return item.files[0]
+    if item is not None:
+        return item
+    metadata = context.engine.make_conversation_metadata(conversation)
+    return context.save_session_image(session, session.chat_images, turn.image, metadata, turn=turn)
 
 
 def save_cancelled_preview(
     context: PageContext, session: Session, request: ConversationRequest, preview: Image.Image
-) -> Path:
+) -> None:
     """Write the last preview of a turn that was stopped, and add it to the history."""
     turns = request.conversation.turns
     seed = turns[-1].seed if turns else request.conversation.seed
     settings: dict[str, object] = {"width": preview.width, "height": preview.height, "unfinished": True}
     metadata = context.engine.make_metadata(request.text, seed=seed, settings=settings)
-    item = context.save_session_image(
-        session, session.chat_images, preview, metadata, visible_label=request.visible_label
-    )
-    return item.files[0]
+    context.save_session_image(session, session.chat_images, preview, metadata, visible_label=request.visible_label)
 
 
 def export_conversation(conversation: Conversation, session: Session) -> str:

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from dianjing.demo.i18n.catalog import CHAT_EXAMPLES, format_status
-from dianjing.demo.jobs import Job
+from dianjing.demo.i18n.catalog import format_status
+from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobEvent
 from dianjing.demo.page.chat_sessions import (
     add_new_conversation,
     export_conversation,
@@ -17,35 +16,37 @@ from dianjing.demo.page.chat_sessions import (
     get_or_create_conversation,
     load_uploaded_conversation,
     save_cancelled_preview,
+    save_failure,
     to_chatbot_messages,
 )
 from dianjing.demo.page.context import PageContext, get_request_language, instant, job_event
-from dianjing.demo.page.run_panel import (
-    RunPanel,
-    Updates,
-    connect_cancel,
-    make_examples,
-    make_gallery,
-    make_run_buttons,
-    make_status,
-    run_job,
+from dianjing.demo.page.history_panel import (
+    HistoryPanel,
+    connect_history_panel,
+    make_caption,
+    make_history_panel,
+    show_history,
+    show_item,
 )
-from dianjing.demo.page.sessions import Session
+from dianjing.demo.page.prompt_box import connect_examples, make_examples
+from dianjing.demo.page.run_panel import RunPanel, connect_cancel, make_run_buttons, make_status, resume_run, run_job
+from dianjing.demo.page.runs import RunHandlers, Updates
+from dianjing.demo.page.sessions import HistoryItem, Session
 from dianjing.demo.page.settings import make_label_switch
 from dianjing.demo.page.status import StatusView, render_error, render_hint, render_line
 from dianjing.demo.page.theme import translations
 from dianjing.demo.requests import ConversationRequest
 from dianjing.errors import Language
 from dianjing.pipelines.conversation.parsing.base import detect_language
-from dianjing.pipelines.conversation.session import Conversation
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChatTab:
-    """Components; `selected_file` is the state that holds the file of the image in view."""
+    """Components."""
 
     chat: gr.Chatbot
     message_box: gr.Textbox
+    examples: gr.Dataset
     run_panel: RunPanel
     visible_label: gr.Checkbox
     undo: gr.Button
@@ -56,9 +57,7 @@ class ChatTab:
     load: gr.UploadButton
     to_animate: gr.Button
     download: gr.DownloadButton
-    gallery: gr.Gallery
-    clear: gr.Button
-    selected_file: gr.State
+    history: HistoryPanel
 
     @property
     def chat_outputs(self) -> list[Any]:
@@ -69,14 +68,24 @@ class ChatTab:
             self.undo,
             self.fork,
             self.save,
-            self.gallery,
-            self.clear,
+            *self.history.outputs,
             *self.selection_outputs,
         ]
 
     @property
     def selection_outputs(self) -> list[Any]:
-        return [self.run_panel.preview, self.selected_file, self.download, self.to_animate]
+        """The outputs of `show_image`."""
+        return [self.run_panel.preview, self.download, self.to_animate, *self.history.item_outputs]
+
+    @property
+    def run_outputs(self) -> list[Any]:
+        """The outputs of a run."""
+        return list(dict.fromkeys([*self.run_panel.outputs, self.message_box, *self.chat_outputs]))
+
+    @property
+    def drafts(self) -> dict[str, Any]:
+        """The components whose values the browser keeps, by name."""
+        return {"message": self.message_box, "visible_label": self.visible_label}
 
 
 def make_chat_tab(context: PageContext) -> ChatTab:
@@ -85,7 +94,7 @@ def make_chat_tab(context: PageContext) -> ChatTab:
         with gr.Column(elem_classes="dj-inputs"):
             chat, message_box = _make_chat()
             button, cancel = make_run_buttons("chat")
-            make_examples(message_box, CHAT_EXAMPLES)
+            examples = make_examples("chat", message_box)
         with gr.Column(elem_classes="dj-preview"):
             parts = _make_preview_column(can_animate=context.capabilities.can_animate)
         with gr.Column(elem_classes="dj-more"):
@@ -93,10 +102,17 @@ def make_chat_tab(context: PageContext) -> ChatTab:
             with gr.Accordion(translations("advanced"), open=False):
                 parts["visible_label"] = make_label_switch(context)
     run_panel = RunPanel(
-        button=button, cancel=cancel, status=parts.pop("status"), preview=parts.pop("preview"), job_id=gr.State(None)
+        name="chat",
+        button=button,
+        cancel=cancel,
+        status=parts.pop("status"),
+        preview=parts.pop("preview"),
+        job_id=gr.State(None),
     )
-    tab = ChatTab(chat=chat, message_box=message_box, run_panel=run_panel, **parts)
-    _connect(tab, context)
+    tab = ChatTab(chat=chat, message_box=message_box, examples=examples, run_panel=run_panel, **parts)
+    _connect_run(tab, context)
+    _connect_history(tab, context)
+    _connect_tools(tab, context)
     return tab
 
 
@@ -104,7 +120,7 @@ def _make_chat() -> tuple[gr.Chatbot, gr.Textbox]:
     chat = gr.Chatbot(
         label=translations("chat_history"),
         placeholder=translations("chat_placeholder"),
-        height=400,
+        height=360,
         elem_id="chat-history",
         buttons=[],
         feedback_options=None,
@@ -113,7 +129,12 @@ def _make_chat() -> tuple[gr.Chatbot, gr.Textbox]:
         show_label=False,
     )
     message_box = gr.Textbox(
-        placeholder=translations("chat_message"), show_label=False, container=False, elem_id="chat-message", max_lines=4
+        label=translations("chat_text"),
+        placeholder=translations("chat_message"),
+        info=translations("enter_sends"),
+        elem_id="chat-message",
+        elem_classes="dj-message",
+        max_lines=4,
     )
     return chat, message_box
 
@@ -122,6 +143,7 @@ def _make_preview_column(*, can_animate: bool) -> dict[str, Any]:
     preview = gr.Image(
         interactive=False, buttons=["fullscreen"], elem_classes="dj-stage", elem_id="chat-stage", show_label=False
     )
+    caption = make_caption("chat")
     status = make_status("chat")
     with gr.Row(elem_classes="dj-actions"):
         disabled = {"interactive": False, "min_width": 90}
@@ -129,15 +151,12 @@ def _make_preview_column(*, can_animate: bool) -> dict[str, Any]:
             translations("image_to_animate"), elem_id="chat-to-animate", visible=can_animate, **disabled
         )
         download = gr.DownloadButton(translations("download"), elem_id="chat-download", **disabled)
-    gallery, clear = make_gallery("chat")
     return {
         "preview": preview,
         "status": status,
         "to_animate": to_animate,
         "download": download,
-        "gallery": gallery,
-        "clear": clear,
-        "selected_file": gr.State(None),
+        "history": make_history_panel("chat", caption=caption, get_history=lambda session: session.chat_images),
     }
 
 
@@ -153,45 +172,63 @@ def _make_tools() -> dict[str, Any]:
     return {"undo": undo, "fork": fork, "new": new, "conversation_choice": choice, "save": save, "load": load}
 
 
-def _connect(tab: ChatTab, context: PageContext) -> None:
+def get_chat_handlers(tab: ChatTab, context: PageContext, language: Language) -> RunHandlers:
+    """What the tab does with its jobs."""
+
+    def start(session: Session, job: Job) -> Updates:
+        assert isinstance(job.request, ConversationRequest)
+        message = {"role": "user", "content": job.request.text}
+        messages = [*to_chatbot_messages(job.request.conversation, session), message]
+        return {tab.chat: messages, tab.message_box: ""}
+
+    return RunHandlers(start=start, save=partial(save_turn, context), done=partial(_show_turn, tab, context, language))
+
+
+def _connect_run(tab: ChatTab, context: PageContext) -> None:
     def send(request: gr.Request, token: str, message: str, visible_label: bool) -> Iterator[Updates]:
+        language = get_request_language(request)
         conversation = get_or_create_conversation(context, context.get_session(token, request))
 
         def submit(owner: str) -> Job:
             turn = ConversationRequest(conversation=conversation, text=message, visible_label=visible_label)
             return context.queue.submit(turn, owner)
 
-        messages = [*to_chatbot_messages(conversation), {"role": "user", "content": message}]
+        def show_refused(session: Session, error: Exception) -> Updates:
+            if not (message or "").strip():
+                return {}
+            save_failure(session, conversation, message, error)
+            return {tab.chat: to_chatbot_messages(conversation, session)}
+
         yield from run_job(
             tab.run_panel,
             context,
             request,
             token,
             submit=submit,
-            on_done=partial(_save_turn, tab, context, conversation, get_request_language(request)),
-            on_start={tab.chat: messages, tab.message_box: ""},
-            error_language=detect_language(message),
+            handlers=get_chat_handlers(tab, context, language),
+            error_language=detect_language(message or ""),
+            on_refused=show_refused,
         )
 
-    def select(request: gr.Request, token: str, event: gr.SelectData) -> Updates:
-        images = context.get_session(token, request).chat_images
-        if event.index >= len(images):
-            return {tab.selected_file: gr.skip()}
-        return _show_file(tab, images[event.index].files[0])
-
-    def clear(request: gr.Request, token: str) -> Updates:
-        session = context.get_session(token, request)
-        session.clear(session.chat_images)
-        session.clear_conversations()
-        return show_conversation(tab, context, session, get_request_language(request))
-
     inputs = [context.token, tab.message_box, tab.visible_label]
-    outputs = list(dict.fromkeys([*tab.run_panel.outputs, tab.message_box, *tab.chat_outputs]))
-    gr.on([tab.run_panel.button.click, tab.message_box.submit], send, inputs, outputs, **job_event())
+    gr.on([tab.run_panel.button.click, tab.message_box.submit], send, inputs, tab.run_outputs, **job_event())
+    connect_examples(tab.examples, tab.message_box, lambda then: then(send, inputs, tab.run_outputs, **job_event()))
     connect_cancel(tab.run_panel, context)
-    _connect_tools(tab, context)
-    tab.gallery.select(select, context.token, tab.selection_outputs, **instant())
-    tab.clear.click(clear, context.token, tab.chat_outputs, **instant())
+
+
+def resume_chat_run(tab: ChatTab, context: PageContext, request: gr.Request, token: str) -> Iterator[Updates]:
+    """Follow the run that goes on since the page was loaded the last time."""
+    handlers = get_chat_handlers(tab, context, get_request_language(request))
+    yield from resume_run(tab.run_panel, context, request, token, handlers=handlers)
+
+
+def _connect_history(tab: ChatTab, context: PageContext) -> None:
+    def clear(session: Session, language: Language) -> Updates:
+        session.clear_conversations()
+        return show_conversation(tab, context, session, language)
+
+    outputs = list(dict.fromkeys([*tab.selection_outputs, *tab.chat_outputs]))
+    connect_history_panel(tab.history, context, show=partial(show_image, tab), outputs=outputs, on_clear=clear)
 
 
 def _connect_tools(tab: ChatTab, context: PageContext) -> None:
@@ -226,32 +263,36 @@ def _connect_tools(tab: ChatTab, context: PageContext) -> None:
     tab.load.upload(event(load), [token, tab.load], outputs, **instant())
 
 
-def _save_turn(
-    tab: ChatTab,
-    context: PageContext,
-    conversation: Conversation,
-    language: Language,
-    session: Session,
-    job: Job,
-    last: StatusView,
-) -> Updates:
-    """Show a finished turn and add its image to the history; a message that failed returns to the message box.
+def save_turn(context: PageContext, session: Session, job: Job, event: JobEvent) -> None:
+    """Add the image of a turn to the history, the last preview of one that was stopped, or the error of a failed one.
 
-    The last preview of a turn that was stopped is kept; the conversation continues from the turn before.
+    After a turn that was stopped or that failed the conversation continues from the turn before.
     """
+    request = job.request
+    assert isinstance(request, ConversationRequest)
+    conversation = request.conversation
+    if isinstance(event, Done):
+        turn = event.result.turn
+        if turn is not None and conversation.turns and conversation.turns[-1] is turn:  # it is no undo
+            session.add_item(session.chat_images, event.result.files, event.result.metadata[0], turn=turn)
+    elif isinstance(event, Cancelled) and event.preview is not None:
+        save_cancelled_preview(context, session, request, event.preview)
+    elif isinstance(event, Failed):
+        save_failure(session, conversation, request.text, event.error)
+
+
+def _show_turn(
+    tab: ChatTab, context: PageContext, language: Language, session: Session, job: Job, view: StatusView
+) -> Updates:
+    """Show a finished turn; the message of one that was stopped or that failed returns to the message box."""
     assert isinstance(job.request, ConversationRequest)
-    if last.is_cancelled and last.preview is not None:
-        file = save_cancelled_preview(context, session, job.request, last.preview)
-        return {
-            **show_conversation(tab, context, session, language),
-            **_show_file(tab, file),
-            tab.message_box: job.request.text,
-        }
-    if last.result is None or last.result.turn is None:
-        return {tab.chat: to_chatbot_messages(conversation), tab.message_box: job.request.text}
-    turn = last.result.turn
-    if conversation.turns and conversation.turns[-1] is turn:
-        session.add_item(session.chat_images, last.result.files, last.result.metadata[0], turn=turn)
+    conversation, text = job.request.conversation, job.request.text
+    if view.is_cancelled and view.preview is not None and session.chat_images:
+        newest = show_image(tab, session.chat_images[0], language)
+        return {**show_conversation(tab, context, session, language), **newest, tab.message_box: text}
+    if view.result is None or view.result.turn is None:
+        return {tab.chat: to_chatbot_messages(conversation, session), tab.message_box: text}
+    turn = view.result.turn
     status = "".join([render_line("; ".join(turn.changes)), *map(render_hint, turn.hints)])
     return {**show_conversation(tab, context, session, language), tab.run_panel.status: status}
 
@@ -264,28 +305,27 @@ def show_conversation(tab: ChatTab, context: PageContext, session: Session, lang
         (format_status("chat_name", language, number=number), number)
         for number in range(1, len(session.conversations) + 1)
     ]
-    file = exported = None
+    item = exported = None
     if conversation is not None and turns:
-        file, exported = get_last_image(context, session, conversation), export_conversation(conversation, session)
-    images = [str(item.files[0]) for item in session.chat_images]
+        item, exported = get_last_image(context, session, conversation), export_conversation(conversation, session)
     return {
-        tab.chat: [] if conversation is None else to_chatbot_messages(conversation),
+        tab.chat: [] if conversation is None else to_chatbot_messages(conversation, session),
         tab.conversation_choice: gr.Radio(choices=names, value=session.conversation_index + 1, visible=len(names) > 1),
         tab.undo: gr.Button(interactive=bool(turns)),
         tab.fork: gr.Button(interactive=bool(turns)),
         tab.save: gr.DownloadButton(value=exported, interactive=exported is not None),
-        tab.gallery: gr.Gallery(value=images, visible=bool(images)),
-        tab.clear: gr.Button(visible=bool(images)),
-        **_show_file(tab, file),
+        **show_history(tab.history, session),
+        **show_image(tab, item, language),
     }
 
 
-def _show_file(tab: ChatTab, file: Path | None) -> Updates:
-    path = None if file is None else str(file)
-    is_enabled = {"interactive": file is not None}
+def show_image(tab: ChatTab, item: HistoryItem | None, language: Language) -> Updates:
+    """Updates that show one image large and enable its actions."""
+    file = None if item is None else str(item.files[0])
+    is_enabled = {"interactive": item is not None}
     return {
-        tab.run_panel.preview: path,
-        tab.selected_file: path,
-        tab.download: gr.DownloadButton(value=path, **is_enabled),
+        tab.run_panel.preview: file,
+        tab.download: gr.DownloadButton(value=file, **is_enabled),
         tab.to_animate: gr.Button(**is_enabled),
+        **show_item(tab.history, item, language),
     }

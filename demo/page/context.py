@@ -1,10 +1,14 @@
-"""The context of all tabs: queue, engine, sessions of the visitors, and options of the page's events."""
+"""The context of all tabs: queue, engine, sessions of the visitors, and options of the page's events.
+
+F frames, H height, W width.
+"""
 
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+import numpy as np
 from PIL import Image
 
 from dianjing.demo.i18n.translation import parse_accept_language
@@ -61,6 +65,23 @@ class PageContext:
         folder = secrets.token_hex(16)
         files = self.queue.results.save_images(folder, [image], [metadata], visible_label=visible_label)
         item = session.add_item(history, files, metadata, turn=turn)
+        self.queue.results.remove(folder)
+        return item
+
+    def save_session_video(
+        self,
+        session: Session,
+        history: list[HistoryItem],
+        frames: np.ndarray,
+        metadata: GenerationMetadata,
+        *,
+        fps: float,
+        visible_label: bool | None = None,
+    ) -> HistoryItem:
+        """Write frames uint8 (F, H, W, 3) that no job has written, and add the video to a history of the session."""
+        folder = secrets.token_hex(16)
+        files = self.queue.results.save_video(folder, frames, metadata, fps=fps, visible_label=visible_label)
+        item = session.add_item(history, files, metadata)
         self.queue.results.remove(folder)
         return item
 

@@ -7,26 +7,26 @@ from typing import Any
 
 import gradio as gr
 
-from dianjing.demo.i18n.catalog import IMAGE_EXAMPLES
-from dianjing.demo.jobs import Job
-from dianjing.demo.page.context import PageContext, instant, job_event
-from dianjing.demo.page.metadata_import import connect_metadata_import, make_metadata_file
-from dianjing.demo.page.run_panel import (
-    RunPanel,
-    Updates,
-    connect_cancel,
-    make_examples,
-    make_gallery,
-    make_prompt_box,
-    make_run_buttons,
-    make_status,
-    run_job,
+from dianjing.demo.jobs import Cancelled, Done, Job, JobEvent
+from dianjing.demo.page.context import PageContext, get_request_language, instant, job_event
+from dianjing.demo.page.history_panel import (
+    HistoryPanel,
+    connect_history_panel,
+    make_caption,
+    make_history_panel,
+    show_history,
+    show_item,
 )
+from dianjing.demo.page.metadata_import import connect_metadata_import, make_metadata_file
+from dianjing.demo.page.prompt_box import connect_examples, make_examples, make_prompt_box
+from dianjing.demo.page.run_panel import RunPanel, connect_cancel, make_run_buttons, make_status, resume_run, run_job
+from dianjing.demo.page.runs import RunHandlers, Updates
 from dianjing.demo.page.sessions import HistoryItem, Session, find_history_item
 from dianjing.demo.page.settings import SettingsPanel, float_to_int, make_settings, to_request_arguments
 from dianjing.demo.page.status import StatusView
 from dianjing.demo.page.theme import translations
 from dianjing.demo.requests import TextToImageRequest
+from dianjing.errors import Language
 from dianjing.pipelines.media.metadata import GenerationMetadata
 
 MAX_NUM_IMAGES = 8
@@ -34,9 +34,10 @@ MAX_NUM_IMAGES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTab:
-    """Components; `selected_file` is the state that holds the file of the image in view."""
+    """Components; `selected_file` of the history is the state that holds the file of the image in view."""
 
     prompt: gr.Textbox
+    examples: gr.Dataset
     run_panel: RunPanel
     num_images: gr.Slider
     settings: SettingsPanel
@@ -44,28 +45,42 @@ class ImageTab:
     to_animate: gr.Button
     restore_settings: gr.Button
     download: gr.DownloadButton
-    gallery: gr.Gallery
-    clear: gr.Button
-    selected_file: gr.State
+    history: HistoryPanel
 
     @property
     def selection_outputs(self) -> list[Any]:
         """The outputs of `show_image`."""
-        return [self.run_panel.preview, self.selected_file, self.to_animate, self.restore_settings, self.download]
+        return [
+            self.run_panel.preview,
+            self.to_animate,
+            self.restore_settings,
+            self.download,
+            *self.history.item_outputs,
+        ]
 
     @property
     def history_outputs(self) -> list[Any]:
         """The outputs of `show_image_history`."""
-        return [self.gallery, self.clear, *self.selection_outputs]
+        return list(dict.fromkeys([*self.history.outputs, *self.selection_outputs]))
+
+    @property
+    def run_outputs(self) -> list[Any]:
+        """The outputs of a run."""
+        return list(dict.fromkeys([*self.run_panel.outputs, *self.history_outputs]))
+
+    @property
+    def drafts(self) -> dict[str, Any]:
+        """The components whose values the browser keeps, by name."""
+        return {"prompt": self.prompt, "num_images": self.num_images, **self.settings.drafts}
 
 
 def make_image_tab(context: PageContext) -> ImageTab:
     """Make the components inside a `gr.Tab` and connect their events."""
     with gr.Row(elem_classes="dj-layout"):
         with gr.Column(elem_classes="dj-inputs"):
-            prompt = make_prompt_box("image", label="prompt")
+            prompt = make_prompt_box("image", label="prompt", placeholder="image_placeholder")
             button, cancel = make_run_buttons("image")
-            make_examples(prompt, IMAGE_EXAMPLES)
+            examples = make_examples("image", prompt)
         with gr.Column(elem_classes="dj-preview"):
             parts = _make_preview_column(can_animate=context.capabilities.can_animate)
         with gr.Column(elem_classes="dj-more"):
@@ -73,17 +88,24 @@ def make_image_tab(context: PageContext) -> ImageTab:
             settings = make_settings("image", context)
             metadata_file = make_metadata_file("image", [".png"])
     run_panel = RunPanel(
-        button=button, cancel=cancel, status=parts.pop("status"), preview=parts.pop("preview"), job_id=gr.State(None)
+        name="image",
+        button=button,
+        cancel=cancel,
+        status=parts.pop("status"),
+        preview=parts.pop("preview"),
+        job_id=gr.State(None),
     )
     tab = ImageTab(
         prompt=prompt,
+        examples=examples,
         run_panel=run_panel,
         num_images=num_images,
         settings=settings,
         metadata_file=metadata_file,
         **parts,
     )
-    _connect(tab, context)
+    _connect_run(tab, context)
+    _connect_history(tab, context)
     return tab
 
 
@@ -91,6 +113,7 @@ def _make_preview_column(*, can_animate: bool) -> dict[str, Any]:
     preview = gr.Image(
         interactive=False, buttons=["fullscreen"], elem_classes="dj-stage", elem_id="image-stage", show_label=False
     )
+    caption = make_caption("image")
     status = make_status("image")
     with gr.Row(elem_classes="dj-actions"):
         disabled = {"interactive": False, "min_width": 90}
@@ -99,20 +122,26 @@ def _make_preview_column(*, can_animate: bool) -> dict[str, Any]:
         )
         restore_settings = gr.Button(translations("image_to_settings"), elem_id="image-to-settings", **disabled)
         download = gr.DownloadButton(translations("download"), elem_id="image-download", **disabled)
-    gallery, clear = make_gallery("image")
     return {
         "preview": preview,
         "status": status,
         "to_animate": to_animate,
         "restore_settings": restore_settings,
         "download": download,
-        "gallery": gallery,
-        "clear": clear,
-        "selected_file": gr.State(None),
+        "history": make_history_panel("image", caption=caption, get_history=lambda session: session.images),
     }
 
 
-def _connect(tab: ImageTab, context: PageContext) -> None:
+def get_image_handlers(tab: ImageTab, context: PageContext, language: Language) -> RunHandlers:
+    """What the tab does with its jobs."""
+    return RunHandlers(
+        start=lambda session, job: show_image(tab, None, language),
+        save=partial(save_images, context),
+        done=partial(_show_result, tab, language),
+    )
+
+
+def _connect_run(tab: ImageTab, context: PageContext) -> None:
     def generate(request: gr.Request, token: str, prompt: str, num_images: Any, *values: Any) -> Iterator[Updates]:
         def submit(owner: str) -> Job:
             arguments = to_request_arguments(values)
@@ -120,72 +149,70 @@ def _connect(tab: ImageTab, context: PageContext) -> None:
                 TextToImageRequest(prompt=prompt, num_images=float_to_int(num_images), **arguments), owner
             )
 
-        on_done = partial(_save_images, tab, context)
-        yield from run_job(tab.run_panel, context, request, token, submit=submit, on_done=on_done)
+        handlers = get_image_handlers(tab, context, get_request_language(request))
+        yield from run_job(tab.run_panel, context, request, token, submit=submit, handlers=handlers)
 
-    def select(request: gr.Request, token: str, event: gr.SelectData) -> Updates:
-        images = context.get_session(token, request).images
-        return show_image(tab, images[event.index] if event.index < len(images) else None)
+    inputs = [context.token, tab.prompt, tab.num_images, *tab.settings.inputs]
+    gr.on([tab.run_panel.button.click, tab.prompt.submit], generate, inputs, tab.run_outputs, **job_event())
+    connect_examples(tab.examples, tab.prompt, lambda then: then(generate, inputs, tab.run_outputs, **job_event()))
+    connect_cancel(tab.run_panel, context)
 
+
+def resume_image_run(tab: ImageTab, context: PageContext, request: gr.Request, token: str) -> Iterator[Updates]:
+    """Follow the run that goes on since the page was loaded the last time."""
+    handlers = get_image_handlers(tab, context, get_request_language(request))
+    yield from resume_run(tab.run_panel, context, request, token, handlers=handlers)
+
+
+def _connect_history(tab: ImageTab, context: PageContext) -> None:
     def restore_settings(request: gr.Request, token: str, file: str | None) -> Updates:
         item = find_history_item(context.get_session(token, request).images, file)
         return {tab.prompt: gr.skip()} if item is None else _restore_settings(tab, item.metadata)
 
-    def clear(request: gr.Request, token: str) -> Updates:
-        session = context.get_session(token, request)
-        session.clear(session.images)
-        return show_image_history(tab, session)
-
-    inputs = [context.token, tab.prompt, tab.num_images, *tab.settings.inputs]
-    outputs = list(dict.fromkeys([*tab.run_panel.outputs, tab.settings.seed, *tab.history_outputs]))
-    gr.on([tab.run_panel.button.click, tab.prompt.submit], generate, inputs, outputs, **job_event())
-    connect_cancel(tab.run_panel, context)
-    tab.gallery.select(select, context.token, tab.selection_outputs, **instant())
     restored = [tab.prompt, *tab.settings.inputs]
-    tab.restore_settings.click(restore_settings, [context.token, tab.selected_file], restored, **instant())
+    tab.restore_settings.click(restore_settings, [context.token, tab.history.selected_file], restored, **instant())
     connect_metadata_import(
         tab.metadata_file, tab.run_panel, context, restore=partial(_restore_settings, tab), outputs=restored
     )
-    tab.clear.click(clear, context.token, tab.history_outputs, **instant())
+    connect_history_panel(tab.history, context, show=partial(show_image, tab), outputs=tab.selection_outputs)
 
 
-def _save_images(tab: ImageTab, context: PageContext, session: Session, job: Job, last: StatusView) -> Updates:
-    """Add the images to the history, or the last preview of a job that was stopped."""
+def save_images(context: PageContext, session: Session, job: Job, event: JobEvent) -> None:
+    """Add the images of a job to the history, or the unfinished ones of a job that was stopped, each by itself."""
     request = job.request
     assert isinstance(request, TextToImageRequest)
     assert request.seed is not None
-    if last.result is not None:
-        for file, metadata in reversed(list(zip(last.result.files, last.result.metadata, strict=True))):
+    if isinstance(event, Done):
+        for file, metadata in reversed(list(zip(event.result.files, event.result.metadata, strict=True))):
             session.add_item(session.images, [file], metadata)
-    elif last.is_cancelled and last.preview is not None:
+    elif isinstance(event, Cancelled):
         settings = request.get_pipeline_params() | {"unfinished": True}
-        metadata = context.engine.make_metadata(request.prompt, seed=request.seed, settings=settings)
-        context.save_session_image(session, session.images, last.preview, metadata, visible_label=request.visible_label)
-    else:
-        return {}
-    return {tab.settings.seed: str(request.seed), **show_image_history(tab, session)}
+        for index, image in reversed(list(enumerate(event.images))):
+            metadata = context.engine.make_metadata(request.prompt, seed=request.seed + index, settings=settings)
+            context.save_session_image(session, session.images, image, metadata, visible_label=request.visible_label)
 
 
-def show_image_history(tab: ImageTab, session: Session) -> Updates:
+def _show_result(tab: ImageTab, language: Language, session: Session, job: Job, view: StatusView) -> Updates:
+    has_images = view.result is not None or (view.is_cancelled and view.preview is not None)
+    return show_image_history(tab, session, language) if has_images else {}
+
+
+def show_image_history(tab: ImageTab, session: Session, language: Language) -> Updates:
     """Updates of the gallery, with the newest image in view."""
-    files = [str(item.files[0]) for item in session.images]
-    return {
-        tab.gallery: gr.Gallery(value=files, visible=bool(files)),
-        tab.clear: gr.Button(visible=bool(files)),
-        **show_image(tab, session.images[0] if files else None),
-    }
+    newest = session.images[0] if session.images else None
+    return {**show_history(tab.history, session), **show_image(tab, newest, language)}
 
 
-def show_image(tab: ImageTab, item: HistoryItem | None) -> Updates:
+def show_image(tab: ImageTab, item: HistoryItem | None, language: Language) -> Updates:
     """Updates that show one image large and enable its actions."""
     file = None if item is None else str(item.files[0])
     is_enabled = {"interactive": item is not None}
     return {
         tab.run_panel.preview: file,
-        tab.selected_file: file,
         tab.to_animate: gr.Button(**is_enabled),
         tab.restore_settings: gr.Button(**is_enabled),
         tab.download: gr.DownloadButton(value=file, **is_enabled),
+        **show_item(tab.history, item, language),
     }
 
 

@@ -7,7 +7,8 @@ import gradio as gr
 
 from dianjing.demo.i18n.catalog import format_status
 from dianjing.demo.page.context import PageContext, get_request_language, instant
-from dianjing.demo.page.run_panel import RunPanel, Updates
+from dianjing.demo.page.run_panel import RunPanel
+from dianjing.demo.page.runs import Updates
 from dianjing.demo.page.status import render_error, render_line
 from dianjing.demo.page.theme import translations
 from dianjing.demo.upload_store import UploadStore
@@ -58,18 +59,25 @@ def connect_metadata_import(
     run_panel: RunPanel,
     context: PageContext,
     *,
-    restore: Callable[[GenerationMetadata], Updates],
+    restore: Callable[..., Updates],
     outputs: Sequence[Any],
+    inputs: Sequence[Any] = (),
 ) -> None:
-    """Restore settings from a dropped file: `restore` turns its metadata into updates of `outputs`."""
+    """Restore settings from a dropped file.
 
-    def import_metadata(path: str | None, request: gr.Request) -> Updates:
+    `restore(metadata)` turns its metadata into updates of `outputs`; with `inputs` it takes their values and the
+    request as well.
+    """
+
+    def import_metadata(path: str | None, request: gr.Request, *values: Any) -> Updates:
         language = get_request_language(request)
         try:
             metadata = read_upload_metadata(path, context.uploads)
+            restored = restore(metadata, *values, request) if inputs else restore(metadata)
         except Exception as error:
             return {run_panel.status: render_error(error, language), metadata_file: None}
         status = render_line(format_status("settings_restored", language))
-        return {**restore(metadata), run_panel.status: status, metadata_file: None}
+        return {run_panel.status: status, **restored, metadata_file: None}
 
-    metadata_file.upload(import_metadata, metadata_file, [*outputs, run_panel.status, metadata_file], **instant())
+    all_outputs = list(dict.fromkeys([*outputs, run_panel.status, metadata_file]))
+    metadata_file.upload(import_metadata, [metadata_file, *inputs], all_outputs, **instant())

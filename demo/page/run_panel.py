@@ -2,26 +2,28 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from dianjing.demo.jobs import Job
 from dianjing.demo.page.context import PageContext, get_request_language, instant
+from dianjing.demo.page.runs import RunHandlers, SessionRun, Updates
 from dianjing.demo.page.sessions import Session
 from dianjing.demo.page.status import StatusView, render_error, stream_status
 from dianjing.demo.page.theme import translations
 from dianjing.errors import Language
 
-Updates = dict[Any, Any]
 SubmitFunction = Callable[[str], Job]  # takes the owner; raises DianjingError for a request that is refused
-DoneCallback = Callable[[Session, Job, StatusView], Updates]
+RefusalCallback = Callable[[Session, Exception], Updates]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunPanel:
-    """Components; `job_id` is the state that holds the id of the running job."""
+    """Components; `job_id` is the state that holds the id of the running job, `name` that of the tab."""
 
+    name: str
     button: gr.Button
     cancel: gr.Button
     status: gr.HTML
@@ -30,7 +32,7 @@ class RunPanel:
 
     @property
     def outputs(self) -> list[Any]:
-        return list(vars(self).values())
+        return [self.button, self.cancel, self.status, self.preview, self.job_id]
 
 
 def make_run_buttons(name: str) -> tuple[gr.Button, gr.Button]:
@@ -62,32 +64,58 @@ def run_job(
     token: str,
     *,
     submit: SubmitFunction,
-    on_done: DoneCallback,
-    on_start: Updates | None = None,
+    handlers: RunHandlers,
     error_language: Language | None = None,
+    on_refused: RefusalCallback | None = None,
 ) -> Iterator[Updates]:
-    """Submit a job, yield updates until it is finished, and then those of `on_done`.
+    """Submit a job and yield updates until it is finished; it goes on when the page is closed or loaded again.
 
-    A request that is refused updates the status line alone; `on_start` holds further updates for an accepted one.
-    `error_language` is the language of errors, None: that of the browser.
+    A request that is refused updates the status line, and what `on_refused` returns. `error_language` is the language
+    of errors, None: that of the browser.
     """
-    language = get_request_language(request)
-    error_language = error_language or language
+    language = error_language or get_request_language(request)
     owner, session = context.get_owner(token, request), context.get_session(token, request)
     try:
         job = submit(owner)
     except Exception as error:
-        yield {run_panel.status: render_error(error, error_language)}
+        refused = {} if on_refused is None else on_refused(session, error)
+        yield {run_panel.status: render_error(error, language), **refused}
         return
+    run = SessionRun(job, partial(handlers.save, session), error_language=language)
+    session.runs[run_panel.name] = run
+    yield from _follow_run(run_panel, context, request, session, run, handlers)
+
+
+def resume_run(
+    run_panel: RunPanel, context: PageContext, request: gr.Request, token: str, *, handlers: RunHandlers
+) -> Iterator[Updates]:
+    """Follow the run that a page which was loaded again has left behind, if it is not finished."""
+    session = context.get_session(token, request)
+    run = session.runs.get(run_panel.name)
+    if run is None or run.job.is_finished:
+        yield {run_panel.status: gr.skip()}
+    else:
+        yield from _follow_run(run_panel, context, request, session, run, handlers)
+
+
+def _follow_run(
+    run_panel: RunPanel,
+    context: PageContext,
+    request: gr.Request,
+    session: Session,
+    run: SessionRun,
+    handlers: RunHandlers,
+) -> Iterator[Updates]:
     busy = {
         run_panel.button: gr.Button(interactive=False),
         run_panel.cancel: gr.Button(interactive=True),
-        run_panel.job_id: job.id,
+        run_panel.job_id: run.job.id,
     }
-    yield {**(on_start or {}), **busy}
+    yield {**handlers.start(session, run.job), **busy}
     last: StatusView | None = None
-    for view in stream_status(context.queue, job, language, error_language=error_language):
-        if view is None:
+    language = get_request_language(request)
+    for view in stream_status(run.job, language, error_language=run.error_language):
+        if view is None:  # at a heartbeat Gradio notices a page that was closed
             yield {run_panel.status: gr.skip()}
         else:
             yield _make_status_updates(run_panel, view, previous_view=last)
@@ -98,51 +126,12 @@ def run_job(
         run_panel.cancel: gr.Button(interactive=False),
         run_panel.job_id: None,
     }
-    yield {**idle, **on_done(session, job, last)}
+    run.save()
+    failed = {} if run.error is None else {run_panel.status: render_error(run.error, run.error_language)}
+    yield {**idle, **handlers.done(session, run.job, last), **failed}
 
 
 def _make_status_updates(run_panel: RunPanel, view: StatusView, *, previous_view: StatusView | None) -> Updates:
     """Updates of the status, and of a preview that is new: Gradio would rewrite a file that the browser loads."""
     is_old = view.preview is None or (previous_view is not None and view.preview is previous_view.preview)
     return {run_panel.status: view.status} | ({} if is_old else {run_panel.preview: view.preview})
-
-
-def make_prompt_box(name: str, *, label: str) -> gr.Textbox:
-    return gr.Textbox(
-        label=translations(label),
-        placeholder=translations(f"{name}_placeholder"),
-        lines=2,
-        max_lines=6,
-        elem_id=f"{name}-prompt",
-    )
-
-
-def make_examples(prompt: gr.Textbox, examples: tuple[str, ...]) -> None:
-    """Make example prompts; a click puts one into the prompt box."""
-    dataset = gr.Dataset(
-        components=[prompt],
-        samples=[[example] for example in examples],
-        label=translations("examples"),
-        elem_classes="dj-examples",
-    )
-    dataset.click(lambda sample: sample[0], dataset, prompt, **instant())
-
-
-def make_gallery(name: str) -> tuple[gr.Gallery, gr.Button]:
-    """Make the gallery of a tab's history and the button that clears it."""
-    gallery = gr.Gallery(
-        label=translations("history"),
-        columns=6,
-        fit_columns=False,
-        allow_preview=False,
-        interactive=False,
-        object_fit="cover",
-        buttons=[],
-        elem_id=f"{name}-gallery",
-        elem_classes="dj-gallery",
-        visible=False,
-    )
-    clear = gr.Button(
-        translations("clear_all"), size="sm", visible=False, elem_id=f"{name}-clear", elem_classes="dj-clear"
-    )
-    return gallery, clear

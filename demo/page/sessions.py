@@ -15,9 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from dianjing.demo.page.runs import SessionRun
+from dianjing.errors import DianjingError
 from dianjing.pipelines.media.metadata import GenerationMetadata
 
 if TYPE_CHECKING:
+    from dianjing.demo.page.canvas import RegionCanvas
     from dianjing.pipelines.conversation.session import Conversation
     from dianjing.pipelines.conversation.turn import Turn
 
@@ -27,6 +30,7 @@ TOKEN_PATTERN = re.compile(r"[\w-]{43}")  # the form of secrets.token_urlsafe(32
 MAX_HISTORY_ITEMS = 200  # of each history of a session
 MAX_SESSIONS = 500
 MAX_CONVERSATIONS = 8
+MAX_FAILED_MESSAGES = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,16 @@ class HistoryItem:
     files: tuple[Path, ...]
     metadata: GenerationMetadata
     turn: "Turn | None" = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FailedMessage:
+    """A message that a conversation refused or that failed, with its error; it follows `num_turns` turns."""
+
+    conversation: "Conversation"
+    num_turns: int
+    text: str
+    error: DianjingError
 
 
 @dataclass(kw_only=True)
@@ -49,6 +63,10 @@ class Session:
     chat_images: list[HistoryItem] = field(default_factory=list)
     conversations: list["Conversation"] = field(default_factory=list)
     conversation_index: int = 0
+    failed_messages: list[FailedMessage] = field(default_factory=list)
+    deleted_turns: list["Turn"] = field(default_factory=list)  # those whose image was deleted from the history
+    runs: dict[str, SessionRun] = field(default_factory=dict)  # the last one of each tab
+    canvas: "RegionCanvas | None" = None
 
     @property
     def current_conversation(self) -> "Conversation | None":
@@ -84,12 +102,25 @@ class Session:
 
     def clear(self, history: list[HistoryItem]) -> None:
         """Remove all items of a history and their files."""
-        for item in history:
-            _remove_files(item)
-        history.clear()
+        for item in list(history):
+            self.remove_item(history, item)
+
+    def remove_item(self, history: list[HistoryItem], item: HistoryItem) -> None:
+        """Remove one item of a history and its files."""
+        history[:] = [each for each in history if each is not item]
+        if item.turn is not None:
+            self.deleted_turns.append(item.turn)
+        _remove_files(item)
+
+    def add_failure(self, failure: FailedMessage) -> None:
+        """Keep a message that failed; the oldest above the limit is dropped."""
+        self.failed_messages.append(failure)
+        del self.failed_messages[:-MAX_FAILED_MESSAGES]
 
     def clear_conversations(self) -> None:
         self.conversations.clear()
+        self.failed_messages.clear()
+        self.deleted_turns.clear()
         self.conversation_index = 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from dianjing.demo.page.context import PageContext
+from dianjing.demo.page.context import PageContext, instant
 from dianjing.demo.page.theme import translations
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.metadata import GenerationMetadata
@@ -25,18 +25,21 @@ class SettingsPanel:
     steps: gr.Slider
     guidance: gr.Slider
     seed: gr.Textbox
-    is_seed_fixed: gr.Checkbox
     visible_label: gr.Checkbox
 
     @property
     def inputs(self) -> list[Any]:
         return list(vars(self).values())
 
+    @property
+    def drafts(self) -> dict[str, Any]:
+        """The components whose values the browser keeps, by name."""
+        return dict(vars(self))
+
     def restore(self, metadata: GenerationMetadata) -> dict[Any, Any]:
-        """Updates that set the components to a file's metadata, its seed fixed."""
+        """Updates that set the components to a file's metadata."""
         updates: dict[Any, Any] = {
             self.seed: str(metadata.seed),
-            self.is_seed_fixed: True,
             self.negative_prompt: str(metadata.settings.get("negative_prompt") or ""),
         }
         numbers = {
@@ -60,9 +63,15 @@ def make_settings(name: str, context: PageContext, *, default_params: tuple[int,
     capabilities = context.capabilities
     steps, guidance_scale = default_params or (capabilities.num_inference_steps, capabilities.guidance_scale)
     with gr.Row(elem_classes="dj-seed"):
-        seed_box = gr.Textbox(label=translations("seed"), max_lines=1, elem_id=f"{name}-seed", scale=3, min_width=120)
-        dice = gr.Button("⚄", elem_classes="dj-dice", scale=0, min_width=44)
-        fix_seed = gr.Checkbox(False, label=translations("fix_seed"), scale=2, min_width=110, container=False)
+        seed_box = gr.Textbox(
+            label=translations("seed"),
+            placeholder=translations("seed_placeholder"),
+            max_lines=1,
+            elem_id=f"{name}-seed",
+            scale=3,
+            min_width=120,
+        )
+        dice = gr.Button("⚄", elem_id=f"{name}-dice", elem_classes="dj-dice", scale=0, min_width=44)
     with gr.Accordion(translations("advanced"), open=False):
         negative_prompt = gr.Textbox(label=translations("negative_prompt"), max_lines=2)
         with gr.Row():
@@ -71,9 +80,7 @@ def make_settings(name: str, context: PageContext, *, default_params: tuple[int,
             height = gr.Number(capabilities.default_size_px, label=translations("height"), **side)
         steps_slider, guidance_slider = make_steps_slider(steps), make_guidance_slider(guidance_scale)
         visible_label = make_label_switch(context)
-    dice.click(
-        randomize_seed, None, [seed_box, fix_seed], queue=False, api_visibility="private", show_progress="hidden"
-    )
+    dice.click(randomize_seed, None, seed_box, **instant())
     return SettingsPanel(
         negative_prompt=negative_prompt,
         width=width,
@@ -81,7 +88,6 @@ def make_settings(name: str, context: PageContext, *, default_params: tuple[int,
         steps=steps_slider,
         guidance=guidance_slider,
         seed=seed_box,
-        is_seed_fixed=fix_seed,
         visible_label=visible_label,
     )
 
@@ -102,9 +108,9 @@ def make_label_switch(context: PageContext) -> gr.Checkbox:
     return gr.Checkbox(is_on, label=translations("visible_label"), info=translations("visible_label_info"))
 
 
-def randomize_seed() -> tuple[str, bool]:
-    """A new seed for the seed box, and True to fix it."""
-    return str(secrets.randbelow(2**32)), True
+def randomize_seed() -> str:
+    """A new seed for the seed box."""
+    return str(secrets.randbelow(2**32))
 
 
 def to_request_arguments(values: Sequence[Any]) -> dict[str, Any]:
@@ -112,14 +118,14 @@ def to_request_arguments(values: Sequence[Any]) -> dict[str, Any]:
 
     Raises: DianjingError for a seed that is not a whole number.
     """
-    negative_prompt, width, height, steps, guidance_scale, seed, is_seed_fixed, visible_label = values
+    negative_prompt, width, height, steps, guidance_scale, seed, visible_label = values
     return {
         "negative_prompt": negative_prompt or None,
         "width": float_to_int(width),
         "height": float_to_int(height),
         "num_inference_steps": float_to_int(steps),
         "guidance_scale": guidance_scale,
-        "seed": _parse_seed(seed) if is_seed_fixed else None,
+        "seed": _parse_seed(seed),
         "visible_label": bool(visible_label),
     }
 

@@ -11,7 +11,6 @@ from dianjing.demo.errors import to_user_error
 from dianjing.demo.i18n.catalog import format_status
 from dianjing.demo.i18n.translation import render_for_page
 from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobEvent, JobResult, Progress, Queued
-from dianjing.demo.queue import JobQueue
 from dianjing.errors import SEPARATORS, Language
 
 
@@ -25,17 +24,14 @@ class StatusView:
     is_cancelled: bool = False
 
 
-def stream_status(
-    queue: JobQueue, job: Job, language: Language, *, error_language: Language
-) -> Iterator[StatusView | None]:
-    """Yield views until the job is finished; None for a heartbeat, at which Gradio notices that a tab was closed."""
-    start_s = time.monotonic()
+def stream_status(job: Job, language: Language, *, error_language: Language) -> Iterator[StatusView | None]:
+    """Yield views until the job is finished; None for a heartbeat, without news."""
     previous: JobEvent | None = None
-    for event in queue.stream_events(job):
+    for event in job.stream_events():
         if event is previous:
             yield None
         else:
-            seconds = time.monotonic() - start_s
+            seconds = time.monotonic() - job.queued_at_s
             yield (
                 StatusView(status=render_error(event.error, error_language))
                 if isinstance(event, Failed)

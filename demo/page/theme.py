@@ -1,13 +1,16 @@
 """The theme of the page: one accent color on light or dark neutral colors, and system fonts; nothing is fetched."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from dianjing.demo.i18n.catalog import TEXTS
+from dianjing.demo.i18n.catalog import TEXTS, get_script_texts
 
-STYLESHEET_PATH, FRAME_STYLESHEET_PATH = (Path(__file__).with_name(name) for name in ("style.css", "frame.css"))
+STYLESHEET_PATH, FRAME_STYLESHEET_PATH, SCRIPT_PATH = (
+    Path(__file__).with_name(name) for name in ("style.css", "frame.css", "page.js")
+)
 FONTS = ("ui-sans-serif", "system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif")
 FONTS_MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
 # cinnabar, the red of Chinese seals
@@ -94,12 +97,19 @@ def make_theme() -> gr.themes.Base:
     )
 
 
+def make_head() -> str:
+    """Make the elements of the document's head: the style of the frame, and the page's script with its texts."""
+    style, script = (path.read_text(encoding="utf-8") for path in (FRAME_STYLESHEET_PATH, SCRIPT_PATH))
+    texts = json.dumps(get_script_texts(), ensure_ascii=False).replace("</", "<\\/")
+    return f"<style>{style}</style><script>{script.replace('DIANJING_TEXTS', texts)}</script>"
+
+
 def get_page_options() -> dict[str, Any]:
     """The options of `gradio.mount_gradio_app` that the page needs."""
     return {
         "theme": make_theme(),
         "css_paths": [STYLESHEET_PATH],
-        "head": f"<style>{FRAME_STYLESHEET_PATH.read_text(encoding='utf-8')}</style>",
+        "head": make_head(),
         "i18n": translations,
         "footer_links": [],
         "run_history": False,

@@ -2,16 +2,29 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
-from dianjing.demo.jobs import Job
-from dianjing.demo.page.context import PageContext, instant
-from dianjing.demo.page.run_panel import Updates, make_gallery, make_status
+from dianjing.demo.jobs import Cancelled, Done, Job, JobEvent
+from dianjing.demo.page.context import PageContext
+from dianjing.demo.page.history_panel import (
+    HistoryPanel,
+    connect_history_panel,
+    make_caption,
+    make_history_panel,
+    show_history,
+    show_item,
+)
+from dianjing.demo.page.run_panel import make_status
+from dianjing.demo.page.runs import RunHandlers, Updates
 from dianjing.demo.page.sessions import HistoryItem, Session
 from dianjing.demo.page.status import StatusView
 from dianjing.demo.page.theme import translations
+from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest
+from dianjing.errors import Language
 
 VIDEO_FORMATS = ("video", "webp", "gif")  # in the order of VIDEO_SUFFIXES
 STICKER_INDEX = VIDEO_FORMATS.index("webp")  # the format that a gallery plays
@@ -19,25 +32,23 @@ STICKER_INDEX = VIDEO_FORMATS.index("webp")  # the format that a gallery plays
 
 @dataclass(frozen=True, kw_only=True)
 class VideoPanel:
-    """Components; `get_history` returns the history of a session that these videos belong to."""
+    """Components; the history's items are videos in all formats."""
 
     status: gr.HTML
     preview: gr.Image
     video: gr.Video
     downloads: tuple[gr.DownloadButton, ...]
-    gallery: gr.Gallery
-    clear: gr.Button
-    get_history: Callable[[Session], list[HistoryItem]]
+    history: HistoryPanel
 
     @property
     def history_outputs(self) -> list[Any]:
         """The outputs of `show_video_history`."""
-        return [self.gallery, self.clear, *self.selection_outputs]
+        return list(dict.fromkeys([*self.history.outputs, *self.selection_outputs]))
 
     @property
     def selection_outputs(self) -> list[Any]:
         """The outputs of `show_video`."""
-        return [self.preview, self.video, *self.downloads]
+        return [self.preview, self.video, *self.downloads, *self.history.item_outputs]
 
 
 def make_video_panel(name: str, *, get_history: Callable[[Session], list[HistoryItem]]) -> VideoPanel:
@@ -47,6 +58,7 @@ def make_video_panel(name: str, *, get_history: Callable[[Session], list[History
     video = gr.Video(
         elem_id=f"{name}-video", elem_classes="dj-video", autoplay=True, loop=True, visible=False, **options
     )
+    caption = make_caption(name)
     status = make_status(name)
     with gr.Row(elem_classes="dj-actions"):
         downloads = tuple(
@@ -55,55 +67,57 @@ def make_video_panel(name: str, *, get_history: Callable[[Session], list[History
             )
             for kind in VIDEO_FORMATS
         )
-    gallery, clear = make_gallery(name)
-    return VideoPanel(
-        status=status,
-        preview=preview,
-        video=video,
-        downloads=downloads,
-        gallery=gallery,
-        clear=clear,
-        get_history=get_history,
-    )
+    history = make_history_panel(name, caption=caption, get_history=get_history, thumbnail_index=STICKER_INDEX)
+    return VideoPanel(status=status, preview=preview, video=video, downloads=downloads, history=history)
 
 
 def connect_video_panel(panel: VideoPanel, context: PageContext) -> None:
-    """Connect the events of gallery and clear button."""
-
-    def select(request: gr.Request, token: str, event: gr.SelectData) -> Updates:
-        history = panel.get_history(context.get_session(token, request))
-        return show_video(panel, history[event.index] if event.index < len(history) else None)
-
-    def clear(request: gr.Request, token: str) -> Updates:
-        session = context.get_session(token, request)
-        session.clear(panel.get_history(session))
-        return show_video_history(panel, session)
-
-    panel.gallery.select(select, context.token, panel.selection_outputs, **instant())
-    panel.clear.click(clear, context.token, panel.history_outputs, **instant())
+    """Connect the events of the history."""
+    connect_history_panel(panel.history, context, show=partial(show_video, panel), outputs=panel.selection_outputs)
 
 
-def save_session_video(panel: VideoPanel, session: Session, job: Job, last: StatusView) -> Updates:
-    """Add the video to the history; the last preview of a job that was stopped stays in view."""
-    if last.result is None:
-        return {}
-    session.add_item(panel.get_history(session), last.result.files, last.result.metadata[0])
-    return show_video_history(panel, session)
+def get_video_handlers(panel: VideoPanel, context: PageContext, language: Language) -> RunHandlers:
+    """What a tab with a video panel does with its jobs."""
+    return RunHandlers(
+        start=lambda session, job: show_video(panel, None, language),
+        save=partial(save_video, panel, context),
+        done=partial(_show_result, panel, language),
+    )
 
 
-def show_video_history(panel: VideoPanel, session: Session) -> Updates:
+def save_video(panel: VideoPanel, context: PageContext, session: Session, job: Job, event: JobEvent) -> None:
+    """Add the video of a job to the history, or the unfinished frames of a job that was stopped."""
+    request, history = job.request, panel.history.get_history(session)
+    assert isinstance(request, TextToVideoRequest | ImageToVideoRequest)
+    if isinstance(event, Done):
+        session.add_item(history, event.result.files, event.result.metadata[0])
+    elif isinstance(event, Cancelled) and event.images:
+        assert request.seed is not None
+        assert request.fps is not None
+        frames = np.stack([np.asarray(image) for image in event.images])
+        settings = {"num_frames": len(frames), "fps": request.fps, "unfinished": True}
+        metadata = context.engine.make_metadata(
+            request.prompt, seed=request.seed, settings=request.get_pipeline_params() | settings
+        )
+        context.save_session_video(
+            session, history, frames, metadata, fps=request.fps, visible_label=request.visible_label
+        )
+
+
+def _show_result(panel: VideoPanel, language: Language, session: Session, job: Job, view: StatusView) -> Updates:
+    has_video = view.result is not None or (view.is_cancelled and view.preview is not None)
+    return show_video_history(panel, session, language) if has_video else {}
+
+
+def show_video_history(panel: VideoPanel, session: Session, language: Language) -> Updates:
     """Updates of the gallery of animated stickers, with the newest video in view."""
-    history = panel.get_history(session)
-    stickers = [str(item.files[STICKER_INDEX]) for item in history]
-    return {
-        panel.gallery: gr.Gallery(value=stickers, visible=bool(history)),
-        panel.clear: gr.Button(visible=bool(history)),
-        **show_video(panel, history[0] if history else None),
-    }
+    history = panel.history.get_history(session)
+    newest = history[0] if history else None
+    return {**show_history(panel.history, session), **show_video(panel, newest, language)}
 
 
-def show_video(panel: VideoPanel, item: HistoryItem | None) -> Updates:
-    """Updates that play one video in place of the preview and offer its files."""
+def show_video(panel: VideoPanel, item: HistoryItem | None, language: Language) -> Updates:
+    """Updates that play one video in place of the preview and offer its files; None: an empty preview."""
     files: list[str | None] = [None] * len(VIDEO_FORMATS) if item is None else [str(file) for file in item.files]
     updates: Updates = {
         panel.video: gr.Video(value=files[0], visible=item is not None),
@@ -111,9 +125,4 @@ def show_video(panel: VideoPanel, item: HistoryItem | None) -> Updates:
     }
     for button, file in zip(panel.downloads, files, strict=True):
         updates[button] = gr.DownloadButton(value=file, interactive=item is not None)
-    return updates
-
-
-def show_preview(panel: VideoPanel) -> Updates:
-    """Updates that show an empty preview in place of the video."""
-    return {panel.video: gr.Video(visible=False), panel.preview: gr.Image(value=None, visible=True)}
+    return updates | show_item(panel.history, item, language)

@@ -7,19 +7,12 @@ from typing import Any
 
 import gradio as gr
 
-from dianjing.demo.i18n.catalog import VIDEO_EXAMPLES
 from dianjing.demo.jobs import Job
-from dianjing.demo.page.context import PageContext, job_event
+from dianjing.demo.page.context import PageContext, get_request_language, job_event
 from dianjing.demo.page.metadata_import import connect_metadata_import, make_metadata_file
-from dianjing.demo.page.run_panel import (
-    RunPanel,
-    Updates,
-    connect_cancel,
-    make_examples,
-    make_prompt_box,
-    make_run_buttons,
-    run_job,
-)
+from dianjing.demo.page.prompt_box import connect_examples, make_examples, make_prompt_box
+from dianjing.demo.page.run_panel import RunPanel, connect_cancel, make_run_buttons, resume_run, run_job
+from dianjing.demo.page.runs import Updates
 from dianjing.demo.page.settings import (
     SettingsPanel,
     float_to_int,
@@ -29,13 +22,7 @@ from dianjing.demo.page.settings import (
     to_request_arguments,
 )
 from dianjing.demo.page.theme import translations
-from dianjing.demo.page.video_panel import (
-    VideoPanel,
-    connect_video_panel,
-    make_video_panel,
-    save_session_video,
-    show_preview,
-)
+from dianjing.demo.page.video_panel import VideoPanel, connect_video_panel, get_video_handlers, make_video_panel
 from dianjing.demo.requests import TextToVideoRequest
 from dianjing.demo.results import VIDEO_SUFFIXES
 from dianjing.pipelines.media.metadata import GenerationMetadata
@@ -48,6 +35,7 @@ class VideoTab:
     """Components; the ones of long videos are None for a model that takes no first frame."""
 
     prompt: gr.Textbox
+    examples: gr.Dataset
     seconds: gr.Slider
     fps: gr.Number
     settings: SettingsPanel
@@ -64,6 +52,17 @@ class VideoTab:
         names = ("long_video", "continuation_steps", "continuation_guidance_scale")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
+    @property
+    def run_outputs(self) -> list[Any]:
+        """The outputs of a run."""
+        return list(dict.fromkeys([*self.run_panel.outputs, *self.video_panel.history_outputs]))
+
+    @property
+    def drafts(self) -> dict[str, Any]:
+        """The components whose values the browser keeps, by name."""
+        values = {"prompt": self.prompt, "seconds": self.seconds, "fps": self.fps}
+        return values | self.settings.drafts | self.continuation
+
 
 def make_video_tab(context: PageContext) -> VideoTab | None:
     """Make the components inside a `gr.Tab`; a note alone, and None, for a model without motion blocks."""
@@ -73,11 +72,11 @@ def make_video_tab(context: PageContext) -> VideoTab | None:
         return None
     with gr.Row(elem_classes="dj-layout"):
         with gr.Column(elem_classes="dj-inputs"):
-            prompt = make_prompt_box("video", label="video_prompt")
+            prompt = make_prompt_box("video", label="video_prompt", placeholder="video_placeholder")
             default_seconds = round(capabilities.num_frames / capabilities.fps, 1)
             seconds = gr.Slider(0.5, MAX_SECONDS, default_seconds, step=0.5, label=translations("video_seconds"))
             button, cancel = make_run_buttons("video")
-            make_examples(prompt, VIDEO_EXAMPLES)
+            examples = make_examples("video", prompt)
         with gr.Column(elem_classes="dj-preview"):
             video_panel = make_video_panel("video", get_history=lambda session: session.videos)
         with gr.Column(elem_classes="dj-more"):
@@ -86,10 +85,16 @@ def make_video_tab(context: PageContext) -> VideoTab | None:
             continuation = _make_continuation(context)
             metadata_file = make_metadata_file("video", VIDEO_SUFFIXES)
     run_panel = RunPanel(
-        button=button, cancel=cancel, status=video_panel.status, preview=video_panel.preview, job_id=gr.State(None)
+        name="video",
+        button=button,
+        cancel=cancel,
+        status=video_panel.status,
+        preview=video_panel.preview,
+        job_id=gr.State(None),
     )
     tab = VideoTab(
         prompt=prompt,
+        examples=examples,
         seconds=seconds,
         fps=fps,
         settings=settings,
@@ -129,18 +134,24 @@ def _connect(tab: VideoTab, context: PageContext) -> None:
                 TextToVideoRequest(prompt=prompt, duration_s=seconds, fps=fps, **arguments), owner
             )
 
-        on_done, on_start = partial(save_session_video, tab.video_panel), show_preview(tab.video_panel)
-        yield from run_job(tab.run_panel, context, request, token, submit=submit, on_done=on_done, on_start=on_start)
+        handlers = get_video_handlers(tab.video_panel, context, get_request_language(request))
+        yield from run_job(tab.run_panel, context, request, token, submit=submit, handlers=handlers)
 
     inputs = [context.token, tab.prompt, tab.seconds, tab.fps, *tab.settings.inputs, *tab.continuation.values()]
-    outputs = list(dict.fromkeys([*tab.run_panel.outputs, *tab.video_panel.history_outputs]))
-    gr.on([tab.run_panel.button.click, tab.prompt.submit], generate, inputs, outputs, **job_event())
+    gr.on([tab.run_panel.button.click, tab.prompt.submit], generate, inputs, tab.run_outputs, **job_event())
+    connect_examples(tab.examples, tab.prompt, lambda then: then(generate, inputs, tab.run_outputs, **job_event()))
     connect_cancel(tab.run_panel, context)
     connect_video_panel(tab.video_panel, context)
     restored = [tab.prompt, tab.seconds, tab.fps, *tab.settings.inputs, *tab.continuation.values()]
     connect_metadata_import(
         tab.metadata_file, tab.run_panel, context, restore=partial(_restore_settings, tab), outputs=restored
     )
+
+
+def resume_video_run(tab: VideoTab, context: PageContext, request: gr.Request, token: str) -> Iterator[Updates]:
+    """Follow the run that goes on since the page was loaded the last time."""
+    handlers = get_video_handlers(tab.video_panel, context, get_request_language(request))
+    yield from resume_run(tab.run_panel, context, request, token, handlers=handlers)
 
 
 def _restore_settings(tab: VideoTab, metadata: GenerationMetadata) -> Updates:

@@ -5,8 +5,8 @@ import pytest
 from dianjing.demo.page.settings import randomize_seed, to_request_arguments
 
 
-def test_a_fixed_seed_is_used_and_any_other_is_left_to_chance():
-    values = ["", 64.0, None, 30, 4.5, "7", True, False]
+def test_a_typed_seed_is_used_and_an_empty_one_is_left_to_chance():
+    values = ["", 64.0, None, 30, 4.5, "7", False]
     assert to_request_arguments(values) == {
         "negative_prompt": None,
         "width": 64,
@@ -16,9 +16,9 @@ def test_a_fixed_seed_is_used_and_any_other_is_left_to_chance():
         "seed": 7,
         "visible_label": False,
     }
-    values[6] = False
+    values[5] = " "
     assert to_request_arguments(values)["seed"] is None
-    values[5:7] = ["seven", True]
+    values[5] = "seven"
     with pytest.raises(ValueError, match="whole number"):
         to_request_arguments(values)
-    assert randomize_seed()[0] != randomize_seed()[0]
+    assert randomize_seed() != randomize_seed()
