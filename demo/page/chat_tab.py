@@ -173,7 +173,7 @@ def _make_tools() -> dict[str, Any]:
 
 
 def get_chat_handlers(tab: ChatTab, context: PageContext, language: Language) -> RunHandlers:
-    """What the tab does with its jobs."""
+    """Make the handlers of the tab's jobs."""
 
     def start(session: Session, job: Job) -> Updates:
         assert isinstance(job.request, ConversationRequest)

@@ -127,7 +127,8 @@ def connect_history_panel(
     def ask(request: gr.Request, token: str) -> Updates:
         count = len(panel.get_history(context.get_session(token, request)))
         question = format_status("clear_question", get_request_language(request), count=count)
-        return {panel.question: gr.HTML(f'<p role="alert">{html.escape(question)}</p>'), **_show_question(panel, True)}
+        shown = gr.HTML(f'<p role="alert">{html.escape(question)}</p>', visible=True)
+        return {**_show_question(panel, True), panel.question: shown}
 
     def clear(request: gr.Request, token: str) -> Updates:
         session, language = context.get_session(token, request), get_request_language(request)

@@ -133,7 +133,7 @@ def _make_preview_column(*, can_animate: bool) -> dict[str, Any]:
 
 
 def get_image_handlers(tab: ImageTab, context: PageContext, language: Language) -> RunHandlers:
-    """What the tab does with its jobs."""
+    """Make the handlers of the tab's jobs."""
     return RunHandlers(
         start=lambda session, job: show_image(tab, None, language),
         save=partial(save_images, context),

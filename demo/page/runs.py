@@ -42,7 +42,7 @@ class SessionRun:
 
 @dataclass(frozen=True, kw_only=True)
 class RunHandlers:
-    """What a tab does with its jobs.
+    """Handlers of the jobs of one tab.
 
     `start`: updates that show a job that was accepted. `save`: adds the result of the last event to the session.
     `done`: updates that show the saved result.

@@ -77,7 +77,7 @@ def connect_video_panel(panel: VideoPanel, context: PageContext) -> None:
 
 
 def get_video_handlers(panel: VideoPanel, context: PageContext, language: Language) -> RunHandlers:
-    """What a tab with a video panel does with its jobs."""
+    """Make the handlers of the jobs of a tab with a video panel."""
     return RunHandlers(
         start=lambda session, job: show_video(panel, None, language),
         save=partial(save_video, panel, context),
