@@ -62,7 +62,6 @@ def make_page(queue: JobQueue, engine: Any, uploads: UploadStore) -> CheckedBloc
             for tab in (tabs.image, tabs.chat):
                 connect_send_to_animate(tab.to_animate, tab.history, tabs.animate, context, tabs=tab_bar)
         _connect_on_load(page, context, tabs)
-        _connect_lost_server(tabs)
         drafts = {f"{name}_{key}": each for name, tab in tabs.by_name.items() for key, each in tab.drafts.items()}
         connect_drafts(page, drafts, model=context.capabilities.model)
     return page
@@ -127,12 +126,3 @@ def _make_resume_event(resume: Callable[..., Any]) -> Callable[..., Any]:
         yield from resume(request, token)
 
     return follow
-
-
-def _connect_lost_server(tabs: PageTabs) -> None:
-    """Let the page's script end the runs of a server that is gone: it clicks on a button that nobody sees."""
-    button = gr.Button(elem_id="connection-lost", elem_classes="dj-hidden")
-    panels = [tab.run_panel for tab in tabs.by_name.values()]
-    outputs = [each for panel in panels for each in (panel.button, panel.cancel, panel.status)]
-    names = [panel.name for panel in panels]
-    button.click(None, None, outputs, js=f"() => window.dianjing.showLost({names})", **instant())

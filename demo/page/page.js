@@ -4,6 +4,7 @@ window.dianjing = (({ texts, gradio_zh }) => {
   const isChinese = navigator.language.toLowerCase().startsWith("zh");
   const UNCHANGED = { __type__: "update" };
   const POLL_MS = 2000;
+  const MAX_FAILURES = 2;
   const TABS = ["image", "animate", "video", "chat"];
 
   /* drafts: {name: value} as JSON in the browser's storage */
@@ -40,28 +41,30 @@ window.dianjing = (({ texts, gradio_zh }) => {
     return [];
   };
 
-  /* a server that is gone: a tab that generates asks for its health */
+  /* A server that is gone: a tab that generates asks for its health. Gradio handles no event from then on, so the
+     elements are changed here, and the page is loaded again once the server answers. */
   const isRunning = (tab) => document.querySelector(`#${tab}-cancel:not([disabled])`) !== null;
-  const renderLost = () => {
+  let failures = 0;
+
+  const showLost = (tab) => {
     const line = document.createElement("p");
-    Object.assign(line, { className: "dj-error", role: "alert", textContent: texts.connection_lost[isChinese ? "zh" : "en"] });
-    return line.outerHTML;
+    const textContent = texts.connection_lost[isChinese ? "zh" : "en"];
+    Object.assign(line, { className: "dj-error", role: "alert", textContent });
+    const status = document.querySelector(`#${tab}-status`);
+    [...status.children].forEach((child) => child.classList.add("dj-hidden"));
+    status.append(line);
+    document.querySelector(`#${tab}-button`).disabled = false;
+    document.querySelector(`#${tab}-cancel`).disabled = true;
   };
-  /* updates of button, stop button and status for each tab */
-  const showLost = (tabs) =>
-    tabs.flatMap((tab) =>
-      isRunning(tab)
-        ? [{ ...UNCHANGED, interactive: true }, { ...UNCHANGED, interactive: false }, renderLost()]
-        : [UNCHANGED, UNCHANGED, UNCHANGED],
-    );
 
   const checkServer = async () => {
-    if (TABS.some(isRunning)) {
-      try {
-        await fetch("healthz", { cache: "no-store" });
-      } catch {
-        document.querySelector("#connection-lost")?.click();
-      }
+    const wasLost = failures >= MAX_FAILURES;
+    const running = TABS.filter(isRunning);
+    if (wasLost || running.length > 0) {
+      const answers = await fetch("healthz", { cache: "no-store" }).then(() => true, () => false);
+      failures = answers ? 0 : failures + 1;
+      if (wasLost && answers) location.reload();
+      if (failures >= MAX_FAILURES) running.forEach(showLost);
     }
     setTimeout(checkServer, POLL_MS);
   };
@@ -133,5 +136,5 @@ window.dianjing = (({ texts, gradio_zh }) => {
   if (document.body) observe();
   else document.addEventListener("DOMContentLoaded", observe);
 
-  return { loadDrafts, saveDrafts, download, showLost };
+  return { loadDrafts, saveDrafts, download };
 })(DIANJING_TEXTS);
