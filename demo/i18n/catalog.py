@@ -204,6 +204,6 @@ GRADIO_TEXTS_ZH = {
 
 
 def get_script_texts() -> dict[str, object]:
-    """What the page's script needs: its own texts in both languages, and Chinese for Gradio's."""
+    """Get the texts of the page's script: its own in both languages, and Chinese for Gradio's."""
     own = {name: {"zh": text.zh, "en": text.en} for name, text in SCRIPT_TEXTS.items()}
     return {"texts": own, "gradio_zh": GRADIO_TEXTS_ZH}

@@ -76,7 +76,7 @@ class _ExampleWords:
         if self.is_chinese:
             messages = [f"画{first}", *(f"背景换成{background.name_zh}" for background in backgrounds)]
             return (*messages, *([] if coloured is None else [f"{POSITION_PHRASES_ZH['top right']}加{coloured}"]))
-        messages = [f"draw {first}", *(f"{background.location_phrases_en[0]}" for background in backgrounds)]
+        messages = [f"draw {first}", *(background.location_phrases_en[0] for background in backgrounds)]
         return (*messages, *([] if coloured is None else [f"add {coloured} {POSITION_PHRASES_EN['top right']}"]))
 
     def pick_objects(self, names: Sequence[str]) -> list[ObjectConcept]:
@@ -105,12 +105,14 @@ class _ExampleWords:
         """Find a phrase that follows a noun: a Chinese one, or an English one such as "jumping"."""
         if self.is_chinese:
             return next((phrase for phrase in motion.phrases if not phrase.isascii()), None)
-        return next((phrase for phrase in motion.phrases if phrase.isascii() and "ing" in phrase.split()[0][-3:]), None)
+        return next(
+            (phrase for phrase in motion.phrases if phrase.isascii() and phrase.split()[0].endswith("ing")), None
+        )
 
 
 def _pick(concepts: Sequence[T], names: Sequence[str], *, name: Any) -> list[T]:
     """The concepts of the given names, each missing one replaced by another of the model; at most one for each name."""
     named = {name(concept): concept for concept in concepts}
     others = iter([concept for concept in concepts if name(concept) not in names])
-    picked = [named[wanted] if wanted in named else next(others, None) for wanted in names]
+    picked = [named[each] if each in named else next(others, None) for each in names]
     return [concept for concept in picked if concept is not None]

@@ -124,11 +124,11 @@ def connect_history_panel(
             session.remove_item(panel.get_history(session), item)
         return show_newest(session, get_request_language(request))
 
-    def ask(request: gr.Request, token: str) -> Updates:
+    def show_question(request: gr.Request, token: str) -> Updates:
         count = len(panel.get_history(context.get_session(token, request)))
         question = format_status("clear_question", get_request_language(request), count=count)
-        shown = gr.HTML(f'<p role="alert">{html.escape(question)}</p>', visible=True)
-        return {**_show_question(panel, True), panel.question: shown}
+        element = gr.HTML(f'<p role="alert">{html.escape(question)}</p>', visible=True)
+        return {**_show_question(panel, True), panel.question: element}
 
     def clear(request: gr.Request, token: str) -> Updates:
         session, language = context.get_session(token, request), get_request_language(request)
@@ -143,7 +143,7 @@ def connect_history_panel(
     token, newest = context.token, list(dict.fromkeys([*panel.outputs, *outputs]))
     panel.gallery.select(select, token, outputs, **instant())
     panel.delete.click(delete, [token, panel.selected_file], newest, **instant())
-    panel.clear.click(ask, token, panel.question_outputs, **instant())
+    panel.clear.click(show_question, token, panel.question_outputs, **instant())
     panel.keep.click(lambda: _show_question(panel, False), None, panel.question_outputs, **instant())
     panel.confirm.click(clear, token, newest, **instant())
     panel.download_all.click(archive, token, panel.archive, **instant()).then(
@@ -151,12 +151,12 @@ def connect_history_panel(
     )
 
 
-def _show_question(panel: HistoryPanel, is_asked: bool) -> Updates:
+def _show_question(panel: HistoryPanel, is_visible: bool) -> Updates:
     return {
-        panel.clear: gr.Button(visible=not is_asked),
-        panel.question: gr.HTML(visible=is_asked),
-        panel.confirm: gr.Button(visible=is_asked),
-        panel.keep: gr.Button(visible=is_asked),
+        panel.clear: gr.Button(visible=not is_visible),
+        panel.question: gr.HTML(visible=is_visible),
+        panel.confirm: gr.Button(visible=is_visible),
+        panel.keep: gr.Button(visible=is_visible),
     }
 
 

@@ -80,12 +80,12 @@ def get_video_handlers(panel: VideoPanel, context: PageContext, language: Langua
     """Make the handlers of the jobs of a tab with a video panel."""
     return RunHandlers(
         start=lambda session, job: show_video(panel, None, language),
-        save=partial(save_video, panel, context),
+        save=partial(add_video_to_history, panel, context),
         done=partial(_show_result, panel, language),
     )
 
 
-def save_video(panel: VideoPanel, context: PageContext, session: Session, job: Job, event: JobEvent) -> None:
+def add_video_to_history(panel: VideoPanel, context: PageContext, session: Session, job: Job, event: JobEvent) -> None:
     """Add the video of a job to the history, or the unfinished frames of a job that was stopped."""
     request, history = job.request, panel.history.get_history(session)
     assert isinstance(request, TextToVideoRequest | ImageToVideoRequest)
