@@ -9,7 +9,7 @@ import torch
 from diffusers import HunyuanDiT2DControlNetModel
 from diffusers.schedulers import SchedulerMixin
 from peft import get_peft_model_state_dict
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dianjing.dit import DiT
@@ -68,12 +68,21 @@ def export_pipeline(
 
 
 def export_adapter(folder: Path, dtype: torch.dtype, *, transformer: DiT, scheduler: SchedulerMixin) -> None:
-    """Write the adapter of a transformer, which diffusers and PEFT load, and verify what was written."""
+    """Write the adapter of a transformer, and verify what was written.
+
+    LoRA and DoRA are written as diffusers loads them, LoHa and LoKr as a folder of PEFT.
+    """
     weights = {name: weight.to(dtype) for name, weight in get_peft_model_state_dict(transformer).items()}
-    metadata = transformer.peft_config["default"].to_dict()
-    TextToImagePipeline.save_lora_weights(folder, weights, transformer_lora_adapter_metadata=metadata)
+    config = transformer.peft_config["default"]
     scheduler.save_pretrained(folder / "scheduler")
-    reloaded, _ = TextToImagePipeline.lora_state_dict(folder)
+    if config.peft_type == "LORA":
+        TextToImagePipeline.save_lora_weights(folder, weights, transformer_lora_adapter_metadata=config.to_dict())
+        reloaded, _ = TextToImagePipeline.lora_state_dict(folder)
+    else:
+        config.save_pretrained(str(folder))
+        named = {PEFT_PREFIX + name: weight.cpu().contiguous() for name, weight in weights.items()}
+        save_file(named, folder / PEFT_WEIGHTS_NAME, metadata={"format": "pt"})
+        reloaded = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in load_file(folder / PEFT_WEIGHTS_NAME).items()}
     assert reloaded.keys() == weights.keys()
     assert all(torch.equal(reloaded[name], weight.cpu()) for name, weight in weights.items())
 

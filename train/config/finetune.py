@@ -12,10 +12,12 @@ from dianjing.train.config.data import FinetuneDataConfig
 class LoraAdapterConfig(BaseConfig):
     """An adapter of PEFT."""
 
-    kind: Literal["lora", "dora"] = "lora"
+    # loha, lokr: Hadamard and Kronecker products of small matrices (LyCORIS, arXiv 2309.14859)
+    kind: Literal["lora", "dora", "loha", "lokr"] = "lora"
     rank: int = Field(default=16, gt=0)
     alpha: float | None = Field(default=None, gt=0)  # None: the rank
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)  # of the layer's input; of the ranks with loha and lokr
+    decompose_factor: int = Field(default=-1, ge=-1)  # of lokr: the size of the first factor; -1: near the square root
     # suffixes of layer names
     target_modules: tuple[str, ...] = Field(default=("to_q", "to_k", "to_v", "to_out.0"), min_length=1)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -15,7 +15,7 @@ from dianjing.train.config.finetune import FinetuneModelConfig, FinetuneRunConfi
 from dianjing.train.tasks.text_to_image_model import MOTION_PREFIXES
 
 
-def make_lora_config(lora: LoraAdapterConfig, transformer: DiT, *, has_video: bool) -> LoraConfig:
+def make_adapter_config(lora: LoraAdapterConfig, transformer: DiT, *, has_video: bool) -> PeftConfig:
     """PEFT's configuration of an adapter; without videos, motion blocks and motion conditioning get none.
 
     Raises: DianjingError for a target module that is no suffix of a linear layer's name.
@@ -29,9 +29,20 @@ def make_lora_config(lora: LoraAdapterConfig, transformer: DiT, *, has_video: bo
     if not has_video and any(name.startswith(MOTION_PREFIXES) for name in layers):
         excluded, included = ("|".join(map(re.escape, names)) for names in (MOTION_PREFIXES, lora.target_modules))
         targets = rf"(?!{excluded})(.*\.)?({included})"  # with exclude_modules, PEFT would warn at every loading
+    alpha = lora.rank if lora.alpha is None else lora.alpha
+    products: dict[str, Any] = {
+        "r": lora.rank,
+        "alpha": alpha,
+        "rank_dropout": lora.dropout,
+        "target_modules": targets,
+    }
+    if lora.kind == "loha":
+        return LoHaConfig(**products)
+    if lora.kind == "lokr":
+        return LoKrConfig(**products, decompose_factor=lora.decompose_factor)
     return LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.rank if lora.alpha is None else lora.alpha,
+        lora_alpha=alpha,
         lora_dropout=lora.dropout,
         target_modules=targets,
         use_dora=lora.kind == "dora",
@@ -59,7 +70,7 @@ def prepare_transformer(transformer: DiT, model: FinetuneModelConfig, *, has_vid
         else:
             weight.requires_grad_(model.trainable == "all")
     if model.trainable == "lora":
-        transformer.add_adapter(make_lora_config(model.lora, transformer, has_video=has_video))
+        transformer.add_adapter(make_adapter_config(model.lora, transformer, has_video=has_video))
     return transformer.train()
 
 

@@ -95,6 +95,18 @@ def test_alpha_is_the_mask_of_the_loss_only_if_the_data_set_says_so(tmp_path):
     assert counted.sum() == 16 * 16
 
 
+def test_alpha_is_turned_with_its_image(tmp_path):
+    image = Image.new("RGBA", (32, 24), (255, 0, 255, 0))
+    image.paste((200, 30, 30, 255), (0, 0, 32, 8))
+    exif = Image.Exif()
+    exif[0x112] = 6  # the first row is the right side
+    image.save(tmp_path / "a.png", exif=exif)
+    (record,) = list_dataset(DatasetConfig(path=tmp_path, default_caption="a cat", loss_mask="alpha")).records
+    counted = make_loss_mask(record, (24, 32), height=32, width=24)
+    assert counted[:, 16:].all()
+    assert not counted[:, :16].any()
+
+
 @pytest.mark.parametrize("ending", [".mask.png", "-masklabel.png", ".MASK.PNG"])
 def test_a_mask_next_to_an_image_is_found(tmp_path, ending):
     make_halves((32, 32)).save(tmp_path / "a.png")

@@ -1,13 +1,17 @@
 """The data set reader takes any picture: each is read or refused by name, and nothing else is raised."""
 
+from dataclasses import replace
+
 import pytest
 
 from dianjing.errors import DianjingError, Message
 from dianjing.train.config.data import DatasetConfig
 from dianjing.train.data.buckets import FileSample, make_bucket_shapes
 from dianjing.train.data.index import build_index
-from dianjing.train.data.inspect import decode_image
+from dianjing.train.data.fitting import make_loss_mask
+from dianjing.train.data.inspect import decode_image, inspect_records
 from dianjing.train.data.samples import LocalFile
+from dianjing.train.data.sources import list_dataset
 from tests.random_pictures import write_random_pictures
 
 
@@ -28,6 +32,20 @@ def test_random_pictures_are_read_or_refused_by_name(tmp_path, count):
     for shape, records in index.records.items():
         for record in records:
             assert FileSample(record, shape).image.shape == (*shape[:2], 3)
+
+
+def test_masks_of_random_pictures_are_read_or_refused_by_name(tmp_path):
+    """Their alpha, and any picture as the mask of another."""
+    paths = write_random_pictures(tmp_path, 80)
+    records = list_dataset(DatasetConfig(path=tmp_path, default_caption="a", loss_mask="alpha", fit="pad")).records
+    mask = LocalFile(paths[1])
+    records = [*records, *(replace(record, loss_mask=mask) for record in records[:20])]
+    result = inspect_records(records, min_side_px=1)
+    assert len(result.records) > 30
+    for record, size in zip(result.records, result.sizes, strict=True):
+        counted = make_loss_mask(record, size, height=32, width=48)
+        assert counted is None or counted.shape == (32, 48)
+    assert all(name in str(Message("sample_problem", name=name, reason=r)) for name, r in result.rejected.items())
 
 
 def test_an_error_of_an_unreadable_picture_has_its_name(tmp_path):
