@@ -18,6 +18,7 @@ from torch import Tensor
 from dianjing.errors import DianjingError
 from dianjing.pipelines.schedulers import has_equal_process, load_adapter_scheduler
 from dianjing.weights.adapters import IN_MEMORY, AdapterSource, check_adapter, fetch_adapter
+from dianjing.weights.product_adapters import add_product_adapter, check_product_adapter, read_product_adapter
 
 MAX_ADAPTER_WEIGHT = 1000.0
 
@@ -51,31 +52,37 @@ class LoRAMixin(LoraBaseMixin):
         hotswap: bool = False,
         **options: Any,
     ) -> None:
-        """Add an adapter, given as for `lora_state_dict`, to the transformer.
+        """Add an adapter, given as for `lora_state_dict`, or a folder of LoHa or LoKr by PEFT, to the transformer.
 
         An adapter that was trained for another prediction or noise schedule brings its scheduler, which stays until it
         is unloaded. Raises: DianjingError for an adapter that does not fit, before anything changes.
         """
         source = pretrained_model_name_or_path_or_dict
-        adapter = fetch_adapter(source, **options)
         model = unwrap_module(self.transformer)
-        check_adapter(adapter, model, IN_MEMORY if isinstance(source, Mapping) else source)
+        product = read_product_adapter(source)
         self._refuse_if_fused()
         loaded = self._get_adapter_names()
+        self._refuse_mixed_methods("LORA" if product is None else product.method, hotswap=hotswap)
         if adapter_name is None:
             adapter_name = next(f"default_{i}" for i in range(len(loaded) + 1) if f"default_{i}" not in loaded)
         if not adapter_name or "." in adapter_name or (adapter_name in loaded and not hotswap):
             raise DianjingError("adapter_name_unusable", name=adapter_name, loaded=loaded or ["-"])
         scheduler = None if isinstance(source, Mapping) else load_adapter_scheduler(source)
-        targets = sorted({key.partition(".lora_")[0] for key in adapter.state})
-        model.load_lora_adapter(
-            adapter.state,
-            prefix=None,
-            adapter_name=adapter_name,
-            metadata={**adapter.config, "target_modules": targets},
-            hotswap=hotswap,
-            _pipeline=self,
-        )
+        if product is not None:
+            check_product_adapter(product, model)
+            add_product_adapter(model, product, adapter_name)
+        else:
+            adapter = fetch_adapter(source, **options)
+            check_adapter(adapter, model, IN_MEMORY if isinstance(source, Mapping) else source)
+            targets = sorted({key.partition(".lora_")[0] for key in adapter.state})
+            model.load_lora_adapter(
+                adapter.state,
+                prefix=None,
+                adapter_name=adapter_name,
+                metadata={**adapter.config, "target_modules": targets},
+                hotswap=hotswap,
+                _pipeline=self,
+            )
         if scheduler is not None and not has_equal_process(scheduler, self.trained_scheduler):
             self._scheduler_before_adapter = (adapter_name, self.scheduler, self.trained_scheduler)
             self.scheduler = self.trained_scheduler = scheduler
@@ -240,6 +247,13 @@ class LoRAMixin(LoraBaseMixin):
         fused = sorted(self._get_fused_names())
         if fused:
             raise DianjingError("adapters_fused", names=fused)
+
+    def _refuse_mixed_methods(self, method: str, *, hotswap: bool) -> None:
+        """Raise DianjingError for adapters of several methods of PEFT in one model, and hot-swapping of another one."""
+        configs = getattr(unwrap_module(self.transformer), "peft_config", {})
+        others = sorted(name for name, config in configs.items() if config.peft_type != method)
+        if others or (hotswap and method != "LORA"):
+            raise DianjingError("adapter_methods_mixed", method=method, names=others or ["-"])
 
     def _restore_scheduler(self, removed: Sequence[str] | None) -> None:
         """Put back the scheduler from before an adapter that brought its own, if that is among those removed."""

@@ -15,6 +15,8 @@ from torch import nn
 from dianjing.dit import DiT
 from dianjing.errors import DianjingError
 from dianjing.pipelines.text_to_image import TextToImagePipeline
+from dianjing.weights.adapters import PEFT_PREFIX, PEFT_WEIGHTS_NAME
+from dianjing.weights.product_adapters import read_product_adapter
 
 
 def save_module(module: Any, folder: Path, dtype: torch.dtype) -> None:
@@ -82,7 +84,8 @@ def export_adapter(folder: Path, dtype: torch.dtype, *, transformer: DiT, schedu
         config.save_pretrained(str(folder))
         named = {PEFT_PREFIX + name: weight.cpu().contiguous() for name, weight in weights.items()}
         save_file(named, folder / PEFT_WEIGHTS_NAME, metadata={"format": "pt"})
-        reloaded = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in load_file(folder / PEFT_WEIGHTS_NAME).items()}
+        product = read_product_adapter(folder)
+        reloaded = {} if product is None else product.state
     assert reloaded.keys() == weights.keys()
     assert all(torch.equal(reloaded[name], weight.cpu()) for name, weight in weights.items())
 

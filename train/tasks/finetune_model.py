@@ -30,12 +30,7 @@ def make_adapter_config(lora: LoraAdapterConfig, transformer: DiT, *, has_video:
         excluded, included = ("|".join(map(re.escape, names)) for names in (MOTION_PREFIXES, lora.target_modules))
         targets = rf"(?!{excluded})(.*\.)?({included})"  # with exclude_modules, PEFT would warn at every loading
     alpha = lora.rank if lora.alpha is None else lora.alpha
-    products: dict[str, Any] = {
-        "r": lora.rank,
-        "alpha": alpha,
-        "rank_dropout": lora.dropout,
-        "target_modules": targets,
-    }
+    products: dict[str, Any] = {"r": lora.rank, "alpha": alpha, "rank_dropout": lora.dropout, "target_modules": targets}
     if lora.kind == "loha":
         return LoHaConfig(**products)
     if lora.kind == "lokr":

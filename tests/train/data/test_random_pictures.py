@@ -7,8 +7,8 @@ import pytest
 from dianjing.errors import DianjingError, Message
 from dianjing.train.config.data import DatasetConfig
 from dianjing.train.data.buckets import FileSample, make_bucket_shapes
-from dianjing.train.data.index import build_index
 from dianjing.train.data.fitting import make_loss_mask
+from dianjing.train.data.index import build_index
 from dianjing.train.data.inspect import decode_image, inspect_records
 from dianjing.train.data.samples import LocalFile
 from dianjing.train.data.sources import list_dataset

@@ -9,12 +9,13 @@ import torch
 from diffusers import AutoencoderKL, HunyuanDiT2DModel
 from diffusers.models.embeddings import get_2d_rotary_pos_embed
 from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_region_for_grid
-from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, inject_adapter_in_model, set_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import load_file
 
 from dianjing import TextToImagePipeline
 from dianjing.dit import DiT
+from dianjing.errors import DianjingError
 from dianjing.train.config.finetune import LoraAdapterConfig
 from dianjing.train.data.tensor_cache import TensorCache
 from dianjing.train.run import export_ema, train_model
@@ -42,14 +43,47 @@ def test_lora_changes_images_and_diffusers_class_computes_the_same_with_it(tmp_p
     tensors = load_file(get_export_folder(config) / "pytorch_lora_weights.safetensors")
     report = set_peft_model_state_dict(theirs, {name.removeprefix("transformer."): t for name, t in tensors.items()})
     assert not report.unexpected_keys
-    inputs = {"hidden_states": torch.randn(1, 2, 8, 8), "timestep": torch.tensor([500.0]), "return_dict": False}
+    inputs = make_transformer_inputs(pipe)
     span = get_resize_crop_region_for_grid((4, 4), 32)
     inputs["image_rotary_emb"] = get_2d_rotary_pos_embed(8, span, (4, 4))
+    with torch.no_grad():
+        torch.testing.assert_close(pipe.transformer(**inputs)[0], theirs(**inputs)[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "settings"), [("loha", {}), ("lokr", {}), ("lokr", {"decompose_factor": 2})])
+def test_products_are_trained_and_load_as_peft_and_we_do(tmp_path, model, finetune_config, kind, settings):
+    changes = {"model": {"lora": {"rank": 2, "alpha": 3.0, "kind": kind, **settings}}}
+    config = finetune_config(tmp_path / "run", changes=changes, total_steps=8)
+    assert train_model(config, **UNINTERRUPTED) is Outcome.FINISHED
+    folder, plain = get_export_folder(config), DiT.from_pretrained(model / "transformer")
+    theirs = PeftModel.from_pretrained(DiT.from_pretrained(model / "transformer"), folder).merge_and_unload()
+    pipe = TextToImagePipeline.from_pretrained(model)
+    pipe.load_lora_weights(folder, adapter_name="thing")
+    assert pipe.get_active_adapters() == ["thing"]
+    inputs = make_transformer_inputs(pipe)
+    with torch.no_grad():
+        adapted, expected, before = (each(**inputs)[0] for each in (pipe.transformer, theirs, plain))
+        torch.testing.assert_close(adapted, expected, atol=1e-5, rtol=1e-4)
+        assert (adapted - before).abs().max() > 1e-4
+        pipe.fuse_lora()
+        torch.testing.assert_close(pipe.transformer(**inputs)[0], expected, atol=1e-5, rtol=1e-4)
+        pipe.unfuse_lora()
+        pipe.set_adapters("thing", 0.0)
+        torch.testing.assert_close(pipe.transformer(**inputs)[0], before, atol=1e-5, rtol=1e-4)
+        with pytest.raises(DianjingError, match="same method alone"):
+            pipe.load_lora_weights({"blocks.0.attn1.to_q.lora_A.weight": torch.zeros(2, 16)})
+        pipe.unload_lora_weights()
+        torch.testing.assert_close(pipe.transformer(**inputs)[0], before)
+
+
+def make_transformer_inputs(pipe):
+    """Arguments of a DiT: noise, a timestep and the states of a prompt."""
+    torch.manual_seed(0)
+    inputs = {"hidden_states": torch.randn(1, 2, 8, 8), "timestep": torch.tensor([500.0]), "return_dict": False}
     for index, suffix in enumerate(("", "_t5")):
         states, _, mask, _ = pipe.encode_prompt("小猫", do_classifier_free_guidance=False, text_encoder_index=index)
         inputs |= {f"encoder_hidden_states{suffix}": states, f"text_embedding_mask{suffix}": mask}
-    with torch.no_grad():
-        torch.testing.assert_close(pipe.transformer(**inputs)[0], theirs(**inputs)[0], atol=1e-5, rtol=1e-4)
+    return inputs
 
 
 def test_full_export_generates_and_differs_from_the_base_model(tmp_path, model, finetune_config):
@@ -67,6 +101,8 @@ OBJECTIVES = {
     "full": FULL,
     "epsilon": {"objective": {"prediction_type": "epsilon"}},
     "flow": {"objective": {"prediction_type": "flow", "flow_shift": 2.0}, **FULL},
+    "LoHa": {"model": {"lora": {"rank": 2, "kind": "loha"}}},
+    "LoKr": {"model": {"lora": {"rank": 2, "kind": "lokr"}}},
     "DoRA": {"model": {"lora": {"rank": 2, "kind": "dora"}, "gradient_checkpointing_interval": 2}},
 }
 
