@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +30,15 @@ def make_app(
     *,
     access: AccessControl | None = None,
     mcp_url: str | None = None,
+    aliases: Sequence[str] = (),
 ) -> FastAPI:
     """Make the API, and the page as well if an engine is given; the app's end closes the queue.
 
+    `aliases` are further names under which clients of the API may ask for the model.
     `mcp_url` is the server's own address, under which its MCP tools call it; None: no MCP.
     """
     access = access or AccessControl()
-    app = make_api(queue, access)
+    app = make_api(queue, access, aliases=aliases)
     app.router.lifespan_context = _make_lifespan(queue, app.router.lifespan_context)
     if engine is not None:
         _mount_page(app, queue, engine, access, mcp_url=mcp_url)

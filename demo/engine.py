@@ -34,6 +34,7 @@ from dianjing.pipelines.media.color import to_rgb
 from dianjing.pipelines.media.image import check_image_size, get_input_image_metadata
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
 from dianjing.pipelines.media.video import get_video_metadata
+from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
 from dianjing.pipelines.segmentation.base import Point, Segmenter, check_points, get_region_metadata
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.text_to_image import TextToImagePipeline
@@ -129,17 +130,25 @@ class InferenceEngine:
 
         `on_progress` is called after every denoising step; an exception that it raises ends the run.
         """
-        request, label = job.request, {"visible_label": job.request.visible_label}
+        request, label = job.request, job.request.visible_label
         if isinstance(request, TextToImageRequest):
             images, metadata = self._generate_images(request, on_progress)
-            files, crop, turn = results.save_images(job.id, images, metadata, **label), None, None
+            files = results.save_images(
+                job.id,
+                images,
+                metadata,
+                visible_label=label,
+                image_format=request.output_format,
+                quality=request.output_compression,
+            )
+            crop, turn = None, None
         elif isinstance(request, ConversationRequest):
             turn, metadata = self._run_turn(request, on_progress)
-            files, crop = results.save_images(job.id, [turn.image], metadata, **label), None
+            files, crop = results.save_images(job.id, [turn.image], metadata, visible_label=label), None
         else:
             assert request.fps is not None
             frames, metadata, crop = self._generate_video(request, on_progress)
-            files, turn = results.save_video(job.id, frames, metadata[0], fps=request.fps, **label), None
+            files, turn = results.save_video(job.id, frames, metadata[0], fps=request.fps, visible_label=label), None
         prompt = metadata[0].prompt
         unknown = self.text_to_image.find_unknown_words(prompt) if prompt else []
         return JobResult(files=files, metadata=metadata, unknown_words=tuple(unknown), crop=crop, turn=turn)
@@ -235,9 +244,11 @@ class InferenceEngine:
         crop = None
         with pipe.observe_steps(reporter):
             if isinstance(request, ImageToVideoRequest):
-                output = pipe(request.image, request.regions, request.prompt, **params)
+                sides = {"height": request.height, "width": request.width}
+                regions = request.regions or pipe.locate_regions(request.image, request.prompt, **sides)
+                output = pipe(request.image, regions, request.prompt, **params)
                 settings["image"] = get_input_image_metadata(request.image)
-                settings["regions"] = [get_region_metadata(region) for region in request.regions]
+                settings["regions"] = [get_region_metadata(region) for region in regions]
                 crop = output.crop_transform.to_message()
             else:
                 output = pipe(request.prompt, **params)
@@ -258,6 +269,7 @@ def _get_capabilities(
             "fps": text_to_video.config.default_fps,
             "max_regions": config.max_regions,
             "has_flow_field": config.use_flow_field,
+            "motion_parser": MotionPromptParser(text_to_video.motion_vocabulary, text_to_video.concept_vocabulary),
             "continuation_steps": text_to_video.config.default_continuation_steps,
             "continuation_guidance_scale": text_to_video.config.default_continuation_guidance_scale,
         }

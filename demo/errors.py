@@ -39,6 +39,10 @@ class JobNotFoundError(NotFoundError):
     """The same for a job that never existed, has expired, or belongs to another owner."""
 
 
+class MethodNotAllowedError(ApiError):
+    status = 405
+
+
 class JobNotFinishedError(ApiError):
     status = 409
 

@@ -91,6 +91,7 @@ class Job:
         self.created_at = time.time()  # shown to users; ages are measured on the monotonic clock
         self.queued_at_s = time.monotonic()
         self.finished_at_s: float | None = None
+        self.has_public_files = False  # the client has been given addresses that hold the id and need no key
         self.cancel_requested = threading.Event()  # the job ends at its next step
         self._changed = threading.Condition()
         self._event: JobEvent = Queued(position=1)

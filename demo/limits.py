@@ -1,8 +1,10 @@
 """The limits of a server, and the capabilities of the model that it serves."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from dianjing.errors import DianjingError
+from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
+from dianjing.pipelines.prompting.motions import MotionVocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +30,10 @@ class ServerLimits:
     result_ttl_s: float = 3600.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for each in fields(self):
+            value = getattr(self, each.name)
             if isinstance(value, bool) or not value > 0:
-                raise DianjingError("limit_not_positive", name=field.name, value=repr(value))
+                raise DianjingError("limit_not_positive", name=each.name, value=repr(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,7 @@ class ModelCapabilities:
     `num_frames` is None for a model without videos; `max_regions` is 0 for one without motion control.
     `continuation_steps` and `continuation_guidance_scale` apply to frames that continue an image; None: those of an
     image. `has_flow_field`: every window continues the first frame, however long the video is.
+    `motion_parser` finds the motions in a prompt; the default knows none: only regions say what moves in an image.
     """
 
     model: str
@@ -54,6 +57,7 @@ class ModelCapabilities:
     continuation_steps: int | None = None
     continuation_guidance_scale: float | None = None
     has_flow_field: bool = False
+    motion_parser: MotionPromptParser = field(default_factory=lambda: MotionPromptParser(MotionVocabulary()))
 
     @property
     def continuation_params(self) -> tuple[int, float]:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Protocol
 
 from PIL import Image
@@ -91,6 +91,21 @@ class JobQueue:
         if job is None or job.owner != owner:
             raise JobNotFoundError("job_not_found")
         return job
+
+    def get_public(self, job_id: str) -> Job:
+        """Look up a job with public files, without its owner: the id cannot be guessed. Raises: JobNotFoundError."""
+        with self._changed:
+            self._evict_expired()
+            job = self._jobs.get(job_id)
+        if job is None or not job.has_public_files:
+            raise JobNotFoundError("job_not_found")
+        return job
+
+    def list_jobs(self, owner: str, *, kinds: Collection[str]) -> list[Job]:
+        """The jobs of an owner in the order of their arrival."""
+        with self._changed:
+            self._evict_expired()
+            return [job for job in self._jobs.values() if job.owner == owner and job.request.kind in kinds]
 
     def cancel(self, job_id: str, owner: str) -> Job:
         """Cancel a job: a queued one ends at once, a running one at its next step, a finished one is left as it is."""

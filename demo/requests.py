@@ -12,6 +12,7 @@ from dianjing.demo.limits import ModelCapabilities
 from dianjing.demo.request_base import GenerationRequest
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.image import check_image
+from dianjing.pipelines.media.image_file import IMAGE_OUTPUT_FORMATS, ImageFormat
 from dianjing.pipelines.segmentation.base import Region, check_region
 from dianjing.pipelines.validation import (
     MAX_IMAGES,
@@ -24,6 +25,7 @@ from dianjing.pipelines.validation import (
     check_prompt,
     coalesce,
 )
+from dianjing.pipelines.video.subjects import parse_moving_subjects
 from dianjing.pipelines.video.windows import (
     LONG_VIDEO_MODES,
     LongVideo,
@@ -44,17 +46,26 @@ MAX_SAMPLING_RUNS_PER_TURN = 14
 
 @dataclass(frozen=True, kw_only=True)
 class TextToImageRequest(GenerationRequest):
-    """A request for images of a prompt; image i uses the seed `seed + i`."""
+    """A request for images of a prompt; image i uses the seed `seed + i`.
+
+    `output_format` is the format of the files, `output_compression` the quality of JPEG and WebP, from 0 to 100.
+    """
 
     kind: ClassVar[str] = "image"
 
     prompt: str
     num_images: int = 1
+    output_format: ImageFormat = "png"
+    output_compression: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_prompt(self.prompt)
-        self._validate_fields(num_images=partial(check_int, name="num_images", low=1, high=MAX_IMAGES))
+        self._validate_fields(
+            num_images=partial(check_int, name="num_images", low=1, high=MAX_IMAGES),
+            output_compression=partial(check_int, name="output_compression", low=0, high=100),
+        )
+        assert self.output_format in IMAGE_OUTPUT_FORMATS
         if self.seed is not None:  # the seeds of all images must exist
             ImageRequest(prompt=self.prompt, seed=self.seed, num_images_per_prompt=self.num_images)
 
@@ -157,12 +168,15 @@ class TextToVideoRequest(_VideoRequestBase):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageToVideoRequest(_VideoRequestBase):
-    """A request to animate regions of a PIL image, which is kept as RGB; points are in its pixels."""
+    """A request to animate a PIL image, which is kept as RGB.
+
+    What moves are its regions, whose points are in pixels of the image; without regions it is found from the prompt.
+    """
 
     kind: ClassVar[str] = "animation"
 
     image: Image.Image
-    regions: Sequence[Region]
+    regions: Sequence[Region] = ()
     prompt: str = ""
 
     def __post_init__(self) -> None:
@@ -171,7 +185,7 @@ class ImageToVideoRequest(_VideoRequestBase):
             check_prompt(self.prompt)
         object.__setattr__(self, "image", check_image(self.image))
         object.__setattr__(self, "regions", tuple(self.regions))
-        if not self.regions:
+        if not self.regions and not self.prompt:
             raise DianjingError("regions_missing")
         for region in self.regions:
             check_region(region, size=self.image.size)
@@ -182,6 +196,8 @@ class ImageToVideoRequest(_VideoRequestBase):
             raise DianjingError("model_cannot_animate", model=capabilities.model)
         if len(self.regions) > capabilities.max_regions:
             raise DianjingError("region_count_out_of_range", count=len(self.regions), maximum=capabilities.max_regions)
+        if not self.regions:
+            parse_moving_subjects(capabilities.motion_parser, self.prompt)
         assert request.num_frames is not None
         if request.num_frames < 2:
             raise DianjingError("motion_needs_frames", num_frames=request.num_frames)

@@ -17,9 +17,11 @@ from dianjing.pipelines.media.aigc_label import (
     PRODUCER,
     add_visible_label,
     add_visible_label_to_frames,
+    make_aigc_label,
     make_image_label,
 )
 from dianjing.pipelines.media.image import save_image
+from dianjing.pipelines.media.image_file import ImageFormat, encode_image
 from dianjing.pipelines.media.metadata import GenerationMetadata
 from dianjing.pipelines.media.video import save_video
 
@@ -55,15 +57,30 @@ class ResultStore:
         metadata: Sequence[GenerationMetadata],
         *,
         visible_label: bool | None = None,
+        image_format: ImageFormat = "png",
+        quality: int | None = None,
     ) -> tuple[Path, ...]:
-        """Write each image as PNG. `visible_label` None: as the labelling says."""
+        """Write each image. `visible_label` None: as the labelling says; `quality`: of JPEG and WebP, from 0 to 100."""
         paths = []
         for number, (image, entry) in enumerate(zip(images, metadata, strict=True), start=1):
             labelled = add_visible_label(image) if self._has_visible_label(visible_label) else image
             label = make_image_label(labelled, entry, producer=self.labelling.producer)
-            paths.append(self._make_path(job_id, f"{entry.seed}-{number}.png"))
-            save_image(labelled, paths[-1], entry, label=label)
+            paths.append(self._make_path(job_id, f"{entry.seed}-{number}.{image_format}"))
+            save_image(labelled, paths[-1], entry, label=label, quality=quality)
         return self._sign_files(paths)
+
+    def encode_preview(
+        self,
+        image: Image.Image,
+        *,
+        visible_label: bool | None = None,
+        image_format: ImageFormat = "png",
+        quality: int | None = None,
+    ) -> bytes:
+        """Encode an image that is not finished, with its label and without metadata; it is not signed."""
+        labelled = add_visible_label(image) if self._has_visible_label(visible_label) else image
+        label = make_aigc_label(labelled.tobytes(), producer=self.labelling.producer)
+        return encode_image(labelled, image_format=image_format, quality=quality, label=label)
 
     def save_video(
         self,

@@ -15,7 +15,8 @@ from dianjing.pipelines.media.image import check_image_size
 
 UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, IndexError, TypeError, struct.error)  # Pillow's for damaged files
-DATA_URL_PATTERN = re.compile(r"data:image/[a-z0-9.+-]{1,20};base64,")
+DATA_URL_PATTERN = re.compile(r"\s*data:[^,]{0,200};\s*base64\s*,", re.IGNORECASE)
+URL_SAFE_TO_STANDARD = str.maketrans("-_", "+/")
 
 
 def decode_upload(content: bytes, limits: ServerLimits) -> Image.Image:
@@ -41,11 +42,16 @@ def decode_upload(content: bytes, limits: ServerLimits) -> Image.Image:
 
 
 def decode_base64_image(text: object, limits: ServerLimits) -> Image.Image:
-    """Decode an upload in base64, with or without the head of a data: URL. Raises: DianjingError as `decode_upload`."""
+    """Decode an upload in base64: of either alphabet, in lines or not, padded or not, alone or as a data: URL.
+
+    Raises: DianjingError as `decode_upload`.
+    """
     encoded = str(text)
-    head = DATA_URL_PATTERN.match(encoded)
+    if head := DATA_URL_PATTERN.match(encoded):
+        encoded = encoded[head.end() :]
+    encoded = "".join(encoded.split()).rstrip("=").translate(URL_SAFE_TO_STANDARD)
     try:
-        content = base64.b64decode(encoded[head.end() if head else 0 :], validate=True)
+        content = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise DianjingError("image_not_base64") from None
     return decode_upload(content, limits)

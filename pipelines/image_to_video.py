@@ -18,9 +18,11 @@ from dianjing.pipelines import validation
 from dianjing.pipelines.media.crop import CropTransform, resize_crop
 from dianjing.pipelines.media.image import check_image
 from dianjing.pipelines.prompt_embeds import PromptEmbeds
+from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
+from dianjing.pipelines.prompting.placement import DEFAULT_MOTION_STRENGTH
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators
 from dianjing.pipelines.segmentation.base import Region, check_region
-from dianjing.pipelines.vae import frames_to_pixels
+from dianjing.pipelines.vae import encode_images, frames_to_pixels
 from dianjing.pipelines.video.base import (
     VIDEO_OUTPUT_TYPES,
     SampledVideo,
@@ -29,6 +31,7 @@ from dianjing.pipelines.video.base import (
     postprocess_frames,
 )
 from dianjing.pipelines.video.detail import restore_detail
+from dianjing.pipelines.video.subjects import find_subject_clicks, parse_moving_subjects
 
 logger = logging.get_logger(__name__)
 
@@ -133,6 +136,28 @@ class ImageToVideoPipeline(VideoPipelineBase):
         if not return_dict:
             return frames, masks, crop_transform
         return ImageToVideoOutput(frames=frames, masks=masks, crop_transform=crop_transform)
+
+    @torch.no_grad()
+    def locate_regions(
+        self, image: Image.Image | np.ndarray, prompt: str, *, height: int | None = None, width: int | None = None
+    ) -> list[Region]:
+        """Find what moves in an image, and how, from a prompt such as "a cat jumping and a dog".
+
+        height, width: of the video, in px. The points of the regions are in px of the image.
+        Raises: DianjingError for a prompt that names no motion of the model.
+        """
+        parser = MotionPromptParser(self.motion_vocabulary, self.concept_vocabulary)
+        motion_prompt = parse_moving_subjects(parser, prompt)
+        height, width = self._check_size(height, width)
+        fitted, crop_transform = resize_crop(check_image(image), height=height, width=width)
+        pixels = frames_to_pixels(np.asarray(fitted)[None], device=self._execution_device, dtype=self.vae.dtype)
+        clicks = find_subject_clicks(self, encode_images(self.vae, pixels)[0], motion_prompt)
+        regions = []
+        for points, motion in clicks[: self.transformer.config.max_regions]:
+            places = [crop_transform.invert_point(point.x, point.y) for point in points]
+            points = [replace(point, x=x, y=y) for point, (x, y) in zip(points, places, strict=True)]
+            regions.append(Region(motion=motion, points=points, strength=DEFAULT_MOTION_STRENGTH))
+        return regions
 
     def predict_masks(self, image: Image.Image | np.ndarray, regions: Sequence[Region]) -> np.ndarray:
         """Predict the masks of regions, bool (R, H, W) of the image.

@@ -15,11 +15,9 @@ from torch import Tensor
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
 from dianjing.pipelines.prompt_embeds import PromptEmbeds
-from dianjing.pipelines.prompting.localization import compute_relevance_map, find_peaks
 from dianjing.pipelines.prompting.motion_prompt import MotionPrompt, MotionPromptParser
 from dianjing.pipelines.prompting.placement import DEFAULT_MOTION_STRENGTH
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, SamplingCall, SamplingParams
-from dianjing.pipelines.segmentation.base import Point
 from dianjing.pipelines.vae import decode_latents
 from dianjing.pipelines.video.base import (
     VIDEO_OUTPUT_TYPES,
@@ -29,6 +27,7 @@ from dianjing.pipelines.video.base import (
     postprocess_frames,
 )
 from dianjing.pipelines.video.motion_request import MotionRequest
+from dianjing.pipelines.video.subjects import find_subject_clicks
 from dianjing.pipelines.video.windows import LONG_VIDEO_MODES, LongVideo, resolve_long_video
 
 logger = logging.get_logger(__name__)
@@ -256,31 +255,11 @@ class TextToVideoPipeline(VideoPipelineBase):
         self, latents: Tensor, image: np.ndarray, motion_prompt: MotionPrompt
     ) -> list[tuple[np.ndarray, str]]:
         """Find masks and motions of the moving subjects in an image, uint8 (H, W, 3), of latents (C, Y, X)."""
-        subjects = motion_prompt.subjects
-        embeds = self.encode_texts([motion_prompt.static_prompt, *(subject.prompt_without for subject in subjects)])
-        size = image.shape[:2]
-        relevance_map = compute_relevance_map(
-            self.transformer, self.scheduler, latents[None], embeds, image_meta_size=(*size, *size, 0, 0)
-        )
-        scale = self.vae_scale_factor
-        points_by_subject = [
-            [Point(x=(x + 0.5) * scale, y=(y + 0.5) * scale) for x, y in peaks]
-            for peaks in find_peaks(relevance_map, [subject.count for subject in subjects])
-        ]
+        clicks = find_subject_clicks(self, latents, motion_prompt)
         segmenter = self.unet_segmenter or self.segmenter
         segmenter.set_image(image)
-        results = []
-        for index, subject in enumerate(subjects):
-            if subject.motion is not None:
-                negatives = [
-                    replace(point, positive=False)
-                    for other, points in enumerate(points_by_subject)
-                    if other != index
-                    for point in points
-                ]
-                for point in points_by_subject[index]:
-                    results.append((segmenter.predict([point, *negatives]), subject.motion))
-        return results[: self.transformer.config.max_regions]
+        max_regions = self.transformer.config.max_regions
+        return [(segmenter.predict(points), motion) for points, motion in clicks[:max_regions]]
 
     def _decode_pixels(self, latents: Tensor) -> Tensor:
         """Decode latents (B, C, Y, X) to pixels (B, 3, H, W), clamped to [-1, 1]."""

@@ -181,7 +181,9 @@ def check_num_frames(num_frames: object, duration_s: object, fps: float, *, byte
             or not isinstance(duration_s, Real)
             or not 0 < float(duration_s) < MAX_DURATION_S
         ):
-            raise DianjingError("duration_out_of_range", value=format_value(duration_s))
+            raise DianjingError(
+                "duration_out_of_range", value=format_value(duration_s), maximum=f"{MAX_DURATION_S:,.0f}"
+            )
         num_frames = max(1, round(float(duration_s) * fps))
     if num_frames is None:
         return None

@@ -1,5 +1,6 @@
 """The HTTP API: images, videos, and the state of the server."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Response
@@ -14,13 +15,18 @@ from dianjing.demo.api.docs import render_docs_page
 from dianjing.demo.api.errors import add_exception_handlers
 from dianjing.demo.api.images import make_image_routes
 from dianjing.demo.api.middleware import OriginMiddleware
-from dianjing.demo.api.videos import get_video_schemas, make_video_routes
+from dianjing.demo.api.models import ServedModels, make_model_routes
+from dianjing.demo.api.video_bodies import get_video_schemas
+from dianjing.demo.api.videos import make_video_routes
 from dianjing.demo.limits import ServerLimits
 from dianjing.demo.queue import JobQueue
 
 
-def make_api(queue: JobQueue, access: AccessControl) -> FastAPI:
-    """Make the FastAPI app; the page can be mounted on it, and `add_middleware` comes last."""
+def make_api(queue: JobQueue, access: AccessControl, *, aliases: Sequence[str] = ()) -> FastAPI:
+    """Make the FastAPI app; the page can be mounted on it, and `add_middleware` comes last.
+
+    `aliases` are further names of the model.
+    """
     app = FastAPI(
         title="Dianjing 点睛",
         version=__version__,
@@ -29,8 +35,14 @@ def make_api(queue: JobQueue, access: AccessControl) -> FastAPI:
         redoc_url=None,
     )
     add_exception_handlers(app)
-    for routes in (make_image_routes(queue, access), make_video_routes(queue, access), _make_status_routes(queue)):
-        app.include_router(routes)
+    models = ServedModels(queue.engine.capabilities.model, aliases)
+    for router in (
+        make_image_routes(queue, models, access),
+        make_video_routes(queue, models, access),
+        make_model_routes(models, access),
+        _make_status_routes(queue),
+    ):
+        app.include_router(router)
     generate_schema = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -52,12 +64,6 @@ def add_middleware(app: FastAPI, limits: ServerLimits, access: AccessControl) ->
 
 def _make_status_routes(queue: JobQueue) -> APIRouter:
     router = APIRouter(tags=["server"])
-
-    @router.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        """The model that this server has."""
-        model = {"id": queue.engine.capabilities.model, "object": "model", "owned_by": "dianjing"}
-        return {"object": "list", "data": [model]}
 
     @router.get("/healthz", responses={503: {"description": "The server is stopping."}})
     async def healthz() -> JSONResponse:

@@ -3,26 +3,21 @@
 import asyncio
 import contextlib
 import copy
+from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 
-from dianjing.demo.errors import ApiError, JobNotFinishedError, NotFoundError, ShuttingDownError
-from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobResult
+from dianjing.demo.errors import ApiError, JobNotFinishedError, ShuttingDownError
+from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobEvent, JobResult
 
-DISCONNECT_POLL_S = 0.2  # a waiting request checks this often whether its client has left
-OPENAI_STATUSES = {
+EVENT_POLL_S = 0.2  # a waiting request checks this often for news, and whether its client has left
+OPENAI_STATUSES = {  # OpenAI's API has no status for a cancelled job
     "queued": "queued",
     "running": "in_progress",
     "done": "completed",
     "failed": "failed",
-    "cancelled": "cancelled",
+    "cancelled": "failed",
 }
-
-
-def check_model(name: str | None, *, served: str) -> None:
-    """Raise NotFoundError for a model that this server does not have."""
-    if name not in (None, served):
-        raise NotFoundError("model_not_served", value=ascii(name)[:60], model=served)
 
 
 def get_result(job: Job) -> JobResult:
@@ -37,8 +32,8 @@ def get_result(job: Job) -> JobResult:
     raise JobNotFinishedError("job_not_finished", status=OPENAI_STATUSES[job.state])
 
 
-async def wait_for_job(job: Job, request: Request) -> None:
-    """Wait until the job is finished.
+async def iterate_events(job: Job, request: Request) -> AsyncIterator[JobEvent]:
+    """Yield the newest event of a job every `EVENT_POLL_S`, and its last one as soon as the job is finished.
 
     Raises: ApiError if the client has left.
     """
@@ -51,6 +46,13 @@ async def wait_for_job(job: Job, request: Request) -> None:
     job.add_done_callback(set_done)
     while not is_done.is_set():
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(is_done.wait(), DISCONNECT_POLL_S)
+            await asyncio.wait_for(is_done.wait(), EVENT_POLL_S)
         if await request.is_disconnected():
             raise ApiError("client_disconnected")
+        yield job.last_event
+
+
+async def wait_for_job(job: Job, request: Request) -> None:
+    """Wait until the job is finished. Raises: ApiError if the client has left."""
+    async for _ in iterate_events(job, request):
+        pass

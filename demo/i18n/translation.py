@@ -28,7 +28,11 @@ PAGE_LABELS = {  # parameter -> key of its label on the page
     "continuation_steps": "steps",
     "continuation_guidance_scale": "guidance",
 }
-HTTP_FIELDS = {"num_images": "n", "num_images_per_prompt": "n", "duration_s": "seconds"}  # parameter -> field
+HTTP_FIELDS: Mapping[str, str | Message] = {  # parameter -> field
+    "num_images": "n",
+    "num_images_per_prompt": "n",
+    "duration_s": "seconds",
+}
 
 
 def parse_accept_language(header: str) -> Language:
@@ -51,21 +55,25 @@ def render_for_page(error: DianjingError, language: Language) -> str:
 
 
 def render_for_http(error: DianjingError, language: Language) -> str:
-    """An error's message with the field names of the HTTP API, such as n for num_images."""
+    """An error's message with the field names of programs, such as n for num_images."""
     return render_message(error, language, names=HTTP_FIELDS)
 
 
-def render_message(error: DianjingError, language: Language, *, names: Mapping[str, str]) -> str:
+def render_message(error: DianjingError, language: Language, *, names: Mapping[str, str | Message]) -> str:
     """An error's message in a language, without paths of the server; `names` replaces names of parameters.
 
-    A parameter is replaced if it is an argument of the message or stands at its start.
+    A parameter is replaced if it is an argument of the message or stands at its start; one that is no word of a
+    language, such as num_frames, also anywhere else.
     """
     text = _rename_parameters(error.message, names).render(language)
-    pattern = "|".join(map(re.escape, names))
-    return redact_paths(re.sub(rf"^(?:{pattern})\b", lambda match: names[match[0]], text))
+    localized = {name: to if isinstance(to, str) else to.render(language) for name, to in names.items()}
+    words = "|".join(re.escape(name) for name in names)
+    identifiers = "|".join(re.escape(name) for name in names if "_" in name) or "(?!)"
+    pattern = rf"^(?:{words})(?![a-z0-9_])|(?<![a-z0-9_])(?:{identifiers})(?![a-z0-9_])"
+    return redact_paths(re.sub(pattern, lambda match: localized[match[0]], text) if names else text)
 
 
-def _rename_parameters(value: Any, names: Mapping[str, str]) -> Any:
+def _rename_parameters(value: Any, names: Mapping[str, str | Message]) -> Any:
     """Replace names of parameters among the arguments of a message, also of the messages inside it."""
     if isinstance(value, DianjingError):
         value = value.message

@@ -23,7 +23,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dianjing.demo.api.errors import error_response, validation_error_response
-from dianjing.demo.errors import ApiError, NotFoundError, get_status, to_user_error
+from dianjing.demo.errors import ApiError, MethodNotAllowedError, NotFoundError, get_status, to_user_error
 from dianjing.demo.i18n.translation import parse_accept_language, render_for_http
 from dianjing.demo.upload_store import UploadStore
 from dianjing.demo.visitor import VISITOR_COOKIE, get_visitor, get_visitor_cookie, make_visitor_cookie
@@ -96,7 +96,7 @@ class PageGate:
         if (is_read and ALLOWED_GET.fullmatch(path)) or (method == "POST" and ALLOWED_POST.fullmatch(path)):
             return None
         if Match.PARTIAL in matches or ALLOWED_GET.fullmatch(path) or ALLOWED_POST.fullmatch(path):
-            return error_response(request, ApiError("method_not_allowed"), status=405)
+            return error_response(request, MethodNotAllowedError("method_not_allowed"))
         return error_response(request, NotFoundError("route_not_found"))
 
     async def _upload(self, request: Request) -> Response:

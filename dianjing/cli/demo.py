@@ -39,6 +39,13 @@ def demo(
         list[str] | None,
         typer.Option(metavar="SCHEME://HOST[:PORT]", help="A web site whose pages may call the API, or several."),
     ] = None,
+    alias: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=MODEL]",
+            help="Another name of the model for clients of the API, such as gpt-image-1, or several.",
+        ),
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline/--online", help="Whether weights may be downloaded.")] = True,
     mcp: Annotated[bool, typer.Option("--mcp", help="Also serve the functions to agents (MCP).")] = False,
     visible_label: Annotated[
@@ -69,6 +76,7 @@ def demo(
         segmenter=segmenter,
         api_keys=api_key or os.environ.get(API_KEYS_VARIABLE, "").split(","),
         allowed_origins=allow_origin or [],
+        aliases=alias or [],
         device=device,
         dtype=dtype.value,
         producer=producer,

@@ -40,6 +40,7 @@ class DemoServer:
     limits: ServerLimits
     labelling: Labelling
     mcp: bool
+    aliases: tuple[str, ...]
     listening_socket: socket.socket
 
     @property
@@ -56,6 +57,7 @@ def validate_demo_server(
     auth: str | None,
     api_keys: list[str],
     allowed_origins: list[str],
+    aliases: list[str],
     max_queue: int | None,
     mcp: bool,
     segmenter: str | None,
@@ -73,6 +75,7 @@ def validate_demo_server(
         read_components(folder)
     user = None if auth is None else _parse_auth(auth)
     access = AccessControl(keys=_check_api_keys(api_keys), auth=user, origins=_check_origins(allowed_origins))
+    alias_names = _parse_aliases(aliases, model=model)
     if mcp:
         _check_mcp(auth)
     limits = (
@@ -99,6 +102,7 @@ def validate_demo_server(
         limits=limits,
         labelling=labelling,
         mcp=mcp,
+        aliases=alias_names,
         listening_socket=listening_socket,
     )
 
@@ -124,6 +128,18 @@ def _check_origins(origins: list[str]) -> tuple[str, ...]:
         if not ORIGIN_PATTERN.fullmatch(origin):
             raise DianjingError("origin_malformed", value=repr(origin))
     return normalized
+
+
+def _parse_aliases(aliases: list[str], *, model: str) -> tuple[str, ...]:
+    """The names of aliases such as "gpt-image-1" and "gpt-image-1=sticker"."""
+    names = []
+    for alias in aliases:
+        name, equals, target = alias.partition("=")
+        is_served = target in (model, Path(model).name) if equals else True
+        if not is_served or not re.fullmatch(r"[^\s=]{1,200}", name):
+            raise DianjingError("alias_malformed", value=repr(alias), model=model)
+        names.append(name)
+    return tuple(names)
 
 
 def _get_allowed_hosts(listening_socket: socket.socket, origins: Sequence[str]) -> frozenset[str] | None:
@@ -161,7 +177,8 @@ def run_demo_server(server: DemoServer, *, on_ready: Callable[[str], object]) ->
     with TemporaryDirectory(prefix="dianjing-gradio-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # Gradio's own is shared with all users of the machine, and is kept
         try:
-            app = make_app(queue, engine, access=server.access, mcp_url=server.address if server.mcp else None)
+            mcp_url = server.address if server.mcp else None
+            app = make_app(queue, engine, access=server.access, mcp_url=mcp_url, aliases=server.aliases)
             on_ready(server.address)
             run_server(app, queue, server.listening_socket)
         finally:

@@ -29,6 +29,10 @@ class CropTransform:
         """Map a point in px of the source image to the result."""
         return x * self.scale - self.left, y * self.scale - self.top
 
+    def invert_point(self, x: float, y: float) -> tuple[float, float]:
+        """Map a point in px of the result to the source image."""
+        return (x + self.left) / self.scale, (y + self.top) / self.scale
+
     def to_message(self) -> Message:
         """Describe scaling and crop, in English and Chinese."""
         (width, height), (new_width, new_height) = self.source_size, self.target_size

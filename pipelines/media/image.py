@@ -1,6 +1,5 @@
-"""Images: opening, checking, and PNG files with generation metadata.
+"""Images: opening, checking, and files with generation metadata.
 
-Settings are iTXt chunks (`prompt`, `seed`, `settings`, `model`, `version`); the AIGC label stands in XMP.
 H height, W width; images are uint8 (H, W, 3).
 """
 
@@ -12,12 +11,11 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo
 
 from dianjing.errors import DianjingError
-from dianjing.pipelines.media.aigc_label import XMP_KEY, make_xmp_packet
 from dianjing.pipelines.media.atomic import write_atomic
 from dianjing.pipelines.media.color import to_rgb
+from dianjing.pipelines.media.image_file import FORMAT_BY_EXTENSION, encode_image, read_image_texts
 from dianjing.pipelines.media.metadata import (
     GenerationMetadata,
     compute_pixels_sha256,
@@ -150,30 +148,37 @@ def check_image(image: object) -> Image.Image:
     return to_rgb(image)
 
 
-def save_image(image: Image.Image, path: Path, metadata: GenerationMetadata, *, label: dict[str, str] | None) -> None:
-    """Write a PNG atomically with its metadata, and with an implicit AIGC label unless `label` is None."""
-    info = PngInfo()
-    for key, text in serialize_metadata(metadata).items():
-        info.add_itxt(key, text)
-    if label is not None:
-        info.add_itxt(XMP_KEY, make_xmp_packet(label))
-    write_atomic(path, lambda file: image.save(file, format="PNG", pnginfo=info))
+def save_image(
+    image: Image.Image,
+    path: Path,
+    metadata: GenerationMetadata,
+    *,
+    label: dict[str, str] | None,
+    quality: int | None = None,
+) -> None:
+    """Write a PNG, JPEG or WebP atomically with its metadata, and with an implicit AIGC label unless `label` is None.
+
+    The extension of `path` selects the format; PNG for another one. quality: from 0 to 100, of JPEG and WebP.
+    """
+    image_format = FORMAT_BY_EXTENSION.get(path.suffix.lower(), "png")
+    texts = serialize_metadata(metadata)
+    content = encode_image(image, image_format=image_format, quality=quality, texts=texts, label=label)
+    write_atomic(path, lambda file: file.write(content))
 
 
 def read_image_metadata(path: str | Path) -> GenerationMetadata:
-    """Read the generation metadata of a PNG.
+    """Read the generation metadata of a PNG, JPEG or WebP.
 
-    Raises: DianjingError for a file that is no PNG or holds no metadata of Dianjing.
+    Raises: DianjingError for a file that is none of these or holds no metadata of Dianjing.
     """
     try:
-        with Image.open(path, formats=("PNG",)) as image:
-            image.load()  # text may also stand behind the pixels
-            texts = getattr(image, "text", {})
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
+            image.load()  # texts of a PNG may also stand behind the pixels
     except FileNotFoundError:
         raise DianjingError("file_missing", path=path) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DianjingError("image_unreadable", path=path, reason=str(error)) from None
     try:
-        return parse_metadata(texts)
+        return parse_metadata(read_image_texts(image))
     except (KeyError, ValueError, TypeError):
         raise DianjingError("metadata_missing", path=path) from None

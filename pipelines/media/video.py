@@ -19,9 +19,10 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from dianjing.errors import DianjingError
-from dianjing.pipelines.media.aigc_label import make_aigc_label, make_xmp_packet, serialize_label
+from dianjing.pipelines.media.aigc_label import XMP_KEY, make_aigc_label, make_xmp_packet, serialize_label
 from dianjing.pipelines.media.atomic import atomic_file, check_output_path
 from dianjing.pipelines.media.image import check_image_size, save_image
+from dianjing.pipelines.media.image_file import EXIF_IMAGE_DESCRIPTION, read_image_texts
 from dianjing.pipelines.media.metadata import GenerationMetadata, parse_metadata, serialize_metadata
 from dianjing.pipelines.validation import check_fps
 
@@ -30,7 +31,6 @@ VIDEO_EXTENSIONS = (".mp4", ".webm", ".mov", ".mkv", ".avi")
 ANIMATION_EXTENSIONS = (".webp", ".gif")
 MAX_FRAMES = 2000
 DEFAULT_FPS = 8.0  # of numbered PNGs, and of files that do not say
-EXIF_IMAGE_DESCRIPTION = 0x010E
 
 
 def get_video_metadata(frames: np.ndarray, fps: float) -> dict[str, object]:
@@ -152,8 +152,8 @@ def _read_animation_texts(path: Path) -> dict[str, str]:
     with Image.open(path, formats=("WEBP", "GIF")) as image:
         if image.format == "GIF":
             return json.loads(image.info["comment"])
-        texts = json.loads(image.getexif()[EXIF_IMAGE_DESCRIPTION])
-        packet = image.info.get("xmp", b"").decode()
+        texts = read_image_texts(image)
+    packet = texts.pop(XMP_KEY)
     _, start, rest = packet.partition("<TC260:AIGC>")
     return {**texts, "AIGC": unescape(rest.partition("</TC260:AIGC>")[0])} if start else texts
 

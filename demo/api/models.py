@@ -1,0 +1,48 @@
+"""`/v1/models`: the served model, and the aliases under which clients may ask for it."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+
+from dianjing.demo.api.auth import AccessControl
+from dianjing.demo.api.errors import get_error_responses
+from dianjing.demo.errors import NotFoundError
+
+
+class ServedModels:
+    """The names of the one model that a server has: its own, and aliases such as "gpt-image-1"."""
+
+    def __init__(self, name: str, aliases: Sequence[str] = ()):
+        self.name, self.names = name, tuple(dict.fromkeys([name, *aliases]))
+        self.created = int(time.time())  # the start of the server: weights have no date of their own
+
+    def check(self, name: str | None) -> None:
+        """Raise NotFoundError for a model that this server does not have."""
+        if name is not None and name not in self.names:
+            raise NotFoundError("model_not_served", value=ascii(name)[:60], model=list(self.names))
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """OpenAI's model object."""
+        return {"id": name, "object": "model", "created": self.created, "owned_by": "dianjing"}
+
+
+def make_model_routes(models: ServedModels, access: AccessControl) -> APIRouter:
+    router = APIRouter(prefix="/v1/models", tags=["models"])
+
+    @router.get("", responses=get_error_responses(401, 403))
+    async def list_models(request: Request) -> dict[str, Any]:
+        """The model that this server has, under each of its names."""
+        access.get_owner(request)
+        return {"object": "list", "data": [models.describe(name) for name in models.names]}
+
+    @router.get("/{model:path}", responses=get_error_responses(401, 403, 404))
+    async def retrieve(model: str, request: Request) -> dict[str, Any]:
+        """One model by its name, which may hold slashes."""
+        access.get_owner(request)
+        models.check(model)
+        return models.describe(model)
+
+    return router
