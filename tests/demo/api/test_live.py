@@ -6,13 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 
 import pytest
 
-from dianjing.demo.app import bind_socket, make_app
+from dianjing.demo.app import bind_socket
 from dianjing.demo.jobs import Cancelled, Progress
 
 BODY = {"prompt": "cat", "num_inference_steps": 1000}
@@ -38,23 +37,6 @@ def send(address, body):
 def read_text(url):
     with urllib.request.urlopen(url, timeout=5) as response:
         return response.read().decode()
-
-
-@pytest.fixture
-def live(make_queue, counting):
-    """The address of a server over `counting` that runs in a thread, its queue, and its jobs in order."""
-    import uvicorn
-
-    queue, jobs = make_queue(), []
-    submit = queue.submit
-    queue.submit = lambda request, owner: jobs.append(submit(request, owner)) or jobs[-1]
-    listening_socket = bind_socket("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(make_app(queue), log_level="error"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening_socket]})
-    thread.start()
-    yield listening_socket.getsockname(), queue, jobs
-    server.should_exit = True
-    thread.join(120)
 
 
 def test_a_client_that_leaves_ends_its_job_within_two_steps(live, counting):
