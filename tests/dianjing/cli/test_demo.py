@@ -20,6 +20,7 @@ DEFAULTS = {
     "auth": None,
     "api_keys": [],
     "allowed_origins": [],
+    "aliases": [],
     "max_queue": None,
     "mcp": False,
     "segmenter": None,
