@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from dianjing.errors import DianjingError
+from dianjing.pipelines.media.aigc_label import XMP_KEY
 
 RGB = tuple[int, int, int]
 WHITE: RGB = (255, 255, 255)
@@ -16,6 +17,7 @@ UINT16_TO_UINT8 = 257  # 65535 / 255
 FLOAT_WHITES = (1, 255, 65535)
 INT32_WHITES = (255, 65535)
 EXIF_ORIENTATION = 0x0112
+EXIF_KEYS = ("exif", "Raw profile type exif", "xmp", XMP_KEY)  # of `Image.info`, where Pillow looks for the orientation
 ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -42,7 +44,9 @@ def to_rgb(image: Image.Image, *, name: object = "image", background: RGB = WHIT
         rgb = _blend(image, background)
     else:
         rgb = image.convert("RGB")
-    return make_upright(rgb, orientation=read_orientation(image))
+    upright = make_upright(rgb, orientation=read_orientation(image))
+    upright.info = {key: value for key, value in upright.info.items() if key not in EXIF_KEYS}  # not rotated again
+    return upright
 
 
 def make_upright(image: Image.Image, *, orientation: int) -> Image.Image:

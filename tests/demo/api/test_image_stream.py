@@ -96,12 +96,12 @@ def test_previews_come_in_order_in_the_format_and_size_of_the_image(
 @pytest.mark.parametrize(("count", "steps"), [(0, []), (None, []), (1, [2]), (2, [2, 3])])
 def test_few_previews_are_spread_over_the_steps(make_client, previewing, monkeypatch, count, steps):
     client = make_client(previewing)
-    shown = []
+    preview_steps = []
     encode = client.job_queue.results.encode_preview
     monkeypatch.setattr(
         client.job_queue.results,
         "encode_preview",
-        lambda image, **options: shown.append(image.getpixel((0, 0))[0] // 60) or encode(image, **options),
+        lambda image, **options: preview_steps.append(image.getpixel((0, 0))[0] // 60) or encode(image, **options),
     )
     iterate = image_stream.iterate_events
 
@@ -116,7 +116,7 @@ def test_few_previews_are_spread_over_the_steps(make_client, previewing, monkeyp
 
     monkeypatch.setattr(image_stream, "iterate_events", release_after_each_step)
     response = client.post("/v1/images/generations", json={**BODY, "partial_images": count})
-    assert shown == steps
+    assert preview_steps == steps
     assert [kind for kind, _ in read_events(response)] == [
         *["image_generation.partial_image"] * len(steps),
         "image_generation.completed",

@@ -61,7 +61,7 @@ def wait_for(api, video):
         {"size": "auto", "user": "somebody", "extra_body": {"safety_identifier": "a", "complexity": None}},
     ],
 )
-def test_every_documented_option_of_images_is_taken(api, options):
+def test_every_documented_option_of_images_is_accepted(api, options):
     images = api.images.generate(prompt="cat", **options)
     assert open_image(images.data[0].b64_json).format == "PNG"
     assert images.created > 1_700_000_000
@@ -107,7 +107,7 @@ def test_addresses_hold_the_same_image_and_need_no_key(connect):
     assert len({part for entry in linked.data for part in entry.url.split("/") if len(part) >= 32}) == 1
 
 
-def test_only_files_whose_address_was_given_can_be_opened(api):
+def test_only_files_whose_address_is_in_a_response_can_be_opened(api):
     api.images.generate(prompt="cat", response_format="url")
     [secret] = [job for job in api.http.job_queue._jobs.values() if job.has_public_files]
     video = wait_for(api, api.videos.create(prompt="cat"))

@@ -32,6 +32,17 @@ def encode(picture, format_name="PNG", **options):
     return file.getvalue()
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
+def test_a_second_conversion_does_not_rotate_an_image_again(picture, format_name, orientation):
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    with Image.open(io.BytesIO(encode(picture, format_name, exif=exif))) as opened:
+        once = to_rgb(opened)
+    assert to_rgb(once).tobytes() == once.tobytes()
+    assert check_image(once).size == once.size
+
+
 def insert_chunk(png, kind, data):
     at = png.index(b"IDAT") - 4
     return png[:at] + struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) + png[at:]
