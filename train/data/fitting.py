@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dianjing.errors import DianjingError
-from dianjing.pipelines.media.color import WHITE, make_upright, read_orientation
+from dianjing.pipelines.media.color import WHITE
 from dianjing.pipelines.media.crop import resize_crop
 from dianjing.pipelines.media.image import open_image_file
 from dianjing.pipelines.media.mask import select_opaque, select_white
@@ -53,7 +53,7 @@ def read_loss_mask(record: SampleRecord, size: tuple[int, int]) -> Image.Image |
         return None
     if record.loss_mask == "alpha":
         file = BytesIO(read_source(record.source, name=record.name))
-        selected = open_image_file(file, _select_opaque_upright, name=record.name)
+        selected = open_image_file(file, select_opaque, name=record.name)
     else:
         name = f"mask of {record.name}"
         file = BytesIO(read_source(record.loss_mask, name=name))
@@ -71,12 +71,6 @@ def read_loss_mask(record: SampleRecord, size: tuple[int, int]) -> Image.Image |
     if not selected.any():
         raise DianjingError("loss_mask_empty", name=record.name)
     return mask
-
-
-def _select_opaque_upright(image: Image.Image) -> np.ndarray:
-    """The opaque pixels of an image as it is stored, turned as its EXIF orientation says."""
-    opaque = Image.fromarray(select_opaque(image).astype(np.uint8))
-    return np.asarray(make_upright(opaque, orientation=read_orientation(image))) > 0
 
 
 def make_loss_mask(record: SampleRecord, size: tuple[int, int], *, height: int, width: int) -> np.ndarray | None:

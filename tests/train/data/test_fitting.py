@@ -95,7 +95,7 @@ def test_alpha_is_the_mask_of_the_loss_only_if_the_data_set_says_so(tmp_path):
     assert counted.sum() == 16 * 16
 
 
-def test_alpha_is_turned_with_its_image(tmp_path):
+def test_alpha_is_upright_like_its_image(tmp_path):
     image = Image.new("RGBA", (32, 24), (255, 0, 255, 0))
     image.paste((200, 30, 30, 255), (0, 0, 32, 8))
     exif = Image.Exif()
