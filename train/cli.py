@@ -12,17 +12,19 @@ after saving, 76 the gradient was not finite.
 
 import argparse
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from dianjing.errors import DianjingError, Message, convert_system_error, get_language
-from dianjing.train.config.run_file import read_run_config
+from dianjing.train.config.run_file import AnyRunConfig, read_run_config
 from dianjing.train.new_run import write_run_files
-from dianjing.train.run import describe_run, export_ema, fill_caches, plot_run_timesteps, train_model
-from dianjing.train.trainer.checkpoint import DiskSpaceError
+from dianjing.train.run import describe_run, export_ema, fill_caches, is_main_launch, plot_run_timesteps, train_model
+from dianjing.train.trainer.checkpoint import DiskSpaceError, list_checkpoints
 from dianjing.train.trainer.loop import NonFiniteGradientError, Outcome
 from dianjing.train.trainer.verify_resume import NUM_STEPS, find_resume_differences
 
@@ -50,18 +52,52 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def install_stop_handlers() -> Callable[[], bool]:
-    """Handle SIGTERM and Ctrl-C; returns a function that is true after the first one. A second one ends the process."""
-    stopping = False
+class StopSignal:
+    """SIGTERM and Ctrl-C: they end a run at once before its first step, and after the current step later.
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
+    Called, it is true after the first signal. A second one ends the process.
+    """
+
+    def __init__(self) -> None:
+        self._is_stopping = self._is_training = False
+
+    def install(self) -> None:
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, self._handle)
+
+    def on_start(self) -> None:
+        """From now on, a signal lets the current step end."""
+        self._is_training = True
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        self._is_stopping = True
         signal.signal(signum, signal.SIG_DFL)
+        if not self._is_training:
+            raise KeyboardInterrupt
+        if is_main_launch():  # not by print, which may be under way when the signal comes
+            os.write(sys.stderr.fileno(), f"\n{Message('run_stopping').render(get_language())}\n".encode())
 
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, stop)
-    return lambda: stopping
+    def __call__(self) -> bool:
+        return self._is_stopping
+
+
+def make_command(arguments: Sequence[str], overrides: Sequence[str]) -> str:
+    """The command that starts the same run again, which goes on from its newest checkpoint."""
+    launcher = (
+        "dianjing train" if int(os.environ.get("WORLD_SIZE", "1")) == 1 else "accelerate launch -m dianjing.train"
+    )
+    return f"{launcher} {shlex.join([*arguments, *(part for each in overrides for part in ('--set', each))])}"
+
+
+def _describe_stop(config: AnyRunConfig | None, command: str, *, has_trained: bool) -> Message:
+    """The step and the checkpoint at which a run was stopped, and the command to go on."""
+    paths = [] if config is None else list_checkpoints(config.run.folder / "checkpoints")
+    if config is None or not paths:
+        return Message("run_stopped_before_training", command=command)
+    step, path = paths[0]
+    if not has_trained:
+        return Message("run_stopped_before_resuming", path=path, command=command)
+    return Message("run_stopped", step=step, total_steps=config.run.total_steps, path=path, command=command)
 
 
 def _run_action(
@@ -86,14 +122,14 @@ def _run_action(
     if source is not None and not init:
         raise DianjingError("from_without_init", source=source)
     if init:
-        written_paths, notes = write_run_files(path, None if source is None else Path(source))
+        written_paths, notes = write_run_files(path, None if source is None else Path(source), overrides)
         for line in (*map(str, written_paths), *(note.render(get_language()) for note in notes)):
             print(line)
         return 0
     config = read_run_config(path, overrides)
     if dry_run:
         for line in describe_run(config):
-            print(line, flush=True)
+            print(line.render(get_language()), flush=True)
         return 0
     if cache_only:
         fill_caches(config)
@@ -107,12 +143,25 @@ def _run_action(
         return 0
     if action == VERIFY_RESUME:
         differences = find_resume_differences(config)
-        exact = f"resuming is exact: weights, averages and moments are equal after {NUM_STEPS} steps"
-        print("\n".join(differences) or exact)
+        print("\n".join(differences) or Message("resume_exact", steps=NUM_STEPS).render(get_language()))
         return EXIT_DIFFERENT if differences else 0
-    outcome = train_model(config, resume=resume, should_stop=install_stop_handlers())
-    print(outcome.value, flush=True)
-    return EXIT_INTERRUPTED if outcome is Outcome.INTERRUPTED else 0
+    return _train(config, resume=resume, command=make_command(arguments, overrides))
+
+
+def _train(config: AnyRunConfig, *, resume: str, command: str) -> int:
+    stop_signal = StopSignal()
+    stop_signal.install()
+    outcome: Outcome | None = None
+    with suppress(KeyboardInterrupt):  # before the first step
+        outcome = train_model(config, resume=resume, should_stop=stop_signal, on_start=stop_signal.on_start)
+    if outcome is None or outcome is Outcome.INTERRUPTED:
+        if is_main_launch():
+            message = _describe_stop(config, command, has_trained=outcome is not None)
+            print(message.render(get_language()), file=sys.stderr)
+        return EXIT_INTERRUPTED
+    end = Message("outcome_finished") if outcome is Outcome.FINISHED else Message("outcome_time_limit")
+    print(end.render(get_language()), flush=True)
+    return 0
 
 
 def run_train_command(
@@ -142,6 +191,9 @@ def run_train_command(
             cache_only=cache_only,
             sigma=sigma,
         )
+    except KeyboardInterrupt:
+        print(_describe_stop(None, make_command(arguments, overrides), has_trained=False).render(get_language()))
+        return EXIT_INTERRUPTED
     except Exception as error:
         code, message = _explain_error(error)
         if message is None:

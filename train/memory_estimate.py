@@ -12,6 +12,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from dianjing.dit import DiT
+from dianjing.errors import Message
 from dianjing.train.config.base import OptimizerConfig
 from dianjing.train.config.finetune import FinetuneRunConfig
 from dianjing.train.data.buckets import BucketShape, get_num_frames
@@ -23,7 +24,7 @@ from dianjing.train.data.tensor_cache import DEFAULT_MEMORY_BYTES
 from dianjing.train.data.validation import split_validation
 from dianjing.train.step_profile import extrapolate_step
 from dianjing.train.tasks.controlnet import init_controlnet
-from dianjing.train.tasks.finetune_model import get_motion_config, get_storage_dtype, prepare_transformer
+from dianjing.train.tasks.finetune_model import check_adapter, get_motion_config, get_storage_dtype, prepare_transformer
 from dianjing.train.trainer import distributed
 from dianjing.train.trainer.posthoc_ema import SIGMA_RELS
 from dianjing.weights.resolve import resolve_model
@@ -34,6 +35,7 @@ MOMENT_BYTES = {"adamw": 8, "adamw8bit": 2, "schedule_free": 8, "prodigy": 16}  
 MIN_8BIT_SIZE = 4096  # parameters; smaller tensors keep moments in float32
 # the heap of a CPU process grows to about twice the size of the tensors in it, by fragmentation (benchmarks.memory)
 CPU_HEAP_FACTOR = 2
+PRIOR_TIME_FACTOR = 7 / 6  # of twice the samples: forwards of the base model, a sixth of forwards and backwards of both
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +61,22 @@ class MemoryEstimate:
         permanent = self.weights + self.optimizer + self.averages + self.cache
         return permanent + (sum(temporary) if self.gradients_overlap_activations else max(temporary))
 
-    def format_lines(self) -> Iterator[str]:
-        yield f"{self.num_trainable:,} trainable parameters, {self.num_frozen:,} frozen"
-        for name in ("weights", "gradients", "optimizer", "averages", "activations", "cache"):
-            yield f"{name:12}{format_bytes(getattr(self, name)):>12}"
-        yield f"{'peak':12}{format_bytes(self.total):>12}"
+    def describe(self) -> Iterator[Message]:
+        """Numbers of parameters, and a line for each use of memory."""
+        counts = {"num_trainable": f"{self.num_trainable:,}", "num_frozen": f"{self.num_frozen:,}"}
+        yield Message("parameter_counts", **counts)
+        yield Message("memory_weights", size=format_aligned(self.weights))
+        yield Message("memory_gradients", size=format_aligned(self.gradients))
+        yield Message("memory_optimizer", size=format_aligned(self.optimizer))
+        yield Message("memory_averages", size=format_aligned(self.averages))
+        yield Message("memory_activations", size=format_aligned(self.activations))
+        yield Message("memory_cache", size=format_aligned(self.cache))
+        yield Message("memory_peak", size=format_aligned(self.total))
+
+
+def format_aligned(size: float) -> str:
+    """A size as `format_bytes`, to the right of a column."""
+    return f"{format_bytes(size):>11}"
 
 
 def format_bytes(size: float) -> str:
@@ -95,6 +108,8 @@ def estimate_memory(
     frozen_itemsize = get_storage_dtype(config.model, config.run.compute_dtype).itemsize
     accumulation_steps, is_cpu = config.run.gradient_accumulation_steps, device.type == "cpu"
     batch_size = config.run.batch_size // (accumulation_steps * num_processes)
+    if config.objective.prior_preservation:
+        batch_size *= 2  # a caption to preserve beside each sample
     step = extrapolate_step(config, folder, transformer_config, shape, batch_size=batch_size, device=device)
     shards = get_shard_fractions(num_processes)
     return MemoryEstimate(
@@ -108,7 +123,7 @@ def estimate_memory(
         activations=step.saved_bytes * (CPU_HEAP_FACTOR if is_cpu else 1),
         cache=min(cache_bytes, DEFAULT_MEMORY_BYTES) if is_cpu else 0,
         gradients_overlap_activations=accumulation_steps > 1 or bool(config.model.gradient_checkpointing_interval),
-        step_s=accumulation_steps * step.seconds,
+        step_s=accumulation_steps * step.seconds * (PRIOR_TIME_FACTOR if config.objective.prior_preservation else 1),
     )
 
 
@@ -202,26 +217,25 @@ def get_free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def suggest_savings(config: FinetuneRunConfig, estimate: MemoryEstimate) -> Iterator[str]:
+def suggest_savings(config: FinetuneRunConfig, estimate: MemoryEstimate) -> Iterator[Message]:
     """Settings that reduce the memory, with what each saves."""
     model, run = config.model, config.run
     if model.trainable == "all":
-        saved = format_bytes(estimate.optimizer + estimate.averages)
-        yield f'model.trainable = "lora": saves about {saved} of moments and averages'
+        yield Message("saving_by_adapter", saved=format_bytes(estimate.optimizer + estimate.averages))
     if config.optimizer.kind == "adamw":
-        yield f'optimizer.kind = "adamw8bit": saves up to {format_bytes(estimate.optimizer * 3 / 4)} of moments'
+        yield Message("saving_by_8bit", saved=format_bytes(estimate.optimizer * 3 / 4))
     if not model.gradient_checkpointing_interval:
-        yield "model.gradient_checkpointing_interval = 1: saves most of the activations, takes about a third more time"
+        yield Message("saving_by_checkpointing")
     halved = replace(estimate, activations=estimate.activations // 2, gradients_overlap_activations=True)
     if run.batch_size > run.gradient_accumulation_steps and halved.total < estimate.total:
-        steps, saved = 2 * run.gradient_accumulation_steps, format_bytes(estimate.total - halved.total)
-        yield f"run.gradient_accumulation_steps = {steps}: saves about {saved}"
+        saved = format_bytes(estimate.total - halved.total)
+        yield Message("saving_by_accumulation", steps=2 * run.gradient_accumulation_steps, saved=saved)
     if run.mixed_precision == "no":
-        yield 'run.mixed_precision = "bf16": saves about half of the activations and frozen weights'
-    yield "data.size_px: activations are proportional to its square"
+        yield Message("saving_by_bf16")
+    yield Message("saving_by_size")
 
 
-def describe_finetune_run(config: FinetuneRunConfig) -> Iterator[str]:
+def describe_finetune_run(config: FinetuneRunConfig) -> Iterator[Message]:
     """Index the data, and describe line by line what a run will do and need.
 
     Raises: DianjingError for data or a model that cannot be used.
@@ -229,14 +243,15 @@ def describe_finetune_run(config: FinetuneRunConfig) -> Iterator[str]:
     process = PartialState()
     folder = resolve_model(config.model.name)
     validate_model(folder)
+    check_adapter(config, folder)
     index = index_datasets(config, folder)
     yield index.summarize()
-    yield from (f"  rejected: {name}: {reason}" for name, reason in index.rejected.items())
+    yield from (Message("sample_rejected", name=name, reason=reason) for name, reason in index.rejected.items())
     training, _ = split_validation(index, config.data.validation_fraction)
     schedule = make_file_schedule(config, training, num_processes=process.num_processes, rank=process.process_index)
-    steps = config.run.total_steps
-    epochs = steps / schedule.steps_per_epoch
-    yield f"{steps} steps of {config.run.batch_size} samples: {epochs:.1f} epochs"
+    run = config.run
+    epochs = f"{run.total_steps / schedule.steps_per_epoch:.1f}"
+    yield Message("run_length", steps=run.total_steps, batch_size=run.batch_size, epochs=epochs)
     estimate = estimate_memory(
         config,
         folder,
@@ -246,12 +261,12 @@ def describe_finetune_run(config: FinetuneRunConfig) -> Iterator[str]:
         has_motion_control=index.has_motion_control,
         cache_bytes=estimate_cache_bytes(config, folder, index),
     )
-    yield from estimate.format_lines()
-    minutes = steps * estimate.step_s / 60
-    yield f"about {estimate.step_s:.2g} s per step, {minutes:.3g} min in total, and the time for samples"
+    yield from estimate.describe()
+    minutes = run.total_steps * estimate.step_s / 60
+    yield Message("run_duration", step_s=f"{estimate.step_s:.2g}", minutes=f"{minutes:.3g}")
     free = get_free_memory(process.device)
     if estimate.total <= free:
-        yield f"this fits in the {format_bytes(free)} that are free on {process.device}"
+        yield Message("run_fits", free=format_bytes(free), device=process.device)
         return
-    yield f"this does NOT fit in the {format_bytes(free)} that are free on {process.device}; what helps:"
-    yield from (f"  {suggestion}" for suggestion in suggest_savings(config, estimate))
+    yield Message("run_does_not_fit", free=format_bytes(free), device=process.device)
+    yield from suggest_savings(config, estimate)

@@ -3,27 +3,46 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dianjing.errors import DianjingError, Message
 from dianjing.train.config.data import DatasetConfig
-from dianjing.train.config.run_file import TEMPLATE_FOLDER
+from dianjing.train.config.run_file import TEMPLATE_FOLDER, apply_override
 from dianjing.train.data.kohya import ImportedRun, import_kohya_file, import_kohya_folders
 from dianjing.train.data.samples import SampleRecord
 from dianjing.train.data.sources import list_dataset
+from dianjing.train.trainer.history import flatten_settings
+from dianjing.weights.registry import get_finetune_defaults
 
 DATASETS_FILE = "datasets.toml"
+DEFAULT_MODEL = "sticker"
 MAX_PROMPTS = 4  # sample prompts from captions
+FINETUNE_KEYS = {  # of the run file, by field of FinetuneDefaults
+    "size_px": "data.size_px",
+    "total_steps": "run.total_steps",
+    "batch_size": "run.batch_size",
+    "learning_rate": "optimizer.learning_rate",
+    "rank": "model.lora.rank",
+    "target_modules": "model.lora.target_modules",
+    "ema_decay": "optimizer.ema_decay",
+    "prior_preservation": "objective.prior_preservation",
+    "mixed_precision": "run.mixed_precision",
+    "gradient_checkpointing_interval": "model.gradient_checkpointing_interval",
+}
 
 
-def write_run_files(path: Path, source: Path | None = None) -> tuple[list[Path], list[Message]]:
-    """Write a commented run file, and next to it the data set file that it names.
+def write_run_files(
+    path: Path, source: Path | None = None, overrides: Sequence[str] = ()
+) -> tuple[list[Path], list[Message]]:
+    """Write a commented run file with the settings of its model, and next to it the data set file that it names.
 
     source: a data set to train on, or a folder or data set file of sd-scripts; None: the template, whose data set file
-    is written unless there is one. Returns the written files, and notes on settings that could not be kept.
-    Raises: DianjingError if there is a run file already, no folder for it, or no data in `source`; nothing is written
-    then.
+    is written unless there is one. overrides: settings to write, of the form `a.b=c`; model.name chooses the model.
+    Returns the written files, and notes on settings that could not be kept.
+    Raises: DianjingError if there is a run file already, no folder for it, no data in `source`, or an unknown setting;
+    nothing is written then.
     """
     datasets_path = path.parent / DATASETS_FILE
     if path.exists():
@@ -33,7 +52,8 @@ def write_run_files(path: Path, source: Path | None = None) -> tuple[list[Path],
     if source is not None and datasets_path.exists():
         raise DianjingError("run_file_exists", path=datasets_path)
     imported = ImportedRun() if source is None else import_run(source)
-    settings = {"data.datasets_file": datasets_path.as_posix(), **imported.settings}
+    settings = {"data.datasets_file": datasets_path.as_posix(), **imported.settings, **parse_overrides(overrides)}
+    settings = get_model_settings(str(settings.get("model.name", DEFAULT_MODEL))) | settings
     run = set_values((TEMPLATE_FOLDER / "run.toml").read_text(encoding="utf-8"), settings)
     datasets = (TEMPLATE_FOLDER / DATASETS_FILE).read_text(encoding="utf-8")
     if source is not None:
@@ -43,6 +63,19 @@ def write_run_files(path: Path, source: Path | None = None) -> tuple[list[Path],
         return [path], imported.notes
     datasets_path.write_text(datasets, encoding="utf-8")
     return [path, datasets_path], imported.notes
+
+
+def get_model_settings(name: str) -> dict[str, Any]:
+    """The settings for fine-tuning a model, by "section.key"."""
+    return {FINETUNE_KEYS[field]: value for field, value in asdict(get_finetune_defaults(name)).items()}
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Overrides of the form `a.b=c`, by "section.key"."""
+    tree: dict[str, Any] = {}
+    for override in overrides:
+        apply_override(tree, override)
+    return flatten_settings(tree)
 
 
 def import_run(source: Path) -> ImportedRun:
@@ -91,15 +124,23 @@ def choose_prompts(records: Sequence[SampleRecord]) -> list[str]:
 
 
 def set_values(text: str, settings: Mapping[str, Any]) -> str:
-    """Set values by "section.key" in the text of a run file; comments stay, commented-out settings become active."""
+    """Set values by "section.key" in the text of a run file; comments stay, commented-out settings become active.
+
+    Raises: DianjingError for a setting that the text does not have.
+    """
     for name, value in settings.items():
         section, _, key = name.rpartition(".")
         head, header, rest = text.partition(f"[{section}]\n")
         body, next_header, tail = rest.partition("\n[")
-        line = re.compile(rf"^(?:# )?{key} = (?:\[[^\]]*\]|\"[^\"]*\"|[^\s#]+)", re.MULTILINE)
-        assert header, f"the template has no section {section}"
-        body, count = line.subn(lambda _: f"{key} = {format_toml_value(value)}", body, count=1)  # noqa: B023
-        assert count == 1, f"the template has no setting {name}"
+        line = re.compile(rf"^(# )?{re.escape(key)} = (\[[^\]]*\]|\"[^\"]*\"|[^\s#]+)( *)", re.MULTILINE)
+        match = line.search(body)
+        if not header or match is None:
+            raise DianjingError("template_key_unknown", key=name)
+        formatted = format_toml_value(value)
+        if formatted != match[2]:  # a commented-out default stays one
+            setting = f"{key} = {formatted}"
+            blanks = " " * max(1, len(match[0]) - len(setting)) if match[3] else ""  # comments stay in their column
+            body = body[: match.start()] + setting + blanks + body[match.end() :]
         text = head + header + body + next_header + tail
     return text
 

@@ -4,28 +4,40 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from dianjing.errors import DianjingError
+from dianjing.errors import DianjingError, Lines, Message, get_language
 from dianjing.train.config.run_file import AnyRunConfig
 from dianjing.train.data.loader import echo_batches, make_loader
-from dianjing.train.data.samples import SampleSource
+from dianjing.train.data.samples import Batch, SampleSource
 from dianjing.train.diffusion import objectives
 from dianjing.train.model_card import write_model_card
 from dianjing.train.tasks.base import TrainingSetup
 from dianjing.train.tasks.registry import get_task_definition
 from dianjing.train.trainer import distributed
 from dianjing.train.trainer.checkpoint import Checkpoint, find_newest_checkpoint, read_checkpoint
+from dianjing.train.trainer.history import (
+    RunPart,
+    SettingChange,
+    check_settings,
+    describe_sample_changes,
+    extend_history,
+    flatten_settings,
+    read_history,
+    save_samples,
+)
 from dianjing.train.trainer.logging import check_trackers
 from dianjing.train.trainer.loop import SNAPSHOT_FOLDER, Outcome, Trainer
 from dianjing.train.trainer.optim import check_optimizer
 from dianjing.train.trainer.plots import plot_timestep_distribution
 from dianjing.train.trainer.posthoc_ema import reconstruct_ema
+from dianjing.train.trainer.run_lock import lock_run_folder
 from dianjing.train.trainer.state_dict import get_model_state
 
 NUM_PLOTTED_TIMESTEPS = 20_000
@@ -40,7 +52,7 @@ def find_checkpoint(folder: Path, resume: str) -> Checkpoint | None:
         return read_checkpoint(Path(resume))
     checkpoint, skipped = find_newest_checkpoint(folder)
     for reason in skipped:
-        print(f"skipped {reason}", file=sys.stderr)
+        print(Message("checkpoint_skipped", reason=reason).render(get_language()), file=sys.stderr)
     if resume == "none" and (checkpoint or skipped):
         raise DianjingError("checkpoints_exist", folder=folder)
     return checkpoint
@@ -88,7 +100,7 @@ def check_launch(config: AnyRunConfig) -> None:
         raise DianjingError("deepspeed_unused_weights", command=distributed.FSDP2_COMMAND)
 
 
-def describe_run(config: AnyRunConfig) -> Iterator[str]:
+def describe_run(config: AnyRunConfig) -> Iterator[Message]:
     """Lines that say what a run will do and need, before any weights are loaded.
 
     Raises: DianjingError for data or a model that cannot be used.
@@ -141,7 +153,8 @@ def export_ema(config: AnyRunConfig, sigma_rel: float) -> Path:
     folder = run.folder / f"export-{sigma_rel:.3f}"
     with torch.no_grad():
         metrics = task.export(folder, getattr(torch, run.export_dtype))
-    write_model_card(folder, config, metrics, sigma_rel=sigma_rel)
+    newest, _ = find_newest_checkpoint(run.folder / "checkpoints")
+    write_model_card(folder, config, metrics, history=read_history(newest), sigma_rel=sigma_rel)
     print(json.dumps({"export": str(folder), "step": step, **metrics}), flush=True)
     return folder
 
@@ -158,43 +171,94 @@ def check_time_schedule(config: AnyRunConfig) -> None:
 
 
 def train_model(
-    config: AnyRunConfig, source: SampleSource | None = None, *, resume: str, should_stop: Callable[[], bool]
+    config: AnyRunConfig,
+    source: SampleSource | None = None,
+    *,
+    resume: str,
+    should_stop: Callable[[], bool],
+    on_start: Callable[[], None] | None = None,
 ) -> Outcome:
     """Train a run from its config, or from a checkpoint, to its export.
 
     `resume` is "auto", "none" or a checkpoint's path; `source` replaces the sticker world of tasks that generate their
-    samples; `should_stop` is asked after every step.
-    Raises: DianjingError for data, models, checkpoints or a launch that cannot be used.
+    samples; `on_start` is called before the first step, and `should_stop` is asked after every one.
+    Raises: DianjingError for data, models, checkpoints or a launch that cannot be used, for settings that do not fit
+    the checkpoint, and for a folder in which another process trains.
     """
-    start_s, run = time.perf_counter(), config.run
     if config.optimizer.lr_decay_over == "time":
         check_time_schedule(config)
+    with lock_run_folder(config.run.folder) if is_main_launch() else nullcontext():
+        return _train_in_locked_folder(config, source, resume=resume, should_stop=should_stop, on_start=on_start)
+
+
+def is_main_launch() -> bool:
+    """True in the process of rank 0, also before the processes have found each other."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _train_in_locked_folder(
+    config: AnyRunConfig,
+    source: SampleSource | None,
+    *,
+    resume: str,
+    should_stop: Callable[[], bool],
+    on_start: Callable[[], None] | None,
+) -> Outcome:
+    start_s, run = time.perf_counter(), config.run
     checkpoint = find_checkpoint(run.folder / "checkpoints", resume)
+    step, history = (0 if checkpoint is None else checkpoint.step), read_history(checkpoint)
+    settings = flatten_settings(config.model_dump(mode="json"))
+    changes = check_settings(history, settings, step)
     accelerator = setup_accelerator(config)
     setup = build_training(config, source, accelerator)
     trainer = Trainer(setup, run, config.optimizer, accelerator)
     trainer.start_s = start_s
     if checkpoint is not None:
         trainer.load(checkpoint)
-    trainer.logger.start(trainer.step, config.model_dump(mode="json"))
+    part = RunPart(first_step=step, settings=settings, samples=_save_samples(setup, run.folder, accelerator))
+    trainer.history = extend_history(history, part)
+    trainer.logger.start(step, config.model_dump(mode="json"))
     if accelerator.is_main_process:
+        for line in _describe_changes(run.folder, history, part, changes):
+            print(line.render(get_language()), flush=True)
         num_trainable = sum(p.numel() for p in setup.task.parameters() if p.requires_grad)
-        print(f"{config.task}: {num_trainable:,} trainable parameters, from step {trainer.step}", flush=True)
+        start = Message("training_starts", task=config.task, num_trainable=f"{num_trainable:,}", step=step)
+        print(start.render(get_language()), flush=True)
+    outcome = trainer.train(_load_batches(config, setup, trainer), should_stop=should_stop, on_start=on_start)
+    if outcome is not Outcome.INTERRUPTED:
+        metrics = trainer.export()
+        if accelerator.is_main_process:
+            write_model_card(run.folder / "export", config, metrics, history=trainer.history)
+            print(json.dumps({"export": str(run.folder / "export"), **metrics}), flush=True)
+    accelerator.end_training()
+    return outcome
+
+
+def _save_samples(setup: TrainingSetup, folder: Path, accelerator: Accelerator) -> str | None:
+    digest = save_samples(folder, setup.samples) if accelerator.is_main_process else None
+    accelerator.wait_for_everyone()
+    return digest
+
+
+def _describe_changes(
+    folder: Path, history: Sequence[RunPart], part: RunPart, changes: Sequence[SettingChange]
+) -> Iterator[Message]:
+    """What differs from the part of the run before, if there is one."""
+    if changes:
+        yield Message("settings_changed", step=part.first_step, changes=Lines(each.to_message() for each in changes))
+    if history and (samples := describe_sample_changes(folder, history[-1].samples, part.samples)) is not None:
+        yield samples
+
+
+def _load_batches(config: AnyRunConfig, setup: TrainingSetup, trainer: Trainer) -> Iterator[Batch]:
+    """The micro-batches from the trainer's step on."""
     echo_factor = config.data.echo_factor
-    steps = {"first_step": trainer.step, "total_steps": run.total_steps, "echo_factor": echo_factor}
+    steps = {"first_step": trainer.step, "total_steps": config.run.total_steps, "echo_factor": echo_factor}
     loader = make_loader(
         setup.batches,
         **steps,
         num_workers=config.data.num_workers,
         prefetch_factor=config.data.prefetch_factor,
-        pin_memory=accelerator.device.type == "cuda",
+        pin_memory=trainer.accelerator.device.type == "cuda",
     )
-    batches = iter(loader) if echo_factor == 1 else echo_batches(iter(loader), **steps)
-    outcome = trainer.train(batches, should_stop=should_stop)
-    if outcome is not Outcome.INTERRUPTED:
-        metrics = trainer.export()
-        if accelerator.is_main_process:
-            write_model_card(run.folder / "export", config, metrics)
-            print(json.dumps({"export": str(run.folder / "export"), **metrics}), flush=True)
-    accelerator.end_training()
-    return outcome
+    return iter(loader) if echo_factor == 1 else echo_batches(iter(loader), **steps)

@@ -8,12 +8,58 @@ HUNYUAN_LICENCE = "tencent-hunyuan-community"
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinetuneDefaults:
+    """Settings under which an adapter learns a thing from about twelve images and keeps what its model knows.
+
+    size_px: side of training images. prior_preservation: weight of the base model's predictions for other captions.
+    """
+
+    size_px: int
+    total_steps: int
+    batch_size: int
+    learning_rate: float
+    rank: int
+    target_modules: tuple[str, ...]
+    ema_decay: float
+    prior_preservation: float
+    mixed_precision: str = "no"
+    gradient_checkpointing_interval: int = 0
+
+
+ATTENTION_LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
+FEED_FORWARD_LAYERS = ("ff.net.0.proj", "ff.net.2")
+LARGE_MODEL_FINETUNING = FinetuneDefaults(
+    size_px=1024,
+    total_steps=1000,
+    batch_size=2,
+    learning_rate=1e-4,
+    rank=32,
+    target_modules=ATTENTION_LAYERS,
+    ema_decay=0.99,
+    prior_preservation=1.0,
+    mixed_precision="bf16",
+    gradient_checkpointing_interval=1,
+)
+STICKER_FINETUNING = FinetuneDefaults(  # measured by benchmarks.new_concept
+    size_px=64,
+    total_steps=2000,
+    batch_size=6,
+    learning_rate=1e-3,
+    rank=32,
+    target_modules=(*ATTENTION_LAYERS, *FEED_FORWARD_LAYERS),
+    ema_decay=0.99,
+    prior_preservation=2.0,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelInfo:
     """A model of the registry.
 
     repository: owner/name on the Hugging Face Hub, or None for a bundle that ships with this package. revision: commit
     there, which pins every byte; None follows the newest. A bundle is pinned by the SHA256SUMS in its folder.
     modelscope_repository: owner/name of the same weights on ModelScope, or None where none is known.
+    finetuning: the settings that `dianjing train --init` writes for it.
     """
 
     name: str
@@ -23,6 +69,7 @@ class ModelInfo:
     licence: str
     download_bytes: int
     summary: str
+    finetuning: FinetuneDefaults = LARGE_MODEL_FINETUNING
 
     @property
     def bundled_folder(self) -> Path | None:
@@ -37,6 +84,7 @@ MODELS = (
         licence="Apache-2.0",
         download_bytes=0,
         summary="emoji-like objects in small scenes; Chinese and English; runs on two CPU cores",
+        finetuning=STICKER_FINETUNING,
     ),
     ModelInfo(
         name="hunyuan-dit-v1.2",
@@ -87,6 +135,12 @@ _MODELS_BY_NAME = {model_info.name: model_info for model_info in MODELS}
 def get_model_info(name: str) -> ModelInfo | None:
     """Return the model of this name, or None."""
     return _MODELS_BY_NAME.get(name)
+
+
+def get_finetune_defaults(name: str) -> FinetuneDefaults:
+    """Return the settings for fine-tuning a model; those of a large one for a model that is not registered."""
+    info = get_model_info(name)
+    return LARGE_MODEL_FINETUNING if info is None else info.finetuning
 
 
 def suggest_model_name(name: str) -> str | None:

@@ -3,17 +3,18 @@
 import typer
 
 from dianjing.cli.options import DebugOption, JsonOption, print_json
+from dianjing.errors import get_language
 
 
 def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:
     """Check this installation: libraries, devices, weights and writable folders."""
-    from dianjing.cli.doctor_checks import run_checks
+    from dianjing.cli.doctor_checks import format_check, run_checks
 
     results = run_checks()
     if as_json:
-        print_json([vars(result) for result in results])
+        print_json([{key: str(value) for key, value in vars(result).items()} for result in results])
     else:
         for result in results:
-            print(f"{result.status:8}{result.name:20}{result.detail}")
+            print(format_check(result, get_language()))
     if any(result.status == "error" for result in results):
         raise typer.Exit(1)

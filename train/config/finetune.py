@@ -56,6 +56,10 @@ class FinetuneObjectiveConfig(TimestepSamplingConfig):
     first_frame_masking: float = Field(default=0.5, ge=0, le=1)  # of clips with motion control (Follow-Your-Click)
     # of clips with motion control and first frame: have a caption
     controlled_caption_probability: float = Field(default=0.3, ge=0, le=1)
+    # weight of the base model's predictions for other captions, which an adapter then keeps; 0: none (knowledge
+    # distillation in place of the images of DreamBooth, arXiv 2208.12242)
+    prior_preservation: float = Field(default=0.0, ge=0)
+    prior_captions: tuple[str, ...] = ()  # whose predictions are kept; empty: captions of what the model knows
 
     @model_validator(mode="after")
     def _check(self) -> "FinetuneObjectiveConfig":
@@ -97,4 +101,10 @@ class FinetuneRunConfig(BaseConfig):
             raise DianjingError("motion_without_videos")
         if self.model.trainable == "controlnet" and self.data.num_frames:
             raise DianjingError("controlnet_with_videos")
+        return self
+
+    @model_validator(mode="after")
+    def _check_prior(self) -> "FinetuneRunConfig":
+        if self.objective.prior_preservation and self.model.trainable != "lora":
+            raise DianjingError("prior_needs_adapter", trainable=self.model.trainable)
         return self

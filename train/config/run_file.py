@@ -49,7 +49,7 @@ def read_run_config(path: Path, overrides: Sequence[str] = ()) -> AnyRunConfig:
     """
     tree = _read_tree(path)
     for override in overrides:
-        _apply_override(tree, override)
+        apply_override(tree, override)
     return parse_run_config(tree, name=str(path))
 
 
@@ -126,7 +126,8 @@ def _validate(model: type[S], tree: Mapping[str, Any], *, name: str) -> S:
         raise DianjingError("config_invalid", path=name, mistakes=Lines(list_mistakes(model, error))) from None
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set the value of `a.b=c` in a tree. Raises: DianjingError for another form, or a section that is a value."""
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise DianjingError("override_malformed", override=override)

@@ -1,8 +1,10 @@
 """The index of all data sets of a run: samples by bucket shape, with a report of what was rejected or cropped."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from pathlib import Path
 
 from dianjing.errors import DianjingError, Lines, Message
@@ -53,20 +55,37 @@ class DatasetIndex:
         """True if some video has a region with a motion."""
         return any(record.motion_label is not None for record in self.list_records())
 
-    def summarize(self) -> str:
-        shapes = ", ".join(f"{len(records)} of {format_shape(shape)}" for shape, records in self.records.items())
-        text = f"{self.count} samples ({shapes}); {len(self.rejected)} rejected, {len(self.cropped)} cropped"
-        if self.unused:
-            listed = [f"{name}: {reason}" for name, reason in list(self.unused.items())[:MAX_LISTED_UNUSED]]
-            more = "" if len(listed) == len(self.unused) else ", ..."
-            text += f"; {len(self.unused)} files not used ({', '.join(listed)}{more})"
-        return text
+    def hash_samples(self) -> dict[str, str]:
+        """The name of each sample -> a hash of its content and captions; of equal names, later ones have a number."""
+        hashes: dict[str, str] = {}
+        for record in self.list_records():
+            content = json.dumps([record.digest, record.text_zh, record.text_en])
+            names = (f"{record.name}{suffix}" for suffix in chain([""], (f" ({n})" for n in count(2))))
+            name = next(name for name in names if name not in hashes)
+            hashes[name] = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+        return hashes
+
+    def summarize(self) -> Message:
+        """Numbers of samples by shape, of rejected and cropped ones, and the files that are not used."""
+        shapes = [
+            Message("samples_of_shape", count=len(same), shape=describe_shape(s)) for s, same in self.records.items()
+        ]
+        counts = {"count": self.count, "rejected": len(self.rejected), "cropped": len(self.cropped)}
+        if not self.unused:
+            return Message("data_summary", shapes=shapes, **counts)
+        listed: list[Message | str] = [
+            Message("sample_problem", name=name, reason=reason)
+            for name, reason in list(self.unused.items())[:MAX_LISTED_UNUSED]
+        ]
+        if len(self.unused) > len(listed):
+            listed.append("...")
+        return Message("data_summary_unused", shapes=shapes, **counts, unused=len(self.unused), files=listed)
 
     def save(self, path: Path) -> None:
         """Write the names and reasons of rejected and cropped samples, and of unused files, as JSON."""
         rejected = {name: str(reason) for name, reason in self.rejected.items()}
         unused = {name: str(reason) for name, reason in self.unused.items()}
-        report = {"summary": self.summarize(), "rejected": rejected, "cropped": self.cropped, "unused": unused}
+        report = {"summary": str(self.summarize()), "rejected": rejected, "cropped": self.cropped, "unused": unused}
         path.write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
@@ -74,6 +93,13 @@ def format_shape(shape: BucketShape) -> str:
     """A shape as text, such as "512 x 384 px, 8 frames"."""
     height, width, *frames = shape
     return f"{width} x {height} px" + (f", {frames[0]} frames" if frames else "")
+
+
+def describe_shape(shape: BucketShape) -> Message:
+    """A shape as `format_shape`, in both languages."""
+    height, width, *frames = shape
+    size = Message("shape_px", width=width, height=height)
+    return Message("shape_of_clip", size=size, num_frames=frames[0]) if frames else size
 
 
 def get_crop_reason(

@@ -18,7 +18,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from tqdm.auto import tqdm
 from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase, T5EncoderModel
 
-from dianjing.errors import DianjingError
+from dianjing.errors import DianjingError, Message, get_language
 from dianjing.pipelines.controlnet import CANNY_THRESHOLDS, detect_canny_edges
 from dianjing.pipelines.prompt_embeds import encode_texts
 from dianjing.pipelines.vae import encode_images
@@ -187,7 +187,7 @@ class LatentCache:
             frames, loss_mask = self._read_frames(record, shape)
             control = {} if record.motion_label is None else encode_motion_label(record, frames, fps=self.fps)
         except DianjingError as error:
-            tqdm.write(f"not encoded: {error}", file=sys.stderr)
+            tqdm.write(Message("sample_not_encoded", reason=error).render(get_language()), file=sys.stderr)
             return
         if is_line_art:
             frames = [detect_canny_edges(frame) for frame in frames]

@@ -6,13 +6,14 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from dianjing.errors import DianjingError
+from dianjing.errors import DianjingError, Message, get_language
 from dianjing.train.config.finetune import FinetuneRunConfig
 from dianjing.train.config.run_file import read_dataset_configs
 from dianjing.train.data.buckets import BucketShape, FileSchedule, make_bucket_shapes
 from dianjing.train.data.index import DatasetIndex, build_index
 from dianjing.train.data.latent_batches import collect_texts
 from dianjing.train.data.latent_cache import LatentCache, Shard
+from dianjing.train.data.prior_captions import list_prior_captions
 from dianjing.train.data.schedule import BatchShards
 from dianjing.train.data.tensor_cache import TensorCache
 from dianjing.weights.resolve import resolve_model
@@ -44,7 +45,8 @@ def index_and_encode(config: FinetuneRunConfig, accelerator: Accelerator) -> tup
     if accelerator.is_main_process:
         report = config.run.folder / "data.json"
         index.save(report)
-        print(f"{index.summarize()}; names and reasons: {report}", flush=True)
+        line = Message("data_report", summary=index.summarize(), path=report)
+        print(line.render(get_language()), flush=True)
     return index, fill_latent_cache(config, folder, index, accelerator)
 
 
@@ -54,6 +56,12 @@ def index_datasets(config: FinetuneRunConfig, folder: Path) -> DatasetIndex:
     Raises: DianjingError for a size below the model's minimum, and for data sets that cannot be used.
     """
     data = config.data
+    datasets = read_dataset_configs(data.datasets_file)
+    for dataset in datasets:
+        if not dataset.path.exists():
+            raise DianjingError(
+                "listed_dataset_missing", path=dataset.path.absolute(), datasets_file=data.datasets_file.absolute()
+            )
     vae, transformer = (read_json(folder / name / "config.json") for name in ("vae", "transformer"))
     multiple_px = 2 ** (len(vae["block_out_channels"]) - 1) * transformer["patch_size"]
 
@@ -64,7 +72,7 @@ def index_datasets(config: FinetuneRunConfig, folder: Path) -> DatasetIndex:
         return make_bucket_shapes(size_px, multiple_px=multiple_px, max_aspect_ratio=data.max_aspect_ratio)
 
     return build_index(
-        read_dataset_configs(data.datasets_file),
+        datasets,
         make_shapes,
         min_side_px=data.min_side_px,
         max_rejected_fraction=data.max_rejected_fraction,
@@ -83,10 +91,15 @@ def fill_latent_cache(
     accelerator.wait_for_everyone()
     if config.trains_text_encoders:
         return latent_cache
-    texts = collect_texts(index.list_records()) | set(config.samples.prompts)
+    texts = list_cached_texts(config, folder, index)
     latent_cache.fill_text_states(texts, device=accelerator.device, shard=shard)
     accelerator.wait_for_everyone()
     return latent_cache
+
+
+def list_cached_texts(config: FinetuneRunConfig, folder: Path, index: DatasetIndex) -> set[str]:
+    """All texts whose states a run reads: captions, motion phrases, sample prompts and captions to preserve."""
+    return {*collect_texts(index.list_records()), *config.samples.prompts, *list_prior_captions(config, folder)}
 
 
 def open_latent_cache(config: FinetuneRunConfig, folder: Path) -> LatentCache:

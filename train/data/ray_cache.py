@@ -18,9 +18,8 @@ import torch
 from dianjing.errors import DianjingError, get_language
 from dianjing.train.config.finetune import FinetuneRunConfig
 from dianjing.train.config.run_file import read_run_config
-from dianjing.train.data.latent_batches import collect_texts
 from dianjing.train.data.latent_cache import TEXT_BATCH_SIZE, TEXT_ENCODER_CLASSES, EncodeItem, LatentCache
-from dianjing.train.data.preparation import index_datasets, open_latent_cache
+from dianjing.train.data.preparation import index_datasets, list_cached_texts, open_latent_cache
 from dianjing.weights.resolve import resolve_model
 from dianjing.weights.validate import validate_model
 
@@ -88,14 +87,14 @@ def fill_latent_cache_with_ray(config: FinetuneRunConfig) -> None:
     folder = resolve_model(config.model.name)
     validate_model(folder)
     index = index_datasets(config, folder)
-    print(index.summarize(), flush=True)
+    print(index.summarize().render(get_language()), flush=True)
     latent_cache = open_latent_cache(config, folder)
     ray.init(ignore_reinit_error=True)
     items = latent_cache.list_missing_latents(index.records)
     map_with_ray(LatentsWorker, len(items), latent_cache, items)
     if config.trains_text_encoders:
         return
-    texts = sorted(collect_texts(index.list_records()) | set(config.samples.prompts))
+    texts = sorted(list_cached_texts(config, folder, index))
     for name in TEXT_ENCODER_CLASSES:
         missing = latent_cache.list_missing_text_states(texts, name)
         map_with_ray(TextStatesWorker, len(missing), latent_cache, missing, name)

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from dianjing.errors import DianjingError, Lines, Message
+from dianjing.errors import DianjingError, Lines, Message, get_language
 
 SKIP_LOG_FILE = "skipped.jsonl"
 MAX_LISTED = 20  # samples in an error message
@@ -37,7 +37,8 @@ class SkipLog:
             record = {"name": name, "reason": str(reason), "message_id": reason.message_id, "arguments": arguments}
             with self.path.open("a", encoding="utf-8") as file:  # one short write: lines of processes do not mix
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
-            print(f"skipped: {name}: {reason}", file=sys.stderr, flush=True)
+            line = Message("sample_skipped", name=name, reason=reason)
+            print(line.render(get_language()), file=sys.stderr, flush=True)
         reasons = self.read_reasons()
         if len(reasons) > self.limit:
             listed = list(reasons.items())[:MAX_LISTED]

@@ -28,7 +28,7 @@ def list_dataset(config: DatasetConfig) -> DatasetListing:
     """
     path, listing = config.path, DatasetListing(config)
     if not path.exists():
-        raise DianjingError("dataset_missing", path=path)
+        raise DianjingError("dataset_missing", path=path.absolute())
     suffix = path.suffix.lower()
     if path.is_dir():
         _add_folder(listing, path)

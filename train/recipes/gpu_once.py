@@ -28,7 +28,7 @@ import torch
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines.segmentation.unet import SEGMENTER_FOLDER
-from dianjing.train.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, install_stop_handlers
+from dianjing.train.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, StopSignal
 from dianjing.train.config.run_file import read_run_config
 from dianjing.train.recipes.bundle import build_bundle
 from dianjing.train.recipes.gpu_once_stages import (
@@ -190,7 +190,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             previous=find_previous(arguments.previous, work),
             is_tiny=arguments.tiny,
         )
-        failed = run_stages(settings, GPU_STAGES, install_stop_handlers())
+        stop_signal = StopSignal()
+        stop_signal.install()
+        stop_signal.on_start()  # every stage saves what it has
+        failed = run_stages(settings, GPU_STAGES, stop_signal)
     except DianjingError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from dianjing.errors import Message
 from dianjing.train.config.base import BaseConfig, TimestepSamplingConfig
 from dianjing.train.data.loader import ScheduledBatches
 from dianjing.train.data.samples import Batch, SampleSource
@@ -58,10 +59,14 @@ class Task(nn.Module, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSetup:
-    """A task, and the batches that it is trained on."""
+    """A task, and the batches that it is trained on.
+
+    samples: the name of each sample -> a hash of its content and captions; None for generated samples.
+    """
 
     task: Task
     batches: ScheduledBatches
+    samples: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +93,7 @@ class TaskDefinition(ABC, Generic[ConfigT]):
         """
 
     @abstractmethod
-    def describe(self, config: ConfigT) -> Iterator[str]:
+    def describe(self, config: ConfigT) -> Iterator[Message]:
         """Lines that say what a run will do and need; no weights are loaded."""
 
     @abstractmethod

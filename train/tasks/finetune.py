@@ -26,6 +26,7 @@ from dianjing.train.data.captions import STATE_KEYS, TOKEN_KEYS
 from dianjing.train.data.images import stack_images, tile_images
 from dianjing.train.data.latent_cache import TEXT_ENCODER_CLASSES, LatentCache
 from dianjing.train.data.motion_control import PHRASE_PREFIX, make_motion_control
+from dianjing.train.data.prior_captions import PRIOR_PREFIX
 from dianjing.train.data.samples import Batch, CaptionBatcher, SampleRecord
 from dianjing.train.data.schedule import Bucket
 from dianjing.train.data.validation import iterate_validation_batches
@@ -82,14 +83,22 @@ class FinetuneTask(Task):
             self.transformer.compile_repeated_blocks(mode=mode)
 
     def sample_noise(self, bucket: Bucket, generator: torch.Generator) -> Batch:
-        device, rows = generator.device, bucket.shards.global_batch_size
+        rows = bucket.shards.global_batch_size
         factor = 2 ** (len(self.vae_config["block_out_channels"]) - 1)
         assert bucket.height is not None
         assert bucket.width is not None
         frames = [] if bucket.num_frames == 1 else [bucket.num_frames]
         shape = (rows, self.transformer.config.in_channels, *frames, bucket.height // factor, bucket.width // factor)
+        noise = self._sample_noise(shape, generator)
+        if self.config.objective.prior_preservation:
+            prior = self._sample_noise(shape, generator)
+            noise |= {f"{PRIOR_PREFIX}{name}": tensor for name, tensor in prior.items()}
+        return noise
+
+    def _sample_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Batch:
+        device = generator.device
         noise = torch.randn(shape, generator=generator, device=device)
-        time = objectives.sample_time(torch.rand(rows, generator=generator, device=device), self.config.objective)
+        time = objectives.sample_time(torch.rand(shape[0], generator=generator, device=device), self.config.objective)
         if offset := self.config.objective.noise_offset:
             channel_shape = (*shape[:2], *[1] * (len(shape) - 2))
             noise = noise + offset * torch.randn(channel_shape, generator=generator, device=device)
@@ -97,7 +106,33 @@ class FinetuneTask(Task):
 
     def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
         errors = self._compute_errors(batch, noise)
-        return {"loss": (errors * self.noise_process.get_loss_weight(noise["timestep"])).mean(), "mse": errors.mean()}
+        loss = (errors * self.noise_process.get_loss_weight(noise["timestep"])).mean()
+        if not self.config.objective.prior_preservation:
+            return {"loss": loss, "mse": errors.mean()}
+        prior_errors = self._compute_prior_errors(batch, noise)
+        prior_loss = (prior_errors * self.noise_process.get_loss_weight(noise[f"{PRIOR_PREFIX}timestep"])).mean()
+        return {
+            "loss": loss + self.config.objective.prior_preservation * prior_loss,
+            "mse": errors.mean(),
+            "prior_mse": prior_errors.mean(),
+        }
+
+    def _compute_prior_errors(self, batch: Batch, noise: Batch) -> Tensor:
+        """The mean squared difference of each sample (B,) from the base model, for a caption to preserve.
+
+        The latents are those of the batch: the base model's own prediction is the target, so they need not fit the
+        caption.
+        """
+        latents = batch["latents"].float()
+        noisy = self.noise_process.add_noise(latents, noise[f"{PRIOR_PREFIX}latents"], noise[f"{PRIOR_PREFIX}timestep"])
+        prior = {key.removeprefix(PRIOR_PREFIX): value for key, value in batch.items() if key.startswith(PRIOR_PREFIX)}
+        timestep = noise[f"{PRIOR_PREFIX}timestep"].float()
+        self.transformer.disable_adapters()
+        with torch.no_grad():
+            target = self._predict(noisy, timestep, batch | prior)
+        self.transformer.enable_adapters()
+        predicted = self._predict(noisy, timestep, batch | prior)
+        return (predicted.float() - target.float()).square().flatten(1).mean(dim=1)
 
     def _compute_errors(self, batch: Batch, noise: Batch) -> Tensor:
         """The mean squared error of each sample (B,)."""

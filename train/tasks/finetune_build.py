@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from dianjing.errors import DianjingError
+from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.controlnet import detect_canny_edges
 from dianjing.pipelines.media.crop import resize_crop
 from dianjing.pipelines.text_to_image import TextToImagePipeline
@@ -20,7 +20,9 @@ from dianjing.train.data.index import DatasetIndex
 from dianjing.train.data.inspect import decode_image
 from dianjing.train.data.latent_batches import LatentBatchDataset
 from dianjing.train.data.latent_cache import LatentCache
+from dianjing.train.data.loader import ScheduledBatches
 from dianjing.train.data.preparation import index_and_encode, make_file_schedule
+from dianjing.train.data.prior_captions import PriorCaptionDataset, list_prior_captions
 from dianjing.train.data.samples import CaptionBatcher, SampleRecord, SampleSource
 from dianjing.train.data.skip_log import SkipLog
 from dianjing.train.data.validation import split_validation
@@ -29,7 +31,9 @@ from dianjing.train.memory_estimate import describe_finetune_run
 from dianjing.train.tasks.base import CardSections, TaskDefinition, TrainingSetup
 from dianjing.train.tasks.controlnet import ControlNetTask
 from dianjing.train.tasks.finetune import FinetuneTask
+from dianjing.train.tasks.finetune_model import check_adapter
 from dianjing.weights import registry
+from dianjing.weights.resolve import resolve_model
 
 DESCRIPTIONS = {  # by model.trainable
     "lora": "An adapter",
@@ -71,6 +75,7 @@ class FinetuneDefinition(TaskDefinition[FinetuneRunConfig]):
         Raises: DianjingError for data, a model or a cache that cannot be used.
         """
         run = config.run
+        check_adapter(config, resolve_model(config.model.name))
         index, latent_cache = index_and_encode(config, accelerator)
         num_images = sum(len(same) for shape, same in index.records.items() if get_num_frames(shape) == 1)
         if config.model.trainable == "motion" and num_images:
@@ -89,12 +94,17 @@ class FinetuneDefinition(TaskDefinition[FinetuneRunConfig]):
         if accelerator.is_main_process:
             skip_log.reset()
         accelerator.wait_for_everyone()
-        batches = LatentBatchDataset(
+        batches: ScheduledBatches = LatentBatchDataset(
             schedule, latent_cache, config.objective, caption_batcher=batcher, seed=run.seed, skip_log=skip_log
         )
-        return TrainingSetup(task=task, batches=batches)
+        if prior_captions := list_prior_captions(config, latent_cache.model_folder):
+            dropout = config.objective.caption_dropout
+            batches = PriorCaptionDataset(
+                batches, prior_captions, caption_batcher=batcher, caption_dropout=dropout, seed=run.seed
+            )
+        return TrainingSetup(task=task, batches=batches, samples=index.hash_samples())
 
-    def describe(self, config: FinetuneRunConfig) -> Iterator[str]:
+    def describe(self, config: FinetuneRunConfig) -> Iterator[Message]:
         return describe_finetune_run(config)
 
     def make_noise_process(self, config: FinetuneRunConfig) -> tuple[NoiseProcess, FinetuneObjectiveConfig]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,13 +19,19 @@ from dianjing.train.tasks.text_to_image_model import MOTION_PREFIXES
 def make_adapter_config(lora: LoraAdapterConfig, transformer: DiT, *, has_video: bool) -> PeftConfig:
     """PEFT's configuration of an adapter; without videos, motion blocks and motion conditioning get none.
 
-    Raises: DianjingError for a target module that is no suffix of a linear layer's name.
+    Raises: DianjingError for a target module that is no suffix of a linear layer's name, and for a rank above the
+    dimensions of all layers.
     """
-    layers = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
+    layers = {name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
+    max_rank = 0
     for target in lora.target_modules:
-        if not any(name == target or name.endswith(f".{target}") for name in layers):
+        adapted = [module for name, module in layers.items() if name == target or name.endswith(f".{target}")]
+        if not adapted:
             suffixes = sorted({".".join(name.split(".")[2:]) for name in layers if name.startswith("blocks.")})
             raise DianjingError("lora_target_unknown", target=target, layers=suffixes)
+        max_rank = max(max_rank, *(min(module.in_features, module.out_features) for module in adapted))
+    if lora.rank > max_rank:
+        raise DianjingError("lora_rank_too_large", rank=lora.rank, maximum=max_rank)
     targets: list[str] | str = list(lora.target_modules)
     if not has_video and any(name.startswith(MOTION_PREFIXES) for name in layers):
         excluded, included = ("|".join(map(re.escape, names)) for names in (MOTION_PREFIXES, lora.target_modules))
@@ -67,6 +74,17 @@ def prepare_transformer(transformer: DiT, model: FinetuneModelConfig, *, has_vid
     if model.trainable == "lora":
         transformer.add_adapter(make_adapter_config(model.lora, transformer, has_video=has_video))
     return transformer.train()
+
+
+def check_adapter(config: FinetuneRunConfig, model_folder: Path) -> None:
+    """Check that the model in a folder takes the adapter of a run, without its weights.
+
+    Raises: DianjingError as `make_lora_config`.
+    """
+    if config.model.trainable == "lora":
+        with torch.device("meta"):
+            transformer = DiT.from_config(DiT.load_config(model_folder / "transformer"))
+        make_lora_config(config.model.lora, transformer, has_video=bool(config.data.num_frames))
 
 
 def get_storage_dtype(model: FinetuneModelConfig, compute_dtype: torch.dtype) -> torch.dtype:

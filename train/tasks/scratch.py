@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from dianjing.errors import DianjingError
+from dianjing.errors import DianjingError, Message
 from dianjing.train.config.autoencoder import AutoencoderRunConfig
 from dianjing.train.config.segmenter import SegmenterRunConfig
 from dianjing.train.config.text_to_image import TextToImageRunConfig
@@ -80,6 +80,6 @@ class ScratchDefinition(TaskDefinition[ConfigT]):
         batches = MicroBatchDataset(schedule, seed=config.run.seed, caption_encoder=caption_encoder)
         return TrainingSetup(task=task, batches=batches)
 
-    def describe(self, config: Any) -> Iterator[str]:
+    def describe(self, config: Any) -> Iterator[Message]:
         steps, samples = config.run.total_steps, config.run.total_steps * config.run.batch_size
-        yield f"{steps} steps on {samples:,} generated samples; memory is estimated for task 'finetune' only"
+        yield Message("run_on_generated_samples", steps=steps, samples=f"{samples:,}")

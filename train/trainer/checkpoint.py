@@ -88,12 +88,20 @@ def check_disk_space(folder: Path, needed_bytes: int) -> None:
 def find_newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint whose files match its manifest, and the reasons why newer ones were skipped."""
     skipped: list[str] = []
-    for path in _list_newest_first(folder):
+    for _, path in list_checkpoints(folder):
         try:
             return read_checkpoint(path), skipped
         except DianjingError as error:
             skipped.append(str(error))
     return None, skipped
+
+
+def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """Step and path of each checkpoint folder, newest first; their files are not looked at."""
+    if not folder.is_dir():
+        return []
+    steps = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME_PATTERN.fullmatch(path.name))]
+    return sorted(steps, reverse=True)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -115,18 +123,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _prune(folder: Path, *, max_checkpoints: int) -> None:
-    for path in _list_newest_first(folder)[max_checkpoints:]:
+    for _, path in list_checkpoints(folder)[max_checkpoints:]:
         shutil.rmtree(path)
     for path in folder.glob("partial-*"):
         shutil.rmtree(path)
-
-
-def _list_newest_first(folder: Path) -> list[Path]:
-    """Checkpoint folders, newest step first."""
-    if not folder.is_dir():
-        return []
-    steps = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME_PATTERN.fullmatch(path.name))]
-    return [path for _, path in sorted(steps, reverse=True)]
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -12,8 +12,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
 
-from dianjing.errors import DianjingError
+from dianjing.errors import DianjingError, get_language
+from dianjing.train.trainer.divergence import LossMonitor
+from dianjing.train.trainer.history import flatten_settings
 
 METRICS_FILE = "metrics.jsonl"
 TRACKER_MODULES = {"tensorboard": "tensorboard", "wandb": "wandb"}  # the library that each tracker needs
@@ -26,25 +30,50 @@ def check_trackers(names: Sequence[str]) -> None:
             raise DianjingError("tracker_missing", tracker=name, package=TRACKER_MODULES[name])
 
 
-class RunLogger:
-    """Writes the logs of a run from the main process."""
+class MetricSums:
+    """Sums of metrics since the last log, on the device."""
 
-    def __init__(self, folder: Path, accelerator: Accelerator) -> None:
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Tensor, float]] = {}  # (sum, weight)
+
+    def add(self, metrics: Mapping[str, Tensor], *, weight: float = 1.0) -> None:
+        for name, value in metrics.items():
+            total, weights = self._sums.get(name, (torch.zeros_like(value), 0.0))
+            self._sums[name] = (total + weight * value, weights + weight)
+
+    def pop_means(self, accelerator: Accelerator) -> dict[str, float]:
+        """The mean of each metric over all processes; the sums start again."""
+        values = torch.stack([(total / weights).float() for total, weights in self._sums.values()])
+        means = dict(zip(self._sums, accelerator.reduce(values, reduction="mean").tolist(), strict=True))
+        self._sums = {}
+        return means
+
+
+class RunLogger:
+    """Writes the logs of a run from the main process, and says when the loss grows or does not fall."""
+
+    def __init__(self, folder: Path, accelerator: Accelerator, *, total_steps: int) -> None:
         self.folder, self.accelerator = folder, accelerator
+        self.loss_monitor = LossMonitor(total_steps)
 
     def start(self, step: int, config: Mapping[str, Any]) -> None:
         """Drop the metrics after `step`, which will be written again, and write config.json."""
         if self.accelerator.is_main_process:
             _drop_lines_after(self.folder / METRICS_FILE, step)
+            for record in read_metrics(self.folder):
+                if "loss" in record:
+                    self.loss_monitor.add(int(record["step"]), record["loss"])
             text = json.dumps(config, ensure_ascii=False, indent=1)
             (self.folder / "config.json").write_text(text, encoding="utf-8")
         if self.accelerator.log_with:
-            self.accelerator.init_trackers("dianjing", config=_flatten_config(config))
+            self.accelerator.init_trackers("dianjing", config=_get_tracker_config(config))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         if self.accelerator.is_main_process:
             with (self.folder / METRICS_FILE).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **metrics}) + "\n")
+            if "loss" in metrics and (warning := self.loss_monitor.add(step, metrics["loss"])) is not None:
+                tqdm.write(warning.render(get_language()), file=sys.stderr)
         self.accelerator.log(dict(metrics), step=step)
 
     def save_sample_grid(self, step: int, grid: np.ndarray) -> None:
@@ -58,8 +87,13 @@ class RunLogger:
         if self.accelerator.is_main_process and (self.folder / METRICS_FILE).exists():
             from dianjing.train.trainer.plots import plot_losses
 
-            lines = (self.folder / METRICS_FILE).read_text(encoding="utf-8").splitlines()
-            plot_losses([json.loads(line) for line in lines], self.folder / "losses.png")
+            plot_losses(read_metrics(self.folder), self.folder / "losses.png")
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics.jsonl; none without that file."""
+    path = folder / METRICS_FILE
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def get_peak_memory_gib(device: torch.device) -> float:
@@ -79,12 +113,9 @@ def _drop_lines_after(path: Path, step: int) -> None:
         temporary.replace(path)  # atomic: the run may be killed at any time
 
 
-def _flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, str | float]:
-    """{"run": {"seed": 0}} -> {"run.seed": 0}; trackers take numbers and strings only."""
-    flat: dict[str, str | float] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten_config(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value if isinstance(value, int | float | str) else json.dumps(value)
-    return flat
+def _get_tracker_config(config: Mapping[str, Any]) -> dict[str, str | float]:
+    """The settings of a run for trackers, which take numbers and strings only."""
+    return {
+        key: value if isinstance(value, int | float | str) else json.dumps(value)
+        for key, value in flatten_settings(config).items()
+    }

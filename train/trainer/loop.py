@@ -6,7 +6,6 @@ EDM2, Karras et al. 2024).
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,7 +15,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from dianjing.errors import DianjingError
@@ -27,7 +25,8 @@ from dianjing.train.tasks.base import Task, TrainingSetup
 from dianjing.train.trainer import distributed
 from dianjing.train.trainer.checkpoint import Checkpoint, check_disk_space, save_checkpoint
 from dianjing.train.trainer.ema import make_ema
-from dianjing.train.trainer.logging import RunLogger, get_peak_memory_gib
+from dianjing.train.trainer.history import HISTORY_KEY, RunPart, write_history
+from dianjing.train.trainer.logging import MetricSums, RunLogger, get_peak_memory_gib
 from dianjing.train.trainer.optim import get_learning_rate, make_optimizer
 from dianjing.train.trainer.posthoc_ema import PowerFunctionEMA
 from dianjing.train.trainer.state_dict import (
@@ -85,11 +84,12 @@ class Trainer:
         self.posthoc_ema = PowerFunctionEMA(task, enabled=optimizer_config.ema_snapshot_every is not None)
         self.generator = torch.Generator(device)
         self.first_non_finite_step = torch.tensor(-1, device=device)
-        self.metric_sums: dict[str, tuple[Tensor, float]] = {}  # (sum, weight) since the last log
+        self.metrics = MetricSums()
         self.num_samples = 0
         self.step = 0
+        self.history: list[RunPart] = []
         self.start_s, self.previous_s = time.perf_counter(), 0.0  # of this process; seconds of those it continues
-        self.logger = RunLogger(run_config.folder, accelerator)
+        self.logger = RunLogger(run_config.folder, accelerator, total_steps=run_config.total_steps)
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Load weights, averages and optimizer moments of a checkpoint, and continue from its step."""
@@ -109,13 +109,15 @@ class Trainer:
             groups["ema"] = get_model_state(self.task)
         groups |= self.posthoc_ema.get_tensors()
         if self.accelerator.is_main_process:
-            state = {"run": json.loads(self.run_config.model_dump_json()), "elapsed_s": self._get_elapsed_s()}
+            state = {HISTORY_KEY: write_history(self.history), "elapsed_s": self._get_elapsed_s()}
             folder = self.run_config.folder / "checkpoints"
             save_checkpoint(folder, self.step, groups, state, max_checkpoints=self.run_config.max_checkpoints)
         self.accelerator.wait_for_everyone()
 
-    def train(self, batches: Iterator[Batch], *, should_stop: Callable[[], bool]) -> Outcome:
-        """Train until total_steps, the end of max_minutes, or `should_stop()`."""
+    def train(
+        self, batches: Iterator[Batch], *, should_stop: Callable[[], bool], on_start: Callable[[], None] | None = None
+    ) -> Outcome:
+        """Train until total_steps, the end of max_minutes, or `should_stop()`; `on_start` is called before a step."""
         run = self.run_config
         if self.accelerator.is_main_process:
             num_trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
@@ -123,6 +125,8 @@ class Trainer:
         bar = tqdm(total=run.total_steps, initial=self.step, unit="step", disable=not self.accelerator.is_main_process)
         if self.step == 0:
             self.log_samples()
+        if on_start is not None:
+            on_start()
         outcome, log_start, wait_s = Outcome.FINISHED, time.perf_counter(), 0.0
         while self.step < run.total_steps and outcome is Outcome.FINISHED:
             wait_s += self._train_step(batches)
@@ -219,10 +223,10 @@ class Trainer:
             with nullcontext() if is_last else self.accelerator.no_sync(self.model):
                 metrics = self.model(batch, {k: v[rows] for k, v in noise.items()})
                 self.accelerator.backward(metrics["loss"] / accumulation_steps)
-            self._accumulate_metrics({k: v.detach() for k, v in metrics.items()}, weight=1 / accumulation_steps)
+            self.metrics.add({k: v.detach() for k, v in metrics.items()}, weight=1 / accumulation_steps)
             if len(self.schedule.bucket_kinds) > 1:  # the loss of each kind as well
                 kind_loss = {f"loss_{bucket.kind}": metrics["loss"].detach()}
-                self._accumulate_metrics(kind_loss, weight=1 / accumulation_steps)
+                self.metrics.add(kind_loss, weight=1 / accumulation_steps)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.optimizer_config.max_grad_norm)
         norm = get_full_tensor(torch.as_tensor(norm, device=self.accelerator.device))  # DeepSpeed returns a number
         is_bad = ~torch.isfinite(norm)
@@ -237,7 +241,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.step)
         self.posthoc_ema.update(self.step)
-        self._accumulate_metrics({"grad_norm": norm})
+        self.metrics.add({"grad_norm": norm})
         self.num_samples += bucket.shards.global_batch_size
         self.step += 1
         return wait_s
@@ -258,24 +262,17 @@ class Trainer:
         ignored_s = self.previous_s if self.optimizer_config.lr_decay_over == "steps" else 0.0
         return (self._get_elapsed_s() - ignored_s) / 60 >= self.run_config.max_minutes
 
-    def _accumulate_metrics(self, metrics: dict[str, Tensor], *, weight: float = 1.0) -> None:
-        for name, value in metrics.items():
-            total, weights = self.metric_sums.get(name, (torch.zeros_like(value), 0.0))
-            self.metric_sums[name] = (total + weight * value, weights + weight)
-
     def _log_metrics(self, start_s: float, wait_s: float) -> dict[str, float]:
         """Log the means since the last log over all processes."""
         self._raise_if_non_finite()
-        values = torch.stack([(total / weights).float() for total, weights in self.metric_sums.values()])
-        values = self.accelerator.reduce(values, reduction="mean")
         seconds = time.perf_counter() - start_s
-        metrics = dict(zip(self.metric_sums, values.tolist(), strict=True))
+        metrics = self.metrics.pop_means(self.accelerator)
         metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         metrics["samples_per_s"] = self.num_samples / seconds
         metrics["data_wait_fraction"] = wait_s / seconds
         metrics["peak_memory_gib"] = get_peak_memory_gib(self.accelerator.device)
         self.logger.log(self.step, metrics)
-        self.metric_sums, self.num_samples = {}, 0
+        self.num_samples = 0
         return metrics
 
     def _raise_if_non_finite(self) -> None:

@@ -52,8 +52,13 @@ def write_run_file(tmp_path, data, *changes):
     "changes",
     [
         ("data.max_rejected_fraction=0.5",),
-        ("data.max_rejected_fraction=0.5", "model.trainable=all", "model.text_encoders=joint"),
-        (f"data.num_frames=[{FRAMES}]", "model.trainable=all"),
+        (
+            "data.max_rejected_fraction=0.5",
+            "model.trainable=all",
+            "model.text_encoders=joint",
+            "objective.prior_preservation=0",
+        ),
+        (f"data.num_frames=[{FRAMES}]", "model.trainable=all", "objective.prior_preservation=0"),
         (f"data.num_frames=[{FRAMES}]",),
     ],
     ids=["lora", "joint", "video", "lora on video"],

@@ -32,7 +32,7 @@ def test_no_module_asks_for_the_class_of_a_run_config():
 def test_tasks_without_noise_or_cache_say_so(tmp_path):
     config = make_autoencoder_config(tmp_path / "run")
     assert get_task_definition(config) is TASKS["autoencoder"]
-    assert "generated samples" in next(describe_run(config))
+    assert "generated samples" in str(next(describe_run(config)))
     with pytest.raises(ValueError, match="adds no noise; plot-noise is for tasks finetune, text_to_image"):
         plot_run_timesteps(config)
     with pytest.raises(ValueError, match="caches nothing"):

@@ -16,7 +16,7 @@ def read_metrics(folder):
 
 
 def test_lines_after_the_resumed_step_and_incomplete_ones_are_dropped(tmp_path):
-    logger = RunLogger(tmp_path, Accelerator(cpu=True))
+    logger = RunLogger(tmp_path, Accelerator(cpu=True), total_steps=100)
     for step in (1, 2, 3):
         logger.log(step, {"loss": 1.0 / step})
     with (tmp_path / "metrics.jsonl").open("a") as file:
