@@ -1,5 +1,6 @@
 """Every example runs offline with the bundled model and writes what it promises."""
 
+import ast
 import json
 import runpy
 import socket
@@ -49,6 +50,19 @@ def test_every_example_is_listed_and_run_here():
     tests = Path(__file__).read_text(encoding="utf-8")
     assert len(names) == 8
     assert all(f"({name})" in listed and f'"{name}"' in tests for name in names)
+
+
+def test_every_cell_of_the_notebook_runs_and_shows_an_image(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((EXAMPLES / "quickstart.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert cells
+    variables = {}
+    for cell in cells:
+        *statements, shown = ast.parse(cell).body
+        exec(compile(ast.Module(statements, []), "cell", "exec"), variables)
+        image = eval(compile(ast.Expression(shown.value), "cell", "eval"), variables)
+        assert np.asarray(image).std() > 10
 
 
 def test_text_to_image_writes_an_image(run_example):
