@@ -123,8 +123,7 @@ def _run_action(
         raise DianjingError("from_without_init", source=source)
     if init:
         written_paths, notes = write_run_files(path, None if source is None else Path(source), overrides)
-        for line in (*map(str, written_paths), *(note.render(get_language()) for note in notes)):
-            print(line)
+        print("\n".join([*map(str, written_paths), *(note.render(get_language()) for note in notes)]))
         return 0
     config = read_run_config(path, overrides)
     if dry_run:

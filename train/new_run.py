@@ -11,6 +11,7 @@ from dianjing.errors import DianjingError, Message
 from dianjing.train.config.data import DatasetConfig
 from dianjing.train.config.run_file import TEMPLATE_FOLDER, apply_override
 from dianjing.train.data.kohya import ImportedRun, import_kohya_file, import_kohya_folders
+from dianjing.train.data.sample_prompts import choose_prompts
 from dianjing.train.data.samples import SampleRecord
 from dianjing.train.data.sources import list_dataset
 from dianjing.train.trainer.history import flatten_settings
@@ -18,7 +19,6 @@ from dianjing.weights.registry import get_finetune_defaults
 
 DATASETS_FILE = "datasets.toml"
 DEFAULT_MODEL = "sticker"
-MAX_PROMPTS = 4  # sample prompts from captions
 FINETUNE_KEYS = {  # of the run file, by field of FinetuneDefaults
     "size_px": "data.size_px",
     "total_steps": "run.total_steps",
@@ -96,7 +96,7 @@ def import_run(source: Path) -> ImportedRun:
     for dataset in imported.datasets:
         dataset["path"] = Path(dataset["path"]).absolute().as_posix()
         records += list_dataset(DatasetConfig(**dataset)).records
-    imported.settings["samples.prompts"] = choose_prompts(records)
+    imported.settings["samples.prompts"] = list(choose_prompts(records))
     return imported
 
 
@@ -109,18 +109,6 @@ def _is_kohya_json(path: Path) -> bool:
     except ValueError:
         return False
     return isinstance(tree, dict) and "datasets" in tree
-
-
-def choose_prompts(records: Sequence[SampleRecord]) -> list[str]:
-    """Different captions from all parts of the data, alternately Chinese and English where there are both."""
-    captions: list[str] = []
-    stride = max(1, len(records) // MAX_PROMPTS)
-    for index, record in enumerate([*records[::stride], *records]):
-        pair = (record.text_zh, record.text_en) if index % 2 == 0 else (record.text_en, record.text_zh)
-        caption = pair[0] or pair[1]
-        if caption and caption not in captions:
-            captions.append(caption)
-    return captions[:MAX_PROMPTS]
 
 
 def set_values(text: str, settings: Mapping[str, Any]) -> str:

@@ -73,7 +73,7 @@ class FinetuneObjectiveConfig(TimestepSamplingConfig):
 class FinetuneSamplesConfig(BaseConfig):
     """The prompts of the sample grid."""
 
-    prompts: tuple[str, ...] = ()
+    prompts: tuple[str, ...] | None = None  # None: captions of the data
     seed: int = 0
     num_inference_steps: int | None = Field(default=None, gt=0)  # None: the model's default
     guidance_scale: float | None = None  # None: the model's default

@@ -14,6 +14,7 @@ from dianjing.train.data.index import DatasetIndex, build_index
 from dianjing.train.data.latent_batches import collect_texts
 from dianjing.train.data.latent_cache import LatentCache, Shard
 from dianjing.train.data.prior_captions import list_prior_captions
+from dianjing.train.data.sample_prompts import get_sample_prompts
 from dianjing.train.data.schedule import BatchShards
 from dianjing.train.data.tensor_cache import TensorCache
 from dianjing.weights.resolve import resolve_model
@@ -99,7 +100,8 @@ def fill_latent_cache(
 
 def list_cached_texts(config: FinetuneRunConfig, folder: Path, index: DatasetIndex) -> set[str]:
     """All texts whose states a run reads: captions, motion phrases, sample prompts and captions to preserve."""
-    return {*collect_texts(index.list_records()), *config.samples.prompts, *list_prior_captions(config, folder)}
+    prompts = get_sample_prompts(config, index)
+    return {*collect_texts(index.list_records()), *prompts, *list_prior_captions(config, folder)}
 
 
 def open_latent_cache(config: FinetuneRunConfig, folder: Path) -> LatentCache:

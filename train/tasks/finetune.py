@@ -254,14 +254,15 @@ class FinetuneTask(Task):
     def _make_call_arguments(self) -> dict[str, Any]:
         """Arguments of a pipeline's call: the states of the sample prompts, each prompt with its own generator."""
         samples, device, size = self.config.samples, self.transformer.device, self.config.data.size_px
+        prompts = samples.prompts or ()
         arguments: dict[str, Any] = {
             "height": size,
             "width": size,
             "num_inference_steps": samples.num_inference_steps,
             "guidance_scale": samples.guidance_scale,
-            "generator": [torch.Generator().manual_seed(samples.seed + row) for row in range(len(samples.prompts))],
+            "generator": [torch.Generator().manual_seed(samples.seed + row) for row in range(len(prompts))],
         }
-        for prefix, texts in (("", samples.prompts), ("negative_", [""] * len(samples.prompts))):
+        for prefix, texts in (("", prompts), ("negative_", [""] * len(prompts))):
             batch = {k: v.to(device) for k, v in self.caption_batcher([(text, text) for text in texts]).items()}
             arguments |= {prefix + name: tensor for name, tensor in self._get_prompt_embeds(batch).items()}
         return arguments

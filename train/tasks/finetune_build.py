@@ -23,6 +23,7 @@ from dianjing.train.data.latent_cache import LatentCache
 from dianjing.train.data.loader import ScheduledBatches
 from dianjing.train.data.preparation import index_and_encode, make_file_schedule
 from dianjing.train.data.prior_captions import PriorCaptionDataset, list_prior_captions
+from dianjing.train.data.sample_prompts import set_sample_prompts
 from dianjing.train.data.samples import CaptionBatcher, SampleRecord, SampleSource
 from dianjing.train.data.skip_log import SkipLog
 from dianjing.train.data.validation import split_validation
@@ -77,6 +78,7 @@ class FinetuneDefinition(TaskDefinition[FinetuneRunConfig]):
         run = config.run
         check_adapter(config, resolve_model(config.model.name))
         index, latent_cache = index_and_encode(config, accelerator)
+        config = set_sample_prompts(config, index)
         num_images = sum(len(same) for shape, same in index.records.items() if get_num_frames(shape) == 1)
         if config.model.trainable == "motion" and num_images:
             raise DianjingError("motion_with_images", count=num_images)
@@ -152,7 +154,7 @@ def make_finetune_task(
 def _make_control_images(config: FinetuneRunConfig, records: list[SampleRecord]) -> list[Image.Image]:
     """Line art of training images, one for each sample prompt."""
     side, images = config.data.size_px, []
-    for index in range(len(config.samples.prompts)):
+    for index in range(len(config.samples.prompts or ())):
         record = records[index % len(records)]
         image, _ = resize_crop(decode_image(record.source, name=record.name), height=side, width=side)
         images.append(detect_canny_edges(image))

@@ -79,12 +79,12 @@ def prepare_transformer(transformer: DiT, model: FinetuneModelConfig, *, has_vid
 def check_adapter(config: FinetuneRunConfig, model_folder: Path) -> None:
     """Check that the model in a folder takes the adapter of a run, without its weights.
 
-    Raises: DianjingError as `make_lora_config`.
+    Raises: DianjingError as `make_adapter_config`.
     """
     if config.model.trainable == "lora":
         with torch.device("meta"):
             transformer = DiT.from_config(DiT.load_config(model_folder / "transformer"))
-        make_lora_config(config.model.lora, transformer, has_video=bool(config.data.num_frames))
+        make_adapter_config(config.model.lora, transformer, has_video=bool(config.data.num_frames))
 
 
 def get_storage_dtype(model: FinetuneModelConfig, compute_dtype: torch.dtype) -> torch.dtype:
