@@ -24,7 +24,7 @@ MAX_STEPS = 1000
 MAX_IMAGES = 256
 MAX_GUIDANCE_SCALE = 100.0
 MAX_SEED = 2**64 - 1  # the largest of torch.Generator.manual_seed
-MAX_FPS = 120.0
+MIN_FPS, MAX_FPS = 0.1, 120.0
 MAX_DURATION_S = 1e6
 DEFAULT_SIZE_MULTIPLE_PX = 16  # VAE factor 8 times patch 2
 IMAGE_OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -162,9 +162,9 @@ class ImageRequest:
 
 
 def check_fps(fps: object) -> float:
-    """Check for a frame rate above 0 and up to MAX_FPS."""
-    if isinstance(fps, bool) or not isinstance(fps, Real) or not 0 < float(fps) <= MAX_FPS:
-        raise DianjingError("fps_out_of_range", value=format_value(fps), maximum=f"{MAX_FPS:g}")
+    """Check for a frame rate from MIN_FPS to MAX_FPS."""
+    if isinstance(fps, bool) or not isinstance(fps, Real) or not MIN_FPS <= float(fps) <= MAX_FPS:
+        raise DianjingError("fps_out_of_range", value=format_value(fps), minimum=f"{MIN_FPS:g}", maximum=f"{MAX_FPS:g}")
     return float(fps)
 
 

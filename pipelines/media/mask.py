@@ -75,12 +75,17 @@ def read_mask(file: str | Path | BinaryIO, *, size: tuple[int, int], name: objec
 
 def check_mask(mask: np.ndarray, *, size: tuple[int, int], name: object = "mask") -> None:
     """Raise DianjingError for a mask that is not of the image's (width, height), is empty, or covers all of it."""
+    check_mask_size(mask, size=size, name=name)
+    if not mask.any():
+        raise DianjingError("mask_empty", name=name)
+    if mask.all():
+        raise DianjingError("mask_covers_image", name=name)
+
+
+def check_mask_size(mask: np.ndarray, *, size: tuple[int, int], name: object) -> None:
+    """Raise DianjingError for a mask (H, W) that is not of the image's (width, height)."""
     if mask.shape != size[::-1]:
         height, width = mask.shape
         raise DianjingError(
             "mask_size", name=name, width=width, height=height, image_width=size[0], image_height=size[1]
         )
-    if not mask.any():
-        raise DianjingError("mask_empty", name=name)
-    if mask.all():
-        raise DianjingError("mask_covers_image", name=name)

@@ -12,7 +12,8 @@ from dianjing.demo.requests import ConversationRequest, ImageToVideoRequest, Tex
 from dianjing.pipelines.base import PipelineBase
 from dianjing.pipelines.media.aigc_label import XMP_KEY
 from dianjing.pipelines.media.image import get_input_image_metadata, read_image_metadata
-from dianjing.pipelines.media.video import read_video, read_video_metadata
+from dianjing.pipelines.media.video import read_video_metadata
+from dianjing.pipelines.media.video_reading import read_video
 
 REGION = Region(motion="jump", points=[Point(x=16, y=16)])
 

@@ -7,7 +7,7 @@ from PIL import Image
 from dianjing.demo.results import Labelling, ResultStore
 from dianjing.pipelines.media.image import read_image_metadata
 from dianjing.pipelines.media.metadata import GenerationMetadata
-from dianjing.pipelines.media.video import read_video
+from dianjing.pipelines.media.video_reading import read_video
 
 METADATA = GenerationMetadata(prompt="小猫", seed=3, settings={}, model="sticker", version="0")
 GRAY = Image.new("RGB", (64, 64), (128, 128, 128))

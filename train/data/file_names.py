@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath, PurePosixPath
 
 from dianjing.errors import Message
-from dianjing.pipelines.media.video import VIDEO_EXTENSIONS
+from dianjing.pipelines.media.video_reading import VIDEO_EXTENSIONS
 from dianjing.train.data.samples import Reason
 
 # .heic and .heif are opened like the others, and refused by name if that fails

@@ -15,6 +15,7 @@ from dianjing.pipelines.media.crop import resize_crop
 from dianjing.pipelines.media.image import open_image_file
 from dianjing.pipelines.media.mask import select_opaque, select_white
 from dianjing.train.data.samples import SampleRecord, read_source
+from dianjing.train.data.video_clips import read_motion_mask
 
 MIN_COUNTED_LEVEL = 128  # of 255, in masks
 
@@ -85,3 +86,15 @@ def make_loss_mask(record: SampleRecord, size: tuple[int, int], *, height: int, 
     if not counted.any():
         raise DianjingError("loss_mask_empty", name=record.name)
     return None if counted.all() else counted
+
+
+def fit_motion_mask(record: SampleRecord, size: tuple[int, int], *, height: int, width: int) -> np.ndarray:
+    """The mask of a motion label of a video of `size` (width, height), transformed as its frames are: bool (H, W).
+
+    Raises: DianjingError for a mask that cannot be read, is of another size, or is empty in this shape.
+    """
+    mask = read_motion_mask(record, size=size)
+    fitted = fit_mask(Image.fromarray(mask.astype(np.uint8) * 255), record, height=height, width=width)
+    if not fitted.any():
+        raise DianjingError("sample_mask_cropped_away", name=record.name, width=width, height=height)
+    return fitted

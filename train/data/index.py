@@ -10,9 +10,11 @@ from pathlib import Path
 from dianjing.errors import DianjingError, Lines, Message
 from dianjing.train.config.data import DatasetConfig
 from dianjing.train.data.buckets import BucketFit, BucketShape, find_nearest_bucket
+from dianjing.train.data.fitting import fit_motion_mask
 from dianjing.train.data.inspect import inspect_records
 from dianjing.train.data.samples import Reason, SampleRecord
 from dianjing.train.data.sources import list_dataset
+from dianjing.train.data.video_clips import choose_clip_starts
 
 MIN_REPORTED_CROP = 0.02  # fraction of an image's area
 MAX_LISTED = 20  # rejected samples in an error message
@@ -103,15 +105,18 @@ def describe_shape(shape: BucketShape) -> Message:
 
 
 def get_crop_reason(
-    fit: BucketFit, size: tuple[int, int], *, num_frames: int, num_source_frames: int, is_padded: bool = False
+    fit: BucketFit, size: tuple[int, int], *, num_used_frames: int, num_source_frames: int, is_padded: bool = False
 ) -> str:
     """The parts of an image of (width, height) or a video that its bucket crops, as text; empty if (almost) none."""
     reasons = []
     if fit.cropped_fraction > MIN_REPORTED_CROP and not is_padded:
         height, width = fit.shape
         reasons.append(f"{fit.cropped_fraction:.0%} of {size[0]} x {size[1]} px cropped to fit {width} x {height} px")
-    if num_frames < num_source_frames:
-        reasons.append(f"the first {num_frames} of {num_source_frames} frames")
+    if num_used_frames < num_source_frames:
+        reasons.append(
+            f"the first {num_used_frames} of {num_source_frames} frames, which the motion label belongs to; captions "
+            "would let the others be used"
+        )
     return "; ".join(reasons)
 
 
@@ -126,8 +131,8 @@ def build_index(
 ) -> DatasetIndex:
     """List and open all images and videos, and assign each to the nearest bucket shape.
 
-    make_shapes: the bucket shapes of a data set by its size_px, None for that of the run. A video is assigned to the
-    greatest of `clip_lengths` that it fills at `fps` frames per second; without any lengths, videos are rejected.
+    make_shapes: the bucket shapes of a data set by its size_px, None for that of the run. A video is divided into clips
+    of the greatest of `clip_lengths` that it fills at `fps` frames per second; without lengths, videos are rejected.
     Raises: DianjingError if no sample is usable, or more than `max_rejected_fraction` of them are rejected.
     """
     index = DatasetIndex()
@@ -139,27 +144,55 @@ def build_index(
             index.rejected[f"{dataset.path}: {name}"] = reason
         index.unused |= {f"{dataset.path}: {name}": reason for name, reason in listing.unused.items()}
         for record, size, num_source_frames in zip(result.records, result.sizes, result.num_frames, strict=True):
-            name = f"{dataset.path}: {record.name}"
-            num_frames = 1
-            if num_source_frames > 1:
-                num_frames = max((length for length in clip_lengths if length <= num_source_frames), default=0)
-            if not num_frames:
-                index.rejected[name] = Message(
-                    "video_too_short", count=num_source_frames, fps=f"{fps:g}", minimum=min(clip_lengths)
+            try:
+                _add_sample(
+                    index, record, dataset, size, num_source_frames, shapes=shapes, clip_lengths=clip_lengths, fps=fps
                 )
-                continue
-            if num_frames == 1 and record.motion_label is not None:
-                index.rejected[name] = Message("motion_of_image")
-                continue
-            fit = find_nearest_bucket(size, shapes)
-            index.add(record, fit.shape if num_frames == 1 else (*fit.shape, num_frames), dataset)
-            crop = get_crop_reason(
-                fit, size, num_frames=num_frames, num_source_frames=num_source_frames, is_padded=record.fit == "pad"
-            )
-            if crop:
-                index.cropped[name] = crop
+            except DianjingError as error:
+                index.rejected[f"{dataset.path}: {record.name}"] = error
     _check_rejected(index, max_fraction=max_rejected_fraction)
     return index
+
+
+def _add_sample(
+    index: DatasetIndex,
+    record: SampleRecord,
+    dataset: DatasetConfig,
+    size: tuple[int, int],
+    num_source_frames: int,
+    *,
+    shapes: Sequence[BucketShape],
+    clip_lengths: Sequence[int],
+    fps: float,
+) -> None:
+    """Add an image, or the clips of a video, to the shape that is nearest to its size (width, height).
+
+    A motion label and a first frame belong to the first clip. The others have the captions of the video; without
+    captions they are left out. Raises: DianjingError for a sample that cannot be used.
+    """
+    name, num_frames = f"{dataset.path}: {record.name}", 1
+    if num_source_frames > 1:
+        num_frames = max((length for length in clip_lengths if length <= num_source_frames), default=0)
+        if not num_frames:
+            minimum = min(clip_lengths)
+            raise DianjingError("video_too_short", count=num_source_frames, fps=f"{fps:g}", minimum=minimum)
+    if num_frames == 1 and record.motion_label is not None:
+        raise DianjingError("motion_of_image")
+    fit, is_padded = find_nearest_bucket(size, shapes), record.fit == "pad"
+    if record.motion_label is not None:
+        fit_motion_mask(record, size, height=fit.shape[0], width=fit.shape[1])
+    has_captions = record.text_zh is not None or record.text_en is not None
+    starts = choose_clip_starts(num_source_frames, num_frames) if num_frames > 1 else [0]
+    clips = [record, *(replace(record, start_frame=start, motion_label=None, first_frame=None) for start in starts[1:])]
+    clips = clips if has_captions else clips[:1]
+    for clip in clips:
+        index.add(clip, fit.shape if num_frames == 1 else (*fit.shape, num_frames), dataset)
+    num_used_frames = num_source_frames if len(clips) == len(starts) else num_frames
+    crop = get_crop_reason(
+        fit, size, num_used_frames=num_used_frames, num_source_frames=num_source_frames, is_padded=is_padded
+    )
+    if crop:
+        index.cropped[name] = crop
 
 
 def _check_rejected(index: DatasetIndex, *, max_fraction: float) -> None:

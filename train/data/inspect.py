@@ -9,21 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
 from dianjing.errors import DianjingError, Message
-from dianjing.pipelines.media.crop import resize_crop
 from dianjing.pipelines.media.image import open_image
-from dianjing.pipelines.media.video import ANIMATION_EXTENSIONS, VIDEO_EXTENSIONS, decode_video
+from dianjing.pipelines.media.video_reading import VIDEO_EXTENSIONS, is_video
 from dianjing.train.data.fitting import read_loss_mask
-from dianjing.train.data.samples import ByteSource, Reason, SampleRecord, read_source
+from dianjing.train.data.samples import ByteSource, Reason, SampleRecord, open_source, read_source
+from dianjing.train.data.video_clips import inspect_clip_source
 
 NUM_THREADS = 8  # decoding releases Python's global lock
-MIN_FPS_RATIO = 0.95  # of a video's frame rate to the requested one
+BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,35 +46,6 @@ class _Inspection(NamedTuple):
 def decode_image(source: ByteSource, *, name: str) -> Image.Image:
     """The image as RGB, upright. Raises: DianjingError if it cannot be read as an image."""
     return open_image(BytesIO(read_source(source, name=name)), name=name)
-
-
-def read_clip_frames(record: SampleRecord, *, fps: float) -> np.ndarray:
-    """The frames of a video resampled to `fps`, uint8 (F, H, W, 3).
-
-    A first frame that the record names replaces that of the video.
-    Raises: DianjingError if the video cannot be read, or has a lower frame rate.
-    """
-    video = decode_video(read_source(record.source, name=record.name), name=record.name)
-    if video.fps < MIN_FPS_RATIO * fps:
-        raise DianjingError("video_frame_rate_low", name=record.name, fps=f"{video.fps:.3g}", required=f"{fps:g}")
-    count = max(1, round(len(video.frames) * fps / video.fps))
-    indices = np.minimum(np.round(np.arange(count) * video.fps / fps).astype(int), len(video.frames) - 1)
-    frames = video.frames[indices]
-    if record.first_frame is not None:
-        height, width = frames.shape[1:3]
-        image = decode_image(record.first_frame, name=f"first frame of {record.name}")
-        frames[0] = resize_crop(image, height=height, width=width)[0]
-    return frames
-
-
-def is_video_record(record: SampleRecord, content: bytes) -> bool:
-    """True for videos and animated images."""
-    if record.name.lower().endswith(VIDEO_EXTENSIONS):
-        return True
-    if not record.name.lower().endswith(ANIMATION_EXTENSIONS):
-        return False
-    with Image.open(BytesIO(content), formats=("WEBP", "GIF")) as image:
-        return getattr(image, "n_frames", 1) > 1
 
 
 def inspect_records(records: Sequence[SampleRecord], *, min_side_px: int, fps: float | None = None) -> InspectionResult:
@@ -106,28 +76,35 @@ def inspect_records(records: Sequence[SampleRecord], *, min_side_px: int, fps: f
 def _inspect_record(record: SampleRecord, *, fps: float | None) -> _Inspection | Reason:
     """Open a record; returns the reason if it is unusable."""
     try:
-        content = read_source(record.source, name=record.name)
-        digest = hashlib.blake2b(content, digest_size=20)
-        if fps is None or not is_video_record(record, content):
+        with open_source(record.source, name=record.name) as file:
+            digest = _hash_file(file)
+            is_clip = is_video(file, name=record.name) and fps is not None
+        if fps is None or not is_clip:
             if record.name.lower().endswith(VIDEO_EXTENSIONS):
                 return Message("video_without_clip_lengths")
-            size = open_image(BytesIO(content), name=record.name).size
-            read_loss_mask(record, size)
-            _add_mask(digest, record)
-            return _Inspection(size=size, num_frames=1, digest=digest.hexdigest())
-        num_frames, height, width, _ = read_clip_frames(record, fps=fps).shape
-        if num_frames < 2:
-            return Message("video_of_one_frame", fps=f"{fps:g}")
-        read_loss_mask(record, (width, height))
+            size, num_frames = decode_image(record.source, name=record.name).size, 1
+        else:
+            info = inspect_clip_source(record, fps=fps)
+            size, num_frames = (info.width, info.height), info.count_resampled_frames(fps)
+            if num_frames < 2:
+                return Message("video_of_one_frame", fps=f"{fps:g}")
+            for sidecar in (record.first_frame, None if record.motion_label is None else record.motion_label.mask):
+                if sidecar is not None:
+                    digest.update(read_source(sidecar, name=f"a file next to {record.name}"))
+        read_loss_mask(record, size)
         _add_mask(digest, record)
-        for sidecar in (record.first_frame, None if record.motion_label is None else record.motion_label.mask):
-            if sidecar is not None:
-                digest.update(read_source(sidecar, name=f"a file next to {record.name}"))
     except DianjingError as error:
         return error
     except OSError as error:
         return Message("sample_file_unreadable", name=record.name, reason=str(error))
-    return _Inspection(size=(width, height), num_frames=num_frames, digest=digest.hexdigest())
+    return _Inspection(size=size, num_frames=num_frames, digest=digest.hexdigest())
+
+
+def _hash_file(file: BinaryIO) -> Any:
+    digest = hashlib.blake2b(digest_size=20)
+    while block := file.read(BLOCK_BYTES):
+        digest.update(block)
+    return digest
 
 
 def _add_mask(digest: Any, record: SampleRecord) -> None:

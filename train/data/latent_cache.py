@@ -23,12 +23,13 @@ from dianjing.pipelines.controlnet import CANNY_THRESHOLDS, detect_canny_edges
 from dianjing.pipelines.prompt_embeds import encode_texts
 from dianjing.pipelines.vae import encode_images
 from dianjing.train.data.buckets import BucketShape, get_num_frames
-from dianjing.train.data.fitting import fit_image, fit_mask, make_loss_mask
+from dianjing.train.data.fitting import fit_image, fit_motion_mask, make_loss_mask
 from dianjing.train.data.images import to_pixels
-from dianjing.train.data.inspect import decode_image, read_clip_frames
+from dianjing.train.data.inspect import decode_image
 from dianjing.train.data.optical_flow import compute_motion_strength, compute_optical_flow
 from dianjing.train.data.samples import SampleRecord
 from dianjing.train.data.tensor_cache import TensorCache, hash_folders, make_cache_key
+from dianjing.train.data.video_clips import iterate_clip
 
 TEXT_ENCODER_CLASSES: dict[str, type[BertModel] | type[T5EncoderModel]] = {
     "text_encoder": BertModel,
@@ -36,7 +37,7 @@ TEXT_ENCODER_CLASSES: dict[str, type[BertModel] | type[T5EncoderModel]] = {
 }
 TOKENIZER_FOLDERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 TEXT_BATCH_SIZE = 16
-CACHE_FORMAT = 2  # of files with latents; changes with the names and the meaning of their tensors
+CACHE_FORMAT = 3  # of files with latents; changes with the names and the meaning of their tensors
 
 
 def encode_frames(vae: AutoencoderKL, frames: Sequence[Image.Image]) -> Tensor:
@@ -45,18 +46,17 @@ def encode_frames(vae: AutoencoderKL, frames: Sequence[Image.Image]) -> Tensor:
     return encode_images(vae, to_pixels(images.to(vae.device)))
 
 
-def encode_motion_label(record: SampleRecord, frames: Sequence[Image.Image], *, fps: float) -> dict[str, Tensor]:
+def encode_motion_label(
+    record: SampleRecord, frames: Sequence[Image.Image], *, source_size: tuple[int, int], fps: float
+) -> dict[str, Tensor]:
     """The motion label as tensors: "region_mask" (H, W) of zeros and ones, and "strength" ().
 
-    A strength that the record does not give is measured by optical flow.
-    Raises: DianjingError for a mask that cannot be read, or is empty.
+    A strength that the record does not give is measured by optical flow. source_size: (width, height) of the video.
+    Raises: DianjingError as `fit_motion_mask`.
     """
     assert record.motion_label is not None
     width, height = frames[0].size
-    mask_image = decode_image(record.motion_label.mask, name=f"mask of {record.name}")
-    mask = fit_mask(mask_image, record, height=height, width=width)
-    if not mask.any():
-        raise DianjingError("sample_mask_empty", name=record.name)
+    mask = fit_motion_mask(record, source_size, height=height, width=width)
     strength = record.motion_label.strength
     if strength is None:
         flow = compute_optical_flow(np.stack([np.asarray(frame) for frame in frames]))
@@ -184,8 +184,7 @@ class LatentCache:
         """Encode an item and write it to the cache; an unreadable file is reported and skipped."""
         record, shape, is_line_art = item
         try:
-            frames, loss_mask = self._read_frames(record, shape)
-            control = {} if record.motion_label is None else encode_motion_label(record, frames, fps=self.fps)
+            frames, loss_mask, control = self._read_frames(record, shape)
         except DianjingError as error:
             tqdm.write(Message("sample_not_encoded", reason=error).render(get_language()), file=sys.stderr)
             return
@@ -198,18 +197,24 @@ class LatentCache:
         latents = latents[0] if get_num_frames(shape) == 1 else latents.transpose(0, 1).contiguous()
         self.cache.write(self._make_latents_key(*item), {"latents": latents, **control})
 
-    def _read_frames(self, record: SampleRecord, shape: BucketShape) -> tuple[list[Image.Image], np.ndarray | None]:
-        """The frames of a video, or the one image, fitted to the shape, and the pixels that the loss counts."""
-        height, width = shape[:2]
-        if get_num_frames(shape) == 1:
-            images = [decode_image(record.source, name=record.name)]
+    def _read_frames(
+        self, record: SampleRecord, shape: BucketShape
+    ) -> tuple[list[Image.Image], np.ndarray | None, dict[str, Tensor]]:
+        """The frames of a clip, or the one image, fitted to the shape; the pixels that the loss counts; the label."""
+        (height, width), num_frames = shape[:2], get_num_frames(shape)
+        images: Iterable[Image.Image]
+        if num_frames > 1:
+            images = iterate_clip(record, fps=self.fps, num_frames=num_frames)
         else:
-            frames = read_clip_frames(record, fps=self.fps)[: get_num_frames(shape)]
-            if len(frames) < get_num_frames(shape):
-                raise DianjingError("video_shortened", name=record.name, count=len(frames))
-            images = [Image.fromarray(frame) for frame in frames]
-        loss_mask = make_loss_mask(record, images[0].size, height=height, width=width)
-        return [fit_image(image, record, height=height, width=width) for image in images], loss_mask
+            images = [decode_image(record.source, name=record.name)]
+        frames = []
+        for image in images:  # one large image in memory at a time
+            source_size = image.size
+            frames.append(fit_image(image, record, height=height, width=width))
+        loss_mask = make_loss_mask(record, source_size, height=height, width=width)
+        if record.motion_label is None:
+            return frames, loss_mask, {}
+        return frames, loss_mask, encode_motion_label(record, frames, source_size=source_size, fps=self.fps)
 
     def fill_text_states(self, texts: Iterable[str], *, device: torch.device, shard: Shard) -> None:
         """Encode missing texts of this shard with both encoders, one encoder after the other."""
@@ -245,7 +250,7 @@ class LatentCache:
         settings: dict[str, Any] = {"canny_thresholds": CANNY_THRESHOLDS} if is_line_art else {}
         if get_num_frames(shape) > 1:
             strength = None if record.motion_label is None else record.motion_label.strength
-            settings |= {"fps": self.fps, "strength": strength}
+            settings |= {"fps": self.fps, "strength": strength, "start": record.start_frame}
         settings |= {"fit": record.fit} if record.fit != "crop" else {}
         settings |= {"flipped": True} if record.is_flipped else {}
         return make_cache_key(

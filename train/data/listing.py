@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from dianjing.errors import DianjingError, Lines, Message
-from dianjing.pipelines.media.video import VIDEO_EXTENSIONS
+from dianjing.pipelines.media.video_reading import VIDEO_EXTENSIONS
 from dianjing.train.config.data import DatasetConfig
 from dianjing.train.data.file_names import (
     CAPTION_SUFFIXES,

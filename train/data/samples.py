@@ -9,8 +9,9 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -97,6 +98,16 @@ def read_source(source: ByteSource, *, name: str) -> bytes:
         raise DianjingError("sample_file_unreadable", name=name, reason=error.strerror or str(error)) from None
 
 
+def open_source(source: ByteSource, *, name: str) -> BinaryIO:
+    """A file opened for reading; one on disk is not read into memory. Raises: DianjingError if it cannot be read."""
+    if not isinstance(source, LocalFile):
+        return BytesIO(read_source(source, name=name))
+    try:
+        return source.path.open("rb")
+    except OSError as error:
+        raise DianjingError("sample_file_unreadable", name=name, reason=error.strerror or str(error)) from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class MotionLabel:
     """A region of a video's first frame, and the motion of the object in it."""
@@ -109,7 +120,7 @@ class MotionLabel:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRecord:
-    """An image or video of a data set with its captions; `name` identifies it in reports."""
+    """An image, or a clip of a video, of a data set with its captions; `name` identifies its file in reports."""
 
     name: str
     source: ByteSource
@@ -121,6 +132,7 @@ class SampleRecord:
     caption_dropout: float | None = None  # probability; None: that of the run
     first_frame: ByteSource | None = None  # an image that replaces the first frame of a video
     motion_label: MotionLabel | None = None
+    start_frame: int = 0  # of a clip, counted at the frame rate of the run
     digest: str | None = None  # hash of the content, set when the record has been inspected
 
 

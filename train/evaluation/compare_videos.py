@@ -11,6 +11,7 @@ Fréchet video distance.
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from dianjing.errors import DianjingError
-from dianjing.pipelines.media.video import read_video
+from dianjing.pipelines.media.video_reading import iterate_frames, read_video
 from dianjing.train.data.optical_flow import compute_motion_mask, compute_optical_flow, list_videos
 from dianjing.train.evaluation.settings import exit_on_user_error
 from dianjing.train.evaluation.video_metrics import MIN_VISIBLE_CHANGE, measure_temporal_flickering
@@ -46,13 +47,15 @@ def read_pair(generated: Path, real: Path) -> VideoPair:
 
     Raises: DianjingError for a file that cannot be read, and for fewer than two common frames.
     """
-    first, second = read_video(generated).frames, read_video(real).frames
-    num_frames = min(len(first), len(second))
-    if num_frames < 2:
-        raise DianjingError("too_few_common_frames", generated=generated, real=real, count=num_frames)
+    first = read_video(generated).frames
     height, width = first.shape[1:3]
-    resized = [cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA) for frame in second[:num_frames]]
-    return first[:num_frames], np.stack(resized)
+    resized = [
+        cv2.resize(frame.get_pixels(), (width, height), interpolation=cv2.INTER_AREA)
+        for frame in islice(iterate_frames(real, name=str(real)), len(first))
+    ]
+    if len(resized) < 2:
+        raise DianjingError("too_few_common_frames", generated=generated, real=real, count=len(resized))
+    return first[: len(resized)], np.stack(resized)
 
 
 def compute_pair_metrics(generated: np.ndarray, real: np.ndarray) -> dict[str, float]:

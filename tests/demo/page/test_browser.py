@@ -12,7 +12,8 @@ from PIL import Image
 from playwright.sync_api import TimeoutError
 
 from dianjing.pipelines.media.image import read_image_metadata
-from dianjing.pipelines.media.video import read_video, read_video_metadata
+from dianjing.pipelines.media.video import read_video_metadata
+from dianjing.pipelines.media.video_reading import read_video
 from tests.demo.page.conftest import TIMEOUT_MS
 
 pytestmark = pytest.mark.timeout(900)  # the machine may be busy

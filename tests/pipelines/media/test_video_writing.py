@@ -7,7 +7,14 @@ from PIL import Image
 
 from dianjing.pipelines.media.image import read_image_metadata
 from dianjing.pipelines.media.metadata import GenerationMetadata
-from dianjing.pipelines.media.video import check_fps, check_video_output_path, read_video_metadata, save_video
+from dianjing.pipelines.media.video import (
+    MAX_ANIMATION_FPS,
+    check_fps,
+    check_video_output_path,
+    read_video_metadata,
+    save_video,
+)
+from dianjing.pipelines.media.video_reading import inspect_video
 
 RECORD = GenerationMetadata(prompt='小猫跳 <&> "🐱"', seed=7, settings={"fps": 8.0}, model="sticker", version="0.1.0")
 FPS = 8.0
@@ -47,17 +54,47 @@ def test_settings_and_label_come_back_as_they_were(tmp_path, extension, producer
     assert (label and label["ContentProducer"]) == producer
 
 
-@pytest.mark.parametrize("extension", [".mp4", ".webp", ".gif"])
-def test_a_video_lasts_as_long_as_its_frames(tmp_path, extension):
-    (path,) = save_video(make_frames(), tmp_path / f"video{extension}", RECORD, fps=FPS, producer=None)
-    if extension == ".mp4":
-        with av.open(str(path)) as container:
-            assert container.streams.video[0].average_rate == FPS
-            assert container.streams.video[0].codec_context.name == "h264"
-    else:
-        with Image.open(path) as image:
-            durations = [(image.seek(i), image.load(), image.info["duration"])[2] for i in range(image.n_frames)]
-        assert abs(sum(durations) - 1000 * 6 / FPS) <= 60  # GIF counts in hundredths of a second
+def test_mp4_is_h264_at_its_frame_rate(tmp_path):
+    (path,) = save_video(make_frames(), tmp_path / "video.mp4", RECORD, fps=FPS, producer=None)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate == FPS
+        assert container.streams.video[0].codec_context.name == "h264"
+
+
+RATES = (1, 2, 5, 7.3, 8, 10, 12, 15, 23.976, 24, 25, 29.97, 30, 33, 40, 48, 50, 55, 59.94, 60)
+
+
+@pytest.mark.parametrize("extension", [".mp4", ".webp", ".gif", ".png"])
+@pytest.mark.parametrize("num_frames", [2, 9, 31])
+def test_videos_of_every_rate_last_as_long_as_their_frames(tmp_path, extension, num_frames):
+    frames = make_frames(num_frames, height=16, width=16 + 6 * num_frames)
+    for fps in RATES:
+        folder = tmp_path / f"{fps}"
+        folder.mkdir()
+        paths = save_video(frames, folder / f"video{extension}", RECORD, fps=fps, producer=None)
+        path = folder if extension == ".png" else paths[0]
+        info = inspect_video(path, name=path.name)
+        assert info.duration_s == pytest.approx(num_frames / fps, abs=1 / fps)
+        share = min(1.0, MAX_ANIMATION_FPS.get(extension, fps) / fps)  # of the frames that the format can show
+        assert info.num_frames == 1 + int((num_frames - 1) * share + 1e-6)
+
+
+@pytest.mark.parametrize("extension", [".gif", ".webp"])
+@pytest.mark.parametrize("fps", [60, 90, 120])
+def test_frames_of_animations_are_never_so_short_that_browsers_slow_them_down(tmp_path, extension, fps):
+    frames = make_frames(24, height=16, width=160)
+    (path,) = save_video(frames, tmp_path / f"video{extension}", RECORD, fps=fps, producer=None)
+    with Image.open(path) as image:
+        durations = [(image.seek(i), image.load(), image.info["duration"])[2] for i in range(image.n_frames)]
+    assert min(durations) > 10
+    assert sum(durations) == pytest.approx(1000 * 24 / fps, abs=20)
+
+
+def test_a_video_in_which_nothing_moves_keeps_its_length(tmp_path):
+    still = np.repeat(make_frames(1), 16, axis=0)
+    for extension in (".mp4", ".gif"):  # libwebp writes it as an image
+        (path,) = save_video(still, tmp_path / f"video{extension}", RECORD, fps=FPS, producer=None)
+        assert inspect_video(path, name=path.name).duration_s == pytest.approx(2, abs=0.125)
 
 
 def test_an_odd_size_is_padded_for_h264(tmp_path):

@@ -81,14 +81,17 @@ def test_videos_go_to_the_longest_clip_they_fill_and_others_are_rejected_by_name
     config = make_video_config(tmp_path, model, videos)
     schedule = build_setup(config).batches.schedule
     names = {shape: sorted(record.name for record in found) for shape, found in schedule.records.items()}
-    assert names[16, 16, 3] == ["f0.webp", "f1.mp4", "f3.gif"]
-    assert names[16, 16, 5] == ["f4.mp4"]
+    assert names[16, 16, 3] == ["f0.webp", "f0.webp", "f1.mp4", "f1.mp4", "f3.gif", "f3.gif"]
+    assert names[16, 16, 5] == ["f4.mp4", "f4.mp4"]
     assert len(names[16, 16]) == 6
     report = json.loads((config.run.folder / "data.json").read_text(encoding="utf-8"))
     reasons = {name.rpartition(": ")[2]: why for name, why in report["rejected"].items()}
     assert "the shortest clip has 3" in reasons["f2.webp"]
     assert "cannot be read as a video" in reasons["f5.mp4"]
-    assert any(why == "the first 3 of 4 frames" for why in report["cropped"].values())
+    clips = {(record.name, record.start_frame): record for record in schedule.records[16, 16, 3]}
+    assert {start for _, start in clips} == {0, 1}  # all four frames are used
+    assert clips["f0.webp", 0].motion_label is not None
+    assert clips["f0.webp", 1].motion_label is None  # the mask belongs to the first frame
     assert schedule.bucket_kinds == {"image", "clip"}
 
 
@@ -114,7 +117,7 @@ def test_batches_hold_the_latents_of_each_frame_and_the_motion_label(tmp_path, m
     batch = setup.batches[step]
     records = [setup.batches.schedule.get_sample(step, row).record for row in range(2)]
     for row, record in enumerate(records):
-        frames = make_frames(int(record.name[1]), num_frames=4)[:3]
+        frames = make_frames(int(record.name[1]), num_frames=4)[record.start_frame :][:3]
         if record.name.endswith(".webp"):  # the other formats are lossy
             with torch.no_grad():
                 pixels = torch.from_numpy(frames).permute(0, 3, 1, 2) / 127.5 - 1
@@ -122,6 +125,9 @@ def test_batches_hold_the_latents_of_each_frame_and_the_motion_label(tmp_path, m
             assert (batch["latents"][row] - expected.transpose(0, 1)).abs().mean() < 0.2 * expected.abs().mean()
         assert batch["latents"].shape[2] == 3
         assert batch["active"][row] == (record.motion_label is not None)
+        if record.motion_label is None:
+            assert not batch["region_mask"][row].any()
+            continue
         assert batch["region_mask"][row, 0, :6, 5:11].all()
         assert batch["region_mask"].sum(dim=(1, 2, 3))[row] == 36
         assert 0.3 < batch["strengths"][row, 0] < 2.5  # two of 16 rows, eight times a second, is one
@@ -130,7 +136,9 @@ def test_batches_hold_the_latents_of_each_frame_and_the_motion_label(tmp_path, m
 def test_a_first_frame_file_replaces_that_of_the_video(tmp_path, model, videos):
     setup = build_setup(make_video_config(tmp_path, model, videos))
     vae = AutoencoderKL.from_pretrained(model / "vae")
-    latents = setup.batches[find_clip_step(setup, 5)]["latents"][0, :, 0]
+    step = find_clip_step(setup, 5)
+    starts = [setup.batches.schedule.get_sample(step, row).record.start_frame for row in range(2)]
+    latents = setup.batches[step]["latents"][starts.index(0), :, 0]
     red = torch.tensor([1.0, -1.0, -1.0])[None, :, None, None].expand(1, 3, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(latents, vae.encode(red).latent_dist.mode()[0] * vae.config.scaling_factor)
