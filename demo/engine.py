@@ -4,10 +4,8 @@ F frames, H height, W width.
 """
 
 import gc
-import hashlib
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,114 +14,104 @@ import torch
 from PIL import Image
 
 from dianjing import __version__
+from dianjing.demo.capabilities import get_capabilities
+from dianjing.demo.extensions import AdapterSwitch, load_controlnets
 from dianjing.demo.jobs import Job, JobResult
-from dianjing.demo.limits import ModelCapabilities
+from dianjing.demo.mask_service import MaskService
 from dianjing.demo.progress import ProgressListener, ProgressReporter
 from dianjing.demo.requests import (
     IMAGE_BATCH_SIZE,
+    AnyRequest,
     ConversationRequest,
     ImageToVideoRequest,
     TextToImageRequest,
     TextToVideoRequest,
 )
 from dianjing.demo.results import ResultStore
-from dianjing.errors import DianjingError, Message
+from dianjing.errors import Message
+from dianjing.pipelines.named_adapters import NamedAdapter
+from dianjing.pipelines.conversation.parsing.chat_model import ChatModelParser, CompleteChat
+from dianjing.pipelines.conversation.parsing.rule_parser import RuleParser
 from dianjing.pipelines.conversation.session import Conversation
+from dianjing.pipelines.cost_model import CostModel
 from dianjing.pipelines.image_to_video import ImageToVideoPipeline
-from dianjing.pipelines.media.color import to_rgb
-from dianjing.pipelines.media.image import check_image_size, get_input_image_metadata
+from dianjing.pipelines.media.image import get_input_image_metadata
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
 from dianjing.pipelines.media.video import get_video_metadata
-from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
-from dianjing.pipelines.segmentation.base import Point, Segmenter, check_points, get_region_metadata
+from dianjing.pipelines.segmentation.base import Segmenter, get_region_metadata
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.pipelines.text_to_video import TextToVideoPipeline
 from dianjing.pipelines.validation import coalesce
-
-SEGMENTER_CACHE_SIZE = 4  # images whose features are kept for further clicks
-
-
-class MaskService:
-    """Predict masks from clicks, one call at a time; the features of the last images are cached."""
-
-    def __init__(self, segmenter_factory: Callable[[], Segmenter] = GrabCutSegmenter):
-        self.segmenter_factory = segmenter_factory
-        self._lock = threading.Lock()
-        self._segmenters: OrderedDict[bytes, Segmenter] = OrderedDict()
-
-    def predict_mask(
-        self, image: Image.Image, points: Sequence[tuple[float, float]], labels: Sequence[int | bool]
-    ) -> np.ndarray:
-        """Predict the mask, bool (H, W), of the object at points (x, y) in pixels of the image.
-
-        A label is true for a point on the object and false for a point outside it.
-
-        Raises: DianjingError for points outside the image, or labels that do not match the points.
-        """
-        if len(points) != len(labels):
-            raise DianjingError("labels_do_not_match_points", labels=len(labels), points=len(points))
-        check_image_size(*image.size)
-        clicks = [Point(x=x, y=y, positive=bool(label)) for (x, y), label in zip(points, labels, strict=True)]
-        check_points(clicks, width=image.width, height=image.height)
-        pixels = np.asarray(to_rgb(image))
-        key = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
-        with self._lock:
-            if key not in self._segmenters:
-                segmenter = self.segmenter_factory()
-                segmenter.set_image(pixels)
-                self._segmenters[key] = segmenter
-            self._segmenters.move_to_end(key)
-            while len(self._segmenters) > SEGMENTER_CACHE_SIZE:
-                self._segmenters.popitem(last=False)
-            return self._segmenters[key].predict(clicks)
+from dianjing.weights.description import ModelDescription, describe_model
+from dianjing.weights.resolve import resolve_model
 
 
 class InferenceEngine:
     """Run requests on the pipelines of one model, one request at a time; masks may be predicted in parallel.
 
-    `text_to_video` and `image_to_video` are None for a model without motion blocks. `model` is the name that the
-    metadata of results carries.
+    `text_to_video` and `image_to_video` are None for a model without motion blocks. `description` holds the name that
+    the metadata of results carries. `adapters` and `controlnets` (folders by their names) are what requests may name;
+    `complete_chat` parses the instructions of conversations, None for the rules alone.
     """
 
     def __init__(
         self,
         text_to_image: TextToImagePipeline,
         *,
-        model: str,
+        description: ModelDescription,
         text_to_video: TextToVideoPipeline | None = None,
         image_to_video: ImageToVideoPipeline | None = None,
         segmenter_factory: Callable[[], Segmenter] = GrabCutSegmenter,
+        adapters: Sequence[NamedAdapter] = (),
+        controlnets: Mapping[str, str] | None = None,
+        complete_chat: CompleteChat | None = None,
+        cost_model: CostModel | None = None,
     ):
         self.text_to_image, self.text_to_video, self.image_to_video = text_to_image, text_to_video, image_to_video
-        self.model = model
+        self.model, self.complete_chat = description.name, complete_chat
         self.mask_service = MaskService(segmenter_factory)
         if image_to_video is not None:
             image_to_video.segmenter = segmenter_factory()
-        for pipe in (text_to_image, text_to_video, image_to_video):
-            if pipe is not None:
-                pipe.set_progress_bar_config(disable=True)
-        self.capabilities = _get_capabilities(text_to_image, text_to_video, model)
+        self.cost_model = cost_model or CostModel.measure(text_to_image)
+        self.control_pipelines = load_controlnets(text_to_image, controlnets or {})
+        pipelines: list[Any] = [text_to_image, text_to_video, image_to_video, *self.control_pipelines.values()]
+        pipelines = [pipe for pipe in pipelines if pipe is not None]
+        for pipe in pipelines:
+            pipe.set_progress_bar_config(disable=True)
+        self.adapter_switch = AdapterSwitch(pipelines, adapters)
+        self.capabilities = get_capabilities(
+            text_to_image,
+            text_to_video,
+            description=description,
+            adapters=self.adapter_switch.infos,
+            control_pipelines=self.control_pipelines,
+        )
 
     @classmethod
     def from_pretrained(
         cls, model: str = "sticker", *, device: str = "cpu", dtype: Any = torch.float32, **options: Any
     ) -> "InferenceEngine":
-        """Load a registry name, a folder or a Hub id once for all pipelines.
+        """Load a registry name, a folder or a Hub id once for all pipelines; `options` are those of the class.
 
-        Raises: WeightsError for weights that cannot be loaded.
+        Raises: WeightsError for weights that cannot be loaded; DianjingError for an adapter or a ControlNet of another
+        model.
         """
         text_to_image = TextToImagePipeline.from_pretrained(model, dtype=dtype).to(device)
-        name = Path(model).resolve().name if Path(model).is_dir() else model  # never the path of a folder
+        options["description"] = describe_model(model, resolve_model(model))
         if not text_to_image.transformer.config.use_motion_blocks:
-            return cls(text_to_image, model=name, **options)
+            return cls(text_to_image, **options)
         return cls(
             text_to_image,
-            model=name,
             text_to_video=TextToVideoPipeline.from_pipe(text_to_image),
             image_to_video=ImageToVideoPipeline.from_pipe(text_to_image),
             **options,
         )
+
+    def predict_s(self, request: AnyRequest) -> float:
+        """Predict how many s a request with defaults filled in takes; for a conversation, at most."""
+        width, height = request.get_size(self.capabilities)
+        return self.cost_model.predict_s(request.list_work(self.capabilities), width=width, height=height)
 
     def run(self, job: Job, results: ResultStore, *, on_progress: ProgressListener) -> JobResult:
         """Generate what a job requests and write its files.
@@ -131,6 +119,8 @@ class InferenceEngine:
         `on_progress` is called after every denoising step; an exception that it raises ends the run.
         """
         request, label = job.request, job.request.visible_label
+        predicted_s, start_s = self.predict_s(request), time.monotonic()
+        self.adapter_switch.activate(request.adapters or {})
         if isinstance(request, TextToImageRequest):
             images, metadata = self._generate_images(request, on_progress)
             files = results.save_images(
@@ -149,6 +139,8 @@ class InferenceEngine:
             assert request.fps is not None
             frames, metadata, crop = self._generate_video(request, on_progress)
             files, turn = results.save_video(job.id, frames, metadata[0], fps=request.fps, visible_label=label), None
+        if not isinstance(request, ConversationRequest):  # whose prediction is that of the longest turn
+            self.cost_model.add_run(predicted_s=predicted_s, measured_s=time.monotonic() - start_s)
         prompt = metadata[0].prompt
         unknown = self.text_to_image.find_unknown_words(prompt) if prompt else []
         return JobResult(files=files, metadata=metadata, unknown_words=tuple(unknown), crop=crop, turn=turn)
@@ -157,9 +149,19 @@ class InferenceEngine:
         self, *, seed: int = 0, num_inference_steps: int | None = None, guidance_scale: float | None = None
     ) -> Conversation:
         """Create a conversation for `ConversationRequest`; it references the model, so do not copy it deeply."""
-        return Conversation(
+        conversation = Conversation(
             self.text_to_image, seed=seed, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale
         )
+        return self._set_parser(conversation)
+
+    def load_conversation(self, path: Path) -> Conversation:
+        """Load a saved conversation for `ConversationRequest`. Raises: DianjingError for any other file."""
+        return self._set_parser(Conversation.load(path, self.text_to_image))
+
+    def _set_parser(self, conversation: Conversation) -> Conversation:
+        if self.complete_chat is not None:
+            conversation.parser = ChatModelParser(self.complete_chat, RuleParser(conversation.concept_vocabulary))
+        return conversation
 
     def predict_mask(
         self, image: Image.Image, points: Sequence[tuple[float, float]], labels: Sequence[int | bool]
@@ -171,7 +173,9 @@ class InferenceEngine:
         """Metadata of a result of this model and version."""
         return GenerationMetadata(prompt=prompt, seed=seed, settings=settings, model=self.model, version=__version__)
 
-    def make_conversation_metadata(self, conversation: Conversation) -> GenerationMetadata:
+    def make_conversation_metadata(
+        self, conversation: Conversation, *, adapters: Mapping[str, float] | None = None
+    ) -> GenerationMetadata:
         """Metadata of the last image of a conversation: its instructions and seed generate it again."""
         turn, defaults = conversation.turns[-1], self.capabilities
         settings = {
@@ -183,6 +187,7 @@ class InferenceEngine:
             "scheduler": type(self.text_to_image.scheduler).__name__,
             "device": str(self.text_to_image.device.type),
             "dtype": str(self.text_to_image.dtype).removeprefix("torch."),
+            **self.adapter_switch.make_metadata(adapters),
         }
         return self.make_metadata(turn.prompt, seed=conversation.seed, settings=settings)
 
@@ -197,32 +202,48 @@ class InferenceEngine:
     ) -> tuple[list[Image.Image], tuple[GenerationMetadata, ...]]:
         assert request.seed is not None
         seeds = [request.seed + i for i in range(request.num_images)]
-        run_steps = [run.num_steps for run in request.get_sampling_runs(self.capabilities)]
+        run_steps = [run.num_steps for run in request.list_work(self.capabilities)]
         images: list[Image.Image] = []
-        with self.text_to_image.observe_steps(ProgressReporter(self.text_to_image, on_progress, run_steps=run_steps)):
+        pipe, control_params, control_metadata = self._select_control(request)
+        with pipe.observe_steps(ProgressReporter(pipe, on_progress, run_steps=run_steps)):
             for first in range(0, len(seeds), IMAGE_BATCH_SIZE):
                 batch = seeds[first : first + IMAGE_BATCH_SIZE]
-                output: Any = self.text_to_image(
+                output: Any = pipe(
                     request.prompt,
                     num_images_per_prompt=len(batch),
                     generator=[torch.Generator().manual_seed(seed) for seed in batch],
                     **request.get_pipeline_params(),
+                    **control_params,
                 )
                 images += output.images
         settings = {
             "width": request.width,
             "height": request.height,
             "negative_prompt": request.negative_prompt,
-            **get_sampling_metadata(self.text_to_image),
+            **get_sampling_metadata(pipe),
+            **control_metadata,
+            **self.adapter_switch.make_metadata(request.adapters),
         }
         return images, tuple(self.make_metadata(request.prompt, seed=seed, settings=settings) for seed in seeds)
+
+    def _select_control(self, request: TextToImageRequest) -> tuple[Any, dict[str, Any], dict[str, object]]:
+        """The pipeline of a request, its arguments for a control image, and the metadata of both."""
+        if request.control_image is None or request.controlnet is None:
+            return self.text_to_image, {}, {}
+        scale = request.controlnet_conditioning_scale
+        params: dict[str, Any] = {"control_image": request.control_image, "controlnet_conditioning_scale": scale}
+        image = get_input_image_metadata(request.control_image)
+        metadata: dict[str, object] = {
+            "controlnet": {"name": request.controlnet, "conditioning_scale": scale, "image": image}
+        }
+        return self.control_pipelines[request.controlnet], params, metadata
 
     def _run_turn(
         self, request: ConversationRequest, on_progress: ProgressListener
     ) -> tuple[Any, tuple[GenerationMetadata, ...]]:
         with self.text_to_image.observe_steps(ProgressReporter(self.text_to_image, on_progress)):
             turn = request.conversation.send(request.text)
-        return turn, (self.make_conversation_metadata(request.conversation),)
+        return turn, (self.make_conversation_metadata(request.conversation, adapters=request.adapters),)
 
     def _generate_video(
         self, request: TextToVideoRequest | ImageToVideoRequest, on_progress: ProgressListener
@@ -231,7 +252,7 @@ class InferenceEngine:
         assert request.seed is not None
         assert request.fps is not None
         pipe: Any = self.image_to_video if isinstance(request, ImageToVideoRequest) else self.text_to_video
-        run_steps = [run.num_steps for run in request.get_sampling_runs(self.capabilities)]
+        run_steps = [run.num_steps for run in request.list_work(self.capabilities)]
         reporter = ProgressReporter(pipe, on_progress, run_steps=run_steps, num_windows=len(run_steps))
         params = {
             **request.get_pipeline_params(),
@@ -255,29 +276,5 @@ class InferenceEngine:
                 settings["long_video"] = request.long_video
         frames = output.frames[0]
         settings = {**get_video_metadata(frames, request.fps), **get_sampling_metadata(pipe), **settings}
+        settings |= self.adapter_switch.make_metadata(request.adapters)
         return frames, (self.make_metadata(request.prompt, seed=request.seed, settings=settings),), crop
-
-
-def _get_capabilities(
-    text_to_image: TextToImagePipeline, text_to_video: TextToVideoPipeline | None, model: str
-) -> ModelCapabilities:
-    config, scale = text_to_image.transformer.config, text_to_image.vae_scale_factor
-    video_capabilities: dict[str, Any] = {}
-    if text_to_video is not None:
-        video_capabilities = {
-            "num_frames": text_to_video.config.default_num_frames,
-            "fps": text_to_video.config.default_fps,
-            "max_regions": config.max_regions,
-            "has_flow_field": config.use_flow_field,
-            "motion_parser": MotionPromptParser(text_to_video.motion_vocabulary, text_to_video.concept_vocabulary),
-            "continuation_steps": text_to_video.config.default_continuation_steps,
-            "continuation_guidance_scale": text_to_video.config.default_continuation_guidance_scale,
-        }
-    return ModelCapabilities(
-        model=model,
-        default_size_px=config.sample_size * scale,
-        size_multiple_px=config.patch_size * scale,
-        num_inference_steps=text_to_image.config.default_num_inference_steps,
-        guidance_scale=text_to_image.config.default_guidance_scale,
-        **video_capabilities,
-    )

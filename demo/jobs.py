@@ -3,7 +3,7 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,10 +83,11 @@ FINAL_EVENTS = (Done, Failed, Cancelled)
 
 
 class Job:
-    """A request, with defaults filled in, of one owner."""
+    """A request, with defaults filled in, of one owner; `predicted_s` and `warnings` are for its user."""
 
-    def __init__(self, request: AnyRequest, *, owner: str):
+    def __init__(self, request: AnyRequest, *, owner: str, predicted_s: float = 0.0, warnings: Sequence[Message] = ()):
         self.request, self.owner = request, owner
+        self.predicted_s, self.warnings = predicted_s, tuple(warnings)
         self.id = f"{request.kind}_{secrets.token_hex(16)}"
         self.created_at = time.time()  # shown to users; ages are measured on the monotonic clock
         self.queued_at_s = time.monotonic()

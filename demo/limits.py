@@ -2,22 +2,27 @@
 
 from dataclasses import dataclass, field, fields
 
-from dianjing.errors import DianjingError
+from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
 from dianjing.pipelines.prompting.motions import MotionVocabulary
+from dianjing.weights.manifest import summarize_names
+from dianjing.weights.registry import Size
+
+DEFAULT_MAX_RUN_S = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerLimits:
     """How much one server accepts.
 
-    `max_cost` counts pixels x frames x steps: 100 million are two images of 1024 px in 50 steps. `max_body_items`
-    bounds the values of a JSON body, of which each takes far more memory than it has characters.
+    `max_run_s` is the longest predicted duration of one request; None: five minutes, and more for a model whose own
+    default images take long, see `JobQueue.get_max_run_s`. `max_body_items` bounds the values of a JSON body, of which
+    each takes far more memory than it has characters.
     """
 
     max_queue_length: int = 32
     max_queue_length_per_owner: int = 8
-    max_cost: int = 100_000_000
+    max_run_s: float | None = None
     max_upload_bytes: int = 16 * 2**20
     max_upload_pixels: int = 16_000_000
     max_upload_bytes_per_visitor: int = 200 * 2**20
@@ -32,8 +37,17 @@ class ServerLimits:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if isinstance(value, bool) or not value > 0:
+            if value is not None and (isinstance(value, bool) or not value > 0):
                 raise DianjingError("limit_not_positive", name=each.name, value=repr(value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterInfo:
+    """A LoRA adapter of a server: its name, its default strength, and the noise process that it was trained for."""
+
+    name: str
+    scale: float
+    process: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +58,7 @@ class ModelCapabilities:
     `continuation_steps` and `continuation_guidance_scale` apply to frames that continue an image; None: those of an
     image. `has_flow_field`: every window continues the first frame, however long the video is.
     `motion_parser` finds the motions in a prompt; the default knows none: only regions say what moves in an image.
+    `trained_sizes`: (width, height) in px. `adapters` and `controlnets` are those that a request may name.
     """
 
     model: str
@@ -58,6 +73,12 @@ class ModelCapabilities:
     continuation_guidance_scale: float | None = None
     has_flow_field: bool = False
     motion_parser: MotionPromptParser = field(default_factory=lambda: MotionPromptParser(MotionVocabulary()))
+    can_chat: bool = True
+    licence: str | None = None
+    trained_sizes: tuple[Size, ...] = ()
+    adapters: tuple[AdapterInfo, ...] = ()
+    controlnets: tuple[str, ...] = ()
+    num_control_layers: int = 0
 
     @property
     def continuation_params(self) -> tuple[int, float]:
@@ -75,3 +96,17 @@ class ModelCapabilities:
     @property
     def can_animate(self) -> bool:
         return self.can_generate_video and self.max_regions > 0
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """Sizes (width, height) in px to choose from, the default one first."""
+        default = (self.default_size_px, self.default_size_px)
+        return (default, *(size for size in self.trained_sizes if size != default))
+
+    def format_sizes(self, maximum: int = 5) -> list[str | Message]:
+        """The trained sizes for a message."""
+        return summarize_names([format_size(*size) for size in self.trained_sizes or self.sizes], maximum)
+
+
+def format_size(width: int, height: int) -> str:
+    return f"{width} x {height}"

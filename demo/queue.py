@@ -10,11 +10,12 @@ from PIL import Image
 
 from dianjing.demo.errors import JobNotFoundError, QueueFullError, ServerMemoryError, ShuttingDownError, to_user_error
 from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobEvent, JobResult, Progress, Queued
-from dianjing.demo.limits import ModelCapabilities, ServerLimits
+from dianjing.demo.limits import DEFAULT_MAX_RUN_S, ModelCapabilities, ServerLimits
 from dianjing.demo.metrics import ServerMetrics
-from dianjing.demo.requests import AnyRequest, check_cost
+from dianjing.demo.requests import MAX_SAMPLING_RUNS_PER_TURN, AnyRequest, TextToImageRequest
 from dianjing.demo.results import ResultStore
 from dianjing.errors import DianjingError
+from dianjing.pipelines.cost_model import describe_duration
 
 EVICTION_INTERVAL_S = 5.0  # an idle queue looks for expired jobs this often
 
@@ -27,6 +28,8 @@ class Engine(Protocol):
     """The part of `InferenceEngine` that a queue uses."""
 
     capabilities: ModelCapabilities
+
+    def predict_s(self, request: AnyRequest) -> float: ...
 
     def run(self, job: Job, results: ResultStore, *, on_progress: Any) -> JobResult: ...
 
@@ -69,8 +72,9 @@ class JobQueue:
         """
         try:
             request = request.with_defaults(self.engine.capabilities)
-            check_cost(request, self.engine.capabilities, max_cost=self.limits.max_cost)
-            job = Job(request, owner=owner)
+            predicted_s = self._check_duration(request)
+            warnings = request.list_warnings(self.engine.capabilities)
+            job = Job(request, owner=owner, predicted_s=predicted_s, warnings=warnings)
             with self._changed:
                 self._check_queue_limits(owner)
                 self._evict_expired()
@@ -82,6 +86,29 @@ class JobQueue:
             self.metrics.requests.labels(request.kind, "refused").inc()
             raise
         return job
+
+    def get_max_run_s(self) -> float:
+        """The longest predicted duration of a request in s.
+
+        By default five minutes; on a machine that is slow for its model, whatever a long turn of a conversation takes.
+        """
+        if self.limits.max_run_s is not None:
+            return self.limits.max_run_s
+        capabilities = self.engine.capabilities
+        default_image = TextToImageRequest(prompt="default").with_defaults(capabilities)
+        return max(DEFAULT_MAX_RUN_S, (MAX_SAMPLING_RUNS_PER_TURN + 1) * self.engine.predict_s(default_image))
+
+    def _check_duration(self, request: AnyRequest) -> float:
+        """Predict the duration of a request in s. Raises: DianjingError for one that takes too long."""
+        predicted_s, max_run_s = self.engine.predict_s(request), self.get_max_run_s()
+        if predicted_s > max_run_s:
+            raise DianjingError(
+                "run_too_long",
+                duration=describe_duration(predicted_s),
+                maximum=describe_duration(max_run_s),
+                sizes=self.engine.capabilities.format_sizes(),
+            )
+        return predicted_s
 
     def get(self, job_id: str, owner: str) -> Job:
         """Look up a job. Raises: JobNotFoundError, also for another owner's job and for an expired one."""

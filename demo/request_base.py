@@ -1,31 +1,63 @@
-"""The base of requests for images and videos: shared parameters, their defaults, and the cost.
-
-The cost of a request is pixels x frames x steps, summed over all of its sampling runs.
-"""
+"""The base of requests for images and videos: shared parameters, their defaults, and the work of their runs."""
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
 from typing_extensions import Self
 
-from dianjing.demo.limits import ModelCapabilities
+from dianjing.demo.limits import ModelCapabilities, format_size
+from dianjing.errors import DianjingError, Message
+from dianjing.pipelines.named_adapters import MAX_ADAPTER_SCALE
+from dianjing.pipelines.cost_model import SamplingWork
 from dianjing.pipelines.validation import (
     check_guidance_scale,
     check_negative_prompt,
     check_num_inference_steps,
+    check_number,
     check_seed,
     check_side_px,
+    format_value,
 )
-from dianjing.pipelines.video.windows import SamplingRun
+
+
+def check_adapters(adapters: object) -> dict[str, float]:
+    """Check a mapping of adapter names to strengths; those of strength 0 are left out."""
+    if not isinstance(adapters, Mapping):
+        raise DianjingError("adapters_not_a_mapping", value=format_value(adapters))
+    scales = {
+        str(name): check_number(scale, f"adapters.{name}"[:60], low=-MAX_ADAPTER_SCALE, high=MAX_ADAPTER_SCALE)
+        for name, scale in adapters.items()
+    }
+    return {name: scale for name, scale in scales.items() if scale}
+
+
+def resolve_adapters(adapters: Mapping[str, float] | None, capabilities: ModelCapabilities) -> dict[str, float]:
+    """Return the adapters of a request with their strengths; None stands for those that the server starts with.
+
+    Raises: DianjingError for a name that the server does not have, and for adapters that predict different things.
+    """
+    served = {adapter.name: adapter for adapter in capabilities.adapters}
+    if adapters is None:
+        adapters = check_adapters({adapter.name: adapter.scale for adapter in capabilities.adapters})
+    for name in adapters:
+        if name not in served:
+            if not served:
+                raise DianjingError("no_adapter_served", name=format_value(name))
+            raise DianjingError("adapter_not_served", name=format_value(name), names=list(served))
+    if len({served[name].process for name in adapters}) > 1:
+        raise DianjingError("adapters_disagree", processes=[f"{name}: {served[name].process}" for name in adapters])
+    return dict(adapters)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
     """The fields that images and videos share; None leaves a parameter to the model, and the seed to chance.
 
-    `visible_label`: whether the files carry a visible AI label in a corner; None leaves it to the server.
+    `visible_label`: whether the files carry a visible AI label in a corner; None leaves it to the server. `adapters`:
+    strengths of LoRA adapters by their names, None for those that the server starts with.
     """
 
     kind: ClassVar[str]
@@ -37,6 +69,7 @@ class GenerationRequest:
     guidance_scale: float | None = None
     seed: int | None = None
     visible_label: bool | None = None
+    adapters: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         check_negative_prompt(self.negative_prompt)
@@ -47,6 +80,7 @@ class GenerationRequest:
             num_inference_steps=check_num_inference_steps,
             guidance_scale=check_guidance_scale,
             seed=check_seed,
+            adapters=check_adapters,
         )
 
     def _validate_fields(self, **checks) -> None:
@@ -73,6 +107,7 @@ class GenerationRequest:
             num_inference_steps=default_steps if self.num_inference_steps is None else self.num_inference_steps,
             guidance_scale=default_guidance_scale if self.guidance_scale is None else self.guidance_scale,
             seed=secrets.randbelow(2**32) if self.seed is None else self.seed,
+            adapters=resolve_adapters(self.adapters, capabilities),
         )
 
     def get_pipeline_params(self) -> dict[str, Any]:
@@ -84,16 +119,24 @@ class GenerationRequest:
         """The model's default steps and guidance scale for this kind of request."""
         return capabilities.num_inference_steps, capabilities.guidance_scale
 
-    def get_cost(self, capabilities: ModelCapabilities) -> int:
-        """The cost of a request with defaults filled in."""
-        assert self.width is not None
-        assert self.height is not None
-        return (
-            self.width
-            * self.height
-            * sum(run.num_frames * run.num_steps for run in self.get_sampling_runs(capabilities))
-        )
-
-    def get_sampling_runs(self, capabilities: ModelCapabilities) -> list[SamplingRun]:
+    def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
         """The sampling runs of a request with defaults filled in; images of a batch count as frames."""
         raise NotImplementedError
+
+    def get_size(self, capabilities: ModelCapabilities) -> tuple[int, int]:
+        """Width and height in px of a request with defaults filled in."""
+        assert self.width is not None
+        assert self.height is not None
+        return self.width, self.height
+
+    def list_warnings(self, capabilities: ModelCapabilities) -> list[Message]:
+        """Warnings for the user of a request with defaults filled in, before it runs."""
+        size = self.get_size(capabilities)
+        if size in capabilities.sizes:
+            return []
+        return [Message("size_not_trained", size=format_size(*size), sizes=capabilities.format_sizes())]
+
+
+def count_passes(guidance_scale: float | None) -> int:
+    """Passes of the transformer in each step: 2 with classifier-free guidance."""
+    return 2 if guidance_scale is not None and guidance_scale > 1 else 1

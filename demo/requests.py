@@ -1,6 +1,6 @@
 """Requests to the demo, checked when they are made; `with_defaults` fills in what a request leaves to the model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,8 +9,9 @@ from PIL import Image
 from typing_extensions import Self
 
 from dianjing.demo.limits import ModelCapabilities
-from dianjing.demo.request_base import GenerationRequest
-from dianjing.errors import DianjingError
+from dianjing.demo.request_base import GenerationRequest, check_adapters, count_passes, resolve_adapters
+from dianjing.errors import DianjingError, Message
+from dianjing.pipelines.cost_model import SamplingWork
 from dianjing.pipelines.media.image import check_image
 from dianjing.pipelines.media.image_file import IMAGE_OUTPUT_FORMATS, ImageFormat
 from dianjing.pipelines.segmentation.base import Region, check_region
@@ -22,14 +23,17 @@ from dianjing.pipelines.validation import (
     check_int,
     check_num_frames,
     check_num_inference_steps,
+    check_number,
     check_prompt,
     coalesce,
+    format_value,
 )
 from dianjing.pipelines.video.subjects import parse_moving_subjects
 from dianjing.pipelines.video.windows import (
     LONG_VIDEO_MODES,
     LongVideo,
     SamplingRun,
+    get_max_window_size,
     plan_image_to_video_runs,
     plan_text_to_video_runs,
     resolve_long_video,
@@ -42,6 +46,7 @@ IMAGE_BATCH_SIZE = 8  # images of one sampling run; a seed gives the same image 
 BYTES_PER_PIXEL = 16  # memory of one pixel of a frame: uint8, and copies of the float32 latents
 # sampling runs of one turn of a conversation: two for each of three backgrounds, four objects on white and on black
 MAX_SAMPLING_RUNS_PER_TURN = 14
+MAX_CONDITIONING_SCALE = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +54,7 @@ class TextToImageRequest(GenerationRequest):
     """A request for images of a prompt; image i uses the seed `seed + i`.
 
     `output_format` is the format of the files, `output_compression` the quality of JPEG and WebP, from 0 to 100.
+    `control_image` is a PIL image for `controlnet`, one of the server's by name; None for the only one.
     """
 
     kind: ClassVar[str] = "image"
@@ -57,6 +63,9 @@ class TextToImageRequest(GenerationRequest):
     num_images: int = 1
     output_format: ImageFormat = "png"
     output_compression: int | None = None
+    control_image: Image.Image | None = None
+    controlnet: str | None = None
+    controlnet_conditioning_scale: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,15 +73,37 @@ class TextToImageRequest(GenerationRequest):
         self._validate_fields(
             num_images=partial(check_int, name="num_images", low=1, high=MAX_IMAGES),
             output_compression=partial(check_int, name="output_compression", low=0, high=100),
+            control_image=check_image,
+            controlnet_conditioning_scale=partial(
+                check_number, name="controlnet_conditioning_scale", low=0, high=MAX_CONDITIONING_SCALE
+            ),
         )
         assert self.output_format in IMAGE_OUTPUT_FORMATS
+        if self.controlnet is not None and self.control_image is None:
+            raise DianjingError("control_image_missing", controlnet=format_value(self.controlnet))
         if self.seed is not None:  # the seeds of all images must exist
             ImageRequest(prompt=self.prompt, seed=self.seed, num_images_per_prompt=self.num_images)
 
-    def get_sampling_runs(self, capabilities: ModelCapabilities) -> list[SamplingRun]:
+    def with_defaults(self, capabilities: ModelCapabilities) -> Self:
+        request = super().with_defaults(capabilities)
+        if self.control_image is None:
+            return request
+        names = capabilities.controlnets
+        if not names:
+            raise DianjingError("no_controlnet_served")
+        if self.controlnet not in (names if len(names) > 1 else (None, *names)):
+            raise DianjingError("controlnet_not_served", name=format_value(self.controlnet), names=list(names))
+        return replace(request, controlnet=self.controlnet or names[0])
+
+    def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
         assert self.num_inference_steps is not None
         batches = [min(IMAGE_BATCH_SIZE, self.num_images - i) for i in range(0, self.num_images, IMAGE_BATCH_SIZE)]
-        return [SamplingRun(num_frames=size, num_steps=self.num_inference_steps) for size in batches]
+        common: dict[str, Any] = {
+            "num_steps": self.num_inference_steps,
+            "num_passes": count_passes(self.guidance_scale),
+            "num_control_layers": 0 if self.control_image is None else capabilities.num_control_layers,
+        }
+        return [SamplingWork(num_frames=size, **common) for size in batches]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,11 +182,11 @@ class TextToVideoRequest(_VideoRequestBase):
         names = ("long_video", "continuation_steps", "continuation_guidance_scale")
         return super().get_pipeline_params() | {name: getattr(self, name) for name in names}
 
-    def get_sampling_runs(self, capabilities: ModelCapabilities) -> list[SamplingRun]:
+    def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
         assert self.num_inference_steps is not None
         assert self.num_frames is not None
         assert capabilities.num_frames is not None
-        return plan_text_to_video_runs(
+        runs = plan_text_to_video_runs(
             num_frames=self.num_frames,
             window_size=capabilities.num_frames,
             num_steps=self.num_inference_steps,
@@ -164,6 +195,8 @@ class TextToVideoRequest(_VideoRequestBase):
             takes_first_frame=capabilities.can_animate,
             has_flow_field=capabilities.has_flow_field,
         )
+        scales = [self.guidance_scale, *[coalesce(self.continuation_guidance_scale, self.guidance_scale)] * len(runs)]
+        return [_to_work(run, scale, capabilities) for run, scale in zip(runs, scales, strict=False)]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -206,16 +239,27 @@ class ImageToVideoRequest(_VideoRequestBase):
     def _get_default_params(self, capabilities: ModelCapabilities) -> tuple[int, float]:
         return capabilities.continuation_params
 
-    def get_sampling_runs(self, capabilities: ModelCapabilities) -> list[SamplingRun]:
+    def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
         assert self.num_inference_steps is not None
         assert self.num_frames is not None
         assert capabilities.num_frames is not None
-        return plan_image_to_video_runs(
+        runs = plan_image_to_video_runs(
             num_frames=self.num_frames,
             window_size=capabilities.num_frames,
             num_steps=self.num_inference_steps,
             has_flow_field=capabilities.has_flow_field,
         )
+        return [_to_work(run, self.guidance_scale, capabilities) for run in runs]
+
+
+def _to_work(run: SamplingRun, guidance_scale: float | None, capabilities: ModelCapabilities) -> SamplingWork:
+    assert capabilities.num_frames is not None
+    return SamplingWork(
+        num_frames=run.num_frames,
+        num_steps=run.num_steps,
+        num_passes=count_passes(guidance_scale),
+        window_size=min(run.num_frames, get_max_window_size(capabilities.num_frames)),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -227,25 +271,30 @@ class ConversationRequest:
     conversation: "Conversation"
     text: str
     visible_label: bool | None = None
+    adapters: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         check_prompt(self.text, "text")
+        if self.adapters is not None:
+            object.__setattr__(self, "adapters", check_adapters(self.adapters))
 
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
-        """Return the request itself: its conversation holds the parameters."""
-        return self
+        """Fill in the adapters; the conversation holds the other parameters."""
+        if not capabilities.can_chat:
+            raise DianjingError("model_cannot_chat", model=capabilities.model)
+        return replace(self, adapters=resolve_adapters(self.adapters, capabilities))
 
-    def get_cost(self, capabilities: ModelCapabilities) -> int:
-        """The highest cost that one turn can have."""
+    def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
+        """The sampling runs of the longest possible turn."""
         steps = self.conversation.num_inference_steps or capabilities.num_inference_steps
-        return MAX_SAMPLING_RUNS_PER_TURN * steps * capabilities.default_size_px**2
+        passes = count_passes(coalesce(self.conversation.guidance_scale, capabilities.guidance_scale))
+        return [SamplingWork(num_frames=1, num_steps=steps, num_passes=passes)] * MAX_SAMPLING_RUNS_PER_TURN
+
+    def get_size(self, capabilities: ModelCapabilities) -> tuple[int, int]:
+        return capabilities.default_size_px, capabilities.default_size_px
+
+    def list_warnings(self, capabilities: ModelCapabilities) -> list[Message]:
+        return []
 
 
 AnyRequest = TextToImageRequest | TextToVideoRequest | ImageToVideoRequest | ConversationRequest
-
-
-def check_cost(request: AnyRequest, capabilities: ModelCapabilities, *, max_cost: int) -> None:
-    """Raise DianjingError for a request whose cost is above `max_cost`."""
-    cost = request.get_cost(capabilities)
-    if cost > max_cost:
-        raise DianjingError("cost_too_high", cost=cost, max_cost=max_cost)

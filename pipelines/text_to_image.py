@@ -25,20 +25,9 @@ from dianjing.pipelines.denoiser import Denoiser, TransformerDenoiser
 from dianjing.pipelines.prompt_embeds import PromptEmbeds
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, SamplingPipelineBase
 from dianjing.pipelines.vae import decode_latents
+from dianjing.weights.registry import HUNYUAN_SIZES
 
-# (height, width) in px
-TRAINED_SIZES = (
-    (1024, 1024),
-    (1280, 1280),
-    (768, 1024),
-    (864, 1152),
-    (960, 1280),
-    (768, 1280),
-    (1024, 768),
-    (1152, 864),
-    (1280, 960),
-    (1280, 768),
-)
+TRAINED_SIZES = tuple((height, width) for width, height in HUNYUAN_SIZES)  # in px, as diffusers orders them
 
 
 def get_nearest_trained_size(height: int, width: int) -> tuple[int, int]:

@@ -4,7 +4,20 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
+Size = tuple[int, int]  # width and height in px
 HUNYUAN_LICENCE = "tencent-hunyuan-community"
+HUNYUAN_SIZES: tuple[Size, ...] = (
+    (1024, 1024),
+    (1280, 1280),
+    (1024, 768),
+    (1152, 864),
+    (1280, 960),
+    (1280, 768),
+    (768, 1024),
+    (864, 1152),
+    (960, 1280),
+    (768, 1280),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +73,7 @@ class ModelInfo:
     there, which pins every byte; None follows the newest. A bundle is pinned by the SHA256SUMS in its folder.
     modelscope_repository: owner/name of the same weights on ModelScope, or None where none is known.
     finetuning: the settings that `dianjing train --init` writes for it.
+    trained_sizes: those of the training images; at other sizes the results get worse.
     """
 
     name: str
@@ -70,6 +84,7 @@ class ModelInfo:
     download_bytes: int
     summary: str
     finetuning: FinetuneDefaults = LARGE_MODEL_FINETUNING
+    trained_sizes: tuple[Size, ...] = ()
 
     @property
     def bundled_folder(self) -> Path | None:
@@ -85,6 +100,7 @@ MODELS = (
         download_bytes=0,
         summary="emoji-like objects in small scenes; Chinese and English; runs on two CPU cores",
         finetuning=STICKER_FINETUNING,
+        trained_sizes=((64, 64),),
     ),
     ModelInfo(
         name="hunyuan-dit-v1.2",
@@ -94,6 +110,7 @@ MODELS = (
         licence=HUNYUAN_LICENCE,
         download_bytes=14_400_000_000,
         summary="Hunyuan-DiT v1.2, 1.5 B parameters, 1024 px and more; Chinese and English",
+        trained_sizes=HUNYUAN_SIZES,
     ),
     ModelInfo(
         name="hunyuan-dit-v1.2-distilled",
@@ -103,6 +120,7 @@ MODELS = (
         licence=HUNYUAN_LICENCE,
         download_bytes=14_400_000_000,
         summary="Hunyuan-DiT v1.2 distilled to half the steps",
+        trained_sizes=HUNYUAN_SIZES,
     ),
     ModelInfo(
         name="hunyuan-dit-v1.1",
@@ -111,6 +129,7 @@ MODELS = (
         licence=HUNYUAN_LICENCE,
         download_bytes=14_500_000_000,
         summary="Hunyuan-DiT v1.1, with style and image size as inputs",
+        trained_sizes=HUNYUAN_SIZES,
     ),
     ModelInfo(
         name="hunyuan-dit-v1.1-distilled",
@@ -119,6 +138,7 @@ MODELS = (
         licence=HUNYUAN_LICENCE,
         download_bytes=14_500_000_000,
         summary="Hunyuan-DiT v1.1 distilled to half the steps",
+        trained_sizes=HUNYUAN_SIZES,
     ),
     ModelInfo(
         name="hunyuan-video-i2v",

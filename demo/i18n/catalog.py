@@ -16,6 +16,7 @@ class BilingualText:
 HEADER_TEXTS = {
     "head_title": BilingualText("点睛", "Dianjing"),
     "head_subtitle": BilingualText("用中文或英文生成图片和视频", "Images and videos from Chinese or English"),
+    "licence_unknown": BilingualText("许可证未知", "licence unknown"),
     "tab_image": BilingualText("图片", "Image"),
     "tab_animate": BilingualText("动画", "Animate"),
     "tab_video": BilingualText("视频", "Video"),
@@ -26,6 +27,11 @@ SETTINGS_TEXTS = {
     "prompt": BilingualText("提示词", "Prompt"),
     "enter_generates": BilingualText("Enter 键生成，Shift+Enter 换行", "Enter generates, Shift+Enter breaks the line"),
     "negative_prompt": BilingualText("反向提示词（不要出现的内容）", "Negative prompt (what to avoid)"),
+    "size": BilingualText("尺寸", "Size"),
+    "size_info": BilingualText(
+        "这个模型的训练尺寸；其他尺寸请在下方填写", "What this model was trained for; others below"
+    ),
+    "adapter_info": BilingualText("适配器的强度，0 表示不使用", "Strength of this adapter; 0 switches it off"),
     "width": BilingualText("宽度（像素）", "Width (px)"),
     "height": BilingualText("高度（像素）", "Height (px)"),
     "steps": BilingualText("采样步数", "Steps"),
@@ -74,12 +80,6 @@ ANIMATE_TEXTS = {
     "download_video": BilingualText("下载视频 MP4", "Video MP4"),
     "download_webp": BilingualText("动态贴纸 WebP", "Sticker WebP"),
     "download_gif": BilingualText("动态贴纸 GIF", "Sticker GIF"),
-    "no_motion": BilingualText(
-        "**这个模型只能生成静止的图片。**它没有运动层，因此这一页不可用。请换一个能生成视频的模型："
-        "`dianjing demo --model 文件夹`。",
-        "**This model generates still images only.** It has no motion blocks, so this tab is not available. "
-        "Start the demo with a model that has them: `dianjing demo --model FOLDER`.",
-    ),
 }
 VIDEO_TEXTS = {
     "video_prompt": BilingualText("提示词：内容和动作", "Prompt: the scene and its motion"),

@@ -11,6 +11,7 @@ from dianjing.demo.i18n.catalog import format_status
 from dianjing.demo.jobs import Job
 from dianjing.demo.page.canvas import RegionCanvas, RegionSelection
 from dianjing.demo.page.context import PageContext, get_request_language, instant, job_event
+from dianjing.demo.page.forecast import connect_animation_forecast, make_forecast
 from dianjing.demo.page.history_panel import HistoryPanel
 from dianjing.demo.page.metadata_import import connect_metadata_import, make_metadata_file
 from dianjing.demo.page.prompt_box import make_prompt_box
@@ -65,16 +66,15 @@ class AnimateTab:
         return values | motions | strengths | self.settings.drafts
 
 
-def make_animate_tab(context: PageContext) -> AnimateTab | None:
-    """Make the components inside a `gr.Tab`; a note alone, and None, for a model without motion control."""
+def make_animate_tab(context: PageContext) -> AnimateTab:
+    """Make the components inside a `gr.Tab`, for a model with motion control."""
     capabilities = context.capabilities
-    if not capabilities.can_animate or capabilities.num_frames is None:
-        gr.Markdown(translations("no_motion"), elem_classes="dj-note", elem_id="animate-note")
-        return None
+    assert capabilities.num_frames is not None
     with gr.Row(elem_classes="dj-layout"):
         with gr.Column(elem_classes=["dj-inputs", "dj-animate"]):
             regions = make_region_panel(capabilities.max_regions)
             button, cancel = make_run_buttons("animate")
+            forecast = make_forecast("animate")
         with gr.Column(elem_classes="dj-preview"):
             video_panel = make_video_panel("animate", get_history=lambda session: session.animations)
         with gr.Column(elem_classes="dj-more"):
@@ -103,6 +103,7 @@ def make_animate_tab(context: PageContext) -> AnimateTab | None:
     connect_region_panel(regions, context, status=run_panel.status, prompt=prompt)
     _connect_run(tab, context)
     _connect_metadata_import(tab, context)
+    connect_animation_forecast(forecast, context, num_frames, settings)
     return tab
 
 
@@ -127,7 +128,7 @@ def _connect_run(tab: AnimateTab, context: PageContext) -> None:
                 regions=canvas.to_regions(motions, strengths),
                 prompt=prompt or "",
                 num_frames=float_to_int(num_frames),
-                **to_request_arguments(settings),
+                **to_request_arguments(settings, context.capabilities),
             )
             return context.queue.submit(animation, owner)
 

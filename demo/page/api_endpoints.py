@@ -47,12 +47,14 @@ class RegionArguments(TypedDict, total=False):
 def connect_api_endpoints(context: PageContext) -> None:
     """Define the endpoints inside the page's `gr.Blocks`; a parameter that is left out is left to the model."""
     cache = gr.File(visible=False)  # Gradio serves the files that a component has cached, and expires them
-    endpoints: dict[str, Callable[..., Any]] = {
-        "image": _make_image_endpoint(context, cache),
-        "animate": _make_animate_endpoint(context, cache),
-        "video": _make_video_endpoint(context, cache),
-        "chat": _make_chat_endpoint(context, cache),
-    }
+    capabilities = context.capabilities
+    endpoints: dict[str, Callable[..., Any]] = {"image": _make_image_endpoint(context, cache)}
+    if capabilities.can_animate:
+        endpoints["animate"] = _make_animate_endpoint(context, cache)
+    if capabilities.can_generate_video:
+        endpoints["video"] = _make_video_endpoint(context, cache)
+    if capabilities.can_chat:
+        endpoints["chat"] = _make_chat_endpoint(context, cache)
     for name, endpoint in endpoints.items():
         gr.api(
             document_arguments(endpoint),
@@ -60,8 +62,9 @@ def connect_api_endpoints(context: PageContext) -> None:
             concurrency_id="jobs",
             concurrency_limit=MAX_CONCURRENT_JOB_EVENTS,
         )
-    mask_endpoint = document_arguments(_make_mask_endpoint(context, cache))
-    gr.api(mask_endpoint, api_name="mask", concurrency_id="masks", concurrency_limit=1)
+    if capabilities.can_animate:
+        mask_endpoint = document_arguments(_make_mask_endpoint(context, cache))
+        gr.api(mask_endpoint, api_name="mask", concurrency_id="masks", concurrency_limit=1)
 
 
 def _make_image_endpoint(context: PageContext, cache: gr.File) -> Callable[..., Any]:

@@ -1,5 +1,6 @@
-"""The whole page: a header, four tabs, and the endpoints for programs."""
+"""The whole page: a header, a tab for each thing that the model can do, and the endpoints for programs."""
 
+import html
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +37,7 @@ class PageTabs:
     image: ImageTab
     animate: AnimateTab | None
     video: VideoTab | None
-    chat: ChatTab
+    chat: ChatTab | None
 
     @property
     def by_name(self) -> dict[str, Any]:
@@ -53,13 +54,13 @@ def make_page(queue: JobQueue, engine: Any, uploads: UploadStore) -> CheckedBloc
         token = gr.BrowserState(None, storage_key="dianjing-visitor")
         context = PageContext(queue=queue, uploads=uploads, engine=engine, session_store=SessionStore(), token=token)
         connect_api_endpoints(context)  # first: a private event of the same name would take their names
-        with gr.Row(elem_classes="dj-head"):
-            gr.HTML(translations("head_title"), elem_classes="dj-title")
-            gr.HTML(translations("head_subtitle"), elem_classes="dj-subtitle")
+        _make_head(context)
         with gr.Tabs(elem_id="tabs") as tab_bar:
             tabs = _make_tabs(context)
         if tabs.animate is not None:
             for tab in (tabs.image, tabs.chat):
+                if tab is None:
+                    continue
                 connect_send_to_animate(tab.to_animate, tab.history, tabs.animate, context, tabs=tab_bar)
         _connect_on_load(page, context, tabs)
         drafts = {f"{name}_{key}": each for name, tab in tabs.by_name.items() for key, each in tab.drafts.items()}
@@ -67,15 +68,31 @@ def make_page(queue: JobQueue, engine: Any, uploads: UploadStore) -> CheckedBloc
     return page
 
 
+def _make_head(context: PageContext) -> None:
+    """Make the head of the page: its name, and the model with its licence."""
+    licence = context.capabilities.licence
+    with gr.Row(elem_classes="dj-head"):
+        gr.HTML(translations("head_title"), elem_classes="dj-title")
+        gr.HTML(translations("head_subtitle"), elem_classes="dj-subtitle")
+        gr.HTML(html.escape(context.capabilities.model), elem_classes="dj-model", elem_id="model-name")
+        licence_text = translations("licence_unknown") if licence is None else html.escape(licence)
+        gr.HTML(licence_text, elem_classes="dj-licence", elem_id="model-licence")
+
+
 def _make_tabs(context: PageContext) -> PageTabs:
+    capabilities = context.capabilities
+    animate = video = chat = None
     with gr.Tab(translations("tab_image"), id="image"):
         image = make_image_tab(context)
-    with gr.Tab(translations("tab_animate"), id=ANIMATE_TAB_ID):
-        animate = make_animate_tab(context)
-    with gr.Tab(translations("tab_video"), id="video"):
-        video = make_video_tab(context)
-    with gr.Tab(translations("tab_chat"), id="chat"):
-        chat = make_chat_tab(context)
+    if capabilities.can_animate:
+        with gr.Tab(translations("tab_animate"), id=ANIMATE_TAB_ID):
+            animate = make_animate_tab(context)
+    if capabilities.can_generate_video:
+        with gr.Tab(translations("tab_video"), id="video"):
+            video = make_video_tab(context)
+    if capabilities.can_chat:
+        with gr.Tab(translations("tab_chat"), id="chat"):
+            chat = make_chat_tab(context)
     return PageTabs(image=image, animate=animate, video=video, chat=chat)
 
 
@@ -89,10 +106,11 @@ def _connect_on_load(page: gr.Blocks, context: PageContext, tabs: PageTabs) -> N
         updates = {
             context.token: token,
             **show_image_history(tabs.image, session, language),
-            **show_conversation(tabs.chat, context, session, language),
             tabs.image.examples: show_examples(examples.images),
-            tabs.chat.examples: show_examples(examples.messages),
         }
+        if tabs.chat is not None:
+            updates |= show_conversation(tabs.chat, context, session, language)
+            updates[tabs.chat.examples] = show_examples(examples.messages)
         if tabs.animate is not None:
             updates |= show_video_history(tabs.animate.video_panel, session, language)
             updates |= suggest_motions(tabs.animate.regions, context, language)
@@ -102,8 +120,9 @@ def _connect_on_load(page: gr.Blocks, context: PageContext, tabs: PageTabs) -> N
             updates[tabs.video.examples] = show_examples(examples.videos)
         return updates
 
-    outputs = [context.token, *tabs.image.history_outputs, *tabs.chat.chat_outputs]
-    outputs += [tabs.image.examples, tabs.chat.examples]
+    outputs = [context.token, *tabs.image.history_outputs, tabs.image.examples]
+    if tabs.chat is not None:
+        outputs += [*tabs.chat.chat_outputs, tabs.chat.examples]
     if tabs.animate is not None:
         outputs += [*tabs.animate.video_panel.history_outputs, *tabs.animate.regions.motions]
         outputs += tabs.animate.regions.canvas_outputs

@@ -5,6 +5,7 @@ from typing import Any
 
 import gradio as gr
 
+from dianjing.demo.page.adapter_controls import make_adapter_sliders
 from dianjing.demo.page.context import PageContext
 from dianjing.demo.page.history_panel import HistoryPanel, make_caption, make_history_panel
 from dianjing.demo.page.prompt_box import make_examples
@@ -22,6 +23,7 @@ class ChatTab:
     examples: gr.Dataset
     run_panel: RunPanel
     visible_label: gr.Checkbox
+    adapters: tuple[gr.Slider, ...]
     undo: gr.Button
     new: gr.Button
     fork: gr.Button
@@ -58,7 +60,8 @@ class ChatTab:
     @property
     def drafts(self) -> dict[str, Any]:
         """The components whose values the browser keeps, by name."""
-        return {"message": self.message_box, "visible_label": self.visible_label}
+        adapters = {f"adapter_{number}": slider for number, slider in enumerate(self.adapters, start=1)}
+        return {"message": self.message_box, "visible_label": self.visible_label} | adapters
 
 
 def make_chat_components(context: PageContext) -> ChatTab:
@@ -73,6 +76,7 @@ def make_chat_components(context: PageContext) -> ChatTab:
         with gr.Column(elem_classes="dj-more"):
             parts |= _make_tools()
             with gr.Accordion(translations("advanced"), open=False):
+                parts["adapters"] = make_adapter_sliders("chat", context)
                 parts["visible_label"] = make_label_switch(context)
     run_panel = RunPanel(
         name="chat",

@@ -112,7 +112,7 @@ def load_conversation(path: Path, context: PageContext) -> Conversation:
     Raises: DianjingError for a file without a conversation; the message has the file's name without its folder.
     """
     try:
-        return Conversation.load(path, context.engine.text_to_image)
+        return context.engine.load_conversation(path)
     except DianjingError as error:
         arguments = {key: path.name if str(value) == str(path) else value for key, value in error.arguments.items()}
         raise DianjingError(error.message_id, **arguments) from None

@@ -8,6 +8,7 @@ import gradio as gr
 
 from dianjing.demo.i18n.catalog import format_status
 from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobEvent
+from dianjing.demo.page.adapter_controls import to_adapters
 from dianjing.demo.page.chat_components import ChatTab, make_chat_components
 from dianjing.demo.page.chat_sessions import (
     add_new_conversation,
@@ -53,12 +54,17 @@ def get_chat_handlers(tab: ChatTab, context: PageContext, language: Language) ->
 
 
 def _connect_run(tab: ChatTab, context: PageContext) -> None:
-    def send(request: gr.Request, token: str, message: str, visible_label: bool) -> Iterator[Updates]:
+    def send(request: gr.Request, token: str, message: str, visible_label: bool, *scales: float) -> Iterator[Updates]:
         language = get_request_language(request)
         conversation = get_or_create_conversation(context, context.get_session(token, request))
 
         def submit(owner: str) -> Job:
-            turn = ConversationRequest(conversation=conversation, text=message, visible_label=visible_label)
+            turn = ConversationRequest(
+                conversation=conversation,
+                text=message,
+                visible_label=visible_label,
+                adapters=to_adapters(scales, context.capabilities),
+            )
             return context.queue.submit(turn, owner)
 
         def show_refused(session: Session, error: Exception) -> Updates:
@@ -78,7 +84,7 @@ def _connect_run(tab: ChatTab, context: PageContext) -> None:
             on_refused=show_refused,
         )
 
-    inputs = [context.token, tab.message_box, tab.visible_label]
+    inputs = [context.token, tab.message_box, tab.visible_label, *tab.adapters]
     gr.on([tab.run_panel.button.click, tab.message_box.submit], send, inputs, tab.run_outputs, **job_event())
     connect_examples(tab.examples, tab.message_box, lambda then: then(send, inputs, tab.run_outputs, **job_event()))
     connect_cancel(tab.run_panel, context)

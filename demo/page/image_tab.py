@@ -9,6 +9,7 @@ import gradio as gr
 
 from dianjing.demo.jobs import Cancelled, Done, Job, JobEvent
 from dianjing.demo.page.context import PageContext, get_request_language, instant, job_event
+from dianjing.demo.page.forecast import connect_image_forecast, make_forecast
 from dianjing.demo.page.history_panel import (
     HistoryPanel,
     connect_history_panel,
@@ -80,6 +81,7 @@ def make_image_tab(context: PageContext) -> ImageTab:
         with gr.Column(elem_classes="dj-inputs"):
             prompt = make_prompt_box("image", label="prompt", placeholder="image_placeholder")
             button, cancel = make_run_buttons("image")
+            forecast = make_forecast("image")
             examples = make_examples("image", prompt)
         with gr.Column(elem_classes="dj-preview"):
             parts = _make_preview_column(can_animate=context.capabilities.can_animate)
@@ -106,6 +108,7 @@ def make_image_tab(context: PageContext) -> ImageTab:
     )
     _connect_run(tab, context)
     _connect_history(tab, context)
+    connect_image_forecast(forecast, context, num_images, settings)
     return tab
 
 
@@ -144,7 +147,7 @@ def get_image_handlers(tab: ImageTab, context: PageContext, language: Language) 
 def _connect_run(tab: ImageTab, context: PageContext) -> None:
     def generate(request: gr.Request, token: str, prompt: str, num_images: Any, *values: Any) -> Iterator[Updates]:
         def submit(owner: str) -> Job:
-            arguments = to_request_arguments(values)
+            arguments = to_request_arguments(values, context.capabilities)
             return context.queue.submit(
                 TextToImageRequest(prompt=prompt, num_images=float_to_int(num_images), **arguments), owner
             )

@@ -7,6 +7,8 @@ from typing import Any
 
 import gradio as gr
 
+from dianjing.demo.limits import ModelCapabilities
+from dianjing.demo.page.adapter_controls import make_adapter_sliders, restore_adapters, to_adapters
 from dianjing.demo.page.context import PageContext, instant
 from dianjing.demo.page.theme import translations
 from dianjing.errors import DianjingError
@@ -17,8 +19,12 @@ MAX_SLIDER_STEPS, MAX_SLIDER_GUIDANCE = 100, 15
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsPanel:
-    """Components; the values of `inputs` go to `to_request_arguments`."""
+    """Components; the values of `inputs` go to `to_request_arguments`.
 
+    `adapters` are the sliders of the server's adapters, see `make_adapter_sliders`.
+    """
+
+    capabilities: ModelCapabilities
     negative_prompt: gr.Textbox
     width: gr.Number
     height: gr.Number
@@ -26,15 +32,25 @@ class SettingsPanel:
     guidance: gr.Slider
     seed: gr.Textbox
     visible_label: gr.Checkbox
+    adapters: tuple[gr.Slider, ...]
 
     @property
     def inputs(self) -> list[Any]:
-        return list(vars(self).values())
+        return list(self.drafts.values())
+
+    @property
+    def forecast_inputs(self) -> list[Any]:
+        """The components that change the duration of a run; their values go to `to_forecast_arguments`."""
+        return [self.width, self.height, self.steps, self.guidance]
 
     @property
     def drafts(self) -> dict[str, Any]:
         """The components whose values the browser keeps, by name."""
-        return dict(vars(self))
+        names = ("negative_prompt", "width", "height", "steps", "guidance", "seed", "visible_label")
+        adapters = {
+            f"adapter_{info.name}": each for info, each in zip(self.capabilities.adapters, self.adapters, strict=True)
+        }
+        return {name: getattr(self, name) for name in names} | adapters
 
     def restore(self, metadata: GenerationMetadata) -> dict[Any, Any]:
         """Updates that set the components to a file's metadata."""
@@ -52,7 +68,7 @@ class SettingsPanel:
             value = metadata.settings.get(name)
             if isinstance(value, int | float) and not isinstance(value, bool):
                 updates[component] = value
-        return updates
+        return updates | restore_adapters(metadata.settings, self.adapters, self.capabilities)
 
 
 def make_settings(name: str, context: PageContext, *, default_params: tuple[int, float] | None = None) -> SettingsPanel:
@@ -74,14 +90,18 @@ def make_settings(name: str, context: PageContext, *, default_params: tuple[int,
         dice = gr.Button("⚄", elem_id=f"{name}-dice", elem_classes="dj-dice", scale=0, min_width=44)
     with gr.Accordion(translations("advanced"), open=False):
         negative_prompt = gr.Textbox(label=translations("negative_prompt"), max_lines=2)
+        size_choice = _make_size_choice(name, capabilities)
         with gr.Row():
             side = {"precision": 0, "step": capabilities.size_multiple_px, "min_width": 100}
             width = gr.Number(capabilities.default_size_px, label=translations("width"), **side)
             height = gr.Number(capabilities.default_size_px, label=translations("height"), **side)
         steps_slider, guidance_slider = make_steps_slider(steps), make_guidance_slider(guidance_scale)
+        adapters = make_adapter_sliders(name, context)
         visible_label = make_label_switch(context)
+    _connect_size_choice(size_choice, width, height, capabilities)
     dice.click(randomize_seed, None, seed_box, **instant())
     return SettingsPanel(
+        capabilities=capabilities,
         negative_prompt=negative_prompt,
         width=width,
         height=height,
@@ -89,7 +109,33 @@ def make_settings(name: str, context: PageContext, *, default_params: tuple[int,
         guidance=guidance_slider,
         seed=seed_box,
         visible_label=visible_label,
+        adapters=adapters,
     )
+
+
+def _make_size_choice(name: str, capabilities: ModelCapabilities) -> gr.Radio:
+    """Make the choice of the sizes that the model was trained for."""
+    choices = [(f"{width} × {height}", f"{width}x{height}") for width, height in capabilities.sizes]
+    label, info = translations("size"), translations("size_info")
+    return gr.Radio(choices, value=choices[0][1], label=label, info=info, elem_id=f"{name}-size")
+
+
+def _connect_size_choice(
+    size_choice: gr.Radio, width: gr.Number, height: gr.Number, capabilities: ModelCapabilities
+) -> None:
+    """Let the choice fill in both sides, and show no choice while they are of another size."""
+    sizes = {f"{width}x{height}" for width, height in capabilities.sizes}
+
+    def choose(size: str) -> tuple[int, int]:
+        first, second = size.split("x")
+        return int(first), int(second)
+
+    def follow(width: Any, height: Any) -> str | None:
+        size = f"{float_to_int(width)}x{float_to_int(height)}"
+        return size if size in sizes else None
+
+    size_choice.input(choose, size_choice, [width, height], **instant())
+    gr.on([width.change, height.change], follow, [width, height], size_choice, **instant())
 
 
 def make_steps_slider(steps: int) -> gr.Slider:
@@ -113,12 +159,18 @@ def randomize_seed() -> str:
     return str(secrets.randbelow(2**32))
 
 
-def to_request_arguments(values: Sequence[Any]) -> dict[str, Any]:
+def to_forecast_arguments(values: Sequence[Any]) -> dict[str, Any]:
+    """Turn the values of `SettingsPanel.forecast_inputs` into arguments of a request."""
+    width, height, steps, guidance_scale = map(float_to_int, values)
+    return {"width": width, "height": height, "num_inference_steps": steps, "guidance_scale": guidance_scale}
+
+
+def to_request_arguments(values: Sequence[Any], capabilities: ModelCapabilities) -> dict[str, Any]:
     """Turn the values of `SettingsPanel.inputs` into arguments of a request; an empty one is left to the model.
 
     Raises: DianjingError for a seed that is not a whole number.
     """
-    negative_prompt, width, height, steps, guidance_scale, seed, visible_label = values
+    negative_prompt, width, height, steps, guidance_scale, seed, visible_label, *adapters = values
     return {
         "negative_prompt": negative_prompt or None,
         "width": float_to_int(width),
@@ -127,6 +179,7 @@ def to_request_arguments(values: Sequence[Any]) -> dict[str, Any]:
         "guidance_scale": guidance_scale,
         "seed": _parse_seed(seed),
         "visible_label": bool(visible_label),
+        "adapters": to_adapters(adapters, capabilities),
     }
 
 

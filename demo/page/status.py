@@ -11,7 +11,8 @@ from dianjing.demo.errors import to_user_error
 from dianjing.demo.i18n.catalog import format_status
 from dianjing.demo.i18n.translation import render_for_page
 from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobEvent, JobResult, Progress, Queued
-from dianjing.errors import SEPARATORS, Language
+from dianjing.errors import SEPARATORS, Language, Message
+from dianjing.pipelines.cost_model import LONG_RUN_S, describe_duration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +36,17 @@ def stream_status(job: Job, language: Language, *, error_language: Language) -> 
             yield (
                 StatusView(status=render_error(event.error, error_language))
                 if isinstance(event, Failed)
-                else _make_status_view(event, language, seconds=seconds)
+                else _make_status_view(event, language, seconds=seconds, predicted_s=job.predicted_s)
             )
         previous = event
 
 
-def _make_status_view(event: JobEvent, language: Language, *, seconds: float) -> StatusView:
+def _make_status_view(event: JobEvent, language: Language, *, seconds: float, predicted_s: float) -> StatusView:
     if isinstance(event, Queued):
         ahead = event.position - 1
         text = format_status("waiting", language, position=ahead) if ahead else format_status("starting", language)
+        if predicted_s > LONG_RUN_S:
+            text += f" · {Message('run_takes_long', duration=describe_duration(predicted_s)).render(language)}"
         return StatusView(status=render_progress_bar(text, share=0.0))
     if isinstance(event, Progress):
         text = format_status(

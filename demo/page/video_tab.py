@@ -9,13 +9,13 @@ import gradio as gr
 
 from dianjing.demo.jobs import Job
 from dianjing.demo.page.context import PageContext, get_request_language, job_event
+from dianjing.demo.page.forecast import connect_video_forecast, make_forecast, to_continuation_arguments
 from dianjing.demo.page.metadata_import import connect_metadata_import, make_metadata_file
 from dianjing.demo.page.prompt_box import connect_examples, make_examples, make_prompt_box
 from dianjing.demo.page.run_panel import RunPanel, connect_cancel, make_run_buttons, resume_run, run_job
 from dianjing.demo.page.runs import Updates
 from dianjing.demo.page.settings import (
     SettingsPanel,
-    float_to_int,
     make_guidance_slider,
     make_settings,
     make_steps_slider,
@@ -64,18 +64,17 @@ class VideoTab:
         return values | self.settings.drafts | self.continuation
 
 
-def make_video_tab(context: PageContext) -> VideoTab | None:
-    """Make the components inside a `gr.Tab`; a note alone, and None, for a model without motion blocks."""
+def make_video_tab(context: PageContext) -> VideoTab:
+    """Make the components inside a `gr.Tab`, for a model with motion blocks."""
     capabilities = context.capabilities
-    if capabilities.num_frames is None:
-        gr.Markdown(translations("no_motion"), elem_classes="dj-note", elem_id="video-note")
-        return None
+    assert capabilities.num_frames is not None
     with gr.Row(elem_classes="dj-layout"):
         with gr.Column(elem_classes="dj-inputs"):
             prompt = make_prompt_box("video", label="video_prompt", placeholder="video_placeholder")
             default_seconds = round(capabilities.num_frames / capabilities.fps, 1)
             seconds = gr.Slider(0.5, MAX_SECONDS, default_seconds, step=0.5, label=translations("video_seconds"))
             button, cancel = make_run_buttons("video")
+            forecast = make_forecast("video")
             examples = make_examples("video", prompt)
         with gr.Column(elem_classes="dj-preview"):
             video_panel = make_video_panel("video", get_history=lambda session: session.videos)
@@ -104,6 +103,7 @@ def make_video_tab(context: PageContext) -> VideoTab | None:
         **continuation,
     )
     _connect(tab, context)
+    connect_video_forecast(forecast, context, (seconds, fps), settings, tab.continuation)
     return tab
 
 
@@ -125,11 +125,9 @@ def _connect(tab: VideoTab, context: PageContext) -> None:
         request: gr.Request, token: str, prompt: str, seconds: float, fps: float, *values: Any
     ) -> Iterator[Updates]:
         def submit(owner: str) -> Job:
-            arguments = to_request_arguments(values[: len(tab.settings.inputs)])
-            continuation = map(float_to_int, values[len(tab.settings.inputs) :])
-            arguments |= dict(zip(tab.continuation, continuation, strict=True))
-            if arguments.get("long_video") == "joint" and not context.capabilities.has_flow_field:
-                arguments |= {"continuation_steps": None, "continuation_guidance_scale": None}
+            capabilities, num_settings = context.capabilities, len(tab.settings.inputs)
+            arguments = to_request_arguments(values[:num_settings], capabilities)
+            arguments |= to_continuation_arguments(list(tab.continuation), values[num_settings:], capabilities)
             return context.queue.submit(
                 TextToVideoRequest(prompt=prompt, duration_s=seconds, fps=fps, **arguments), owner
             )

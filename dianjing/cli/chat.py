@@ -10,6 +10,7 @@ import typer
 
 import dianjing
 from dianjing.cli.options import (
+    ChatModelOption,
     DebugOption,
     DeviceOption,
     Dtype,
@@ -35,9 +36,7 @@ def chat(
     seed: SeedOption = None,
     load: Annotated[Path | None, typer.Option(help="Continue this conversation (.json).")] = None,
     save: Annotated[Path | None, typer.Option(help="Save the conversation to this file (.json).")] = None,
-    chat_model: Annotated[
-        str | None, typer.Option(help="A chat model to parse the lines: a folder or a Hub id; default: rules.")
-    ] = None,
+    chat_model: ChatModelOption = None,
     steps: StepsOption = None,
     guidance_scale: GuidanceScaleOption = None,
     model: ModelOption = "sticker",

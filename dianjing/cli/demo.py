@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from dianjing.cli.options import (
+    ChatModelOption,
     DebugOption,
     DeviceOption,
     Dtype,
     DtypeOption,
+    LorasOption,
     ModelOption,
     ProducerOption,
     SegmenterOption,
@@ -54,6 +56,15 @@ def demo(
     c2pa_cert: Annotated[Path | None, typer.Option(help="A certificate chain (PEM), to sign files (C2PA).")] = None,
     c2pa_key: Annotated[Path | None, typer.Option(help="The private key of --c2pa-cert (PEM).")] = None,
     queue: Annotated[int | None, typer.Option(help="Maximum number of waiting requests.", min=1)] = None,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(help="Longest predicted duration of a request; default: 300, or more on a slow machine.", min=1),
+    ] = None,
+    lora: LorasOption = None,
+    controlnet: Annotated[
+        list[str] | None, typer.Option(help="A ControlNet for control images: a folder or a Hub id, or several.")
+    ] = None,
+    chat_model: ChatModelOption = None,
     segmenter: SegmenterOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.auto,
@@ -72,6 +83,10 @@ def demo(
         port=port,
         auth=auth,
         max_queue=queue,
+        max_run_s=max_seconds,
+        loras=lora or [],
+        controlnets=controlnet or [],
+        chat_model=chat_model,
         mcp=mcp,
         segmenter=segmenter,
         api_keys=api_key or os.environ.get(API_KEYS_VARIABLE, "").split(","),

@@ -10,15 +10,17 @@ from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import urlsplit
 
-from dianjing.cli.loading import check_device, resolve_device, resolve_dtype
+from dianjing.cli.loading import check_device, check_model_path, resolve_device, resolve_dtype
 from dianjing.demo.api.auth import AccessControl
 from dianjing.demo.app import bind_socket, make_app, run_server
 from dianjing.demo.limits import ServerLimits
 from dianjing.demo.queue import JobQueue
 from dianjing.demo.results import Labelling, ResultStore
 from dianjing.errors import DianjingError
+from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
 from dianjing.pipelines.media.aigc_label import PRODUCER
 from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
@@ -41,6 +43,9 @@ class DemoServer:
     labelling: Labelling
     mcp: bool
     aliases: tuple[str, ...]
+    adapters: tuple[NamedAdapter, ...]
+    controlnets: dict[str, str]
+    chat_model: str | None
     listening_socket: socket.socket
 
     @property
@@ -59,6 +64,10 @@ def validate_demo_server(
     allowed_origins: list[str],
     aliases: list[str],
     max_queue: int | None,
+    max_run_s: float | None,
+    loras: list[str],
+    controlnets: list[str],
+    chat_model: str | None,
     mcp: bool,
     segmenter: str | None,
     device: str,
@@ -78,11 +87,12 @@ def validate_demo_server(
     alias_names = _parse_aliases(aliases, model=model)
     if mcp:
         _check_mcp(auth)
-    limits = (
-        ServerLimits()
-        if max_queue is None
-        else ServerLimits(max_queue_length=max_queue, max_queue_length_per_owner=min(max_queue, 8))
-    )
+    limits = ServerLimits(max_run_s=max_run_s)
+    if max_queue is not None:
+        limits = replace(limits, max_queue_length=max_queue, max_queue_length_per_owner=min(max_queue, 8))
+    adapters, controlnet_paths = tuple(parse_adapters(loras)), _name_controlnets(controlnets)
+    if chat_model is not None:
+        check_model_path(chat_model, "--chat-model")
     sign = None
     if certificate_path is not None or private_key_path is not None:
         from dianjing.demo.signing import make_signer
@@ -103,8 +113,24 @@ def validate_demo_server(
         labelling=labelling,
         mcp=mcp,
         aliases=alias_names,
+        adapters=adapters,
+        controlnets=controlnet_paths,
+        chat_model=chat_model,
         listening_socket=listening_socket,
     )
+
+
+def _name_controlnets(paths: list[str]) -> dict[str, str]:
+    """Return the paths of ControlNets by their names, those of their folders. Raises: DianjingError."""
+    names: dict[str, str] = {}
+    for path in paths:
+        check_model_path(path, "--controlnet")
+        stem = Path(path).resolve().name if Path(path).is_dir() else path.rpartition("/")[2]
+        number = 1
+        while (name := stem if number == 1 else f"{stem}-{number}") in names:
+            number += 1
+        names[name] = path
+    return names
 
 
 def _check_mcp(auth: str | None) -> None:
@@ -164,7 +190,11 @@ def run_demo_server(server: DemoServer, *, on_ready: Callable[[str], object]) ->
     from dianjing.demo.engine import InferenceEngine
 
     device = resolve_device(torch, server.device)
-    options = {}
+    options: dict[str, Any] = {"adapters": server.adapters, "controlnets": server.controlnets}
+    if server.chat_model is not None:
+        from dianjing.pipelines.conversation.parsing.chat_model import load_chat_model
+
+        options["complete_chat"] = load_chat_model(server.chat_model, device=device)
     if server.segmenter is not None:
         from dianjing.pipelines.segmentation.sam import SamSegmenter
 

@@ -21,6 +21,13 @@ def check_device(name: str) -> None:
         raise DianjingError("option_device_unknown", value=repr(name))
 
 
+def check_model_path(name_or_path: str, option: str) -> None:
+    """Check that a path is a folder, or else has the form of a Hub id. Raises: DianjingError."""
+    path = Path(name_or_path)
+    if not path.is_dir() and (path.exists() or not HUB_ID_PATTERN.fullmatch(name_or_path)):
+        raise DianjingError("option_model_not_found", option=option, path=name_or_path)
+
+
 def check_lora(name_or_path: str) -> None:
     """Check that a path is an adapter, or else has the form of a Hub id. Raises: DianjingError."""
     path = Path(name_or_path)

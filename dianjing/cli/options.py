@@ -65,6 +65,16 @@ SourceOption = Annotated[
     ModelHub | None,
     typer.Option("--source", callback=_set_model_source, help="The hub to download from; default: huggingface."),
 ]
+LorasOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ADAPTER[:STRENGTH]",
+        help="An adapter, or several: a run's export, a .safetensors file, a Hub id; FILE:0.8 for its strength.",
+    ),
+]
+ChatModelOption = Annotated[
+    str | None, typer.Option(help="A chat model to parse the lines: a folder or a Hub id; default: rules.")
+]
 LoraOption = Annotated[str | None, typer.Option(help="An adapter: a run's export, a .safetensors file, a Hub id.")]
 SegmenterOption = Annotated[
     str | None, typer.Option(help="A folder or Hub id of SAM 2 or SAM, to segment what is clicked; default: GrabCut.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from dianjing.pipelines.named_adapters import get_adapter_state
 from dianjing.pipelines.conversation.captions import caption_scene
 from dianjing.pipelines.conversation.edit_summary import summarize_edit
 from dianjing.pipelines.conversation.edits import Edit, NewScene, Regenerate, Undo, apply_edit
@@ -60,7 +61,7 @@ class Conversation:
         self.turns: tuple[Turn, ...] = ()
         self.concept_vocabulary = _load_concept_vocabulary(model)
         self.parser = RuleParser(self.concept_vocabulary) if parser is None else parser
-        self._renderers: dict[int, Any] = {}
+        self._renderers: dict[tuple, Any] = {}
 
     def send(self, text: str) -> Turn:
         """Generate the first image, or edit the last one, as the text asks.
@@ -174,15 +175,16 @@ class Conversation:
     def _render(self, scene: Scene, seed: int, *, previous: Turn | None, text: str) -> tuple[Image.Image, Any]:
         from dianjing.pipelines.conversation.renderer import SceneRenderer
 
-        if seed not in self._renderers:
-            self._renderers[seed] = SceneRenderer(
+        key = (seed, get_adapter_state(self.pipe.transformer))  # a renderer keeps the backgrounds of its weights
+        if key not in self._renderers:
+            self._renderers[key] = SceneRenderer(
                 self.pipe,
                 concept_vocabulary=self.concept_vocabulary,
                 seed=seed,
                 num_inference_steps=self.num_inference_steps,
                 guidance_scale=self.guidance_scale,
             )
-        renderer = self._renderers[seed]
+        renderer = self._renderers[key]
         # prompts of one language in all turns: in the other one, the same background would come out different
         language = detect_language(self.turns[0].text if self.turns else text)
         is_continued = previous is not None and previous.seed == seed

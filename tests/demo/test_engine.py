@@ -109,6 +109,7 @@ def test_progress_of_a_long_video_names_the_window(make_queue, tiny_engine):
 
     class WatchedEngine:
         capabilities, free_memory = tiny_engine.capabilities, tiny_engine.free_memory
+        predict_s = staticmethod(tiny_engine.predict_s)
 
         def run(self, job, results, *, on_progress):
             def listen(event):

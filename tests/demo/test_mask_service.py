@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dianjing.demo.engine import MaskService
+from dianjing.demo.mask_service import MaskService
 
 
 def test_the_features_of_an_image_are_computed_once_for_all_its_clicks():

@@ -84,14 +84,32 @@ def test_one_owner_cannot_fill_the_queue(make_busy_queue):
     assert queue.submit(make_request(), "bob").last_event == Queued(position=3)
 
 
-def test_a_request_that_costs_too_much_is_refused_before_it_runs(make_queue, counting):
-    queue = make_queue(max_cost=64 * 64 * 10)
-    with pytest.raises(ValueError, match="45,056 pixels x frames x steps; at most 40,960"):
+def test_a_request_that_would_take_too_long_is_refused_before_it_runs(make_queue, counting):
+    queue = make_queue(max_run_s=10)
+    with pytest.raises(ValueError, match=r"would take about 15 s here; at most 10 s .* trained for 64 x 64") as refused:
         queue.submit(make_request(num_inference_steps=11), "ann")
-    with pytest.raises(ValueError, match="at most 40,960"):
-        queue.submit(make_request(num_inference_steps=5, num_images=3), "ann")
-    assert isinstance(queue.submit(make_request(num_inference_steps=10), "ann").wait(10), Done)
+    assert "15 秒" in refused.value.render("zh")
+    with pytest.raises(ValueError, match="would take about 20 s here"):
+        queue.submit(make_request(num_inference_steps=5, num_images=4), "ann")
+    job = queue.submit(make_request(num_inference_steps=10), "ann")
+    assert job.predicted_s == 10
+    assert isinstance(job.wait(10), Done)
     assert counting.started_prompts == ["a cat"]
+
+
+def test_by_default_the_limit_is_five_minutes_but_never_below_what_the_model_itself_needs(make_queue, counting):
+    assert make_queue().get_max_run_s() == 300
+    slow = make_queue()
+    counting.predict_s = lambda request: 1000.0
+    assert slow.get_max_run_s() == 15_000
+    assert isinstance(slow.submit(make_request(), "ann").wait(10), Done)
+
+
+def test_a_size_that_the_model_was_not_trained_for_is_announced(make_queue, counting):
+    queue = make_queue()
+    assert queue.submit(make_request(), "ann").warnings == ()
+    (warning,) = queue.submit(make_request(width=128, height=64), "ann").warnings
+    assert str(warning) == "this model was trained for 64 x 64; at 128 x 64 the result gets worse"
 
 
 def test_a_model_without_motion_blocks_refuses_videos_by_its_name(make_queue):
@@ -251,7 +269,7 @@ def test_closing_cancels_all_jobs_and_removes_all_files(make_busy_queue, countin
 
 
 def test_metrics_count_requests_and_steps(make_queue, counting):
-    queue = make_queue(max_cost=64 * 64 * 10)
+    queue = make_queue(max_run_s=10)
     queue.submit(make_request(), "ann").wait(10)
     counting.error = MemoryError()
     queue.submit(make_request(), "ann").wait(10)

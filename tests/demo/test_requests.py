@@ -1,4 +1,4 @@
-"""Requests: their cost is the number of pixels, frames and steps that are sampled."""
+"""Requests: their work is what is sampled, frame by frame, step by step and pass by pass."""
 
 import json
 import shutil
@@ -9,7 +9,6 @@ from PIL import Image
 from dianjing import DiT, Point, Region
 from dianjing.demo.engine import InferenceEngine
 from dianjing.demo.jobs import Done
-from dianjing.demo.progress import PreviewDecoder
 from dianjing.demo.requests import ImageToVideoRequest, TextToImageRequest, TextToVideoRequest
 
 ANIMATION = {"image": Image.new("RGB", (32, 32), "white"), "regions": [Region(motion="jump", points=[Point(x=9, y=9)])]}
@@ -40,21 +39,29 @@ def engine(request, tiny_video_folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_the_cost_is_what_is_sampled(name, make_queue, engine, monkeypatch):
+def test_the_planned_work_is_what_the_transformer_computes(name, make_queue, engine):
     shapes = []
-    monkeypatch.setattr(PreviewDecoder, "update", lambda self, step, latents: shapes.append(latents.shape))
+
+    def record(module, inputs):
+        shapes.append(inputs[0].shape)
+
+    transformer = engine.text_to_image.transformer
+    handle = transformer.register_forward_pre_hook(record)
     job = make_queue(engine).submit(REQUESTS[name], "ann")
     progress = [event for event in job.stream_events() if hasattr(event, "total")]
+    handle.remove()
     assert isinstance(job.last_event, Done), job.last_event
-    counts = [shape[2] if len(shape) == 5 else shape[0] for shape in shapes]
-    assert job.request.get_cost(engine.capabilities) == 32 * 32 * sum(counts)
-    assert {event.total for event in progress} <= {len(counts)}
+    rows = [shape[0] * (shape[2] if len(shape) == 5 else 1) for shape in shapes]
+    work = job.request.list_work(engine.capabilities)
+    assert sum(each.num_passes * each.num_frames * each.num_steps for each in work) == sum(rows)
+    assert {event.total for event in progress} == {sum(each.num_steps for each in work)}
 
 
-def test_continued_frames_cost_their_own_default_steps(engine):
+def test_continued_frames_take_their_own_default_steps(engine):
     request = TextToVideoRequest(prompt="cat", num_frames=10).with_defaults(engine.capabilities)
     image_steps, num_windows, window_frames = 2, 3, 4
-    assert request.get_cost(engine.capabilities) == 32 * 32 * (image_steps + num_windows * window_frames * 1)
+    frames = [each.num_frames * each.num_steps for each in request.list_work(engine.capabilities)]
+    assert frames == [image_steps, *[window_frames] * num_windows]
 
 
 def test_an_animation_takes_the_steps_that_are_requested_even_those_of_an_image(engine):

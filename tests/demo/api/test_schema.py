@@ -18,13 +18,22 @@ MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGAT
 
 @pytest.fixture(scope="module")
 def schema(tiny_engine):
-    # a low cost limit, so that accepted requests run quickly
-    queue = JobQueue(
-        tiny_engine, ServerLimits(max_cost=64 * 64 * 8, max_queue_length=1000, max_queue_length_per_owner=1000)
-    )
-    yield schemathesis.openapi.from_asgi("/openapi.json", make_api(queue, AccessControl()))
-    assert queue.is_alive
-    queue.close()
+    def count_pixels(request):
+        width, height = request.get_size(tiny_engine.capabilities)
+        return (
+            width
+            * height
+            * sum(work.num_frames * work.num_steps for work in request.list_work(tiny_engine.capabilities))
+        )
+
+    # a low limit, so that accepted requests run quickly
+    limits = ServerLimits(max_run_s=64 * 64 * 8, max_queue_length=1000, max_queue_length_per_owner=1000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny_engine, "predict_s", count_pixels)
+        queue = JobQueue(tiny_engine, limits)
+        yield schemathesis.openapi.from_asgi("/openapi.json", make_api(queue, AccessControl()))
+        assert queue.is_alive
+        queue.close()
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)

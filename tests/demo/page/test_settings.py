@@ -2,12 +2,21 @@
 
 import pytest
 
+from dianjing.demo.limits import AdapterInfo, ModelCapabilities
 from dianjing.demo.page.settings import randomize_seed, to_request_arguments
+
+MODEL = {
+    "model": "tiny",
+    "default_size_px": 64,
+    "size_multiple_px": 16,
+    "num_inference_steps": 4,
+    "guidance_scale": 1.0,
+}
 
 
 def test_a_typed_seed_is_used_and_an_empty_one_is_left_to_chance():
     values = ["", 64.0, None, 30, 4.5, "7", False]
-    assert to_request_arguments(values) == {
+    assert to_request_arguments(values, ModelCapabilities(**MODEL)) == {
         "negative_prompt": None,
         "width": 64,
         "height": None,
@@ -15,10 +24,18 @@ def test_a_typed_seed_is_used_and_an_empty_one_is_left_to_chance():
         "guidance_scale": 4.5,
         "seed": 7,
         "visible_label": False,
+        "adapters": None,
     }
     values[5] = " "
-    assert to_request_arguments(values)["seed"] is None
+    assert to_request_arguments(values, ModelCapabilities(**MODEL))["seed"] is None
     values[5] = "seven"
     with pytest.raises(ValueError, match="whole number"):
-        to_request_arguments(values)
+        to_request_arguments(values, ModelCapabilities(**MODEL))
     assert randomize_seed() != randomize_seed()
+
+
+def test_every_adapter_has_a_strength_of_its_own():
+    adapters = (AdapterInfo(name="robot", scale=0.8), AdapterInfo(name="ink", scale=1.0))
+    values = ["", 64, 64, 30, 4.5, "", False, 0.5, 0.0]
+    arguments = to_request_arguments(values, ModelCapabilities(**MODEL, adapters=adapters))
+    assert arguments["adapters"] == {"robot": 0.5, "ink": 0.0}

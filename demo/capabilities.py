@@ -1,0 +1,51 @@
+"""The capabilities of loaded pipelines: which requests they serve, with which defaults and sizes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dianjing.demo.limits import AdapterInfo, ModelCapabilities
+from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
+from dianjing.pipelines.text_to_image import TextToImagePipeline
+from dianjing.pipelines.text_to_video import TextToVideoPipeline
+from dianjing.weights.description import ModelDescription
+
+
+def get_capabilities(
+    text_to_image: TextToImagePipeline,
+    text_to_video: TextToVideoPipeline | None,
+    *,
+    description: ModelDescription,
+    adapters: tuple[AdapterInfo, ...] = (),
+    control_pipelines: Mapping[str, Any] | None = None,
+) -> ModelCapabilities:
+    """Read the capabilities of pipelines from their configurations and the description of the model."""
+    config, scale = text_to_image.transformer.config, text_to_image.vae_scale_factor
+    multiple_px = config.patch_size * scale
+    control_pipelines = control_pipelines or {}
+    return ModelCapabilities(
+        model=description.name,
+        licence=description.licence,
+        default_size_px=config.sample_size * scale,
+        size_multiple_px=multiple_px,
+        trained_sizes=tuple(size for size in description.trained_sizes if not any(side % multiple_px for side in size)),
+        num_inference_steps=text_to_image.config.default_num_inference_steps,
+        guidance_scale=text_to_image.config.default_guidance_scale,
+        can_chat=hasattr(text_to_image.scheduler, "add_noise"),  # by which a turn keeps what it does not change
+        adapters=adapters,
+        controlnets=tuple(control_pipelines),
+        num_control_layers=max((len(pipe.controlnet.blocks) for pipe in control_pipelines.values()), default=0),
+        **({} if text_to_video is None else _get_video_capabilities(text_to_video)),
+    )
+
+
+def _get_video_capabilities(text_to_video: TextToVideoPipeline) -> dict[str, Any]:
+    config, transformer_config = text_to_video.config, text_to_video.transformer.config
+    return {
+        "num_frames": config.default_num_frames,
+        "fps": config.default_fps,
+        "max_regions": transformer_config.max_regions,
+        "has_flow_field": transformer_config.use_flow_field,
+        "motion_parser": MotionPromptParser(text_to_video.motion_vocabulary, text_to_video.concept_vocabulary),
+        "continuation_steps": config.default_continuation_steps,
+        "continuation_guidance_scale": config.default_continuation_guidance_scale,
+    }

@@ -1,0 +1,89 @@
+"""Adapters and ControlNets of a server: loaded once from paths that its operator named, chosen by name in requests."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diffusers import HunyuanDiT2DControlNetModel
+
+from dianjing.demo.limits import AdapterInfo
+from dianjing.errors import DianjingError
+from dianjing.pipelines.named_adapters import NamedAdapter, compute_adapter_sha256, load_adapters
+from dianjing.pipelines.controlnet import check_controlnet
+from dianjing.pipelines.schedulers import has_equal_process, load_adapter_scheduler
+from dianjing.pipelines.text_to_image import TextToImagePipeline
+
+
+class AdapterSwitch:
+    """Switches the adapters of pipelines that share one transformer; nothing is ever fused into the weights.
+
+    An adapter's own scheduler replaces that of the pipelines while the adapter is active.
+    """
+
+    def __init__(self, pipelines: Sequence[Any], sources: Sequence[NamedAdapter]):
+        self.pipelines, self.sources = pipelines, {source.name: source for source in sources}
+        self.model_scheduler = pipelines[0].scheduler
+        load_adapters(pipelines[0], sources)
+        self.schedulers = {name: self._load_scheduler(source) for name, source in self.sources.items()}
+        self._sha256 = {name: compute_adapter_sha256(source.path) for name, source in self.sources.items()}
+        self.activate({})
+
+    def _load_scheduler(self, source: NamedAdapter) -> Any:
+        """The scheduler of an adapter that was trained for another process than the model, else the model's own."""
+        scheduler = load_adapter_scheduler(source.path)
+        is_own = scheduler is not None and not has_equal_process(scheduler, self.model_scheduler)
+        return scheduler if is_own else self.model_scheduler
+
+    @property
+    def infos(self) -> tuple[AdapterInfo, ...]:
+        """Names, default strengths and noise processes of all adapters."""
+        return tuple(
+            AdapterInfo(name=name, scale=source.scale, process=_describe_process(self.schedulers[name]))
+            for name, source in self.sources.items()
+        )
+
+    def activate(self, scales: Mapping[str, float]) -> None:
+        """Activate the adapters of a request with their strengths, and no others."""
+        if self.sources:
+            transformer = self.pipelines[0].transformer
+            if scales:
+                transformer.enable_adapters()
+                transformer.set_adapters(list(scales), list(scales.values()))
+            else:
+                transformer.disable_adapters()
+        scheduler = next((self.schedulers[name] for name in scales), self.model_scheduler)
+        for pipe in self.pipelines:
+            pipe.scheduler = pipe.trained_scheduler = scheduler
+
+    def make_metadata(self, scales: Mapping[str, float] | None) -> dict[str, object]:
+        """The setting `lora` of a result: names, strengths and hashes of its adapters, never their paths."""
+        if not scales:
+            return {}
+        entries = [{"name": name, "scale": scale, "sha256": self._sha256[name]} for name, scale in scales.items()]
+        return {"lora": entries}
+
+
+def _describe_process(scheduler: Any) -> str:
+    """The prediction and noise schedule of a scheduler; adapters of different ones cannot act together."""
+    config = scheduler.config
+    parts = (config.get(name) for name in ("prediction_type", "beta_schedule", "beta_end"))
+    return " ".join(str(part) for part in parts if part is not None) or type(scheduler).__name__
+
+
+def load_controlnets(text_to_image: TextToImagePipeline, paths: Mapping[str, str]) -> dict[str, TextToImagePipeline]:
+    """Load ControlNets by their names, each as a pipeline over the same other components.
+
+    Raises: DianjingError for one that does not load or belongs to another model.
+    """
+    pipelines = {}
+    for name, path in paths.items():
+        try:
+            controlnet = HunyuanDiT2DControlNetModel.from_pretrained(
+                path, torch_dtype=text_to_image.dtype, use_safetensors=True
+            )
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DianjingError("controlnet_not_loadable", path=path, reason=reason) from None
+        check_controlnet(controlnet, text_to_image.transformer, has_control_image=True)
+        pipe = TextToImagePipeline.from_pipe(text_to_image, controlnet=controlnet.to(text_to_image.device).eval())
+        pipelines[name] = pipe
+    return pipelines

@@ -1,0 +1,107 @@
+"""Named LoRA adapters: parsed from "FILE:0.8", loaded side by side, and the state that they leave a transformer in."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dianjing.errors import DianjingError
+from dianjing.pipelines.media.metadata import compute_file_sha256
+from dianjing.pipelines.validation import check_number
+from dianjing.weights.resolve import HUB_ID_PATTERN
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MAX_ADAPTER_SCALE = 2.0
+LORA_WEIGHT_NAME_SAFE = "pytorch_lora_weights.safetensors"  # of diffusers, which takes it from a folder first
+SCALE_PATTERN = re.compile(r"(.+):([-+]?(?:\d+\.?\d*|\.\d+))")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedAdapter:
+    """An adapter to load: `path` is a folder, a .safetensors file or a Hub id; `name` is what requests call it."""
+
+    name: str
+    path: str
+    scale: float = 1.0
+
+
+def parse_adapters(texts: Sequence[str]) -> list[NamedAdapter]:
+    """Parse "FILE" or "FILE:0.8" for several adapters, and give each a name of its own: that of its file or folder.
+
+    Raises: DianjingError for a path that is no adapter, and for a strength that is out of range.
+    """
+    sources: list[NamedAdapter] = []
+    for text in texts:
+        source = _parse_adapter(text)
+        number, names = 1, {other.name for other in sources}
+        while (name := source.name if number == 1 else f"{source.name}-{number}") in names:
+            number += 1
+        sources.append(replace(source, name=name))
+    return sources
+
+
+def _parse_adapter(text: str) -> NamedAdapter:
+    match = SCALE_PATTERN.fullmatch(text)
+    path, scale = (text, 1.0) if match is None or Path(text).exists() else (match[1], float(match[2]))
+    check_adapter_path(path)
+    stem = Path(path).resolve().name if Path(path).exists() else path.rpartition("/")[2]
+    name = re.sub(r"[^\w-]+", "-", stem.removesuffix(".safetensors")).strip("-")  # PEFT allows no dots
+    scale = check_number(scale, "the strength of an adapter", low=-MAX_ADAPTER_SCALE, high=MAX_ADAPTER_SCALE)
+    return NamedAdapter(name=name or "adapter", path=path, scale=scale)
+
+
+def check_adapter_path(name_or_path: str) -> None:
+    """Check that a path is an adapter, or else has the form of a Hub id. Raises: DianjingError."""
+    path = Path(name_or_path)
+    if path.is_dir():
+        if not list(path.glob("*.safetensors")):
+            raise DianjingError("adapter_folder_empty", path=name_or_path)
+    elif path.exists():
+        if path.suffix != ".safetensors":
+            raise DianjingError("adapter_not_safetensors", path=name_or_path)
+    elif not HUB_ID_PATTERN.fullmatch(name_or_path):
+        raise DianjingError("adapter_not_found", path=name_or_path)
+
+
+def load_adapters(pipe: Any, sources: Sequence[NamedAdapter]) -> None:
+    """Load adapters side by side and activate them with their strengths.
+
+    PEFT freezes the model's own weights, and matrix products of frozen weights round differently: those weights stay
+    trainable, so that a model whose adapters are off is bit for bit the model without them.
+    """
+    trainable = [parameter for parameter in pipe.transformer.parameters() if parameter.requires_grad]
+    for source in sources:
+        pipe.load_lora_weights(source.path, adapter_name=source.name)
+    for parameter in trainable:
+        parameter.requires_grad_(True)
+    if sources:
+        pipe.set_adapters([source.name for source in sources], [source.scale for source in sources])
+
+
+def compute_adapter_sha256(name_or_path: str) -> str | None:
+    """Compute the SHA-256 of the weights of an adapter; None for one that is not a local file or folder."""
+    path = Path(name_or_path)
+    if path.is_dir():
+        path = min(path.glob("*.safetensors"), key=lambda file: (file.name != LORA_WEIGHT_NAME_SAFE, file.name))
+    return compute_file_sha256(path) if path.is_file() else None
+
+
+def get_adapter_state(transformer: "nn.Module") -> tuple[tuple[str, float], ...]:
+    """Return the names and scalings of the adapters that change a transformer at present, fused ones included.
+
+    What was computed from one state is of no use in another.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    state: dict[str, float] = {}
+    for module in transformer.modules():
+        if isinstance(module, BaseTunerLayer):
+            layer: Any = module
+            names = [*layer.merged_adapters, *([] if layer.disable_adapters else layer.active_adapters)]
+            for name in names:
+                if name in layer.scaling:
+                    state.setdefault(name, layer.scaling[name])
+    return tuple(sorted(state.items()))

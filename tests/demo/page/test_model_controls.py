@@ -1,0 +1,62 @@
+"""The model on the page: name, licence, sizes, predicted times, and a tab for each thing that it can do."""
+
+import pytest
+
+from dianjing.demo.i18n.catalog import TEXTS
+from tests.demo.page.conftest import TIMEOUT_MS
+
+pytestmark = pytest.mark.timeout(900)  # the machine may be busy
+
+LANGUAGES = {"en-US": "en", "zh-CN": "zh"}
+
+
+def get_tab_names(page):
+    return page.locator("#tabs [role=tab]").all_inner_texts()
+
+
+def wait_for_forecast(page, part):
+    script = "part => document.querySelector('#image-forecast').innerText.includes(part)"
+    page.wait_for_function(script, arg=part, timeout=TIMEOUT_MS)
+
+
+@pytest.mark.parametrize("locale", LANGUAGES)
+def test_the_head_names_the_model_and_its_licence(locale, server, image_server, open_page):
+    page = open_page(server.address, locale=locale)
+    assert page.inner_text("#model-name").strip() == "sticker"
+    assert page.inner_text("#model-licence").strip() == "Apache-2.0"
+    page = open_page(image_server.address, locale=locale)
+    assert page.inner_text("#model-name").strip() == "tiny"
+    assert page.inner_text("#model-licence").strip() == getattr(TEXTS["licence_unknown"], LANGUAGES[locale])
+
+
+@pytest.mark.parametrize("locale", LANGUAGES)
+def test_a_model_without_motion_blocks_shows_no_dead_tabs(locale, server, image_server, open_page):
+    names = {key: getattr(TEXTS[f"tab_{key}"], LANGUAGES[locale]) for key in ("image", "animate", "video", "chat")}
+    assert get_tab_names(open_page(server.address, locale=locale)) == list(names.values())
+    page = open_page(image_server.address, locale=locale)
+    assert get_tab_names(page) == [names["image"], names["chat"]]
+    assert page.locator("#image-to-animate").count() == 0
+
+
+@pytest.mark.parametrize("locale", LANGUAGES)
+def test_a_size_that_the_model_was_not_trained_for_is_announced_with_its_time(locale, server, open_page, monkeypatch):
+    seconds_per_pixel = 540 / 1024**2
+    monkeypatch.setattr(server.engine, "predict_s", lambda request: request.width * request.height * seconds_per_pixel)
+    page = open_page(server.address, locale=locale)
+    page.click(f"text={getattr(TEXTS['advanced'], LANGUAGES[locale])} >> visible=true")
+    width, height = page.locator("#image-size").locator("xpath=following::input[@type='number']").all()[:2]
+    assert page.inner_text("#image-forecast").strip() == ""
+    assert page.is_checked("#image-size input")
+    for side in (width, height):
+        side.fill("1024")
+        side.press("Tab")
+    wait_for_forecast(page, "9 min" if locale == "en-US" else "9 分钟")
+    wait_for_forecast(page, "64 x 64")
+    assert not page.is_checked("#image-size input")
+    page.fill("#image-prompt textarea", "a cat")
+    page.click("#image-button")
+    page.wait_for_selector("#image-status [role=alert]")
+    assert ("5 min" if locale == "en-US" else "5 分钟") in page.inner_text("#image-status")
+    page.click("#image-size label")
+    page.wait_for_function("document.querySelector('#image-forecast').innerText.trim() === ''")
+    assert width.input_value() == height.input_value() == "64"
