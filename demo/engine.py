@@ -29,7 +29,6 @@ from dianjing.demo.requests import (
 )
 from dianjing.demo.results import ResultStore
 from dianjing.errors import Message
-from dianjing.pipelines.named_adapters import NamedAdapter
 from dianjing.pipelines.conversation.parsing.chat_model import ChatModelParser, CompleteChat
 from dianjing.pipelines.conversation.parsing.rule_parser import RuleParser
 from dianjing.pipelines.conversation.session import Conversation
@@ -38,6 +37,7 @@ from dianjing.pipelines.image_to_video import ImageToVideoPipeline
 from dianjing.pipelines.media.image import get_input_image_metadata
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
 from dianjing.pipelines.media.video import get_video_metadata
+from dianjing.pipelines.named_adapters import NamedAdapter
 from dianjing.pipelines.segmentation.base import Segmenter, get_region_metadata
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.text_to_image import TextToImagePipeline

@@ -7,8 +7,8 @@ from diffusers import HunyuanDiT2DControlNetModel
 
 from dianjing.demo.limits import AdapterInfo
 from dianjing.errors import DianjingError
-from dianjing.pipelines.named_adapters import NamedAdapter, compute_adapter_sha256, load_adapters
 from dianjing.pipelines.controlnet import check_controlnet
+from dianjing.pipelines.named_adapters import NamedAdapter, compute_adapter_sha256, load_adapters
 from dianjing.pipelines.schedulers import has_equal_process, load_adapter_scheduler
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 

@@ -10,8 +10,8 @@ from typing_extensions import Self
 
 from dianjing.demo.limits import ModelCapabilities, format_size
 from dianjing.errors import DianjingError, Message
-from dianjing.pipelines.named_adapters import MAX_ADAPTER_SCALE
 from dianjing.pipelines.cost_model import SamplingWork
+from dianjing.pipelines.named_adapters import MAX_ADAPTER_SCALE
 from dianjing.pipelines.validation import (
     check_guidance_scale,
     check_negative_prompt,

@@ -20,8 +20,8 @@ from dianjing.demo.limits import ServerLimits
 from dianjing.demo.queue import JobQueue
 from dianjing.demo.results import Labelling, ResultStore
 from dianjing.errors import DianjingError
-from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
 from dianjing.pipelines.media.aigc_label import PRODUCER
+from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
 from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from PIL import Image
 
-from dianjing.pipelines.named_adapters import get_adapter_state
 from dianjing.pipelines.conversation.captions import caption_scene
 from dianjing.pipelines.conversation.edit_summary import summarize_edit
 from dianjing.pipelines.conversation.edits import Edit, NewScene, Regenerate, Undo, apply_edit
@@ -18,6 +17,7 @@ from dianjing.pipelines.conversation.parsing.rule_parser import RuleParser
 from dianjing.pipelines.conversation.scene import Scene
 from dianjing.pipelines.conversation.storage import ConversationState, read_conversation_file, write_conversation_file
 from dianjing.pipelines.conversation.turn import Turn
+from dianjing.pipelines.named_adapters import get_adapter_state
 from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE, ConceptVocabulary
 from dianjing.pipelines.validation import (
     MAX_SEED,

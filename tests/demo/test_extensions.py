@@ -13,9 +13,9 @@ from dianjing import DiT, Point, Region, TextToImagePipeline
 from dianjing.demo.engine import InferenceEngine
 from dianjing.demo.jobs import Done
 from dianjing.demo.requests import ConversationRequest, ImageToVideoRequest, TextToImageRequest, TextToVideoRequest
-from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
 from dianjing.pipelines.media.image import read_image_metadata
 from dianjing.pipelines.media.video import read_video
+from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
 from dianjing.train.tasks.controlnet import SHARED_CONFIG_KEYS
 
 SQUARE = Image.new("RGB", (32, 32), "white")
