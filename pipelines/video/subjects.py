@@ -9,8 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from dianjing.errors import DianjingError
+from dianjing.pipelines.conversation.errors import LocalizedName
 from dianjing.pipelines.prompting.localization import compute_relevance_map, find_peaks
 from dianjing.pipelines.prompting.motion_prompt import MotionPrompt, MotionPromptParser
+from dianjing.pipelines.prompting.motions import MotionConcept
 from dianjing.pipelines.segmentation.base import Point
 
 
@@ -23,10 +25,15 @@ def parse_moving_subjects(parser: MotionPromptParser, prompt: str) -> MotionProm
         raise DianjingError("motions_without_names")
     motion_prompt = parser.parse(prompt)
     if all(subject.motion is None for subject in motion_prompt.subjects):
-        raise DianjingError(
-            "prompt_without_motion", known=[each.phrases[0] for each in parser.motion_vocabulary.motions]
-        )
+        known = [_get_name(motion) for motion in parser.motion_vocabulary.motions]
+        raise DianjingError("prompt_without_motion", known=known)
     return motion_prompt
+
+
+def _get_name(motion: MotionConcept) -> LocalizedName:
+    """The canonical phrase of a motion in each language."""
+    names = {phrase.isascii(): phrase for phrase in reversed(motion.phrases)}
+    return LocalizedName(en=names.get(True, motion.phrases[0]), zh=names.get(False, motion.phrases[0]))
 
 
 def find_subject_clicks(pipe: Any, latents: Tensor, motion_prompt: MotionPrompt) -> list[tuple[list[Point], str]]:

@@ -59,6 +59,14 @@ def test_a_local_server_allows_only_the_host_names_of_the_machine():
     assert "draw.example.com" in allowed.hosts
 
 
+def test_aliases_name_the_served_model():
+    assert validate(aliases=["gpt-image-1", "sora-2=sticker", "org/name"]).aliases == (
+        "gpt-image-1",
+        "sora-2",
+        "org/name",
+    )
+
+
 def test_keys_and_a_login_restrict_the_api():
     server = validate(api_keys=["a-long-key", " another-key "], auth="ann:secret:with:colons")
     assert server.access.keys == ("a-long-key", "another-key")
@@ -74,6 +82,10 @@ def test_keys_and_a_login_restrict_the_api():
         ({"auth": ":secret"}, "--auth takes USER:PASSWORD"),
         ({"api_keys": ["short"]}, "of 5 characters is not accepted; give at least 8"),
         ({"api_keys": ["a key with blanks"]}, "without blanks"),
+        ({"aliases": ["gpt-image-1=other"]}, "--alias 'gpt-image-1=other' is not usable; give NAME, or NAME=sticker"),
+        ({"aliases": ["gpt image"]}, "without blanks"),
+        ({"aliases": ["=sticker"]}, "without blanks"),
+        ({"aliases": ["gpt-image-1="]}, "give NAME"),
         ({"allowed_origins": ["draw.example.com"]}, "--allow-origin is 'draw.example.com'"),
         ({"allowed_origins": ["https://draw.example.com/path"]}, "SCHEME://HOST"),
         ({"mcp": True, "auth": "ann:secret"}, "agents cannot log in"),
@@ -107,17 +119,21 @@ def test_the_command_generates_over_http_and_stops_on_sigterm(tiny_folder):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "dianjing", "demo", "--model", str(tiny_folder), "--port", str(port)]
+    command += ["--alias", "gpt-image-1"]
     environment = {**os.environ, "DIANJING_API_KEYS": "a-long-key,another-key"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         address = _ready(process, port)
         request = urllib.request.Request(
             f"{address}/v1/images/generations",
-            json.dumps({"prompt": "cat"}).encode(),
+            json.dumps({"prompt": "cat", "model": "gpt-image-1", "response_format": "url"}).encode(),
             {"Content-Type": "application/json", "Authorization": "Bearer another-key"},
         )
         response = json.load(urllib.request.urlopen(request, timeout=120))
-        assert len(response["data"]) == 1
+        [image] = response["data"]
+        assert image["url"].startswith(f"{address}/")
+        with urllib.request.urlopen(image["url"], timeout=120) as file:  # without a key, though the page is mounted too
+            assert file.read(4) == b"\x89PNG"
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=120)
     finally:

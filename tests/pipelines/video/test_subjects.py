@@ -1,0 +1,76 @@
+"""What moves in an image is found from the prompt."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dianjing import DianjingError, ImageToVideoPipeline
+from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
+from dianjing.pipelines.prompting.motions import MotionVocabulary
+from dianjing.pipelines.video.subjects import parse_moving_subjects
+from dianjing.train.stickers import CurriculumStage, StickerWorld
+
+PAIRS = 12
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return ImageToVideoPipeline.from_pretrained("sticker")
+
+
+@pytest.fixture(scope="module")
+def parser(pipe):
+    return MotionPromptParser(pipe.motion_vocabulary, pipe.concept_vocabulary)
+
+
+def frame(picture, margin):
+    """The picture, three times as large, with a margin at its left and right that the crop to a square removes."""
+    large = Image.fromarray(picture).resize((192, 192), Image.Resampling.NEAREST)
+    framed = Image.new("RGB", (192 + 2 * margin, 192), (200, 200, 200))
+    framed.paste(large, (margin, 0))
+    return framed
+
+
+@pytest.mark.parametrize("margin", [0, 30])
+def test_the_click_is_on_the_thing_that_the_prompt_moves(pipe, parser, margin):
+    """In held-out scenes of two things, one of which moves; clicks are in pixels of the image as it was uploaded."""
+    world = StickerWorld(
+        size_px=64, stages=[CurriculumStage(scene_weights={"pair": 1.0}, grid_px=(32,))], split="held_out"
+    )
+    num_correct = 0
+    for position in range(PAIRS):
+        scene = world.get_captioned_clip(2, position, num_frames=1, fps=8)
+        subjects = parser.parse(scene.text_en).subjects
+        index = position % 2
+        names = [f"{subject.phrase} jumping" if n == index else subject.phrase for n, subject in enumerate(subjects)]
+        regions = pipe.locate_regions(frame(scene.frames[0], margin), " and ".join(names))
+        assert [region.motion for region in regions] == ["jumping"]
+        first, *others = regions[0].points
+        assert first.positive
+        assert [point.positive for point in others] == [False]
+        x, y, width, height = (3 * side for side in scene.boxes[0][index])
+        num_correct += x <= first.x - margin < x + width and y <= first.y < y + height
+    assert num_correct >= 0.8 * PAIRS
+
+
+@pytest.mark.parametrize("prompt", ["a cat", "jumping", "a quaggle jumping", "quaggle"])
+def test_a_prompt_that_moves_nothing_known_is_refused(parser, prompt):
+    with pytest.raises(DianjingError) as caught:
+        parse_moving_subjects(parser, prompt)
+    assert caught.value.message_id == "prompt_without_motion"
+    assert "jump" in caught.value.render("en")
+    assert caught.value.render("en").isascii()
+    assert "跳" in caught.value.render("zh")
+
+
+def test_a_model_without_named_motions_needs_regions(parser):
+    nameless = MotionPromptParser(MotionVocabulary(), parser.concept_vocabulary)
+    with pytest.raises(DianjingError) as caught:
+        parse_moving_subjects(nameless, "a cat jumping")
+    assert caught.value.message_id == "motions_without_names"
+
+
+def test_a_prompt_is_refused_before_the_image_is_computed(pipe, monkeypatch):
+    monkeypatch.setattr(type(pipe), "encode_texts", lambda *_: pytest.fail("texts were encoded"))
+    with pytest.raises(DianjingError):
+        pipe.locate_regions(np.zeros((64, 64, 3), np.uint8), "a cat")
