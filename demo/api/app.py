@@ -35,7 +35,7 @@ def make_api(queue: JobQueue, access: AccessControl, *, aliases: Sequence[str] =
         redoc_url=None,
     )
     add_exception_handlers(app)
-    models = ServedModels(queue.engine.capabilities.model, aliases)
+    models = ServedModels(queue.engine.capabilities, aliases)
     for router in (
         make_image_routes(queue, models, access),
         make_video_routes(queue, models, access),

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from dianjing.demo.api.auth import AccessControl
 from dianjing.demo.api.errors import get_error_responses
 from dianjing.demo.api.image_stream import ImageStreamResponse, describe_image_request
-from dianjing.demo.api.job_results import get_result, wait_for_job
+from dianjing.demo.api.job_results import get_result, render_warnings, wait_for_job
 from dianjing.demo.api.models import ServedModels
 from dianjing.demo.api.schemas import ImageGenerationSchema
 from dianjing.demo.errors import JobNotFoundError
@@ -38,7 +38,7 @@ def make_image_routes(queue: JobQueue, models: ServedModels, access: AccessContr
         """Generate images; the files hold their settings and the label of AI-generated images."""
         owner = access.get_owner(request)
         models.check(body.model)
-        job = await run_in_threadpool(lambda: queue.submit(body.to_request(), owner))
+        job = await run_in_threadpool(lambda: queue.submit(body.to_request(queue.limits), owner))
         if body.stream:
             return ImageStreamResponse(job, body, request, queue)
         try:
@@ -57,7 +57,8 @@ def make_image_routes(queue: JobQueue, models: ServedModels, access: AccessContr
             for content, metadata in zip(contents, result.metadata, strict=True)
         ]
         described = describe_image_request(job, body)
-        return {"created": int(job.created_at), "data": data, **described, "unknown_words": list(result.unknown_words)}
+        hints = {"unknown_words": list(result.unknown_words), "warnings": render_warnings(job, request)}
+        return {"created": int(job.created_at), "data": data, **described, **hints}
 
     @router.get(
         f"{RESULTS_PREFIX}/{{job_id}}/{{name}}",

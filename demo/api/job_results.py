@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 
+from dianjing.demo.api.errors import get_caller_language
 from dianjing.demo.errors import ApiError, JobNotFinishedError, ShuttingDownError
 from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobEvent, JobResult
 
@@ -50,6 +51,11 @@ async def iterate_events(job: Job, request: Request) -> AsyncIterator[JobEvent]:
         if await request.is_disconnected():
             raise ApiError("client_disconnected")
         yield job.last_event
+
+
+def render_warnings(job: Job, request: Request) -> list[str]:
+    """Render the warnings about a request in the caller's language."""
+    return [warning.render(get_caller_language(request)) for warning in job.warnings]
 
 
 async def wait_for_job(job: Job, request: Request) -> None:

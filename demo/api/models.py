@@ -10,13 +10,15 @@ from starlette.requests import Request
 from dianjing.demo.api.auth import AccessControl
 from dianjing.demo.api.errors import get_error_responses
 from dianjing.demo.errors import NotFoundError
+from dianjing.demo.limits import ModelCapabilities
 
 
 class ServedModels:
     """The names of the one model that a server has: its own, and aliases such as "gpt-image-1"."""
 
-    def __init__(self, name: str, aliases: Sequence[str] = ()):
-        self.name, self.names = name, tuple(dict.fromkeys([name, *aliases]))
+    def __init__(self, capabilities: ModelCapabilities, aliases: Sequence[str] = ()):
+        self.capabilities = capabilities
+        self.name, self.names = capabilities.model, tuple(dict.fromkeys([capabilities.model, *aliases]))
         self.created = int(time.time())  # the start of the server: weights have no date of their own
 
     def check(self, name: str | None) -> None:
@@ -25,8 +27,18 @@ class ServedModels:
             raise NotFoundError("model_not_served", value=ascii(name)[:60], model=list(self.names))
 
     def describe(self, name: str) -> dict[str, Any]:
-        """OpenAI's model object."""
-        return {"id": name, "object": "model", "created": self.created, "owned_by": "dianjing"}
+        """OpenAI's model object, with what requests to this model may name."""
+        capabilities = self.capabilities
+        return {
+            "id": name,
+            "object": "model",
+            "created": self.created,
+            "owned_by": "dianjing",
+            "license": capabilities.licence,
+            "sizes": [f"{width}x{height}" for width, height in capabilities.sizes],
+            "adapters": {adapter.name: adapter.scale for adapter in capabilities.adapters},
+            "controlnets": list(capabilities.controlnets),
+        }
 
 
 def make_model_routes(models: ServedModels, access: AccessControl) -> APIRouter:

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dianjing.demo.requests import TextToImageRequest
+from dianjing.demo.limits import ServerLimits
+from dianjing.demo.requests import MAX_CONDITIONING_SCALE, TextToImageRequest
+from dianjing.demo.uploads import decode_base64_image
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.image_file import ImageFormat
-from dianjing.pipelines.validation import MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS, check_int
+from dianjing.pipelines.validation import MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS, check_int, coalesce
 
 MAX_PARTIAL_IMAGES = 3
 ImageSize = Annotated[
@@ -59,13 +61,19 @@ class GenerationSchema(StrictSchema):
         description="How closely to follow the prompt; 1 switches guidance off.",
         json_schema_extra=make_bounds(0, MAX_GUIDANCE_SCALE),
     )
+    adapters: dict[str, float] | None = Field(
+        None,
+        description="Strengths of LoRA adapters by their names, which /v1/models lists; {} for none, and those that the"
+        " server starts with if left out.",
+        examples=[{}],
+    )
     user: str | None = Field(None, description="Accepted as OpenAI's clients send it, and not used.")
     safety_identifier: str | None = Field(None, description="Accepted, and not used.")
 
     def get_common_params(self) -> dict[str, Any]:
         """The arguments that every request takes."""
         width, height = _parse_size(self.size)
-        names = ("negative_prompt", "seed", "num_inference_steps", "guidance_scale")
+        names = ("negative_prompt", "seed", "num_inference_steps", "guidance_scale", "adapters")
         return {"width": width, "height": height, **{name: getattr(self, name) for name in names}}
 
 
@@ -110,7 +118,19 @@ class ImageGenerationSchema(GenerationSchema):
     style: Literal["vivid", "natural"] | None = Field(None, description="Accepted, and not used: the prompt says it.")
     moderation: Literal["auto", "low"] | None = Field(None, description="Accepted, and not used.")
 
-    def to_request(self) -> TextToImageRequest:
+    control_image: str | None = Field(
+        None, description="An image that a ControlNet follows: PNG, JPEG or WebP in base64, or a data: URL."
+    )
+    controlnet: str | None = Field(
+        None, description="The ControlNet by its name, which /v1/models lists; the only one if left out."
+    )
+    controlnet_conditioning_scale: float | None = Field(
+        None,
+        description="How closely to follow control_image, 1 if left out.",
+        json_schema_extra=make_bounds(0, MAX_CONDITIONING_SCALE),
+    )
+
+    def to_request(self, limits: ServerLimits) -> TextToImageRequest:
         """Make the request. Raises: DianjingError."""
         if self.background == "transparent":
             raise DianjingError("background_transparent", allowed=["auto", "opaque"])
@@ -123,6 +143,9 @@ class ImageGenerationSchema(GenerationSchema):
             num_images=1 if self.n is None else self.n,
             output_format=self.output_format or "png",
             output_compression=self.output_compression,
+            control_image=None if self.control_image is None else decode_base64_image(self.control_image, limits),
+            controlnet=self.controlnet,
+            controlnet_conditioning_scale=coalesce(self.controlnet_conditioning_scale, 1.0),
             **self.get_common_params(),
         )
 

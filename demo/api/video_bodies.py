@@ -15,6 +15,7 @@ from dianjing.errors import DianjingError
 FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
 JSON_FIELDS = {  # every other field of a form is a text
     "regions",
+    "adapters",
     "seed",
     "num_frames",
     "fps",

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import Request
 
 from dianjing.demo.api.errors import get_caller_language
-from dianjing.demo.api.job_results import OPENAI_STATUSES, get_result
+from dianjing.demo.api.job_results import OPENAI_STATUSES, get_result, render_warnings
 from dianjing.demo.errors import JobNotFoundError, get_cause
 from dianjing.demo.i18n.translation import render_for_http
 from dianjing.demo.jobs import Cancelled, Failed, Job, Progress
@@ -44,6 +44,8 @@ def make_video_object(job: Job, request: Request, *, model: str, result_ttl_s: f
         "fps": video.fps,
         "size": f"{video.width}x{video.height}",
         "seed": video.seed,
+        "predicted_seconds": round(job.predicted_s, 1),
+        "warnings": render_warnings(job, request),
         "remixed_from_video_id": None,
         "error": _make_job_error(job, request),
     }

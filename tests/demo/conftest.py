@@ -96,3 +96,73 @@ def image_engine(tiny_folder):
     from dianjing.demo.engine import InferenceEngine
 
     return InferenceEngine.from_pretrained(str(tiny_folder))
+
+
+def make_adapter(folder, model_folder, *, seed, targets=("attn1.to_q", "attn2.to_out.0", "ff.net.2")):
+    """Write an adapter of random weights that changes every image."""
+    import torch
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    from dianjing import DiT, TextToImagePipeline
+
+    transformer = DiT.from_pretrained(model_folder / "transformer")
+    torch.manual_seed(seed)
+    transformer.add_adapter(LoraConfig(r=2, lora_alpha=4, target_modules=list(targets), init_lora_weights=False))
+    weights = {name: 2 * weight for name, weight in get_peft_model_state_dict(transformer).items()}
+    metadata = transformer.peft_config["default"].to_dict()
+    TextToImagePipeline.save_lora_weights(folder, weights, transformer_lora_adapter_metadata=metadata)
+    return folder
+
+
+def make_controlnet(folder, model_folder):
+    """Write a ControlNet of random weights."""
+    import torch
+    from diffusers import HunyuanDiT2DControlNetModel
+
+    from dianjing import DiT
+    from dianjing.train.tasks.controlnet import SHARED_CONFIG_KEYS
+
+    config = DiT.from_pretrained(model_folder / "transformer").config
+    torch.manual_seed(0)
+    shared = {name: config[name] for name in SHARED_CONFIG_KEYS}
+    controlnet = HunyuanDiT2DControlNetModel(**shared, transformer_num_layers=4)  # one output, for one skip connection
+    for block in controlnet.controlnet_blocks:
+        torch.nn.init.normal_(block.weight, std=0.5)
+    controlnet.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def adapters(tiny_video_folder, tmp_path_factory):
+    """Two adapters of the tiny model, one at half strength."""
+    from dianjing.pipelines.named_adapters import parse_adapters
+
+    folder = tmp_path_factory.mktemp("adapters")
+    robot = make_adapter(folder / "robot", tiny_video_folder, seed=1)
+    ink = make_adapter(folder / "ink.v2", tiny_video_folder, seed=2, targets=("attn1.to_v", "ff.net.0.proj"))
+    return parse_adapters([f"{robot}:0.5", str(ink)])
+
+
+@pytest.fixture(scope="session")
+def controlnet(tiny_video_folder, tmp_path_factory):
+    """The folder of a ControlNet of the tiny model."""
+    return make_controlnet(tmp_path_factory.mktemp("controlnets") / "edges", tiny_video_folder)
+
+
+@pytest.fixture(scope="session")
+def extended_engine(tiny_video_folder, adapters, controlnet):
+    """An engine with both adapters and the ControlNet."""
+    return make_engine(tiny_video_folder, adapters=adapters, controlnets={"edges": str(controlnet)})
+
+
+def make_engine(model_folder, **options):
+    """An engine whose weights are aligned in memory: products of unaligned ones are rounded differently."""
+    import torch
+
+    from dianjing.demo.engine import InferenceEngine
+
+    engine = InferenceEngine.from_pretrained(str(model_folder), **options)
+    for part in engine.text_to_image.components.values():
+        for parameter in part.parameters() if isinstance(part, torch.nn.Module) else ():
+            parameter.data = parameter.data.clone()
+    return engine

@@ -6,69 +6,19 @@ import numpy as np
 import pytest
 import torch
 from diffusers import HunyuanDiT2DControlNetModel
-from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 
-from dianjing import DiT, Point, Region, TextToImagePipeline
+from dianjing import Point, Region, TextToImagePipeline
 from dianjing.demo.engine import InferenceEngine
 from dianjing.demo.jobs import Done
 from dianjing.demo.requests import ConversationRequest, ImageToVideoRequest, TextToImageRequest, TextToVideoRequest
 from dianjing.pipelines.media.image import read_image_metadata
-from dianjing.pipelines.media.video import read_video
-from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
-from dianjing.train.tasks.controlnet import SHARED_CONFIG_KEYS
+from dianjing.pipelines.media.video_reading import read_video
+from dianjing.pipelines.named_adapters import NamedAdapter
+from tests.demo.conftest import make_engine
 
 SQUARE = Image.new("RGB", (32, 32), "white")
 SQUARE.paste((200, 30, 30), (8, 8, 22, 22))
-
-
-def make_adapter(folder, model_folder, *, seed, targets=("attn1.to_q", "attn2.to_out.0", "ff.net.2")):
-    """Write an adapter of random weights that changes every image."""
-    transformer = DiT.from_pretrained(model_folder / "transformer")
-    torch.manual_seed(seed)
-    transformer.add_adapter(LoraConfig(r=2, lora_alpha=4, target_modules=list(targets), init_lora_weights=False))
-    weights = {name: 2 * weight for name, weight in get_peft_model_state_dict(transformer).items()}
-    metadata = transformer.peft_config["default"].to_dict()
-    TextToImagePipeline.save_lora_weights(folder, weights, transformer_lora_adapter_metadata=metadata)
-    return folder
-
-
-def make_controlnet(folder, model_folder):
-    config = DiT.from_pretrained(model_folder / "transformer").config
-    torch.manual_seed(0)
-    shared = {name: config[name] for name in SHARED_CONFIG_KEYS}
-    controlnet = HunyuanDiT2DControlNetModel(**shared, transformer_num_layers=4)  # one output, for one skip connection
-    for block in controlnet.controlnet_blocks:
-        torch.nn.init.normal_(block.weight, std=0.5)
-    controlnet.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def adapters(tiny_video_folder, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("adapters")
-    robot = make_adapter(folder / "robot", tiny_video_folder, seed=1)
-    ink = make_adapter(folder / "ink.v2", tiny_video_folder, seed=2, targets=("attn1.to_v", "ff.net.0.proj"))
-    return parse_adapters([f"{robot}:0.5", str(ink)])
-
-
-@pytest.fixture(scope="module")
-def controlnet(tiny_video_folder, tmp_path_factory):
-    return make_controlnet(tmp_path_factory.mktemp("controlnets") / "edges", tiny_video_folder)
-
-
-@pytest.fixture(scope="module")
-def engine(tiny_video_folder, adapters, controlnet):
-    return make_engine(tiny_video_folder, adapters=adapters, controlnets={"edges": str(controlnet)})
-
-
-def make_engine(model_folder, **options):
-    """An engine whose weights are aligned in memory: products of unaligned ones are rounded differently."""
-    engine = InferenceEngine.from_pretrained(str(model_folder), **options)
-    for part in engine.text_to_image.components.values():
-        for parameter in part.parameters() if isinstance(part, torch.nn.Module) else ():
-            parameter.data = parameter.data.clone()
-    return engine
 
 
 def make_requests(engine, adapters):
@@ -108,12 +58,14 @@ def generate_by_fresh_engine(make_queue, model_folder, sources, adapters):
     return generate(make_queue, engine, make_requests(engine, adapters))
 
 
-def test_switching_adapters_leaves_no_trace_in_any_kind_of_request(make_queue, engine, adapters, tiny_video_folder):
+def test_switching_adapters_leaves_no_trace_in_any_kind_of_request(
+    make_queue, extended_engine, adapters, tiny_video_folder
+):
     assert [each.name for each in adapters] == ["robot", "ink-v2"]
     choices = [{"robot": 0.5}, {}, {"robot": 1.5, "ink-v2": -0.7}, {"ink-v2": 1.0}, {"robot": 0.5}, {}]
     fresh = {}
     for choice in choices:
-        results = generate(make_queue, engine, make_requests(engine, choice))
+        results = generate(make_queue, extended_engine, make_requests(extended_engine, choice))
         key = json.dumps(choice)
         if key not in fresh:
             fresh[key] = generate_by_fresh_engine(make_queue, tiny_video_folder, adapters, choice)
@@ -124,19 +76,21 @@ def test_switching_adapters_leaves_no_trace_in_any_kind_of_request(make_queue, e
             assert not np.array_equal(plain, changed)
 
 
-def test_an_engine_with_adapters_that_are_off_equals_one_without(make_queue, engine, tiny_video_folder):
+def test_an_engine_with_adapters_that_are_off_equals_one_without(make_queue, extended_engine, tiny_video_folder):
     plain = make_engine(tiny_video_folder)
     expected = generate(make_queue, plain, make_requests(plain, None))
-    for result, truth in zip(generate(make_queue, engine, make_requests(engine, {})), expected, strict=True):
+    for result, truth in zip(
+        generate(make_queue, extended_engine, make_requests(extended_engine, {})), expected, strict=True
+    ):
         np.testing.assert_array_equal(result, truth)
 
 
-def test_a_background_that_was_rendered_without_an_adapter_is_rendered_anew_with_it(make_queue, engine):
+def test_a_background_that_was_rendered_without_an_adapter_is_rendered_anew_with_it(make_queue, extended_engine):
     def send(texts, scales):
-        conversation = engine.create_conversation(seed=3, num_inference_steps=2)
+        conversation = extended_engine.create_conversation(seed=3, num_inference_steps=2)
         requests = [ConversationRequest(conversation=conversation, text=text, adapters={}) for text in texts[:-1]]
         requests.append(ConversationRequest(conversation=conversation, text=texts[-1], adapters=scales))
-        return generate(make_queue, engine, requests)[-1]
+        return generate(make_queue, extended_engine, requests)[-1]
 
     texts = ["a cat on the grass", "on the beach", "on the grass"]
     changed = send(texts, {"robot": 1.5})
@@ -144,18 +98,18 @@ def test_a_background_that_was_rendered_without_an_adapter_is_rendered_anew_with
     assert not np.array_equal(changed, send(texts, {}))
 
 
-def test_a_run_that_fails_or_is_stopped_leaves_no_adapter_active(make_queue, engine, monkeypatch):
-    expected = generate(make_queue, engine, [TextToImageRequest(prompt="cat", seed=1, adapters={})])[0]
+def test_a_run_that_fails_or_is_stopped_leaves_no_adapter_active(make_queue, extended_engine, monkeypatch):
+    expected = generate(make_queue, extended_engine, [TextToImageRequest(prompt="cat", seed=1, adapters={})])[0]
     with monkeypatch.context() as patch:
-        patch.setattr(engine.text_to_image.scheduler, "step", None)
+        patch.setattr(extended_engine.text_to_image.scheduler, "step", None)
         request = TextToImageRequest(prompt="cat", seed=1, adapters={"robot": 2.0})
-        assert not isinstance(make_queue(engine).submit(request, "ann").wait(60), Done)
-    result = generate(make_queue, engine, [TextToImageRequest(prompt="cat", seed=1, adapters={})])[0]
+        assert not isinstance(make_queue(extended_engine).submit(request, "ann").wait(60), Done)
+    result = generate(make_queue, extended_engine, [TextToImageRequest(prompt="cat", seed=1, adapters={})])[0]
     np.testing.assert_array_equal(result, expected)
 
 
-def test_without_a_choice_the_adapters_are_those_that_the_server_started_with(make_queue, engine, adapters):
-    job = make_queue(engine).submit(TextToImageRequest(prompt="cat", seed=1), "ann")
+def test_without_a_choice_the_adapters_are_those_that_the_server_started_with(make_queue, extended_engine, adapters):
+    job = make_queue(extended_engine).submit(TextToImageRequest(prompt="cat", seed=1), "ann")
     assert job.request.adapters == {"robot": 0.5, "ink-v2": 1.0}
     metadata = read_image_metadata(job.wait(60).result.files[0])
     assert [(each["name"], each["scale"]) for each in metadata.settings["lora"]] == [("robot", 0.5), ("ink-v2", 1.0)]
@@ -163,8 +117,10 @@ def test_without_a_choice_the_adapters_are_those_that_the_server_started_with(ma
     assert adapters[0].path not in json.dumps(metadata.settings)
 
 
-def test_adapters_and_controlnets_that_the_server_was_not_started_with_are_refused(make_queue, engine, image_engine):
-    queue = make_queue(engine)
+def test_adapters_and_controlnets_that_the_server_was_not_started_with_are_refused(
+    make_queue, extended_engine, image_engine
+):
+    queue = make_queue(extended_engine)
     with pytest.raises(ValueError, match="no adapter '/etc/passwd'; it has robot, ink-v2"):
         queue.submit(TextToImageRequest(prompt="cat", adapters={"/etc/passwd": 1.0}), "ann")
     with pytest.raises(ValueError, match=r"controlnet is '\.\./edges'; this server has edges"):
@@ -182,7 +138,7 @@ def test_adapters_and_controlnets_that_the_server_was_not_started_with_are_refus
         TextToImageRequest(prompt="cat", adapters=["robot"])
 
 
-def test_a_controlnet_follows_its_image_and_leaves_no_trace(make_queue, engine, controlnet, tiny_video_folder):
+def test_a_controlnet_follows_its_image_and_leaves_no_trace(make_queue, extended_engine, controlnet, tiny_video_folder):
     loaded = HunyuanDiT2DControlNetModel.from_pretrained(controlnet)
     pipe = TextToImagePipeline.from_pipe(make_engine(tiny_video_folder).text_to_image, controlnet=loaded)
     common = {"num_inference_steps": 2, "generator": torch.Generator().manual_seed(3)}
@@ -190,11 +146,11 @@ def test_a_controlnet_follows_its_image_and_leaves_no_trace(make_queue, engine, 
     request = {"prompt": "cat", "seed": 3, "num_inference_steps": 2, "adapters": {}}
     controlled = TextToImageRequest(control_image=SQUARE, controlnet_conditioning_scale=0.5, **request)
     plain = TextToImageRequest(**request)
-    before, result, after = generate(make_queue, engine, [plain, controlled, plain])
+    before, result, after = generate(make_queue, extended_engine, [plain, controlled, plain])
     np.testing.assert_array_equal(result[0], np.asarray(expected))
     np.testing.assert_array_equal(before, after)
     assert not np.array_equal(before, result)
-    metadata = make_queue(engine).submit(controlled, "ann").wait(60).result.metadata[0]
+    metadata = make_queue(extended_engine).submit(controlled, "ann").wait(60).result.metadata[0]
     assert metadata.settings["controlnet"]["name"] == "edges"
     assert metadata.settings["controlnet"]["conditioning_scale"] == 0.5
 
