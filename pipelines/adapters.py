@@ -19,6 +19,7 @@ from dianjing.errors import DianjingError
 from dianjing.pipelines.schedulers import has_equal_process, load_adapter_scheduler
 from dianjing.weights.adapters import IN_MEMORY, AdapterSource, check_adapter, fetch_adapter
 from dianjing.weights.product_adapters import add_product_adapter, check_product_adapter, read_product_adapter
+from dianjing.weights.trigger_words import read_trigger_words
 
 MAX_ADAPTER_WEIGHT = 1000.0
 
@@ -31,6 +32,7 @@ class LoRAMixin(LoraBaseMixin):
     scheduler: Any
     trained_scheduler: SchedulerMixin | None
     _scheduler_before_adapter: tuple[str, Any, SchedulerMixin | None] | None = None
+    _trigger_words: Mapping[str, tuple[str, ...]] = {}  # by name of the adapter
 
     @classmethod
     def lora_state_dict(
@@ -83,6 +85,8 @@ class LoRAMixin(LoraBaseMixin):
                 hotswap=hotswap,
                 _pipeline=self,
             )
+        if not isinstance(source, Mapping):
+            self._trigger_words = {**self._trigger_words, adapter_name: read_trigger_words(source)}
         if scheduler is not None and not has_equal_process(scheduler, self.trained_scheduler):
             self._scheduler_before_adapter = (adapter_name, self.scheduler, self.trained_scheduler)
             self.scheduler = self.trained_scheduler = scheduler
@@ -209,6 +213,10 @@ class LoRAMixin(LoraBaseMixin):
         """Prepare for adapters that replace each other without a new compilation, as in diffusers."""
         with self._uncompiled():
             super().enable_lora_hotswap(**options)
+
+    def list_trigger_words(self) -> list[str]:
+        """List the words that the active adapters gave a meaning to."""
+        return [word for name in self._get_active_names() for word in self._trigger_words.get(name, ())]
 
     @contextmanager
     def _uncompiled(self) -> Iterator[None]:

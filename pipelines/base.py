@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines.adapters import LoRAMixin
+from dianjing.pipelines.controlnet_loading import replace_controlnet_path
 from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE, ConceptVocabulary
 from dianjing.pipelines.prompting.vocabulary import VOCABULARY_FILE, Vocabulary
 from dianjing.pipelines.schedulers import load_adapter_scheduler
@@ -31,7 +32,7 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
     """`DiffusionPipeline` that resolves registry names, validates folders before loading, and holds vocabularies."""
 
     _exclude_from_cpu_offload: ClassVar[list[str]] = ["safety_checker"]
-    _extra_names: ClassVar[tuple[str, ...]] = ("vocabulary", "concept_vocabulary")
+    _extra_names: ClassVar[tuple[str, ...]] = ("vocabulary", "concept_vocabulary", "_trigger_words")
 
     vocabulary: Vocabulary | None = None
     concept_vocabulary: ConceptVocabulary | None = None
@@ -42,8 +43,8 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, **options: Any) -> Self:
         """Load a registry name ("sticker"), a local folder or a hub id, with diffusers' options.
 
-        source: "huggingface" or "modelscope", see `resolve_model`. The default dtype is float32. Only safetensors are
-        loaded, and no code that comes with weights is run.
+        source: "huggingface" or "modelscope", see `resolve_model`. controlnet: a model, or the path of one. The default
+        dtype is float32. Only safetensors are loaded, and no code that comes with weights is run.
         Raises: DianjingError for an unknown name or a refused option; WeightsError for an invalid folder.
         """
         for name in REFUSED_OPTIONS:
@@ -60,6 +61,8 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
         if not {"dtype", "torch_dtype"} & options.keys():
             options["dtype"] = torch.float32  # transformers would load text encoders in the dtype of their files
         validate_model(folder, variant=options.get("variant"))
+        dtype = options.get("dtype", options.get("torch_dtype"))
+        options = replace_controlnet_path(options, dtype=dtype if isinstance(dtype, torch.dtype) else torch.float32)
         pipeline = super().from_pretrained(str(folder), **options)
         settings = {name: v for name, v in cls.load_config(str(folder)).items() if name.startswith("_default_")}
         pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path), **settings)
@@ -73,7 +76,7 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
         """Make a pipeline of this class over the components of another one, with its dtype, defaults and vocabularies.
 
-        dtype: to convert the shared components to; theirs by default.
+        controlnet: a model, or the path of one. dtype: to convert the shared components to; theirs by default.
         Raises: DianjingError if the components have several dtypes and none is given.
         """
         if not {"dtype", "torch_dtype"} & kwargs.keys():
@@ -82,6 +85,7 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
             if len(dtypes) > 1:
                 raise DianjingError("several_dtypes", dtypes=dtypes)
             kwargs["dtype"] = pipeline.dtype  # diffusers would convert to float32
+        kwargs = replace_controlnet_path(kwargs, dtype=kwargs.get("dtype", kwargs.get("torch_dtype")))
         new = super().from_pipe(pipeline, **kwargs)
         if isinstance(pipeline, PipelineBase):
             new._folder, new.trained_scheduler = pipeline._folder, pipeline.trained_scheduler

@@ -264,8 +264,13 @@ class PromptPipelineBase(PipelineBase):
         return num_prompts
 
     def find_unknown_words(self, prompt: str) -> list[str]:
-        """List the words of a prompt that this model was not trained on; empty for a model without a vocabulary."""
-        return [] if self.vocabulary is None else self.vocabulary.find_unknown_words(prompt)
+        """List the words of a prompt that neither this model nor an active adapter was trained on.
+
+        Empty for a model without a vocabulary.
+        """
+        if self.vocabulary is None:
+            return []
+        return self.vocabulary.with_words(self.list_trigger_words()).find_unknown_words(prompt)
 
     def warn_about_unknown_words(self, prompt: str | list[str] | None) -> None:
         """Log each unknown word once for a pipeline, with the name of a model that is not limited to a vocabulary."""

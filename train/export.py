@@ -1,6 +1,6 @@
 """Export of trained weights as diffusers, transformers and PEFT folders, and loading them into a new run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from dianjing.errors import DianjingError
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.weights.adapters import PEFT_PREFIX, PEFT_WEIGHTS_NAME
 from dianjing.weights.product_adapters import read_product_adapter
+from dianjing.weights.trigger_words import LORA_WEIGHTS_NAME, write_trigger_words
 
 
 def save_module(module: Any, folder: Path, dtype: torch.dtype) -> None:
@@ -69,21 +70,26 @@ def export_pipeline(
         _check_equal(type(module).from_pretrained(folder / name, dtype=dtype), module)
 
 
-def export_adapter(folder: Path, dtype: torch.dtype, *, transformer: DiT, scheduler: SchedulerMixin) -> None:
+def export_adapter(
+    folder: Path, dtype: torch.dtype, *, transformer: DiT, scheduler: SchedulerMixin, trigger_words: Sequence[str] = ()
+) -> None:
     """Write the adapter of a transformer, and verify what was written.
 
-    LoRA and DoRA are written as diffusers loads them, LoHa and LoKr as a folder of PEFT.
+    LoRA and DoRA are written as diffusers loads them, LoHa and LoKr as a folder of PEFT; the words that the adapter
+    gave a meaning to are in the metadata of its file.
     """
     weights = {name: weight.to(dtype) for name, weight in get_peft_model_state_dict(transformer).items()}
     config = transformer.peft_config["default"]
     scheduler.save_pretrained(folder / "scheduler")
     if config.peft_type == "LORA":
         TextToImagePipeline.save_lora_weights(folder, weights, transformer_lora_adapter_metadata=config.to_dict())
+        write_trigger_words(folder / LORA_WEIGHTS_NAME, trigger_words)
         reloaded, _ = TextToImagePipeline.lora_state_dict(folder)
     else:
         config.save_pretrained(str(folder))
         named = {PEFT_PREFIX + name: weight.cpu().contiguous() for name, weight in weights.items()}
         save_file(named, folder / PEFT_WEIGHTS_NAME, metadata={"format": "pt"})
+        write_trigger_words(folder / PEFT_WEIGHTS_NAME, trigger_words)
         product = read_product_adapter(folder)
         reloaded = {} if product is None else product.state
     assert reloaded.keys() == weights.keys()

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +51,12 @@ class Vocabulary:
     def find_unknown_words(self, text: str) -> list[str]:
         """List the words of a text that the vocabulary lacks, in order, each once."""
         return list(dict.fromkeys(self._iterate_unknown_words(text)))
+
+    def with_words(self, phrases: Iterable[str]) -> "Vocabulary":
+        """Return the vocabulary with all words of some phrases of either language."""
+        matches = [match for phrase in phrases for match in _iterate_words(phrase)]
+        zh, en = ({match[0] for match in matches if bool(match["zh"]) == is_zh} for is_zh in (True, False))
+        return Vocabulary(zh=self.zh | zh, en=self.en | en) if matches else self
 
     @cached_property
     def _known_words(self) -> frozenset[str]:

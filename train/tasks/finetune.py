@@ -49,8 +49,10 @@ class FinetuneTask(Task):
         compute_dtype: torch.dtype,
         validation_records: Mapping[BucketShape, Sequence[SampleRecord]] | None = None,
         has_motion_control: bool = False,
+        trigger_words: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        self.trigger_words = trigger_words
         self.config, self.latent_cache, self.caption_batcher = config, latent_cache, caption_batcher
         self.validation_records = validation_records or {}
         folder = latent_cache.model_folder
@@ -274,7 +276,8 @@ class FinetuneTask(Task):
 
     def _export(self, folder: Path, dtype: torch.dtype) -> None:
         if self.config.model.trainable == "lora":
-            export_adapter(folder, dtype, transformer=self.transformer, scheduler=self.scheduler)
+            settings = {"scheduler": self.scheduler, "trigger_words": self.trigger_words}
+            export_adapter(folder, dtype, transformer=self.transformer, **settings)
         else:
             modules = {"transformer": self.transformer, **self.text_encoders}
             base = self.latent_cache.model_folder

@@ -12,13 +12,15 @@ from PIL import Image
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.controlnet import detect_canny_edges
 from dianjing.pipelines.media.crop import resize_crop
+from dianjing.pipelines.prompting.vocabulary import VOCABULARY_FILE, Vocabulary
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.train.config.finetune import FinetuneObjectiveConfig, FinetuneRunConfig
+from dianjing.train.config.run_file import read_dataset_configs
 from dianjing.train.data.buckets import BucketShape, get_num_frames
 from dianjing.train.data.captions import CachedStateBatcher, TokenBatcher
 from dianjing.train.data.index import DatasetIndex
 from dianjing.train.data.inspect import decode_image
-from dianjing.train.data.latent_batches import LatentBatchDataset
+from dianjing.train.data.latent_batches import LatentBatchDataset, collect_texts
 from dianjing.train.data.latent_cache import LatentCache
 from dianjing.train.data.loader import ScheduledBatches
 from dianjing.train.data.preparation import index_and_encode, make_file_schedule
@@ -50,12 +52,11 @@ pipe = TextToImagePipeline.from_pretrained("{base}")
 pipe.load_lora_weights("FOLDER")
 pipe.scheduler = {scheduler}.from_pretrained("FOLDER", subfolder="scheduler")"""
 CONTROLNET_USAGE = """\
-from diffusers import HunyuanDiT2DControlNetModel, {scheduler}
+from diffusers import {scheduler}
 from dianjing import TextToImagePipeline
 from dianjing.pipelines.controlnet import detect_canny_edges
 
-controlnet = HunyuanDiT2DControlNetModel.from_pretrained("FOLDER")
-pipe = TextToImagePipeline.from_pretrained("{base}", controlnet=controlnet)
+pipe = TextToImagePipeline.from_pretrained("{base}", controlnet="FOLDER")
 pipe.scheduler = {scheduler}.from_pretrained("FOLDER", subfolder="scheduler")
 images = pipe("...", control_image=detect_canny_edges(image)).images"""
 PIPELINE_USAGE = """\
@@ -144,11 +145,23 @@ def make_finetune_task(
         "compute_dtype": config.run.compute_dtype,
         "validation_records": validation_records,
         "has_motion_control": training_index.has_motion_control,
+        "trigger_words": find_trigger_words(config, latent_cache.model_folder, training_index),
     }
     if config.model.trainable != "controlnet":
         return FinetuneTask(config, latent_cache, **settings)
     control_images = _make_control_images(config, training_index.list_records())
     return ControlNetTask(config, latent_cache, **settings, control_images=control_images)
+
+
+def find_trigger_words(config: FinetuneRunConfig, model_folder: Path, index: DatasetIndex) -> list[str]:
+    """The trigger words of the data sets, and the words of their captions that the model does not know."""
+    words = [dataset.trigger_word for dataset in read_dataset_configs(config.data.datasets_file)]
+    if (model_folder / VOCABULARY_FILE).is_file():
+        vocabulary = Vocabulary.from_file(model_folder / VOCABULARY_FILE)
+        words += [
+            word for text in sorted(collect_texts(index.list_records())) for word in vocabulary.find_unknown_words(text)
+        ]
+    return list(dict.fromkeys(word for word in words if word))
 
 
 def _make_control_images(config: FinetuneRunConfig, records: list[SampleRecord]) -> list[Image.Image]:

@@ -30,7 +30,7 @@ def make_adapter_config(lora: LoraAdapterConfig, transformer: DiT, *, has_video:
             suffixes = sorted({".".join(name.split(".")[2:]) for name in layers if name.startswith("blocks.")})
             raise DianjingError("lora_target_unknown", target=target, layers=suffixes)
         max_rank = max(max_rank, *(min(module.in_features, module.out_features) for module in adapted))
-    if lora.rank > max_rank:
+    if lora.rank > max_rank and lora.kind != "lokr":  # which takes such a rank for undecomposed factors
         raise DianjingError("lora_rank_too_large", rank=lora.rank, maximum=max_rank)
     targets: list[str] | str = list(lora.target_modules)
     if not has_video and any(name.startswith(MOTION_PREFIXES) for name in layers):

@@ -8,6 +8,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dianjing import TextToImagePipeline
+from dianjing.errors import DianjingError
 from dianjing.pipelines.controlnet import detect_canny_edges
 from dianjing.train import memory_estimate
 from dianjing.train.run import train_model
@@ -67,8 +68,15 @@ def test_run_exports_a_controlnet_that_changes_our_pipelines_images(tmp_path, mo
     saved = load_file(tmp_path / "run" / "checkpoints" / "step-00000006" / "model.safetensors")
     assert saved
     assert all(name.startswith("controlnet.") for name in saved)
-    controlnet = HunyuanDiT2DControlNetModel.from_pretrained(get_export_folder(config))
-    pipe = TextToImagePipeline.from_pretrained(model, controlnet=controlnet)
+    export = get_export_folder(config)
+    pipe = TextToImagePipeline.from_pretrained(model, controlnet=export)
+    trained = HunyuanDiT2DControlNetModel.from_pretrained(export).state_dict()
+    for each in (
+        pipe,
+        TextToImagePipeline.from_pipe(TextToImagePipeline.from_pretrained(model), controlnet=str(export)),
+    ):
+        weights = each.controlnet.state_dict()
+        assert all(torch.equal(weights[name], weight) for name, weight in trained.items())
     line_art = detect_canny_edges(Image.open(tmp_path / "pictures" / "0.png"))
     settings = {"num_inference_steps": 2, "height": 16, "width": 16, "output_type": "np"}
     plain, controlled = (
@@ -76,6 +84,20 @@ def test_run_exports_a_controlnet_that_changes_our_pipelines_images(tmp_path, mo
         for image in (None, line_art)
     )
     assert np.abs(plain - controlled).max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["missing", "file", "adapter"])
+def test_path_without_a_controlnet_is_refused_before_weights_load(tmp_path, model, kind, monkeypatch):
+    path = tmp_path / kind
+    if kind == "file":
+        path.write_bytes(b"")
+    elif kind == "adapter":
+        path.mkdir()
+        (path / "pytorch_lora_weights.safetensors").write_bytes(b"")
+    monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", None)
+    with pytest.raises(DianjingError, match="ControlNet") as error:
+        TextToImagePipeline.from_pretrained(model, controlnet=path)
+    assert str(path) in error.value.render("zh")
 
 
 def test_diffusers_pipeline_generates_the_same_with_the_export_as_ours(

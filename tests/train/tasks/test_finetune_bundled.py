@@ -11,8 +11,10 @@ from dianjing.pipelines.media.video import save_video
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.train.cli import main
 from dianjing.train.config.run_file import read_run_config
+from dianjing.train.data.preparation import index_datasets
 from dianjing.train.export import export_adapter
 from dianjing.train.stickers import StickerWorld
+from dianjing.train.tasks.finetune_build import find_trigger_words
 from dianjing.train.tasks.finetune_model import MOTION_PREFIXES, prepare_transformer
 from dianjing.weights.resolve import resolve_model
 
@@ -83,3 +85,31 @@ def test_adapter_for_images_has_no_motion_weights_and_loads_without_a_warning(tm
         pipe.load_lora_weights(tmp_path / "adapter")
         assert get_peft_model_state_dict(pipe.transformer, adapter_name="default_0").keys() == names
     assert not [str(each.message) for each in recwarn if "modules" in str(each.message)]
+
+
+def test_words_that_an_adapter_taught_are_no_longer_called_unknown(tmp_path):
+    transformer = DiT.from_pretrained(resolve_model("sticker") / "transformer")
+    path, _ = write_run_file(tmp_path, tmp_path)
+    adapted = prepare_transformer(transformer, read_run_config(path).model, has_video=False)
+    pipe = TextToImagePipeline.from_pretrained("sticker")
+    words = ["momo", "毛毛"]
+    export_adapter(
+        tmp_path / "adapter", torch.float32, transformer=adapted, scheduler=pipe.scheduler, trigger_words=words
+    )
+    prompts = ("a momo on the grass", "草地上的一只毛毛", "a zzz and a momo")
+    assert [pipe.find_unknown_words(prompt) for prompt in prompts] == [["momo"], ["毛毛"], ["zzz", "momo"]]
+    pipe.load_lora_weights(tmp_path / "adapter")
+    assert [pipe.find_unknown_words(prompt) for prompt in prompts] == [[], [], ["zzz"]]
+    assert TextToImagePipeline.from_pipe(pipe).find_unknown_words(prompts[0]) == []
+    pipe.unload_lora_weights()
+    assert pipe.find_unknown_words(prompts[0]) == ["momo"]
+
+
+def test_trigger_words_are_those_of_the_captions_and_of_the_data_sets(tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("a momo on the grass", encoding="utf-8")
+    path, _ = write_run_file(tmp_path, tmp_path)
+    (tmp_path / "datasets.toml").write_text(f'[[datasets]]\npath = "{tmp_path}"\ntrigger_word = "sks"\n')
+    config = read_run_config(path)
+    folder = resolve_model("sticker")
+    assert find_trigger_words(config, folder, index_datasets(config, folder)) == ["sks", "momo"]
