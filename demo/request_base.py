@@ -13,8 +13,10 @@ from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.cost_model import SamplingWork
 from dianjing.pipelines.named_adapters import MAX_ADAPTER_SCALE
 from dianjing.pipelines.validation import (
+    check_fps,
     check_guidance_scale,
     check_negative_prompt,
+    check_num_frames,
     check_num_inference_steps,
     check_number,
     check_seed,
@@ -50,6 +52,9 @@ def resolve_adapters(adapters: Mapping[str, float] | None, capabilities: ModelCa
     if len({served[name].process for name in adapters}) > 1:
         raise DianjingError("adapters_disagree", processes=[f"{name}: {served[name].process}" for name in adapters])
     return dict(adapters)
+
+
+BYTES_PER_PIXEL = 16  # memory of one pixel of a frame: uint8, and copies of the float32 latents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +100,9 @@ class GenerationRequest:
 
         Raises: DianjingError for what this model cannot generate.
         """
-        sides: dict[str, Any] = {}
-        for name in ("width", "height"):
-            side_px = getattr(self, name)
-            sides[name] = capabilities.default_size_px if side_px is None else side_px
-            check_side_px(sides[name], name, multiple_px=capabilities.size_multiple_px)
+        sides = self._choose_size(capabilities)
+        for name, side_px in sides.items():
+            check_side_px(side_px, name, multiple_px=capabilities.size_multiple_px)
         default_steps, default_guidance_scale = self._get_default_params(capabilities)
         return replace(
             self,
@@ -114,6 +117,14 @@ class GenerationRequest:
         """The keyword arguments that every pipeline takes."""
         names = ("width", "height", "num_inference_steps", "guidance_scale", "negative_prompt")
         return {name: getattr(self, name) for name in names}
+
+    def _choose_size(self, capabilities: ModelCapabilities) -> dict[str, int]:
+        """Width and height in px; a side that is left out is that of the model."""
+        default_px = capabilities.default_size_px
+        return {
+            "width": default_px if self.width is None else self.width,
+            "height": default_px if self.height is None else self.height,
+        }
 
     def _get_default_params(self, capabilities: ModelCapabilities) -> tuple[int, float]:
         """The model's default steps and guidance scale for this kind of request."""
@@ -135,6 +146,36 @@ class GenerationRequest:
         if size in capabilities.sizes:
             return []
         return [Message("size_not_trained", size=format_size(*size), sizes=capabilities.format_sizes())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoRequestBase(GenerationRequest):
+    """The fields that videos share; the length is given as num_frames or duration_s."""
+
+    num_frames: int | None = None
+    duration_s: float | None = None
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._validate_fields(fps=check_fps)
+        self._resolve_num_frames(fps=self.fps or 8.0, pixels=(self.width or 1) * (self.height or 1))
+
+    def _resolve_num_frames(self, *, fps: float, pixels: int) -> int | None:
+        return check_num_frames(self.num_frames, self.duration_s, fps, bytes_per_frame=BYTES_PER_PIXEL * pixels)
+
+    def with_defaults(self, capabilities: ModelCapabilities) -> Self:
+        """Fill in every parameter that is left to the model; a duration becomes a number of frames."""
+        if capabilities.num_frames is None:
+            raise DianjingError("model_generates_images_only", model=capabilities.model)
+        request = super().with_defaults(capabilities)
+        fps = capabilities.fps if self.fps is None else self.fps
+        assert request.width is not None
+        assert request.height is not None
+        num_frames = self._resolve_num_frames(fps=fps, pixels=request.width * request.height)
+        if num_frames is None:
+            num_frames = capabilities.num_frames
+        return replace(request, num_frames=num_frames, duration_s=None, fps=fps)
 
 
 def count_passes(guidance_scale: float | None) -> int:

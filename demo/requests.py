@@ -9,19 +9,24 @@ from PIL import Image
 from typing_extensions import Self
 
 from dianjing.demo.limits import ModelCapabilities
-from dianjing.demo.request_base import GenerationRequest, check_adapters, count_passes, resolve_adapters
+from dianjing.demo.request_base import (
+    GenerationRequest,
+    VideoRequestBase,
+    check_adapters,
+    count_passes,
+    resolve_adapters,
+)
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.cost_model import SamplingWork
+from dianjing.pipelines.media.crop import choose_size, list_default_sizes
 from dianjing.pipelines.media.image import check_image
 from dianjing.pipelines.media.image_file import IMAGE_OUTPUT_FORMATS, ImageFormat
 from dianjing.pipelines.segmentation.base import Region, check_region
 from dianjing.pipelines.validation import (
     MAX_IMAGES,
     ImageRequest,
-    check_fps,
     check_guidance_scale,
     check_int,
-    check_num_frames,
     check_num_inference_steps,
     check_number,
     check_prompt,
@@ -43,7 +48,6 @@ if TYPE_CHECKING:
     from dianjing.pipelines.conversation.session import Conversation
 
 IMAGE_BATCH_SIZE = 8  # images of one sampling run; a seed gives the same image in any batch
-BYTES_PER_PIXEL = 16  # memory of one pixel of a frame: uint8, and copies of the float32 latents
 # sampling runs of one turn of a conversation: two for each of three backgrounds, four objects on white and on black
 MAX_SAMPLING_RUNS_PER_TURN = 14
 MAX_CONDITIONING_SCALE = 2.0
@@ -107,35 +111,7 @@ class TextToImageRequest(GenerationRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _VideoRequestBase(GenerationRequest):
-    num_frames: int | None = None
-    duration_s: float | None = None
-    fps: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._validate_fields(fps=check_fps)
-        self._resolve_num_frames(fps=self.fps or 8.0, pixels=(self.width or 1) * (self.height or 1))
-
-    def _resolve_num_frames(self, *, fps: float, pixels: int) -> int | None:
-        return check_num_frames(self.num_frames, self.duration_s, fps, bytes_per_frame=BYTES_PER_PIXEL * pixels)
-
-    def with_defaults(self, capabilities: ModelCapabilities) -> Self:
-        """Fill in every parameter that is left to the model; a duration becomes a number of frames."""
-        if capabilities.num_frames is None:
-            raise DianjingError("model_generates_images_only", model=capabilities.model)
-        request = super().with_defaults(capabilities)
-        fps = capabilities.fps if self.fps is None else self.fps
-        assert request.width is not None
-        assert request.height is not None
-        num_frames = self._resolve_num_frames(fps=fps, pixels=request.width * request.height)
-        if num_frames is None:
-            num_frames = capabilities.num_frames
-        return replace(request, num_frames=num_frames, duration_s=None, fps=fps)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextToVideoRequest(_VideoRequestBase):
+class TextToVideoRequest(VideoRequestBase):
     """A request for a video of a prompt; the fields are those of `TextToVideoPipeline`.
 
     `continuation_steps` and `continuation_guidance_scale` apply to the frames after the first one.
@@ -200,7 +176,7 @@ class TextToVideoRequest(_VideoRequestBase):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ImageToVideoRequest(_VideoRequestBase):
+class ImageToVideoRequest(VideoRequestBase):
     """A request to animate a PIL image, which is kept as RGB.
 
     What moves are its regions, whose points are in pixels of the image; without regions it is found from the prompt.
@@ -235,6 +211,22 @@ class ImageToVideoRequest(_VideoRequestBase):
         if request.num_frames < 2:
             raise DianjingError("motion_needs_frames", num_frames=request.num_frames)
         return request
+
+    def _choose_size(self, capabilities: ModelCapabilities) -> dict[str, int]:
+        """Width and height in px; a side that is left out follows the aspect ratio of the image."""
+        width, height = choose_size(
+            self.image.size,
+            base_px=capabilities.default_size_px,
+            multiple_px=capabilities.size_multiple_px,
+            width=self.width,
+            height=self.height,
+        )
+        return {"width": width, "height": height}
+
+    def list_warnings(self, capabilities: ModelCapabilities) -> list[Message]:
+        """Warnings before the run; the sizes that follow the aspect ratio of an image need none."""
+        sizes = list_default_sizes(base_px=capabilities.default_size_px, multiple_px=capabilities.size_multiple_px)
+        return [] if self.get_size(capabilities) in sizes else super().list_warnings(capabilities)
 
     def _get_default_params(self, capabilities: ModelCapabilities) -> tuple[int, float]:
         return capabilities.continuation_params

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
-from dianjing.pipelines.media.crop import CropTransform, resize_crop
+from dianjing.pipelines.media.crop import CropTransform, choose_size, resize_crop
 from dianjing.pipelines.media.image import check_image
 from dianjing.pipelines.prompt_embeds import PromptEmbeds
 from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
@@ -78,7 +78,8 @@ class ImageToVideoPipeline(VideoPipelineBase):
     ) -> ImageToVideoOutput | tuple:
         """Generate videos that begin with an image and in which all regions move, each by its own phrase.
 
-        image: PIL, or uint8 (H, W, 3); another size than the model's is scaled and cropped, and the result says how.
+        image: PIL, or uint8 (H, W, 3), scaled and cropped to height x width; the result says how. Without these the
+        size follows the aspect ratio of the image (`choose_size`).
         prompt: an optional description of the image. The other arguments are those of `TextToVideoPipeline`.
 
         Raises: DianjingError for arguments that cannot work, before anything is computed.
@@ -86,7 +87,7 @@ class ImageToVideoPipeline(VideoPipelineBase):
         # 1. Check
         source = check_image(image)
         regions = self._check_regions(regions, size=source.size)
-        height, width = self._check_size(height, width)
+        height, width = self._choose_size(source, height, width)
         config = self.config
         params = self._check_params(
             validation.coalesce(num_inference_steps, config.default_continuation_steps),
@@ -148,8 +149,9 @@ class ImageToVideoPipeline(VideoPipelineBase):
         """
         parser = MotionPromptParser(self.motion_vocabulary, self.concept_vocabulary)
         motion_prompt = parse_moving_subjects(parser, prompt)
-        height, width = self._check_size(height, width)
-        fitted, crop_transform = resize_crop(check_image(image), height=height, width=width)
+        source = check_image(image)
+        height, width = self._choose_size(source, height, width)
+        fitted, crop_transform = resize_crop(source, height=height, width=width)
         pixels = frames_to_pixels(np.asarray(fitted)[None], device=self._execution_device, dtype=self.vae.dtype)
         clicks = find_subject_clicks(self, encode_images(self.vae, pixels)[0], motion_prompt)
         regions = []
@@ -166,6 +168,18 @@ class ImageToVideoPipeline(VideoPipelineBase):
         """
         source = check_image(image)
         return self._predict_masks(source, self._check_regions(regions, size=source.size))
+
+    def _choose_size(self, image: Image.Image, height: int | None, width: int | None) -> tuple[int, int]:
+        """Height and width of the video, checked; what is not given follows the aspect ratio of the image."""
+        config, scale = self.transformer.config, self.vae_scale_factor
+        multiple_px = scale * config.patch_size
+        for side, name in ((height, "height"), (width, "width")):
+            if side is not None:
+                validation.check_side_px(side, name, multiple_px=multiple_px)
+        width, height = choose_size(
+            image.size, base_px=config.sample_size * scale, multiple_px=multiple_px, width=width, height=height
+        )
+        return self._check_size(height, width)
 
     def _check_regions(self, regions: Sequence[Region], *, size: tuple[int, int]) -> list[Region]:
         max_regions = self.transformer.config.max_regions

@@ -39,6 +39,7 @@ SETTINGS_TEXTS = {
     "guidance": BilingualText("引导系数", "Guidance scale"),
     "guidance_info": BilingualText("越大越贴近提示词", "Higher values follow the prompt more closely"),
     "seed": BilingualText("随机种子", "Seed"),
+    "size_of_image": BilingualText("随图片比例", "as the image"),
     "seed_placeholder": BilingualText("留空则每次随机", "Empty: a new one each time"),
     "visible_label": BilingualText("在角落标注“AI生成”", "Mark “AI” in the corner"),
     "visible_label_info": BilingualText("文件内始终带有隐式标识", "The file itself always carries an AI label"),

@@ -81,7 +81,9 @@ def make_animate_tab(context: PageContext) -> AnimateTab:
             prompt = make_prompt_box("animate", label="animate_prompt")
             default, label = capabilities.num_frames, translations("animate_frames")
             num_frames = gr.Slider(2, 2 * default, default, step=1, label=label)
-            settings = make_settings("animate", context, default_params=capabilities.continuation_params)
+            settings = make_settings(
+                "animate", context, default_params=capabilities.continuation_params, has_default_size=False
+            )
             metadata_file = make_metadata_file("animate", VIDEO_SUFFIXES)
     run_panel = RunPanel(
         name="animate",

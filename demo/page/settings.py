@@ -14,6 +14,7 @@ from dianjing.demo.page.theme import translations
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.metadata import GenerationMetadata
 
+SIZE_OF_IMAGE = "image"  # the choice of a size that follows an image
 MAX_SLIDER_STEPS, MAX_SLIDER_GUIDANCE = 100, 15
 
 
@@ -71,10 +72,13 @@ class SettingsPanel:
         return updates | restore_adapters(metadata.settings, self.adapters, self.capabilities)
 
 
-def make_settings(name: str, context: PageContext, *, default_params: tuple[int, float] | None = None) -> SettingsPanel:
+def make_settings(
+    name: str, context: PageContext, *, default_params: tuple[int, float] | None = None, has_default_size: bool = True
+) -> SettingsPanel:
     """Make the settings of a tab: the seed, and the others in an accordion.
 
-    `default_params` are steps and guidance scale; None: the model's for images.
+    `default_params` are steps and guidance scale; None: the model's for images. Without a default size, width and
+    height are empty at first, and follow an image.
     """
     capabilities = context.capabilities
     steps, guidance_scale = default_params or (capabilities.num_inference_steps, capabilities.guidance_scale)
@@ -90,11 +94,12 @@ def make_settings(name: str, context: PageContext, *, default_params: tuple[int,
         dice = gr.Button("⚄", elem_id=f"{name}-dice", elem_classes="dj-dice", scale=0, min_width=44)
     with gr.Accordion(translations("advanced"), open=False):
         negative_prompt = gr.Textbox(label=translations("negative_prompt"), max_lines=2)
-        size_choice = _make_size_choice(name, capabilities)
+        size_choice = _make_size_choice(name, capabilities, has_default_size=has_default_size)
         with gr.Row():
             side = {"precision": 0, "step": capabilities.size_multiple_px, "min_width": 100}
-            width = gr.Number(capabilities.default_size_px, label=translations("width"), **side)
-            height = gr.Number(capabilities.default_size_px, label=translations("height"), **side)
+            default_px = capabilities.default_size_px if has_default_size else None
+            width = gr.Number(default_px, label=translations("width"), **side)
+            height = gr.Number(default_px, label=translations("height"), **side)
         steps_slider, guidance_slider = make_steps_slider(steps), make_guidance_slider(guidance_scale)
         adapters = make_adapter_sliders(name, context)
         visible_label = make_label_switch(context)
@@ -113,9 +118,10 @@ def make_settings(name: str, context: PageContext, *, default_params: tuple[int,
     )
 
 
-def _make_size_choice(name: str, capabilities: ModelCapabilities) -> gr.Radio:
-    """Make the choice of the sizes that the model was trained for."""
+def _make_size_choice(name: str, capabilities: ModelCapabilities, *, has_default_size: bool) -> gr.Radio:
+    """Make the choice of the sizes that the model was trained for, after that of an image without a default size."""
     choices = [(f"{width} × {height}", f"{width}x{height}") for width, height in capabilities.sizes]
+    choices = choices if has_default_size else [(translations("size_of_image"), SIZE_OF_IMAGE), *choices]
     label, info = translations("size"), translations("size_info")
     return gr.Radio(choices, value=choices[0][1], label=label, info=info, elem_id=f"{name}-size")
 
@@ -126,11 +132,15 @@ def _connect_size_choice(
     """Let the choice fill in both sides, and show no choice while they are of another size."""
     sizes = {f"{width}x{height}" for width, height in capabilities.sizes}
 
-    def choose(size: str) -> tuple[int, int]:
+    def choose(size: str) -> tuple[int | None, int | None]:
+        if size == SIZE_OF_IMAGE:
+            return None, None
         first, second = size.split("x")
         return int(first), int(second)
 
     def follow(width: Any, height: Any) -> str | None:
+        if width is None and height is None:
+            return SIZE_OF_IMAGE
         size = f"{float_to_int(width)}x{float_to_int(height)}"
         return size if size in sizes else None
 

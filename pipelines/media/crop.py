@@ -3,13 +3,20 @@
 Sizes are (width, height) in px.
 """
 
+import math
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from dianjing.errors import Message
+
+MAX_DEFAULT_ASPECT_RATIO = 2.0  # the motions of `sticker` are as accurate up to here as in its square
+MAX_AREA_CHANGE = 0.25
+AREA_WEIGHT = 0.2  # of a relative change of the area, compared to a fraction that is cropped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +56,52 @@ class CropTransform:
 
     def __str__(self) -> str:
         return self.to_message().render("en")
+
+
+@cache
+def list_default_sizes(*, base_px: int, multiple_px: int) -> tuple[tuple[int, int], ...]:
+    """List sizes of about base_px ** 2 pixels whose sides are multiples of multiple_px; the square of base_px is first.
+
+    The area differs by at most MAX_AREA_CHANGE, and the longer side is at most MAX_DEFAULT_ASPECT_RATIO of the shorter.
+    """
+    base = max(1, round(base_px / multiple_px))
+    longest = math.ceil(base * math.sqrt(MAX_DEFAULT_ASPECT_RATIO * (1 + MAX_AREA_CHANGE)))
+    sides = range(1, longest + 1)
+    pairs = [
+        (columns, rows)
+        for columns, rows in product(sides, sides)
+        if max(columns, rows) <= MAX_DEFAULT_ASPECT_RATIO * min(columns, rows)
+        and abs(columns * rows / base**2 - 1) <= MAX_AREA_CHANGE
+    ]
+    pairs.sort(key=lambda pair: pair != (base, base))
+    return tuple((columns * multiple_px, rows * multiple_px) for columns, rows in pairs)
+
+
+def choose_size(
+    size: tuple[int, int], *, base_px: int, multiple_px: int, width: int | None = None, height: int | None = None
+) -> tuple[int, int]:
+    """Choose the size that a model generates from an image of `size`: that of the list above which crops it least.
+
+    base_px: side of the square that the model was trained on. width, height: sides that are chosen already; the other
+    one follows the aspect ratio of the image. A tenth of the area more or less weighs as much as 2 % of it cropped.
+    """
+    if width is not None and height is not None:
+        return width, height
+    if width is not None:
+        return width, _round_to_multiple(width * size[1] / size[0], multiple_px)
+    if height is not None:
+        return _round_to_multiple(height * size[0] / size[1], multiple_px), height
+
+    def measure_cost(candidate: tuple[int, int]) -> float:
+        left, top, right, bottom = compute_crop_box(size, candidate)
+        cropped_fraction = 1 - (right - left) * (bottom - top) / (size[0] * size[1])
+        return float(cropped_fraction) + AREA_WEIGHT * abs(candidate[0] * candidate[1] / base_px**2 - 1)
+
+    return min(list_default_sizes(base_px=base_px, multiple_px=multiple_px), key=measure_cost)
+
+
+def _round_to_multiple(side: float, multiple_px: int) -> int:
+    return max(1, round(side / multiple_px)) * multiple_px
 
 
 def compute_crop_box(size: tuple[Any, Any], target_size: tuple[Any, Any]) -> tuple[Any, Any, Any, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -67,3 +68,14 @@ def test_continued_frames_take_their_own_default_steps(engine):
 def test_an_animation_takes_the_steps_that_are_requested_even_those_of_an_image(engine):
     requests = [ImageToVideoRequest(**ANIMATION, num_inference_steps=steps) for steps in (None, 2)]
     assert [request.with_defaults(engine.capabilities).num_inference_steps for request in requests] == [1, 2]
+
+
+@pytest.mark.parametrize(("size", "expected"), [((1600, 900), (80, 48)), ((300, 400), (48, 64)), ((64, 64), (64, 64))])
+def test_an_animation_has_the_aspect_of_its_image_without_a_warning(engine, size, expected):
+    capabilities = replace(engine.capabilities, default_size_px=64, size_multiple_px=16)
+    region = Region(motion="jump", points=[Point(x=9, y=9)])
+    request = ImageToVideoRequest(image=Image.new("RGB", size), regions=[region]).with_defaults(capabilities)
+    assert (request.width, request.height) == expected
+    assert request.list_warnings(capabilities) == []
+    fixed = ImageToVideoRequest(image=Image.new("RGB", size), regions=[region], width=160)
+    assert fixed.with_defaults(capabilities).width == 160

@@ -100,11 +100,22 @@ def test_a_point_becomes_the_mask_of_its_object(pipe):
     np.testing.assert_array_equal(animate(pipe, regions=[region]).masks[0], mask)
 
 
+@pytest.mark.parametrize(("size", "expected"), [((1600, 900), (80, 48)), ((300, 400), (48, 64))])
+def test_without_a_size_the_video_has_the_aspect_of_the_image(pipe, size, expected):
+    image = Image.fromarray(make_image()).resize(size)
+    mask = np.zeros(size[::-1], bool)
+    mask[size[1] // 4 : size[1] // 2, size[0] // 4 : size[0] // 2] = True
+    result = animate(pipe, image=image, regions=[Region(motion="jump", mask=mask)], output_type="pil")
+    assert result.frames[0][0].size == expected
+    assert result.masks[0].shape == expected[::-1]
+
+
 def test_an_image_of_another_size_is_cropped_and_the_result_says_how(pipe):
     wide = Image.fromarray(make_image()).resize((256, 128))
     mask = np.zeros((128, 256), bool)
     mask[40:80, 120:200] = True
-    result = animate(pipe, image=wide, regions=[Region(motion="jump", mask=mask)], output_type="pil")
+    regions = [Region(motion="jump", mask=mask)]
+    result = animate(pipe, image=wide, regions=regions, output_type="pil", height=64, width=64)
     assert result.frames[0][0].size == (64, 64)
     assert str(result.crop_transform) == "256 x 128 px scaled by 0.5 to 64 x 64 px, 64 px of its width cut off"
     assert result.crop_transform.transform_point(128, 64) == (32, 32)
@@ -142,7 +153,7 @@ def make_points(count):
         ([Region(motion="jump", points=[Point(x=3, y=3, positive=False)])], "all points are negative"),
         ([Region(motion="jump", mask=np.zeros((64, 64), bool))], "empty"),
         ([Region(motion="jump", mask=np.ones((64, 64), bool))], "whole image"),
-        ([Region(motion="jump", mask=np.ones((9, 64), bool))], r"shape \(9, 64\)"),
+        ([Region(motion="jump", mask=np.ones((9, 64), bool))], r"has 64 x 9 px"),
     ],
 )
 def test_unusable_regions_are_refused_by_name(pipe, regions, message):
