@@ -18,6 +18,7 @@ from diffusers.loaders.lora_base import _fetch_state_dict
 from torch import Tensor, nn
 
 from dianjing.errors import DianjingError
+from dianjing.weights.formats.lora_formats import convert_lora
 from dianjing.weights.manifest import PICKLE_SUFFIXES, read_config_json, summarize_names
 
 PEFT_CONFIG_NAME = "adapter_config.json"
@@ -35,14 +36,14 @@ LORA_KEY = re.compile(
 )
 PART_NAMES = {"lora_down": "lora_A", "down": "lora_A", "lora_up": "lora_B", "up": "lora_B"}
 OTHER_FORMATS = (  # pattern of keys, and who writes them
-    (re.compile(r"\.hada_"), "LoHa (LyCORIS)"),
-    (re.compile(r"\.lokr_"), "LoKr (LyCORIS)"),
     (re.compile(r"\.(oft|boft)_|\.oft_blocks$"), "OFT"),
     (re.compile(r"\.(ia3_l|vera_lambda_|hra_u$|randlora_|shira_|fourierft_)"), "PEFT, but not LoRA"),
     (re.compile(r"\.(diff|diff_b)$|\.lora_mid\."), "LyCORIS"),
-    (re.compile(r"^lora_(unet|te\d?|transformer|prior)_"), "kohya's sd-scripts"),
-    (re.compile(r"\.dora_scale$"), "kohya's DoRA"),
-    (re.compile(r"\.(Wqkv|q_proj|kv_proj|out_proj|default_modulation)\."), "Tencent's Hunyuan-DiT"),
+    (re.compile(r"^lora_te\d?_"), "kohya's sd-scripts, with text encoders"),
+    (
+        re.compile(r"^lora_(unet|prior)_(down|up|input|output|mid)_|^lora_unet_(double|single|joint)_"),
+        "another model's",
+    ),
     (re.compile(r"ip_adapter"), "IP-Adapter"),
     (re.compile(r"^text_encoder(_2)?\."), "diffusers, with text encoders"),
 )
@@ -94,6 +95,7 @@ def read_adapter_state(tensors: Mapping[str, Tensor], source: object) -> tuple[d
     alphas: dict[str, float] = {}
     unknown: list[str] = []
     names = set()
+    tensors = convert_lora(tensors, source)
     for full_key, tensor in tensors.items():
         key = _strip_prefixes(full_key)
         match = LORA_KEY.fullmatch(key)
