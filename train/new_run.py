@@ -9,7 +9,7 @@ from typing import Any
 
 from dianjing.errors import DianjingError, Message
 from dianjing.train.config.data import DatasetConfig
-from dianjing.train.config.run_file import TEMPLATE_FOLDER, apply_override
+from dianjing.train.config.run_file import TEMPLATE_FOLDER, apply_override, validate_config
 from dianjing.train.data.kohya import ImportedRun, import_kohya_file, import_kohya_folders
 from dianjing.train.data.sample_prompts import choose_prompts
 from dianjing.train.data.samples import SampleRecord
@@ -95,7 +95,7 @@ def import_run(source: Path) -> ImportedRun:
     records: list[SampleRecord] = []
     for dataset in imported.datasets:
         dataset["path"] = Path(dataset["path"]).absolute().as_posix()
-        records += list_dataset(DatasetConfig(**dataset)).records
+        records += list_dataset(validate_config(DatasetConfig, dataset, name=str(source))).records
     imported.settings["samples.prompts"] = list(choose_prompts(records))
     return imported
 

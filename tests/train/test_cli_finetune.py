@@ -110,6 +110,7 @@ def test_commented_settings_are_known_and_show_their_defaults(tmp_path):
         "optimizer.ema_snapshot_every",
         "samples.num_inference_steps",
         "samples.guidance_scale",
+        "samples.prompts",
     }
 
 

@@ -204,3 +204,35 @@ def test_nothing_is_written_over_or_half(tmp_path):
         write_run_files(out / "run.toml", folder)
     assert [path.name for path in out.iterdir()] == ["datasets.toml"]
     assert main([str(out / "run.toml"), "--from", str(folder)]) == 2
+
+
+WRONG_FILES = {  # content -> a part of the message
+    "broken.json": (b'{"datasets": [}', "broken.json"),
+    "gbk.json": ('{"datasets": [{"subsets": [{"image_dir": "图片文件夹"}]}]}'.encode("gbk"), "gbk.json"),
+    "repeats.toml": (b"[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'a'\nnum_repeats = 'ten'\n", "repeats"),
+    "zero.toml": (b"[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'a'\nnum_repeats = 0\n", "repeats"),
+    "general.toml": (b"general = 3\n[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'a'\n", "general.toml"),
+    "none.toml": (b"datasets = []\n", "none.toml"),
+    "folder.toml": (b"[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'gone'\n", "gone"),
+    "nowhere.toml": (b"[[datasets]]\n[[datasets.subsets]]\nnum_repeats = 3\n", "image_dir"),
+    "windows.toml": (b'[[datasets]]\n[[datasets.subsets]]\nimage_dir = "C:\\pictures"\n', "single quotes"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_FILES)
+def test_wrong_files_of_kohya_are_refused_by_name(tmp_path, name):
+    make_images(tmp_path / "a", ["a cat"])
+    content, part = WRONG_FILES[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DianjingError) as error:
+        write_run_files(tmp_path / "run.toml", tmp_path / name)
+    assert part in str(error.value)
+    assert not (tmp_path / "run.toml").exists()
+
+
+def test_a_resolution_that_is_not_read_is_named(tmp_path):
+    make_images(tmp_path / "a", ["a cat"])
+    tree = {"datasets": [{"resolution": "512,512", "subsets": [{"image_dir": "a"}]}]}
+    (tmp_path / "sets.json").write_text(json.dumps(tree))
+    _, notes = write_run_files(tmp_path / "run.toml", tmp_path / "sets.json")
+    assert [note.arguments["key"] for note in notes] == ["resolution"]

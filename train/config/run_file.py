@@ -107,7 +107,7 @@ def parse_run_config(tree: Mapping[str, Any], *, name: str = "config") -> AnyRun
     task = tree.get("task")
     if task not in RUN_CONFIGS:
         raise DianjingError("task_unknown", path=name, task=repr(task), allowed=list(RUN_CONFIGS))
-    return _validate(RUN_CONFIGS[task], tree, name=name)
+    return validate_config(RUN_CONFIGS[task], tree, name=name)
 
 
 def read_dataset_configs(path: Path) -> tuple[DatasetConfig, ...]:
@@ -115,11 +115,12 @@ def read_dataset_configs(path: Path) -> tuple[DatasetConfig, ...]:
 
     Raises: DianjingError as `read_run_config`.
     """
-    datasets = _validate(DatasetsFileConfig, _read_tree(path), name=str(path)).datasets
+    datasets = validate_config(DatasetsFileConfig, _read_tree(path), name=str(path)).datasets
     return tuple(dataset.model_copy(update={"path": path.parent / dataset.path.expanduser()}) for dataset in datasets)
 
 
-def _validate(model: type[S], tree: Mapping[str, Any], *, name: str) -> S:
+def validate_config(model: type[S], tree: Mapping[str, Any], *, name: str) -> S:
+    """A section from a dictionary; `name` identifies it in errors. Raises: DianjingError as `read_run_config`."""
     try:
         return model.model_validate(tree)
     except ValidationError as error:

@@ -53,7 +53,7 @@ def import_kohya_folders(folder: Path) -> ImportedRun | None:
     for path in found:
         match = REPEATS_AND_CLASS.fullmatch(path.name)
         assert match is not None
-        settings: dict[str, Any] = {"path": str(path), "repeats": max(1, int(match[1]))}
+        settings: dict[str, Any] = {"path": str(path), "repeats": int(match[1])}
         imported.datasets.append(settings | ({"default_caption": match[2].strip()} if match[2].strip() else {}))
         if path.parent.name in REGULARIZATION_FOLDERS:
             imported.notes.append(Message("kohya_regularization", place=path))
@@ -69,7 +69,8 @@ def import_kohya_folders(folder: Path) -> ImportedRun | None:
 
 
 def _is_kohya_name(path: Path) -> bool:
-    return path.is_dir() and REPEATS_AND_CLASS.fullmatch(path.name) is not None
+    match = REPEATS_AND_CLASS.fullmatch(path.name)
+    return match is not None and int(match[1]) > 0 and path.is_dir()  # sd-scripts leaves out folders with 0 repeats
 
 
 def import_kohya_file(path: Path) -> ImportedRun:
@@ -77,11 +78,12 @@ def import_kohya_file(path: Path) -> ImportedRun:
 
     Raises: DianjingError for a file that is no such file, and for a subset without image_dir.
     """
-    tree = parse_json(decode_text(path.read_bytes())) if path.suffix.lower() == ".json" else read_toml(path)
-    datasets = tree.get("datasets") if isinstance(tree, dict) else None
-    if not isinstance(datasets, list) or not all(isinstance(d, dict) and _get_subsets(d) for d in datasets):
+    tree = _read_json(path) if path.suffix.lower() == ".json" else read_toml(path)
+    datasets, general = (tree.get(key) for key in ("datasets", "general"))
+    general = {} if general is None else general
+    has_subsets = isinstance(datasets, list) and all(isinstance(d, dict) and _get_subsets(d) for d in datasets)
+    if not datasets or not has_subsets or not isinstance(general, dict):
         raise DianjingError("kohya_file_without_subsets", path=path)
-    general = tree.get("general", {})
     imported = ImportedRun()
     sizes = [_get_size_px(dataset.get("resolution", general.get("resolution"))) for dataset in datasets]
     if len(set(sizes)) == 1 and sizes[0] is not None:
@@ -99,6 +101,14 @@ def import_kohya_file(path: Path) -> ImportedRun:
     return imported
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        tree = parse_json(decode_text(path.read_bytes()))
+    except DianjingError as error:
+        raise DianjingError("table_unreadable", path=path, reason=error) from None
+    return tree if isinstance(tree, dict) else {}
+
+
 def _get_subsets(dataset: Mapping[str, Any]) -> list[dict[str, Any]]:
     subsets = dataset.get("subsets")
     return subsets if isinstance(subsets, list) and all(isinstance(subset, dict) for subset in subsets) else []
@@ -106,9 +116,10 @@ def _get_subsets(dataset: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _get_size_px(resolution: Any) -> int | None:
     """The side of a square with the area of a resolution, which is a side or (width, height)."""
-    if isinstance(resolution, list) and len(resolution) == 2:
-        return round(math.sqrt(resolution[0] * resolution[1]))
-    return resolution if isinstance(resolution, int) else None
+    sides = resolution if isinstance(resolution, list) else [resolution] * 2
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        return None
+    return round(math.sqrt(sides[0] * sides[1]))
 
 
 def _convert_subset(sections: list[Mapping[str, Any]], path: Path, place: str) -> dict[str, Any]:
@@ -160,5 +171,5 @@ def _list_notes(section: Mapping[str, Any], place: str) -> Iterator[Message]:
             yield Message("kohya_conditioning_folder", place=place, value=value)
         elif key == "metadata_file":
             yield Message("kohya_metadata_file", place=place, value=value)
-        elif key not in known and value not in (False, 0, None, ""):
+        elif (key not in known or (key == "resolution" and _get_size_px(value) is None)) and value:
             yield Message("kohya_setting_unsupported", key=key, place=place, value=str(value))
