@@ -118,7 +118,7 @@ class GenerationRequest:
         names = ("width", "height", "num_inference_steps", "guidance_scale", "negative_prompt")
         return {name: getattr(self, name) for name in names}
 
-    def _choose_size(self, capabilities: ModelCapabilities) -> dict[str, int]:
+    def _choose_size(self, capabilities: ModelCapabilities) -> dict[str, Any]:
         """Width and height in px; a side that is left out is that of the model."""
         default_px = capabilities.default_size_px
         return {

@@ -212,7 +212,7 @@ class ImageToVideoRequest(VideoRequestBase):
             raise DianjingError("motion_needs_frames", num_frames=request.num_frames)
         return request
 
-    def _choose_size(self, capabilities: ModelCapabilities) -> dict[str, int]:
+    def _choose_size(self, capabilities: ModelCapabilities) -> dict[str, Any]:
         """Width and height in px; a side that is left out follows the aspect ratio of the image."""
         width, height = choose_size(
             self.image.size,
