@@ -1,10 +1,12 @@
 """The web application: page and API in one process, served until it is told to stop."""
 
+import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,10 @@ from dianjing.errors import DianjingError
 if TYPE_CHECKING:
     from dianjing.demo.engine import InferenceEngine
 
+logger = logging.getLogger(__name__)
+
 SHUTDOWN_TIMEOUT_S = 5  # connections still open this long after the stop are cut
+FORCED_STOP_TIMEOUT_S = 10  # a step of a large model, or anything that blocks, is not waited for any longer
 
 
 def make_app(
@@ -75,14 +80,13 @@ def _mount_page(
     if mcp_url is not None:
         from dianjing.demo.page.mcp import FileMCPServer
 
-        page.mcp_server_obj = FileMCPServer(page, server_url=mcp_url)
+        page.mcp_server_obj = FileMCPServer(page, server_url=access.add_own_credentials(mcp_url))
         app_kwargs["lifespan"] = page.mcp_server_obj.lifespan
-    app.add_middleware(PageGate, uploads=uploads, own_routes=list(app.routes), has_mcp=mcp_url is not None)
+    app.add_middleware(PageGate, page=page, own_routes=list(app.routes), has_mcp=mcp_url is not None)
     gradio.mount_gradio_app(
         app,
         page,
         path="/",
-        auth=access.auth,
         mcp_server=False,  # the page has its own, or none
         app_kwargs=app_kwargs,
         **options,
@@ -111,6 +115,34 @@ def _suppress_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
+@contextmanager
+def _enforce_stop(remove_files: Callable[[], object]) -> Iterator[None]:
+    """End the process some seconds after a signal, whatever any thread does.
+
+    Python's own handlers wait for the main thread, which may be inside a call that does not return; the wake-up socket
+    is written by the signal itself.
+    """
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+
+    def watch() -> None:
+        for number in iter(lambda: receiver.recv(1), b""):
+            if number[0] in (signal.SIGTERM, signal.SIGINT):
+                time.sleep(FORCED_STOP_TIMEOUT_S)
+                logger.warning(
+                    "something did not end within %s s of the signal; the server ends", FORCED_STOP_TIMEOUT_S
+                )
+                remove_files()
+                os._exit(128 + number[0])
+
+    threading.Thread(target=watch, daemon=True, name="dianjing-stop").start()
+    previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+
+
 def bind_socket(host: str, port: int) -> socket.socket:
     """Bind the address before any weights load. Raises: DianjingError if that is not possible."""
     listening_socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -125,8 +157,19 @@ def bind_socket(host: str, port: int) -> socket.socket:
     return listening_socket
 
 
-def run_server(app: FastAPI, queue: JobQueue, listening_socket: socket.socket) -> None:
-    """Serve until SIGTERM or Ctrl-C; then cancel all jobs, answer the waiting clients and remove all files."""
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S, server_header=False)
-    with _suppress_sigterm():
+def run_server(
+    app: FastAPI, queue: JobQueue, listening_socket: socket.socket, *, remove_files: Callable[[], object] = lambda: None
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; then cancel all jobs, answer the waiting clients and remove all files.
+
+    What still runs `FORCED_STOP_TIMEOUT_S` after the signal is ended with the process, after a call of `remove_files`.
+    """
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",  # others take the signals for themselves
+        log_level="warning",
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
+        server_header=False,
+    )
+    with _suppress_sigterm(), _enforce_stop(remove_files):
         _Server(config, queue).run(sockets=[listening_socket])

@@ -27,6 +27,10 @@ class MissingKeyError(ApiError):
     status = 401
 
 
+class TooManyFailuresError(ApiError):
+    status = 429
+
+
 class ForbiddenOriginError(ApiError):
     status = 403
 

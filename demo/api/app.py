@@ -13,7 +13,9 @@ from dianjing.demo.api.auth import AccessControl
 from dianjing.demo.api.body_limit import BodyLimitMiddleware
 from dianjing.demo.api.docs import render_docs_page
 from dianjing.demo.api.errors import add_exception_handlers
+from dianjing.demo.api.headers import HeadersMiddleware
 from dianjing.demo.api.images import make_image_routes
+from dianjing.demo.api.login import AccessMiddleware
 from dianjing.demo.api.middleware import OriginMiddleware
 from dianjing.demo.api.models import ServedModels, make_model_routes
 from dianjing.demo.api.video_bodies import get_video_schemas
@@ -57,9 +59,12 @@ def make_api(queue: JobQueue, access: AccessControl, *, aliases: Sequence[str] =
 def add_middleware(app: FastAPI, limits: ServerLimits, access: AccessControl) -> None:
     """Add the checks that every request passes before any route sees it; the last one added runs first."""
     app.add_middleware(BodyLimitMiddleware, limits=limits)
+    if access.requires_key:
+        app.add_middleware(AccessMiddleware, access=access)  # before the body is read
     if access.origins:
         app.add_middleware(CORSMiddleware, allow_origins=access.origins, allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(OriginMiddleware, access=access)
+    app.add_middleware(HeadersMiddleware)
 
 
 def _make_status_routes(queue: JobQueue) -> APIRouter:

@@ -111,7 +111,13 @@ CHAT_TEXTS = {
     "chat_save": BilingualText("保存到文件", "Save"),
     "chat_load": BilingualText("打开文件", "Open"),
 }
-TEXTS = {**HEADER_TEXTS, **SETTINGS_TEXTS, **IMAGE_TEXTS, **ANIMATE_TEXTS, **VIDEO_TEXTS, **CHAT_TEXTS}
+LOGIN_TEXTS = {
+    "login_user": BilingualText("用户名", "User"),
+    "login_password": BilingualText("密码", "Password"),
+    "login_key": BilingualText("密钥", "Key"),
+    "login_submit": BilingualText("登录", "Log in"),
+}
+TEXTS = {**HEADER_TEXTS, **SETTINGS_TEXTS, **IMAGE_TEXTS, **ANIMATE_TEXTS, **VIDEO_TEXTS, **CHAT_TEXTS, **LOGIN_TEXTS}
 
 MOTION_SUGGESTIONS = (
     BilingualText("跳", "jump"),

@@ -12,7 +12,7 @@ from dianjing.demo.page.animate_tab import TAB_ID as ANIMATE_TAB_ID
 from dianjing.demo.page.animate_tab import AnimateTab, connect_send_to_animate, make_animate_tab, resume_animate_run
 from dianjing.demo.page.api_endpoints import connect_api_endpoints
 from dianjing.demo.page.chat_tab import ChatTab, make_chat_tab, resume_chat_run, show_conversation
-from dianjing.demo.page.checked_blocks import CheckedBlocks
+from dianjing.demo.page.checked_blocks import CheckedBlocks, PublishedFiles
 from dianjing.demo.page.context import PageContext, get_request_language, instant, job_event
 from dianjing.demo.page.drafts import connect_drafts
 from dianjing.demo.page.examples import make_example_prompts
@@ -49,7 +49,7 @@ def make_page(queue: JobQueue, engine: Any, uploads: UploadStore) -> CheckedBloc
     with CheckedBlocks(
         title="点睛 Dianjing", analytics_enabled=False, delete_cache=(GRADIO_CACHE_S // 24, GRADIO_CACHE_S)
     ) as page:
-        page.uploads = uploads
+        page.uploads, page.published_files = uploads, PublishedFiles()
         page.state_session_capacity = MAX_SESSIONS
         token = gr.BrowserState(None, storage_key="dianjing-visitor")
         context = PageContext(queue=queue, uploads=uploads, engine=engine, session_store=SessionStore(), token=token)

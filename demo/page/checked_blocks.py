@@ -4,6 +4,7 @@ Gradio copies a file that any input names, of whatever kind the component is, be
 searched for files before Gradio sees it.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -17,12 +18,41 @@ from dianjing.errors import DianjingError
 
 FILE_KEYS = {"path", "url", "meta", "is_stream"}  # any of them makes Gradio, or a component, take an object for a file
 MAX_DEPTH = 20
+MAX_PUBLISHED_FILES = 100_000
+
+
+class PublishedFiles:
+    """Paths of the files that events have returned; no other file of Gradio's folder is served.
+
+    A path holds a hash that nobody can guess, so it is not bound to a visitor: an agent passes addresses on.
+    """
+
+    def __init__(self) -> None:
+        self._paths: OrderedDict[str, None] = OrderedDict()
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._paths
+
+    def add_from(self, output: Any) -> None:
+        """Add every file in the output of an event; the oldest above the limit are forgotten."""
+        if isinstance(output, list | tuple):
+            for item in output:
+                self.add_from(item)
+        elif isinstance(output, dict):
+            if isinstance(output.get("path"), str) and "meta" in output:
+                self._paths[output["path"]] = None
+                self._paths.move_to_end(output["path"])
+            for item in output.values():
+                self.add_from(item)
+        while len(self._paths) > MAX_PUBLISHED_FILES:
+            self._paths.popitem(last=False)
 
 
 class CheckedBlocks(gr.Blocks):
     """Blocks that open only files of `uploads`, of the visitor who sends the event."""
 
     uploads: UploadStore
+    published_files: PublishedFiles
 
     async def process_api(
         self, block_fn: Any, inputs: list[Any], *, request: Any = None, iterator: Any = None, **options: Any
@@ -40,6 +70,12 @@ class CheckedBlocks(gr.Blocks):
             user_error = to_user_error(error, context="an event of the page")
             header = "" if request is None else request.headers.get("accept-language") or ""
             raise gr.Error(render_for_http(user_error, parse_accept_language(header)), print_exception=False) from None
+
+    async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> list[Any]:
+        """Make the outputs of an event, and publish their files; later Gradio reduces them to what has changed."""
+        data = await super().postprocess_data(block_fn, predictions, state)
+        self.published_files.add_from(data)
+        return data
 
     def _check_inputs(self, block_fn: Any, inputs: list[Any], request: Any) -> list[Any]:
         count = len(block_fn.inputs)

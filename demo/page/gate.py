@@ -4,7 +4,6 @@ Gradio's own routes for files read any path of the server when the page is mount
 None of them is reached: uploads and downloads are answered here.
 """
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from gradio.route_utils import FnIndexInferError
-from gradio.utils import get_upload_folder
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders, UploadFile
 from starlette.exceptions import HTTPException
@@ -25,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dianjing.demo.api.errors import error_response, validation_error_response
 from dianjing.demo.errors import ApiError, MethodNotAllowedError, NotFoundError, get_status, to_user_error
 from dianjing.demo.i18n.translation import parse_accept_language, render_for_http
-from dianjing.demo.upload_store import UploadStore
+from dianjing.demo.page.checked_blocks import CheckedBlocks
 from dianjing.demo.visitor import VISITOR_COOKIE, get_visitor, get_visitor_cookie, make_visitor_cookie
 from dianjing.errors import DianjingError
 
@@ -46,7 +44,6 @@ ALLOWED_GET = re.compile(
 ALLOWED_POST = re.compile(
     rf"{API_PREFIX}/(?:(?:run|api|call)/{NAME}/?|call/v2/{NAME}/?|queue/join|cancel|reset/?)", re.ASCII
 )
-CACHED_FILE_PATTERN = re.compile(r"[0-9a-f]{64}/[^/\0]{1,255}")  # how Gradio names its copies of files
 INLINE_TYPES = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
@@ -65,8 +62,8 @@ class PageGate:
     own_routes: the routes that the app serves besides the page.
     """
 
-    def __init__(self, app: ASGIApp, *, uploads: UploadStore, own_routes: Sequence[BaseRoute], has_mcp: bool):
-        self.app, self.uploads, self.own_routes, self.has_mcp = app, uploads, tuple(own_routes), has_mcp
+    def __init__(self, app: ASGIApp, *, page: CheckedBlocks, own_routes: Sequence[BaseRoute], has_mcp: bool):
+        self.app, self.page, self.own_routes, self.has_mcp = app, page, tuple(own_routes), has_mcp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -118,18 +115,19 @@ class PageGate:
         return JSONResponse([reference])
 
     def _store(self, file: UploadFile, visitor: str) -> str:
-        return self.uploads.add(file.file, name=file.filename or "", size=file.size or 0, visitor=visitor).reference
+        store = self.page.uploads
+        return store.add(file.file, name=file.filename or "", size=file.size or 0, visitor=visitor).reference
 
     async def _download(self, request: Request) -> Response:
         reference = request.scope["path"].removeprefix(FILE_PREFIX)
         try:
-            if reference.startswith("upload-"):
-                path = self.uploads.find(reference, visitor=get_visitor(request)).path
+            if reference in self.page.published_files:
+                path = Path(reference)
             else:
-                path = find_cached_file(reference)
-            if not await run_in_threadpool(path.is_file):
-                raise NotFoundError("file_not_found")
+                path = self.page.uploads.find(reference, visitor=get_visitor(request)).path
         except DianjingError:
+            return error_response(request, NotFoundError("file_not_found"))
+        if not await run_in_threadpool(path.is_file):  # it has expired
             return error_response(request, NotFoundError("file_not_found"))
         media_type = INLINE_TYPES.get(path.suffix.lower())
         return FileResponse(
@@ -162,17 +160,6 @@ def get_exception_handlers() -> dict[Any, Callable[..., Any]]:
         RequestValidationError: handle_invalid,
         HTTPException: handle_http,
     }
-
-
-def find_cached_file(reference: str) -> Path:
-    """The file of a result that the page has published, judged by the letters of its path alone.
-
-    Raises: NotFoundError for any other path, without looking whether it exists.
-    """
-    folder = os.path.join(get_upload_folder(), "")
-    if not reference.startswith(folder) or not CACHED_FILE_PATTERN.fullmatch(reference.removeprefix(folder)):
-        raise NotFoundError("file_not_found")
-    return Path(reference)
 
 
 def _set_visitor_cookie(request: Request, send: Send) -> Send:

@@ -19,6 +19,7 @@ from dianjing.cli.options import (
     SegmenterOption,
     SourceOption,
 )
+from dianjing.errors import get_language
 
 API_KEYS_VARIABLE = "DIANJING_API_KEYS"
 
@@ -30,11 +31,11 @@ def demo(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free one.", min=0, max=65535)] = 7860,
-    auth: Annotated[str | None, typer.Option(metavar="USER:PASSWORD", help="The login of the page.")] = None,
+    auth: Annotated[str | None, typer.Option(metavar="USER:PASSWORD", help="The login of page, API and MCP.")] = None,
     api_key: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"A bearer key of the HTTP API, or several; default: {API_KEYS_VARIABLE}, separated by commas."
+            help=f"A key of page, API and MCP, or several; default: {API_KEYS_VARIABLE}, separated by commas."
         ),
     ] = None,
     allow_origin: Annotated[
@@ -99,6 +100,8 @@ def demo(
         certificate_path=c2pa_cert,
         private_key_path=c2pa_key,
     )
+    if (access := demo_server.describe_access(server)) is not None:
+        print(access.render(get_language()), file=sys.stderr, flush=True)
     demo_server.run_demo_server(
         server, on_ready=lambda address: print(f"Dianjing 点睛: {address}", file=sys.stderr, flush=True)
     )

@@ -2,7 +2,9 @@
 
 import os
 import re
+import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,11 +17,12 @@ from urllib.parse import urlsplit
 
 from dianjing.cli.loading import check_device, check_model_path, resolve_device, resolve_dtype
 from dianjing.demo.api.auth import AccessControl
+from dianjing.demo.api.login import PUBLIC_PATHS
 from dianjing.demo.app import bind_socket, make_app, run_server
 from dianjing.demo.limits import ServerLimits
 from dianjing.demo.queue import JobQueue
 from dianjing.demo.results import Labelling, ResultStore
-from dianjing.errors import DianjingError
+from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.media.aigc_label import PRODUCER
 from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
 from dianjing.weights.manifest import read_components
@@ -85,8 +88,8 @@ def validate_demo_server(
     user = None if auth is None else _parse_auth(auth)
     access = AccessControl(keys=_check_api_keys(api_keys), auth=user, origins=_check_origins(allowed_origins))
     alias_names = _parse_aliases(aliases, model=model)
-    if mcp:
-        _check_mcp(auth)
+    if mcp and find_spec("mcp") is None:
+        raise DianjingError("mcp_not_installed")
     limits = ServerLimits(max_run_s=max_run_s)
     if max_queue is not None:
         limits = replace(limits, max_queue_length=max_queue, max_queue_length_per_owner=min(max_queue, 8))
@@ -133,13 +136,6 @@ def _name_controlnets(paths: list[str]) -> dict[str, str]:
     return names
 
 
-def _check_mcp(auth: str | None) -> None:
-    if auth is not None:
-        raise DianjingError("mcp_with_auth")
-    if find_spec("mcp") is None:
-        raise DianjingError("mcp_not_installed")
-
-
 def _check_api_keys(api_keys: list[str]) -> tuple[str, ...]:
     keys = tuple(key.strip() for key in api_keys if key.strip())
     for key in keys:
@@ -183,6 +179,13 @@ def _parse_auth(text: str) -> tuple[str, str]:
     return user, password
 
 
+def describe_access(server: DemoServer) -> Message | None:
+    """Say who can use a server that others can reach or that needs a key; None for a private one without."""
+    if server.access.requires_key:
+        return Message("demo_closed_by_key", paths=sorted(PUBLIC_PATHS))
+    return None if server.access.hosts is not None else Message("demo_open_to_network", address=server.address)
+
+
 def run_demo_server(server: DemoServer, *, on_ready: Callable[[str], object]) -> None:
     """Load the weights, report the address by `on_ready`, and serve until SIGTERM or Ctrl-C."""
     import torch
@@ -203,13 +206,15 @@ def run_demo_server(server: DemoServer, *, on_ready: Callable[[str], object]) ->
     engine = InferenceEngine.from_pretrained(
         server.model, device=device, dtype=resolve_dtype(torch, server.dtype, device), **options
     )
-    queue = JobQueue(engine, server.limits, results=ResultStore(server.labelling))
-    with TemporaryDirectory(prefix="dianjing-gradio-", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # Gradio's own is shared with all users of the machine, and is kept
+    with TemporaryDirectory(prefix="dianjing-", ignore_cleanup_errors=True) as folder:
+        tempfile.tempdir = folder  # for all files of this process: results, uploads, and bodies while they arrive
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "gradio")
+        queue = JobQueue(engine, server.limits, results=ResultStore(server.labelling))
         try:
             mcp_url = server.address if server.mcp else None
             app = make_app(queue, engine, access=server.access, mcp_url=mcp_url, aliases=server.aliases)
             on_ready(server.address)
-            run_server(app, queue, server.listening_socket)
+            remove_files = partial(shutil.rmtree, folder, ignore_errors=True)
+            run_server(app, queue, server.listening_socket, remove_files=remove_files)
         finally:
             queue.close()

@@ -88,7 +88,6 @@ def test_keys_and_a_login_restrict_the_api():
         ({"aliases": ["gpt-image-1="]}, "give NAME"),
         ({"allowed_origins": ["draw.example.com"]}, "--allow-origin is 'draw.example.com'"),
         ({"allowed_origins": ["https://draw.example.com/path"]}, "SCHEME://HOST"),
-        ({"mcp": True, "auth": "ann:secret"}, "agents cannot log in"),
         ({"certificate_path": "chain.pem"}, "belong together"),
         ({"host": "192.0.2.1"}, "cannot be used"),
     ],
