@@ -45,9 +45,8 @@ def make_app(
     access = access or AccessControl()
     app = make_api(queue, access, aliases=aliases)
     app.router.lifespan_context = _make_lifespan(queue, app.router.lifespan_context)
-    if engine is not None:
-        _mount_page(app, queue, engine, access, mcp_url=mcp_url)
-    add_middleware(app, queue.limits, access)  # after the page's own: it runs before that
+    head = "" if engine is None else _mount_page(app, queue, engine, access, mcp_url=mcp_url)
+    add_middleware(app, queue.limits, access, head=head)  # after the page's own: it runs before that
     return app
 
 
@@ -65,7 +64,8 @@ def _make_lifespan(queue: JobQueue, inner_lifespan: Any) -> Any:
 
 def _mount_page(
     app: FastAPI, queue: JobQueue, engine: "InferenceEngine", access: AccessControl, *, mcp_url: str | None
-) -> None:
+) -> str:
+    """Mount the page, and return the HTML that it inserts into its head."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio reads it when it is imported
     import gradio
     from gradio.utils import get_upload_folder
@@ -91,6 +91,7 @@ def _mount_page(
         app_kwargs=app_kwargs,
         **options,
     )
+    return options["head"]
 
 
 class _Server(uvicorn.Server):
@@ -167,7 +168,8 @@ def run_server(
     config = uvicorn.Config(
         app,
         loop="asyncio",  # others take the signals for themselves
-        log_level="warning",
+        log_config=None,  # as the process logs
+        access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
         server_header=False,
     )

@@ -1,9 +1,12 @@
-"""Uploaded images: checked for size and format before they are decoded."""
+"""Uploaded images and conversations: checked for size and format before they are decoded."""
 
 import base64
 import binascii
 import io
+import json
+import math
 import re
+import string
 import struct
 
 from PIL import Image
@@ -15,8 +18,10 @@ from dianjing.pipelines.media.image import check_image_size
 
 UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, IndexError, TypeError, struct.error)  # Pillow's for damaged files
+ITEM_MARKS = (b",", b"[", b"{")  # one of them stands before every value of JSON
+PNG_HEAD_CHARS = 32  # of base64: signature and size
 DATA_URL_PATTERN = re.compile(r"\s*data:[^,]{0,200};\s*base64\s*,", re.IGNORECASE)
-URL_SAFE_TO_STANDARD = str.maketrans("-_", "+/")
+URL_SAFE_TO_STANDARD = str.maketrans("-_", "+/", string.whitespace)
 
 
 def decode_upload(content: bytes, limits: ServerLimits) -> Image.Image:
@@ -49,9 +54,32 @@ def decode_base64_image(text: object, limits: ServerLimits) -> Image.Image:
     encoded = str(text)
     if head := DATA_URL_PATTERN.match(encoded):
         encoded = encoded[head.end() :]
-    encoded = "".join(encoded.split()).rstrip("=").translate(URL_SAFE_TO_STANDARD)
+    encoded = encoded.translate(URL_SAFE_TO_STANDARD).rstrip("=")
     try:
         content = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise DianjingError("image_not_base64") from None
     return decode_upload(content, limits)
+
+
+def check_conversation_size(content: bytes, limits: ServerLimits) -> None:
+    """Check how much memory a conversation file would take, before its images are decoded.
+
+    Raises: DianjingError for too many values, or for images that have too many pixels together. What is no conversation
+    passes: reading it says why.
+    """
+    if sum(content.count(mark) for mark in ITEM_MARKS) > limits.max_body_items:
+        raise DianjingError("body_too_many_items", maximum=limits.max_body_items)
+    try:
+        images = [turn["png"] for turn in json.loads(content)["turns"]]
+        pixels = sum(math.prod(_read_png_size(base64.b64decode(image[:PNG_HEAD_CHARS]))) for image in images)
+    except (ValueError, KeyError, TypeError, RecursionError, struct.error):
+        return
+    if pixels > limits.max_upload_pixels:
+        raise DianjingError("upload_too_many_pixels", max_pixels=limits.max_upload_pixels)
+
+
+def _read_png_size(head: bytes) -> tuple[int, int]:
+    """Width and height in the first chunk of a PNG."""
+    width, height = struct.unpack_from(">II", head, 16)
+    return width, height

@@ -56,15 +56,18 @@ def make_api(queue: JobQueue, access: AccessControl, *, aliases: Sequence[str] =
     return app
 
 
-def add_middleware(app: FastAPI, limits: ServerLimits, access: AccessControl) -> None:
-    """Add the checks that every request passes before any route sees it; the last one added runs first."""
+def add_middleware(app: FastAPI, limits: ServerLimits, access: AccessControl, *, head: str = "") -> None:
+    """Add the checks that every request passes before any route sees it; the last one added runs first.
+
+    head: HTML that the page inserts into its head.
+    """
     app.add_middleware(BodyLimitMiddleware, limits=limits)
     if access.requires_key:
         app.add_middleware(AccessMiddleware, access=access)  # before the body is read
     if access.origins:
         app.add_middleware(CORSMiddleware, allow_origins=access.origins, allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(OriginMiddleware, access=access)
-    app.add_middleware(HeadersMiddleware)
+    app.add_middleware(HeadersMiddleware, head=head)
 
 
 def _make_status_routes(queue: JobQueue) -> APIRouter:

@@ -9,8 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dianjing.demo.api.errors import error_response
 from dianjing.demo.errors import ApiError, BodyTooLongError, SlowBodyError
 from dianjing.demo.limits import ServerLimits
+from dianjing.demo.uploads import ITEM_MARKS
 
-ITEM_MARKS = (b",", b"[", b"{")  # one stands before every value of a JSON body
 FORM_TYPE = b"multipart/form-data"
 
 

@@ -10,6 +10,7 @@ from dianjing.demo.i18n.translation import render_for_page
 from dianjing.demo.page.context import PageContext
 from dianjing.demo.page.sessions import FailedMessage, HistoryItem, Session
 from dianjing.demo.requests import ConversationRequest
+from dianjing.demo.uploads import check_conversation_size
 from dianjing.errors import DianjingError
 from dianjing.pipelines.conversation.parsing.base import detect_language
 from dianjing.pipelines.conversation.session import Conversation
@@ -111,6 +112,7 @@ def load_conversation(path: Path, context: PageContext) -> Conversation:
 
     Raises: DianjingError for a file without a conversation; the message has the file's name without its folder.
     """
+    check_conversation_size(path.read_bytes(), context.limits)
     try:
         return context.engine.load_conversation(path)
     except DianjingError as error:

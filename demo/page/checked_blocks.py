@@ -10,13 +10,14 @@ from typing import Any
 
 import gradio as gr
 
-from dianjing.demo.errors import to_user_error
+from dianjing.demo.errors import get_status, to_user_error
 from dianjing.demo.i18n.translation import parse_accept_language, render_for_http
 from dianjing.demo.upload_store import Upload, UploadStore
 from dianjing.demo.visitor import get_visitor
 from dianjing.errors import DianjingError
 
 FILE_KEYS = {"path", "url", "meta", "is_stream"}  # any of them makes Gradio, or a component, take an object for a file
+ERROR_STATUS = "dianjing.error_status"  # in the scope of a request: where an event leaves the status of its error
 MAX_DEPTH = 20
 MAX_PUBLISHED_FILES = 100_000
 
@@ -68,6 +69,8 @@ class CheckedBlocks(gr.Blocks):
             raise
         except Exception as error:
             user_error = to_user_error(error, context="an event of the page")
+            if request is not None:
+                _get_http_request(request).scope.get(ERROR_STATUS, {})["status"] = get_status(user_error)
             header = "" if request is None else request.headers.get("accept-language") or ""
             raise gr.Error(render_for_http(user_error, parse_accept_language(header)), print_exception=False) from None
 
@@ -81,8 +84,7 @@ class CheckedBlocks(gr.Blocks):
         count = len(block_fn.inputs)
         if len(inputs) < count:
             raise DianjingError("event_inputs_missing", count=len(inputs), expected=count)
-        http_request = getattr(request, "request", request)  # inside gr.Request, or by itself from MCP
-        visitor = None if http_request is None else get_visitor(http_request)
+        visitor = None if request is None else get_visitor(_get_http_request(request))
 
         def find(reference: object) -> Upload:
             if visitor is None:
@@ -90,6 +92,11 @@ class CheckedBlocks(gr.Blocks):
             return self.uploads.find(reference, visitor=visitor)
 
         return [replace_files(value, find) for value in inputs[:count]]
+
+
+def _get_http_request(request: Any) -> Any:
+    """The HTTP request inside `gr.Request`; MCP gives it by itself."""
+    return getattr(request, "request", request)
 
 
 def replace_files(value: Any, find: Callable[[object], Upload], *, depth: int = 0) -> Any:

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dianjing.demo.api.errors import error_response, validation_error_response
 from dianjing.demo.errors import ApiError, MethodNotAllowedError, NotFoundError, get_status, to_user_error
 from dianjing.demo.i18n.translation import parse_accept_language, render_for_http
-from dianjing.demo.page.checked_blocks import CheckedBlocks
+from dianjing.demo.page.checked_blocks import ERROR_STATUS, CheckedBlocks
 from dianjing.demo.visitor import VISITOR_COOKIE, get_visitor, get_visitor_cookie, make_visitor_cookie
 from dianjing.errors import DianjingError
 
@@ -74,7 +74,8 @@ class PageGate:
         if response is not None:
             await response(scope, receive, send)
         else:
-            await self.app(scope, receive, _set_visitor_cookie(request, send) if scope["path"] == "/" else send)
+            send = _set_visitor_cookie(request, send) if scope["path"] == "/" else _set_error_status(scope, send)
+            await self.app(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response | None:
         """Answer a request here, or return None for one that the app may answer."""
@@ -160,6 +161,19 @@ def get_exception_handlers() -> dict[Any, Callable[..., Any]]:
         RequestValidationError: handle_invalid,
         HTTPException: handle_http,
     }
+
+
+def _set_error_status(scope: Scope, send: Send) -> Send:
+    """Send the status that an event has left for its error; Gradio's is 500 for every error."""
+    error_status: dict[str, int] = {}
+    scope[ERROR_STATUS] = error_status
+
+    async def send_with_status(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 500:
+            message = {**message, "status": error_status.get("status", 500)}
+        await send(message)
+
+    return send_with_status
 
 
 def _set_visitor_cookie(request: Request, send: Send) -> Send:

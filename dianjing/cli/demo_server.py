@@ -20,6 +20,7 @@ from dianjing.demo.api.auth import AccessControl
 from dianjing.demo.api.login import PUBLIC_PATHS
 from dianjing.demo.app import bind_socket, make_app, run_server
 from dianjing.demo.limits import ServerLimits
+from dianjing.demo.log import configure_logging
 from dianjing.demo.queue import JobQueue
 from dianjing.demo.results import Labelling, ResultStore
 from dianjing.errors import DianjingError, Message
@@ -192,6 +193,7 @@ def run_demo_server(server: DemoServer, *, on_ready: Callable[[str], object]) ->
 
     from dianjing.demo.engine import InferenceEngine
 
+    configure_logging()
     device = resolve_device(torch, server.device)
     options: dict[str, Any] = {"adapters": server.adapters, "controlnets": server.controlnets}
     if server.chat_model is not None:

@@ -2,13 +2,14 @@
 
 import base64
 import io
+import json
 
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from dianjing.demo.limits import ServerLimits
-from dianjing.demo.uploads import decode_base64_image, decode_upload
+from dianjing.demo.uploads import check_conversation_size, decode_base64_image, decode_upload
 from dianjing.errors import DianjingError
 
 LIMITS = ServerLimits()
@@ -80,3 +81,29 @@ def test_what_is_no_base64_is_refused(text):
 def test_what_is_no_image_is_refused(content):
     with pytest.raises(DianjingError, match="cannot be read"):
         decode_base64_image(base64.b64encode(content).decode(), LIMITS)
+
+
+def make_conversation(num_turns, side_px):
+    buffer = io.BytesIO()
+    Image.new("1", (side_px, side_px)).save(buffer, "PNG")
+    turn = {"png": base64.b64encode(buffer.getvalue()).decode(), "prompt": "cat"}
+    return json.dumps({"turns": [turn] * num_turns}).encode()
+
+
+def test_a_small_conversation_file_may_not_hold_images_that_fill_the_memory():
+    content = make_conversation(num_turns=2, side_px=4000)
+    assert len(content) < 20_000
+    with pytest.raises(ValueError, match="more than 16,000,000 pixels"):
+        check_conversation_size(content, LIMITS)
+    check_conversation_size(make_conversation(num_turns=1, side_px=4000), LIMITS)
+    check_conversation_size(make_conversation(num_turns=200, side_px=64), LIMITS)
+
+
+def test_a_conversation_file_may_not_hold_millions_of_values():
+    with pytest.raises(ValueError, match="more than 400,000 values"):
+        check_conversation_size(b"[" + b"{}," * 400_000 + b"0]", LIMITS)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"turns": 3}', b'{"turns": [{"png": 3}]}', b"[" * 99_999])
+def test_what_is_no_conversation_is_left_to_its_reader(content):
+    check_conversation_size(content, LIMITS)

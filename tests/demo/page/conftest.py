@@ -20,6 +20,7 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+POLICY = "Content Security Policy"  # in what Chromium writes to the console about something that is blocked
 TIMEOUT_MS = 120_000  # the machine may be busy with other things
 
 
@@ -110,8 +111,11 @@ def chromium():
 
 @pytest.fixture
 def open_page(chromium):
-    """Open a page in a language; at the end no script must have failed, and no request have left the machine."""
-    contexts, script_errors, hosts = [], [], set()
+    """Open a page in a language.
+
+    At the end no script must have failed, no request have left the machine, and nothing have broken the content policy.
+    """
+    contexts, script_errors, violations, hosts = [], [], [], set()
 
     def add_host(request):
         if not request.url.startswith(("data:", "blob:")):
@@ -124,6 +128,7 @@ def open_page(chromium):
         page = context.new_page()
         page.on("request", add_host)
         page.on("pageerror", lambda error: script_errors.append(str(error)))
+        page.on("console", lambda message: violations.append(message.text) if POLICY in message.text else None)
         page.goto(address)
         page.wait_for_selector("#image-button")
         return page
@@ -132,6 +137,7 @@ def open_page(chromium):
     for context in contexts:
         context.close()
     assert script_errors == []
+    assert violations == []
     assert hosts == {"127.0.0.1"}
 
 

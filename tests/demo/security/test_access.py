@@ -52,7 +52,9 @@ def server(tiny_folder, tmp_path_factory):
 
 def test_the_start_says_what_is_open(server):
     text = server.errors.read_text(encoding="utf-8")
-    assert re.search(r"without a key or login nobody can use the page, the API or MCP; only /docs, /healthz.*open", text)
+    assert re.search(
+        r"without a key or login nobody can use the page, the API or MCP; only /docs, /healthz.*open", text
+    )
 
 
 @pytest.mark.parametrize(("method", "path"), CLOSED)
@@ -60,8 +62,21 @@ def test_everything_else_is_closed_without_the_key(server, method, path):
     response = server.send(method, path, {} if method == "POST" else None)
     assert response.status == 401
     assert response.json()["error"]["type"] == "authentication_error"
-    wrong = base64.b64encode(b"dianjing:").decode()
-    assert server.send(method, path, headers={"Authorization": f"Basic {wrong}"}).status in (401, 429)
+
+
+@pytest.mark.parametrize(
+    "credentials", ["Bearer", "Bearer x", "Basic ", "Basic !", f"Basic {KEY}", f"Digest {KEY}", KEY]
+)
+def test_malformed_and_wrong_credentials_are_refused(server, credentials):
+    headers = {"Authorization": credentials, "X-Forwarded-For": "203.0.113.10"}
+    assert server.send("GET", "/", headers=headers).status in (401, 429)
+
+
+def test_the_servers_own_name_has_no_password_that_could_be_guessed(server):
+    for password in ("", "dianjing", KEY[:-1]):
+        wrong = base64.b64encode(f"dianjing:{password}".encode()).decode()
+        headers = {"Authorization": f"Basic {wrong}", "X-Forwarded-For": "203.0.113.11"}
+        assert server.send("GET", "/", headers=headers).status == 401
 
 
 def test_every_route_of_the_server_is_listed_as_open_or_is_closed(server):
