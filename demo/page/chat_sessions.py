@@ -1,7 +1,9 @@
 """Conversations of a session: created, shown as messages, exported and loaded as files."""
 
+import html
 import secrets
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
@@ -31,13 +33,17 @@ def get_or_create_conversation(context: PageContext, session: Session) -> Conver
     return conversation
 
 
+def make_message(role: Literal["user", "assistant"], text: str) -> dict[str, str]:
+    """A message of `gr.Chatbot`, which shows HTML as such even without Markdown; the text may be anybody's."""
+    return {"role": role, "content": html.escape(text, quote=False)}
+
+
 def to_chatbot_messages(conversation: Conversation, session: Session) -> list[dict[str, str]]:
     """A conversation as messages of `gr.Chatbot`, with those that failed in their places."""
     messages = []
     for number, turn in enumerate(conversation.turns):
         messages += _get_failures(conversation, session, num_turns=number)
-        messages.append({"role": "user", "content": turn.text})
-        messages.append({"role": "assistant", "content": format_turn(turn)})
+        messages += [make_message("user", turn.text), make_message("assistant", format_turn(turn))]
     return messages + _get_failures(conversation, session, num_turns=len(conversation.turns))
 
 
@@ -46,8 +52,7 @@ def _get_failures(conversation: Conversation, session: Session, *, num_turns: in
     for failure in session.failed_messages:
         if failure.conversation is conversation and failure.num_turns == num_turns:
             error = render_for_page(failure.error, detect_language(failure.text))
-            messages.append({"role": "user", "content": failure.text})
-            messages.append({"role": "assistant", "content": f"⚠ {error}"})
+            messages += [make_message("user", failure.text), make_message("assistant", f"⚠ {error}")]
     return messages
 
 

@@ -16,6 +16,7 @@ from dianjing.demo.page.chat_sessions import (
     get_last_image,
     get_or_create_conversation,
     load_uploaded_conversation,
+    make_message,
     save_cancelled_preview,
     save_failure,
     to_chatbot_messages,
@@ -46,7 +47,7 @@ def get_chat_handlers(tab: ChatTab, context: PageContext, language: Language) ->
 
     def start(session: Session, job: Job) -> Updates:
         assert isinstance(job.request, ConversationRequest)
-        message = {"role": "user", "content": job.request.text}
+        message = make_message("user", job.request.text)
         messages = [*to_chatbot_messages(job.request.conversation, session), message]
         return {tab.chat: messages, tab.message_box: ""}
 

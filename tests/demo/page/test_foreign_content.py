@@ -16,6 +16,7 @@ MARKUP = (
     '<img src="http://evil.example/a.png" onerror="window.attacked = 1"><script>window.attacked = 1</script>'
     '<svg onload="window.attacked = 1"></svg><iframe src="http://evil.example"></iframe><b>bold</b>'
     '<form action="http://evil.example"><button>x</button></form><style>* { display: none }</style>'
+    "${window.attacked = 1}{{window.attacked = 1}}&lt;b&gt;"
 )
 MARKDOWN = (
     "![a](http://evil.example/b.png) [link](javascript:alert(1)) $\\href{https://evil.example}{x}$ **bold** `code`"
@@ -38,7 +39,6 @@ def test_a_conversation_of_somebody_else_is_text(server, open_page, save_downloa
     content = json.loads(save_download(page, "#chat-save").read_text(encoding="utf-8"))
     [turn] = content["turns"]
     turn |= {"text": MARKUP, "prompt": MARKDOWN, "changes": [MARKUP, MARKDOWN], "hints": [MARKUP]}
-    turn["scene"]["objects"] = []
     path = tmp_path / "<img src=x onerror=attacked=1>.json"
     path.write_text(json.dumps(content), encoding="utf-8")
     with page.expect_file_chooser() as chooser:
@@ -70,7 +70,7 @@ def test_settings_of_somebody_elses_picture_are_text(server, open_page, tmp_path
 
 def test_names_of_files_in_errors_are_text(server, open_page, tmp_path):
     page = open_page(server.address)
-    path = tmp_path / "<img src=x onerror=attacked=1>.png"
+    path = tmp_path / "<img src=x onerror=attacked=1>${attacked=1}.png"
     Image.new("RGB", (64, 64)).save(path)
     page.set_input_files("#image-drop input[type=file]", path)
     wait_for_status(page, "image", "holds no settings")

@@ -90,7 +90,7 @@ def test_the_key_opens_page_endpoints_and_api(server):
     assert server.send("GET", "/config", headers=BEARER).status == 200
     image = server.send("POST", "/v1/images/generations", {"prompt": "cat"}, BEARER)
     assert image.status == 200
-    joined = server.send("POST", "/gradio_api/call/image", {"data": ["cat"]}, BEARER)
+    joined = server.send("POST", "/gradio_api/call/v2/image", {"prompt": "cat"}, BEARER)
     assert joined.status == 200
     events = server.send("GET", f"/gradio_api/call/image/{joined.json()['event_id']}", headers=BEARER)
     assert "event: complete" in events.text
