@@ -28,6 +28,7 @@ from dianjing.demo.page.status import StatusView
 from dianjing.demo.page.theme import translations
 from dianjing.demo.requests import TextToImageRequest
 from dianjing.errors import Language
+from dianjing.pipelines.media.image_file import FORMAT_BY_EXTENSION
 from dianjing.pipelines.media.metadata import GenerationMetadata
 
 MAX_NUM_IMAGES = 8
@@ -88,7 +89,7 @@ def make_image_tab(context: PageContext) -> ImageTab:
         with gr.Column(elem_classes="dj-more"):
             num_images = gr.Slider(1, MAX_NUM_IMAGES, 1, step=1, label=translations("image_count"))
             settings = make_settings("image", context)
-            metadata_file = make_metadata_file("image", [".png"])
+            metadata_file = make_metadata_file("image", list(FORMAT_BY_EXTENSION))
     run_panel = RunPanel(
         name="image",
         button=button,

@@ -25,14 +25,14 @@ def get_payload_path(payload: Any) -> str | None:
 
 
 def read_upload_metadata(path: object, uploads: UploadStore) -> GenerationMetadata:
-    """Read the metadata of an uploaded image (PNG) or video (MP4, WebP, GIF).
+    """Read the metadata of an uploaded image (PNG, JPEG, WebP) or video (MP4, WebP, GIF).
 
     Raises: DianjingError for any other file, and for one without metadata.
     """
     with uploads.open_path(path) as file:
         content = file.read_bytes()
         try:
-            if content.startswith(b"\x89PNG"):
+            if content.startswith((b"\x89PNG", b"\xff\xd8\xff")):
                 decode_upload(content, uploads.limits)  # checks its size before decoding
                 return read_image_metadata(file)
             # without the mark of MP4, FFmpeg might take the file for a playlist and open what that names

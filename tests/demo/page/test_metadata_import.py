@@ -15,8 +15,10 @@ METADATA = GenerationMetadata(prompt="a cat", seed=3, settings={"width": 64}, mo
 def test_metadata_is_read_from_our_files_and_from_no_others(tmp_path):
     store = UploadStore(ServerLimits(), parent=tmp_path)
     image = Image.new("RGB", (64, 48), (120, 120, 120))
-    save_image(image, tmp_path / "ours.png", METADATA, label=None)
-    image.save(tmp_path / "other.png")
+    ours, others = ("ours.png", "ours.jpg", "ours.webp"), ("other.png", "other.jpg", "other.webp")
+    for name, other in zip(ours, others, strict=True):
+        save_image(image, tmp_path / name, METADATA, label=None)
+        image.save(tmp_path / other)
     (tmp_path / "list.mp4").write_text("#EXTM3U\nfile:///etc/passwd")
     (tmp_path / "page.png").write_text("<html>")
 
@@ -25,8 +27,9 @@ def test_metadata_is_read_from_our_files_and_from_no_others(tmp_path):
         with file.open("rb") as stream:
             return store.add(stream, name=name, size=file.stat().st_size, visitor="ann").path
 
-    assert read_upload_metadata(str(upload("ours.png")), store) == METADATA
-    for name in ("other.png", "list.mp4", "page.png"):
+    for name in ours:
+        assert read_upload_metadata(str(upload(name)), store) == METADATA
+    for name in (*others, "list.mp4", "page.png"):
         with pytest.raises(ValueError, match=f"^{name} holds no settings of Dianjing") as caught:
             read_upload_metadata(str(upload(name)), store)
         assert str(tmp_path) not in str(caught.value)

@@ -4,7 +4,9 @@ import json
 import os
 import stat
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
@@ -13,6 +15,7 @@ from dianjing.pipelines.media.aigc_label import AIGC_NAMESPACE, XMP_KEY, make_im
 from dianjing.pipelines.media.atomic import check_output_path
 from dianjing.pipelines.media.image import read_image_metadata, save_image
 from dianjing.pipelines.media.metadata import GenerationMetadata
+from dianjing.pipelines.validation import MAX_PROMPT_CHARS
 
 RECORD = GenerationMetadata(
     prompt='草地上的一只小猫 <&> "🐱"\nنص',
@@ -40,9 +43,45 @@ def read_texts(path):
         return image.text
 
 
-def test_settings_come_back_as_they_were(image, path):
-    save_image(image, path, RECORD, label=None)
-    assert read_image_metadata(path) == RECORD
+@pytest.mark.parametrize("name", ["cat.png", "cat.jpg", "cat.jpeg", "cat.JPG", "cat.webp", "cat"])
+def test_settings_come_back_as_they_were(image, tmp_path, name):
+    save_image(image, tmp_path / name, RECORD, label=None)
+    assert read_image_metadata(tmp_path / name) == RECORD
+
+
+@pytest.mark.parametrize("name", ["cat.png", "cat.jpg", "cat.webp"])
+def test_the_longest_prompts_fit_into_every_format(image, tmp_path, name):
+    """Characters of four bytes each, in the prompt and in the settings; a JPEG has room for 64 KB of them."""
+    longest = "🐱" * MAX_PROMPT_CHARS
+    record = replace(RECORD, prompt=longest, settings={"negative_prompt": longest})
+    save_image(image, tmp_path / name, record, label=make_image_label(image, record, producer="某公司"))
+    assert read_image_metadata(tmp_path / name) == record
+
+
+@pytest.mark.parametrize("name", ["cat.jpg", "cat.webp"])
+def test_a_lossy_file_looks_as_before_and_holds_the_label(image, tmp_path, name):
+    label = make_image_label(image, RECORD, producer="<某 & Co>")
+    sizes = []
+    for quality in (0, None, 100):
+        save_image(image, tmp_path / name, RECORD, label=label, quality=quality)
+        sizes.append((tmp_path / name).stat().st_size)
+        with Image.open(tmp_path / name) as saved:
+            node = ET.fromstring(saved.info["xmp"]).find(f".//{{{AIGC_NAMESPACE}}}AIGC")
+            assert json.loads(node.text) == label
+            assert saved.format == {"cat.jpg": "JPEG", "cat.webp": "WEBP"}[name]
+            if quality is None:
+                difference = np.abs(np.asarray(saved.convert("RGB"), float) - np.asarray(image, float))
+    assert difference.mean() < 4
+    assert sizes == sorted(set(sizes))
+
+
+@pytest.mark.parametrize("name", ["other.png", "other.jpg", "other.webp"])
+def test_files_of_other_programs_hold_no_settings(image, tmp_path, name):
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    image.save(tmp_path / name, exif=exif)
+    with pytest.raises(ValueError, match="not made by Dianjing"):
+        read_image_metadata(tmp_path / name)
 
 
 def test_pixels_come_back_as_they_were(image, path):
