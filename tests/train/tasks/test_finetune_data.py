@@ -52,11 +52,11 @@ def test_the_loss_is_the_mean_over_what_counts(tmp_path, finetune_config):
     left = torch.zeros(batch["latents"].shape[:1] + batch["latents"].shape[2:])
     left[..., : left.shape[-1] // 2] = 1
     with torch.no_grad():
-        whole, parts = (
+        full, parts = (
             setup.task(batch, noise)["mse"],
             [setup.task(batch | {"loss_mask": mask}, noise)["mse"] for mask in (left, 1 - left)],
         )
-    torch.testing.assert_close(sum(parts) / 2, whole)
+    torch.testing.assert_close(sum(parts) / 2, full)
     assert parts[0] != parts[1]
 
 
