@@ -4,6 +4,7 @@ Adapters of a layer that are fused hide those that are not (`peft.tuners.lora.Li
 never mixed here. A transformer that `torch.compile` wrapped is adapted as the module it wraps.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
@@ -70,21 +71,23 @@ class LoRAMixin(LoraBaseMixin):
         if not adapter_name or "." in adapter_name or (adapter_name in loaded and not hotswap):
             raise DianjingError("adapter_name_unusable", name=adapter_name, loaded=loaded or ["-"])
         scheduler = None if isinstance(source, Mapping) else load_adapter_scheduler(source)
-        if product is not None:
-            check_product_adapter(product, model)
-            add_product_adapter(model, product, adapter_name)
-        else:
-            adapter = fetch_adapter(source, **options)
-            check_adapter(adapter, model, IN_MEMORY if isinstance(source, Mapping) else source)
-            targets = sorted({key.partition(".lora_")[0] for key in adapter.state})
-            model.load_lora_adapter(
-                adapter.state,
-                prefix=None,
-                adapter_name=adapter_name,
-                metadata={**adapter.config, "target_modules": targets},
-                hotswap=hotswap,
-                _pipeline=self,
-            )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # of every second adapter
+            if product is not None:
+                check_product_adapter(product, model)
+                add_product_adapter(model, product, adapter_name)
+            else:
+                adapter = fetch_adapter(source, **options)
+                check_adapter(adapter, model, IN_MEMORY if isinstance(source, Mapping) else source)
+                targets = sorted({key.partition(".lora_")[0] for key in adapter.state})
+                model.load_lora_adapter(
+                    adapter.state,
+                    prefix=None,
+                    adapter_name=adapter_name,
+                    metadata={**adapter.config, "target_modules": targets},
+                    hotswap=hotswap,
+                    _pipeline=self,
+                )
         if not isinstance(source, Mapping):
             self._trigger_words = {**self._trigger_words, adapter_name: read_trigger_words(source)}
         if scheduler is not None and not has_equal_process(scheduler, self.trained_scheduler):
@@ -173,13 +176,12 @@ class LoRAMixin(LoraBaseMixin):
         self._refuse_if_fused()
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         remaining = [name for name in self._get_active_names() if name not in names]
+        for layer in self._iterate_adapter_layers():
+            layer.set_adapter(remaining)  # in place of an active one that it deletes, PEFT would activate another
         with self._uncompiled():
             super().delete_adapters(names)
         if not self._get_adapter_names():
             self.unload_lora_weights()
-            return
-        for layer in self._iterate_adapter_layers():
-            layer.set_adapter(remaining)  # PEFT would activate another one
         self._restore_scheduler(names)
 
     def unload_lora_weights(self) -> None:

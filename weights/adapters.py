@@ -31,7 +31,7 @@ AdapterSource = str | PathLike | Mapping[str, Tensor]
 PEFT_PREFIX = "base_model.model."  # of the keys that PEFT itself writes
 PREFIXES = (PEFT_PREFIX, "transformer.", "diffusion_model.")  # the last by ComfyUI
 LORA_KEY = re.compile(
-    r"(?P<module>.+)\.(?:lora\.)?(?P<part>lora_A|lora_B|lora_down|lora_up|down|up|lora_magnitude_vector)"
+    r"(?P<module>.+?)\.(?:lora\.)?(?P<part>lora_A|lora_B|lora_down|lora_up|down|up|lora_magnitude_vector)"
     r"(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?(?:\.(?P<kind>weight|bias))?"
 )
 PART_NAMES = {"lora_down": "lora_A", "down": "lora_A", "lora_up": "lora_B", "up": "lora_B"}
