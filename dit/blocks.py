@@ -145,13 +145,18 @@ class MotionBlock(nn.Module):
             last.bias.zero_()
 
     def forward(
-        self, x: Tensor, num_frames: int, rotary_emb: Tensor, text_kv: KeyValue, attention_mask: Tensor | None = None
+        self,
+        hidden_states: Tensor,
+        num_frames: int,
+        rotary_emb: Tensor,
+        text_kv: KeyValue,
+        attention_mask: Tensor | None = None,
     ) -> Tensor:
         """Run the block on tokens (B F, N, D): (B F, N, D).
 
         rotary_emb: (F, N or 1, 1, E/2, 2), or complex without the last axis. text_kv: (B, L, H, E) each.
         """
-        num_tokens = x.shape[1]
+        x, num_tokens = hidden_states, hidden_states.shape[1]
         if rotary_emb.shape[1] == num_tokens > 1:
             x = rearrange(x, "(b f) n d -> b (f n) d", f=num_frames)
             rotary_emb = rotary_emb.flatten(0, 1)

@@ -4,18 +4,17 @@ S steps, B batch, F frames, N image tokens, L text tokens, D width, H heads, E h
 latents are B C F Y X or B C Y X.
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from os import PathLike
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.hooks import TaylorSeerCacheConfig
-from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention import AttentionMixin
-from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
@@ -31,12 +30,20 @@ from dianjing.dit.motion.flow_field import FlowField
 from dianjing.dit.motion.warp_guidance import WarpGuidance
 from dianjing.dit.precompute import PrecomputeMixin
 from dianjing.dit.rope import to_rotary_emb
+from dianjing.dit.step_cache import StepCacheMixin, register_blocks
 from dianjing.errors import DianjingError
 
+VIDEO_CONFIG_NAMES = {
+    "max_regions",
+    "motion_block_interval",
+    "temporal_attention",
+    "use_flow_field",
+    "use_motion_blocks",
+}
 ZERO_INIT_TYPES = (MotionBlock, MotionConditioner, FlowField, WarpGuidance)
 
 
-class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin, PrecomputeMixin):
+class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, StepCacheMixin, PrecomputeMixin):
     """Predict noise or velocity from noisy latents (B, C, Y, X) or (B, C, F, Y, X), timestep and text.
 
     Parameter names and configuration keys are those of diffusers' `HunyuanDiT2DModel`, so that published weights load
@@ -50,6 +57,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin,
     Source: Hunyuan-DiT (arXiv 2405.08748).
     """
 
+    __module__ = "dianjing.dit"  # where it is imported from; diffusers takes a module inside `dit` for its own DiT
     _supports_gradient_checkpointing = True
     _no_split_modules: ClassVar[list[str]] = ["DiTBlock"]
     _repeated_blocks: ClassVar[list[str]] = ["DiTBlock"]
@@ -87,6 +95,7 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin,
         use_flow_field: bool = False,
     ):
         super().__init__()
+        register_blocks()
         heads, head_dim, text_dim_t5 = num_attention_heads, attention_head_dim, cross_attention_dim_t5
         check_transformer_config(
             heads=heads,
@@ -162,6 +171,15 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin,
                 part.zero_init()
         return (model, info) if return_info else model
 
+    def save_config(self, save_directory: str | PathLike, **options: Any) -> None:
+        """Write config.json; that of an image model has the keys of diffusers' `HunyuanDiT2DModel` alone."""
+        super().save_config(save_directory, **options)
+        if not self.config.use_motion_blocks:
+            path = Path(save_directory) / self.config_name
+            config = json.loads(path.read_text(encoding="utf-8"))
+            image_config = {name: value for name, value in config.items() if name not in VIDEO_CONFIG_NAMES}
+            path.write_text(json.dumps(image_config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
     def forward(
         self,
         hidden_states: Tensor,
@@ -219,14 +237,6 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, CacheMixin,
             )
         sample = sample.reshape(batch_size, self.out_channels, *hidden_states.shape[2:])
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
-
-    def enable_cache(self, config) -> None:
-        """Switch on a diffusers cache over the steps, which trades a little quality for speed."""
-        TransformerBlockRegistry.register(DiTBlock, TransformerBlockMetadata(return_hidden_states_index=0))
-        if isinstance(config, TaylorSeerCacheConfig) and config.cache_identifiers is None:
-            # the default identifiers do not match the names attn1 and attn2, so nothing would be cached
-            config = replace(config, cache_identifiers=[r"blocks\.\d+\.attn[12]"])
-        super().enable_cache(config)
 
     def _run_blocks(self, tokens: Tensor, conditioning: Conditioning, residuals: Sequence[Tensor] | None) -> Tensor:
         """Run all blocks on tokens (B F, N, D); residuals of a ControlNet are added to the skip connections."""

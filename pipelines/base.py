@@ -1,6 +1,8 @@
 """Base of all pipelines: loading from checked folders, saving, and vocabularies."""
 
 import inspect
+import json
+import shutil
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +17,7 @@ from dianjing.errors import DianjingError
 from dianjing.pipelines.adapters import LoRAMixin
 from dianjing.pipelines.controlnet_loading import replace_controlnet_path
 from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE, ConceptVocabulary
+from dianjing.pipelines.prompting.motions import MOTIONS_FILE, MotionVocabulary
 from dianjing.pipelines.prompting.vocabulary import VOCABULARY_FILE, Vocabulary
 from dianjing.pipelines.schedulers import load_adapter_scheduler
 from dianjing.weights.resolve import resolve_model
@@ -23,19 +26,37 @@ from dianjing.weights.validate import validate_model
 logger = logging.get_logger(__name__)
 DOWNLOAD_OPTIONS = ("source", "revision", "cache_dir", "token", "force_download", "local_files_only")
 REFUSED_OPTIONS = ("custom_pipeline", "custom_revision", "trust_remote_code", "use_onnx", "use_flashpack")
-# A folder names the transformer as diffusers does, so that diffusers can load it too; here it is always DiT.
+# A folder names the transformer as diffusers does where diffusers can compute it; here it is always DiT.
 DIFFUSERS_TRANSFORMER_CLASS = ("diffusers", "HunyuanDiT2DModel")
-DIT_TRANSFORMER_CLASS = ("dianjing.dit.transformer", "DiT")
+DIT_TRANSFORMER_CLASS = ("dianjing.dit", "DiT")
+HUNYUAN_DIT_TEXT_LENGTHS = (77, 256)
+DIFFUSERS_PIPELINES = ("HunyuanDiTPipeline", "HunyuanDiTControlNetPipeline")  # without and with a ControlNet
+SEGMENTER_FOLDER = "segmenter"  # inside the model's folder
+
+
+def is_hunyuan_dit(transformer: Any) -> bool:
+    """True for a transformer that diffusers' `HunyuanDiTPipeline` can sample from: images, its lengths of texts."""
+    config = transformer.config
+    lengths = (config.text_len, config.text_len_t5)
+    return not config.use_motion_blocks and config.learn_sigma and lengths == HUNYUAN_DIT_TEXT_LENGTHS
 
 
 class PipelineBase(LoRAMixin, DiffusionPipeline):
     """`DiffusionPipeline` that resolves registry names, validates folders before loading, and holds vocabularies."""
 
     _exclude_from_cpu_offload: ClassVar[list[str]] = ["safety_checker"]
-    _extra_names: ClassVar[tuple[str, ...]] = ("vocabulary", "concept_vocabulary", "_trigger_words")
+    _extra_names: ClassVar[tuple[str, ...]] = (
+        "vocabulary",
+        "concept_vocabulary",
+        "motion_vocabulary",
+        "unet_segmenter",
+        "_trigger_words",
+    )
 
     vocabulary: Vocabulary | None = None
     concept_vocabulary: ConceptVocabulary | None = None
+    motion_vocabulary = MotionVocabulary()
+    unet_segmenter: Any = None  # `UNetSegmenter`, loaded where images are segmented
     trained_scheduler: SchedulerMixin | None = None  # of the model's noise schedule and prediction type
     _folder: Path | None = None
 
@@ -91,8 +112,9 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
             new._folder, new.trained_scheduler = pipeline._folder, pipeline.trained_scheduler
             if new._folder is not None:
                 new._load_extra_files(new._folder)
-            for name in {*new._extra_names} & {*pipeline._extra_names}:
-                setattr(new, name, getattr(pipeline, name))
+            for name in new._extra_names:
+                if getattr(pipeline, name) is not None:
+                    setattr(new, name, getattr(pipeline, name))
         return new
 
     def _load_extra_files(self, folder: Path) -> None:
@@ -101,6 +123,16 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
             self.vocabulary = Vocabulary.from_file(folder / VOCABULARY_FILE)
         if (folder / CONCEPTS_FILE).is_file():
             self.concept_vocabulary = ConceptVocabulary.from_file(folder / CONCEPTS_FILE)
+        if (folder / MOTIONS_FILE).is_file():
+            self.motion_vocabulary = MotionVocabulary.from_file(folder / MOTIONS_FILE)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move the pipeline to a device or a dtype, as in diffusers; a dtype that all components have is left out."""
+        modules = [part for part in self.components.values() if isinstance(part, torch.nn.Module)]
+        dtype = kwargs.get("dtype")
+        if dtype is not None and all(module.dtype == dtype for module in modules):
+            kwargs.pop("dtype")  # diffusers would warn that a conversion may be inexact
+        return super().to(*args, **kwargs) if args or kwargs else self
 
     @classmethod
     def load_config(cls, *args: Any, **options: Any) -> Any:
@@ -128,21 +160,44 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
             raise DianjingError("transformer_class_unsupported", class_name=class_name, pipeline=cls.__name__)
         return config
 
-    def register_to_config(self, **entries: Any) -> None:
-        """Register entries of the configuration, the transformer under the class name that diffusers has."""
-        if entries.get("transformer", (None, None))[0] is not None:
-            entries["transformer"] = DIFFUSERS_TRANSFORMER_CLASS
-        super().register_to_config(**entries)
+    def save_config(self, save_directory: str | PathLike, *args: Any, **options: Any) -> None:
+        """Write model_index.json under the names of diffusers, so that it opens what it has classes for.
+
+        Settings that diffusers does not have begin with an underscore, which it passes over.
+        """
+        super().save_config(save_directory, *args, **options)
+        path = Path(save_directory) / self.config_name
+        index = json.loads(path.read_text(encoding="utf-8"))
+        renamed = {f"_{name}" if name.startswith("default_") else name: value for name, value in index.items()}
+        if renamed.get("controlnet") == [None, None]:
+            del renamed["controlnet"]
+        if "transformer" in renamed:
+            is_standard = is_hunyuan_dit(self.transformer)
+            renamed["transformer"] = DIFFUSERS_TRANSFORMER_CLASS if is_standard else DIT_TRANSFORMER_CLASS
+        renamed["_class_name"] = DIFFUSERS_PIPELINES["controlnet" in renamed]
+        renamed["requires_safety_checker"] = renamed.get("safety_checker", [None])[0] is not None
+        path.write_text(json.dumps(renamed, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def save_pretrained(self, save_directory: str | PathLike, safe_serialization: bool = True, **options: Any) -> None:
-        """Save all components as safetensors, whatever `safe_serialization` is, and the vocabularies."""
+        """Save the whole model for every pipeline: components as safetensors, vocabularies, motions and segmenter.
+
+        Pickles are not written, whatever `safe_serialization` is.
+        """
         if not safe_serialization:
             logger.warning("safe_serialization=False is ignored: pickles are neither written nor loaded")
         super().save_pretrained(save_directory, **options)
+        folder = Path(save_directory)
         if self.vocabulary is not None:
-            self.vocabulary.save(Path(save_directory) / VOCABULARY_FILE)
+            self.vocabulary.save(folder / VOCABULARY_FILE)
         if self.concept_vocabulary is not None:
-            self.concept_vocabulary.save(Path(save_directory) / CONCEPTS_FILE)
+            self.concept_vocabulary.save(folder / CONCEPTS_FILE)
+        if self.motion_vocabulary.motions:
+            self.motion_vocabulary.save(folder / MOTIONS_FILE)
+        source = None if self._folder is None else self._folder / SEGMENTER_FOLDER
+        if self.unet_segmenter is not None:
+            self.unet_segmenter.unet.save_pretrained(folder / SEGMENTER_FOLDER)
+        elif source is not None and source.is_dir() and source != folder / SEGMENTER_FOLDER:
+            shutil.copytree(source, folder / SEGMENTER_FOLDER, dirs_exist_ok=True)
 
     def enable_vae_slicing(self) -> None:
         """Decode one image at a time, which takes less memory for a batch."""

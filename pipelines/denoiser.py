@@ -4,7 +4,6 @@ S steps, B batch; latents are B C Y X or B C F Y X.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -143,8 +142,7 @@ def predict_model_output(
     assert conditioning.text_keys is not None, "conditioning is precomputed"
     copies = conditioning.batch_size // len(latents)
     batch = torch.cat([latents] * copies).to(conditioning.text_keys[0].dtype)
-    # a cache over the steps, if enabled, keeps its state under a name
-    with transformer.cache_context("cond_uncond") if transformer.is_cache_enabled else nullcontext():
+    with transformer.cache_context("cond_uncond"):  # a cache over the steps, if there is one, keeps its state by name
         output = transformer(
             batch, conditioning=conditioning, controlnet_block_samples=controlnet_block_samples, return_dict=False
         )[0]

@@ -143,7 +143,10 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
         if noise is None:
             noise = sample_noise(call.latent_shape, call.generator, device=self._execution_device)
         noise = noise.to(self._execution_device, torch.float32)
-        sampled = sample(embeds, noise)
+        try:
+            sampled = sample(embeds, noise)
+        finally:
+            self._current_timestep = None
         # 7. Decode
         output = decode(sampled)
         self.maybe_free_model_hooks()
@@ -169,12 +172,16 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
         latents = noise * getattr(self.scheduler, "init_noise_sigma", 1.0)  # flow matching has none
         # 6. Denoise
         step_kwargs = prepare_extra_step_kwargs(self.scheduler, eta=call.params.eta, generator=call.generator)
+        last_embeds, was_guided = None, False
         with self.progress_bar(total=len(timesteps)) as progress_bar:
             for index, timestep in enumerate(timesteps):
                 if self._interrupt:
                     break
                 self._current_timestep = timestep
                 guided = self.do_classifier_free_guidance and embeds.negative_prompt_embeds is not None
+                if embeds is not last_embeds or guided != was_guided:
+                    self.transformer.reset_cache()
+                    last_embeds, was_guided = embeds, guided
                 step = SamplingStep(
                     index=index,
                     num_steps=len(timesteps),
@@ -191,5 +198,4 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
                 for observer in self._step_observers:
                     observer(replace(step, latents=latents))
                 progress_bar.update()
-        self._current_timestep = None
         return latents

@@ -80,7 +80,7 @@ def extrapolate_step(
 ) -> StepProfile:
     """Profile a step of the full model, including the text encoders if they are trained."""
     num_layers = transformer_config["num_layers"]
-    interval = transformer_config["motion_block_interval"] if transformer_config["use_motion_blocks"] else 1
+    interval = transformer_config["motion_block_interval"] if transformer_config.get("use_motion_blocks") else 1
     coefficients = fit_block_counts(num_layers, config.model, motion_block_interval=interval)
     profiles = [
         profile_step(
@@ -205,7 +205,7 @@ def make_random_inputs(
         states = torch.randn(batch_size, length, width, device=device, dtype=compute_dtype)
         mask = torch.ones(batch_size, length, dtype=torch.long, device=device)
         inputs |= {f"encoder_hidden_states{suffix}": states, f"text_embedding_mask{suffix}": mask}
-    if frames and (max_regions := transformer_config["max_regions"]):
+    if frames and (max_regions := transformer_config.get("max_regions")):
         states, mask = inputs["encoder_hidden_states"], inputs["text_embedding_mask"]
         inputs["motion_control"] = MotionControl(
             first_frame=latents[:, :, 0],

@@ -41,12 +41,13 @@ def compute_relevance_map(
     )
     rows = embeds.batch_size
     inputs = {name: tensor.repeat_interleave(NUM_NOISE_SAMPLES, dim=0) for name, tensor in inputs.items()}
-    prediction = transformer(
-        noisy.repeat(rows, 1, 1, 1).to(transformer.dtype),
-        timestep.expand(rows * NUM_NOISE_SAMPLES),
-        **inputs,
-        return_dict=False,
-    )[0]
+    with transformer.without_cache():
+        prediction = transformer(
+            noisy.repeat(rows, 1, 1, 1).to(transformer.dtype),
+            timestep.expand(rows * NUM_NOISE_SAMPLES),
+            **inputs,
+            return_dict=False,
+        )[0]
     errors = (prediction[:, : latents.shape[1]].float() - target.repeat(rows, 1, 1, 1)).square()
     errors = errors.unflatten(0, (rows, NUM_NOISE_SAMPLES)).mean(dim=(1, 2))
     return errors[1:] - errors[0]

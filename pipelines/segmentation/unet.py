@@ -15,7 +15,6 @@ from torch import Tensor
 
 from dianjing.pipelines.segmentation.base import Point, check_points
 
-SEGMENTER_FOLDER = "segmenter"  # inside the model's folder
 POINT_SIGMA_PX = 2.0  # width of a point in the heatmap
 PIXEL_UNSHUFFLE = 2  # side in px of the block that is one position of the network
 

@@ -4,18 +4,17 @@ B batch, F frames, R regions; latents are B C F Y X.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.schedulers import SchedulerMixin
-from diffusers.utils import BaseOutput
+from diffusers.utils import BaseOutput, logging
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
@@ -24,17 +23,19 @@ from transformers import BertModel, PreTrainedTokenizerBase, T5EncoderModel
 from dianjing.dit import DiT, MotionControl
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
+from dianjing.pipelines.base import SEGMENTER_FOLDER
 from dianjing.pipelines.prompt_embeds import PromptEmbeds, tokenize
-from dianjing.pipelines.prompting.motions import MOTIONS_FILE, MotionVocabulary
 from dianjing.pipelines.sampling import SamplingCall, SamplingPipelineBase
 from dianjing.pipelines.segmentation.base import Segmenter
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
-from dianjing.pipelines.segmentation.unet import SEGMENTER_FOLDER, UNetSegmenter
+from dianjing.pipelines.segmentation.unet import UNetSegmenter
 from dianjing.pipelines.vae import decode_latents, encode_images, pixels_to_uint8
 from dianjing.pipelines.video.denoiser import VideoDenoiser
 from dianjing.pipelines.video.detail import restore_detail
 from dianjing.pipelines.video.motion_request import MotionRequest, WarpedVideo, get_window_control
 from dianjing.pipelines.video.windows import get_max_window_size, make_autoregressive_windows
+
+logger = logging.get_logger(__name__)
 
 DECODE_BATCH_SIZE = 16  # frames
 VIDEO_OUTPUT_TYPES = ("pil", "np", "pt", "uint8", "latent")
@@ -67,12 +68,6 @@ class VideoPipelineBase(SamplingPipelineBase):
     weights, unless it is set. `unet_segmenter` came with the model, if any, for the images that it generates.
     Raises: DianjingError for a transformer without motion blocks.
     """
-
-    _extra_names: ClassVar[tuple[str, ...]] = (
-        *SamplingPipelineBase._extra_names,
-        "motion_vocabulary",
-        "unet_segmenter",
-    )
 
     def __init__(
         self,
@@ -113,24 +108,12 @@ class VideoPipelineBase(SamplingPipelineBase):
         )
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
-        self.motion_vocabulary = MotionVocabulary()
         self.segmenter: Segmenter = GrabCutSegmenter()
-        self.unet_segmenter: UNetSegmenter | None = None
 
     def _load_extra_files(self, folder: Path) -> None:
         super()._load_extra_files(folder)
-        if (folder / MOTIONS_FILE).is_file():
-            self.motion_vocabulary = MotionVocabulary.from_file(folder / MOTIONS_FILE)
         if (folder / SEGMENTER_FOLDER).is_dir():
             self.unet_segmenter = UNetSegmenter.from_pretrained(folder / SEGMENTER_FOLDER)
-
-    def save_pretrained(self, save_directory: str | PathLike, *args: Any, **options: Any) -> None:
-        """Save all components as safetensors, the vocabularies and the model's own segmenter."""
-        super().save_pretrained(save_directory, *args, **options)
-        if self.motion_vocabulary.motions:
-            self.motion_vocabulary.save(Path(save_directory) / MOTIONS_FILE)
-        if self.unet_segmenter is not None:
-            self.unet_segmenter.unet.save_pretrained(Path(save_directory) / SEGMENTER_FOLDER)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> np.ndarray:
@@ -191,7 +174,12 @@ class VideoPipelineBase(SamplingPipelineBase):
             motion_control=motion_control,
             get_control=get_control,
         )
-        return self._sample(noise, embeds, denoiser, call, num_inference_steps=num_inference_steps)
+        transformer = self.transformer
+        has_windows = noise.shape[2] > get_max_window_size(window_size)  # which move from step to step
+        if has_windows and transformer.is_cache_enabled:
+            logger.warning("the cache over the steps is off for frames that are denoised together in several windows")
+        with transformer.without_cache() if has_windows else nullcontext():
+            return self._sample(noise, embeds, denoiser, call, num_inference_steps=num_inference_steps)
 
     def _sample_windows(
         self,

@@ -85,3 +85,19 @@ def video_folder(make_hunyuan, tmp_path_factory):
 
 
 VIDEO_COMPONENTS = {"vae", "text_encoder", "tokenizer", "scheduler", "text_encoder_2", "tokenizer_2"}
+
+
+@pytest.fixture
+def adapter(own_pipe):
+    """Tensors (rank 2) of an adapter under the transformer's names, and what they add to the weights at scale 1."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    tensors, deltas = {}, {}
+    for name, module in own_pipe.transformer.named_modules():
+        if name.endswith(("attn1.to_q", "attn1.to_v")):
+            down = torch.randn(2, module.in_features, generator=generator)
+            up = torch.randn(module.out_features, 2, generator=generator)
+            tensors |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
+            deltas[name] = up @ down
+    return tensors, deltas

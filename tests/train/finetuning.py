@@ -73,7 +73,7 @@ def extrapolate_saved_bytes(
     config: FinetuneRunConfig, folder: Path, transformer_config: dict[str, Any], shape: tuple[int, ...]
 ) -> tuple[int, int]:
     """Bytes that a step saves for the backward pass: extrapolated from small transformers, and measured."""
-    interval = transformer_config["motion_block_interval"] if transformer_config["use_motion_blocks"] else 1
+    interval = transformer_config["motion_block_interval"] if transformer_config.get("use_motion_blocks") else 1
     num_layers = transformer_config["num_layers"]
     counts = fit_block_counts(num_layers, config.model, motion_block_interval=interval)
     assert max(counts) < num_layers

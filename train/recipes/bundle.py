@@ -75,15 +75,15 @@ def build_bundle(export_folder: Path, bundle: Path, *, segmenter: Path | None = 
     transformer = _read_json(bundle / "transformer" / "config.json")
     words = list_caption_words()
     defaults: dict[str, float] = {
-        "default_num_inference_steps": INFERENCE_STEPS,
-        "default_guidance_scale": GUIDANCE_SCALE,
+        "_default_num_inference_steps": INFERENCE_STEPS,
+        "_default_guidance_scale": GUIDANCE_SCALE,
     }
     if transformer.get("use_motion_blocks"):
         defaults |= {
-            "default_num_frames": NUM_FRAMES,
-            "default_fps": FPS,
-            "default_continuation_steps": CONTINUATION_STEPS,
-            "default_continuation_guidance_scale": CONTINUATION_GUIDANCE_SCALE,
+            "_default_num_frames": NUM_FRAMES,
+            "_default_fps": FPS,
+            "_default_continuation_steps": CONTINUATION_STEPS,
+            "_default_continuation_guidance_scale": CONTINUATION_GUIDANCE_SCALE,
         }
         motion_words = list_motion_words()
         words = {language: sorted({*words[language], *motion_words[language]}) for language in motion_words}

@@ -122,8 +122,8 @@ def write_bundle_card(bundle: Path, *, sample_counts: TrainingSampleCounts, psnr
         psnr_db=psnr_db,
         and_clips="" if video_report is None else f", and then on {sample_counts.clips:,} clips",
         count=report["prompts_per_language"]["single_object"],
-        steps=index["default_num_inference_steps"],
-        guidance=index["default_guidance_scale"],
+        steps=index["_default_num_inference_steps"],
+        guidance=index["_default_guidance_scale"],
         rows="\n".join(rows),
         video_section="" if video_report is None else _format_video_section(video_report, index),
         objects=len(load_sprite_classes()),
@@ -140,8 +140,8 @@ def _format_video_section(report: Mapping[str, Any], index: Mapping[str, Any]) -
     ]
     one_region, strength = report["one_region"], report["strength"]
     return VIDEO_SECTION_TEMPLATE.format(
-        frames=index["default_num_frames"],
-        fps=index["default_fps"],
+        frames=index["_default_num_frames"],
+        fps=index["_default_fps"],
         motions=len(MOTIONS),
         rows="\n".join(rows),
         mse=max(one_region[c]["i1_mse"] for c in LANGUAGES),

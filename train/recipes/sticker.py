@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from dianjing.pipelines.segmentation.unet import SEGMENTER_FOLDER
+from dianjing.pipelines.base import SEGMENTER_FOLDER
 from dianjing.train.recipes.bundle import build_bundle
 from dianjing.train.recipes.bundle_card import TrainingSampleCounts, count_run_samples, write_bundle_card
 from dianjing.weights.checksums import write_checksums

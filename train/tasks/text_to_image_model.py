@@ -18,7 +18,7 @@ MODEL_INDEX = {  # of an export, for diffusers
     "text_encoder_2": ["transformers", "T5EncoderModel"],
     "tokenizer": ["transformers", "BertTokenizer"],
     "tokenizer_2": ["transformers", "PreTrainedTokenizerFast"],
-    "transformer": ["diffusers", "HunyuanDiT2DModel"],
+    "transformer": ["dianjing.dit", "DiT"],  # diffusers has none with these lengths of texts
     "vae": ["diffusers", "AutoencoderKL"],
 }
 
