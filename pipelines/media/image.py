@@ -65,7 +65,9 @@ def open_image_file(file: str | Path | BinaryIO, convert: Callable[[Image.Image]
         format_name = _identify_foreign_format(file)
         if format_name == "HEIC" and "HEIF" not in _get_readable_formats():
             raise DianjingError("image_is_heic", path=name) from None
-        if format_name is None or format_name == "HEIC":
+        if format_name == "HEIC":
+            raise DianjingError("image_unreadable", path=name, reason="HEIC") from None
+        if format_name is None:
             raise
         raise DianjingError("image_format_foreign", path=name, format=format_name, allowed=IMAGE_FORMATS) from None
 

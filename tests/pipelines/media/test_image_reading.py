@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageDraw
 
+from dianjing.cli.video_job import validate_animation_job
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media import image as image_module
 from dianjing.pipelines.media.color import to_rgb
@@ -169,6 +170,12 @@ def test_formats_of_phones_are_read(picture, format_name):
     assert np.abs(image - np.asarray(picture.resize((96, 64)), int)).mean() < 6
 
 
+def test_a_damaged_heic_is_named_as_one():
+    content = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(100)
+    with pytest.raises(DianjingError, match=r"photo\.heic cannot be read as an image \(HEIC\)"):
+        read(content, name="photo.heic")
+
+
 def test_heic_without_its_library_is_named_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     image_module._get_readable_formats.cache_clear()
@@ -207,7 +214,38 @@ def describe_outcome(name, content):
         return str(error)
 
 
-@pytest.mark.parametrize("start", range(0, 2000, 250))
+def animate(content, name, folder):
+    """What `dianjing animate` says of a picture before it loads a model."""
+    path = folder / name
+    path.write_bytes(content)
+    unset = ("segmenter", "mask_preview_path", "lora", "producer", "duration_s", "num_frames", "fps", "width", "height")
+    settings = dict.fromkeys((*unset, "num_inference_steps", "guidance_scale"))
+    settings |= {
+        "click_texts": ["0,0"],
+        "mask_paths": [],
+        "motions": ["jump"],
+        "strengths": [],
+        "prompt": "",
+        "seed": 0,
+    }
+    settings |= {"out": folder / "out.mp4", "model": "sticker", "device": "cpu", "dtype": "auto"}
+    try:
+        return validate_animation_job(path, **settings).image_path.name
+    except DianjingError as error:
+        return str(error)
+    finally:
+        path.unlink()
+
+
+@pytest.mark.parametrize("start", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(250, 2000, 250))])
+def test_random_pictures_are_animated_or_refused_by_name(start, tmp_path):
+    pictures = [make_random_picture(index) for index in range(start, start + 250)]
+    outcomes = [(name, animate(content, name, tmp_path)) for name, content in pictures]
+    assert sum(name == outcome for name, outcome in outcomes) > 150
+    assert all(name in outcome for name, outcome in outcomes)
+
+
+@pytest.mark.parametrize("start", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(250, 2000, 250))])
 def test_random_pictures_are_read_or_refused_by_name(start):
     pictures = [make_random_picture(index) for index in range(start, start + 250)]
     outcomes = [describe_outcome(name, content) for name, content in pictures]
