@@ -133,11 +133,15 @@ class LatentCache:
 
         With line art, "control" holds its latents; a video with a motion label has "region_mask" (H, W) and
         "strength" () too. "loss_mask" (Y, X) is the fraction of each latent cell that the loss counts, if not all is.
-        Raises: DianjingError if the file is missing or damaged.
+        Raises: DianjingError with the reason why a sample was not encoded, or if its file is missing or damaged.
         """
-        tensors = dict(self.cache.read(self._make_latents_key(record, shape, False)))
-        if self.has_line_art:
-            tensors["control"] = self.cache.read(self._make_latents_key(record, shape, True))["latents"]
+        try:
+            tensors = dict(self.cache.read(self._make_latents_key(record, shape, False)))
+            if self.has_line_art:
+                tensors["control"] = self.cache.read(self._make_latents_key(record, shape, True))["latents"]
+        except DianjingError:
+            self._read_frames(record, shape)  # raises what `write_latents` reported
+            raise
         return tensors
 
     def contains(self, record: SampleRecord, shape: BucketShape) -> bool:

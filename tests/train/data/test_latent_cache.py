@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
+from dianjing.errors import DianjingError
 from dianjing.train.data.latent_cache import TEXT_ENCODER_CLASSES, Shard
 from dianjing.train.data.tensor_cache import TensorCache
 from tests.train.finetuning import build_setup
@@ -56,3 +58,14 @@ def test_shards_filled_one_after_the_other_leave_nothing_out(tmp_path, finetune_
         shared.fill_text_states(texts, **arguments)
     assert not shared.list_missing_latents(setup.batches.schedule.records)
     assert not any(shared.list_missing_text_states(texts, name) for name in TEXT_ENCODER_CLASSES)
+
+
+def test_a_sample_that_was_not_encoded_is_blamed_on_its_file_and_not_on_the_cache(tmp_path, finetune_config):
+    setup = build_setup(finetune_config(tmp_path / "run"))
+    shape, records = next(iter(setup.batches.schedule.records.items()))
+    latent_cache = dataclasses.replace(setup.batches.latent_cache, cache=TensorCache(tmp_path / "empty"))
+    with pytest.raises(DianjingError, match="as if the cache was cleared"):
+        latent_cache.load_latents(records[0], shape)
+    records[0].source.path.write_bytes(b"no picture")
+    with pytest.raises(DianjingError, match=rf"{records[0].name} cannot be read as an image"):
+        latent_cache.load_latents(records[0], shape)

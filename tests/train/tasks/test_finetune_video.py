@@ -13,6 +13,7 @@ from dianjing.dit import DiT
 from dianjing.pipelines.media.metadata import GenerationMetadata
 from dianjing.pipelines.media.video import save_video
 from dianjing.train import memory_estimate
+from dianjing.train.cli import main
 from dianjing.train.config.finetune import FinetuneObjectiveConfig
 from dianjing.train.data.motion_control import sample_control_augmentation
 from dianjing.train.data.samples import MotionLabel, SampleRecord
@@ -93,6 +94,21 @@ def test_videos_go_to_the_longest_clip_they_fill_and_others_are_rejected_by_name
     assert clips["f0.webp", 0].motion_label is not None
     assert clips["f0.webp", 1].motion_label is None  # the mask belongs to the first frame
     assert schedule.bucket_kinds == {"image", "clip"}
+
+
+def test_a_dry_run_names_wrong_masks(tmp_path, model, videos, capsys):
+    Image.new("L", (8, 16), 255).save(videos.parent / "pictures" / "f0.mask.png")
+    Image.new("L", (16, 16)).save(videos.parent / "pictures" / "f1.mask.png")
+    settings = {"run.folder": tmp_path / "run", "model.name": model, "model.trainable": "all", "data.size_px": 16}
+    settings |= {"data.datasets_file": videos, "data.cache_folder": tmp_path / "cache", "data.num_frames": "[3, 5]"}
+    settings |= {"data.max_rejected_fraction": 0.5, "objective.prior_preservation": 0}
+    assert main([str(tmp_path / "run.toml"), "--init"]) == 0
+    overrides = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    assert main([str(tmp_path / "run.toml"), *overrides, "--dry-run"]) == 0
+    output = capsys.readouterr().out
+    assert "the mask of f0.webp has 8 x 16 px, and its image 16 x 16 px" in output
+    assert "the mask of f1.mp4 is empty" in output
+    assert not (tmp_path / "cache").exists()
 
 
 def test_videos_are_rejected_by_name_without_clip_lengths(tmp_path, model, videos):
