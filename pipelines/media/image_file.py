@@ -13,6 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from dianjing.pipelines.media.aigc_label import XMP_KEY, make_xmp_packet
+from dianjing.pipelines.media.metadata import parse_metadata_json
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 IMAGE_OUTPUT_FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
@@ -52,7 +53,7 @@ def read_image_texts(image: Image.Image) -> dict[str, str]:
     if image.format == "PNG":
         return dict(getattr(image, "text", {}))
     description = image.getexif()[EXIF_IMAGE_DESCRIPTION].encode("latin-1").decode()  # Pillow decodes it as Latin-1
-    return {**json.loads(description), XMP_KEY: image.info.get("xmp", b"").decode()}
+    return {**parse_metadata_json(description), XMP_KEY: image.info.get("xmp", b"").decode()}
 
 
 def _make_png_options(texts: Mapping[str, str] | None, packet: str | None) -> dict[str, Any]:

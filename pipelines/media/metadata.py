@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+MAX_METADATA_CHARS = 1_000_000  # JSON of small values takes a hundred times the memory of its text
 OFF_BY_DEFAULT = {"guidance_rescale": 0.0, "eta": 0.0}  # recorded only if used
 
 
@@ -66,6 +67,19 @@ def serialize_metadata(metadata: GenerationMetadata) -> dict[str, str]:
     }
 
 
+def parse_metadata_json(text: str | bytes) -> Any:
+    """Parse JSON from the metadata of a file, which anybody may have written.
+
+    Raises: ValueError for anything that is no JSON, that is too long or nested too deeply.
+    """
+    if len(text) > MAX_METADATA_CHARS:
+        raise ValueError(f"metadata of {len(text)} characters")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("metadata nested too deeply") from None
+
+
 def parse_metadata(texts: Mapping[str, str]) -> GenerationMetadata:
     """Invert `serialize_metadata`.
 
@@ -74,7 +88,7 @@ def parse_metadata(texts: Mapping[str, str]) -> GenerationMetadata:
     return GenerationMetadata(
         prompt=texts["prompt"],
         seed=int(texts["seed"]),
-        settings=dict(json.loads(texts["settings"])),
+        settings=dict(parse_metadata_json(texts["settings"])),
         model=texts["model"],
         version=texts["version"],
     )

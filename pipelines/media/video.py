@@ -19,7 +19,12 @@ from dianjing.pipelines.media.aigc_label import XMP_KEY, make_aigc_label, make_x
 from dianjing.pipelines.media.atomic import atomic_file, check_output_path
 from dianjing.pipelines.media.image import save_image
 from dianjing.pipelines.media.image_file import EXIF_IMAGE_DESCRIPTION, read_image_texts
-from dianjing.pipelines.media.metadata import GenerationMetadata, parse_metadata, serialize_metadata
+from dianjing.pipelines.media.metadata import (
+    GenerationMetadata,
+    parse_metadata,
+    parse_metadata_json,
+    serialize_metadata,
+)
 from dianjing.pipelines.validation import check_fps
 
 OUTPUT_EXTENSIONS = (".mp4", ".webp", ".gif", ".png")
@@ -162,7 +167,7 @@ def read_video_metadata(path: str | Path) -> tuple[GenerationMetadata, dict[str,
     try:
         texts = read(path)
         label = texts.get("AIGC")
-        return parse_metadata(texts), None if label is None else json.loads(label)
+        return parse_metadata(texts), None if label is None else parse_metadata_json(label)
     except FileNotFoundError:
         raise DianjingError("file_missing", path=path) from None
     except OSError as error:
@@ -180,7 +185,7 @@ def _read_mp4_texts(path: Path) -> dict[str, str]:
 def _read_animation_texts(path: Path) -> dict[str, str]:
     with Image.open(path, formats=("WEBP", "GIF")) as image:
         if image.format == "GIF":
-            return json.loads(image.info["comment"])
+            return parse_metadata_json(image.info["comment"])
         texts = read_image_texts(image)
     packet = texts.pop(XMP_KEY)
     _, start, rest = packet.partition("<TC260:AIGC>")
