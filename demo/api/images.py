@@ -12,6 +12,7 @@ from dianjing.demo.api.auth import AccessControl
 from dianjing.demo.api.errors import get_error_responses
 from dianjing.demo.api.image_stream import ImageStreamResponse, describe_image_request
 from dianjing.demo.api.job_results import get_result, render_warnings, wait_for_job
+from dianjing.demo.api.login import RESULTS_PREFIX
 from dianjing.demo.api.models import ServedModels
 from dianjing.demo.api.schemas import ImageGenerationSchema
 from dianjing.demo.errors import JobNotFoundError
@@ -19,7 +20,6 @@ from dianjing.demo.jobs import JobResult
 from dianjing.demo.queue import JobQueue
 from dianjing.pipelines.media.image_file import FORMAT_BY_EXTENSION, IMAGE_OUTPUT_FORMATS
 
-RESULTS_PREFIX = "/results"  # outside /v1: the addresses are opened without a key
 BINARY_CONTENT: dict[str, Any] = {
     f"image/{name}": {"schema": {"type": "string", "format": "binary"}} for name in IMAGE_OUTPUT_FORMATS
 }

@@ -20,6 +20,7 @@ from dianjing.demo.errors import ApiError, MissingKeyError, TooManyFailuresError
 from dianjing.demo.i18n.translation import parse_accept_language, render_for_http
 
 PUBLIC_PATHS = {"/healthz", "/metrics", "/docs", "/openapi.json", "/robots.txt"}
+RESULTS_PREFIX = "/results"  # the addresses of results hold a token, and are opened without a key
 LOGIN_COOKIE = "dianjing-login"
 LOGIN_LIFETIME_S = 7 * 24 * 3600
 MAX_LOGINS = 10_000
@@ -35,7 +36,7 @@ class AccessMiddleware:
         self._expiries_s: OrderedDict[str, float] = OrderedDict()  # by the cookie of a login, oldest first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in PUBLIC_PATHS:
+        if scope["type"] != "http" or is_public(scope["path"]):
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
@@ -120,6 +121,11 @@ class AccessMiddleware:
         if isinstance(error, TooManyFailuresError):
             response.headers["Retry-After"] = str(error.arguments["seconds"])
         return response
+
+
+def is_public(path: str) -> bool:
+    """True for a path that is open without a key; nothing there generates."""
+    return path in PUBLIC_PATHS or path.startswith(f"{RESULTS_PREFIX}/")
 
 
 def _make_wait_error(wait_s: float) -> TooManyFailuresError:
