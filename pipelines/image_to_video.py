@@ -78,8 +78,7 @@ class ImageToVideoPipeline(VideoPipelineBase):
     ) -> ImageToVideoOutput | tuple:
         """Generate videos that begin with an image and in which all regions move, each by its own phrase.
 
-        image: PIL, or uint8 (H, W, 3), scaled and cropped to height x width; the result says how. Without these the
-        size follows the aspect ratio of the image (`choose_size`).
+        image: PIL, or uint8 (H, W, 3), scaled and cropped to height x width: by default about its own aspect ratio.
         prompt: an optional description of the image. The other arguments are those of `TextToVideoPipeline`.
 
         Raises: DianjingError for arguments that cannot work, before anything is computed.

@@ -78,10 +78,10 @@ def _inspect_record(record: SampleRecord, *, fps: float | None) -> _Inspection |
     try:
         with open_source(record.source, name=record.name) as file:
             digest = _hash_file(file)
-            is_clip = is_video(file, name=record.name) and fps is not None
-        if fps is None or not is_clip:
-            if record.name.lower().endswith(VIDEO_EXTENSIONS):
-                return Message("video_without_clip_lengths")
+            is_moving = is_video(file, name=record.name)
+        if fps is None and is_moving and record.name.lower().endswith(VIDEO_EXTENSIONS):
+            return Message("video_without_clip_lengths")
+        if fps is None or not is_moving:
             size, num_frames = decode_image(record.source, name=record.name).size, 1
         else:
             info = inspect_clip_source(record, fps=fps)

@@ -79,7 +79,7 @@ def test_default_sizes_are_multiples_of_about_the_area_of_the_model(base_px, mul
 
 
 @pytest.mark.parametrize(("base_px", "multiple_px", "limit"), [(64, 16, 0.13), (1024, 16, 0.02)])
-def test_little_of_an_image_of_usual_proportions_is_cropped(base_px, multiple_px, limit):
+def test_little_of_an_image_is_cropped_up_to_two_to_one(base_px, multiple_px, limit):
     for width in range(1000, 2001, 7):
         chosen = choose_size((width, 1000), base_px=base_px, multiple_px=multiple_px)
         left, top, right, bottom = compute_crop_box((width, 1000), chosen)

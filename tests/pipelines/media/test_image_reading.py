@@ -215,7 +215,7 @@ def describe_outcome(name, content):
 
 
 def animate(content, name, folder):
-    """What `dianjing animate` says of a picture before it loads a model."""
+    """Check a picture as `dianjing animate` does before it loads a model; return its name, or the error."""
     path = folder / name
     path.write_bytes(content)
     unset = ("segmenter", "mask_preview_path", "lora", "producer", "duration_s", "num_frames", "fps", "width", "height")

@@ -67,7 +67,7 @@ def test_opaque_pixels_are_selected_by_alpha():
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (Image.new("L", (6, 5), 255), r"sky\.png has 6 x 5 px, and its image 6 x 4 px"),
+        (Image.new("L", (6, 5), 255), r"sky\.png has 6 x 5 px, but its image has 6 x 4 px"),
         (Image.new("L", SIZE), r"sky\.png is empty"),
         (Image.new("1", SIZE, 1), r"sky\.png covers the whole image"),
         (Image.new("RGBA", SIZE, (255, 255, 255, 0)), r"sky\.png is empty"),

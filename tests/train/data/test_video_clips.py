@@ -80,7 +80,7 @@ def test_without_captions_only_the_first_clip_is_used_and_that_is_reported(tmp_p
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (make_mask(40, 32), "the mask of film.mp4 has 40 x 32 px, and its image 48 x 32 px"),
+        (make_mask(40, 32), "the mask of film.mp4 has 40 x 32 px, but its image has 48 x 32 px"),
         (np.zeros((32, 48), np.uint8), "the mask of film.mp4 is empty"),
         (make_mask(48, 32, left=0, top=30, side=2), "nothing of the mask of film.mp4 is left"),
     ],

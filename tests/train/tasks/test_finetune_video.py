@@ -106,7 +106,7 @@ def test_a_dry_run_names_wrong_masks(tmp_path, model, videos, capsys):
     overrides = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     assert main([str(tmp_path / "run.toml"), *overrides, "--dry-run"]) == 0
     output = capsys.readouterr().out
-    assert "the mask of f0.webp has 8 x 16 px, and its image 16 x 16 px" in output
+    assert "the mask of f0.webp has 8 x 16 px, but its image has 16 x 16 px" in output
     assert "the mask of f1.mp4 is empty" in output
     assert not (tmp_path / "cache").exists()
 
