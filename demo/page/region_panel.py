@@ -23,10 +23,7 @@ POSITIVE, NEGATIVE = "positive", "negative"  # labels of a click
 
 @dataclass(frozen=True, kw_only=True)
 class RegionPanel:
-    """Components; `canvas` holds the `RegionCanvas` behind `image`, None before there is an image.
-
-    `prompt` describes the image and `status` shows errors; both belong to the tab.
-    """
+    """Components; `canvas` holds the `RegionCanvas` behind `image`, None before there is an image."""
 
     image: gr.Image
     canvas: gr.State
@@ -128,25 +125,51 @@ def render_canvas(panel: RegionPanel, canvas: RegionCanvas | None) -> Updates:
 
 def connect_region_panel(panel: RegionPanel, context: PageContext, *, status: gr.HTML, prompt: gr.Textbox) -> None:
     """Connect the events; `prompt` describes an image and goes with it, `status` shows errors."""
+    _connect_image(panel, context, status=status, prompt=prompt)
+    _connect_clicks(panel, context, status=status)
 
+
+def _set_canvas(
+    panel: RegionPanel, context: PageContext, request: gr.Request, token: str, canvas: RegionCanvas | None
+) -> Updates:
+    """Show a canvas, and keep it for a page that is loaded again."""
+    context.get_session(token, request).canvas = canvas
+    return render_canvas(panel, canvas)
+
+
+def _connect_image(panel: RegionPanel, context: PageContext, *, status: gr.HTML, prompt: gr.Textbox) -> None:
+    def upload(payload: Any, token: str, old_canvas: RegionCanvas | None, request: gr.Request) -> Updates:
+        canvas, error_text = None, ""
+        try:
+            with context.uploads.open_path(get_payload_path(payload)) as file:
+                canvas = RegionCanvas(image=decode_upload(file.read_bytes(), context.limits))
+        except Exception as error:
+            error_text = render_error(error, get_request_language(request))
+        cleared = {} if old_canvas is None else {prompt: ""}
+        return {**_set_canvas(panel, context, request, token, canvas), **cleared, status: error_text}
+
+    def remove(token: str, request: gr.Request) -> Updates:
+        return {**_set_canvas(panel, context, request, token, None), prompt: "", status: ""}
+
+    outputs = [*panel.canvas_outputs, status, prompt]
+    # without preprocess: Gradio would decode the file before its format and size are checked
+    inputs = [panel.image, context.token, panel.canvas]
+    panel.image.upload(upload, inputs, outputs, preprocess=False, **instant())
+    panel.image.clear(remove, context.token, outputs, **instant())
+
+
+def _connect_clicks(panel: RegionPanel, context: PageContext, *, status: gr.HTML) -> None:
     def show(request: gr.Request, token: str, canvas: RegionCanvas | None) -> Updates:
-        context.get_session(token, request).canvas = canvas
-        return {**render_canvas(panel, canvas), status: ""}
+        return {**_set_canvas(panel, context, request, token, canvas), status: ""}
 
     def show_error(request: gr.Request, error: Exception) -> Updates:
         return {status: render_error(error, get_request_language(request))}
 
-    def upload(payload: Any, token: str, old_canvas: RegionCanvas | None, request: gr.Request) -> Updates:
-        forgotten = {} if old_canvas is None else {prompt: ""}
+    def set_points(request: gr.Request, token: str, canvas: RegionCanvas, points: Sequence[Point]) -> Updates:
         try:
-            with context.uploads.open_path(get_payload_path(payload)) as file:
-                image = decode_upload(file.read_bytes(), context.limits)
-            return {**show(request, token, RegionCanvas(image=image)), **forgotten}
+            return show(request, token, canvas.with_points(points, predict_mask(context, canvas, points)))
         except Exception as error:
-            return {**show(request, token, None), **forgotten, **show_error(request, error)}
-
-    def remove(token: str, request: gr.Request) -> Updates:
-        return {**show(request, token, None), prompt: ""}
+            return show_error(request, error)
 
     def click(
         token: str, canvas: RegionCanvas | None, label: str, request: gr.Request, event: gr.SelectData
@@ -164,12 +187,6 @@ def connect_region_panel(panel: RegionPanel, context: PageContext, *, status: gr
     def clear(token: str, canvas: RegionCanvas | None, request: gr.Request) -> Updates:
         return show(request, token, None if canvas is None else RegionCanvas(image=canvas.image))
 
-    def set_points(request: gr.Request, token: str, canvas: RegionCanvas, points: Sequence[Point]) -> Updates:
-        try:
-            return show(request, token, canvas.with_points(points, predict_mask(context, canvas, points)))
-        except Exception as error:
-            return show_error(request, error)
-
     def select_region(token: str, canvas: RegionCanvas | None, number: int, request: gr.Request) -> Updates:
         return show(request, token, None if canvas is None else canvas.with_active(number - 1))
 
@@ -180,9 +197,6 @@ def connect_region_panel(panel: RegionPanel, context: PageContext, *, status: gr
     # one click after the other, and never behind a generation
     mask_event = instant(queue=True, concurrency_id="masks", concurrency_limit=1, trigger_mode="multiple")
     state, outputs = [context.token, panel.canvas], [*panel.canvas_outputs, status]
-    # without preprocess: Gradio would decode the file before its format and size are checked
-    panel.image.upload(upload, [panel.image, *state], [*outputs, prompt], preprocess=False, **instant())
-    panel.image.clear(remove, context.token, [*outputs, prompt], **instant())
     panel.image.select(click, [*state, panel.point_label], outputs, **mask_event)
     panel.undo.click(undo, state, outputs, **mask_event)
     panel.clear.click(clear, state, outputs, **mask_event)
