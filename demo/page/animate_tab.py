@@ -23,7 +23,7 @@ from dianjing.demo.page.region_panel import (
     predict_mask,
     render_canvas,
 )
-from dianjing.demo.page.run_panel import RunPanel, connect_cancel, make_run_buttons, resume_run, run_job
+from dianjing.demo.page.run_panel import RunPanel, connect_cancel, make_run_buttons, make_run_panel, resume_run, run_job
 from dianjing.demo.page.runs import Updates
 from dianjing.demo.page.sessions import find_history_item
 from dianjing.demo.page.settings import SettingsPanel, float_to_int, make_settings, to_request_arguments
@@ -85,13 +85,8 @@ def make_animate_tab(context: PageContext) -> AnimateTab:
                 "animate", context, default_params=capabilities.continuation_params, has_default_size=False
             )
             metadata_file = make_metadata_file("animate", VIDEO_SUFFIXES)
-    run_panel = RunPanel(
-        name="animate",
-        button=button,
-        cancel=cancel,
-        status=video_panel.status,
-        preview=video_panel.preview,
-        job_id=gr.State(None),
+    run_panel = make_run_panel(
+        "animate", button=button, cancel=cancel, status=video_panel.status, preview=video_panel.preview
     )
     tab = AnimateTab(
         regions=regions,

@@ -19,6 +19,7 @@ from dianjing.demo.page.examples import make_example_prompts
 from dianjing.demo.page.image_tab import ImageTab, make_image_tab, resume_image_run, show_image_history
 from dianjing.demo.page.prompt_box import show_examples
 from dianjing.demo.page.region_panel import render_canvas, suggest_motions
+from dianjing.demo.page.run_panel import get_resumed_job_id
 from dianjing.demo.page.runs import Updates
 from dianjing.demo.page.sessions import MAX_SESSIONS, SessionStore
 from dianjing.demo.page.theme import translations
@@ -28,6 +29,12 @@ from dianjing.demo.queue import JobQueue
 from dianjing.demo.upload_store import UploadStore
 
 GRADIO_CACHE_S = 24 * 3600  # Gradio's copies of files are deleted after this time
+RESUME_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "image": resume_image_run,
+    "animate": resume_animate_run,
+    "video": resume_video_run,
+    "chat": resume_chat_run,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +125,10 @@ def _connect_on_load(page: gr.Blocks, context: PageContext, tabs: PageTabs) -> N
         if tabs.video is not None:
             updates |= show_video_history(tabs.video.video_panel, session, language)
             updates[tabs.video.examples] = show_examples(examples.videos)
-        return updates
+        resumed = {
+            tab.run_panel.resumed_job_id: get_resumed_job_id(tab.run_panel, session) for tab in tabs.by_name.values()
+        }
+        return updates | resumed
 
     outputs = [context.token, *tabs.image.history_outputs, tabs.image.examples]
     if tabs.chat is not None:
@@ -128,16 +138,12 @@ def _connect_on_load(page: gr.Blocks, context: PageContext, tabs: PageTabs) -> N
         outputs += tabs.animate.regions.canvas_outputs
     if tabs.video is not None:
         outputs += [*tabs.video.video_panel.history_outputs, tabs.video.examples]
-    loaded = page.load(on_load, context.token, outputs, **instant())
-    resume: dict[str, Callable[..., Any]] = {
-        "image": resume_image_run,
-        "animate": resume_animate_run,
-        "video": resume_video_run,
-        "chat": resume_chat_run,
-    }
     for name, tab in tabs.by_name.items():
-        follow = _make_resume_event(partial(resume[name], tab, context))
-        loaded.then(follow, context.token, tab.run_outputs, **job_event())
+        outputs.append(tab.run_panel.resumed_job_id)
+        follow = _make_resume_event(partial(RESUME_FUNCTIONS[name], tab, context))
+        # no queued event without need: Gradio loses messages of one that starts while the last other one ends
+        tab.run_panel.resumed_job_id.change(follow, context.token, tab.run_outputs, **job_event())
+    page.load(on_load, context.token, outputs, **instant())
 
 
 def _make_resume_event(resume: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ from dianjing.demo.page.adapter_controls import make_adapter_sliders
 from dianjing.demo.page.context import PageContext
 from dianjing.demo.page.history_panel import HistoryPanel, make_caption, make_history_panel
 from dianjing.demo.page.prompt_box import make_examples
-from dianjing.demo.page.run_panel import RunPanel, make_run_buttons, make_status
+from dianjing.demo.page.run_panel import RunPanel, make_run_buttons, make_run_panel, make_status
 from dianjing.demo.page.settings import make_label_switch
 from dianjing.demo.page.theme import translations
 
@@ -78,13 +78,8 @@ def make_chat_components(context: PageContext) -> ChatTab:
             with gr.Accordion(translations("advanced"), open=False):
                 parts["adapters"] = make_adapter_sliders("chat", context)
                 parts["visible_label"] = make_label_switch(context)
-    run_panel = RunPanel(
-        name="chat",
-        button=button,
-        cancel=cancel,
-        status=parts.pop("status"),
-        preview=parts.pop("preview"),
-        job_id=gr.State(None),
+    run_panel = make_run_panel(
+        "chat", button=button, cancel=cancel, status=parts.pop("status"), preview=parts.pop("preview")
     )
     return ChatTab(chat=chat, message_box=message_box, examples=examples, run_panel=run_panel, **parts)
 

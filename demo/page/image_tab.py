@@ -20,7 +20,15 @@ from dianjing.demo.page.history_panel import (
 )
 from dianjing.demo.page.metadata_import import connect_metadata_import, make_metadata_file
 from dianjing.demo.page.prompt_box import connect_examples, make_examples, make_prompt_box
-from dianjing.demo.page.run_panel import RunPanel, connect_cancel, make_run_buttons, make_status, resume_run, run_job
+from dianjing.demo.page.run_panel import (
+    RunPanel,
+    connect_cancel,
+    make_run_buttons,
+    make_run_panel,
+    make_status,
+    resume_run,
+    run_job,
+)
 from dianjing.demo.page.runs import RunHandlers, Updates
 from dianjing.demo.page.sessions import HistoryItem, Session, find_history_item
 from dianjing.demo.page.settings import SettingsPanel, float_to_int, make_settings, to_request_arguments
@@ -87,16 +95,13 @@ def make_image_tab(context: PageContext) -> ImageTab:
         with gr.Column(elem_classes="dj-preview"):
             parts = _make_preview_column(can_animate=context.capabilities.can_animate)
         with gr.Column(elem_classes="dj-more"):
-            num_images = gr.Slider(1, MAX_NUM_IMAGES, 1, step=1, label=translations("image_count"))
+            num_images = gr.Slider(
+                1, MAX_NUM_IMAGES, 1, step=1, label=translations("image_count"), elem_id="image-count"
+            )
             settings = make_settings("image", context)
             metadata_file = make_metadata_file("image", list(FORMAT_BY_EXTENSION))
-    run_panel = RunPanel(
-        name="image",
-        button=button,
-        cancel=cancel,
-        status=parts.pop("status"),
-        preview=parts.pop("preview"),
-        job_id=gr.State(None),
+    run_panel = make_run_panel(
+        "image", button=button, cancel=cancel, status=parts.pop("status"), preview=parts.pop("preview")
     )
     tab = ImageTab(
         prompt=prompt,

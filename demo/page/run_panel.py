@@ -21,7 +21,10 @@ RefusalCallback = Callable[[Session, Exception], Updates]
 
 @dataclass(frozen=True, kw_only=True)
 class RunPanel:
-    """Components; `job_id` is the state that holds the id of the running job, `name` that of the tab."""
+    """Components; `name` is that of the tab.
+
+    The state `job_id` holds the id of the running job, `resumed_job_id` that of one that ran when the page was loaded.
+    """
 
     name: str
     button: gr.Button
@@ -29,6 +32,7 @@ class RunPanel:
     status: gr.HTML
     preview: gr.Image
     job_id: gr.State
+    resumed_job_id: gr.State
 
     @property
     def outputs(self) -> list[Any]:
@@ -43,6 +47,19 @@ def make_run_buttons(name: str) -> tuple[gr.Button, gr.Button]:
         )
         cancel = gr.Button(translations("cancel"), elem_id=f"{name}-cancel", interactive=False, scale=1, min_width=80)
     return button, cancel
+
+
+def make_run_panel(name: str, *, button: gr.Button, cancel: gr.Button, status: gr.HTML, preview: gr.Image) -> RunPanel:
+    """Put the components of a tab together with the states of its run."""
+    return RunPanel(
+        name=name,
+        button=button,
+        cancel=cancel,
+        status=status,
+        preview=preview,
+        job_id=gr.State(None),
+        resumed_job_id=gr.State(None),
+    )
 
 
 def make_status(name: str) -> gr.HTML:
@@ -83,28 +100,27 @@ def run_job(
         return
     run = SessionRun(job, partial(handlers.save, session), error_language=language)
     session.runs[run_panel.name] = run
-    yield from _follow_run(run_panel, context, request, session, run, handlers)
+    yield from _follow_run(run_panel, request, session, run, handlers)
 
 
 def resume_run(
     run_panel: RunPanel, context: PageContext, request: gr.Request, token: str, *, handlers: RunHandlers
 ) -> Iterator[Updates]:
-    """Follow the run that a page which was loaded again has left behind, if it is not finished."""
+    """Follow the run that went on while the page was loaded again."""
     session = context.get_session(token, request)
     run = session.runs.get(run_panel.name)
-    if run is None or run.job.is_finished:
-        yield {run_panel.status: gr.skip()}
-    else:
-        yield from _follow_run(run_panel, context, request, session, run, handlers)
+    if run is not None:
+        yield from _follow_run(run_panel, request, session, run, handlers)
+
+
+def get_resumed_job_id(run_panel: RunPanel, session: Session) -> str | None:
+    """The id of the tab's job if it is not finished."""
+    run = session.runs.get(run_panel.name)
+    return None if run is None or run.job.is_finished else run.job.id
 
 
 def _follow_run(
-    run_panel: RunPanel,
-    context: PageContext,
-    request: gr.Request,
-    session: Session,
-    run: SessionRun,
-    handlers: RunHandlers,
+    run_panel: RunPanel, request: gr.Request, session: Session, run: SessionRun, handlers: RunHandlers
 ) -> Iterator[Updates]:
     busy = {
         run_panel.button: gr.Button(interactive=False),

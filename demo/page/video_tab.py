@@ -12,7 +12,7 @@ from dianjing.demo.page.context import PageContext, get_request_language, job_ev
 from dianjing.demo.page.forecast import connect_video_forecast, make_forecast, to_continuation_arguments
 from dianjing.demo.page.metadata_import import connect_metadata_import, make_metadata_file
 from dianjing.demo.page.prompt_box import connect_examples, make_examples, make_prompt_box
-from dianjing.demo.page.run_panel import RunPanel, connect_cancel, make_run_buttons, resume_run, run_job
+from dianjing.demo.page.run_panel import RunPanel, connect_cancel, make_run_buttons, make_run_panel, resume_run, run_job
 from dianjing.demo.page.runs import Updates
 from dianjing.demo.page.settings import (
     SettingsPanel,
@@ -83,13 +83,8 @@ def make_video_tab(context: PageContext) -> VideoTab:
             settings = make_settings("video", context)
             continuation = _make_continuation(context)
             metadata_file = make_metadata_file("video", VIDEO_SUFFIXES)
-    run_panel = RunPanel(
-        name="video",
-        button=button,
-        cancel=cancel,
-        status=video_panel.status,
-        preview=video_panel.preview,
-        job_id=gr.State(None),
+    run_panel = make_run_panel(
+        "video", button=button, cancel=cancel, status=video_panel.status, preview=video_panel.preview
     )
     tab = VideoTab(
         prompt=prompt,

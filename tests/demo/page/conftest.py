@@ -121,8 +121,10 @@ def open_page(chromium):
         if not request.url.startswith(("data:", "blob:")):
             hosts.add(urlparse(request.url).hostname)
 
-    def open_page(address, *, locale="en-US", width=1280):
-        context = chromium.new_context(locale=locale, viewport={"width": width, "height": 900}, accept_downloads=True)
+    def open_page(address, *, locale="en-US", width=1280, height=900, color_scheme="light"):
+        context = chromium.new_context(
+            locale=locale, viewport={"width": width, "height": height}, color_scheme=color_scheme, accept_downloads=True
+        )
         contexts.append(context)
         context.set_default_timeout(TIMEOUT_MS)
         page = context.new_page()
@@ -131,6 +133,7 @@ def open_page(chromium):
         page.on("console", lambda message: violations.append(message.text) if POLICY in message.text else None)
         page.goto(address)
         page.wait_for_selector("#image-button")
+        page.wait_for_function("localStorage.getItem('dianjing-visitor') !== null")  # the page is ready
         return page
 
     yield open_page
