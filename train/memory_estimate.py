@@ -191,7 +191,8 @@ def estimate_cache_bytes(config: FinetuneRunConfig, folder: Path, index: Dataset
 
 def get_moment_bytes(weight: Tensor, config: FinetuneRunConfig) -> int:
     """Bytes of moments per parameter of a weight."""
-    return MOMENT_BYTES["adamw" if weight.numel() < MIN_8BIT_SIZE else config.optimizer.kind]
+    kind = config.optimizer.kind
+    return MOMENT_BYTES["adamw" if kind == "adamw8bit" and weight.numel() < MIN_8BIT_SIZE else kind]
 
 
 def count_weight_averages(optimizer: OptimizerConfig) -> int:

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from dianjing.train.config.base import OptimizerConfig
 from dianjing.train.config.run_file import parse_run_config
+from dianjing.train.memory_estimate import MOMENT_BYTES
 from dianjing.train.trainer.checkpoint import find_newest_checkpoint
 from dianjing.train.trainer.loop import NonFiniteGradientError, Outcome
 from dianjing.train.trainer.optim import check_optimizer, make_optimizer
@@ -78,6 +79,15 @@ def test_moments_of_large_tensors_take_one_byte_each(tmp_path):
         t for key, t in saved.items() if key.startswith("net.0.weight/") and key.endswith(("/state1", "/state2"))
     ]
     assert [t.dtype for t in moments] == [torch.uint8] * 2
+
+
+def test_moments_of_prodigy_take_as_much_memory_as_a_dry_run_says():
+    model = torch.nn.Linear(64, 64, bias=False)
+    optimizer = make_optimizer(model, OptimizerConfig(kind="prodigy", learning_rate=1.0))
+    model(torch.ones(1, 64)).sum().backward()
+    optimizer.step()
+    moments = [value for value in optimizer.state[model.weight].values() if isinstance(value, torch.Tensor)]
+    assert sum(tensor.nbytes for tensor in moments) == MOMENT_BYTES["prodigy"] * model.weight.numel()
 
 
 def test_schedule_free_run_saves_the_average_that_the_library_evaluates_with(tmp_path):
