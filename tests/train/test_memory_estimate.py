@@ -183,6 +183,9 @@ def test_dry_run_describes_the_run_and_writes_nothing(tmp_path, model, datasets_
     settings = [
         f"run.folder={tmp_path / 'run'}",
         f"model.name={model}",
+        "model.lora.rank=8",
+        "run.total_steps=500",
+        "run.batch_size=4",
         f"data.datasets_file={datasets_file}",
         "data.size_px=16",
         f"data.cache_folder={tmp_path / 'cache'}",

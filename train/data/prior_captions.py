@@ -5,7 +5,7 @@ common places.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,12 +64,13 @@ def make_concept_captions(concepts: ConceptVocabulary) -> tuple[str, ...]:
         if len(objects) < 2:  # the next ones lie below, so that none is left out
             objects[:0] = rng.sample(concepts.objects, len(concepts.objects))
         (kind,) = rng.choices(list(SCENE_WEIGHTS), list(SCENE_WEIGHTS.values()))
-        boxes: Sequence[tuple[Box, ...]] = {
+        make_boxes: dict[str, Callable[[], Sequence[tuple[Box, ...]]]] = {
             "single": lambda: [(get_position_box("center"),)],
             "placed": lambda: [(get_position_box(rng.choice(POSITIONS)),)],
             "pair": lambda: [(box,) for box in make_adjacent_boxes(rng.choice(RELATIONS))],
             "count": lambda: [make_group_boxes(rng.randint(2, MAX_INSTANCES))],
-        }[kind]()
+        }
+        boxes = make_boxes[kind]()
         scene = Scene(
             objects=tuple(_make_object(objects.pop(), each, concepts, rng) for each in boxes),
             background=rng.choice(concepts.backgrounds).name_en if concepts.backgrounds else None,

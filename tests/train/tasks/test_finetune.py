@@ -182,7 +182,7 @@ def test_checkpoint_of_another_adapter_is_refused(tmp_path, model, datasets_file
         datasets_file=datasets_file,
         changes={"model": {"lora": {"target_modules": ["to_q"]}}},
     )
-    with pytest.raises(ValueError, match="another model"):
+    with pytest.raises(DianjingError, match="cannot be combined with what is trained"):
         train_model(other, **UNINTERRUPTED)
 
 
