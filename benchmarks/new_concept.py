@@ -117,9 +117,9 @@ def measure_presence(image: np.ndarray, background: int) -> float:
     best = -math.inf
     for side_px in MATCHED_SIZES_PX:
         sprite = torch.from_numpy(render_lighthouse(side_px).astype(np.float32) / 255).permute(2, 0, 1)
-        below, seen = (each.unfold(0, side_px, 1).unfold(1, side_px, 1) for each in (empty, difference))
+        below, visible = (each.unfold(0, side_px, 1).unfold(1, side_px, 1) for each in (empty, difference))
         change = sprite[:3] - sprite[3:] * below  # (offsets down, offsets across, 3, side_px, side_px)
-        residual = sprite[3:] * seen - change
+        residual = sprite[3:] * visible - change
         shares = 1 - residual.square().sum((2, 3, 4)) / change.square().sum((2, 3, 4))
         best = max(best, float(shares.max()))
     return best

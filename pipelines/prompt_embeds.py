@@ -264,13 +264,9 @@ class PromptPipelineBase(PipelineBase):
         return num_prompts
 
     def find_unknown_words(self, prompt: str) -> list[str]:
-        """List the words of a prompt that neither this model nor an active adapter was trained on.
-
-        Empty for a model without a vocabulary.
-        """
-        if self.vocabulary is None:
-            return []
-        return self.vocabulary.with_words(self.list_trigger_words()).find_unknown_words(prompt)
+        """List the words that neither this model nor an active adapter was trained on; empty without a vocabulary."""
+        known = None if self.vocabulary is None else self.vocabulary.with_words(self.list_trigger_words())
+        return [] if known is None else known.find_unknown_words(prompt)
 
     def warn_about_unknown_words(self, prompt: str | list[str] | None) -> None:
         """Log each unknown word once for a pipeline, with the name of a model that is not limited to a vocabulary."""

@@ -45,7 +45,7 @@ def load_weights(module: nn.Module, folder: Path, *, new_prefixes: tuple[str, ..
     try:
         missing, unexpected = module.load_state_dict(loaded, strict=False)
     except RuntimeError as error:
-        raise DianjingError("start_weights_shapes", path=files[0], reason=error) from None
+        raise DianjingError("start_weights_shapes", path=files[0], reason=_get_first_mismatch(error)) from None
     tied = {tensor.data_ptr() for name, tensor in module.state_dict().items() if name in loaded}
     missing = [n for n in missing if initial[n].data_ptr() not in tied and not n.startswith(new_prefixes or "\n")]
     if missing or unexpected:
@@ -56,6 +56,12 @@ def load_weights(module: nn.Module, folder: Path, *, new_prefixes: tuple[str, ..
             unexpected=len(unexpected),
             example_name=[*missing, *unexpected][0],
         )
+
+
+def _get_first_mismatch(error: RuntimeError) -> str:
+    """The first of the weights that torch lists, of which there may be hundreds."""
+    lines = str(error).splitlines()
+    return lines[min(1, len(lines) - 1)].strip()
 
 
 def export_pipeline(

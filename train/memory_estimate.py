@@ -24,7 +24,12 @@ from dianjing.train.data.tensor_cache import DEFAULT_MEMORY_BYTES
 from dianjing.train.data.validation import split_validation
 from dianjing.train.step_profile import extrapolate_step
 from dianjing.train.tasks.controlnet import init_controlnet
-from dianjing.train.tasks.finetune_model import check_adapter, get_motion_config, get_storage_dtype, prepare_transformer
+from dianjing.train.tasks.finetune_model import (
+    check_adapter_settings,
+    get_motion_config,
+    get_storage_dtype,
+    prepare_transformer,
+)
 from dianjing.train.trainer import distributed
 from dianjing.train.trainer.posthoc_ema import SIGMA_RELS
 from dianjing.weights.resolve import resolve_model
@@ -244,7 +249,7 @@ def describe_finetune_run(config: FinetuneRunConfig) -> Iterator[Message]:
     process = PartialState()
     folder = resolve_model(config.model.name)
     validate_model(folder)
-    check_adapter(config, folder)
+    check_adapter_settings(config, folder)
     index = index_datasets(config, folder)
     yield index.summarize()
     yield from (Message("sample_rejected", name=name, reason=reason) for name, reason in index.rejected.items())

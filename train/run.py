@@ -25,7 +25,7 @@ from dianjing.train.trainer.checkpoint import Checkpoint, find_newest_checkpoint
 from dianjing.train.trainer.history import (
     RunPart,
     SettingChange,
-    check_settings,
+    check_resumable,
     describe_sample_changes,
     extend_history,
     flatten_settings,
@@ -208,7 +208,7 @@ def _train_in_locked_folder(
     checkpoint = find_checkpoint(run.folder / "checkpoints", resume)
     step, history = (0 if checkpoint is None else checkpoint.step), read_history(checkpoint)
     settings = flatten_settings(config.model_dump(mode="json"))
-    changes = check_settings(history, settings, step)
+    changes = check_resumable(history, settings, step)
     accelerator = setup_accelerator(config)
     setup = build_training(config, source, accelerator)
     trainer = Trainer(setup, run, config.optimizer, accelerator)
@@ -243,7 +243,7 @@ def _save_samples(setup: TrainingSetup, folder: Path, accelerator: Accelerator) 
 def _describe_changes(
     folder: Path, history: Sequence[RunPart], part: RunPart, changes: Sequence[SettingChange]
 ) -> Iterator[Message]:
-    """What differs from the part of the run before, if there is one."""
+    """List what differs from the part of the run before, if there is one."""
     if changes:
         yield Message("settings_changed", step=part.first_step, changes=Lines(each.to_message() for each in changes))
     if history and (samples := describe_sample_changes(folder, history[-1].samples, part.samples)) is not None:

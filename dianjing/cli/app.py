@@ -23,6 +23,8 @@ from dianjing.cli.usage_errors import convert_usage_error, is_usage_error
 from dianjing.cli.video import video
 from dianjing.errors import DianjingError, convert_system_error, get_language
 
+MAX_REASON_LENGTH = 300  # --debug prints the whole error
+
 app = typer.Typer(
     name="dianjing",
     help="Dianjing 点睛: images and videos from text in Chinese or English, and animation of images by a click.",
@@ -56,7 +58,9 @@ def print_error(error: Exception, *, debug: bool) -> int:
         traceback.print_exception(error)
     user_error = convert_system_error(error)
     if user_error is None:  # a fault of this package
-        user_error = DianjingError("internal_error", reason=f"{type(error).__name__}: {error}")
+        first_line = next(iter(str(error).splitlines()), "")  # libraries list weights and configurations below it
+        reason = f"{type(error).__name__}: {first_line[:MAX_REASON_LENGTH]}"
+        user_error = DianjingError("internal_error", reason=reason)
     print(format_error(user_error.render(get_language())), file=sys.stderr)
     return 2 if isinstance(error, DianjingError) else 1
 

@@ -44,17 +44,17 @@ def test_true_compositions_are_recognized_at_every_size_also_through_the_autoenc
         assert measure_presence(pixels, background) > PRESENCE_THRESHOLD + 0.1
 
 
-def test_empty_backgrounds_and_known_objects_are_not_taken_for_the_new_one():
+def test_empty_backgrounds_and_known_objects_are_not_confused_with_the_new_one():
     others = list_new_backgrounds(24)
     assert all(measure_presence(render_background(b, 0, size_px=IMAGE_SIZE_PX), b) <= 0 for b in set(others))
-    taken = []
+    confused = []
     for index, sprite_class in enumerate(load_sprite_classes()[::8]):
         background = others[index % len(others)]
         canvas = render_background(background, 0, size_px=IMAGE_SIZE_PX).copy()
         composite_premultiplied(canvas, get_sprite(sprite_class.id, size_px=32, colour=None), x=16, y=16)
         if measure_presence(canvas, background) > PRESENCE_THRESHOLD:
-            taken.append(sprite_class.names_en[0])
-    assert taken == []
+            confused.append(sprite_class.names_en[0])
+    assert confused == []
 
 
 def test_prompts_are_none_of_the_training_captions_and_of_no_known_word():

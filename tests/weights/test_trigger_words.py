@@ -17,7 +17,7 @@ def adapter(tmp_path):
     return path
 
 
-def test_words_are_written_beside_the_other_metadata_and_read_from_file_and_folder(adapter):
+def test_words_are_added_to_the_other_metadata_and_read_from_file_and_folder(adapter):
     write_trigger_words(adapter, ["momo", "毛毛"])
     with safe_open(adapter, framework="pt") as file:
         assert file.metadata()["lora_adapter_metadata"] == "{}"

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from dianjing.errors import DianjingError, Message
 
+MAX_VALUE_LENGTH = 60
 TYPES = {  # by pydantic's type of mistake
     "int_type": Message("type_integer"),
     "int_parsing": Message("type_integer"),
@@ -52,8 +53,13 @@ def _describe_mistake(model: type[BaseModel], mistake: Any) -> Message:
     if isinstance(context.get("error"), DianjingError):  # raised by a validator of ours
         return Message("config_section_invalid", key=key, reason=context["error"])
     return Message(
-        "config_value_invalid", key=key, value=repr(mistake["input"]), expected=_describe_expected(mistake, context)
+        "config_value_invalid", key=key, value=_shorten(repr(mistake["input"])), expected=_describe_expected(mistake, context)
     )
+
+
+def _shorten(value: str) -> str:
+    """A value that stands before what is allowed, so that a whole section does not push that out of view."""
+    return value if len(value) <= MAX_VALUE_LENGTH else f"{value[:MAX_VALUE_LENGTH]}..."
 
 
 def _describe_expected(mistake: Any, context: Mapping[str, Any]) -> Message:

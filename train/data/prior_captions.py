@@ -49,13 +49,13 @@ PLACES = {
 def make_prior_captions(model_folder: Path) -> tuple[str, ...]:
     """Captions in both languages of what the model in a folder can generate; always the same ones."""
     if (model_folder / CONCEPTS_FILE).is_file():
-        return make_concept_captions(ConceptVocabulary.from_file(model_folder / CONCEPTS_FILE))
+        return caption_concepts(ConceptVocabulary.from_file(model_folder / CONCEPTS_FILE))
     return tuple(
         place.format(subject) for language in SUBJECTS for place in PLACES[language] for subject in SUBJECTS[language]
     )
 
 
-def make_concept_captions(concepts: ConceptVocabulary) -> tuple[str, ...]:
+def caption_concepts(concepts: ConceptVocabulary) -> tuple[str, ...]:
     """Captions of single, placed, counted and paired objects in front of backgrounds; every object occurs."""
     rng = random.Random(0)
     objects: list[ObjectConcept] = []

@@ -34,7 +34,7 @@ from dianjing.train.memory_estimate import describe_finetune_run
 from dianjing.train.tasks.base import CardSections, TaskDefinition, TrainingSetup
 from dianjing.train.tasks.controlnet import ControlNetTask
 from dianjing.train.tasks.finetune import FinetuneTask
-from dianjing.train.tasks.finetune_model import check_adapter
+from dianjing.train.tasks.finetune_model import check_adapter_settings
 from dianjing.weights import registry
 from dianjing.weights.resolve import resolve_model
 
@@ -77,7 +77,7 @@ class FinetuneDefinition(TaskDefinition[FinetuneRunConfig]):
         Raises: DianjingError for data, a model or a cache that cannot be used.
         """
         run = config.run
-        check_adapter(config, resolve_model(config.model.name))
+        check_adapter_settings(config, resolve_model(config.model.name))
         index, latent_cache = index_and_encode(config, accelerator)
         config = set_sample_prompts(config, index)
         num_images = sum(len(same) for shape, same in index.records.items() if get_num_frames(shape) == 1)

@@ -76,7 +76,7 @@ def prepare_transformer(transformer: DiT, model: FinetuneModelConfig, *, has_vid
     return transformer.train()
 
 
-def check_adapter(config: FinetuneRunConfig, model_folder: Path) -> None:
+def check_adapter_settings(config: FinetuneRunConfig, model_folder: Path) -> None:
     """Check that the model in a folder takes the adapter of a run, without its weights.
 
     Raises: DianjingError as `make_adapter_config`.

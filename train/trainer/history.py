@@ -99,7 +99,7 @@ def write_history(parts: Sequence[RunPart]) -> list[dict[str, Any]]:
     return [asdict(part) for part in parts]
 
 
-def check_settings(history: Sequence[RunPart], settings: Mapping[str, Any], step: int) -> list[SettingChange]:
+def check_resumable(history: Sequence[RunPart], settings: Mapping[str, Any], step: int) -> list[SettingChange]:
     """The settings that changed since the last part, for a run that goes on from `step`.
 
     Raises: DianjingError for changes that cannot be combined with what is trained, and for an end before `step`.

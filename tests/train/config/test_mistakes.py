@@ -47,3 +47,9 @@ def test_mistakes_stand_on_lines_of_their_own(tmp_path):
     error = parse(tmp_path, "run", batch_size=0, total_steps=-1)
     assert str(error).count("\n  ") == 2
     assert error.render("zh").count("\n  ") == 2
+
+
+def test_long_value_does_not_push_out_of_view_what_is_allowed(tmp_path):
+    error = parse(tmp_path, "run", seed={f"key_{index}": list(range(50)) for index in range(50)})
+    assert "it must be" in str(error) or "give an integer" in str(error)
+    assert len(str(error)) < 250

@@ -87,7 +87,7 @@ def test_adapter_for_images_has_no_motion_weights_and_loads_without_a_warning(tm
     assert not [str(each.message) for each in recwarn if "modules" in str(each.message)]
 
 
-def test_words_that_an_adapter_taught_are_no_longer_called_unknown(tmp_path):
+def test_words_of_an_adapter_are_no_longer_called_unknown(tmp_path):
     transformer = DiT.from_pretrained(resolve_model("sticker") / "transformer")
     path, _ = write_run_file(tmp_path, tmp_path)
     adapted = prepare_transformer(transformer, read_run_config(path).model, has_video=False)

@@ -7,7 +7,7 @@ from dianjing.dit import DiT
 from dianjing.errors import DianjingError
 from dianjing.pipelines.prompting.concepts import ConceptVocabulary
 from dianjing.pipelines.prompting.vocabulary import Vocabulary
-from dianjing.train.data.prior_captions import PRIOR_PREFIX, make_concept_captions, make_prior_captions
+from dianjing.train.data.prior_captions import PRIOR_PREFIX, caption_concepts, make_prior_captions
 from dianjing.train.run import train_model
 from dianjing.train.trainer.verify_resume import find_resume_differences
 from dianjing.weights.resolve import resolve_model
@@ -111,7 +111,7 @@ def test_captions_of_a_bundle_name_all_its_objects_in_both_languages(tmp_path):
         )
     ]
     assert unnamed == []
-    assert make_concept_captions(concepts) == captions
+    assert caption_concepts(concepts) == captions
     assert sum("\u4e00" <= text[0] <= "\u9fff" for text in captions) == len(captions) / 2
 
 

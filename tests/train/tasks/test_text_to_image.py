@@ -109,8 +109,10 @@ def test_run_starts_from_exported_weights(tmp_path, vae, tokenizers):
 def test_start_from_weights_of_another_shape_is_refused(tmp_path, vae):
     config = make_autoencoder_config(tmp_path / "other")
     model = config.model.model_copy(update={"start_from": vae, "latent_channels": 3})
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="does not fit") as error:
         train_model(config.model_copy(update={"model": model}), TinySource(), resume="auto", should_stop=never)
+    assert str(error.value).count("size mismatch") == 1  # torch lists every weight
+    assert "set the [model] section" in str(error.value)
 
 
 def test_finished_run_resumes_to_the_same_export(tmp_path):

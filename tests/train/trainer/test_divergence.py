@@ -31,14 +31,14 @@ def test_losses_of_single_timesteps_may_differ_a_hundredfold():
     assert "loss_grew" not in get_ids(make_records(noise, log_every=1))
 
 
-def test_tenfold_loss_is_said_once_until_it_has_fallen_again():
+def test_tenfold_loss_is_reported_once_until_it_has_fallen_again():
     losses = [1.0, 0.8, 0.7, 9.0, 20.0, 0.7, 0.6, 30.0]
     messages = find_divergence(make_records(losses), 2000)
     assert [message.arguments["step"] for message in messages] == [80, 160]
     assert {message.message_id for message in messages} == {"loss_grew"}
 
 
-def test_loss_that_does_not_fall_is_said():
+def test_loss_that_does_not_fall_is_reported():
     assert get_ids(make_records([0.5] * 8)) == ["loss_not_falling"]
     assert get_ids(make_records([0.5] * 7)) == []  # too short to say
     (message,) = find_divergence(make_records([0.5] * 20), 400)
