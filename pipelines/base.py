@@ -106,7 +106,7 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
             if len(dtypes) > 1:
                 raise DianjingError("several_dtypes", dtypes=dtypes)
             kwargs["dtype"] = pipeline.dtype  # diffusers would convert to float32
-        kwargs = replace_controlnet_path(kwargs, dtype=kwargs.get("dtype", kwargs.get("torch_dtype")))
+        kwargs = replace_controlnet_path(kwargs, dtype=kwargs.get("dtype") or kwargs["torch_dtype"])
         new = super().from_pipe(pipeline, **kwargs)
         if isinstance(pipeline, PipelineBase):
             new._folder, new.trained_scheduler = pipeline._folder, pipeline.trained_scheduler

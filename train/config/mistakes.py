@@ -53,7 +53,10 @@ def _describe_mistake(model: type[BaseModel], mistake: Any) -> Message:
     if isinstance(context.get("error"), DianjingError):  # raised by a validator of ours
         return Message("config_section_invalid", key=key, reason=context["error"])
     return Message(
-        "config_value_invalid", key=key, value=_shorten(repr(mistake["input"])), expected=_describe_expected(mistake, context)
+        "config_value_invalid",
+        key=key,
+        value=_shorten(repr(mistake["input"])),
+        expected=_describe_expected(mistake, context),
     )
 
 
