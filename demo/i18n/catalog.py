@@ -31,6 +31,13 @@ SETTINGS_TEXTS = {
     "size_info": BilingualText(
         "这个模型的训练尺寸；其他尺寸请在下方填写", "What this model was trained for; others below"
     ),
+    "control_image": BilingualText("要遵循的图片", "An image to follow"),
+    "control_scale": BilingualText("遵循的程度", "How closely to follow it"),
+    "control_edges": BilingualText("先提取边缘", "Take its edges"),
+    "control_edges_info": BilingualText(
+        "用于按边缘训练的 ControlNet；图片本身就是边缘图时不用勾选",
+        "For a ControlNet that was trained on edges; not if the image shows edges already",
+    ),
     "adapter_info": BilingualText("适配器的强度，0 表示不使用", "Strength of this adapter; 0 switches it off"),
     "width": BilingualText("宽度（像素）", "Width (px)"),
     "height": BilingualText("高度（像素）", "Height (px)"),

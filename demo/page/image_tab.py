@@ -9,6 +9,7 @@ import gradio as gr
 
 from dianjing.demo.jobs import Cancelled, Done, Job, JobEvent
 from dianjing.demo.page.context import PageContext, get_request_language, instant, job_event
+from dianjing.demo.page.control_panel import ControlPanel, make_control_panel, to_control_arguments
 from dianjing.demo.page.forecast import connect_image_forecast, make_forecast
 from dianjing.demo.page.history_panel import (
     HistoryPanel,
@@ -51,6 +52,7 @@ class ImageTab:
     run_panel: RunPanel
     num_images: gr.Slider
     settings: SettingsPanel
+    control: ControlPanel | None
     metadata_file: gr.File
     to_animate: gr.Button
     restore_settings: gr.Button
@@ -98,6 +100,7 @@ def make_image_tab(context: PageContext) -> ImageTab:
             num_images = gr.Slider(
                 1, MAX_NUM_IMAGES, 1, step=1, label=translations("image_count"), elem_id="image-count"
             )
+            control = make_control_panel(context, status=parts["status"])
             settings = make_settings("image", context)
             metadata_file = make_metadata_file("image", list(FORMAT_BY_EXTENSION))
     run_panel = make_run_panel(
@@ -109,6 +112,7 @@ def make_image_tab(context: PageContext) -> ImageTab:
         run_panel=run_panel,
         num_images=num_images,
         settings=settings,
+        control=control,
         metadata_file=metadata_file,
         **parts,
     )
@@ -151,9 +155,12 @@ def get_image_handlers(tab: ImageTab, context: PageContext, language: Language) 
 
 
 def _connect_run(tab: ImageTab, context: PageContext) -> None:
+    num_settings = len(tab.settings.inputs)
+
     def generate(request: gr.Request, token: str, prompt: str, num_images: Any, *values: Any) -> Iterator[Updates]:
         def submit(owner: str) -> Job:
-            arguments = to_request_arguments(values, context.capabilities)
+            arguments = to_request_arguments(values[:num_settings], context.capabilities)
+            arguments |= to_control_arguments(values[num_settings:])
             return context.queue.submit(
                 TextToImageRequest(prompt=prompt, num_images=float_to_int(num_images), **arguments), owner
             )
@@ -162,6 +169,7 @@ def _connect_run(tab: ImageTab, context: PageContext) -> None:
         yield from run_job(tab.run_panel, context, request, token, submit=submit, handlers=handlers)
 
     inputs = [context.token, tab.prompt, tab.num_images, *tab.settings.inputs]
+    inputs += [] if tab.control is None else tab.control.inputs
     gr.on([tab.run_panel.button.click, tab.prompt.submit], generate, inputs, tab.run_outputs, **job_event())
     connect_examples(tab.examples, tab.prompt, lambda then: then(generate, inputs, tab.run_outputs, **job_event()))
     connect_cancel(tab.run_panel, context)

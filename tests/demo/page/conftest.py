@@ -33,7 +33,7 @@ class RunningServer:
 
 
 @contextmanager
-def run_app(model, *, mcp=False):
+def run_app(model, *, mcp=False, **options):
     """Serve the whole app over a model."""
     import uvicorn
 
@@ -49,7 +49,7 @@ def run_app(model, *, mcp=False):
             is_started.set()
 
     is_started = threading.Event()
-    engine = InferenceEngine.from_pretrained(str(model))
+    engine = InferenceEngine.from_pretrained(str(model), **options)
     queue = JobQueue(engine)
     listening_socket = bind_socket("127.0.0.1", 0)
     address = f"http://127.0.0.1:{listening_socket.getsockname()[1]}/"
@@ -70,6 +70,13 @@ def run_app(model, *, mcp=False):
 def image_server(tiny_folder):
     """A server of a model without motion blocks."""
     with run_app(tiny_folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def extended_server(tiny_video_folder, adapters, controlnet):
+    """A server with adapters and a ControlNet."""
+    with run_app(tiny_video_folder, adapters=adapters, controlnets={"edges": str(controlnet)}) as server:
         yield server
 
 

@@ -1,6 +1,7 @@
 """The model on the page: name, licence, sizes, predicted times, and a tab for each thing that it can do."""
 
 import pytest
+from PIL import Image
 
 from dianjing.demo.i18n.catalog import TEXTS
 from tests.demo.page.conftest import TIMEOUT_MS
@@ -60,3 +61,35 @@ def test_a_size_that_the_model_was_not_trained_for_is_announced_with_its_time(lo
     page.click("#image-size label")
     page.wait_for_function("document.querySelector('#image-forecast').innerText.trim() === ''")
     assert width.input_value() == height.input_value() == "64"
+
+
+@pytest.mark.parametrize("locale", LANGUAGES)
+def test_adapters_and_a_controlnet_are_chosen_on_the_page(locale, extended_server, open_page, tmp_path, monkeypatch):
+    requests = []
+    run = extended_server.engine.run
+
+    def record(job, results, *, on_progress):
+        requests.append(job.request)
+        return run(job, results, on_progress=on_progress)
+
+    monkeypatch.setattr(extended_server.engine, "run", record)
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "control.png")
+    page = open_page(extended_server.address, locale=locale)
+    page.fill("#image-prompt textarea", "cat")
+    page.click(f"text={getattr(TEXTS['advanced'], LANGUAGES[locale])} >> visible=true")
+    page.fill("#image-adapter-robot input[type=number]", "0.75")
+    page.fill("#image-adapter-ink-v2 input[type=number]", "0")
+    page.press("#image-adapter-ink-v2 input[type=number]", "Tab")
+    page.click("#image-control button")
+    page.set_input_files("#image-control-upload input[type=file]", tmp_path / "control.png")
+    page.wait_for_selector("#image-control-upload img")
+    page.click("#image-button")
+    page.wait_for_selector("#image-stage img", timeout=TIMEOUT_MS)
+    request = requests[-1]
+    assert request.adapters == {"robot": 0.75}
+    assert request.controlnet == "edges"
+    assert request.control_image.getpixel((5, 5)) == (255, 0, 0)
+    for name in ("animate", "video", "chat"):
+        page.click(f"#tabs [role=tab] >> text={getattr(TEXTS[f'tab_{name}'], LANGUAGES[locale])}")
+        page.click(f"text={getattr(TEXTS['advanced'], LANGUAGES[locale])} >> visible=true")
+        page.wait_for_selector(f"#{name}-adapter-robot", timeout=TIMEOUT_MS)
