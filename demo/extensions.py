@@ -8,7 +8,7 @@ from diffusers import HunyuanDiT2DControlNetModel
 from dianjing.demo.limits import AdapterInfo
 from dianjing.errors import DianjingError
 from dianjing.pipelines.controlnet import check_controlnet
-from dianjing.pipelines.named_adapters import NamedAdapter, compute_adapter_sha256, load_adapters
+from dianjing.pipelines.named_adapters import NamedAdapter, load_adapters
 from dianjing.pipelines.schedulers import has_equal_process, load_adapter_scheduler
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 
@@ -24,7 +24,7 @@ class AdapterSwitch:
         self.model_scheduler = pipelines[0].scheduler
         load_adapters(pipelines[0], sources)
         self.schedulers = {name: self._load_scheduler(source) for name, source in self.sources.items()}
-        self._sha256 = {name: compute_adapter_sha256(source.path) for name, source in self.sources.items()}
+        self._metadata = {source.name: source.describe() for source in sources}
         self.activate({})
 
     def _load_scheduler(self, source: NamedAdapter) -> Any:
@@ -56,10 +56,7 @@ class AdapterSwitch:
 
     def make_metadata(self, scales: Mapping[str, float] | None) -> dict[str, object]:
         """The setting `lora` of a result: names, strengths and hashes of its adapters, never their paths."""
-        if not scales:
-            return {}
-        entries = [{"name": name, "scale": scale, "sha256": self._sha256[name]} for name, scale in scales.items()]
-        return {"lora": entries}
+        return {"lora": [{**self._metadata[name], "scale": scale} for name, scale in scales.items()]} if scales else {}
 
 
 def _describe_process(scheduler: Any) -> str:

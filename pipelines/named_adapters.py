@@ -27,6 +27,10 @@ class NamedAdapter:
     path: str
     scale: float = 1.0
 
+    def describe(self) -> dict[str, object]:
+        """Describe the adapter for generation metadata: name, strength and the hash of its weights, not its path."""
+        return {"name": self.name, "scale": self.scale, "sha256": compute_adapter_sha256(self.path)}
+
 
 def parse_adapters(texts: Sequence[str]) -> list[NamedAdapter]:
     """Parse "FILE" or "FILE:0.8" for several adapters, and give each a name of its own: that of its file or folder.

@@ -15,7 +15,7 @@ from dianjing.cli.options import (
     GuidanceScaleOption,
     JsonOption,
     LabelOption,
-    LoraOption,
+    LorasOption,
     ModelOption,
     ProducerOption,
     SeedOption,
@@ -40,7 +40,7 @@ def image(
     grid: Annotated[Path | None, typer.Option(help="Also write all images as one grid to this .png file.")] = None,
     model: ModelOption = "sticker",
     source: SourceOption = None,
-    lora: LoraOption = None,
+    lora: LorasOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.auto,
     label: LabelOption = True,
@@ -67,7 +67,7 @@ def image(
         guidance_scale=guidance_scale,
         num_images_per_prompt=count,
         grid_path=grid,
-        lora=lora,
+        loras=lora or [],
     )
     results = []
     for result in image_job.run_image_job(job):

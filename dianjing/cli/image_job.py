@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,14 @@ from typing import Any
 from PIL import Image, ImageOps
 
 import dianjing
-from dianjing.cli.loading import check_device, check_lora, get_adapter_metadata, load_pipeline
+from dianjing.cli.announcements import announce_run
+from dianjing.cli.loading import check_device, load_pipeline
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import PRODUCER, make_image_label
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder
 from dianjing.pipelines.media.image import read_image_metadata, save_image
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
+from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
 from dianjing.pipelines.validation import ImageRequest, check_int
 from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
@@ -29,7 +31,7 @@ GRID_COLUMNS, GRID_CELL_PX, GRID_GAP_PX = 8, 128, 4
 class ImageJob:
     """One run of `dianjing image`: a request per prompt, and for each the paths of its images.
 
-    producer: None writes no label. grid_path: None writes no grid. lora: an adapter, or None.
+    producer: None writes no label. grid_path: None writes no grid. adapters: with their strengths.
     """
 
     requests: list[ImageRequest]
@@ -39,7 +41,7 @@ class ImageJob:
     dtype: str
     producer: str | None
     grid_path: Path | None
-    lora: str | None = None
+    adapters: tuple[NamedAdapter, ...] = ()
 
 
 def validate_image_job(
@@ -52,7 +54,7 @@ def validate_image_job(
     dtype: str,
     producer: str | None,
     grid_path: Path | None = None,
-    lora: str | None = None,
+    loras: Sequence[str] = (),
     **settings: Any,
 ) -> ImageJob:
     """Check all options before weights load, and choose the paths. Raises: DianjingError."""
@@ -62,8 +64,7 @@ def validate_image_job(
     folder = resolve_local_model(model)
     if folder is not None:
         read_components(folder)
-    if lora is not None:
-        check_lora(lora)
+    adapters = tuple(parse_adapters(loras))
     num_images = requests[0].num_images_per_prompt
     all_paths = _make_output_paths(out, seed, len(requests) * num_images)
     paths = [all_paths[i : i + num_images] for i in range(0, len(all_paths), num_images)]
@@ -77,7 +78,7 @@ def validate_image_job(
         dtype=dtype,
         producer=producer,
         grid_path=grid_path,
-        lora=lora,
+        adapters=adapters,
     )
 
 
@@ -101,7 +102,11 @@ def _make_output_paths(out: Path | None, seed: int, count: int) -> list[Path]:
 
 def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
     """Generate and write the images; yield the id, path and settings of each one once it is on disk."""
-    pipe = load_pipeline("TextToImagePipeline", model=job.model, device=job.device, dtype=job.dtype, lora=job.lora)
+    lora = {"lora": [adapter.describe() for adapter in job.adapters]} if job.adapters else {}
+    pipe = load_pipeline(
+        "TextToImagePipeline", model=job.model, device=job.device, dtype=job.dtype, adapters=job.adapters
+    )
+    announce_run(pipe, job.model, [_to_text_to_image_request(request) for request in job.requests])
     for request, paths in zip(job.requests, job.paths, strict=True):
         for start in range(0, len(paths), IMAGE_BATCH_SIZE):
             seeds = request.seeds[start : start + IMAGE_BATCH_SIZE]
@@ -110,8 +115,7 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
             seconds = (time.monotonic() - start_s) / len(images)
             for image, seed, path in zip(images, seeds, paths[start:], strict=False):
                 metadata = build_image_metadata(pipe, image, request, seed=seed, model=job.model)
-                if job.lora is not None:
-                    metadata.settings["lora"] = get_adapter_metadata(job.lora)
+                metadata.settings.update(lora)
                 label = make_image_label(image, metadata, producer=job.producer or PRODUCER)
                 save_image(image, path, metadata, label=label if job.producer else None)
                 yield {
@@ -121,6 +125,14 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
                     "unknown_words": pipe.find_unknown_words(request.prompt),
                     "seconds": round(seconds, 3),
                 }
+
+
+def _to_text_to_image_request(request: ImageRequest) -> Any:
+    from dianjing.demo.requests import TextToImageRequest
+
+    names = ("prompt", "seed", "negative_prompt", "width", "height", "num_inference_steps", "guidance_scale")
+    arguments = {name: getattr(request, name) for name in names}
+    return TextToImageRequest(num_images=request.num_images_per_prompt, **arguments)
 
 
 def write_grid(job: ImageJob) -> None:

@@ -4,15 +4,14 @@ import gc
 import logging
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import dianjing
 from dianjing.errors import DianjingError
-from dianjing.pipelines.media.metadata import compute_file_sha256
+from dianjing.pipelines.named_adapters import NamedAdapter, load_adapters
 from dianjing.weights.resolve import HUB_ID_PATTERN
-
-LORA_WEIGHT_NAME_SAFE = "pytorch_lora_weights.safetensors"  # of diffusers, which takes it from a folder first
 
 
 def check_device(name: str) -> None:
@@ -28,29 +27,10 @@ def check_model_path(name_or_path: str, option: str) -> None:
         raise DianjingError("option_model_not_found", option=option, path=name_or_path)
 
 
-def check_lora(name_or_path: str) -> None:
-    """Check that a path is an adapter, or else has the form of a Hub id. Raises: DianjingError."""
-    path = Path(name_or_path)
-    if path.is_dir():
-        if not list(path.glob("*.safetensors")):
-            raise DianjingError("adapter_folder_empty", path=name_or_path)
-    elif path.exists():
-        if path.suffix != ".safetensors":
-            raise DianjingError("adapter_not_safetensors", path=name_or_path)
-    elif not HUB_ID_PATTERN.fullmatch(name_or_path):
-        raise DianjingError("adapter_not_found", path=name_or_path)
-
-
-def get_adapter_metadata(name_or_path: str) -> dict[str, object]:
-    """Describe an adapter for generation metadata: its name, and the hash of its weights if they are local."""
-    path = Path(name_or_path)
-    if path.is_dir():
-        path = min(path.glob("*.safetensors"), key=lambda file: (file.name != LORA_WEIGHT_NAME_SAFE, file.name))
-    return {"name": name_or_path, **({"sha256": compute_file_sha256(path)} if path.is_file() else {})}
-
-
-def load_pipeline(class_name: str, *, model: str, device: str, dtype: str, lora: str | None = None) -> Any:
-    """Load a pipeline by its public name onto its device, with an adapter, if any.
+def load_pipeline(
+    class_name: str, *, model: str, device: str, dtype: str, adapters: Sequence[NamedAdapter] = ()
+) -> Any:
+    """Load a pipeline by its public name onto its device, with adapters, if any.
 
     Raises: DianjingError for a model, a device or an adapter that cannot be used.
     """
@@ -65,8 +45,7 @@ def load_pipeline(class_name: str, *, model: str, device: str, dtype: str, lora:
     _set_progress_bars(is_enabled=sys.stderr.isatty())
     pipe = cls.from_pretrained(model, dtype=resolve_dtype(torch, dtype, device))
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
-    if lora is not None:
-        pipe.load_lora_weights(lora)
+    load_adapters(pipe, adapters)
     return pipe.to(device)
 
 

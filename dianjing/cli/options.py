@@ -75,7 +75,6 @@ LorasOption = Annotated[
 ChatModelOption = Annotated[
     str | None, typer.Option(help="A chat model to parse the lines: a folder or a Hub id; default: rules.")
 ]
-LoraOption = Annotated[str | None, typer.Option(help="An adapter: a run's export, a .safetensors file, a Hub id.")]
 SegmenterOption = Annotated[
     str | None, typer.Option(help="A folder or Hub id of SAM 2 or SAM, to segment what is clicked; default: GrabCut.")
 ]

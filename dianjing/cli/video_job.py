@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 import dianjing
-from dianjing.cli.loading import check_device, check_lora, get_adapter_metadata, load_pipeline
+from dianjing.cli.announcements import announce_run
+from dianjing.cli.loading import check_device, load_pipeline
 from dianjing.errors import DianjingError, Message, get_language
 from dianjing.pipelines.media.aigc_label import PRODUCER
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder, write_atomic
@@ -23,6 +24,7 @@ from dianjing.pipelines.media.image import get_input_image_metadata, open_image
 from dianjing.pipelines.media.mask import read_mask
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
 from dianjing.pipelines.media.video import check_video_output_path, get_video_metadata, save_video
+from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
 from dianjing.pipelines.segmentation.base import Point, Region, Segmenter, check_region, get_region_metadata
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.validation import (
@@ -57,7 +59,7 @@ class VideoJob:
     device: str
     dtype: str
     producer: str | None
-    lora: str | None
+    adapters: tuple[NamedAdapter, ...]
     prompt: str
     settings: dict[str, Any] | None
     image_path: Path | None = None  # None for text to video
@@ -162,7 +164,7 @@ def _validate_common(
     out: Path | None,
     seed: int,
     model: str,
-    lora: str | None,
+    loras: Sequence[str],
     device: str,
     dtype: str,
     producer: str | None,
@@ -178,14 +180,19 @@ def _validate_common(
     folder = resolve_local_model(model)
     if folder is not None:
         read_components(folder)
-    if lora is not None:
-        check_lora(lora)
     pixels = (settings["width"] or MIN_SIDE_PX) * (settings["height"] or MIN_SIDE_PX)
     checked_fps = DEFAULT_FPS if fps is None else check_fps(fps)
     check_num_frames(num_frames, duration_s, checked_fps, bytes_per_frame=3 * pixels)
     path = check_video_output_path(out) if out is not None else _make_output_path(seed)
     duration = {"duration_s": duration_s, "num_frames": num_frames, "fps": fps}
-    job = {"path": path, "seed": seed, "model": model, "lora": lora, "device": device, "dtype": dtype}
+    job = {
+        "path": path,
+        "seed": seed,
+        "model": model,
+        "adapters": tuple(parse_adapters(loras)),
+        "device": device,
+        "dtype": dtype,
+    }
     return {**job, "producer": producer, "settings": {**settings, **duration}}
 
 
@@ -218,6 +225,7 @@ def run_video_job(job: VideoJob) -> dict[str, Any]:
     pipe = load_video_pipeline(job)
     import torch
 
+    announce_run(pipe, job.model, [_to_video_request(job)])
     arguments = {name: value for name, value in job.settings.items() if value is not None}
     arguments |= {"generator": torch.Generator().manual_seed(job.seed), "output_type": "uint8"}
     start_s = time.monotonic()
@@ -236,10 +244,20 @@ def run_video_job(job: VideoJob) -> dict[str, Any]:
     return {**result, **vars(metadata), "unknown_words": pipe.find_unknown_words(job.prompt)}
 
 
+def _to_video_request(job: VideoJob) -> Any:
+    """The request that takes as long as a job."""
+    from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest
+
+    settings: dict[str, Any] = {"prompt": job.prompt, "seed": job.seed, **(job.settings or {})}
+    if job.image_path is None:
+        return TextToVideoRequest(**settings)
+    return ImageToVideoRequest(image=open_image(job.image_path), regions=job.regions, **settings)
+
+
 def load_video_pipeline(job: VideoJob) -> Any:
     """Load the pipeline of a job, with its segmenter."""
     name = "TextToVideoPipeline" if job.image_path is None else "ImageToVideoPipeline"
-    pipe = load_pipeline(name, model=job.model, device=job.device, dtype=job.dtype, lora=job.lora)
+    pipe = load_pipeline(name, model=job.model, device=job.device, dtype=job.dtype, adapters=job.adapters)
     if job.image_path is not None:
         pipe.segmenter = make_segmenter(job)
     return pipe
@@ -276,8 +294,8 @@ def build_video_metadata(pipe: Any, job: VideoJob, frames: np.ndarray, fps: floa
     settings = {**get_video_metadata(frames, fps), **get_sampling_metadata(pipe)}
     names = ("negative_prompt", "long_video")
     settings |= {name: arguments[name] for name in names if arguments.get(name) is not None}
-    if job.lora is not None:
-        settings["lora"] = get_adapter_metadata(job.lora)
+    if job.adapters:
+        settings["lora"] = [adapter.describe() for adapter in job.adapters]
     if job.image_path is not None:
         settings["image"] = get_input_image_metadata(open_image(job.image_path), name=job.image_path.name)
         settings["regions"] = [get_region_metadata(region) for region in job.regions]

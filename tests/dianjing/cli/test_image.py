@@ -115,13 +115,13 @@ def write_lora(folder, tiny_folder):
 
 def test_an_adapter_changes_the_image_and_is_named_in_it(tiny_folder, tmp_path, monkeypatch):
     write_lora(tmp_path / "adapter", tiny_folder)
-    for name, options in (("plain.png", []), ("adapted.png", ["--lora", str(tmp_path / "adapter")])):
+    for name, options in (("plain.png", []), ("adapted.png", ["--lora", f"{tmp_path / 'adapter'}:0.8"])):
         generate(monkeypatch, tiny_folder, "cat", "--seed", "1", "--out", str(tmp_path / name), *options)
     with Image.open(tmp_path / "plain.png") as plain, Image.open(tmp_path / "adapted.png") as adapted:
         assert plain.tobytes() != adapted.tobytes()
     weights = tmp_path / "adapter" / "pytorch_lora_weights.safetensors"
-    adapter = {"name": str(tmp_path / "adapter"), "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
-    assert read_image_metadata(tmp_path / "adapted.png").settings["lora"] == adapter
+    adapter = {"name": "adapter", "scale": 0.8, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    assert read_image_metadata(tmp_path / "adapted.png").settings["lora"] == [adapter]
     assert "lora" not in read_image_metadata(tmp_path / "plain.png").settings
 
 

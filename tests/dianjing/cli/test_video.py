@@ -197,5 +197,5 @@ def test_an_adapter_changes_the_video_and_is_named_in_it(tiny_video_folder, monk
         code, _, err = run(monkeypatch, capsys, *command, *where, name, *options)
         assert code == 0, err
     assert read_frames("plain.webp") != read_frames("adapted.webp")
-    assert read_video_metadata("adapted.webp")[0].settings["lora"]["name"] == "adapter"
+    assert read_video_metadata("adapted.webp")[0].settings["lora"][0]["name"] == "adapter"
     assert "lora" not in read_video_metadata("plain.webp")[0].settings

@@ -1,0 +1,36 @@
+"""Announcements before a run: a size that the model was not trained for, and the time that a long run takes."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from dianjing.errors import Message, get_language
+
+MIN_MEASURED_FLOPS = 1e11  # two seconds of two CPU cores: measuring the machine takes about one
+
+
+def announce_run(pipe: Any, model: str, requests: Sequence[Any]) -> None:
+    """Print on stderr what the user should know before requests of `dianjing.demo.requests` run on a pipeline."""
+    from dianjing.demo.capabilities import get_capabilities
+    from dianjing.pipelines.cost_model import LONG_RUN_S, CostModel, TransformerShape, describe_duration
+    from dianjing.weights.description import describe_model
+    from dianjing.weights.resolve import resolve_model
+
+    video_pipe = pipe if pipe.transformer.config.use_motion_blocks and hasattr(pipe, "motion_vocabulary") else None
+    capabilities = get_capabilities(pipe, video_pipe, description=describe_model(model, resolve_model(model)))
+    requests = [request.with_defaults(capabilities) for request in requests]
+    lines = [warning for request in requests for warning in request.list_warnings(capabilities)]
+    work = [(request.list_work(capabilities), *request.get_size(capabilities)) for request in requests]
+    shape = TransformerShape.from_transformer(pipe.transformer, vae_scale_factor=pipe.vae_scale_factor)
+    flops = sum(
+        run.num_steps * shape.count_step_flops(run, width=width, height=height)
+        for runs, width, height in work
+        for run in runs
+    )
+    if flops >= MIN_MEASURED_FLOPS:
+        cost_model = CostModel.measure(pipe)
+        seconds = sum(cost_model.predict_s(runs, width=width, height=height) for runs, width, height in work)
+        if seconds > LONG_RUN_S:
+            lines.append(Message("run_takes_long", duration=describe_duration(seconds)))
+    for line in dict.fromkeys(line.render(get_language()) for line in lines):
+        print(line, file=sys.stderr, flush=True)
