@@ -18,7 +18,9 @@ from dianjing.pipelines.vae import decode_latents
 
 PROBE_GRID = 4  # patches along a side of the smallest image that is measured
 MIN_PROBE_S = 0.15  # a shorter step says more about the calls than about the arithmetic
-MAX_PROBES = 10
+LONG_PROBE_S = 1.0  # of a large model on a CPU: one size has to do
+MIN_PROBES, MAX_PROBES = 3, 10
+NUM_REPEATS = 3  # the shortest counts: other processes interrupt single steps
 DECODE_PROBE_SIDE = 16  # latents
 STEADY_RUN_S = 10.0  # a run of this length counts as much as all before it
 LONG_RUN_S = 20.0  # the user of a longer run is told its predicted duration before it
@@ -110,7 +112,7 @@ class CostModel:
 
     @classmethod
     def measure(cls, pipe: Any, *, clock: Callable[[], float] = time.perf_counter) -> "CostModel":
-        """Measure a text-to-image pipeline by single steps of small images: about a second on any machine."""
+        """Measure a text-to-image pipeline by single steps of small images: a second or two on any machine."""
         shape = TransformerShape.from_transformer(pipe.transformer, vae_scale_factor=pipe.vae_scale_factor)
         grid = PROBE_GRID
         probes: list[tuple[float, float]] = []
@@ -119,8 +121,11 @@ class CostModel:
             side_px = grid * shape.token_side_px
             work = SamplingWork(num_frames=1, num_steps=1, num_passes=1)
             flops = shape.count_step_flops(work, width=side_px, height=side_px)
-            probes.append((flops, _time_step(pipe, grid, clock=clock)))
-            if probes[-1][1] >= MIN_PROBE_S:
+            step_s = _time_step(pipe, grid, clock=clock)
+            if step_s < LONG_PROBE_S:
+                step_s = min(step_s, *(_time_step(pipe, grid, clock=clock) for _ in range(NUM_REPEATS - 1)))
+            probes.append((flops, step_s))
+            if step_s >= LONG_PROBE_S or (step_s >= MIN_PROBE_S and len(probes) >= MIN_PROBES):
                 break
             grid *= 2
         overhead_s, flops_per_s = _fit_speed(probes)
@@ -149,12 +154,9 @@ class CostModel:
 
 
 def _fit_speed(probes: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Fit seconds per step and operations per s to the smallest and the largest of (operations, s)."""
-    (first_flops, first_s), (last_flops, last_s) = probes[0], probes[-1]
-    if len(probes) == 1 or last_s <= first_s:
-        return 0.0, last_flops / max(last_s, 1e-9)
-    flops_per_s = (last_flops - first_flops) / (last_s - first_s)
-    return max(0.0, first_s - first_flops / flops_per_s), flops_per_s
+    """Fit seconds per step and operations per s to pairs of (operations, s), which interruptions only make longer."""
+    flops_per_s = max(flops / max(seconds, 1e-9) for flops, seconds in probes)
+    return max(0.0, min(seconds - flops / flops_per_s for flops, seconds in probes[:MIN_PROBES])), flops_per_s
 
 
 @torch.no_grad()

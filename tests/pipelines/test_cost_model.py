@@ -6,6 +6,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dianjing import TextToImagePipeline, TextToVideoPipeline
+from dianjing.pipelines import cost_model
 from dianjing.pipelines.cost_model import CostModel, SamplingWork, TransformerShape
 
 SHAPE = TransformerShape(
@@ -126,7 +127,23 @@ def test_measuring_takes_a_few_small_images_and_leaves_the_pipeline_as_it_was(pi
 
     before = generate()
     times = iter(range(1000))
-    model = CostModel.measure(images, clock=lambda: float(next(times)))  # every step takes a second
+    model = CostModel.measure(images, clock=lambda: float(next(times)))  # every step takes a second: a large model
     assert next(times) == 6  # two steps and one decoding
     assert model.flops_per_s > 0
     assert torch.equal(generate(), before)
+
+
+def test_a_machine_that_is_interrupted_at_times_is_measured_all_the_same(pipe, monkeypatch):
+    set_machine(monkeypatch, SHAPE, overhead_s=0.01, flops_per_s=1e10, decode_s=0.1)
+    steady = CostModel.measure(TextToImagePipeline.from_pipe(pipe))
+    time_step, calls = cost_model._time_step, []
+
+    def time_interrupted_step(pipe, grid, *, clock):
+        calls.append(grid)
+        return time_step(pipe, grid, clock=clock) + (0.9 if len(calls) % 2 else 0.0)
+
+    monkeypatch.setattr(cost_model, "_time_step", time_interrupted_step)
+    interrupted = CostModel.measure(TextToImagePipeline.from_pipe(pipe))
+    large = SamplingWork(num_frames=1, num_steps=1, num_passes=2)
+    expected = steady.predict_s([large], width=1024, height=1024)
+    assert interrupted.predict_s([large], width=1024, height=1024) == pytest.approx(expected, rel=0.1)
