@@ -164,12 +164,12 @@ def test_a_controlnet_of_another_model_is_refused_by_its_path(controlnet, tmp_pa
 
 
 def test_instructions_are_parsed_by_the_chat_model_and_else_by_the_rules(tiny_video_folder, make_queue, tmp_path):
-    asked = []
+    instructions = []
 
     def complete(messages):
-        asked.append(messages[-1]["content"])
+        instructions.append(messages[-1]["content"])
         edit = {"edit": "new_scene", "objects": [{"name": "dog"}], "background": "beach", "relation": None}
-        return json.dumps({"edits": [edit]}) if len(asked) == 1 else "no idea"
+        return json.dumps({"edits": [edit]}) if len(instructions) == 1 else "no idea"
 
     engine = InferenceEngine.from_pretrained(str(tiny_video_folder), complete_chat=complete)
     conversation = engine.create_conversation(seed=1, num_inference_steps=1)
@@ -182,5 +182,5 @@ def test_instructions_are_parsed_by_the_chat_model_and_else_by_the_rules(tiny_vi
     loaded = engine.load_conversation(tmp_path / "conversation.json")
     result = make_queue(engine).submit(ConversationRequest(conversation=loaded, text="add a cat"), "ann").wait(60)
     assert "cat" in result.result.turn.prompt
-    assert len(asked) == 3
+    assert len(instructions) == 3
     assert result.result.turn.hints

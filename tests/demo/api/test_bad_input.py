@@ -75,6 +75,7 @@ def shared_client(tiny_engine):
     queue.close()
 
 
+TOO_LONG = r"would take about \d+ (min|h) here; at most 5 min are allowed"
 IMAGES = {
     "an empty prompt": ({"prompt": ""}, "prompt is empty"),
     "blanks": ({"prompt": " \n"}, "prompt is empty"),
@@ -109,10 +110,7 @@ IMAGES = {
     "four previews": ({"stream": True, "partial_images": 4}, "partial_images is 4; give a whole number from 0 to 3"),
     "a stream in words": ({"stream": "yes"}, "stream is 'yes'; give true or false"),
     "a stream of addresses": ({"stream": True, "response_format": "url"}, "response_format is 'url', but a stream"),
-    "too much": (
-        {"size": "8192x8192", "num_inference_steps": 1000},
-        r"would take about \d+ (min|h) here; at most 5 min are allowed",
-    ),
+    "too much": ({"size": "8192x8192", "num_inference_steps": 1000}, TOO_LONG),
 }
 
 
@@ -215,10 +213,7 @@ VIDEOS = {
     "no length": ({"seconds": 0}, "seconds is 0.0; give a number of seconds above 0 and below 1,000,000"),
     "odd seconds": ({"seconds": "soon"}, "seconds is 'soon'; give a number"),
     "fps 0": ({"fps": 0}, "fps is 0"),
-    "a long video": (
-        {"num_frames": 4000, "num_inference_steps": 1000},
-        r"would take about \d+ (min|h) here; at most 5 min are allowed",
-    ),
+    "a long video": ({"num_frames": 4000, "num_inference_steps": 1000}, TOO_LONG),
     "a wrong mode": ({"long_video": "both"}, "long_video is 'both'"),
     "a file URL": ({"image": "file:///etc/passwd"}, "image is not valid base64"),
     "a metadata service": ({"image": "http://169.254.169.254/latest/meta-data/"}, "image is not valid base64"),

@@ -48,6 +48,6 @@ def test_an_image_of_1024_px_is_announced_with_its_time(run_until_sampling):
     assert "大约需要 3 小时" in run_until_sampling("image", "a cat", "--size", "1024", language="zh")
 
 
-def test_a_long_video_is_announced_and_a_usual_image_is_not(run_until_sampling):
+def test_a_long_video_is_announced_and_an_image_of_the_default_size_is_not(run_until_sampling):
     assert "this takes about" in run_until_sampling("video", "a cat jumping", "--seconds", "60")
     assert "this takes" not in run_until_sampling("image", "a cat")
