@@ -16,7 +16,7 @@ def announce_run(pipe: Any, model: str, requests: Sequence[Any]) -> None:
     from dianjing.weights.description import describe_model
     from dianjing.weights.resolve import resolve_model
 
-    video_pipe = pipe if pipe.transformer.config.use_motion_blocks and hasattr(pipe, "motion_vocabulary") else None
+    video_pipe = pipe if "default_num_frames" in pipe.config else None
     capabilities = get_capabilities(pipe, video_pipe, description=describe_model(model, resolve_model(model)))
     requests = [request.with_defaults(capabilities) for request in requests]
     lines = [warning for request in requests for warning in request.list_warnings(capabilities)]
@@ -34,3 +34,14 @@ def announce_run(pipe: Any, model: str, requests: Sequence[Any]) -> None:
             lines.append(Message("run_takes_long", duration=describe_duration(seconds)))
     for line in dict.fromkeys(line.render(get_language()) for line in lines):
         print(line, file=sys.stderr, flush=True)
+
+
+def make_video_request(job: Any) -> Any:
+    """Make the request that takes as long as a `VideoJob`."""
+    from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest
+    from dianjing.pipelines.media.image import open_image
+
+    settings = {"prompt": job.prompt, "seed": job.seed, **job.settings}
+    if job.image_path is None:
+        return TextToVideoRequest(**settings)
+    return ImageToVideoRequest(image=open_image(job.image_path), regions=job.regions, **settings)

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 import dianjing
-from dianjing.cli.announcements import announce_run
+from dianjing.cli.announcements import announce_run, make_video_request
 from dianjing.cli.loading import check_device, load_pipeline
 from dianjing.errors import DianjingError, Message, get_language
 from dianjing.pipelines.media.aigc_label import PRODUCER
@@ -225,7 +225,7 @@ def run_video_job(job: VideoJob) -> dict[str, Any]:
     pipe = load_video_pipeline(job)
     import torch
 
-    announce_run(pipe, job.model, [_to_video_request(job)])
+    announce_run(pipe, job.model, [make_video_request(job)])
     arguments = {name: value for name, value in job.settings.items() if value is not None}
     arguments |= {"generator": torch.Generator().manual_seed(job.seed), "output_type": "uint8"}
     start_s = time.monotonic()
@@ -242,16 +242,6 @@ def run_video_job(job: VideoJob) -> dict[str, Any]:
     metadata = build_video_metadata(pipe, job, frames, fps)
     result["paths"] = [str(path) for path in save_video(frames, job.path, metadata, fps=fps, producer=job.producer)]
     return {**result, **vars(metadata), "unknown_words": pipe.find_unknown_words(job.prompt)}
-
-
-def _to_video_request(job: VideoJob) -> Any:
-    """The request that takes as long as a job."""
-    from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest
-
-    settings: dict[str, Any] = {"prompt": job.prompt, "seed": job.seed, **(job.settings or {})}
-    if job.image_path is None:
-        return TextToVideoRequest(**settings)
-    return ImageToVideoRequest(image=open_image(job.image_path), regions=job.regions, **settings)
 
 
 def load_video_pipeline(job: VideoJob) -> Any:
