@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from dianjing.demo.errors import get_status, to_user_error
+from dianjing.demo.errors import NotFoundError, get_status, to_user_error
 from dianjing.demo.i18n.translation import parse_accept_language, render_for_http
 from dianjing.demo.upload_store import Upload, UploadStore
 from dianjing.demo.visitor import get_visitor
@@ -65,10 +65,15 @@ class CheckedBlocks(gr.Blocks):
                     self.fns[block_fn] if isinstance(block_fn, int) else block_fn, inputs, request
                 )
             return await super().process_api(block_fn, inputs, request=request, iterator=iterator, **options)
-        except gr.Error:
-            raise
         except Exception as error:
-            user_error = to_user_error(error, context="an event of the page")
+            if isinstance(error, gr.Error) and not error.print_exception:
+                raise  # an endpoint's own
+            is_component = isinstance(error, gr.Error)  # it has refused a value, and would print it
+            user_error = (
+                DianjingError("event_value_invalid")
+                if is_component
+                else to_user_error(error, context="an event of the page")
+            )
             if request is not None:
                 _get_http_request(request).scope.get(ERROR_STATUS, {})["status"] = get_status(user_error)
             header = "" if request is None else request.headers.get("accept-language") or ""
@@ -81,6 +86,8 @@ class CheckedBlocks(gr.Blocks):
         return data
 
     def _check_inputs(self, block_fn: Any, inputs: list[Any], request: Any) -> list[Any]:
+        if block_fn.fn is None:  # an event that the browser answers by itself
+            raise NotFoundError("endpoint_not_found")
         count = len(block_fn.inputs)
         if len(inputs) < count:
             raise DianjingError("event_inputs_missing", count=len(inputs), expected=count)

@@ -93,7 +93,8 @@ class PageGate:
             return None
         if (is_read and ALLOWED_GET.fullmatch(path)) or (method == "POST" and ALLOWED_POST.fullmatch(path)):
             return None
-        if Match.PARTIAL in matches or ALLOWED_GET.fullmatch(path) or ALLOWED_POST.fullmatch(path):
+        is_known = ALLOWED_GET.fullmatch(path) or ALLOWED_POST.fullmatch(path) or path.startswith(FILE_PREFIX)
+        if Match.PARTIAL in matches or is_known or path in (UPLOAD_PATH, UPLOAD_PROGRESS_PATH):
             return error_response(request, MethodNotAllowedError("method_not_allowed"))
         return error_response(request, NotFoundError("route_not_found"))
 

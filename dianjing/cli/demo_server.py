@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from dianjing.cli.loading import check_device, check_model_path, resolve_device, resolve_dtype
 from dianjing.demo.api.auth import AccessControl
-from dianjing.demo.api.login import PUBLIC_PATHS
+from dianjing.demo.api.login import PUBLIC_PATHS, RESULTS_PREFIX
 from dianjing.demo.app import bind_socket, make_app, run_server
 from dianjing.demo.limits import ServerLimits
 from dianjing.demo.log import configure_logging
@@ -183,7 +183,7 @@ def _parse_auth(text: str) -> tuple[str, str]:
 def describe_access(server: DemoServer) -> Message | None:
     """Say who can use a server that others can reach or that needs a key; None for a private one without."""
     if server.access.requires_key:
-        return Message("demo_closed_by_key", paths=sorted(PUBLIC_PATHS))
+        return Message("demo_closed_by_key", paths=[*sorted(PUBLIC_PATHS), f"{RESULTS_PREFIX}/..."])
     return None if server.access.hosts is not None else Message("demo_open_to_network", address=server.address)
 
 

