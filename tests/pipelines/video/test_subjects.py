@@ -32,8 +32,8 @@ def frame(picture, margin):
 
 
 @pytest.mark.parametrize("margin", [0, 30])
-def test_the_click_is_on_the_thing_that_the_prompt_moves(pipe, parser, margin):
-    """In held-out scenes of two things, one of which moves; clicks are in pixels of the image as it was uploaded."""
+def test_the_click_is_on_the_object_that_the_prompt_moves(pipe, parser, margin):
+    """In held-out scenes of two objects, one of which moves; clicks are in pixels of the image as it was uploaded."""
     world = StickerWorld(
         size_px=64, stages=[CurriculumStage(scene_weights={"pair": 1.0}, grid_px=(32,))], split="held_out"
     )
