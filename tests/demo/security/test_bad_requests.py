@@ -84,7 +84,7 @@ def test_every_event_survives_values_of_every_wrong_kind(open_server, new_errors
             response = open_server.send("POST", "/gradio_api/run/predict", body)
             assert "Traceback" not in response.text
             assert "site-packages" not in response.text
-    assert "the end of the prompt" not in new_errors()
+    assert PROMPT[:250] not in new_errors()  # beginning and end may stand in one shortened message
     assert open_server.send("GET", "/healthz").status == 200
 
 
