@@ -133,7 +133,7 @@ def test_regions_as_fields_in_brackets_are_refused_with_the_way_out(client):
 
 
 def test_what_moves_in_a_reference_image_is_found_from_the_prompt(make_client, tmp_path):
-    """With the bundled model; the file says which region was found, so that it can be made again."""
+    """The file of the bundled model says which region was found, so that it can be made again."""
     engine = InferenceEngine.from_pretrained("sticker")
     client = make_client(engine)
     api = openai.OpenAI(api_key="mine", base_url="http://testserver/v1", http_client=client, max_retries=0)

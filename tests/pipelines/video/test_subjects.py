@@ -1,4 +1,4 @@
-"""What moves in an image is found from the prompt."""
+"""Motion without regions: the moving objects of an image are found from the prompt."""
 
 import numpy as np
 import pytest
