@@ -12,6 +12,7 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
 from dianjing.dit.rope import apply_rotary_emb
+from dianjing.errors import DianjingError
 
 EPS = 1e-6
 SMALL_ATTENTION = 2**15  # queries x keys of a head
@@ -107,6 +108,16 @@ class Attention(nn.Module, AttentionModuleMixin):
         self.norm_k = LayerNorm(head_dim, eps=EPS)
         self.to_out = nn.ModuleList([nn.Linear(heads * head_dim, width), nn.Identity()])
         self.set_processor(self._default_processor_cls())
+
+    def set_processor(self, processor: Any) -> None:
+        """Set what computes the attention: a `DiTAttnProcessor`, or a callable with its arguments.
+
+        Raises: DianjingError for a processor of diffusers, which knows diffusers' own attention class only.
+        """
+        cls = type(processor)
+        if cls.__module__.startswith("diffusers."):
+            raise DianjingError("attention_processor_unsupported", processor=cls.__name__)
+        super().set_processor(processor)
 
     def _split_heads(self, states: Tensor) -> Tensor:
         return states.unflatten(-1, (self.heads, -1))  # (B, N, H, E)

@@ -3,11 +3,14 @@
 import inspect
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import transformers
 from diffusers import DiffusionPipeline
 from diffusers.schedulers import SchedulerMixin
 from diffusers.utils import logging
@@ -39,6 +42,20 @@ def is_hunyuan_dit(transformer: Any) -> bool:
     config = transformer.config
     lengths = (config.text_len, config.text_len_t5)
     return not config.use_motion_blocks and config.learn_sigma and lengths == HUNYUAN_DIT_TEXT_LENGTHS
+
+
+@contextmanager
+def without_inner_progress_bars() -> Iterator[None]:
+    """Show no progress bar for each text encoder beside that of the pipeline, unless diffusers' verbosity is INFO."""
+    bars = transformers.utils.logging
+    if logging.get_verbosity() <= logging.INFO or not bars.is_progress_bar_enabled():
+        yield
+        return
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        bars.enable_progress_bar()
 
 
 class PipelineBase(LoRAMixin, DiffusionPipeline):
@@ -84,7 +101,8 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
         validate_model(folder, variant=options.get("variant"))
         dtype = options.get("dtype", options.get("torch_dtype"))
         options = replace_controlnet_path(options, dtype=dtype if isinstance(dtype, torch.dtype) else torch.float32)
-        pipeline = super().from_pretrained(str(folder), **options)
+        with without_inner_progress_bars():
+            pipeline = super().from_pretrained(str(folder), **options)
         settings = {name: v for name, v in cls.load_config(str(folder)).items() if name.startswith("_default_")}
         pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path), **settings)
         if "scheduler" in options:  # the model's own stays the one that others are checked against

@@ -173,7 +173,8 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
         # 6. Denoise
         step_kwargs = prepare_extra_step_kwargs(self.scheduler, eta=call.params.eta, generator=call.generator)
         last_embeds, was_guided = None, False
-        with self.progress_bar(total=len(timesteps)) as progress_bar:
+        order = getattr(self.scheduler, "order", 1)  # of higher order, a scheduler takes several timesteps for a step
+        with self.progress_bar(total=num_inference_steps) as progress_bar:
             for index, timestep in enumerate(timesteps):
                 if self._interrupt:
                     break
@@ -197,5 +198,7 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
                     latents, embeds = call.step_callback(index, timestep, latents, embeds)
                 for observer in self._step_observers:
                     observer(replace(step, latents=latents))
-                progress_bar.update()
+                is_step_done = (index + 1) % order == 0 and index + 1 > len(timesteps) - num_inference_steps * order
+                if is_step_done or index + 1 == len(timesteps):
+                    progress_bar.update()
         return latents

@@ -215,6 +215,16 @@ def check_negative_prompts(value: object, num_prompts: int) -> list[str]:
     return [check_negative_prompt(prompt) or "" for prompt in value]
 
 
+def check_tensor(value: object, name: str) -> None:
+    """Raise DianjingError unless `value` is a torch tensor without NaN and infinity."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        raise DianjingError("tensor_expected", name=name, type_name=f"{type(value).__module__}.{type(value).__name__}")
+    if not bool(torch.isfinite(value).all()):
+        raise DianjingError("tensor_not_finite", name=name)
+
+
 def check_embeds(
     embeds: "Tensor | None",
     attention_mask: "Tensor | None",
@@ -231,6 +241,8 @@ def check_embeds(
     if embeds is None or attention_mask is None:
         first, second = (mask_name, name) if embeds is None else (name, mask_name)
         raise DianjingError("embeds_incomplete", name=first, missing=second)
+    check_tensor(embeds, name)
+    check_tensor(attention_mask, mask_name)
     if embeds.ndim != 3 or tuple(embeds.shape[1:]) != (max_length, embed_dim):
         expected = f"(batch, {max_length}, {embed_dim})"
         raise DianjingError("tensor_shape", name=name, shape=str(tuple(embeds.shape)), expected=expected)
@@ -243,8 +255,11 @@ def check_embeds(
 
 
 def check_latents(latents: "Tensor | None", shape: Sequence[int]) -> None:
-    """Raise DianjingError for latents of another shape."""
-    if latents is not None and tuple(latents.shape) != tuple(shape):
+    """Raise DianjingError for latents that are no tensor, not finite or of another shape."""
+    if latents is None:
+        return
+    check_tensor(latents, "latents")
+    if tuple(latents.shape) != tuple(shape):
         raise DianjingError("tensor_shape", name="latents", shape=str(tuple(latents.shape)), expected=str(tuple(shape)))
 
 

@@ -1,7 +1,6 @@
 """Checks of devices, dtypes and adapters, and the loading of pipelines, shared by the commands."""
 
 import gc
-import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -35,7 +34,6 @@ def load_pipeline(
     Raises: DianjingError for a model, a device or an adapter that cannot be used.
     """
     gc.disable()  # the imports make a million lasting objects: collecting them costs 3 s, half of it at exit
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns at import of an optional kernel, unused here
     import torch
 
     cls = getattr(dianjing, class_name)
