@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines.schedulers import has_equal_process, load_adapter_scheduler
-from dianjing.weights.adapters import IN_MEMORY, AdapterSource, check_adapter, fetch_adapter
+from dianjing.weights.adapters import IN_MEMORY, AdapterSource, check_adapter_fits, fetch_adapter
 from dianjing.weights.product_adapters import add_product_adapter, check_product_adapter, read_product_adapter
 from dianjing.weights.trigger_words import read_trigger_words
 
@@ -78,7 +78,7 @@ class LoRAMixin(LoraBaseMixin):
                 add_product_adapter(model, product, adapter_name)
             else:
                 adapter = fetch_adapter(source, **options)
-                check_adapter(adapter, model, IN_MEMORY if isinstance(source, Mapping) else source)
+                check_adapter_fits(adapter, model, IN_MEMORY if isinstance(source, Mapping) else source)
                 targets = sorted({key.partition(".lora_")[0] for key in adapter.state})
                 model.load_lora_adapter(
                     adapter.state,

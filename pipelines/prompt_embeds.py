@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
 from dianjing.pipelines.base import PipelineBase
+from dianjing.pipelines.tensor_checks import check_embeds
 from dianjing.weights import registry
 
 logger = logging.get_logger(__name__)
@@ -245,7 +246,7 @@ class PromptPipelineBase(PipelineBase):
             for encoder, suffix in enumerate(ENCODER_SUFFIXES):
                 names = get_embed_names(encoder)
                 states_name, mask_name = names[int(negative)], names[2 + int(negative)]
-                rows = validation.check_embeds(
+                rows = check_embeds(
                     getattr(encoded, states_name),
                     getattr(encoded, mask_name),
                     states_name,

@@ -17,6 +17,7 @@ from dianjing.pipelines.denoiser import Denoiser, PrecomputedConditioning, Sampl
 from dianjing.pipelines.hooks import CallbackOnStepEnd, SamplingHooks, StepCallback
 from dianjing.pipelines.prompt_embeds import PromptEmbeds, PromptPipelineBase
 from dianjing.pipelines.schedulers import check_scheduler, prepare_extra_step_kwargs, scale_model_input, set_timesteps
+from dianjing.pipelines.tensor_checks import check_latents
 
 Generators = Generator | Sequence[Generator] | None
 SampledT = TypeVar("SampledT")  # latents, or what else a pipeline samples
@@ -112,7 +113,7 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
         **prompts: Any,
     ) -> SamplingCall:
         """Check noise, generators and callback of a call, and collect it; `prompts` are its other fields."""
-        validation.check_latents(latents, latent_shape)
+        check_latents(latents, latent_shape)
         validation.check_generator(generator, latent_shape[0])
         return SamplingCall(
             params=params,

@@ -173,7 +173,7 @@ def check_config(config: Mapping[str, Any], source: object) -> dict[str, Any]:
     return {name: config[name] for name in CONFIG_NAMES if name in config}
 
 
-def check_adapter(adapter: Adapter, model: nn.Module, source: object) -> None:
+def check_adapter_fits(adapter: Adapter, model: nn.Module, source: object) -> None:
     """Check that an adapter fits a model: its modules, their sizes, both halves of each, and its ranks.
 
     Raises: DianjingError that names what does not fit.
