@@ -126,7 +126,9 @@ def _connect_on_load(page: gr.Blocks, context: PageContext, tabs: PageTabs) -> N
             updates |= show_video_history(tabs.video.video_panel, session, language)
             updates[tabs.video.examples] = show_examples(examples.videos)
         resumed = {
-            tab.run_panel.resumed_job_id: get_resumed_job_id(tab.run_panel, session) for tab in tabs.by_name.values()
+            tab.run_panel.resumed_job_id: job_id
+            for tab in tabs.by_name.values()
+            if (job_id := get_resumed_job_id(tab.run_panel, session)) is not None
         }
         return updates | resumed
 

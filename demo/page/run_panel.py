@@ -109,7 +109,9 @@ def resume_run(
     """Follow the run that went on while the page was loaded again."""
     session = context.get_session(token, request)
     run = session.runs.get(run_panel.name)
-    if run is not None:
+    if run is None:
+        yield {run_panel.status: gr.skip()}  # Gradio would empty the outputs of an event that yields nothing
+    else:
         yield from _follow_run(run_panel, request, session, run, handlers)
 
 
