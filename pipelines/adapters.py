@@ -218,6 +218,8 @@ class LoRAMixin(LoraBaseMixin):
 
     def list_trigger_words(self) -> list[str]:
         """List the words that the active adapters gave a meaning to."""
+        if not self._trigger_words:  # a pipeline for its text encoders alone has no transformer to ask
+            return []
         return [word for name in self._get_active_names() for word in self._trigger_words.get(name, ())]
 
     @contextmanager
