@@ -54,7 +54,23 @@ TEXTS = {
 }
 TABS = ("image", "animate", "video", "chat")
 # names that Chinese pages use as they are
-LATIN_NAMES = ("AI", "MP4", "WebP", "GIF", "Enter", "Shift", "png", "mp4", "webp", "gif", "json", "txt", "notes")
+LATIN_NAMES = (
+    "AI",
+    "MP4",
+    "WebP",
+    "GIF",
+    "Enter",
+    "Shift",
+    "png",
+    "mp4",
+    "webp",
+    "gif",
+    "json",
+    "txt",
+    "notes",
+    "sticker",
+    "Apache",
+)
 FIND_LATIN_WORDS = """names => {
   const texts = [];
   for (const element of document.querySelectorAll("body *")) {
