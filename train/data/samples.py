@@ -4,6 +4,7 @@ B batch, F frames, K objects, H height, W width.
 """
 
 import errno
+import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -55,7 +56,8 @@ class TarMember:
 
 
 @lru_cache(maxsize=8)
-def _open_zip(archive: Path) -> zipfile.ZipFile:
+def _open_zip(archive: Path, process_id: int) -> zipfile.ZipFile:
+    """Open an archive once for each process: forked workers would share one position in the file."""
     return zipfile.ZipFile(archive)
 
 
@@ -68,7 +70,7 @@ class ZipMember:
 
     def read(self) -> bytes:
         try:
-            return _open_zip(self.archive).read(self.member)
+            return _open_zip(self.archive, os.getpid()).read(self.member)
         except (zipfile.BadZipFile, zlib.error, RuntimeError, KeyError, EOFError) as error:
             # RuntimeError: encrypted; its subclass NotImplementedError: an unknown compression
             raise OSError(errno.EIO, f"{self.member} in {self.archive.name}: {error}") from None
@@ -87,7 +89,12 @@ class TableCell:
         cell = self.table[self.row][self.column]
         if cell is None or (cell["bytes"] is None and not cell["path"]):
             raise OSError(errno.ENODATA, "the cell is empty")
-        return cell["bytes"] if cell["bytes"] is not None else (self.base_folder / cell["path"]).read_bytes()
+        if cell["bytes"] is not None:
+            return cell["bytes"]
+        path = (self.base_folder / cell["path"]).resolve()
+        if not path.is_relative_to(self.base_folder.resolve()):
+            raise OSError(errno.EACCES, f"{cell['path']} lies outside the folder of the table")
+        return path.read_bytes()
 
 
 def read_source(source: ByteSource, *, name: str) -> bytes:

@@ -73,7 +73,7 @@ def test_images_are_generated_by_a_click_or_by_enter_and_restored_from_a_file(
 
 
 @pytest.mark.parametrize("locale", TEXTS)
-def test_images_that_were_stopped_are_kept_apart_and_histories_are_deleted(locale, server, open_page, save_download):
+def test_images_that_were_stopped_stay_apart_and_histories_are_deleted(locale, server, open_page, save_download):
     texts, page = TEXTS[locale], open_page(server.address, locale=locale)
     page.fill("#image-prompt textarea", texts["prompt"])
     page.fill(SEED, "5")

@@ -80,7 +80,7 @@ def test_two_regions_of_an_image_are_animated_and_restored(locale, server, open_
 
 
 @pytest.mark.parametrize("locale", TEXTS)
-def test_a_video_is_generated_window_by_window_and_its_frames_are_kept_when_it_is_stopped(
+def test_a_video_is_generated_window_by_window_and_its_frames_stay_when_it_is_stopped(
     locale, server, open_page, save_download
 ):
     texts, page = TEXTS[locale], open_page(server.address, locale=locale)

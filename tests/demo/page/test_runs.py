@@ -61,9 +61,7 @@ def test_a_model_without_a_list_of_words_has_no_examples():
     assert (examples.images, examples.videos, examples.messages) == ((), (), ())
 
 
-@pytest.mark.parametrize(
-    "regions", ["x", [1], [{"motion": "a"}], [{"motion": "a", "strength": "b", "points": []}], 7]
-)
+@pytest.mark.parametrize("regions", ["x", [1], [{"motion": "a"}], [{"motion": "a", "strength": "b", "points": []}], 7])
 def test_regions_of_a_foreign_file_are_none(regions):
     metadata = GenerationMetadata(prompt="", seed=1, settings={"regions": regions}, model="m", version="0")
     assert parse_regions(metadata) == []

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dianjing.errors import DianjingError
+from dianjing.train.data.samples import TableCell
 from tests.train.dataset_files import PNG, get_captions, list_path, write_files
 
 
@@ -115,3 +116,13 @@ def test_a_saved_dict_of_splits_is_read_or_its_splits_are_named(tmp_path):
     datasets.DatasetDict({"train": split, "test": split}).save_to_disk(str(tmp_path / "two"))
     with pytest.raises(DianjingError, match=r"two/train, .*two/test"):
         list_path(tmp_path / "two")
+
+
+def test_a_cell_that_names_a_file_outside_the_folder_of_the_table_is_not_read(tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for path in ("../secret.png", str(tmp_path / "secret.png")):
+        cell = TableCell([{"image": {"bytes": None, "path": path}}], 0, "image", folder)
+        with pytest.raises(OSError, match="outside"):
+            cell.read()
