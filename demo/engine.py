@@ -265,8 +265,7 @@ class InferenceEngine:
         crop = None
         with pipe.observe_steps(reporter):
             if isinstance(request, ImageToVideoRequest):
-                sides = {"height": request.height, "width": request.width}
-                regions = request.regions or pipe.locate_regions(request.image, request.prompt, **sides)
+                regions = request.regions or pipe.locate_regions(request.image, request.prompt)
                 output = pipe(request.image, regions, request.prompt, **params)
                 settings["image"] = get_input_image_metadata(request.image)
                 settings["regions"] = [get_region_metadata(region) for region in regions]

@@ -143,13 +143,14 @@ class ImageToVideoPipeline(VideoPipelineBase):
     ) -> list[Region]:
         """Find what moves in an image, and how, from a prompt such as "a cat jumping and a dog".
 
-        height, width: of the video, in px. The points of the regions are in px of the image.
+        height, width: of the image that is searched, in px; by default the model's own size, to which the image is
+        cropped, since objects are found best in it. The points of the regions are in px of the image.
         Raises: DianjingError for a prompt that names no motion of the model.
         """
         parser = MotionPromptParser(self.motion_vocabulary, self.concept_vocabulary)
         motion_prompt = parse_moving_subjects(parser, prompt)
         source = check_image(image)
-        height, width = self._choose_size(source, height, width)
+        height, width = self._check_size(height, width)
         fitted, crop_transform = resize_crop(source, height=height, width=width)
         pixels = frames_to_pixels(np.asarray(fitted)[None], device=self._execution_device, dtype=self.vae.dtype)
         clicks = find_subject_clicks(self, encode_images(self.vae, pixels)[0], motion_prompt)

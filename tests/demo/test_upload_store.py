@@ -72,7 +72,7 @@ def test_the_oldest_uploads_make_room_when_all_visitors_reach_the_servers_limit(
         store.find(uploads[0].reference, visitor="visitor 0")
 
 
-def test_uploads_expire(make_store):
+def test_uploads_are_removed_after_their_time(make_store):
     store = make_store(result_ttl_s=1e-9)
     upload = add(store)
     with pytest.raises(ValueError, match="not an upload"):

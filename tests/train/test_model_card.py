@@ -93,7 +93,7 @@ def test_command_line_samples_with_the_scheduler_of_the_adapter(config, model, t
             device="cpu",
             dtype="float32",
             producer=None,
-            lora=lora,
+            loras=[] if lora is None else [lora],
             num_inference_steps=1,
         )
         list(image_job.run_image_job(job))

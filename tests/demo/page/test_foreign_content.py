@@ -4,7 +4,7 @@ import json
 
 import pytest
 from PIL import Image
-from tests.demo.page.test_browser import open_tab, wait_for_status
+from tests.demo.page.browser import open_tab, wait_for_status
 
 from dianjing.pipelines.media.image import save_image
 from dianjing.pipelines.media.metadata import GenerationMetadata

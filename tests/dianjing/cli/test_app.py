@@ -201,7 +201,7 @@ def test_train_passes_its_options_to_the_trainer(call, monkeypatch):
     code, _, _ = call("train", "a.toml", "--set", "run.seed=1", "--resume", "none", "--dry-run")
     assert code == 75
     options = {"overrides": ["run.seed=1"], "resume": "none", "init": False, "dry_run": True, "cache_only": False}
-    assert calls == [((["a.toml"],), {**options, "sigma": None})]
+    assert calls == [((["a.toml"],), {**options, "source": None, "sigma": None})]
 
 
 def test_train_and_the_trainers_own_command_take_the_same_options():

@@ -218,7 +218,7 @@ def animate(content, name, folder):
     """Check a picture as `dianjing animate` does before it loads a model; return its name, or the error."""
     path = folder / name
     path.write_bytes(content)
-    unset = ("segmenter", "mask_preview_path", "lora", "producer", "duration_s", "num_frames", "fps", "width", "height")
+    unset = ("segmenter", "mask_preview_path", "producer", "duration_s", "num_frames", "fps", "width", "height")
     settings = dict.fromkeys((*unset, "num_inference_steps", "guidance_scale"))
     settings |= {
         "click_texts": ["0,0"],
@@ -228,7 +228,7 @@ def animate(content, name, folder):
         "prompt": "",
         "seed": 0,
     }
-    settings |= {"out": folder / "out.mp4", "model": "sticker", "device": "cpu", "dtype": "auto"}
+    settings |= {"out": folder / "out.mp4", "model": "sticker", "loras": [], "device": "cpu", "dtype": "auto"}
     try:
         return validate_animation_job(path, **settings).image_path.name
     except DianjingError as error:

@@ -218,7 +218,8 @@ def test_images_for_motion_blocks_alone_are_refused(tmp_path, model, videos):
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_memory_of_videos_is_extrapolated_to_the_byte(tmp_path, model, only_videos, every):
     config = make_video_config(tmp_path, model, only_videos, **MOTION_ONLY)
-    own = dict(DiT.from_config(DiT.load_config(model / "transformer")).config)
+    config_of_model = DiT.from_config(DiT.load_config(model / "transformer")).config
+    own = {name: value for name, value in config_of_model.items() if not name.startswith("_")}
     settings = own | {"use_motion_blocks": True, "max_regions": 1}
     extrapolated, measured = extrapolate_saved_bytes(
         config, model, settings | {"num_layers": 7, "motion_block_interval": every}, (16, 16, 3)
