@@ -145,7 +145,8 @@ def _connect_on_load(page: gr.Blocks, context: PageContext, tabs: PageTabs) -> N
         follow = _make_resume_event(partial(RESUME_FUNCTIONS[name], tab, context))
         # no queued event without need: Gradio loses messages of one that starts while the last other one ends
         tab.run_panel.resumed_job_id.change(follow, context.token, tab.run_outputs, **job_event())
-    page.load(on_load, context.token, outputs, **instant())
+    # queued: only then does Gradio tell the page which states have changed
+    page.load(on_load, context.token, outputs, **instant(queue=True, concurrency_limit=None))
 
 
 def _make_resume_event(resume: Callable[..., Any]) -> Callable[..., Any]:

@@ -103,21 +103,6 @@ RECORDED = (
         bounds={"all.edit_applied": 0.85, "languages.zh.edit_applied": 0.85, "languages.en.edit_applied": 0.85},
     ),
     Record(
-        name="new_concept",
-        command=("-m", "benchmarks.new_concept", "--out", "{out}"),
-        measures=(
-            *MODEL,
-            *STICKERS,
-            "train/config/templates/run.toml",
-            "train/data/prior_captions.py",
-            "train/tasks/finetune*.py",
-            "train/trainer/loop.py",
-            "benchmarks/new_concept.py",
-        ),
-        read=read_json("report.json"),
-        bounds={"concept.after": 20, "concept.absent_before": 22, "prior_accuracy.change": -0.03, "minutes_left": 0},
-    ),
-    Record(
         name="server_load",
         command=("-m", "benchmarks.server_load", "--clients", "20", "--seconds", "120"),
         measures=("demo/**/*.py", "benchmarks/server_load.py"),

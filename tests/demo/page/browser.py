@@ -62,6 +62,8 @@ LATIN_NAMES = (
     "Enter",
     "Shift",
     "png",
+    "jpg",
+    "jpeg",
     "mp4",
     "webp",
     "gif",

@@ -119,7 +119,7 @@ def test_a_run_goes_on_when_the_server_was_out_of_reach_and_the_page_is_loaded_a
     with paused_runs(server.engine, lambda job, progress: may_end if progress.preview else None):
         try:
             page.click("#image-button")
-            page.wait_for_selector("#image-stage img")
+            wait_for_status(page, "image", texts["step"])  # the stage still shows the first image before
             page.context.set_offline(True)
             wait_for_status(page, "image", texts["lost"])
             wait_until_idle(page, "image")

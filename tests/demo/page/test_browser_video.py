@@ -16,7 +16,6 @@ from tests.demo.page.browser import (
     open_tab,
     paused_runs,
     read_pixels,
-    wait_for_cancel_at_preview,
     wait_for_history,
     wait_for_playback,
     wait_for_status,
@@ -63,7 +62,8 @@ def test_two_regions_of_an_image_are_animated_and_restored(locale, server, open_
     selected = read_pixels(page, "#animate-picture img")
     page.click("#animate-clear-clicks")
     page.wait_for_selector("#animate-motion-2 input", state="hidden")
-    page.fill("#animate-motion-1 input", "")
+    page.fill("#animate-motion-1 input", texts["motions"][1])
+    page.keyboard.press("Enter")
     page.set_input_files("#animate-drop input[type=file]", video)
     wait_for_status(page, "animate", texts["restored"])
     page.wait_for_selector("#animate-motion-2 input")
@@ -77,6 +77,10 @@ def test_two_regions_of_an_image_are_animated_and_restored(locale, server, open_
     wait_for_value(page, "#animate-prompt textarea", "")
     page.set_input_files("#animate-picture input[type=file]", picture)
     page.wait_for_selector("#animate-picture img")
+
+
+def wait_for_cancel_in_window_2(job, progress):
+    return job.cancel_requested if progress.preview and progress.window == 2 else None
 
 
 @pytest.mark.parametrize("locale", TEXTS)
@@ -106,8 +110,9 @@ def test_a_video_is_generated_window_by_window_and_its_frames_stay_when_it_is_st
     page.set_input_files("#video-drop input[type=file]", video)
     wait_for_status(page, "video", texts["restored"])
     wait_for_value(page, "#video-prompt textarea", texts["video"])
-    with paused_runs(server.engine, wait_for_cancel_at_preview):
+    with paused_runs(server.engine, wait_for_cancel_in_window_2):
         page.press("#video-prompt textarea", "Enter")
+        wait_for_status(page, "video", texts["window"].format(2))  # the first window is a single frame
         page.wait_for_selector("#video-stage img")
         assert page.is_disabled("#video-download-video")
         page.click("#video-cancel")

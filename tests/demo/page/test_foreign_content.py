@@ -4,10 +4,10 @@ import json
 
 import pytest
 from PIL import Image
-from tests.demo.page.browser import open_tab, wait_for_status
 
 from dianjing.pipelines.media.image import save_image
 from dianjing.pipelines.media.metadata import GenerationMetadata
+from tests.demo.page.browser import open_tab, wait_for_status
 
 pytestmark = pytest.mark.timeout(900)  # the machine may be busy
 
