@@ -51,7 +51,7 @@ def make_live(make_queue):
     started = []
 
     def make(engine):
-        queue, jobs = make_queue(engine), []
+        queue, jobs = make_queue(engine, max_run_s=3600), []  # `counting` predicts a second a step
         submit = queue.submit
         queue.submit = lambda request, owner: jobs.append(submit(request, owner)) or jobs[-1]
         listening_socket = bind_socket("127.0.0.1", 0)
