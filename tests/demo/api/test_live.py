@@ -84,10 +84,11 @@ import sys
 sys.path.insert(0, {tests!r})
 from conftest import CountingEngine
 from dianjing.demo.app import bind_socket, make_app, run_server
+from dianjing.demo.limits import ServerLimits
 from dianjing.demo.queue import JobQueue
 engine = CountingEngine()
 engine.waits_for_cancel = True
-queue = JobQueue(engine)
+queue = JobQueue(engine, ServerLimits(max_run_s=3600))
 listening_socket = bind_socket("127.0.0.1", 0)
 print(listening_socket.getsockname()[1], queue.results.root, flush=True)
 run_server(make_app(queue), queue, listening_socket)
