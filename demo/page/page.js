@@ -116,8 +116,8 @@ window.dianjing = (({ texts, gradio_zh }) => {
       });
     }
     const canvas = document.querySelector("#animate-picture img");
-    const shown = document.querySelector("#animate-prompt textarea")?.value ?? "";
-    if (canvas && canvas.alt !== shown) canvas.alt = shown;
+    const description = document.querySelector("#animate-prompt textarea")?.value ?? "";
+    if (canvas && canvas.alt !== description) canvas.alt = description;
   };
 
   const observe = () => {

@@ -97,7 +97,7 @@ def test_a_form_without_files_may_be_url_encoded(client):
     assert response.status_code == 200, response.text
 
 
-@pytest.mark.parametrize("file_name", ["input_reference.png", "/home/somebody/x.png"])
+@pytest.mark.parametrize("file_name", ["input_reference.png", "/folder/x.png"])
 def test_litellms_reference_image_is_read(client, square, file_name):
     """The tiny model knows no motions by name, and says so: it has seen the image and the prompt."""
     form = make_form(
