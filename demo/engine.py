@@ -19,8 +19,8 @@ from dianjing.demo.extensions import AdapterSwitch, load_controlnets
 from dianjing.demo.jobs import Job, JobResult
 from dianjing.demo.mask_service import MaskService
 from dianjing.demo.progress import ProgressListener, ProgressReporter
+from dianjing.demo.request_base import IMAGE_BATCH_SIZE
 from dianjing.demo.requests import (
-    IMAGE_BATCH_SIZE,
     AnyRequest,
     ConversationRequest,
     ImageToVideoRequest,

@@ -6,15 +6,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
+from PIL import Image
 from typing_extensions import Self
 
 from dianjing.demo.limits import ModelCapabilities, format_size
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.cost_model import SamplingWork
+from dianjing.pipelines.media.image import check_image
 from dianjing.pipelines.named_adapters import MAX_ADAPTER_SCALE
 from dianjing.pipelines.validation import (
+    MAX_IMAGES,
     check_fps,
     check_guidance_scale,
+    check_int,
     check_negative_prompt,
     check_num_frames,
     check_num_inference_steps,
@@ -54,6 +58,7 @@ def resolve_adapters(adapters: Mapping[str, float] | None, capabilities: ModelCa
     return dict(adapters)
 
 
+IMAGE_BATCH_SIZE = 8  # images of one sampling run; a seed gives the same image in any batch
 BYTES_PER_PIXEL = 16  # memory of one pixel of a frame: uint8, and copies of the float32 latents
 
 
@@ -146,6 +151,30 @@ class GenerationRequest:
         if size in capabilities.sizes:
             return []
         return [Message("size_not_trained", size=format_size(*size), sizes=capabilities.format_sizes())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRequestBase(GenerationRequest):
+    """The fields that tell the work of `num_images` images, whatever they show."""
+
+    num_images: int = 1
+    control_image: Image.Image | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._validate_fields(
+            num_images=partial(check_int, name="num_images", low=1, high=MAX_IMAGES), control_image=check_image
+        )
+
+    def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
+        assert self.num_inference_steps is not None
+        batches = [min(IMAGE_BATCH_SIZE, self.num_images - i) for i in range(0, self.num_images, IMAGE_BATCH_SIZE)]
+        common: dict[str, Any] = {
+            "num_steps": self.num_inference_steps,
+            "num_passes": count_passes(self.guidance_scale),
+            "num_control_layers": 0 if self.control_image is None else capabilities.num_control_layers,
+        }
+        return [SamplingWork(num_frames=size, **common) for size in batches]
 
 
 @dataclass(frozen=True, kw_only=True)

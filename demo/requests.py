@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from dianjing.demo.limits import ModelCapabilities
 from dianjing.demo.request_base import (
-    GenerationRequest,
+    ImageRequestBase,
     VideoRequestBase,
     check_adapters,
     count_passes,
@@ -23,7 +23,6 @@ from dianjing.pipelines.media.image import check_image
 from dianjing.pipelines.media.image_file import IMAGE_OUTPUT_FORMATS, ImageFormat
 from dianjing.pipelines.segmentation.base import Region, check_region
 from dianjing.pipelines.validation import (
-    MAX_IMAGES,
     ImageRequest,
     check_guidance_scale,
     check_int,
@@ -47,14 +46,13 @@ from dianjing.pipelines.video.windows import (
 if TYPE_CHECKING:
     from dianjing.pipelines.conversation.session import Conversation
 
-IMAGE_BATCH_SIZE = 8  # images of one sampling run; a seed gives the same image in any batch
 # sampling runs of one turn of a conversation: two for each of three backgrounds, four objects on white and on black
 MAX_SAMPLING_RUNS_PER_TURN = 14
 MAX_CONDITIONING_SCALE = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextToImageRequest(GenerationRequest):
+class TextToImageRequest(ImageRequestBase):
     """A request for images of a prompt; image i uses the seed `seed + i`.
 
     `output_format` is the format of the files, `output_compression` the quality of JPEG and WebP, from 0 to 100.
@@ -64,10 +62,8 @@ class TextToImageRequest(GenerationRequest):
     kind: ClassVar[str] = "image"
 
     prompt: str
-    num_images: int = 1
     output_format: ImageFormat = "png"
     output_compression: int | None = None
-    control_image: Image.Image | None = None
     controlnet: str | None = None
     controlnet_conditioning_scale: float = 1.0
 
@@ -75,9 +71,7 @@ class TextToImageRequest(GenerationRequest):
         super().__post_init__()
         check_prompt(self.prompt)
         self._validate_fields(
-            num_images=partial(check_int, name="num_images", low=1, high=MAX_IMAGES),
             output_compression=partial(check_int, name="output_compression", low=0, high=100),
-            control_image=check_image,
             controlnet_conditioning_scale=partial(
                 check_number, name="controlnet_conditioning_scale", low=0, high=MAX_CONDITIONING_SCALE
             ),
@@ -98,16 +92,6 @@ class TextToImageRequest(GenerationRequest):
         if self.controlnet not in (names if len(names) > 1 else (None, *names)):
             raise DianjingError("controlnet_not_served", name=format_value(self.controlnet), names=list(names))
         return replace(request, controlnet=self.controlnet or names[0])
-
-    def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
-        assert self.num_inference_steps is not None
-        batches = [min(IMAGE_BATCH_SIZE, self.num_images - i) for i in range(0, self.num_images, IMAGE_BATCH_SIZE)]
-        common: dict[str, Any] = {
-            "num_steps": self.num_inference_steps,
-            "num_passes": count_passes(self.guidance_scale),
-            "num_control_layers": 0 if self.control_image is None else capabilities.num_control_layers,
-        }
-        return [SamplingWork(num_frames=size, **common) for size in batches]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,7 +106,7 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
     pipe = load_pipeline(
         "TextToImagePipeline", model=job.model, device=job.device, dtype=job.dtype, adapters=job.adapters
     )
-    announce_run(pipe, job.model, [_to_text_to_image_request(request) for request in job.requests])
+    announce_run(pipe, job.model, [_get_work(request) for request in job.requests])
     for request, paths in zip(job.requests, job.paths, strict=True):
         for start in range(0, len(paths), IMAGE_BATCH_SIZE):
             seeds = request.seeds[start : start + IMAGE_BATCH_SIZE]
@@ -127,12 +127,13 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _to_text_to_image_request(request: ImageRequest) -> Any:
-    from dianjing.demo.requests import TextToImageRequest
+def _get_work(request: ImageRequest) -> Any:
+    """Return the part of a request that tells its work, without the prompt."""
+    from dianjing.demo.request_base import ImageRequestBase
 
-    names = ("prompt", "seed", "negative_prompt", "width", "height", "num_inference_steps", "guidance_scale")
+    names = ("width", "height", "num_inference_steps", "guidance_scale")
     arguments = {name: getattr(request, name) for name in names}
-    return TextToImageRequest(num_images=request.num_images_per_prompt, **arguments)
+    return ImageRequestBase(num_images=request.num_images_per_prompt, **arguments)
 
 
 def write_grid(job: ImageJob) -> None:
