@@ -23,8 +23,14 @@ def encode_images(vae: Any, pixels: Tensor) -> Tensor:
 
 
 def scale_latents(vae: Any, latents: Tensor) -> Tensor:
-    """Scale latents of the VAE's encoder to those of the diffusion model, about of unit variance."""
-    return latents * vae.config.scaling_factor
+    """Scale latents of the VAE's encoder to those of the diffusion model, about of unit variance.
+
+    A VAE without a factor, such as Wan's, has a mean and a deviation for every channel.
+    """
+    if "scaling_factor" in vae.config:
+        return latents * vae.config.scaling_factor
+    mean, std = (latents.new_tensor(vae.config[f"latents_{name}"]).view(-1, 1, 1, 1) for name in ("mean", "std"))
+    return (latents - mean) / std
 
 
 def decode_latents(vae: Any, latents: Tensor) -> Tensor:

@@ -177,3 +177,19 @@ def tiny_video_folder(tiny_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "film"
     pipe.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def published_folder(tmp_path_factory):
+    """Return the folder of a published video class with tiny random weights, by its name in tests/published.py."""
+    folders = {}
+
+    def get(name):
+        if name not in folders:
+            from tests.published import PIPELINE_MAKERS
+
+            folders[name] = tmp_path_factory.mktemp("published") / name
+            PIPELINE_MAKERS[name]().save_pretrained(folders[name])
+        return folders[name]
+
+    return get

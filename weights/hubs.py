@@ -13,8 +13,8 @@ from dianjing.weights.manifest import WeightsError
 ModelSource = Literal["huggingface", "modelscope"]
 MODEL_SOURCES: tuple[ModelSource, ...] = get_args(ModelSource)
 SOURCE_VARIABLE = "DIANJING_SOURCE"
-# what a pipeline loads; never a pickle, never code
-ALLOW_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
+# what a pipeline loads, chat templates of text encoders included; never a pickle, never code
+ALLOW_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 VARIANT_PATTERNS = ["*.fp16.safetensors", "*.bf16.safetensors", "*.fp16-*.safetensors", "*.bf16-*.safetensors"]
 
 

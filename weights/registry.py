@@ -18,6 +18,8 @@ HUNYUAN_SIZES: tuple[Size, ...] = (
     (960, 1280),
     (768, 1280),
 )
+VIDEO_SIZES_480P: tuple[Size, ...] = ((832, 480), (480, 832))
+VIDEO_SIZES_720P: tuple[Size, ...] = ((1280, 720), (720, 1280))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,8 @@ class ModelInfo:
     there, which pins every byte; None follows the newest. A bundle is pinned by the SHA256SUMS in its folder.
     modelscope_repository: owner/name of the same weights on ModelScope, or None where none is known.
     finetuning: the settings that `dianjing train --init` writes for it.
-    trained_sizes: those of the training images; at other sizes the results get worse.
+    trained_sizes: those of the training images or videos; at other sizes the results get worse. pipeline_class: of
+    diffusers, for a video model that its own pipeline runs; None for a model of this package.
     """
 
     name: str
@@ -85,6 +88,7 @@ class ModelInfo:
     summary: str
     finetuning: FinetuneDefaults = LARGE_MODEL_FINETUNING
     trained_sizes: tuple[Size, ...] = ()
+    pipeline_class: str | None = None
 
     @property
     def bundled_folder(self) -> Path | None:
@@ -141,11 +145,112 @@ MODELS = (
         trained_sizes=HUNYUAN_SIZES,
     ),
     ModelInfo(
+        name="hunyuan-video",
+        repository="hunyuanvideo-community/HunyuanVideo",
+        revision="e8c2aaa66fe3742a32c11a6766aecbf07c56e773",
+        licence=HUNYUAN_LICENCE,
+        download_bytes=41_900_000_000,
+        summary="text to video, 13 B, up to 5 s at 24 fps",
+        trained_sizes=VIDEO_SIZES_720P,
+        pipeline_class="HunyuanVideoPipeline",
+    ),
+    ModelInfo(
         name="hunyuan-video-i2v",
         repository="hunyuanvideo-community/HunyuanVideo-I2V",
         licence=HUNYUAN_LICENCE,
         download_bytes=42_000_000_000,
-        summary="image to video, 13 B, by diffusers; see dianjing.pipelines.video.region_animation.animate_regions",
+        summary="image to video, 13 B, up to 5 s at 24 fps",
+        trained_sizes=VIDEO_SIZES_720P,
+        pipeline_class="HunyuanVideoImageToVideoPipeline",
+    ),
+    ModelInfo(
+        name="hunyuan-video-1.5-t2v-480p",
+        repository="hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v",
+        revision="286be7ce72277246578a3e3cc2487e95ddae5bcf",
+        licence=HUNYUAN_LICENCE,
+        download_bytes=57_300_000_000,
+        summary="text to video, 8.3 B, 480p",
+        trained_sizes=VIDEO_SIZES_480P,
+        pipeline_class="HunyuanVideo15Pipeline",
+    ),
+    ModelInfo(
+        name="hunyuan-video-1.5-t2v-720p",
+        repository="hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-720p_t2v",
+        revision="f4dbc4a1efa4ac8ea56680cdf79d9f455105e814",
+        licence=HUNYUAN_LICENCE,
+        download_bytes=57_300_000_000,
+        summary="text to video, 8.3 B, 720p",
+        trained_sizes=VIDEO_SIZES_720P,
+        pipeline_class="HunyuanVideo15Pipeline",
+    ),
+    ModelInfo(
+        name="hunyuan-video-1.5-i2v-480p",
+        repository="hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_i2v",
+        revision="5a700ee883ff4c1b3d887ec4188755a7a5e2f698",
+        licence=HUNYUAN_LICENCE,
+        download_bytes=58_200_000_000,
+        summary="image to video, 8.3 B, 480p",
+        trained_sizes=(),
+        pipeline_class="HunyuanVideo15ImageToVideoPipeline",
+    ),
+    ModelInfo(
+        name="wan-2.1-t2v-1.3b",
+        repository="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        revision="0fad780a534b6463e45facd96134c9f345acfa5b",
+        licence="Apache-2.0",
+        download_bytes=28_900_000_000,
+        summary="text to video, 1.3 B, 480p, 16 fps",
+        trained_sizes=VIDEO_SIZES_480P,
+        pipeline_class="WanPipeline",
+    ),
+    ModelInfo(
+        name="wan-2.1-t2v-14b",
+        repository="Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        licence="Apache-2.0",
+        download_bytes=80_400_000_000,
+        summary="text to video, 14 B, 480p and 720p, 16 fps",
+        trained_sizes=(*VIDEO_SIZES_480P, *VIDEO_SIZES_720P),
+        pipeline_class="WanPipeline",
+    ),
+    ModelInfo(
+        name="wan-2.1-i2v-14b-480p",
+        repository="Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+        revision="7eb2e28a1a610bb8c3f7a056e7c1f63a0230744b",
+        licence="Apache-2.0",
+        download_bytes=91_300_000_000,
+        summary="image to video, 14 B, 480p, 16 fps",
+        trained_sizes=VIDEO_SIZES_480P,
+        pipeline_class="WanImageToVideoPipeline",
+    ),
+    ModelInfo(
+        name="wan-2.2-t2v-a14b",
+        repository="Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+        revision="5be7df9619b54f4e2667b2755bc6a756675b5cd7",
+        licence="Apache-2.0",
+        download_bytes=126_200_000_000,
+        summary="text to video, two experts of 14 B, 480p and 720p, 16 fps",
+        trained_sizes=(*VIDEO_SIZES_480P, *VIDEO_SIZES_720P),
+        pipeline_class="WanPipeline",
+    ),
+    ModelInfo(
+        name="wan-2.2-i2v-a14b",
+        repository="Wan-AI/Wan2.2-I2V-A14B-Diffusers",
+        revision="596658fd9ca6b7b71d5057529bbf319ecbc61d74",
+        licence="Apache-2.0",
+        download_bytes=126_200_000_000,
+        summary="image to video, two experts of 14 B, 480p and 720p, 16 fps",
+        trained_sizes=(*VIDEO_SIZES_480P, *VIDEO_SIZES_720P),
+        pipeline_class="WanImageToVideoPipeline",
+    ),
+    ModelInfo(
+        name="wan-2.2-ti2v-5b",
+        repository="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+        revision="b8fff7315c768468a5333511427288870b2e9635",
+        licence="Apache-2.0",
+        download_bytes=34_200_000_000,
+        summary="text or image to video, 5 B, 720p, 24 fps",
+        trained_sizes=((1280, 704), (704, 1280)),
+        pipeline_class="WanPipeline",
     ),
 )
 

@@ -13,7 +13,8 @@ def models(as_json: JsonOption = False, debug: DebugOption = False) -> None:
         print_json(rows)
         return
     for row in rows:
-        print(f"{row['name']:28}{row['location']:12}{row['licence']:28}{row['summary']}")
+        pin = "" if row["revision"] or row["repository"] is None else "; not pinned to a revision"
+        print(f"{row['name']:28}{row['location']:12}{row['licence']:28}{row['summary']}{pin}")
     print("\nInstead of a name, a folder of your own or a Hub id (owner/name) can be given.")
 
 
