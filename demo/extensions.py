@@ -80,7 +80,7 @@ def load_controlnets(text_to_image: TextToImagePipeline, paths: Mapping[str, str
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DianjingError("controlnet_not_loadable", path=path, reason=reason) from None
-        check_controlnet(controlnet, text_to_image.transformer, has_control_image=True)
+        check_controlnet(controlnet, text_to_image.transformer)
         pipe = TextToImagePipeline.from_pipe(text_to_image, controlnet=controlnet.to(text_to_image.device).eval())
         pipelines[name] = pipe
     return pipelines

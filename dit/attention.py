@@ -3,6 +3,7 @@
 B batch, N image tokens, L text tokens, D width, H heads, E head width, T text width.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -58,6 +59,26 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **dis
     return states.to(query.dtype)
 
 
+class ScaledKeyValue(NamedTuple):
+    """Keys and values (B, L, H, E) of an image prompt, and the scale of what is attended to there."""
+
+    key: Tensor
+    value: Tensor
+    scale: float
+
+
+def add_image_attention(
+    states: Tensor, query: Tensor, image_prompts: Sequence[ScaledKeyValue], **dispatch_kwargs: Any
+) -> Tensor:
+    """Add the attention of queries (B, N, H, E) to image prompts to that to the text: (B, N, H, E).
+
+    Source: decoupled cross-attention, IP-Adapter (arXiv 2308.06721), Eq. 5.
+    """
+    for key, value, scale in image_prompts:
+        states = states + scale * attend(query, key, value, None, **dispatch_kwargs)
+    return states
+
+
 class DiTAttnProcessor:
     """Attention with normalized queries and keys; those of image tokens are rotated by their positions."""
 
@@ -71,21 +92,20 @@ class DiTAttnProcessor:
         rotary_emb: Tensor,
         attention_mask: Tensor | None = None,
         key_value: KeyValue | None = None,
+        image_prompts: Sequence[ScaledKeyValue] = (),
     ) -> Tensor:
         if key_value is None:
             query, key, value = attn.project_qkv(hidden_states, rotary_emb)
         else:
             query, (key, value) = attn.project_query(hidden_states, rotary_emb), key_value
             query = query.reshape(len(key), -1, *query.shape[2:])  # frames of a clip share its text
-        states = attend(
-            query,
-            key,
-            value,
-            attention_mask,
-            backend=self._attention_backend,
+        dispatch_kwargs: dict[str, Any] = {
+            "backend": self._attention_backend,
             # every rank has the whole text, so only self-attention is split
-            parallel_config=None if attn.is_cross_attention else self._parallel_config,
-        )
+            "parallel_config": None if attn.is_cross_attention else self._parallel_config,
+        }
+        states = attend(query, key, value, attention_mask, **dispatch_kwargs)
+        states = add_image_attention(states, query, image_prompts, **dispatch_kwargs)
         return attn.to_out[1](attn.to_out[0](states.reshape(*hidden_states.shape[:2], -1)))
 
 
@@ -152,6 +172,8 @@ class Attention(nn.Module, AttentionModuleMixin):
         rotary_emb: Tensor,
         attention_mask: Tensor | None = None,
         key_value: KeyValue | None = None,
+        image_prompts: Sequence[ScaledKeyValue] = (),
     ) -> Tensor:
-        """Attend from image tokens (B, N, D) to themselves, or to the keys and values of a text: (B, N, D)."""
-        return self.processor(self, hidden_states, rotary_emb, attention_mask, key_value)
+        """Attend from image tokens (B, N, D) to themselves, or to the keys and values of a text and pictures."""
+        arguments = (self, hidden_states, rotary_emb, attention_mask, key_value)
+        return self.processor(*arguments, image_prompts) if image_prompts else self.processor(*arguments)

@@ -12,7 +12,7 @@ from diffusers.models.attention import FeedForward
 from einops import rearrange
 from torch import Tensor, nn
 
-from dianjing.dit.attention import EPS, Attention, KeyValue, LayerNorm
+from dianjing.dit.attention import EPS, Attention, KeyValue, LayerNorm, ScaledKeyValue
 
 
 def expand_to_frames(x: Tensor, num_rows: int) -> Tensor:
@@ -60,6 +60,7 @@ class BlockConditioning(NamedTuple):
 
     shift: Tensor  # (S, B, D), or (B, D) of one step
     key_value: KeyValue
+    image_prompts: tuple[ScaledKeyValue, ...] = ()  # of IP-Adapters
 
 
 class DiTBlock(nn.Module):
@@ -106,7 +107,8 @@ class DiTBlock(nn.Module):
         if skip is not None:
             x = self.skip_linear(self.skip_norm(torch.cat([x, skip], dim=-1)))
         x = x + self.attn1(self.norm1(x, conditioning.shift), rotary_emb)
-        x = x + self.attn2(self.norm2(x), rotary_emb, attention_mask, conditioning.key_value)
+        text_and_images = (conditioning.key_value, conditioning.image_prompts)
+        x = x + self.attn2(self.norm2(x), rotary_emb, attention_mask, *text_and_images)
         return x + self.ff(self.norm3(x))
 
 

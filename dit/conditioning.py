@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dianjing.dit.attention import KeyValue
+from dianjing.dit.attention import KeyValue, ScaledKeyValue
 from dianjing.dit.blocks import BlockConditioning
 from dianjing.dit.fused_cpu import FusedBlock
+from dianjing.dit.ip_adapter import ImagePrompt
 from dianjing.dit.motion.video_conditioning import VideoConditioning
 from dianjing.errors import DianjingError
 
@@ -39,6 +40,7 @@ class Conditioning:
     fused_blocks: tuple[FusedBlock, ...] | None = None  # weights for inference in bfloat16 on a CPU
     video: VideoConditioning | None = None  # None for an image
     blend_coefficients: Tensor | None = None  # see `WarpGuidance.compute_blend_coefficients`
+    image_prompts: tuple[ImagePrompt, ...] = ()  # pictures of IP-Adapters
 
     @property
     def num_steps(self) -> int:
@@ -90,13 +92,18 @@ class Conditioning:
             temb=None if self.temb is None else self.temb[:, index],
             scale_shift=self.scale_shift[:, index],
             video=self.video and self.video.map_tensors(lambda tensor: tensor[index]),
+            image_prompts=tuple(prompt.index_batch(index) for prompt in self.image_prompts),
         )
 
     def get_block_conditioning(self, layer: int) -> BlockConditioning | None:
         """Return what block `layer` takes at the only step, or None where the block has to compute it."""
         if self.shifts is None or self.text_keys is None or self.text_values is None:
             return None
-        return BlockConditioning(self.shifts[0, layer], KeyValue(self.text_keys[layer], self.text_values[layer]))
+        image_prompts = tuple(
+            ScaledKeyValue(keys[layer], values[layer], scale) for keys, values, scale in self.image_prompts
+        )
+        key_value = KeyValue(self.text_keys[layer], self.text_values[layer])
+        return BlockConditioning(self.shifts[0, layer], key_value, image_prompts)
 
     def check_latents(self, latents: Tensor) -> None:
         """Check that this is of one step and made for latents (B, C, F, Y, X) of this size.

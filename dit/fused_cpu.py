@@ -18,7 +18,7 @@ from diffusers.models.attention import FeedForward
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from torch import Tensor, nn
 
-from dianjing.dit.attention import EPS, Attention, DiTAttnProcessor, LayerNorm
+from dianjing.dit.attention import EPS, Attention, DiTAttnProcessor, LayerNorm, add_image_attention
 from dianjing.dit.blocks import AdaLayerNormShift, BlockConditioning, DiTBlock, expand_to_frames
 from dianjing.dit.rope import apply_rotary_emb
 
@@ -188,8 +188,9 @@ def fused_forward(
     query = _norm_and_rotate(_linear(_norm(x, block.norm2), block.query).view(shape), block.norm_query, rotary_emb)
     key, value = conditioning.key_value
     query = query.reshape(len(key), -1, *query.shape[2:])  # frames of a clip share its text
-    states = dispatch_attention_fn(query, key, value, attn_mask=attention_mask).reshape(*x.shape[:2], -1)
-    x = _linear_add(states, block.out2, x)
+    states = dispatch_attention_fn(query, key, value, attn_mask=attention_mask)
+    states = add_image_attention(states, query, conditioning.image_prompts)
+    x = _linear_add(states.reshape(*x.shape[:2], -1), block.out2, x)
 
     hidden = torch.ops.mkldnn._linear_pointwise(_norm(x, block.norm3), *block.up, "gelu", [], block.approximate)
     return _linear_add(hidden, block.down, x)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 import transformers
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, HunyuanDiT2DMultiControlNetModel
 from diffusers.schedulers import SchedulerMixin
 from diffusers.utils import logging
 from typing_extensions import Self
@@ -81,8 +81,8 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, **options: Any) -> Self:
         """Load a registry name ("sticker"), a local folder or a hub id, with diffusers' options.
 
-        source: "huggingface" or "modelscope", see `resolve_model`. controlnet: a model, or the path of one. The default
-        dtype is float32. Only safetensors are loaded, and no code that comes with weights is run.
+        source: "huggingface" or "modelscope", see `resolve_model`. controlnet: a model or the path of one, or a list of
+        them. The default dtype is float32. Only safetensors are loaded, and no code that comes with weights is run.
         Raises: DianjingError for an unknown name or a refused option; WeightsError for an invalid folder.
         """
         for name in REFUSED_OPTIONS:
@@ -115,7 +115,8 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Self:
         """Make a pipeline of this class over the components of another one, with its dtype, defaults and vocabularies.
 
-        controlnet: a model, or the path of one. dtype: to convert the shared components to; theirs by default.
+        controlnet: a model or the path of one, or a list of them. dtype: to convert the shared components to; theirs by
+        default.
         Raises: DianjingError if the components have several dtypes and none is given.
         """
         if not {"dtype", "torch_dtype"} & kwargs.keys():
@@ -131,7 +132,7 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
             if new._folder is not None:
                 new._load_extra_files(new._folder)
             for name in new._extra_names:
-                if getattr(pipeline, name) is not None:
+                if getattr(pipeline, name, None) is not None:
                     setattr(new, name, getattr(pipeline, name))
         return new
 
@@ -187,8 +188,9 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
         path = Path(save_directory) / self.config_name
         index = json.loads(path.read_text(encoding="utf-8"))
         renamed = {f"_{name}" if name.startswith("default_") else name: value for name, value in index.items()}
-        if renamed.get("controlnet") == [None, None]:
-            del renamed["controlnet"]
+        for name in ("controlnet", "image_encoder"):
+            if renamed.get(name) == [None, None]:
+                del renamed[name]
         if "transformer" in renamed:
             is_standard = is_hunyuan_dit(self.transformer)
             renamed["transformer"] = DIFFUSERS_TRANSFORMER_CLASS if is_standard else DIT_TRANSFORMER_CLASS
@@ -199,8 +201,10 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
     def save_pretrained(self, save_directory: str | PathLike, safe_serialization: bool = True, **options: Any) -> None:
         """Save the whole model for every pipeline: components as safetensors, vocabularies, motions and segmenter.
 
-        Pickles are not written, whatever `safe_serialization` is.
+        Pickles are not written, whatever `safe_serialization` is. Raises: DianjingError for several ControlNets.
         """
+        if isinstance(getattr(self, "controlnet", None), HunyuanDiT2DMultiControlNetModel):
+            raise DianjingError("several_controlnets_not_saved")
         if not safe_serialization:
             logger.warning("safe_serialization=False is ignored: pickles are neither written nor loaded")
         super().save_pretrained(save_directory, **options)

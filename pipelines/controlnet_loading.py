@@ -1,4 +1,4 @@
-"""Loading a ControlNet that a pipeline is given by path."""
+"""Loading ControlNets that a pipeline is given by path."""
 
 import json
 from os import PathLike
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import HunyuanDiT2DControlNetModel
+from diffusers import HunyuanDiT2DControlNetModel, HunyuanDiT2DMultiControlNetModel
 
 from dianjing.errors import DianjingError
 from dianjing.weights.resolve import HUB_ID_PATTERN
@@ -26,11 +26,17 @@ def load_controlnet(name_or_path: str | PathLike, *, dtype: torch.dtype) -> Huny
 
 
 def replace_controlnet_path(options: dict[str, Any], *, dtype: torch.dtype) -> dict[str, Any]:
-    """Replace a path in the option `controlnet` by the loaded model. Raises: DianjingError as `load_controlnet`."""
+    """Replace a path in the option `controlnet`, or each path of a list, by the loaded model.
+
+    Raises: DianjingError as `load_controlnet`.
+    """
     controlnet = options.get("controlnet")
-    if not isinstance(controlnet, str | PathLike):
+    if isinstance(controlnet, str | PathLike):
+        return {**options, "controlnet": load_controlnet(controlnet, dtype=dtype)}
+    if not isinstance(controlnet, list | tuple):
         return options
-    return {**options, "controlnet": load_controlnet(controlnet, dtype=dtype)}
+    nets = [load_controlnet(net, dtype=dtype) if isinstance(net, str | PathLike) else net for net in controlnet]
+    return {**options, "controlnet": HunyuanDiT2DMultiControlNetModel(nets)}
 
 
 def _check_folder(folder: Path) -> None:

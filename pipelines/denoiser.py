@@ -4,7 +4,7 @@ S steps, B batch; latents are B C Y X or B C F Y X.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +12,7 @@ from diffusers.guiders.guider_utils import rescale_noise_cfg
 from torch import Tensor
 
 from dianjing.dit import Conditioning, DiT
+from dianjing.dit.ip_adapter import ImagePrompt
 from dianjing.pipelines.prompt_embeds import PromptEmbeds
 
 MAX_PRECOMPUTED_STEPS = 64  # so that 1000 steps of a batch do not fill the memory with modulations
@@ -71,14 +72,18 @@ class PrecomputedConditioning:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerDenoiser:
-    """`Denoiser` of images by the transformer alone. Sizes are (height, width), in latents and six numbers in px."""
+    """`Denoiser` of images by the transformer alone. Sizes are (height, width), in latents and six numbers in px.
+
+    image_prompts: of 2B rows, those of no picture first.
+    """
 
     transformer: DiT
     latent_size: tuple[int, int]
     image_meta_size: tuple[int, ...]
+    image_prompts: tuple[ImagePrompt, ...] = ()
 
     def precompute(self, timesteps: Tensor, embeds: PromptEmbeds, *, guided: bool) -> Conditioning:
-        return precompute_conditioning(
+        conditioning = precompute_conditioning(
             self.transformer,
             timesteps,
             embeds,
@@ -86,6 +91,8 @@ class TransformerDenoiser:
             latent_size=self.latent_size,
             image_meta_size=self.image_meta_size,
         )
+        rows = slice(0 if guided else embeds.batch_size, None)
+        return replace(conditioning, image_prompts=tuple(each.index_batch(rows) for each in self.image_prompts))
 
     def predict(self, step: SamplingStep, embeds: PromptEmbeds, conditioning: Conditioning) -> tuple[Tensor, ...]:
         return predict_model_output(self.transformer, step.latents, conditioning)

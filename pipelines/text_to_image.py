@@ -1,4 +1,4 @@
-"""Text to image: the pipeline of Hunyuan-DiT, with or without a ControlNet.
+"""Text to image: the pipeline of Hunyuan-DiT, with or without ControlNets.
 
 B batch of images; latents are B C Y X.
 """
@@ -15,13 +15,20 @@ from diffusers.schedulers import SchedulerMixin
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor, nn
-from transformers import BertModel, PreTrainedTokenizerBase, T5EncoderModel
+from transformers import BertModel, PreTrainedModel, PreTrainedTokenizerBase, T5EncoderModel
 
 from dianjing.dit import DiT
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
-from dianjing.pipelines.controlnet import ControlNetDenoiser, check_controlnet, encode_control_images
+from dianjing.pipelines.controlnet import (
+    Control,
+    ControlNetDenoiser,
+    check_controls,
+    combine_controlnets,
+    encode_controls,
+)
 from dianjing.pipelines.denoiser import Denoiser, TransformerDenoiser
+from dianjing.pipelines.ip_adapter import ImagePromptInput, ImagePromptMixin
 from dianjing.pipelines.prompt_embeds import PromptEmbeds
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, SamplingPipelineBase
 from dianjing.pipelines.vae import decode_latents
@@ -47,11 +54,20 @@ class TextToImageOutput(BaseOutput):
     nsfw_content_detected: list[bool] | None
 
 
-class TextToImagePipeline(SamplingPipelineBase):
+class TextToImagePipeline(ImagePromptMixin, SamplingPipelineBase):
     """Generate images from prompts in Chinese or English, by a `DiT` and its two text encoders.
 
     Loads folders saved by diffusers' `HunyuanDiTPipeline`. default_num_inference_steps and default_guidance_scale are
     those of a call without.
+
+    With a `controlnet` a call takes a `control_image`, such as edges, for all images or one for each. It is resized to
+    the images, but a tensor (B, 3, H, W) on [-1, 1] is used as it is. With several ControlNets it is a list with the
+    images of each, and the three numbers for them may be lists: the strength, and the fractions of the steps in which a
+    ControlNet starts and ends to act.
+
+    After `load_ip_adapter` pictures are prompts too: `ip_adapter_image` is the picture, or the list of pictures, of each
+    IP-Adapter; ip_adapter_image_embeds are their embeddings (2, P, I), those of no picture first, or (1, P, I) without
+    guidance.
     Raises: DianjingError for a transformer that is no `DiT`.
     Source: Hunyuan-DiT (arXiv 2405.08748).
     """
@@ -64,7 +80,9 @@ class TextToImagePipeline(SamplingPipelineBase):
         "text_encoder_2",
         "tokenizer_2",
         "controlnet",
+        "image_encoder",
     ]
+    _extra_names: ClassVar[tuple[str, ...]] = (*SamplingPipelineBase._extra_names, "_ip_adapters", "_ip_adapter_scales")
 
     def __init__(
         self,
@@ -77,7 +95,8 @@ class TextToImagePipeline(SamplingPipelineBase):
         feature_extractor: Any = None,
         text_encoder_2: T5EncoderModel | None = None,
         tokenizer_2: PreTrainedTokenizerBase | None = None,
-        controlnet: HunyuanDiT2DControlNetModel | None = None,
+        controlnet: HunyuanDiT2DControlNetModel | list[HunyuanDiT2DControlNetModel] | None = None,
+        image_encoder: PreTrainedModel | None = None,
         default_num_inference_steps: int = 50,
         default_guidance_scale: float = 5.0,
     ):
@@ -94,7 +113,8 @@ class TextToImagePipeline(SamplingPipelineBase):
             feature_extractor=feature_extractor,
             text_encoder_2=text_encoder_2,
             tokenizer_2=tokenizer_2,
-            controlnet=controlnet,
+            controlnet=combine_controlnets(controlnet),
+            image_encoder=image_encoder,
         )
         self.trained_scheduler = scheduler
         self.register_to_config(
@@ -105,8 +125,12 @@ class TextToImagePipeline(SamplingPipelineBase):
 
     @property
     def components(self) -> dict[str, Any]:
-        """All components; without a ControlNet no entry for it, so that diffusers' other pipelines take them."""
-        return {name: part for name, part in super().components.items() if name != "controlnet" or part is not None}
+        """All components; without a ControlNet no entry for it, so that diffusers' other pipelines take them.
+
+        The same holds for an image tower.
+        """
+        extra = ("controlnet", "image_encoder")
+        return {name: part for name, part in super().components.items() if name not in extra or part is not None}
 
     @torch.no_grad()
     def __call__(
@@ -139,14 +163,17 @@ class TextToImagePipeline(SamplingPipelineBase):
         crops_coords_top_left: tuple[int, int] = (0, 0),
         use_resolution_binning: bool = False,
         control_image: PipelineImageInput | None = None,
-        controlnet_conditioning_scale: float = 1.0,
+        controlnet_conditioning_scale: float | Sequence[float] = 1.0,
+        control_guidance_start: float | Sequence[float] = 0.0,
+        control_guidance_end: float | Sequence[float] = 1.0,
+        ip_adapter_image: PipelineImageInput | None = None,
+        ip_adapter_image_embeds: list[Tensor] | None = None,
     ) -> TextToImageOutput | tuple:
         """Generate `num_images_per_prompt` images for each prompt.
 
         Arguments are those of diffusers' `HunyuanDiTPipeline`; height and width are in px, None for the model's own
         size. With a list of generators each image has its own seed, and is the same whatever batch it is in. With
-        `use_resolution_binning` the nearest size that Hunyuan-DiT was trained at takes the place of the given one. A
-        pipeline with a `controlnet` takes a `control_image`, such as edges: one, or one for each image.
+        `use_resolution_binning` the nearest size that Hunyuan-DiT was trained at takes the place of the given one.
 
         Raises: DianjingError for arguments that cannot work, before anything is computed.
         """
@@ -178,15 +205,27 @@ class TextToImagePipeline(SamplingPipelineBase):
             callback_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
         validation.check_output_type(output_type)
-        check_controlnet(self.controlnet, self.transformer, has_control_image=control_image is not None)
+        controls = check_controls(
+            self.controlnet,
+            self.transformer,
+            control_image,
+            conditioning_scale=controlnet_conditioning_scale,
+            guidance_interval=(control_guidance_start, control_guidance_end),
+            image_shape=(call.latent_shape[0], height, width),
+            num_per_prompt=num_images_per_prompt,
+        )
+        image_prompts = self._check_image_prompts(
+            ip_adapter_image,
+            ip_adapter_image_embeds,
+            batch_size=call.latent_shape[0],
+            num_per_prompt=num_images_per_prompt,
+        )
         image_meta_size = validation.check_image_meta_size(
             original_size or (height, width), target_size or (height, width), crops_coords_top_left
         )
 
         def sample(embeds: PromptEmbeds, noise: Tensor) -> Tensor:
-            denoiser = self._make_denoiser(
-                call.latent_shape, image_meta_size, control_image, conditioning_scale=controlnet_conditioning_scale
-            )
+            denoiser = self._make_denoiser(call.latent_shape, image_meta_size, controls, image_prompts)
             return self._sample(noise, embeds, denoiser, call)
 
         images, flags = self._run(call, sample, decode=lambda latents: self._decode_images(latents, output_type))
@@ -196,26 +235,28 @@ class TextToImagePipeline(SamplingPipelineBase):
         self,
         latent_shape: tuple[int, ...],
         image_meta_size: tuple[int, ...],
-        control_image: PipelineImageInput | None,
-        *,
-        conditioning_scale: float,
+        controls: Sequence[Control] = (),
+        image_prompts: Sequence[ImagePromptInput] = (),
     ) -> Denoiser:
-        """Step 3: bind what the images of a call share; with a control image, for the ControlNet."""
+        """Step 3: bind what the images of a call share; with controls, for their ControlNets."""
         batch_size, _, rows, columns = latent_shape
         common: dict[str, Any] = {
             "transformer": self.transformer,
             "latent_size": (rows, columns),
             "image_meta_size": image_meta_size,
+            "image_prompts": self._make_image_prompts(image_prompts, batch_size=batch_size),
         }
-        if control_image is None:
+        if not controls:
             return TransformerDenoiser(**common)
-        sides = {"height": rows * self.vae_scale_factor, "width": columns * self.vae_scale_factor}
-        pixels = self.image_processor.preprocess(control_image, **sides).to(self._execution_device)
+        control_latents = encode_controls(
+            self.vae,
+            controls,
+            image_processor=self.image_processor,
+            latent_shape=latent_shape,
+            device=self._execution_device,
+        )
         return ControlNetDenoiser(
-            controlnet=self.controlnet,
-            control_latents=encode_control_images(self.vae, pixels, batch_size=batch_size),
-            conditioning_scale=conditioning_scale,
-            **common,
+            controlnet=self.controlnet, controls=controls, control_latents=control_latents, **common
         )
 
     def _decode_images(self, latents: Tensor, output_type: str) -> tuple[Any, list[bool] | None]:

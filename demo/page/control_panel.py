@@ -13,7 +13,7 @@ from dianjing.demo.page.status import render_error
 from dianjing.demo.page.theme import translations
 from dianjing.demo.requests import MAX_CONDITIONING_SCALE
 from dianjing.demo.uploads import decode_upload
-from dianjing.pipelines.controlnet import detect_canny_edges
+from dianjing.pipelines.control_maps import detect_canny_edges
 
 
 @dataclass(frozen=True, kw_only=True)

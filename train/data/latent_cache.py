@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase, T5EncoderModel
 
 from dianjing.errors import DianjingError, Message, get_language
-from dianjing.pipelines.controlnet import CANNY_THRESHOLDS, detect_canny_edges
+from dianjing.pipelines.control_maps import CANNY_THRESHOLDS, detect_canny_edges
 from dianjing.pipelines.prompt_embeds import encode_texts
 from dianjing.pipelines.vae import encode_images
 from dianjing.train.data.buckets import BucketShape, get_num_frames

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from dianjing.errors import DianjingError, Message
-from dianjing.pipelines.controlnet import detect_canny_edges
+from dianjing.pipelines.control_maps import detect_canny_edges
 from dianjing.pipelines.media.crop import resize_crop
 from dianjing.pipelines.prompting.vocabulary import VOCABULARY_FILE, Vocabulary
 from dianjing.pipelines.text_to_image import TextToImagePipeline
@@ -54,7 +54,7 @@ pipe.scheduler = {scheduler}.from_pretrained("FOLDER", subfolder="scheduler")"""
 CONTROLNET_USAGE = """\
 from diffusers import {scheduler}
 from dianjing import TextToImagePipeline
-from dianjing.pipelines.controlnet import detect_canny_edges
+from dianjing.pipelines.control_maps import detect_canny_edges
 
 pipe = TextToImagePipeline.from_pretrained("{base}", controlnet="FOLDER")
 pipe.scheduler = {scheduler}.from_pretrained("FOLDER", subfolder="scheduler")

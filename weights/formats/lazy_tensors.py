@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -72,7 +73,9 @@ LazyTensors = dict[str, LazyTensor]
 
 
 def open_checkpoint(path: Path) -> LazyTensors:
-    """Open a safetensors or `.pt` file; of DeepSpeed's dictionaries, the averaged weights or else the module's.
+    """Open a safetensors or `.pt` file; of a trainer's dictionaries, the averaged weights or else the module's.
+
+    Tensors in dictionaries inside the state dict are named as in safetensors: "image_proj.proj.weight".
 
     Raises: WeightsError for a file that is damaged, or that needs more than weights to be read.
     """
@@ -109,17 +112,24 @@ def _open_pt(path: Path) -> LazyTensors:
         raise WeightsError("checkpoint_needs_code", path=str(path), name=found[1] if found else "?") from None
     except (RuntimeError, EOFError, ValueError, OSError) as error:
         raise WeightsError("checkpoint_unreadable", path=str(path), reason=str(error).split("\n")[0][:200]) from None
-    for key in ("ema", "module"):
+    for key in ("ema", "module", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
-    tensors = {}
-    if isinstance(content, dict):
-        tensors = {
-            str(name): LazyTensor.from_tensor(each) for name, each in content.items() if isinstance(each, Tensor)
-        }
+    tensors = flatten_tensors(content) if isinstance(content, dict) else {}
     if not tensors:
         raise WeightsError("checkpoint_without_tensors", path=str(path))
+    return tensors
+
+
+def flatten_tensors(content: Mapping[Any, Any]) -> LazyTensors:
+    """Collect the tensors of a state dict and of the dictionaries in it, whose names are joined by dots."""
+    tensors = {}
+    for name, value in content.items():
+        if isinstance(value, Tensor):
+            tensors[str(name)] = LazyTensor.from_tensor(value)
+        elif isinstance(value, Mapping):
+            tensors |= {f"{name}.{rest}": tensor for rest, tensor in flatten_tensors(value).items()}
     return tensors
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from dianjing import TextToImagePipeline
 from dianjing.errors import DianjingError
-from dianjing.pipelines.controlnet import detect_canny_edges
+from dianjing.pipelines.control_maps import detect_canny_edges
 from dianjing.train import memory_estimate
 from dianjing.train.run import train_model
 from dianjing.train.tasks.controlnet import init_controlnet
