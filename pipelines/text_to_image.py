@@ -65,9 +65,9 @@ class TextToImagePipeline(ImagePromptMixin, SamplingPipelineBase):
     images of each, and the three numbers for them may be lists: the strength, and the fractions of the steps in which a
     ControlNet starts and ends to act.
 
-    After `load_ip_adapter` pictures are prompts too: `ip_adapter_image` is the picture, or the list of pictures, of each
-    IP-Adapter; ip_adapter_image_embeds are their embeddings (2, P, I), those of no picture first, or (1, P, I) without
-    guidance.
+    After `load_ip_adapter` pictures are prompts too: `ip_adapter_image` is the picture, or the list of pictures, of
+    each IP-Adapter; ip_adapter_image_embeds are their embeddings (2, P, I), those of no picture first, or (1, P, I)
+    without guidance.
     Raises: DianjingError for a transformer that is no `DiT`.
     Source: Hunyuan-DiT (arXiv 2405.08748).
     """
@@ -214,12 +214,7 @@ class TextToImagePipeline(ImagePromptMixin, SamplingPipelineBase):
             image_shape=(call.latent_shape[0], height, width),
             num_per_prompt=num_images_per_prompt,
         )
-        image_prompts = self._check_image_prompts(
-            ip_adapter_image,
-            ip_adapter_image_embeds,
-            batch_size=call.latent_shape[0],
-            num_per_prompt=num_images_per_prompt,
-        )
+        image_prompts = self._check_image_prompts(ip_adapter_image, ip_adapter_image_embeds, call)
         image_meta_size = validation.check_image_meta_size(
             original_size or (height, width), target_size or (height, width), crops_coords_top_left
         )
