@@ -15,23 +15,21 @@ from torch import Tensor
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
-from dianjing.pipelines.media.crop import CropTransform, choose_size, resize_crop
-from dianjing.pipelines.media.image import check_image
+from dianjing.pipelines.media.crop import CropTransform, resize_crop
+from dianjing.pipelines.media.image import check_image, check_image_with_alpha
 from dianjing.pipelines.prompt_embeds import PromptEmbeds
 from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
 from dianjing.pipelines.prompting.placement import DEFAULT_MOTION_STRENGTH
-from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators
+from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, SamplingCall
 from dianjing.pipelines.segmentation.base import Region, check_region
 from dianjing.pipelines.vae import encode_images, frames_to_pixels
-from dianjing.pipelines.video.base import (
-    VIDEO_OUTPUT_TYPES,
-    SampledVideo,
-    VideoOutput,
-    VideoPipelineBase,
-    postprocess_frames,
-)
+from dianjing.pipelines.video.animation_base import AnimationPipelineBase
+from dianjing.pipelines.video.base import VIDEO_OUTPUT_TYPES, SampledVideo, VideoOutput, postprocess_frames
 from dianjing.pipelines.video.detail import restore_detail
+from dianjing.pipelines.video.refinement import Refine
 from dianjing.pipelines.video.subjects import find_subject_clicks, parse_moving_subjects
+from dianjing.pipelines.video.warp_image import predict_masks
+from dianjing.pipelines.video.warped_image import crop_masks
 
 logger = logging.get_logger(__name__)
 
@@ -44,7 +42,7 @@ class ImageToVideoOutput(VideoOutput):
     crop_transform: CropTransform
 
 
-class ImageToVideoPipeline(VideoPipelineBase):
+class ImageToVideoPipeline(AnimationPipelineBase):
     """Animate regions of an image, by a `DiT` trained with motion control.
 
     A mask selects what moves; it does not limit where to. A video longer than the model was trained on is sampled
@@ -75,16 +73,29 @@ class ImageToVideoPipeline(VideoPipelineBase):
         callback_on_step_end: CallbackOnStepEnd | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         guidance_rescale: float = 0.0,
+        refine: Refine = "auto",
     ) -> ImageToVideoOutput | tuple:
-        """Generate videos that begin with an image and in which all regions move, each by its own phrase.
+        """Make videos that begin with an image and in which all regions move, each by its own phrase or path.
 
-        image: PIL, or uint8 (H, W, 3), scaled and cropped to height x width: by default about its own aspect ratio.
-        prompt: an optional description of the image. The other arguments are those of `TextToVideoPipeline`.
+        image: PIL, or uint8 (H, W, 3) or (H, W, 4), scaled and cropped to height x width. prompt: an optional
+        description of the image. refine: "off" moves the pixels of the image by the model's motion field, at the
+        image's own size by default, and keeps its alpha; "on" has the transformer generate the frames, by default at a
+        size that it was trained on; "auto" refines only images that the model can show, see `should_refine`. The other
+        arguments are those of `TextToVideoPipeline`; without refinement, those of sampling have no effect.
 
         Raises: DianjingError for arguments that cannot work, before anything is computed.
         """
         # 1. Check
-        source = check_image(image)
+        batch_size = validation.check_num_per_prompt(num_videos_per_prompt, "num_videos_per_prompt")
+        duration: dict[str, Any] = {"num_frames": num_frames, "duration_s": duration_s, "fps": fps}
+        if refine == "auto" and (latents is not None or output_type == "latent"):
+            refine = "on"
+        if not self.should_refine(image, regions, height=height, width=width, refine=refine):
+            validation.check_output_type(output_type, VIDEO_OUTPUT_TYPES[:-1])
+            warped = self.warp(image, regions, **duration, height=height, width=width)
+            videos = postprocess_frames(np.stack(list(warped.frames))[None].repeat(batch_size, 0), output_type)
+            return _make_output(videos, warped.masks, warped.crop_transform, return_dict=return_dict)
+        source = check_image(check_image_with_alpha(image))
         regions = self._check_regions(regions, size=source.size)
         height, width = self._choose_size(source, height, width)
         config = self.config
@@ -94,9 +105,8 @@ class ImageToVideoPipeline(VideoPipelineBase):
             guidance_rescale=guidance_rescale,
             eta=eta,
         )
-        batch_size = validation.check_num_per_prompt(num_videos_per_prompt, "num_videos_per_prompt")
         sides = {"height": height, "width": width}
-        num_frames = self._check_num_frames(num_frames, duration_s, fps, **sides, batch_size=batch_size)
+        num_frames = self._check_num_frames(**duration, **sides, batch_size=batch_size)
         if num_frames < 2:
             raise DianjingError("motion_needs_frames", num_frames=num_frames)
         validation.check_negative_prompts(negative_prompt, 1)
@@ -114,15 +124,23 @@ class ImageToVideoPipeline(VideoPipelineBase):
         )
         validation.check_output_type(output_type, VIDEO_OUTPUT_TYPES)
         fitted, crop_transform = resize_crop(source, **sides)
-        masks = self._predict_cropped_masks(source, regions, crop_transform)
+        masks = crop_masks(predict_masks(np.asarray(source), regions, self.segmenter), regions, crop_transform)
         if not prompt:
             call = replace(call, encoded=self.encode_texts([""]))
+        videos = self._generate_videos(call, fitted, regions, masks, output_type=output_type)
+        return _make_output(videos, masks, crop_transform, return_dict=return_dict)
+
+    def _generate_videos(
+        self, call: SamplingCall, image: Image.Image, regions: Sequence[Region], masks: np.ndarray, *, output_type: str
+    ) -> Any:
+        """Sample videos of an image of their size, with masks (R, height, width), and convert them to output_type."""
+        batch_size, _, num_frames, *_ = call.latent_shape
 
         def sample(embeds: PromptEmbeds, noise: Tensor) -> SampledVideo:
             motions = [
                 (region.motion, self.motion_vocabulary.get_speed(region.motion, region.strength)) for region in regions
             ]
-            frames = np.asarray(fitted)[None].repeat(batch_size, 0)
+            frames = np.asarray(image)[None].repeat(batch_size, 0)
             pixels = frames_to_pixels(frames, device=self._execution_device, dtype=self.vae.dtype)
             request = self._encode_motion_request(pixels, [masks] * batch_size, [motions] * batch_size)
             return self._sample_windows(noise, embeds, call, request, window_size=self._get_window_size(num_frames))
@@ -130,12 +148,9 @@ class ImageToVideoPipeline(VideoPipelineBase):
         def decode(video: SampledVideo) -> Any:
             if output_type == "latent":
                 return video.latents
-            return postprocess_frames(self._decode_with_image(video, fitted), output_type)
+            return postprocess_frames(self._decode_with_image(video, image), output_type)
 
-        frames = self._run(call, sample, decode)
-        if not return_dict:
-            return frames, masks, crop_transform
-        return ImageToVideoOutput(frames=frames, masks=masks, crop_transform=crop_transform)
+        return self._run(call, sample, decode)
 
     @torch.no_grad()
     def locate_regions(
@@ -167,19 +182,7 @@ class ImageToVideoPipeline(VideoPipelineBase):
         Raises: DianjingError for regions that do not fit the image.
         """
         source = check_image(image)
-        return self._predict_masks(source, self._check_regions(regions, size=source.size))
-
-    def _choose_size(self, image: Image.Image, height: int | None, width: int | None) -> tuple[int, int]:
-        """Height and width of the video, checked; what is not given follows the aspect ratio of the image."""
-        config, scale = self.transformer.config, self.vae_scale_factor
-        multiple_px = scale * config.patch_size
-        for side, name in ((height, "height"), (width, "width")):
-            if side is not None:
-                validation.check_side_px(side, name, multiple_px=multiple_px)
-        width, height = choose_size(
-            image.size, base_px=config.sample_size * scale, multiple_px=multiple_px, width=width, height=height
-        )
-        return self._check_size(height, width)
+        return predict_masks(np.asarray(source), self._check_regions(regions, size=source.size), self.segmenter)
 
     def _check_regions(self, regions: Sequence[Region], *, size: tuple[int, int]) -> list[Region]:
         max_regions = self.transformer.config.max_regions
@@ -187,9 +190,7 @@ class ImageToVideoPipeline(VideoPipelineBase):
             raise DianjingError("region_count_out_of_range", count=len(regions), maximum=max_regions)
         for region in regions:
             check_region(region, size=size)
-            if self.motion_vocabulary.motions and self.motion_vocabulary.find(region.motion) is None:
-                known = ", ".join(motion.phrases[0] for motion in self.motion_vocabulary.motions)
-                logger.warning(f"this model was not trained on the motion {region.motion!r}; it knows: {known}")
+        self._warn_about_unknown_motions(regions)
         return list(regions)
 
     def _get_window_size(self, num_frames: int) -> int:
@@ -205,24 +206,8 @@ class ImageToVideoPipeline(VideoPipelineBase):
         still = np.broadcast_to(np.asarray(image), videos[0].shape)
         return np.stack([restore_detail(frames, still, frames[:1].repeat(len(frames), 0)) for frames in videos])
 
-    def _predict_masks(self, image: Image.Image, regions: Sequence[Region]) -> np.ndarray:
-        segmenter = self.segmenter
-        if any(region.mask is None for region in regions):
-            segmenter.set_image(np.asarray(image))
-        masks = [segmenter.predict(region.points) if region.mask is None else region.mask for region in regions]
-        return np.stack(masks)
 
-    def _predict_cropped_masks(
-        self, image: Image.Image, regions: Sequence[Region], crop_transform: CropTransform
-    ) -> np.ndarray:
-        """Predict the masks and crop them like the image: bool (R, height, width)."""
-        width, height = crop_transform.target_size
-        masks = []
-        for mask, region in zip(self._predict_masks(image, regions), regions, strict=True):
-            cropped, _ = resize_crop(Image.fromarray(mask.astype(np.uint8) * 255), height=height, width=width)
-            masks.append(np.asarray(cropped) > 127)
-            if not masks[-1].any():
-                raise DianjingError(
-                    "region_cropped_away", motion=region.motion, crop_transform=crop_transform.to_message()
-                )
-        return np.stack(masks)
+def _make_output(videos: Any, masks: np.ndarray, crop_transform: CropTransform, *, return_dict: bool) -> Any:
+    if not return_dict:
+        return videos, masks, crop_transform
+    return ImageToVideoOutput(frames=videos, masks=masks, crop_transform=crop_transform)

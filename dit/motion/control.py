@@ -86,7 +86,13 @@ class MotionConditioner(nn.Module):
             self.warp_guidance.zero_init()
 
     def predict_backward_flow(
-        self, motion_control: MotionControl, moments: Tensor, num_frames: int, *, points: Tensor
+        self,
+        motion_control: MotionControl,
+        moments: Tensor,
+        num_frames: int,
+        *,
+        points: Tensor,
+        frame_step: float = 1.0,
     ) -> Tensor:
         """Predict flow (B, R, F, S, 2) at points (S, 2) for regions of these moments (B, R, 4), see `FlowField`."""
         assert self.flow_field is not None
@@ -97,6 +103,7 @@ class MotionConditioner(nn.Module):
             moments,
             num_frames=num_frames,
             points=points,
+            frame_step=frame_step,
         )
 
     @torch.no_grad()

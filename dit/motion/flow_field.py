@@ -98,15 +98,17 @@ class FlowField(nn.Module):
         *,
         num_frames: int,
         points: Tensor,
+        frame_step: float = 1.0,
     ) -> Tensor:
         """Predict the flow (B, R, F, S, 2) from each of `points` (S, 2) in each frame back to the first frame.
 
         phrase_embeds (B, R, M, T), phrase_mask (B, R, M) and strengths (B, R) are those of `MotionControl`; moments
-        (B, R, 4) those of `region_moments`.
+        (B, R, 4) those of `region_moments`. frame_step: time from one frame to the next, in frames of the training
+        data.
         """
         moments, strengths = moments.float(), strengths.float()
         relative_speed = strengths / moments[..., 2:].norm(dim=-1).clamp_min(MIN_STD)  # region sizes per second
-        x = self._embed(phrase_embeds, phrase_mask, strengths, relative_speed, moments, num_frames)
+        x = self._embed(phrase_embeds, phrase_mask, strengths, relative_speed, moments, num_frames, frame_step)
         for layer in self.trunk:
             x = x + F.silu(layer(x))  # (B, R, F, H)
         center, std = moments.unsqueeze(2).chunk(2, dim=-1)
@@ -130,6 +132,7 @@ class FlowField(nn.Module):
         relative_speed: Tensor,
         moments: Tensor,
         num_frames: int,
+        frame_step: float,
     ) -> Tensor:
         """Embed mean phrase, strength, time and moments: (B, R, F, H)."""
         dtype = self.text_proj.weight.dtype
@@ -138,7 +141,7 @@ class FlowField(nn.Module):
         strength_features = torch.cat(
             [sinusoidal_embedding(strengths * STRENGTH_SCALE, FEATURE_DIM), strengths.unsqueeze(-1)], dim=-1
         )
-        frames = torch.arange(num_frames, dtype=torch.float32, device=moments.device)
+        frames = frame_step * torch.arange(num_frames, dtype=torch.float32, device=moments.device)
         phase = relative_speed.unsqueeze(-1) * frames  # (B, R, F)
         time_features = torch.cat(
             [

@@ -49,6 +49,22 @@ def to_rgb(image: Image.Image, *, name: object = "image", background: RGB = WHIT
     return upright
 
 
+def to_rgb_or_rgba(image: Image.Image, *, name: object = "image") -> Image.Image:
+    """Convert an image of any mode as `to_rgb` does, but keep the alpha of one that has transparent parts."""
+    rgb = to_rgb(image, name=name)
+    if image.mode.startswith(("I", "F")) or image.mode == "LAB" or not image.has_transparency_data:
+        return rgb
+    try:
+        straight = _to_straight_rgba(image)
+    except (ValueError, TypeError, OverflowError, SystemError):
+        return rgb
+    if straight.getchannel("A").getextrema() == (255, 255):
+        return rgb
+    upright = make_upright(straight, orientation=read_orientation(image))
+    upright.info = dict(rgb.info)
+    return upright
+
+
 def make_upright(image: Image.Image, *, orientation: int) -> Image.Image:
     """Turn and mirror an image as its EXIF orientation, a number from 1 to 8, says."""
     transposition = ORIENTATIONS.get(orientation)
@@ -68,12 +84,16 @@ def read_orientation(image: Image.Image) -> int:
 def _blend(image: Image.Image, background: RGB) -> Image.Image:
     """Composite an image with transparent parts over a color; a transparent color that cannot be one is ignored."""
     try:
-        straight = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
+        straight = _to_straight_rgba(image)
     except (ValueError, TypeError, OverflowError, SystemError):
         opaque = image.copy()
         opaque.info.pop("transparency", None)
         return opaque.convert("RGB")
     return Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), straight).convert("RGB")
+
+
+def _to_straight_rgba(image: Image.Image) -> Image.Image:
+    return image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
 
 
 def _lab_to_rgb(image: Image.Image) -> Image.Image:

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.atomic import write_atomic
-from dianjing.pipelines.media.color import to_rgb
+from dianjing.pipelines.media.color import to_rgb, to_rgb_or_rgba
 from dianjing.pipelines.media.image_file import FORMAT_BY_EXTENSION, encode_image, read_image_texts
 from dianjing.pipelines.media.metadata import (
     GenerationMetadata,
@@ -49,6 +49,12 @@ def open_image(file: str | Path | BinaryIO, *, name: object = None) -> Image.Ima
     """
     name = str(file) if name is None else name
     return open_image_file(file, partial(to_rgb, name=name), name=name)
+
+
+def open_image_with_alpha(file: str | Path | BinaryIO, *, name: object = None) -> Image.Image:
+    """Read an image file as `open_image` does, but as RGBA if it has transparent parts."""
+    name = str(file) if name is None else name
+    return open_image_file(file, partial(to_rgb_or_rgba, name=name), name=name)
 
 
 def open_image_file(file: str | Path | BinaryIO, convert: Callable[[Image.Image], T], *, name: object) -> T:
@@ -140,14 +146,23 @@ def check_image(image: object) -> Image.Image:
 
     Raises: DianjingError for anything else, and for an image that is too large or too narrow.
     """
+    return to_rgb(_to_pil(image, channels=(3,)))
+
+
+def check_image_with_alpha(image: object) -> Image.Image:
+    """Check and convert an image as `check_image` does, but to RGBA if it has transparent parts; or (H, W, 4)."""
+    return to_rgb_or_rgba(_to_pil(image, channels=(3, 4)))
+
+
+def _to_pil(image: object, *, channels: tuple[int, ...]) -> Image.Image:
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in channels:
             raise DianjingError("image_array_unsupported", dtype=str(image.dtype), shape=str(image.shape))
         image = Image.fromarray(image)
     if not isinstance(image, Image.Image):
         raise DianjingError("image_type_unsupported", type_name=type(image).__name__)
     check_image_size(*image.size)
-    return to_rgb(image)
+    return image
 
 
 def save_image(

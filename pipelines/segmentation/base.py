@@ -6,7 +6,7 @@ H height, W width; images are uint8 (H, W, 3), masks bool (H, W).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -14,8 +14,11 @@ from dianjing.errors import DianjingError, Message
 from dianjing.pipelines import validation
 from dianjing.pipelines.media.mask import check_mask, to_mask
 from dianjing.pipelines.media.metadata import compute_pixels_sha256
+from dianjing.pipelines.video.motion_path import check_path
 
 MAX_POINTS = 1000
+RegionTarget = Literal["object", "image"]
+REGION_TARGETS: tuple[RegionTarget, ...] = ("object", "image")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,42 +34,89 @@ class Point:
 class Region:
     """Part of an image that should move: given by points in px or by a mask of the size of the image.
 
-    motion: a short phrase such as "jump" or 翅膀拍动. mask: what `to_mask` takes, white where it should move; kept as
-    bool (H, W). strength: from 0 (hardly) to 1 (as far as the model was trained).
-    Raises: DianjingError for an empty motion, a strength outside 0 to 1, a mask that is none, and unless one of points
-    and mask is given.
+    motion: a short phrase such as "jump" or 翅膀拍动; without one, path, turn and scale say how it moves. mask: what
+    `to_mask` takes, white where it should move; kept as bool (H, W). strength: of the phrase, from 0 (hardly) to 1 (as
+    far as the model was trained). path: points (x, y) in px of a smooth curve that the region follows from the first
+    one. turn: degrees in all, clockwise. scale: size at the end, relative to the first frame. times: when it is at each
+    point of the path, from 0 (the first frame) to 1 (the last); an even pace without. anchor: where the part joins the
+    rest, which stays; found for phrases that bend a part. target: "image" moves all of the image, like a camera,
+    without points and mask.
+    Raises: DianjingError for a region without motion, a strength outside 0 to 1, a mask that is none, a path that
+    `check_path` refuses, and unless one of points and mask is given.
     """
 
-    motion: str
+    motion: str = ""
     points: Sequence[Point] = ()
     mask: np.ndarray | None = None
     strength: float = 0.5
+    path: Sequence[tuple[float, float]] | None = None
+    turn: float = 0.0
+    scale: float = 1.0
+    times: Sequence[float] | None = None
+    anchor: Point | None = None
+    target: RegionTarget = "object"
 
     def __post_init__(self) -> None:
-        validation.check_prompt(self.motion, "motion")
+        path, turn, scale, times = check_path(self.path, turn=self.turn, scale=self.scale, times=self.times)
+        for name, value in {"path": path, "turn": turn, "scale": scale, "times": times}.items():
+            object.__setattr__(self, name, value)
+        if self.motion or not self.has_transform:
+            validation.check_prompt(self.motion, "motion")
         validation.check_number(self.strength, "strength", low=0, high=1)
-        if (self.mask is None) == (not self.points):
-            raise DianjingError("region_points_or_mask", motion=self.motion)
+        if self.target not in REGION_TARGETS:
+            raise DianjingError(
+                "value_not_allowed", name="target", value=validation.format_value(self.target), allowed=REGION_TARGETS
+            )
+        if self.target == "image":
+            if self.mask is not None or self.points or self.motion:
+                raise DianjingError("image_region_with_selection")
+        elif (self.mask is None) == (not self.points):
+            raise DianjingError("region_points_or_mask", motion=self.motion_name)
         if self.mask is not None:
-            object.__setattr__(self, "mask", to_mask(self.mask, name=Message("mask_of_region", motion=self.motion)))
+            object.__setattr__(self, "mask", to_mask(self.mask, name=self.name_mask()))
+
+    @property
+    def has_transform(self) -> bool:
+        """True if the region moves by a path, a turn or a scale."""
+        return self.path is not None or self.turn != 0 or self.scale != 1
+
+    @property
+    def motion_name(self) -> str | Message:
+        """The motion, as messages name it."""
+        return self.motion or Message("motion_by_path")
+
+    def name_mask(self) -> Message:
+        """Name the mask of the region, for messages."""
+        return Message("mask_of_region", motion=self.motion_name)
 
 
 def get_region_metadata(region: Region) -> dict[str, object]:
     """Describe a region for generation metadata, as JSON values; a mask by its size and a hash of its pixels."""
-    common = {"motion": region.motion, "strength": region.strength}
+    described: dict[str, object] = {"motion": region.motion, "strength": region.strength}
+    if region.has_transform:
+        described |= {"path": region.path, "turn": region.turn, "scale": region.scale, "times": region.times}
+    if region.anchor is not None:
+        described["anchor"] = {"x": region.anchor.x, "y": region.anchor.y}
+    if region.target == "image":
+        return {**described, "target": region.target}
     if region.mask is None:
-        return {**common, "points": [vars(point) for point in region.points]}
+        return {**described, "points": [vars(point) for point in region.points]}
     mask = region.mask.astype(np.uint8) * 255
     pixels_sha256 = compute_pixels_sha256(mask)
-    return {**common, "mask": {"width": mask.shape[1], "height": mask.shape[0], "pixels_sha256": pixels_sha256}}
+    return {**described, "mask": {"width": mask.shape[1], "height": mask.shape[0], "pixels_sha256": pixels_sha256}}
 
 
 def check_region(region: Region, *, size: tuple[int, int]) -> None:
-    """Raise DianjingError for points or a mask that do not fit an image of (width, height) px."""
-    if region.mask is None:
-        check_points(region.points, width=size[0], height=size[1])
-    else:
-        check_mask(region.mask, size=size, name=Message("mask_of_region", motion=region.motion))
+    """Raise DianjingError for points, a path or a mask that do not fit an image of (width, height) px."""
+    if region.target == "object":
+        if region.mask is None:
+            check_points(region.points, width=size[0], height=size[1])
+        else:
+            check_mask(region.mask, size=size, name=region.name_mask())
+    for x, y in region.path or ():
+        _check_position(x, y, width=size[0], height=size[1])
+    if region.anchor is not None:
+        _check_position(region.anchor.x, region.anchor.y, width=size[0], height=size[1])
 
 
 class Segmenter(Protocol):
@@ -90,18 +140,16 @@ def check_points(points: Sequence[Point], *, width: int, height: int) -> list[Po
     if len(points) > MAX_POINTS:
         raise DianjingError("too_many_points", count=f"{len(points):,}", maximum=f"{MAX_POINTS:,}")
     for point in points:
-        if not (math.isfinite(point.x) and math.isfinite(point.y)):
-            raise DianjingError("point_not_finite", x=point.x, y=point.y)
-        if not (0 <= point.x < width and 0 <= point.y < height):
-            raise DianjingError(
-                "point_outside_image",
-                x=f"{point.x:g}",
-                y=f"{point.y:g}",
-                width=width,
-                height=height,
-                max_x=width - 1,
-                max_y=height - 1,
-            )
+        _check_position(point.x, point.y, width=width, height=height)
     if not any(point.positive for point in points):
         raise DianjingError("points_all_negative")
     return list(points)
+
+
+def _check_position(x: float, y: float, *, width: int, height: int) -> None:
+    """Raise DianjingError for a position that is not finite, or outside an image of width x height px."""
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise DianjingError("point_not_finite", x=x, y=y)
+    if not (0 <= x < width and 0 <= y < height):
+        size = {"width": width, "height": height, "max_x": width - 1, "max_y": height - 1}
+        raise DianjingError("point_outside_image", x=f"{x:g}", y=f"{y:g}", **size)

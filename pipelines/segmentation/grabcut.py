@@ -14,6 +14,7 @@ WORKING_SIDE_PX = 384  # GrabCut takes many seconds on more
 BORDER_FRACTION = 0.02  # of the longer side: assumed to be background
 POINT_RADIUS_FRACTION = 0.015  # of the longer side
 NUM_ITERATIONS = 5
+MAX_RUNS = 8  # of GrabCut for one mask; further points change the mask around them alone
 RANDOM_SEED = 0  # of OpenCV's generator, from which GrabCut initializes its mixtures
 MIN_AREA_FRACTION, MAX_AREA_FRACTION = 0.0005, 0.7  # of the image: anything else is taken for a failure
 LAB_TOLERANCE = 12  # of the flood fill, in each channel
@@ -35,13 +36,47 @@ class GrabCutSegmenter:
         self.resized_image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
 
     def predict(self, points: Sequence[Point]) -> np.ndarray:
-        """Predict the mask, bool (H, W), of the object at the points."""
+        """Predict the mask, bool (H, W), of the object at the points.
+
+        The points are taken as clicks, one after the other: one that the mask agrees with changes nothing, a positive
+        one outside it adds what is there, and a negative one inside it takes that away.
+        """
         points = check_points(points, width=self.image_size[0], height=self.image_size[1])
+        first = next(point for point in points if point.positive)
+        clicks, num_runs = [first], 1
+        mask = self._segment(clicks)
+        for point in [point for point in points if point is not first]:
+            clicks.append(point)
+            ((column, row),) = self._scale_points([point], positive=point.positive)
+            if mask[row, column] == point.positive:
+                continue
+            area = self._draw_discs([point], positive=point.positive) > 0
+            if num_runs < MAX_RUNS:
+                num_runs += 1
+                segmented = self._segment(clicks)
+                area |= _select_components(segmented if point.positive else mask & ~segmented, [(column, row)])
+            mask = mask | area if point.positive else mask & ~area
+            mask |= self._draw_discs(clicks, positive=True) > 0
+            mask &= self._draw_discs(clicks, positive=False) == 0
+        resized = cv2.resize(mask.astype(np.float32), self.image_size, interpolation=cv2.INTER_LINEAR)
+        return resized > 0.5
+
+    def _segment(self, points: Sequence[Point]) -> np.ndarray:
+        """Segment the resized image by all points at once, with a flood fill where GrabCut finds no object."""
         mask = _select_components(self._run_grabcut(points), self._scale_points(points, positive=True))
         if not MIN_AREA_FRACTION < mask.mean() < MAX_AREA_FRACTION:
             mask = _select_components(self._flood_fill(points), self._scale_points(points, positive=True))
-        resized = cv2.resize(mask.astype(np.float32), self.image_size, interpolation=cv2.INTER_LINEAR)
-        return resized > 0.5
+        return mask
+
+    def _draw_discs(self, points: Sequence[Point], *, positive: bool) -> np.ndarray:
+        """Draw the areas, uint8 (h, w), that points of one kind are certain of."""
+        discs = np.zeros(self.resized_image.shape[:2], np.uint8)
+        for center in self._scale_points(points, positive=positive):
+            cv2.circle(discs, center, self._get_radius(), 1, thickness=-1)
+        return discs
+
+    def _get_radius(self) -> int:
+        return max(1, round(POINT_RADIUS_FRACTION * max(self.resized_image.shape[:2])))
 
     def _scale_points(self, points: Sequence[Point], *, positive: bool) -> list[tuple[int, int]]:
         """Convert points to (column, row) of the resized image."""
@@ -54,9 +89,7 @@ class GrabCutSegmenter:
 
     def _run_grabcut(self, points: Sequence[Point]) -> np.ndarray:
         height, width = self.resized_image.shape[:2]
-        border, radius = (
-            max(1, round(fraction * max(height, width))) for fraction in (BORDER_FRACTION, POINT_RADIUS_FRACTION)
-        )
+        border, radius = max(1, round(BORDER_FRACTION * max(height, width))), self._get_radius()
         marks = np.full((height, width), cv2.GC_PR_FGD, np.uint8)
         marks[:border], marks[-border:], marks[:, :border], marks[:, -border:] = (cv2.GC_BGD,) * 4
         for positive, mark in ((True, cv2.GC_FGD), (False, cv2.GC_BGD)):

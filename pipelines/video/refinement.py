@@ -1,0 +1,60 @@
+"""Refinement: whether a model generates the frames of an animated image, or its motion field moves the image itself.
+
+H height, W width; images are uint8 (H, W, 3).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dianjing.errors import DianjingError
+from dianjing.pipelines.media.crop import CropTransform
+from dianjing.pipelines.segmentation.base import Point, Region
+from dianjing.pipelines.vae import decode_latents, encode_images, frames_to_pixels, pixels_to_uint8
+from dianjing.pipelines.validation import format_value
+
+Refine = Literal["auto", "on", "off"]
+REFINE_MODES: tuple[Refine, ...] = get_args(Refine)
+MAX_AUTOENCODER_ERROR = 12.0  # root mean square, in levels of 255: a model can show images below it
+MAX_WARPED_REGIONS = 16
+
+
+def check_refine(refine: object) -> None:
+    """Raise DianjingError for a mode of refinement that does not exist."""
+    if refine not in REFINE_MODES:
+        raise DianjingError("value_not_allowed", name="refine", value=format_value(refine), allowed=REFINE_MODES)
+
+
+def needs_warp(region: Region) -> bool:
+    """True for a region that a model cannot generate: its motion is more than a phrase."""
+    return region.has_transform or region.anchor is not None or region.target == "image"
+
+
+@torch.no_grad()
+def measure_autoencoder_error(vae: Any, image: Image.Image) -> float:
+    """Root mean square difference, in levels of 255, of an image from what its latents decode to."""
+    pixels = frames_to_pixels(np.asarray(image)[None], device=vae.device, dtype=vae.dtype)
+    decoded = pixels_to_uint8(decode_latents(vae, encode_images(vae, pixels)))[0].permute(1, 2, 0).numpy()
+    return float(np.sqrt(np.square(decoded.astype(np.float32) - np.asarray(image)).mean()))
+
+
+def crop_regions(regions: Sequence[Region], masks: np.ndarray, crop_transform: CropTransform) -> list[Region]:
+    """Regions in px of the cropped image, with their masks (R, H, W) of it."""
+
+    def move(x: float, y: float) -> tuple[float, float]:
+        return crop_transform.transform_point(x, y)
+
+    cropped = []
+    for region, mask in zip(regions, masks, strict=True):
+        path = None if region.path is None else [move(x, y) for x, y in region.path]
+        anchor = region.anchor
+        if anchor is not None:
+            x, y = move(anchor.x, anchor.y)
+            anchor = Point(x=x, y=y)
+        selection: dict[str, Any] = {} if region.target == "image" else {"points": (), "mask": mask}
+        cropped.append(replace(region, path=path, anchor=anchor, **selection))
+    return cropped
