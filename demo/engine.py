@@ -29,7 +29,7 @@ from dianjing.demo.requests import (
 )
 from dianjing.demo.results import ResultStore
 from dianjing.errors import Message
-from dianjing.pipelines.conversation.parsing.chat_model import ChatModelParser, CompleteChat
+from dianjing.pipelines.conversation.parsing.chat_model import ChatModelParser
 from dianjing.pipelines.conversation.parsing.rule_parser import RuleParser
 from dianjing.pipelines.conversation.session import Conversation
 from dianjing.pipelines.cost_model import CostModel
@@ -38,6 +38,7 @@ from dianjing.pipelines.media.image import get_input_image_metadata
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
 from dianjing.pipelines.media.video import get_video_metadata
 from dianjing.pipelines.named_adapters import NamedAdapter
+from dianjing.pipelines.prompting.enhancement import CompleteChat
 from dianjing.pipelines.segmentation.base import Segmenter, get_region_metadata
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.text_to_image import TextToImagePipeline

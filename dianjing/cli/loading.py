@@ -40,14 +40,14 @@ def load_pipeline(
     gc.freeze()
     gc.enable()
     device = resolve_device(torch, device)
-    _set_progress_bars(is_enabled=sys.stderr.isatty())
+    set_progress_bars(is_enabled=sys.stderr.isatty())
     pipe = cls.from_pretrained(model, dtype=resolve_dtype(torch, dtype, device))
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     load_adapters(pipe, adapters)
     return pipe.to(device)
 
 
-def _set_progress_bars(*, is_enabled: bool) -> None:
+def set_progress_bars(*, is_enabled: bool) -> None:
     """Switch off the libraries' progress bars where stderr is no terminal."""
     import diffusers
     import transformers

@@ -75,6 +75,9 @@ LorasOption = Annotated[
 ChatModelOption = Annotated[
     str | None, typer.Option(help="A chat model to parse the lines: a folder or a Hub id; default: rules.")
 ]
+EnhanceOption = Annotated[
+    str | None, typer.Option(help="A chat model that first rewrites the prompt with more detail: a folder or a Hub id.")
+]
 SegmenterOption = Annotated[
     str | None, typer.Option(help="A folder or Hub id of SAM 2 or SAM, to segment what is clicked; default: GrabCut.")
 ]

@@ -10,6 +10,7 @@ from dianjing.cli.options import (
     DeviceOption,
     Dtype,
     DtypeOption,
+    EnhanceOption,
     FpsOption,
     GuidanceScaleOption,
     JsonOption,
@@ -48,6 +49,7 @@ def video(
     continuation_guidance_scale: Annotated[
         float | None, typer.Option(help="Guidance after the first frame; default: as --guidance-scale, or the model's.")
     ] = None,
+    enhance: EnhanceOption = None,
     model: ModelOption = "sticker",
     source: SourceOption = None,
     lora: LorasOption = None,
@@ -66,6 +68,7 @@ def video(
     job = video_job.validate_video_job(
         prompt,
         negative_prompt=negative_prompt,
+        enhance=enhance,
         long_video="joint" if joint else None,
         continuation_steps=continuation_steps,
         continuation_guidance_scale=continuation_guidance_scale,

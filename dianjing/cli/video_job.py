@@ -7,26 +7,26 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 import dianjing
 from dianjing.cli.announcements import announce_run, make_video_request
+from dianjing.cli.enhancement import check_enhancement, enhance_job
 from dianjing.cli.loading import check_device, load_pipeline
+from dianjing.cli.mask_preview import make_segmenter, write_mask_preview
+from dianjing.cli.published_job import check_published_job, is_published_model, run_published_job
 from dianjing.errors import DianjingError, Message, get_language
 from dianjing.pipelines.media.aigc_label import PRODUCER
-from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder, write_atomic
+from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder
 from dianjing.pipelines.media.image import get_input_image_metadata, open_image
 from dianjing.pipelines.media.mask import read_mask
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
 from dianjing.pipelines.media.video import check_video_output_path, get_video_metadata, save_video
 from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
-from dianjing.pipelines.segmentation.base import Point, Region, Segmenter, check_region, get_region_metadata
-from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
+from dianjing.pipelines.segmentation.base import Point, Region, check_region, get_region_metadata
 from dianjing.pipelines.validation import (
     ImageRequest,
     check_fps,
@@ -35,12 +35,11 @@ from dianjing.pipelines.validation import (
     check_num_inference_steps,
     check_prompt,
 )
+from dianjing.pipelines.video.published_models import find_pipeline_class
 from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
 
 __all__ = ["PRODUCER", "VideoJob", "run_video_job", "validate_animation_job", "validate_video_job"]
-MASK_COLOURS = ((255, 64, 64), (64, 128, 255), (64, 200, 64))  # of the regions in a mask preview
-MASK_OPACITY = 0.55
 DEFAULT_STRENGTH = 0.5
 DEFAULT_FPS = 8.0  # for the estimate of memory
 MIN_SIDE_PX = 16  # a lower bound of the default size, for the estimate of memory
@@ -51,6 +50,7 @@ class VideoJob:
     """One run of `dianjing video` or `dianjing animate`.
 
     settings: arguments of the pipeline, with None for its defaults; without settings, only the mask preview is written.
+    strict_background: of a published model's video. enhance: the chat model that rewrites the prompt first.
     """
 
     path: Path
@@ -66,6 +66,9 @@ class VideoJob:
     regions: list[Region] = field(default_factory=list)
     mask_preview_path: Path | None = None
     segmenter: str | None = None
+    strict_background: bool = True
+    enhance: str | None = None
+    extra_metadata: dict[str, Any] = field(default_factory=dict)
 
 
 def validate_video_job(
@@ -80,7 +83,6 @@ def validate_video_job(
     """Check the options of `dianjing video` before weights load. Raises: DianjingError."""
     check_prompt(prompt)
     common = _validate_common(negative_prompt=negative_prompt, **settings)
-    require_video_model(common["model"])
     if continuation_steps is not None:
         check_num_inference_steps(continuation_steps, "continuation_steps")
     if continuation_guidance_scale is not None:
@@ -91,7 +93,9 @@ def validate_video_job(
         "continuation_steps": continuation_steps,
         "continuation_guidance_scale": continuation_guidance_scale,
     }
-    return VideoJob(prompt=prompt, **common)
+    job = VideoJob(prompt=prompt, **common)
+    _check_model(job)
+    return job
 
 
 def validate_animation_job(
@@ -104,6 +108,7 @@ def validate_animation_job(
     prompt: str,
     mask_preview_path: Path | None,
     segmenter: str | None,
+    strict_background: bool,
     **settings: Any,
 ) -> VideoJob:
     """Check the options of `dianjing animate` and the image and masks, before weights load. Raises: DianjingError."""
@@ -113,13 +118,11 @@ def validate_animation_job(
     size = open_image(image_path).size
     selections: list[dict[str, Any]] = [{"points": parse_click(click)} for click in click_texts]
     selections += [{"mask": read_mask(path, size=size)} for path in mask_paths]
-    if not selections:
+    if not selections and (find_pipeline_class(common["model"]) is None or mask_preview_path is not None):
         raise DianjingError("animation_without_region")
     if not motions and mask_preview_path is not None:
         motions = ["still"] * len(selections)
         common["settings"] = None
-    else:
-        require_video_model(common["model"])
     if len(motions) != len(selections):
         raise DianjingError("motion_count_mismatch", count=len(motions), num_regions=len(selections))
     if len(strengths) not in (0, 1, len(selections)):
@@ -134,14 +137,26 @@ def validate_animation_job(
         check_region(region, size=size)
     if mask_preview_path is not None:
         check_output_path(mask_preview_path)
-    return VideoJob(
+    job = VideoJob(
         prompt=prompt,
         image_path=image_path,
         regions=regions,
         mask_preview_path=mask_preview_path,
         segmenter=segmenter,
+        strict_background=strict_background,
         **common,
     )
+    if job.settings is not None:
+        _check_model(job)
+    return job
+
+
+def _check_model(job: VideoJob) -> None:
+    """Check that the model of a job generates videos, and these. Raises: DianjingError."""
+    if find_pipeline_class(job.model) is None:
+        require_video_model(job.model)
+    else:
+        check_published_job(job)
 
 
 def parse_click(text: str) -> list[Point]:
@@ -168,6 +183,7 @@ def _validate_common(
     device: str,
     dtype: str,
     producer: str | None,
+    enhance: str | None,
     duration_s: float | None,
     num_frames: int | None,
     fps: float | None,
@@ -177,6 +193,7 @@ def _validate_common(
     """Check the options of both commands, and return them as fields of a job."""
     ImageRequest(prompt="video", seed=seed, negative_prompt=negative_prompt, **settings)
     check_device(device)
+    check_enhancement(enhance)
     folder = resolve_local_model(model)
     if folder is not None:
         read_components(folder)
@@ -192,6 +209,7 @@ def _validate_common(
         "adapters": tuple(parse_adapters(loras)),
         "device": device,
         "dtype": dtype,
+        "enhance": enhance,
     }
     return {**job, "producer": producer, "settings": {**settings, **duration}}
 
@@ -222,6 +240,10 @@ def run_video_job(job: VideoJob) -> dict[str, Any]:
         result["mask_preview"] = str(write_mask_preview(job))
     if job.settings is None:
         return result
+    job = enhance_job(job)
+    assert job.settings is not None
+    if is_published_model(job.model):
+        return result | run_published_job(job)
     pipe = load_video_pipeline(job)
     import torch
 
@@ -253,37 +275,13 @@ def load_video_pipeline(job: VideoJob) -> Any:
     return pipe
 
 
-def make_segmenter(job: VideoJob) -> Segmenter:
-    """Return GrabCut, or the SAM model of the job."""
-    if job.segmenter is None:
-        return GrabCutSegmenter()
-    from dianjing.pipelines.segmentation.sam import SamSegmenter
-
-    return SamSegmenter.from_pretrained(job.segmenter)
-
-
-def write_mask_preview(job: VideoJob) -> Path:
-    """Write the image with every region tinted in its own colour, and return the path."""
-    assert job.image_path is not None
-    assert job.mask_preview_path is not None
-    image = np.asarray(open_image(job.image_path))
-    segmenter = make_segmenter(job)
-    segmenter.set_image(image)
-    preview = image.astype(np.float32)
-    for index, region in enumerate(job.regions):
-        mask = segmenter.predict(region.points) if region.mask is None else region.mask
-        colour = np.array(MASK_COLOURS[index % len(MASK_COLOURS)], np.float32)
-        preview[mask] = (1 - MASK_OPACITY) * preview[mask] + MASK_OPACITY * colour
-    write_atomic(job.mask_preview_path, partial(Image.fromarray(preview.round().astype(np.uint8)).save, format="PNG"))
-    return job.mask_preview_path
-
-
 def build_video_metadata(pipe: Any, job: VideoJob, frames: np.ndarray, fps: float) -> GenerationMetadata:
     """Return the metadata from which the video can be generated again."""
     arguments = job.settings or {}
     settings = {**get_video_metadata(frames, fps), **get_sampling_metadata(pipe)}
     names = ("negative_prompt", "long_video")
     settings |= {name: arguments[name] for name in names if arguments.get(name) is not None}
+    settings |= job.extra_metadata
     if job.adapters:
         settings["lora"] = [adapter.describe() for adapter in job.adapters]
     if job.image_path is not None:

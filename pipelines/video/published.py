@@ -86,6 +86,16 @@ class PublishedVideoPipeline:
             self.pipe.to(device)
         return self
 
+    def describe(self) -> dict[str, object]:
+        """Describe the pipeline for generation metadata, with the number of steps of a call without one."""
+        return {
+            "pipeline": self.model.pipeline.class_name,
+            "num_inference_steps": self.model.pipeline.default_num_inference_steps,
+            "scheduler": type(self.pipe.scheduler).__name__,
+            "device": self.pipe._execution_device.type,
+            "dtype": str(self.pipe.dtype).removeprefix("torch."),
+        }
+
     @torch.no_grad()
     def __call__(
         self,

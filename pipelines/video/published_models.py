@@ -258,11 +258,11 @@ def _select_pipeline(name: str, index: dict[str, Any], task: VideoTask) -> Publi
 
 def check_task(name: str, pipeline: PublishedPipeline, task: VideoTask) -> None:
     """Raise DianjingError for a model of another task."""
-    if pipeline.task != task:
-        takes_image = pipeline.task == "image-to-video"
-        raise DianjingError(
-            "published_model_needs_image" if takes_image else "published_model_without_image", model=name
-        )
+    if pipeline.task == task:
+        return
+    if task == "text-to-video":
+        raise DianjingError("published_model_needs_image", model=name)
+    raise DianjingError("published_model_without_image", model=name)
 
 
 def _list_fixed_sizes(target_size: int, spatial_factor: int) -> tuple[Size, ...]:

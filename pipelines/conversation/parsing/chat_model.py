@@ -26,9 +26,9 @@ from dianjing.pipelines.conversation.edits import (
 from dianjing.pipelines.conversation.parsing.base import ParsedInstruction, detect_language
 from dianjing.pipelines.conversation.parsing.rule_parser import RuleParser
 from dianjing.pipelines.conversation.scene import POSITIONS, RELATIONS, Scene
+from dianjing.pipelines.prompting.enhancement import CompleteChat
 from dianjing.pipelines.validation import check_int, check_prompt
 
-CompleteChat = Callable[[Sequence[Mapping[str, str]]], str]  # chat messages to the answer
 MAX_NEW_TOKENS = 512
 MAX_EDITS = 8
 MAX_HINT_CHARS = 1000

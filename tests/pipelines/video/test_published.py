@@ -1,4 +1,4 @@
-"""Published video classes with tiny random weights: diffusers' output without control, warped frames in masks with it."""
+"""Published video classes with tiny random weights: diffusers' output without control, warped frames inside masks."""
 
 import inspect
 

@@ -1,0 +1,44 @@
+"""The segmenter of a job, and the image with the job's regions marked."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from dianjing.pipelines.media.atomic import write_atomic
+from dianjing.pipelines.media.image import open_image
+from dianjing.pipelines.segmentation.base import Segmenter
+from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
+
+if TYPE_CHECKING:
+    from dianjing.cli.video_job import VideoJob
+
+MASK_COLOURS = ((255, 64, 64), (64, 128, 255), (64, 200, 64))  # of the regions
+MASK_OPACITY = 0.55
+
+
+def make_segmenter(job: "VideoJob") -> Segmenter:
+    """Return GrabCut, or the SAM model of the job."""
+    if job.segmenter is None:
+        return GrabCutSegmenter()
+    from dianjing.pipelines.segmentation.sam import SamSegmenter
+
+    return SamSegmenter.from_pretrained(job.segmenter)
+
+
+def write_mask_preview(job: "VideoJob") -> Path:
+    """Write the image with every region tinted in its own colour, and return the path."""
+    assert job.image_path is not None
+    assert job.mask_preview_path is not None
+    image = np.asarray(open_image(job.image_path))
+    segmenter = make_segmenter(job)
+    segmenter.set_image(image)
+    preview = image.astype(np.float32)
+    for index, region in enumerate(job.regions):
+        mask = segmenter.predict(region.points) if region.mask is None else region.mask
+        colour = np.array(MASK_COLOURS[index % len(MASK_COLOURS)], np.float32)
+        preview[mask] = (1 - MASK_OPACITY) * preview[mask] + MASK_OPACITY * colour
+    write_atomic(job.mask_preview_path, partial(Image.fromarray(preview.round().astype(np.uint8)).save, format="PNG"))
+    return job.mask_preview_path

@@ -1,0 +1,144 @@
+"""Work of `dianjing video` and `dianjing animate` with the published models that diffusers' own pipelines run."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dianjing
+from dianjing.cli.loading import resolve_device, resolve_dtype, set_progress_bars
+from dianjing.errors import Message, get_language
+from dianjing.pipelines.media.image import get_input_image_metadata, open_image
+from dianjing.pipelines.media.metadata import GenerationMetadata
+from dianjing.pipelines.media.video import get_video_metadata, save_video
+from dianjing.pipelines.segmentation.base import get_region_metadata
+from dianjing.pipelines.validation import check_prompt
+from dianjing.pipelines.video.published_models import (
+    PUBLISHED_PIPELINES,
+    PublishedModel,
+    VideoTask,
+    check_task,
+    find_pipeline_class,
+    read_pipeline_class,
+)
+from dianjing.weights.resolve import resolve_local_model, resolve_model
+
+if TYPE_CHECKING:
+    from dianjing.cli.video_job import VideoJob
+
+WINDOW_OPTIONS = ("long_video", "continuation_steps", "continuation_guidance_scale")
+CALL_OPTIONS = ("num_frames", "duration_s", "fps", "height", "width", "num_inference_steps", "guidance_scale")
+
+
+def is_published_model(model: str) -> bool:
+    """True for a registered, local or downloaded model that diffusers' own pipeline runs; downloads a hub id."""
+    return find_pipeline_class(model) is not None or read_pipeline_class(resolve_model(model)) is not None
+
+
+def check_published_job(job: "VideoJob") -> None:
+    """Check a job against its model's table and, if its folder is on this machine, its configurations.
+
+    Raises: DianjingError for a model of another task, and for sizes, lengths and options that it does not have.
+    """
+    class_name, folder = find_pipeline_class(job.model), resolve_local_model(job.model)
+    if class_name is None:
+        return
+    task = _get_task(job)
+    if folder is None:
+        if class_name != "WanPipeline":  # some of these take images too, as their configuration says
+            check_task(job.model, PUBLISHED_PIPELINES[class_name], task)
+        return
+    _check_model(job, PublishedModel.from_folder(job.model, folder, task))
+
+
+def _check_model(job: "VideoJob", model: PublishedModel) -> None:
+    settings = job.settings or {}
+    if job.adapters:
+        model.refuse_option("--lora")
+    for name in WINDOW_OPTIONS:
+        if settings.get(name) is not None:
+            model.refuse_option(name)
+    if settings.get("negative_prompt") and not model.pipeline.takes_negative_prompt:
+        model.refuse_option("negative_prompt")
+    if not job.regions:
+        check_prompt(job.prompt)
+    model.resolve_num_frames(settings["num_frames"], settings["duration_s"], settings["fps"])
+    image_size = None if job.image_path is None else open_image(job.image_path).size
+    model.resolve_size(settings["width"], settings["height"], image_size)
+
+
+def _get_task(job: "VideoJob") -> VideoTask:
+    return "text-to-video" if job.image_path is None else "image-to-video"
+
+
+def run_published_job(job: "VideoJob") -> dict[str, Any]:
+    """Generate and write the video of a published model; return paths and settings."""
+    folder = resolve_model(job.model)
+    _check_model(job, PublishedModel.from_folder(job.model, folder, _get_task(job)))
+    pipe = _load(job)
+    import torch
+
+    settings = job.settings or {}
+    arguments = {name: settings[name] for name in CALL_OPTIONS if settings.get(name) is not None}
+    if settings.get("negative_prompt"):
+        arguments["negative_prompt"] = settings["negative_prompt"]
+    arguments |= {"generator": torch.Generator().manual_seed(job.seed), "output_type": "uint8"}
+    start_s = time.monotonic()
+    output = _generate(pipe, job, arguments)
+    result: dict[str, Any] = {"seconds": round(time.monotonic() - start_s, 3)}
+    if output.crop_transform is not None:
+        result["crop_transform"] = str(output.crop_transform)
+        if output.crop_transform.source_size != output.crop_transform.target_size:
+            message = Message("image_is_cropped", crop=output.crop_transform.to_message())
+            print(message.render(get_language()), file=sys.stderr)
+    frames, fps = output.frames[0], settings.get("fps") or pipe.model.default_fps
+    metadata = _build_metadata(pipe, job, frames, fps)
+    paths = save_video(frames, job.path, metadata, fps=fps, producer=job.producer)
+    return {"paths": [str(path) for path in paths], **result, **vars(metadata)}
+
+
+def _load(job: "VideoJob") -> Any:
+    import torch
+
+    from dianjing.pipelines.video.published import PublishedVideoPipeline
+
+    device = resolve_device(torch, job.device)
+    set_progress_bars(is_enabled=sys.stderr.isatty())
+    dtype = resolve_dtype(torch, job.dtype, device)
+    pipe = PublishedVideoPipeline.from_pretrained(job.model, task=_get_task(job), dtype=dtype)
+    pipe.pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
+    return pipe.place(device)
+
+
+def _generate(pipe: Any, job: "VideoJob", arguments: dict[str, Any]) -> Any:
+    if job.image_path is None:
+        return pipe(job.prompt, **arguments)
+    image = open_image(job.image_path)
+    if not job.regions:
+        return pipe(job.prompt, image, **arguments)
+    from dianjing.cli.mask_preview import make_segmenter
+    from dianjing.pipelines.video.guided_video import animate_regions
+
+    return animate_regions(
+        pipe,
+        image,
+        job.regions,
+        job.prompt,
+        segmenter=make_segmenter(job),
+        strict_background=job.strict_background,
+        **arguments,
+    )
+
+
+def _build_metadata(pipe: Any, job: "VideoJob", frames: Any, fps: float) -> GenerationMetadata:
+    settings: dict[str, Any] = {**get_video_metadata(frames, fps), **pipe.describe()}
+    names = ("num_inference_steps", "guidance_scale", "negative_prompt")
+    settings |= {name: value for name, value in (job.settings or {}).items() if name in names and value is not None}
+    settings |= job.extra_metadata
+    if job.image_path is not None:
+        settings["image"] = get_input_image_metadata(open_image(job.image_path), name=Path(job.image_path).name)
+        settings["regions"] = [get_region_metadata(region) for region in job.regions]
+        settings["strict_background"] = job.strict_background and bool(job.regions)
+    return GenerationMetadata(
+        prompt=job.prompt, seed=job.seed, settings=settings, model=job.model, version=dianjing.__version__
+    )
