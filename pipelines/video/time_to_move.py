@@ -68,8 +68,8 @@ class LatentGuide:
     """A `MotionGuide` in latents.
 
     warped, still: latents (1, C, F, Y, X) of the warped frames and of the still image. noise: of the same shape and the
-    same at every step. mask: of what moves, on [0, 1] (1, 1, F, Y, X). background: 1 where the still image is put back at every step,
-    (1, 1, 1, Y, X). The warped frames are put back before the steps up to last_step, from first_step on.
+    same at every step. mask: of what moves, on [0, 1] (1, 1, F, Y, X). background: 1 where the still image is put back
+    at every step, (1, 1, 1, Y, X). The warped frames are put back before the steps up to last_step, from first_step on.
     """
 
     warped: Tensor
