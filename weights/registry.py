@@ -26,7 +26,7 @@ VIDEO_SIZES_720P: tuple[Size, ...] = ((1280, 720), (720, 1280))
 class FinetuneDefaults:
     """Settings under which an adapter learns a thing from about twelve images and keeps what its model knows.
 
-    size_px: side of training images. prior_preservation: weight of the base model's predictions for other captions.
+    size_px: side of training images. prior_preservation: weight of the base model's predictions for its own images.
     """
 
     size_px: int

@@ -56,10 +56,10 @@ class FinetuneObjectiveConfig(TimestepSamplingConfig):
     first_frame_masking: float = Field(default=0.5, ge=0, le=1)  # of clips with motion control (Follow-Your-Click)
     # of clips with motion control and first frame: have a caption
     controlled_caption_probability: float = Field(default=0.3, ge=0, le=1)
-    # weight of the base model's predictions for other captions, which an adapter then keeps; 0: none (knowledge
-    # distillation in place of the images of DreamBooth, arXiv 2208.12242)
+    # weight of the base model's predictions for images of its own, which an adapter then keeps; 0: none (the class
+    # images of DreamBooth, arXiv 2208.12242, with knowledge distillation)
     prior_preservation: float = Field(default=0.0, ge=0)
-    prior_captions: tuple[str, ...] = ()  # whose predictions are kept; empty: captions of what the model knows
+    prior_captions: tuple[str, ...] = ()  # of these images; empty: captions of what the model knows
 
     @model_validator(mode="after")
     def _check(self) -> "FinetuneObjectiveConfig":

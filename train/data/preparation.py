@@ -14,6 +14,7 @@ from dianjing.train.data.index import DatasetIndex, build_index
 from dianjing.train.data.latent_batches import collect_texts
 from dianjing.train.data.latent_cache import LatentCache, Shard
 from dianjing.train.data.prior_captions import list_prior_captions
+from dianjing.train.data.prior_images import PriorImages
 from dianjing.train.data.sample_prompts import get_sample_prompts
 from dianjing.train.data.schedule import BatchShards
 from dianjing.train.data.tensor_cache import TensorCache
@@ -63,8 +64,7 @@ def index_datasets(config: FinetuneRunConfig, folder: Path) -> DatasetIndex:
             raise DianjingError(
                 "listed_dataset_missing", path=dataset.path.absolute(), datasets_file=data.datasets_file.absolute()
             )
-    vae, transformer = (read_json(folder / name / "config.json") for name in ("vae", "transformer"))
-    multiple_px = 2 ** (len(vae["block_out_channels"]) - 1) * transformer["patch_size"]
+    multiple_px = get_size_multiple_px(folder)
 
     def make_shapes(size_px: int | None) -> list[BucketShape]:
         size_px = data.size_px if size_px is None else size_px
@@ -82,6 +82,12 @@ def index_datasets(config: FinetuneRunConfig, folder: Path) -> DatasetIndex:
     )
 
 
+def get_size_multiple_px(folder: Path) -> int:
+    """The number of pixels whose multiples are the sides that the model in a folder takes."""
+    vae, transformer = (read_json(folder / name / "config.json") for name in ("vae", "transformer"))
+    return 2 ** (len(vae["block_out_channels"]) - 1) * transformer["patch_size"]
+
+
 def fill_latent_cache(
     config: FinetuneRunConfig, folder: Path, index: DatasetIndex, accelerator: Accelerator
 ) -> LatentCache:
@@ -95,13 +101,27 @@ def fill_latent_cache(
     texts = list_cached_texts(config, folder, index)
     latent_cache.fill_text_states(texts, device=accelerator.device, shard=shard)
     accelerator.wait_for_everyone()
+    if prior_images := make_prior_images(config, latent_cache):
+        batch_size = max(1, config.run.batch_size // (config.run.gradient_accumulation_steps * shard.num_processes))
+        prior_images.fill(batch_size=batch_size, device=accelerator.device, shard=shard)
+        accelerator.wait_for_everyone()
     return latent_cache
+
+
+def make_prior_images(config: FinetuneRunConfig, latent_cache: LatentCache) -> PriorImages | None:
+    """The images to preserve; None without prior preservation, and for clips, where training samples stand in."""
+    captions = list_prior_captions(config, latent_cache.model_folder)
+    if not captions or config.data.num_frames:
+        return None
+    multiple_px = get_size_multiple_px(latent_cache.model_folder)
+    size_px = config.data.size_px // multiple_px * multiple_px
+    return PriorImages(latent_cache=latent_cache, captions=captions, size_px=size_px)
 
 
 def list_cached_texts(config: FinetuneRunConfig, folder: Path, index: DatasetIndex) -> set[str]:
     """All texts whose states a run reads: captions, motion phrases, sample prompts and captions to preserve."""
     prompts = get_sample_prompts(config, index)
-    return {*collect_texts(index.list_records()), *prompts, *list_prior_captions(config, folder)}
+    return {*collect_texts(index.list_records()), *prompts, *list_prior_captions(config, folder), ""}
 
 
 def open_latent_cache(config: FinetuneRunConfig, folder: Path) -> LatentCache:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from dianjing.pipelines.conversation.captions import caption_scene
@@ -17,10 +18,12 @@ from dianjing.pipelines.conversation.scene import MAX_INSTANCES, POSITIONS, RELA
 from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE, ConceptVocabulary, ObjectConcept
 from dianjing.train.config.finetune import FinetuneRunConfig
 from dianjing.train.data.loader import ScheduledBatches
+from dianjing.train.data.prior_images import PriorImages
 from dianjing.train.data.samples import Batch, CaptionBatcher
 
 PRIOR_PREFIX = "prior_"  # of the keys of a batch
 NUM_CONCEPT_CAPTIONS = 400
+NUM_COMMON_CAPTIONS = 96
 SCENE_WEIGHTS = {"single": 5, "placed": 2, "pair": 3, "count": 3}
 COLOURED_SHARE = 0.4  # of colourable objects
 SUBJECTS = {
@@ -50,9 +53,10 @@ def make_prior_captions(model_folder: Path) -> tuple[str, ...]:
     """Captions in both languages of what the model in a folder can generate; always the same ones."""
     if (model_folder / CONCEPTS_FILE).is_file():
         return caption_concepts(ConceptVocabulary.from_file(model_folder / CONCEPTS_FILE))
-    return tuple(
+    captions = [
         place.format(subject) for language in SUBJECTS for place in PLACES[language] for subject in SUBJECTS[language]
-    )
+    ]
+    return tuple(random.Random(0).sample(captions, NUM_COMMON_CAPTIONS))
 
 
 def caption_concepts(concepts: ConceptVocabulary) -> tuple[str, ...]:
@@ -97,6 +101,7 @@ def list_prior_captions(config: FinetuneRunConfig, model_folder: Path) -> tuple[
 class PriorCaptionDataset(Dataset[Batch]):
     """Batches of another data set with a caption to preserve beside each sample, under keys with PRIOR_PREFIX.
 
+    With `images`, their latents are beside the captions.
     The captions of a step are a function of (seed, step); some are empty, as often as those of the samples.
     """
 
@@ -105,11 +110,12 @@ class PriorCaptionDataset(Dataset[Batch]):
         batches: ScheduledBatches,
         captions: Sequence[str],
         *,
+        images: PriorImages | None,
         caption_batcher: CaptionBatcher,
         caption_dropout: float,
         seed: int,
     ) -> None:
-        self.batches, self.captions, self.caption_batcher = batches, captions, caption_batcher
+        self.batches, self.captions, self.images, self.caption_batcher = batches, captions, images, caption_batcher
         self.caption_dropout, self.seed = caption_dropout, seed
         self.schedule = batches.schedule
 
@@ -118,10 +124,14 @@ class PriorCaptionDataset(Dataset[Batch]):
         shards = self.schedule.bucket_at(step).shards
         rows = shards.get_rows(micro_step)
         rng = np.random.default_rng((self.seed, step, 2))
-        choices = rng.integers(len(self.captions), size=shards.global_batch_size)[rows]
+        count = len(self.captions) if self.images is None else len(self.images)
+        choices = rng.integers(count, size=shards.global_batch_size)[rows]
         dropped = (rng.random(shards.global_batch_size) < self.caption_dropout)[rows]
         texts = [
-            "" if is_dropped else self.captions[choice] for choice, is_dropped in zip(choices, dropped, strict=True)
+            "" if is_dropped else self.captions[choice % len(self.captions)]
+            for choice, is_dropped in zip(choices, dropped, strict=True)
         ]
         prior = self.caption_batcher([(text, text) for text in texts])
+        if self.images is not None:
+            prior["latents"] = torch.stack([self.images.load(int(choice)) for choice in choices])
         return self.batches[index] | {f"{PRIOR_PREFIX}{key}": tensor for key, tensor in prior.items()}

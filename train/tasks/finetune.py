@@ -93,6 +93,9 @@ class FinetuneTask(Task):
         shape = (rows, self.transformer.config.in_channels, *frames, bucket.height // factor, bucket.width // factor)
         noise = self._sample_noise(shape, generator)
         if self.config.objective.prior_preservation:
+            if not self.config.data.num_frames:  # the images to preserve are square
+                side = self.config.data.size_px // (factor * self.transformer.config.patch_size)
+                shape = (*shape[:2], *[side * self.transformer.config.patch_size] * 2)
             prior = self._sample_noise(shape, generator)
             noise |= {f"{PRIOR_PREFIX}{name}": tensor for name, tensor in prior.items()}
         return noise
@@ -122,18 +125,19 @@ class FinetuneTask(Task):
     def _compute_prior_errors(self, batch: Batch, noise: Batch) -> Tensor:
         """The mean squared difference of each sample (B,) from the base model, for a caption to preserve.
 
-        The latents are those of the batch: the base model's own prediction is the target, so they need not fit the
-        caption.
+        The target is the prediction of the base model, on images that it generated of these captions, or on the
+        training clips if there are none: its own prediction need not fit them.
         """
-        latents = batch["latents"].float()
-        noisy = self.noise_process.add_noise(latents, noise[f"{PRIOR_PREFIX}latents"], noise[f"{PRIOR_PREFIX}timestep"])
-        prior = {key.removeprefix(PRIOR_PREFIX): value for key, value in batch.items() if key.startswith(PRIOR_PREFIX)}
-        timestep = noise[f"{PRIOR_PREFIX}timestep"].float()
+        prior = batch | {
+            key.removeprefix(PRIOR_PREFIX): value for key, value in batch.items() if key.startswith(PRIOR_PREFIX)
+        }
+        timestep = noise[f"{PRIOR_PREFIX}timestep"]
+        noisy = self.noise_process.add_noise(prior["latents"].float(), noise[f"{PRIOR_PREFIX}latents"], timestep)
         self.transformer.disable_adapters()
         with torch.no_grad():
-            target = self._predict(noisy, timestep, batch | prior)
+            target = self._predict(noisy, timestep.float(), prior)
         self.transformer.enable_adapters()
-        predicted = self._predict(noisy, timestep, batch | prior)
+        predicted = self._predict(noisy, timestep.float(), prior)
         return (predicted.float() - target.float()).square().flatten(1).mean(dim=1)
 
     def _compute_errors(self, batch: Batch, noise: Batch) -> Tensor:

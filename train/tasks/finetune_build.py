@@ -23,7 +23,7 @@ from dianjing.train.data.inspect import decode_image
 from dianjing.train.data.latent_batches import LatentBatchDataset, collect_texts
 from dianjing.train.data.latent_cache import LatentCache
 from dianjing.train.data.loader import ScheduledBatches
-from dianjing.train.data.preparation import index_and_encode, make_file_schedule
+from dianjing.train.data.preparation import index_and_encode, make_file_schedule, make_prior_images
 from dianjing.train.data.prior_captions import PriorCaptionDataset, list_prior_captions
 from dianjing.train.data.sample_prompts import set_sample_prompts
 from dianjing.train.data.samples import CaptionBatcher, SampleRecord, SampleSource
@@ -103,7 +103,12 @@ class FinetuneDefinition(TaskDefinition[FinetuneRunConfig]):
         if prior_captions := list_prior_captions(config, latent_cache.model_folder):
             dropout = config.objective.caption_dropout
             batches = PriorCaptionDataset(
-                batches, prior_captions, caption_batcher=batcher, caption_dropout=dropout, seed=run.seed
+                batches,
+                prior_captions,
+                images=make_prior_images(config, latent_cache),
+                caption_batcher=batcher,
+                caption_dropout=dropout,
+                seed=run.seed,
             )
         return TrainingSetup(task=task, batches=batches, samples=index.hash_samples())
 
