@@ -88,7 +88,7 @@ def make_dianjing_step(
     batches: Iterator[Batch] = iter(
         make_loader(job.batches, **steps, num_workers=0, prefetch_factor=2, pin_memory=False)
     )
-    return lambda: trainer._train_step(batches)
+    return lambda: trainer.train_step(batches)
 
 
 def measure_training_speed(

@@ -75,7 +75,7 @@ def load_controlnets(text_to_image: TextToImagePipeline, paths: Mapping[str, str
     for name, path in paths.items():
         try:
             controlnet = HunyuanDiT2DControlNetModel.from_pretrained(
-                path, torch_dtype=text_to_image.dtype, use_safetensors=True
+                path, dtype=text_to_image.dtype, use_safetensors=True
             )
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -5,6 +5,7 @@ B batch; latents are B C Y X, of videos B C F Y X.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from dianjing.demo.jobs import Progress
+from dianjing.errors import DianjingError
 from dianjing.pipelines.denoiser import SamplingStep
-from dianjing.pipelines.vae import decode_latents
+from dianjing.pipelines.vae import decode_result
 
 MAX_LATENT_SIDE = 32  # larger latents are shrunk before they are decoded
 MAX_TIME_SHARE = 0.2  # of a run's time, at most, goes into previews
@@ -64,19 +66,23 @@ class PreviewDecoder:
         if time.monotonic() >= self._next_decode_s:
             start_s = time.monotonic()
             frame = latents.shape[2] // 2 if latents.ndim == 5 else None
-            self.image = make_sheet(self.decode_images(frame=frame))
+            with suppress(DianjingError):  # an estimate that is not finite; the result may be, and is checked itself
+                self.image = make_sheet(self.decode_images(frame=frame))
             end_s = time.monotonic()
             self._next_decode_s = end_s + max(MIN_INTERVAL_S, (end_s - start_s) * (1 / MAX_TIME_SHARE - 1))
         return self.image
 
     @torch.no_grad()
     def decode_images(self, *, frame: int | None = None) -> list[Image.Image]:
-        """Decode what the last step predicts: the images of a batch, or all frames of a video, or one of them."""
+        """Decode what the last step predicts: the images of a batch, or all frames of a video, or one of them.
+
+        Raises: DianjingError for pixels that are not finite.
+        """
         assert self._last_step is not None
         previous, latents, step = self._last_step
         x0 = predict_x0(_to_frames(previous, frame), _to_frames(latents, frame), self.pipe.scheduler, step=step)
         sides = (min(MAX_LATENT_SIDE, x0.shape[-2]), min(MAX_LATENT_SIDE, x0.shape[-1]))
-        pixels = decode_latents(self.pipe.vae, adaptive_avg_pool2d(x0, sides)).float().clamp(-1, 1)
+        pixels = decode_result(self.pipe.vae, adaptive_avg_pool2d(x0, sides)).float().clamp(-1, 1)
         return self.pipe.image_processor.postprocess(pixels.cpu(), output_type="pil")
 
 

@@ -17,7 +17,7 @@ from dianjing.pipelines.denoiser import Denoiser, PrecomputedConditioning, Sampl
 from dianjing.pipelines.hooks import CallbackOnStepEnd, SamplingHooks, StepCallback
 from dianjing.pipelines.prompt_embeds import PromptEmbeds, PromptPipelineBase
 from dianjing.pipelines.schedulers import check_scheduler, prepare_extra_step_kwargs, scale_model_input, set_timesteps
-from dianjing.pipelines.tensor_checks import check_latents
+from dianjing.pipelines.tensor_checks import check_computed, check_latents
 
 Generators = Generator | Sequence[Generator] | None
 SampledT = TypeVar("SampledT")  # latents, or what else a pipeline samples
@@ -162,7 +162,10 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
         *,
         num_inference_steps: int | None = None,
     ) -> Tensor:
-        """Sample latents from noise (B, C, ...) in one run, in float32 between the steps."""
+        """Sample latents from noise (B, C, ...) in one run, in float32 between the steps.
+
+        Raises: DianjingError for latents that are not finite.
+        """
         # 3. Conditioning: computed for many timesteps at once, and anew when the prompts or the guidance change
         conditioning = PrecomputedConditioning(denoiser)
         # 4. Timesteps
@@ -202,4 +205,5 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
                 is_step_done = (index + 1) % order == 0 and index + 1 > len(timesteps) - num_inference_steps * order
                 if is_step_done or index + 1 == len(timesteps):
                     progress_bar.update()
+        check_computed(latents, self.transformer)
         return latents

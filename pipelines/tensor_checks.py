@@ -1,4 +1,4 @@
-"""Checks of tensors that a call passes in place of prompts and noise: type, finite values and shape.
+"""Checks of tensors: those that a call passes in place of prompts and noise, and those that a model computes.
 
 B batch of images or videos, L text tokens, T text width; latents are B C Y X or B C F Y X.
 """
@@ -6,7 +6,7 @@ B batch of images or videos, L text tokens, T text width; latents are B C Y X or
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dianjing.errors import DianjingError
 
@@ -17,6 +17,13 @@ def check_tensor(value: object, name: str) -> None:
         raise DianjingError("tensor_expected", name=name, type_name=f"{type(value).__module__}.{type(value).__name__}")
     if not bool(torch.isfinite(value).all()):
         raise DianjingError("tensor_not_finite", name=name)
+
+
+def check_computed(values: Tensor, part: nn.Module) -> None:
+    """Raise DianjingError for values with NaN or infinity, which a part of the model has computed."""
+    if not bool(torch.isfinite(values).all()):
+        dtype = str(part.dtype).removeprefix("torch.")
+        raise DianjingError("result_not_finite", part=type(part).__name__, dtype=dtype)
 
 
 def check_embeds(

@@ -31,7 +31,7 @@ from dianjing.pipelines.denoiser import Denoiser, TransformerDenoiser
 from dianjing.pipelines.ip_adapter import ImagePromptInput, ImagePromptMixin
 from dianjing.pipelines.prompt_embeds import PromptEmbeds
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, SamplingPipelineBase
-from dianjing.pipelines.vae import decode_latents
+from dianjing.pipelines.vae import decode_result
 from dianjing.weights.registry import HUNYUAN_SIZES
 
 TRAINED_SIZES = tuple((height, width) for width, height in HUNYUAN_SIZES)  # in px, as diffusers orders them
@@ -258,7 +258,7 @@ class TextToImagePipeline(ImagePromptMixin, SamplingPipelineBase):
         """Step 7: convert latents to images of an output type, with the flags of the safety checker."""
         if output_type == "latent":
             return latents.to(self.transformer.dtype), None
-        images = decode_latents(self.vae, latents)
+        images = decode_result(self.vae, latents)
         flags = None
         if self.safety_checker is not None:
             features = self.feature_extractor(self.image_processor.postprocess(images.cpu()), return_tensors="pt")

@@ -18,7 +18,7 @@ from dianjing.pipelines.prompt_embeds import PromptEmbeds
 from dianjing.pipelines.prompting.motion_prompt import MotionPrompt, MotionPromptParser
 from dianjing.pipelines.prompting.placement import DEFAULT_MOTION_STRENGTH
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, SamplingCall, SamplingParams
-from dianjing.pipelines.vae import decode_latents
+from dianjing.pipelines.vae import decode_result
 from dianjing.pipelines.video.base import (
     VIDEO_OUTPUT_TYPES,
     SampledVideo,
@@ -263,4 +263,4 @@ class TextToVideoPipeline(VideoPipelineBase):
 
     def _decode_pixels(self, latents: Tensor) -> Tensor:
         """Decode latents (B, C, Y, X) to pixels (B, 3, H, W), clamped to [-1, 1]."""
-        return decode_latents(self.vae, latents).clamp(-1, 1)
+        return decode_result(self.vae, latents).clamp(-1, 1)

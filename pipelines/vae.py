@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dianjing.pipelines.tensor_checks import check_computed
+
 ENCODE_BATCH_SIZE = 8
 
 
@@ -36,6 +38,13 @@ def scale_latents(vae: Any, latents: Tensor) -> Tensor:
 def decode_latents(vae: Any, latents: Tensor) -> Tensor:
     """Decode scaled latents (B, C, Y, X) to pixels (B, 3, H, W), about on [-1, 1]."""
     return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
+
+
+def decode_result(vae: Any, latents: Tensor) -> Tensor:
+    """Decode the latents of a result, as `decode_latents` does. Raises: DianjingError for pixels that are not finite."""
+    pixels = decode_latents(vae, latents)
+    check_computed(pixels, vae)
+    return pixels
 
 
 def pixels_to_uint8(pixels: Tensor) -> Tensor:

@@ -188,6 +188,7 @@ def test_the_python_of_a_page_imports_what_there_is(page):
 PAGES_WITH_CODE = [page for page in ALL_PAGES if any(b.is_run for b in find_blocks(page, "python"))]
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("page", PAGES_WITH_CODE)
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -23,13 +23,14 @@ from dianjing.pipelines.conversation.scene import GRID_SIZE, POSITIONS, Box, Sce
 from dianjing.pipelines.prompting.concepts import ConceptVocabulary
 from dianjing.pipelines.sampling import sample_noise
 from dianjing.pipelines.text_to_image import TextToImagePipeline
-from dianjing.pipelines.vae import decode_latents, encode_images
+from dianjing.pipelines.vae import decode_result, encode_images
 
 PLACEHOLDER = SceneObject(name="cat", boxes=(get_position_box("top left"),))  # rendered with a background, then removed
 TRAINED_BOXES = frozenset(map(get_position_box, POSITIONS))  # where small models render objects best
 WHITE_BACKGROUND, BLACK_BACKGROUND = "white background", "black background"
 # measured coverage that counts as 0 and as 1: generated backgrounds are not exactly white and black
 ALPHA_LOW, ALPHA_HIGH = 0.15, 0.75
+MIN_SQUARED_DIFFERENCE = 1e-6  # of two backgrounds; where they are equal, the object counts as opaque
 
 Instance = tuple[str, str | None, Box]  # name and colour of an object, and one of its boxes
 
@@ -88,7 +89,7 @@ class SceneRenderer:
     @torch.no_grad()
     def decode_image(self, latents: Tensor) -> Any:
         """Decode latents to a PIL image."""
-        return self.pipe.image_processor.postprocess(decode_latents(self.pipe.vae, latents), output_type="pil")[0]
+        return self.pipe.image_processor.postprocess(decode_result(self.pipe.vae, latents), output_type="pil")[0]
 
     def _render_background(self, background: str | None, language: str) -> Tensor:
         """Render a background without objects.
@@ -139,7 +140,8 @@ class SceneRenderer:
         # is seen through the object
         difference = empty[WHITE_BACKGROUND] - empty[BLACK_BACKGROUND]
         product = (filled[WHITE_BACKGROUND] - filled[BLACK_BACKGROUND]) * difference
-        transparency = product.sum(1, keepdim=True) / difference.square().sum(1, keepdim=True)
+        squared_difference = difference.square().sum(1, keepdim=True).clamp_min(MIN_SQUARED_DIFFERENCE)
+        transparency = product.sum(1, keepdim=True) / squared_difference
         alpha = (1 - transparency - ALPHA_LOW).div(ALPHA_HIGH - ALPHA_LOW).clamp(0, 1)
         on_black = filled[BLACK_BACKGROUND]
         premultiplied_rgb = torch.lerp(on_black - (1 - alpha) * empty[BLACK_BACKGROUND], on_black * alpha, alpha)
@@ -165,7 +167,7 @@ class SceneRenderer:
 
     def _decode_pixels(self, latents: Tensor) -> Tensor:
         """Decode latents to pixels (1, 3, H, W) on [0, 1]."""
-        return (decode_latents(self.pipe.vae, latents).float() / 2 + 0.5).clamp(0, 1)
+        return (decode_result(self.pipe.vae, latents).float() / 2 + 0.5).clamp(0, 1)
 
     def _encode_pixels(self, pixels: Tensor) -> Tensor:
         """Encode pixels (1, 3, H, W) on [0, 1] to latents."""

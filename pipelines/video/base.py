@@ -29,7 +29,7 @@ from dianjing.pipelines.sampling import SamplingCall, SamplingPipelineBase
 from dianjing.pipelines.segmentation.base import Segmenter
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.segmentation.unet import UNetSegmenter
-from dianjing.pipelines.vae import decode_latents, encode_images, pixels_to_uint8
+from dianjing.pipelines.vae import decode_result, encode_images, pixels_to_uint8
 from dianjing.pipelines.video.denoiser import VideoDenoiser
 from dianjing.pipelines.video.detail import restore_detail
 from dianjing.pipelines.video.motion_request import MotionRequest, WarpedVideo, get_window_control
@@ -120,7 +120,7 @@ class VideoPipelineBase(SamplingPipelineBase):
         """Decode latents (B, C, F, Y, X), as output_type "latent" returns them, to frames uint8 (B, F, H, W, 3)."""
         frames = []
         for batch in latents.transpose(1, 2).flatten(0, 1).split(DECODE_BATCH_SIZE):
-            frames.append(pixels_to_uint8(decode_latents(self.vae, batch)).permute(0, 2, 3, 1).numpy())
+            frames.append(pixels_to_uint8(decode_result(self.vae, batch)).permute(0, 2, 3, 1).numpy())
         all_frames = np.concatenate(frames)
         return all_frames.reshape(len(latents), -1, *all_frames.shape[1:])
 

@@ -19,6 +19,7 @@ from dianjing.pipelines.media.image import read_image_metadata
 from dianjing.pipelines.media.video import read_video_metadata
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+pytestmark = pytest.mark.usefixtures("few_steps")
 
 
 @pytest.fixture

@@ -15,29 +15,27 @@ from tests.train.finetuning import make_finetune_config
 from tests.train.tiny import CAPTIONS, UNINTERRUPTED, TinySource, make_autoencoder_config, make_text_to_image_config
 
 
-@pytest.fixture
-def tokenizers(tmp_path: Path) -> Path:
-    save_tokenizers(tmp_path / "tokenizers", CAPTIONS, names=["小猫", "气球"], text_len=16, text_len_t5=16)
-    return tmp_path / "tokenizers"
-
-
-@pytest.fixture
-def vae(tmp_path: Path) -> Path:
-    """The folder of a tiny autoencoder that the trainer has made."""
-    train_model(make_autoencoder_config(tmp_path / "vae", total_steps=2), TinySource(), **UNINTERRUPTED)
-    return tmp_path / "vae" / "export" / "vae"
+@pytest.fixture(scope="session")
+def tokenizers(tmp_path_factory) -> Path:
+    """The folder of the tokenizers for `CAPTIONS`, which tests only read."""
+    folder = tmp_path_factory.mktemp("tokenizers")
+    save_tokenizers(folder, CAPTIONS, names=["小猫", "气球"], text_len=16, text_len_t5=16)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory) -> Path:
-    """The folder of a tiny Hunyuan-DiT that the trainer has made."""
+def vae(tmp_path_factory) -> Path:
+    """The folder of a tiny autoencoder that the trainer has made, which tests only read."""
+    folder = tmp_path_factory.mktemp("vae")
+    train_model(make_autoencoder_config(folder, total_steps=2), TinySource(), **UNINTERRUPTED)
+    return folder / "export" / "vae"
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory, vae, tokenizers) -> Path:
+    """The folder of a tiny Hunyuan-DiT that the trainer has made, which tests only read."""
     folder = tmp_path_factory.mktemp("model")
-    save_tokenizers(folder / "tokenizers", CAPTIONS, names=["小猫", "气球"], text_len=16, text_len_t5=16)
-    train_model(make_autoencoder_config(folder / "vae", total_steps=2), TinySource(), **UNINTERRUPTED)
-    vae = folder / "vae" / "export" / "vae"
-    config = make_text_to_image_config(
-        folder / "dit", vae=vae, tokenizers=folder / "tokenizers", export_dtype="float32"
-    )
+    config = make_text_to_image_config(folder / "dit", vae=vae, tokenizers=tokenizers, export_dtype="float32")
     even = config.model.transformer.model_copy(update={"num_layers": 4})  # diffusers' class needs an even number
     config = config.model_copy(update={"model": config.model.model_copy(update={"transformer": even})})
     train_model(config, TinySource(), **UNINTERRUPTED)

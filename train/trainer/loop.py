@@ -129,7 +129,7 @@ class Trainer:
             on_start()
         outcome, log_start, wait_s = Outcome.FINISHED, time.perf_counter(), 0.0
         while self.step < run.total_steps and outcome is Outcome.FINISHED:
-            wait_s += self._train_step(batches)
+            wait_s += self.train_step(batches)
             is_last, is_logged = self.step == run.total_steps, self.step % run.log_every == 0
             if is_logged or is_last:
                 metrics = self._log_metrics(log_start, wait_s)
@@ -201,8 +201,11 @@ class Trainer:
             self.accelerator.device.type, self.compute_dtype, enabled=self.compute_dtype is not torch.float32
         )
 
-    def _train_step(self, batches: Iterator[Batch]) -> float:
-        """Make one optimizer step without synchronizing with the device; returns the seconds spent waiting for data."""
+    def train_step(self, batches: Iterator[Batch]) -> float:
+        """Make one optimizer step on the next micro-batches, without synchronizing with the device.
+
+        Returns the seconds spent waiting for data.
+        """
         learning_rate = get_learning_rate(
             self.optimizer_config, self.step, self.run_config.total_steps, elapsed_fraction=self._get_elapsed_fraction()
         )

@@ -103,6 +103,16 @@ def test_the_matte_is_recovered_from_white_and_black(renderer, monkeypatch):
     torch.testing.assert_close(premultiplied_rgb[:, :, 14:18, 14:18], red.expand(1, 3, 4, 4))
 
 
+def test_over_two_equal_backgrounds_the_matte_is_opaque(renderer, monkeypatch):
+    """A model that renders white and black alike, as random weights may, tells nothing of transparency."""
+    monkeypatch.setattr(renderer, "background_latents", lambda background, language: 1.0)
+    monkeypatch.setattr(renderer, "_inpaint_object", lambda *arguments: 0.5)
+    monkeypatch.setattr(renderer, "_decode_pixels", lambda level: torch.full((1, 3, 64, 64), level))
+    premultiplied_rgb, alpha = renderer._extract_matte(SceneObject(name="apple", boxes=(Box(x=2, y=2, side=4),)), "en")
+    assert (alpha == 1).all()
+    assert (premultiplied_rgb == 0.5).all()
+
+
 def test_an_object_under_a_removed_one_is_restored(renderer):
     lone = apply_edit(None, NewScene(specs=(ObjectSpec(name="cat"),), background="sea"))
     both = apply_edit(lone, AddObject(spec=ObjectSpec(name="dog", position="top left")))

@@ -9,16 +9,23 @@ from dianjing import Conversation
 from dianjing.pipelines.conversation.storage import read_conversation_file
 
 
-@pytest.fixture
-def saved(conversation, tmp_path):
+@pytest.fixture(scope="module")
+def original(loaded):
+    """A conversation of two turns, which tests fork and leave as it is."""
+    conversation = Conversation(loaded, seed=3, num_inference_steps=2)
     conversation.send("a cat on the left on the grass")
     conversation.send("再加一只小狗")
-    path = tmp_path / "talk.json"
-    conversation.save(path)
-    return path
+    return conversation
 
 
-def test_a_loaded_conversation_continues_like_the_saved_one(conversation, saved, loaded):
+@pytest.fixture
+def saved(original, tmp_path):
+    original.save(tmp_path / "talk.json")
+    return tmp_path / "talk.json"
+
+
+def test_a_loaded_conversation_continues_like_the_saved_one(original, saved, loaded):
+    conversation = original.fork()
     other = Conversation.load(saved, loaded)
     assert [turn.text for turn in other.turns] == [turn.text for turn in conversation.turns]
     assert [turn.scene for turn in other.turns] == [turn.scene for turn in conversation.turns]
@@ -28,10 +35,10 @@ def test_a_loaded_conversation_continues_like_the_saved_one(conversation, saved,
     assert first.image.tobytes() == second.image.tobytes()
 
 
-def test_a_file_is_read_without_a_conversation(conversation, saved):
+def test_a_file_is_read_without_a_conversation(original, saved):
     state = read_conversation_file(saved)
-    assert state.seed == conversation.seed
-    assert [turn.prompt for turn in state.turns] == [turn.prompt for turn in conversation.turns]
+    assert state.seed == original.seed
+    assert [turn.prompt for turn in state.turns] == [turn.prompt for turn in original.turns]
 
 
 def test_loading_needs_no_weights(saved):
@@ -42,11 +49,11 @@ def test_loading_needs_no_weights(saved):
     assert conversation.send("undo").prompt == "a cat on the left on the grass"
 
 
-def test_a_save_that_fails_leaves_the_old_file(conversation, saved, monkeypatch):
+def test_a_save_that_fails_leaves_the_old_file(original, saved, monkeypatch):
     before = saved.read_bytes()
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
-        conversation.save(saved)
+        original.save(saved)
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 

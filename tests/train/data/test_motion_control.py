@@ -18,7 +18,6 @@ from dianjing.train.tasks.registry import TASKS
 from dianjing.train.trainer.loop import Outcome
 from tests.train.tiny import (
     TinySource,
-    make_autoencoder_config,
     make_batch,
     make_text_to_image_config,
     make_video_config,
@@ -29,16 +28,13 @@ from tests.train.tiny import (
 MOTION_PREFIXES = ("transformer.motion_blocks.", "transformer.motion_conditioner.")
 
 
-@pytest.fixture
-def image_model(tmp_path, tokenizers):
-    """The export of a tiny image run, with its autoencoder inside."""
-    train_model(
-        make_autoencoder_config(tmp_path / "vae", total_steps=2), TinySource(), resume="auto", should_stop=never
-    )
-    vae = tmp_path / "vae" / "export" / "vae"
-    config = make_text_to_image_config(tmp_path / "dit", vae=vae, tokenizers=tokenizers, total_steps=2)
+@pytest.fixture(scope="module")
+def image_model(tmp_path_factory, vae, tokenizers):
+    """The export of a tiny image run, with its autoencoder inside, which tests only read."""
+    folder = tmp_path_factory.mktemp("image_model")
+    config = make_text_to_image_config(folder, vae=vae, tokenizers=tokenizers, total_steps=2)
     train_model(config, TinySource(), resume="auto", should_stop=never)
-    return tmp_path / "dit" / "export"
+    return folder / "export"
 
 
 def test_video_run_exports_a_transformer_for_images_and_videos(tmp_path, image_model):

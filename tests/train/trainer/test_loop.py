@@ -82,10 +82,10 @@ def test_non_finite_step_leaves_weights_and_moments_unchanged(tmp_path):
     task = TinyTask()
     trainer, batches = make_trainer(make_autoencoder_config(tmp_path), task)
     stream = batches()
-    trainer._train_step(stream)
+    trainer.train_step(stream)
     before = [p.detach().clone() for p in task.parameters()]
     task.poison_step = task.calls
-    trainer._train_step(stream)
+    trainer.train_step(stream)
     assert all(torch.equal(a, b) for a, b in zip(before, task.parameters(), strict=True))
     states = trainer.optimizer.state_dict()["state"].values()
     assert all(int(state["step"]) == 1 and state["exp_avg"].isfinite().all() for state in states)

@@ -125,7 +125,7 @@ def test_fp8_keeps_norms_and_embeddings_and_draws(tmp_path, tiny_folder):
     assert stored["blocks.0.attn1.to_q.weight"].dtype == torch.float8_e4m3fn
     wide = [name for name in stored if "norm" in name or name.startswith("pos_embed") or name.endswith("bias")]
     assert {stored[name].dtype for name in wide} == {torch.bfloat16}
-    pipe = TextToImagePipeline.from_pretrained(tmp_path / "model", torch_dtype=torch.bfloat16)
+    pipe = TextToImagePipeline.from_pretrained(tmp_path / "model", dtype=torch.bfloat16)
     assert pipe.transformer.dtype == torch.bfloat16
     pipe("cat", num_inference_steps=2)
 
