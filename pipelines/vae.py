@@ -41,7 +41,10 @@ def decode_latents(vae: Any, latents: Tensor) -> Tensor:
 
 
 def decode_result(vae: Any, latents: Tensor) -> Tensor:
-    """Decode the latents of a result, as `decode_latents` does. Raises: DianjingError for pixels that are not finite."""
+    """Decode the latents of a result, as `decode_latents` does.
+
+    Raises: DianjingError for pixels that are not finite.
+    """
     pixels = decode_latents(vae, latents)
     check_computed(pixels, vae)
     return pixels

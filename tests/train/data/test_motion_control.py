@@ -16,14 +16,7 @@ from dianjing.train.data.motion_control import MotionControlSampler, encode_moti
 from dianjing.train.run import train_model
 from dianjing.train.tasks.registry import TASKS
 from dianjing.train.trainer.loop import Outcome
-from tests.train.tiny import (
-    TinySource,
-    make_batch,
-    make_text_to_image_config,
-    make_video_config,
-    never,
-    overfit_batch,
-)
+from tests.train.tiny import TinySource, make_batch, make_text_to_image_config, make_video_config, never, overfit_batch
 
 MOTION_PREFIXES = ("transformer.motion_blocks.", "transformer.motion_conditioner.")
 
