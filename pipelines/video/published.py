@@ -19,6 +19,7 @@ from dianjing.pipelines import validation
 from dianjing.pipelines.base import DOWNLOAD_OPTIONS, without_inner_progress_bars
 from dianjing.pipelines.media.crop import CropTransform, resize_crop
 from dianjing.pipelines.media.image import check_image
+from dianjing.pipelines.tensor_checks import check_computed
 from dianjing.pipelines.vae import encode_images, frames_to_pixels
 from dianjing.pipelines.video.base import VIDEO_OUTPUT_TYPES, VideoOutput, postprocess_frames
 from dianjing.pipelines.video.published_models import PublishedModel, VideoTask, read_pipeline_class
@@ -139,6 +140,7 @@ class PublishedVideoPipeline:
         with context, self._set_guidance(guidance_scale, kwargs):
             is_raw = output_type == "latent"
             frames = self.pipe(**kwargs, generator=generator, output_type="latent" if is_raw else "np").frames
+        check_computed(torch.as_tensor(frames), self.pipe.vae)
         if not is_raw:
             frames = _convert_frames(np.asarray(frames), output_type, guide, still, margin_px=self.model.spatial_factor)
         return PublishedVideoOutput(frames=frames, crop_transform=crop_transform)

@@ -14,7 +14,7 @@ from PIL import Image
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.crop import CropTransform
 from dianjing.pipelines.segmentation.base import Point, Region
-from dianjing.pipelines.vae import decode_latents, encode_images, frames_to_pixels, pixels_to_uint8
+from dianjing.pipelines.vae import decode_result, encode_images, frames_to_pixels, pixels_to_uint8
 from dianjing.pipelines.validation import format_value
 
 Refine = Literal["auto", "on", "off"]
@@ -38,7 +38,7 @@ def needs_warp(region: Region) -> bool:
 def measure_autoencoder_error(vae: Any, image: Image.Image) -> float:
     """Root mean square difference, in levels of 255, of an image from what its latents decode to."""
     pixels = frames_to_pixels(np.asarray(image)[None], device=vae.device, dtype=vae.dtype)
-    decoded = pixels_to_uint8(decode_latents(vae, encode_images(vae, pixels)))[0].permute(1, 2, 0).numpy()
+    decoded = pixels_to_uint8(decode_result(vae, encode_images(vae, pixels)))[0].permute(1, 2, 0).numpy()
     return float(np.sqrt(np.square(decoded.astype(np.float32) - np.asarray(image)).mean()))
 
 
