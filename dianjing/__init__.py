@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from dianjing.dit.transformer import DiT as DiT
     from dianjing.errors import DianjingError as DianjingError
     from dianjing.pipelines.conversation.session import Conversation as Conversation
+    from dianjing.pipelines.image_to_image import ImageToImagePipeline as ImageToImagePipeline
     from dianjing.pipelines.image_to_video import ImageToVideoPipeline as ImageToVideoPipeline
+    from dianjing.pipelines.inpaint import InpaintPipeline as InpaintPipeline
     from dianjing.pipelines.segmentation.base import Point as Point
     from dianjing.pipelines.segmentation.base import Region as Region
     from dianjing.pipelines.text_to_image import TextToImagePipeline as TextToImagePipeline
@@ -23,7 +25,9 @@ _PUBLIC_MODULES = {
     "Conversation": "dianjing.pipelines.conversation.session",
     "DianjingError": "dianjing.errors",
     "DiT": "dianjing.dit.transformer",
+    "ImageToImagePipeline": "dianjing.pipelines.image_to_image",
     "ImageToVideoPipeline": "dianjing.pipelines.image_to_video",
+    "InpaintPipeline": "dianjing.pipelines.inpaint",
     "Point": "dianjing.pipelines.segmentation.base",
     "Region": "dianjing.pipelines.segmentation.base",
     "TextToImagePipeline": "dianjing.pipelines.text_to_image",

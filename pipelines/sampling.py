@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from dianjing.pipelines import validation
 from dianjing.pipelines.denoiser import Denoiser, PrecomputedConditioning, SamplingStep, combine_predictions
 from dianjing.pipelines.hooks import CallbackOnStepEnd, SamplingHooks, StepCallback
+from dianjing.pipelines.image_start import ImageStart
 from dianjing.pipelines.prompt_embeds import PromptEmbeds, PromptPipelineBase
 from dianjing.pipelines.schedulers import check_scheduler, prepare_extra_step_kwargs, scale_model_input, set_timesteps
 from dianjing.pipelines.tensor_checks import check_computed, check_latents
@@ -161,9 +162,11 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
         call: SamplingCall,
         *,
         num_inference_steps: int | None = None,
+        start: ImageStart | None = None,
     ) -> Tensor:
         """Sample latents from noise (B, C, ...) in one run, in float32 between the steps.
 
+        start: the images that sampling starts from; None for noise alone.
         Raises: DianjingError for latents that are not finite.
         """
         # 3. Conditioning: computed for many timesteps at once, and anew when the prompts or the guidance change
@@ -171,9 +174,15 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
         # 4. Timesteps
         num_inference_steps = num_inference_steps or call.params.num_inference_steps
         timesteps = set_timesteps(self.scheduler, num_inference_steps, device=self._execution_device)
+        if start is not None:
+            timesteps = start.select_timesteps(self.scheduler, num_inference_steps)
+            num_inference_steps = start.count_steps(num_inference_steps)
         self._num_timesteps = len(timesteps)
         # 5. Latents
-        latents = noise * getattr(self.scheduler, "init_noise_sigma", 1.0)  # flow matching has none
+        if start is None:
+            latents = noise * getattr(self.scheduler, "init_noise_sigma", 1.0)  # flow matching has none
+        else:
+            latents = start.make_latents(self.scheduler, noise, timesteps)
         # 6. Denoise
         step_kwargs = prepare_extra_step_kwargs(self.scheduler, eta=call.params.eta, generator=call.generator)
         last_embeds, was_guided = None, False
@@ -198,6 +207,8 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
                     predictions, guidance_scale=self._guidance_scale, guidance_rescale=self._guidance_rescale
                 )
                 latents = self.scheduler.step(model_output, timestep, latents, **step_kwargs, return_dict=False)[0]
+                if start is not None:
+                    latents = start.keep_unmasked(self.scheduler, latents, noise, timesteps[index + 1 :])
                 if call.step_callback is not None:
                     latents, embeds = call.step_callback(index, timestep, latents, embeds)
                 for observer in self._step_observers:

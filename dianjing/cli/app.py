@@ -15,6 +15,7 @@ from dianjing.cli.chat import chat
 from dianjing.cli.convert import convert
 from dianjing.cli.demo import demo
 from dianjing.cli.doctor import doctor
+from dianjing.cli.edit import edit
 from dianjing.cli.image import image
 from dianjing.cli.models import models
 from dianjing.cli.options import CliState, VersionOption, format_error
@@ -41,6 +42,7 @@ def configure(version: VersionOption = False) -> None:
 
 
 app.command(short_help="Generate images from text.")(image)
+app.command(short_help="Edit an image: all of it, a part of it, or beyond its border.")(edit)
 app.command(short_help="Generate a video from text.")(video)
 app.command(short_help="Animate the parts of an image that are clicked on.")(animate)
 app.command(short_help="Generate and edit an image in a conversation.")(chat)

@@ -1,4 +1,4 @@
-"""Work of `dianjing image`: requests are checked without torch; then images are generated and written one by one."""
+"""Work of `dianjing image` and `dianjing edit`: checked without torch; then images are written one by one."""
 
 import os
 import time
@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 import dianjing
 from dianjing.cli.announcements import announce_run
+from dianjing.cli.edit_job import EditJob, read_edit
 from dianjing.cli.loading import check_device, load_pipeline
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import PRODUCER, make_image_label
@@ -22,7 +23,7 @@ from dianjing.pipelines.validation import ImageRequest, check_int
 from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
 
-__all__ = ["PRODUCER", "ImageJob", "run_image_job", "validate_image_job", "write_grid"]
+__all__ = ["PRODUCER", "ImageJob", "read_edit", "run_image_job", "validate_image_job", "write_grid"]
 IMAGE_BATCH_SIZE = 8  # a seed gives the same image in any batch
 GRID_COLUMNS, GRID_CELL_PX, GRID_GAP_PX = 8, 128, 4
 
@@ -31,7 +32,8 @@ GRID_COLUMNS, GRID_CELL_PX, GRID_GAP_PX = 8, 128, 4
 class ImageJob:
     """One run of `dianjing image`: a request per prompt, and for each the paths of its images.
 
-    producer: None writes no label. grid_path: None writes no grid. adapters: with their strengths.
+    producer: None writes no label. grid_path: None writes no grid. adapters: with their strengths. edit: of the image
+    that `dianjing edit` starts from.
     """
 
     requests: list[ImageRequest]
@@ -42,6 +44,7 @@ class ImageJob:
     producer: str | None
     grid_path: Path | None
     adapters: tuple[NamedAdapter, ...] = ()
+    edit: EditJob | None = None
 
 
 def validate_image_job(
@@ -55,6 +58,7 @@ def validate_image_job(
     producer: str | None,
     grid_path: Path | None = None,
     loras: Sequence[str] = (),
+    edit: EditJob | None = None,
     **settings: Any,
 ) -> ImageJob:
     """Check all options before weights load, and choose the paths. Raises: DianjingError."""
@@ -79,6 +83,7 @@ def validate_image_job(
         producer=producer,
         grid_path=grid_path,
         adapters=adapters,
+        edit=edit,
     )
 
 
@@ -103,19 +108,21 @@ def _make_output_paths(out: Path | None, seed: int, count: int) -> list[Path]:
 def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
     """Generate and write the images; yield the id, path and settings of each one once it is on disk."""
     lora = {"lora": [adapter.describe() for adapter in job.adapters]} if job.adapters else {}
-    pipe = load_pipeline(
-        "TextToImagePipeline", model=job.model, device=job.device, dtype=job.dtype, adapters=job.adapters
-    )
-    announce_run(pipe, job.model, [_get_work(request) for request in job.requests])
-    for request, paths in zip(job.requests, job.paths, strict=True):
+    edit = job.edit
+    name = "TextToImagePipeline" if edit is None else edit.edit.pipeline_name
+    pipe = load_pipeline(name, model=job.model, device=job.device, dtype=job.dtype, adapters=job.adapters)
+    requests = job.requests if edit is None else [edit.choose_size(pipe, request) for request in job.requests]
+    announce_run(pipe, job.model, [_get_work(request) for request in requests])
+    extra = {} if edit is None else edit.make_arguments(pipe)
+    for request, paths in zip(requests, job.paths, strict=True):
         for start in range(0, len(paths), IMAGE_BATCH_SIZE):
             seeds = request.seeds[start : start + IMAGE_BATCH_SIZE]
             start_s = time.monotonic()
-            images = generate_images(pipe, request, seeds)
+            images = generate_images(pipe, request, seeds, **extra)
             seconds = (time.monotonic() - start_s) / len(images)
             for image, seed, path in zip(images, seeds, paths[start:], strict=False):
                 metadata = build_image_metadata(pipe, image, request, seed=seed, model=job.model)
-                metadata.settings.update(lora)
+                metadata.settings.update(lora if edit is None else lora | edit.get_metadata(request))
                 label = make_image_label(image, metadata, producer=job.producer or PRODUCER)
                 save_image(image, path, metadata, label=label if job.producer else None)
                 yield {
@@ -161,8 +168,8 @@ def write_grid(job: ImageJob) -> None:
     save_image(grid, job.grid_path, metadata, label=label if job.producer else None)
 
 
-def generate_images(pipe: Any, request: ImageRequest, seeds: list[int]) -> list[Any]:
-    """Return one PIL image per seed."""
+def generate_images(pipe: Any, request: ImageRequest, seeds: list[int], **extra: Any) -> list[Any]:
+    """Return one PIL image per seed. extra: further arguments of the pipeline."""
     import torch
 
     settings = {
@@ -174,7 +181,7 @@ def generate_images(pipe: Any, request: ImageRequest, seeds: list[int]) -> list[
     }
     arguments = {name: value for name, value in settings.items() if value is not None}
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return pipe(request.prompt, num_images_per_prompt=len(seeds), generator=generators, **arguments).images
+    return pipe(request.prompt, num_images_per_prompt=len(seeds), generator=generators, **arguments, **extra).images
 
 
 def build_image_metadata(pipe: Any, image: Any, request: ImageRequest, *, seed: int, model: str) -> GenerationMetadata:

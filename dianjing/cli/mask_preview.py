@@ -19,13 +19,13 @@ MASK_COLOURS = ((255, 64, 64), (64, 128, 255), (64, 200, 64))  # of the regions
 MASK_OPACITY = 0.55
 
 
-def make_segmenter(job: "VideoJob") -> Segmenter:
-    """Return GrabCut, or the SAM model of the job."""
-    if job.segmenter is None:
+def make_segmenter(sam_model: str | None) -> Segmenter:
+    """Return GrabCut, or the SAM model of a folder or Hub id."""
+    if sam_model is None:
         return GrabCutSegmenter()
     from dianjing.pipelines.segmentation.sam import SamSegmenter
 
-    return SamSegmenter.from_pretrained(job.segmenter)
+    return SamSegmenter.from_pretrained(sam_model)
 
 
 def write_mask_preview(job: "VideoJob") -> Path:
@@ -33,7 +33,7 @@ def write_mask_preview(job: "VideoJob") -> Path:
     assert job.image_path is not None
     assert job.mask_preview_path is not None
     image = np.asarray(open_image(job.image_path))
-    segmenter = make_segmenter(job)
+    segmenter = make_segmenter(job.segmenter)
     segmenter.set_image(image)
     preview = image.astype(np.float32)
     for index, region in enumerate(job.regions):

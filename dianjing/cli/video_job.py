@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from dianjing.pipelines.media.mask import read_mask
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
 from dianjing.pipelines.media.video import check_video_output_path, get_video_metadata, save_video
 from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
-from dianjing.pipelines.segmentation.base import Point, Region, check_region, get_region_metadata
+from dianjing.pipelines.segmentation.base import Region, check_region, get_region_metadata, parse_click
 from dianjing.pipelines.validation import (
     ImageRequest,
     check_fps,
@@ -159,21 +158,6 @@ def _check_model(job: VideoJob) -> None:
         check_published_job(job)
 
 
-def parse_click(text: str) -> list[Point]:
-    """Parse "30,40" or "30,40;-50,60" to points in pixels; a minus in front marks a point outside the region.
-
-    Raises: DianjingError.
-    """
-    number = r"\s*[-+]?(?:\d+\.?\d*|\.\d+|nan|inf)\s*"
-    points = []
-    for part in text.split(";"):
-        match = re.fullmatch(rf"\s*(-?)(\s*{number}),({number})", part, flags=re.IGNORECASE)
-        if match is None:
-            raise DianjingError("click_malformed", value=repr(text))
-        points.append(Point(x=float(match[2]), y=float(match[3]), positive=not match[1]))
-    return points
-
-
 def _validate_common(
     *,
     out: Path | None,
@@ -271,7 +255,7 @@ def load_video_pipeline(job: VideoJob) -> Any:
     name = "TextToVideoPipeline" if job.image_path is None else "ImageToVideoPipeline"
     pipe = load_pipeline(name, model=job.model, device=job.device, dtype=job.dtype, adapters=job.adapters)
     if job.image_path is not None:
-        pipe.segmenter = make_segmenter(job)
+        pipe.segmenter = make_segmenter(job.segmenter)
     return pipe
 
 

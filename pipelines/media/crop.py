@@ -16,6 +16,7 @@ from dianjing.errors import Message
 
 MAX_DEFAULT_ASPECT_RATIO = 2.0  # the motions of `sticker` are as accurate up to here as in its square
 MAX_AREA_CHANGE = 0.25
+MAX_START_AREA_RATIO = 4.0  # of an image that is worked on in its own size, to the area the model was trained on
 AREA_WEIGHT = 0.2  # of a relative change of the area, compared to a fraction that is cropped
 
 
@@ -98,6 +99,21 @@ def choose_size(
         return float(cropped_fraction) + AREA_WEIGHT * abs(candidate[0] * candidate[1] / base_px**2 - 1)
 
     return min(list_default_sizes(base_px=base_px, multiple_px=multiple_px), key=measure_cost)
+
+
+def choose_start_size(
+    size: tuple[int, int], *, base_px: int, multiple_px: int, width: int | None = None, height: int | None = None
+) -> tuple[int, int]:
+    """Choose the size at which a model works on an image of `size`: the image's own, rounded down to a multiple.
+
+    For an image of more than MAX_START_AREA_RATIO times the area that the model was trained on, or less than its
+    inverse, and where one side is chosen already, as `choose_size`.
+    """
+    ratio = size[0] * size[1] / base_px**2
+    is_near = 1 / MAX_START_AREA_RATIO <= ratio <= MAX_START_AREA_RATIO and min(size) >= multiple_px
+    if width is None and height is None and is_near:
+        return size[0] // multiple_px * multiple_px, size[1] // multiple_px * multiple_px
+    return choose_size(size, base_px=base_px, multiple_px=multiple_px, width=width, height=height)
 
 
 def _round_to_multiple(side: float, multiple_px: int) -> int:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -73,11 +74,27 @@ def read_mask(file: str | Path | BinaryIO, *, size: tuple[int, int], name: objec
     return mask
 
 
-def check_mask(mask: np.ndarray, *, size: tuple[int, int], name: object = "mask") -> None:
-    """Raise DianjingError for a mask that is not of the image's (width, height), is empty, or covers all of it."""
+def read_mask_of_change(file: str | Path | BinaryIO, *, size: tuple[int, int], name: object = None) -> np.ndarray:
+    """Read as `read_mask` the mask of what may change in an image, which may be all of it.
+
+    Raises: DianjingError for a file that cannot be read, another size, and a mask that selects nothing.
+    """
+    name = str(file) if name is None else name
+    mask = open_image_file(file, partial(select_white, name=name), name=name)
+    check_mask_of_change(mask, size=size, name=name)
+    return mask
+
+
+def check_mask_of_change(mask: np.ndarray, *, size: tuple[int, int], name: object = "mask") -> None:
+    """Raise DianjingError for a mask that is not of the image's (width, height) or selects nothing."""
     check_mask_size(mask, size=size, name=name)
     if not mask.any():
         raise DianjingError("mask_empty", name=name)
+
+
+def check_mask(mask: np.ndarray, *, size: tuple[int, int], name: object = "mask") -> None:
+    """Raise DianjingError for a mask that is not of the image's (width, height), is empty, or covers all of it."""
+    check_mask_of_change(mask, size=size, name=name)
     if mask.all():
         raise DianjingError("mask_covers_image", name=name)
 
@@ -89,3 +106,17 @@ def check_mask_size(mask: np.ndarray, *, size: tuple[int, int], name: object) ->
         raise DianjingError(
             "mask_size", name=name, width=width, height=height, image_width=size[0], image_height=size[1]
         )
+
+
+def feather_mask(mask: np.ndarray, *, rim_px: float) -> np.ndarray:
+    """Convert a mask to opacities, float32 (H, W): 1 where selected, falling to 0 in a rim of `rim_px` around it."""
+    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.clip(1 - distance / (rim_px + 1), 0, 1).astype(np.float32)
+
+
+def grow_mask(mask: np.ndarray, *, radius_px: int) -> np.ndarray:
+    """Select also what is at most `radius_px` away from a selected pixel."""
+    if radius_px <= 0:
+        return mask
+    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return distance <= radius_px

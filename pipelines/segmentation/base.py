@@ -4,6 +4,7 @@ H height, W width; images are uint8 (H, W, 3), masks bool (H, W).
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -153,3 +154,18 @@ def _check_position(x: float, y: float, *, width: int, height: int) -> None:
     if not (0 <= x < width and 0 <= y < height):
         size = {"width": width, "height": height, "max_x": width - 1, "max_y": height - 1}
         raise DianjingError("point_outside_image", x=f"{x:g}", y=f"{y:g}", **size)
+
+
+def parse_click(text: str) -> list[Point]:
+    """Parse "30,40" or "30,40;-50,60" to points in pixels; a minus in front marks a point outside the region.
+
+    Raises: DianjingError.
+    """
+    number = r"\s*[-+]?(?:\d+\.?\d*|\.\d+|nan|inf)\s*"
+    points = []
+    for part in text.split(";"):
+        match = re.fullmatch(rf"\s*(-?)(\s*{number}),({number})", part, flags=re.IGNORECASE)
+        if match is None:
+            raise DianjingError("click_malformed", value=repr(text))
+        points.append(Point(x=float(match[2]), y=float(match[3]), positive=not match[1]))
+    return points

@@ -1,0 +1,132 @@
+"""An edit of an image: which part may change and how far, and the call of the pipeline that makes it.
+
+H height, W width; masks are bool (H, W).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dianjing.errors import DianjingError
+from dianjing.pipelines.editing.extension import Extension
+from dianjing.pipelines.media.image import check_image, get_input_image_metadata
+from dianjing.pipelines.media.mask import check_mask_of_change, grow_mask
+from dianjing.pipelines.media.metadata import compute_pixels_sha256
+from dianjing.pipelines.segmentation.base import Point, Segmenter, check_points
+from dianjing.pipelines.validation import MAX_SIDE_PX, check_int, check_number, check_prompt
+
+DEFAULT_STRENGTH = 0.8  # of an edit of the whole image, as in diffusers
+DEFAULT_MASKED_STRENGTH = 1.0
+GROWTH_FRACTION = 1 / 16  # of the shorter side: what a click or words select grows by it, so that a new shape has room
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageEdit:
+    """An edit of a PIL image, which is kept as RGB.
+
+    At most one of these says what may change; without any it is the whole image. mask: bool (H, W), true where it may
+    change. points: a click on it, in px. words: a phrase that names it. extension: a larger canvas.
+    strength: None for the default. padding_mask_crop: as of `InpaintPipeline`.
+    Raises: DianjingError for a part that is given twice or does not fit the image, and for a strength outside 0 to 1.
+    """
+
+    image: Image.Image
+    mask: np.ndarray | None = None
+    points: Sequence[Point] = ()
+    words: str | None = None
+    extension: Extension | None = None
+    strength: float | None = None
+    padding_mask_crop: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image", check_image(self.image))
+        given = [self.mask is not None, bool(self.points), self.words is not None, self.extension is not None]
+        if sum(given) > 1:
+            raise DianjingError("edit_selected_twice")
+        if self.mask is not None:
+            check_mask_of_change(self.mask, size=self.image.size)
+        if self.points:
+            check_points(self.points, width=self.image.width, height=self.image.height)
+        if self.words is not None:
+            check_prompt(self.words, "words")
+        if self.extension is not None:
+            self.extension.apply(self.image)
+        if self.strength is not None:
+            object.__setattr__(self, "strength", check_number(self.strength, "strength", low=0, high=1))
+        if self.padding_mask_crop is not None:
+            if not self.is_masked:
+                raise DianjingError("padding_without_mask")
+            check_int(self.padding_mask_crop, "padding_mask_crop", low=0, high=MAX_SIDE_PX)
+
+    @property
+    def is_masked(self) -> bool:
+        """True if a part of the image may change, and not the whole."""
+        return self.mask is not None or bool(self.points) or self.words is not None or self.extension is not None
+
+    @property
+    def pipeline_name(self) -> str:
+        """The public name of the pipeline that makes this edit."""
+        return "InpaintPipeline" if self.is_masked else "ImageToImagePipeline"
+
+    @property
+    def used_strength(self) -> float:
+        """The strength, or the default for this kind of edit."""
+        default = DEFAULT_MASKED_STRENGTH if self.is_masked else DEFAULT_STRENGTH
+        return default if self.strength is None else self.strength
+
+    @property
+    def canvas_size(self) -> tuple[int, int]:
+        """(width, height) in px of the image with its extension."""
+        return self.image.size if self.extension is None else self.extension.apply(self.image)[0].size
+
+    def prepare(self, pipe: Any, segmenter: Segmenter) -> dict[str, Any]:
+        """Make the arguments of the pipeline's call: the image, its mask and the strength.
+
+        segmenter: makes the mask of a click, and of words for a model without a segmenter of its own.
+        """
+        arguments: dict[str, Any] = {"image": self.image, "strength": self.used_strength}
+        if not self.is_masked:
+            return arguments
+        if self.extension is not None:
+            arguments["image"], mask = self.extension.apply(self.image)
+        else:
+            mask = self.select(pipe, segmenter)
+        return arguments | {"mask_image": mask, "padding_mask_crop": self.padding_mask_crop}
+
+    def select(self, pipe: Any, segmenter: Segmenter) -> np.ndarray:
+        """Find the mask, bool (H, W), of an edit by mask, click or words."""
+        if self.mask is not None:
+            return self.mask
+        pixels, radius_px = np.asarray(self.image), round(GROWTH_FRACTION * min(self.image.size))
+        if self.points:
+            segmenter.set_image(pixels)
+            return grow_mask(segmenter.predict(self.points), radius_px=radius_px)
+        from dianjing.pipelines.editing.localization import locate_words  # with torch
+
+        assert self.words is not None
+        points = locate_words(pipe, self.image, self.words)
+        segmenter = pipe.unet_segmenter or segmenter
+        segmenter.set_image(pixels)
+        masks = [segmenter.predict([point]) for point in points]
+        return grow_mask(np.any(masks, axis=0), radius_px=radius_px)
+
+    def get_metadata(self, *, image_name: str | None = None) -> dict[str, object]:
+        """Describe the edit for generation metadata, as JSON values: image and mask by hashes of their pixels."""
+        described: dict[str, object] = {"image": get_input_image_metadata(self.image, name=image_name)}
+        described["strength"] = self.used_strength
+        if self.mask is not None:
+            height, width = self.mask.shape
+            pixels_sha256 = compute_pixels_sha256(self.mask.astype(np.uint8) * 255)
+            described["mask"] = {"width": width, "height": height, "pixels_sha256": pixels_sha256}
+        if self.points:
+            described["points"] = [vars(point) for point in self.points]
+        if self.words is not None:
+            described["words"] = self.words
+        if self.extension is not None:
+            described["extension"] = {side: pixels for side, pixels in vars(self.extension).items() if pixels}
+        if self.padding_mask_crop is not None:
+            described["padding_mask_crop"] = self.padding_mask_crop
+        return described

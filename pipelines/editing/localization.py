@@ -1,0 +1,57 @@
+"""Words to points: where in an image the diffusion model sees what a phrase names, without training.
+
+Latents are (1, C, Y, X).
+"""
+
+import re
+from typing import Any
+
+import torch
+from PIL import Image
+
+from dianjing.pipelines.prompting.localization import compute_relevance_map, find_peaks
+from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser, Subject
+from dianjing.pipelines.prompting.motions import MotionVocabulary
+from dianjing.pipelines.segmentation.base import Point
+from dianjing.pipelines.vae import encode_images
+
+DEFINITE_ARTICLE = re.compile(r"^\s*(?:the|this|that)\s+", re.IGNORECASE)
+DEMONSTRATIVE_ZH = re.compile(r"^\s*[那这]")
+
+
+def make_indefinite(phrase: str) -> str:
+    """Put the indefinite article in place of the definite one, as in captions: the cat -> a cat, 那只猫 -> 一只猫."""
+    return DEMONSTRATIVE_ZH.sub("一", DEFINITE_ARTICLE.sub("a ", phrase))
+
+
+@torch.no_grad()
+def locate_words(pipe: Any, image: Image.Image, phrase: str) -> list[Point]:
+    """Locate what a phrase names: a point in px of the image for each object of the phrase, or one for the phrase.
+
+    pipe: an image pipeline. The model predicts the noise in the image with the phrase and with an empty prompt; where
+    the phrase helps most, there the object is.
+    """
+    phrase = make_indefinite(phrase)
+    width, height = pipe.choose_start_size(image.size)
+    pixels = pipe.preprocess_image(image, height=height, width=width)
+    latents = encode_images(pipe.vae, pixels.to(pipe.execution_device))
+    subjects = _parse_subjects(pipe, phrase)
+    embeds = pipe.encode_texts([phrase, *(subject.prompt_without for subject in subjects)])
+    relevance_map = compute_relevance_map(
+        pipe.transformer,
+        pipe.trained_scheduler or pipe.scheduler,
+        latents,
+        embeds,
+        image_meta_size=(height, width, height, width, 0, 0),
+    )
+    scale_x, scale_y = image.width / latents.shape[-1], image.height / latents.shape[-2]
+    peaks = find_peaks(relevance_map, [subject.count for subject in subjects])
+    return [Point(x=(x + 0.5) * scale_x, y=(y + 0.5) * scale_y) for group in peaks for x, y in group]
+
+
+def _parse_subjects(pipe: Any, phrase: str) -> list[Subject]:
+    """The objects of a phrase that the model has names for, or the phrase as one object."""
+    whole = [Subject(phrase=phrase, count=1, prompt_without="", motion=None)]
+    if pipe.concept_vocabulary is None:
+        return whole
+    return list(MotionPromptParser(MotionVocabulary(), pipe.concept_vocabulary).parse(phrase).subjects) or whole
