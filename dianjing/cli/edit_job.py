@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dianjing.cli.loading import make_segmenter
-from dianjing.pipelines.editing.edit import ImageEdit
+from dianjing.pipelines.editing.edit import ImageEdit, run_edit
 from dianjing.pipelines.editing.extension import parse_extension
 from dianjing.pipelines.media.image import open_image
 from dianjing.pipelines.media.mask import read_mask_of_change
@@ -24,12 +24,12 @@ class EditJob:
 
     def choose_size(self, pipe: Any, request: ImageRequest) -> ImageRequest:
         """Fill in the width and height at which the model works on the image."""
-        width, height = pipe.choose_start_size(self.edit.canvas_size, width=request.width, height=request.height)
+        width, height = self.edit.choose_size(pipe, width=request.width, height=request.height)
         return replace(request, width=width, height=height)
 
-    def make_arguments(self, pipe: Any) -> dict[str, Any]:
-        """Make the arguments of the pipeline's call beside those of every image."""
-        return self.edit.prepare(pipe, make_segmenter(self.segmenter))
+    def run(self, pipe: Any, prompt: str, seeds: Sequence[int], **arguments: Any) -> list[Any]:
+        """Make the edit, one PIL image for each seed."""
+        return run_edit(pipe, self.edit, prompt, segmenter=make_segmenter(self.segmenter), seeds=seeds, **arguments)
 
     def get_metadata(self, request: ImageRequest) -> dict[str, object]:
         """Describe the edit for the metadata of its results; width and height are those that the model worked at."""

@@ -113,12 +113,11 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
     pipe = load_pipeline(name, model=job.model, device=job.device, dtype=job.dtype, adapters=job.adapters)
     requests = job.requests if edit is None else [edit.choose_size(pipe, request) for request in job.requests]
     announce_run(pipe, job.model, [_get_work(request) for request in requests])
-    extra = {} if edit is None else edit.make_arguments(pipe)
     for request, paths in zip(requests, job.paths, strict=True):
         for start in range(0, len(paths), IMAGE_BATCH_SIZE):
             seeds = request.seeds[start : start + IMAGE_BATCH_SIZE]
             start_s = time.monotonic()
-            images = generate_images(pipe, request, seeds, **extra)
+            images = generate_images(pipe, request, seeds, edit=edit)
             seconds = (time.monotonic() - start_s) / len(images)
             for image, seed, path in zip(images, seeds, paths[start:], strict=False):
                 metadata = build_image_metadata(pipe, image, request, seed=seed, model=job.model)
@@ -168,10 +167,8 @@ def write_grid(job: ImageJob) -> None:
     save_image(grid, job.grid_path, metadata, label=label if job.producer else None)
 
 
-def generate_images(pipe: Any, request: ImageRequest, seeds: list[int], **extra: Any) -> list[Any]:
-    """Return one PIL image per seed. extra: further arguments of the pipeline."""
-    import torch
-
+def generate_images(pipe: Any, request: ImageRequest, seeds: list[int], *, edit: EditJob | None = None) -> list[Any]:
+    """Return one PIL image per seed."""
     settings = {
         "negative_prompt": request.negative_prompt,
         "width": request.width,
@@ -180,8 +177,12 @@ def generate_images(pipe: Any, request: ImageRequest, seeds: list[int], **extra:
         "guidance_scale": request.guidance_scale,
     }
     arguments = {name: value for name, value in settings.items() if value is not None}
+    if edit is not None:
+        return edit.run(pipe, request.prompt, seeds, **arguments)
+    import torch
+
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return pipe(request.prompt, num_images_per_prompt=len(seeds), generator=generators, **arguments, **extra).images
+    return pipe(request.prompt, num_images_per_prompt=len(seeds), generator=generators, **arguments).images
 
 
 def build_image_metadata(pipe: Any, image: Any, request: ImageRequest, *, seed: int, model: str) -> GenerationMetadata:

@@ -77,27 +77,20 @@ class ImageEdit:
         default = DEFAULT_MASKED_STRENGTH if self.is_masked else DEFAULT_STRENGTH
         return default if self.strength is None else self.strength
 
-    @property
-    def canvas_size(self) -> tuple[int, int]:
-        """(width, height) in px of the image with its extension."""
-        return self.image.size if self.extension is None else self.extension.apply(self.image)[0].size
+    def choose_size(self, pipe: Any, *, width: int | None = None, height: int | None = None) -> tuple[int, int]:
+        """Choose the (width, height) in px at which the model works; an extension is made in squares."""
+        size = self.image.size if self.extension is None else (min(self.image.size),) * 2
+        return pipe.choose_start_size(size, width=width, height=height)
 
-    def prepare(self, pipe: Any, segmenter: Segmenter) -> dict[str, Any]:
-        """Make the arguments of the pipeline's call: the image, its mask and the strength.
+    def count_runs(self) -> int:
+        """The number of sampling runs of this edit: one, or one for each part of an extension."""
+        return 1 if self.extension is None else len(self.extension.split(self.image.size))
+
+    def select(self, pipe: Any, segmenter: Segmenter) -> np.ndarray:
+        """Find the mask, bool (H, W), of an edit by mask, click or words.
 
         segmenter: makes the mask of a click, and of words for a model without a segmenter of its own.
         """
-        arguments: dict[str, Any] = {"image": self.image, "strength": self.used_strength}
-        if not self.is_masked:
-            return arguments
-        if self.extension is not None:
-            arguments["image"], mask = self.extension.apply(self.image)
-        else:
-            mask = self.select(pipe, segmenter)
-        return arguments | {"mask_image": mask, "padding_mask_crop": self.padding_mask_crop}
-
-    def select(self, pipe: Any, segmenter: Segmenter) -> np.ndarray:
-        """Find the mask, bool (H, W), of an edit by mask, click or words."""
         if self.mask is not None:
             return self.mask
         pixels, radius_px = np.asarray(self.image), round(GROWTH_FRACTION * min(self.image.size))
@@ -130,3 +123,29 @@ class ImageEdit:
         if self.padding_mask_crop is not None:
             described["padding_mask_crop"] = self.padding_mask_crop
         return described
+
+
+def run_edit(
+    pipe: Any, edit: ImageEdit, prompt: str, *, segmenter: Segmenter, seeds: Sequence[int], **arguments: Any
+) -> list[Image.Image]:
+    """Make an edit by its pipeline, one image for each seed.
+
+    arguments: of the pipeline's call; width and height as `ImageEdit.choose_size` returns them.
+    """
+    import torch
+
+    def generate(images: list[Image.Image], **more: Any) -> list[Image.Image]:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        prompts = [prompt] * len(seeds)
+        return pipe(prompts, images, generator=generators, strength=edit.used_strength, **more, **arguments).images
+
+    images = [edit.image] * len(seeds)
+    if not edit.is_masked:
+        return generate(images)
+    if edit.extension is None:
+        return generate(images, mask_image=edit.select(pipe, segmenter), padding_mask_crop=edit.padding_mask_crop)
+    for part in edit.extension.split(edit.image.size):
+        canvases, masks = zip(*(part.apply(image) for image in images), strict=True)
+        padding_px = min(edit.image.size) // 2
+        images = generate(list(canvases), mask_image=list(masks), padding_mask_crop=padding_px)
+    return images

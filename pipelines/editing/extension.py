@@ -37,6 +37,19 @@ class Extension:
         if not any(vars(self).values()):
             raise DianjingError("extension_empty")
 
+    def split(self, size: tuple[int, int]) -> list["Extension"]:
+        """Split into extensions of one side each, by at most half of the shorter side of an image of `size`.
+
+        One after another they give the same canvas, and each leaves a square around it half of which is known.
+        """
+        step, parts = max(1, min(size) // 2), []
+        for side in SIDES:
+            pixels = getattr(self, side)
+            while pixels > 0:
+                parts.append(Extension(**{side: min(step, pixels)}))
+                pixels -= step
+        return parts
+
     def apply(self, image: Image.Image) -> tuple[Image.Image, np.ndarray]:
         """Place an image on the larger canvas, its border repeated outwards, and return both and the mask of the rest.
 

@@ -87,7 +87,7 @@ def test_changed_pixels_grow_with_the_strength(sticker, sticker_pictures):
     changed = [float((np.abs(each - images[0]).max(axis=3) > 32 / 255).mean()) for each in images]
     assert changed == sorted(changed)
     assert changed[0] == 0
-    assert changed[1] < 0.5 < changed[-1]
+    assert changed[-1] > 0.9
 
 
 def test_the_number_of_steps_follows_the_strength_as_in_diffusers(edit_pipe, picture):

@@ -1,0 +1,220 @@
+"""Evaluation of edits of images against the exact ground truth of the sticker world.
+
+    python -m dianjing.train.evaluation.edits --model sticker --count 100 --out report
+
+Scenes of held-out combinations of object, background and cell are what an edit asks for; the images that it starts from
+show another object there, another colour, or nothing. Every result is read back by template matching: what was asked
+must be there, and every pixel outside the mask and its rim as before. Writes report.json and grid.png.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dianjing.train.data.images import tile_images
+from dianjing.train.evaluation.image_generation import image_to_tensor
+from dianjing.train.evaluation.settings import (
+    GRID_PX,
+    LANGUAGES,
+    EvaluationSettings,
+    exit_on_user_error,
+    make_evaluation_parser,
+    map_in_processes,
+    parse_evaluation_settings,
+)
+from dianjing.train.stickers import CurriculumStage, StickerWorld
+from dianjing.train.stickers.captions import make_noun_phrase_en, make_noun_phrase_zh
+from dianjing.train.stickers.matching import SpriteMatcher
+from dianjing.train.stickers.rendering import get_instance_box, render_scene
+from dianjing.train.stickers.scenes import NounMention, SpriteInstance
+from dianjing.train.stickers.sprite_classes import COLOURS
+
+KINDS = ("replace", "add", "recolour", "words")
+IMAGE_SIZE_PX = 64
+RIM_PX = 5  # around a mask: the rim in which a result fades into the image, and one pixel of rounding
+EDIT_BATCH_SIZE = 16
+NUM_PREVIEWS = 12  # for each kind, in grid.png
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditSample:
+    """One edit: the image that it starts from, prompts, the box (x, y, side, side) in px that changes, and the truth.
+
+    words: a phrase that names what changes, for an edit by words; None for one by a mask of the box.
+    """
+
+    kind: str
+    source: np.ndarray
+    texts: dict[str, str]
+    words: dict[str, str] | None
+    box: tuple[int, int, int, int]
+    target: SpriteInstance
+
+
+def sample_edit(kind: str, position: int, *, seed: int) -> EditSample:
+    """Sample an edit whose result is a held-out scene of two objects, the second of which it makes."""
+    coloured_share = 1.0 if kind == "recolour" else None
+    stage = CurriculumStage(scene_weights={"pair": 1.0}, grid_px=(GRID_PX,), coloured_share=coloured_share)
+    world = StickerWorld(size_px=IMAGE_SIZE_PX, split="held_out", stages=(stage,))
+    sample = world.get_image_sample(seed, position)
+    rng = random.Random(f"{kind} {seed} {position}")
+    kept, target = sample.scene.instances
+    instances: tuple[SpriteInstance, ...] = (kept,)
+    words = None
+    if kind != "add":
+        before = _replace_object(target, kept, kind, world, rng)
+        instances = (kept, before)
+        if kind == "words":
+            mention = NounMention(class_id=before.class_id)
+            words = {"zh": make_noun_phrase_zh(mention, rng), "en": make_noun_phrase_en(mention, rng)}
+    source = render_scene(replace(sample.scene, instances=instances), size_px=IMAGE_SIZE_PX)
+    texts = {"zh": sample.text_zh, "en": sample.text_en}
+    box = get_instance_box(target, IMAGE_SIZE_PX)
+    return EditSample(kind=kind, source=source, texts=texts, words=words, box=box, target=target)
+
+
+def _replace_object(
+    target: SpriteInstance, kept: SpriteInstance, kind: str, world: StickerWorld, rng: random.Random
+) -> SpriteInstance:
+    """What the image shows in place of the target: the same in another colour, or an object of another class."""
+    if kind == "recolour":
+        return replace(target, colour=rng.choice([each for each in range(len(COLOURS)) if each != target.colour]))
+    others = [each for each in world.class_ids if each not in (target.class_id, kept.class_id)]
+    return replace(target, class_id=rng.choice(others), colour=None)
+
+
+def has_target(sample: EditSample, image: np.ndarray, matcher: SpriteMatcher) -> bool:
+    """True if the object that was asked for is in the box, in its colour if it has one."""
+    x, y, side, _ = sample.box
+    pixels = image_to_tensor(image)
+    scale = matcher.size_px / IMAGE_SIZE_PX
+    for detection in matcher.detect(pixels).objects:
+        center_x, center_y = (value / scale for value in detection.center)
+        is_there = x <= center_x < x + side and y <= center_y < y + side
+        if is_there and detection.class_id == sample.target.class_id:
+            colour = sample.target.colour
+            return colour is None or matcher.classify_colour(pixels, detection) == colour
+    return False
+
+
+def keeps_rest(sample: EditSample, image: np.ndarray, mask: np.ndarray) -> bool:
+    """True if every pixel outside the mask and its rim is as it was."""
+    from dianjing.pipelines.media.mask import grow_mask
+
+    is_changed = (image != sample.source).any(axis=2)
+    return not (is_changed & ~grow_mask(mask, radius_px=RIM_PX)).any()
+
+
+def make_masks(pipe: Any, samples: Sequence[EditSample], language: str) -> list[np.ndarray]:
+    """The mask of what each edit may change, bool (H, W): the box, or what its words name."""
+    from dianjing.pipelines.editing.edit import ImageEdit
+    from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
+
+    masks = []
+    for sample in samples:
+        if sample.words is not None:
+            edit = ImageEdit(image=Image.fromarray(sample.source), words=sample.words[language])
+            masks.append(edit.select(pipe, GrabCutSegmenter()))
+        else:
+            x, y, side, _ = sample.box
+            mask = np.zeros(sample.source.shape[:2], bool)
+            mask[y : y + side, x : x + side] = True
+            masks.append(mask)
+    return masks
+
+
+def evaluate_kind(kind: str, language: str, settings: EvaluationSettings) -> tuple[dict[str, int], list[np.ndarray]]:
+    """Make the edits of one kind in one language: the counts of successes, and images before and after for the grid."""
+    pipe, matcher = _load_evaluator(settings)
+    count = -(-settings.num_samples // len(KINDS))
+    samples = [sample_edit(kind, position, seed=settings.seed) for position in range(count)]
+    masks = make_masks(pipe, samples, language)
+    images: list[np.ndarray] = []
+    for start in range(0, count, EDIT_BATCH_SIZE):
+        batch = slice(start, start + EDIT_BATCH_SIZE)
+        output = pipe(
+            [sample.texts[language] for sample in samples[batch]],
+            [sample.source for sample in samples[batch]],
+            masks[batch],
+            generator=[torch.Generator().manual_seed(settings.seed + start + i) for i in range(len(samples[batch]))],
+            **settings.generation_settings,
+        )
+        images += [np.asarray(image) for image in output.images]
+    pairs = list(zip(samples, images, masks, strict=True))
+    counts = {
+        "count": count,
+        "applied": sum(has_target(sample, image, matcher) for sample, image, _ in pairs),
+        "kept": sum(keeps_rest(sample, image, mask) for sample, image, mask in pairs),
+    }
+    preview = [each for sample, image, _ in pairs[:NUM_PREVIEWS] for each in (sample.source, image)]
+    return counts, preview
+
+
+@cache
+def _load_evaluator(settings: EvaluationSettings) -> tuple[Any, SpriteMatcher]:
+    """Load the model and the matcher, once per process."""
+    from dianjing.pipelines.inpaint import InpaintPipeline
+
+    pipe = InpaintPipeline.from_pretrained(settings.model).to(settings.device)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe, SpriteMatcher.for_images(IMAGE_SIZE_PX, settings.device)
+
+
+def _evaluate_in_process(
+    case: tuple[str, str], *, settings: EvaluationSettings
+) -> tuple[dict[str, int], list[np.ndarray]]:
+    return evaluate_kind(*case, settings)
+
+
+def summarize_edits(results: dict[tuple[str, str], dict[str, int]]) -> dict[str, Any]:
+    """Convert counts by kind and language to rates: of each kind, and over all kinds."""
+
+    def get_rate(key: str, language: str, kinds: Sequence[str]) -> float:
+        cells = [results[kind, language] for kind in kinds]
+        return round(sum(cell[key] for cell in cells) / sum(cell["count"] for cell in cells), 4)
+
+    rows = {**{kind: [kind] for kind in KINDS}, "overall": KINDS}
+    report: dict[str, Any] = {
+        name: {language: get_rate("applied", language, kinds) for language in LANGUAGES} for name, kinds in rows.items()
+    }
+    report["rest_identical"] = {language: get_rate("kept", language, KINDS) for language in LANGUAGES}
+    report["edits_per_language"] = sum(results[kind, LANGUAGES[0]]["count"] for kind in KINDS)
+    return report
+
+
+def write_edit_report(settings: EvaluationSettings, out: Path) -> None:
+    """Evaluate all kinds, write the report and a grid of images to a folder, and print the report."""
+    cases = [(kind, language) for kind in KINDS for language in LANGUAGES]
+    evaluate = partial(_evaluate_in_process, settings=settings)
+    results = list(map_in_processes(evaluate, cases, num_processes=settings.num_processes))
+    report = summarize_edits({case: counts for case, (counts, _) in zip(cases, results, strict=True)})
+    report |= {"model": settings.model, "seed": settings.seed, **settings.generation_settings}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    preview = torch.from_numpy(np.stack([image for _, images in results for image in images]))
+    Image.fromarray(tile_images(preview, columns=2 * NUM_PREVIEWS)).save(out / "grid.png")
+    print(json.dumps(report, indent=1))
+
+
+def _main() -> None:
+    parser = make_evaluation_parser(
+        "dianjing.train.evaluation.edits",
+        description=__doc__.split("\n")[0],
+        default_count=100,
+        count_help="edits per language",
+    )
+    arguments = parser.parse_args()
+    with exit_on_user_error(parser):
+        write_edit_report(parse_evaluation_settings(arguments), arguments.out)
+
+
+if __name__ == "__main__":
+    _main()
