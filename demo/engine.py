@@ -15,6 +15,8 @@ from PIL import Image
 
 from dianjing import __version__
 from dianjing.demo.capabilities import get_capabilities
+from dianjing.demo.edit_request import EditRequest
+from dianjing.demo.editing import ImageEditor
 from dianjing.demo.extensions import AdapterSwitch, load_controlnets
 from dianjing.demo.jobs import Job, JobResult
 from dianjing.demo.mask_service import MaskService
@@ -72,6 +74,7 @@ class InferenceEngine:
         self.text_to_image, self.text_to_video, self.image_to_video = text_to_image, text_to_video, image_to_video
         self.model, self.complete_chat = description.name, complete_chat
         self.mask_service = MaskService(segmenter_factory)
+        self.image_editor = ImageEditor(text_to_image, segmenter_factory)
         if image_to_video is not None:
             image_to_video.segmenter = segmenter_factory()
         self.cost_model = cost_model or CostModel.measure(text_to_image)
@@ -205,10 +208,13 @@ class InferenceEngine:
         seeds = [request.seed + i for i in range(request.num_images)]
         run_steps = [run.num_steps for run in request.list_work(self.capabilities)]
         images: list[Image.Image] = []
-        pipe, control_params, control_metadata = self._select_control(request)
+        pipe, control_params, extra_metadata = self._select_pipeline(request)
         with pipe.observe_steps(ProgressReporter(pipe, on_progress, run_steps=run_steps)):
             for first in range(0, len(seeds), IMAGE_BATCH_SIZE):
                 batch = seeds[first : first + IMAGE_BATCH_SIZE]
+                if isinstance(request, EditRequest):
+                    images += self.image_editor.run(request, batch)
+                    continue
                 output: Any = pipe(
                     request.prompt,
                     num_images_per_prompt=len(batch),
@@ -222,13 +228,15 @@ class InferenceEngine:
             "height": request.height,
             "negative_prompt": request.negative_prompt,
             **get_sampling_metadata(pipe),
-            **control_metadata,
+            **extra_metadata,
             **self.adapter_switch.make_metadata(request.adapters),
         }
         return images, tuple(self.make_metadata(request.prompt, seed=seed, settings=settings) for seed in seeds)
 
-    def _select_control(self, request: TextToImageRequest) -> tuple[Any, dict[str, Any], dict[str, object]]:
-        """The pipeline of a request, its arguments for a control image, and the metadata of both."""
+    def _select_pipeline(self, request: TextToImageRequest) -> tuple[Any, dict[str, Any], dict[str, object]]:
+        """The pipeline of a request, its arguments for a control image, and the metadata of an edit or a control."""
+        if isinstance(request, EditRequest):
+            return self.image_editor.get_pipeline(request), {}, request.edit.get_metadata()
         if request.control_image is None or request.controlnet is None:
             return self.text_to_image, {}, {}
         scale = request.controlnet_conditioning_scale

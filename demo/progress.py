@@ -57,12 +57,16 @@ class PreviewDecoder:
         self._last_step: tuple[Tensor, Tensor, int] | None = None  # latents before and after a step, and its index
         self._next_decode_s = 0.0
 
-    def update(self, step: int, latents: Tensor) -> Image.Image | None:
-        """Take the latents after step `step`, and return the newest preview: of a video, that of its middle frame."""
+    def update(self, step: int, latents: Tensor, *, num_steps: int | None = None) -> Image.Image | None:
+        """Take the latents after step `step`, and return the newest preview: of a video, that of its middle frame.
+
+        num_steps: of the run, which starts at a later timestep if it starts from an image.
+        """
         previous, self._previous = self._previous, latents
         if step == 0 or previous is None or not hasattr(self.pipe.scheduler, "alphas_cumprod"):
             return self.image
-        self._last_step = (previous, latents, step)
+        first = 0 if num_steps is None else len(self.pipe.scheduler.timesteps) - num_steps
+        self._last_step = (previous, latents, first + step)
         if time.monotonic() >= self._next_decode_s:
             start_s = time.monotonic()
             frame = latents.shape[2] // 2 if latents.ndim == 5 else None
@@ -128,7 +132,7 @@ class ProgressReporter:
             Progress(
                 step=self.steps_done,
                 total=self.total_steps,
-                preview=self.preview_decoder.update(step.index, step.latents),
+                preview=self.preview_decoder.update(step.index, step.latents, num_steps=step.num_steps),
                 window=min(self.run_index + 1, self.num_windows),
                 windows=self.num_windows,
                 decode_images=self.preview_decoder.decode_images,

@@ -60,6 +60,7 @@ class TextToImageRequest(ImageRequestBase):
     """
 
     kind: ClassVar[str] = "image"
+    has_optional_prompt: ClassVar[bool] = False
 
     prompt: str
     output_format: ImageFormat = "png"
@@ -69,7 +70,8 @@ class TextToImageRequest(ImageRequestBase):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_prompt(self.prompt)
+        if self.prompt or not self.has_optional_prompt:
+            check_prompt(self.prompt)
         self._validate_fields(
             output_compression=partial(check_int, name="output_compression", low=0, high=100),
             controlnet_conditioning_scale=partial(
@@ -80,7 +82,7 @@ class TextToImageRequest(ImageRequestBase):
         if self.controlnet is not None and self.control_image is None:
             raise DianjingError("control_image_missing", controlnet=format_value(self.controlnet))
         if self.seed is not None:  # the seeds of all images must exist
-            ImageRequest(prompt=self.prompt, seed=self.seed, num_images_per_prompt=self.num_images)
+            ImageRequest(prompt=self.prompt or "image", seed=self.seed, num_images_per_prompt=self.num_images)
 
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
         request = super().with_defaults(capabilities)

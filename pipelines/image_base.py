@@ -27,25 +27,13 @@ from dianjing.pipelines.controlnet import (
     encode_controls,
 )
 from dianjing.pipelines.denoiser import Denoiser, TransformerDenoiser
-from dianjing.pipelines.image_input import resize_pixels, to_pixels
+from dianjing.pipelines.image_input import read_pixels, resize_pixels
 from dianjing.pipelines.image_start import StartImage
 from dianjing.pipelines.ip_adapter import ImagePromptInput, ImagePromptMixin
-from dianjing.pipelines.media.crop import choose_start_size
+from dianjing.pipelines.media.crop import choose_start_size, get_nearest_trained_size
 from dianjing.pipelines.prompt_embeds import PromptEmbeds
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, SamplingPipelineBase
 from dianjing.pipelines.vae import decode_result
-from dianjing.weights.registry import HUNYUAN_SIZES
-
-TRAINED_SIZES = tuple((height, width) for width, height in HUNYUAN_SIZES)  # in px, as diffusers orders them
-
-
-def get_nearest_trained_size(height: int, width: int) -> tuple[int, int]:
-    """Find the trained (height, width) in px with the nearest aspect ratio and, among these, the nearest area."""
-
-    def distance(size: tuple[int, int]) -> tuple[float, int]:
-        return abs(size[1] / size[0] - width / height), abs(size[0] * size[1] - height * width)
-
-    return min(TRAINED_SIZES, key=distance)
 
 
 @dataclass
@@ -291,7 +279,7 @@ class ImagePipelineBase(ImagePromptMixin, SamplingPipelineBase):
 
     def preprocess_image(self, image: PipelineImageInput, *, height: int, width: int) -> Tensor:
         """Convert images to what the VAE takes: (N, 3, height, width), on [-1, 1]. Raises: DianjingError."""
-        return self._preprocess(to_pixels(image, name="image"), height=height, width=width)
+        return self._preprocess(read_pixels(image, name="image"), height=height, width=width)
 
     def _preprocess(self, pixels: Tensor, *, height: int, width: int) -> Tensor:
         """Scale pixels (N, 3, H, W) on [0, 1] to a size, and convert them to what the VAE takes."""

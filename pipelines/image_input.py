@@ -24,7 +24,7 @@ def are_latents(images: object, *, num_channels: int) -> bool:
     return isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] == num_channels != 3
 
 
-def to_pixels(images: PipelineImageInput, *, name: str) -> Tensor:
+def read_pixels(images: PipelineImageInput, *, name: str) -> Tensor:
     """Convert images of one size to pixels (N, 3, H, W), float32 on [0, 1].
 
     images: PIL of any mode; NumPy (H, W, 3) or (N, H, W, 3), uint8 or floats on [0, 1]; tensors (3, H, W) or
@@ -36,7 +36,7 @@ def to_pixels(images: PipelineImageInput, *, name: str) -> Tensor:
     return torch.cat(parts)
 
 
-def to_masks(masks: Any, *, name: str) -> Tensor:
+def read_masks(masks: Any, *, name: str) -> Tensor:
     """Convert masks of one size to bool (N, 1, H, W), true where white.
 
     masks: what `to_mask` takes; a tensor (H, W), (1, H, W) or (N, 1, H, W) on [0, 1]; or a list of them.
@@ -79,7 +79,7 @@ def _to_tensor(image: object, *, name: str) -> Tensor:
     """Convert one image, or an array of several, to pixels (N, 3, H, W) on [0, 1]."""
     if isinstance(image, Image.Image):
         return _from_levels(np.asarray(check_image(image)))
-    given = _describe(image)
+    description = _describe(image)
     if isinstance(image, np.ndarray):
         if image.dtype == np.uint8 and image.ndim in (3, 4) and image.shape[-1] == 3:
             return _from_levels(image)
@@ -91,7 +91,7 @@ def _to_tensor(image: object, *, name: str) -> Tensor:
         or not image.is_floating_point()
         or not image.numel()
     ):
-        raise DianjingError("image_input_unsupported", name=name, given=given)
+        raise DianjingError("image_input_unsupported", name=name, given=description)
     check_tensor(image, name)
     pixels = image.detach().float().cpu().reshape(-1, *image.shape[-3:])
     low, high = float(pixels.min()), float(pixels.max())

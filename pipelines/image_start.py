@@ -49,7 +49,7 @@ class ImageStart:
         if self.strength == 1:
             return noise * getattr(scheduler, "init_noise_sigma", 1.0)
         latents = self.latents.to(noise)
-        return add_noise(scheduler, latents, noise, timesteps[0]) if len(timesteps) else latents.clone()
+        return add_scheduler_noise(scheduler, latents, noise, timesteps[0]) if len(timesteps) else latents.clone()
 
     def keep_unmasked(self, scheduler: Any, latents: Tensor, noise: Tensor, next_timesteps: Tensor) -> Tensor:
         """After a step, put the images back outside the mask, with the noise of the next timestep if there is one.
@@ -60,7 +60,7 @@ class ImageStart:
             return latents
         known = self.latents.to(latents)
         if len(next_timesteps):
-            known = add_noise(scheduler, known, noise, next_timesteps[0])
+            known = add_scheduler_noise(scheduler, known, noise, next_timesteps[0])
         return torch.lerp(known, latents, self.mask.to(latents))
 
 
@@ -71,7 +71,7 @@ def restart_plms(scheduler: Any, num_steps: int) -> None:
     scheduler.timesteps = torch.from_numpy(scheduler.plms_timesteps.copy()).to(timesteps.device)
 
 
-def add_noise(scheduler: Any, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+def add_scheduler_noise(scheduler: Any, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
     """Add the noise of one timestep () to latents, as a scheduler does for a diffusion or for flow matching."""
     timesteps = timestep.expand(len(latents))
     if hasattr(scheduler, "scale_noise"):

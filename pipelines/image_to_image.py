@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dianjing.pipelines import validation
 from dianjing.pipelines.image_base import ImagePipelineBase, TextToImageOutput
-from dianjing.pipelines.image_input import are_latents, to_pixels
+from dianjing.pipelines.image_input import are_latents, read_pixels
 from dianjing.pipelines.image_start import StartImage
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators
 from dianjing.pipelines.tensor_checks import check_tensor
@@ -79,7 +79,7 @@ class ImageToImagePipeline(ImagePipelineBase):
             height, width = (side * self.vae_scale_factor for side in image.shape[-2:])
             start = StartImage(latents=image, strength=strength)
         else:
-            pixels = to_pixels(image, name="image")
+            pixels = read_pixels(image, name="image")
             height, width = self._choose_size(pixels, height, width, use_resolution_binning=use_resolution_binning)
             start = StartImage(pixels=self._preprocess(pixels, height=height, width=width), strength=strength)
         return self._generate(

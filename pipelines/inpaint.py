@@ -15,7 +15,7 @@ from torch import Tensor
 from dianjing.pipelines import validation
 from dianjing.pipelines.base import SEGMENTER_FOLDER
 from dianjing.pipelines.image_base import ImagePipelineBase, TextToImageOutput
-from dianjing.pipelines.image_input import to_masks, to_pixels
+from dianjing.pipelines.image_input import read_masks, read_pixels
 from dianjing.pipelines.image_start import Box, Overlay, StartImage, to_latent_mask
 from dianjing.pipelines.media.mask import check_mask_of_change, feather_mask
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators
@@ -29,7 +29,7 @@ def check_masks(mask_image: PipelineImageInput | None, pixels: Tensor) -> Tensor
 
     Raises: DianjingError for masks of another size, and for one that selects nothing.
     """
-    masks = to_masks(mask_image, name="mask_image")
+    masks = read_masks(mask_image, name="mask_image")
     for mask in masks[:, 0]:
         check_mask_of_change(mask.numpy(), size=(pixels.shape[-1], pixels.shape[-2]), name="mask_image")
     return masks
@@ -102,7 +102,7 @@ class InpaintPipeline(ImagePipelineBase):
         Raises: DianjingError for arguments that cannot work, before anything is computed.
         """
         strength = validation.check_number(strength, "strength", low=0, high=1)
-        pixels = to_pixels(image, name="image")
+        pixels = read_pixels(image, name="image")
         mask = check_masks(mask_image, pixels)
         height, width = self._choose_size(pixels, height, width, use_resolution_binning=use_resolution_binning)
         box = self._choose_box(mask, padding_mask_crop, height=height, width=width)

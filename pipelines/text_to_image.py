@@ -16,7 +16,7 @@ from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators
 class TextToImagePipeline(ImagePipelineBase):
     """Generate images from prompts in Chinese or English.
 
-    Loads folders saved by diffusers' `HunyuanDiTPipeline`. Components, ControlNets and IP-Adapters: `ImagePipelineBase`.
+    Loads folders saved by diffusers' `HunyuanDiTPipeline`. Components and ControlNets: `ImagePipelineBase`.
     Source: Hunyuan-DiT (arXiv 2405.08748).
     """
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dianjing.cli.loading import make_segmenter
+from dianjing.cli.mask_preview import make_segmenter
 from dianjing.pipelines.editing.edit import ImageEdit, run_edit
 from dianjing.pipelines.editing.extension import parse_extension
 from dianjing.pipelines.media.image import open_image
@@ -24,7 +24,7 @@ class EditJob:
 
     def choose_size(self, pipe: Any, request: ImageRequest) -> ImageRequest:
         """Fill in the width and height at which the model works on the image."""
-        width, height = self.edit.choose_size(pipe, width=request.width, height=request.height)
+        width, height = pipe.choose_start_size(self.edit.start_size, width=request.width, height=request.height)
         return replace(request, width=width, height=height)
 
     def run(self, pipe: Any, prompt: str, seeds: Sequence[int], **arguments: Any) -> list[Any]:

@@ -43,8 +43,8 @@ class ImageEdit:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", check_image(self.image))
-        given = [self.mask is not None, bool(self.points), self.words is not None, self.extension is not None]
-        if sum(given) > 1:
+        selections = [self.mask is not None, bool(self.points), self.words is not None, self.extension is not None]
+        if sum(selections) > 1:
             raise DianjingError("edit_selected_twice")
         if self.mask is not None:
             check_mask_of_change(self.mask, size=self.image.size)
@@ -77,10 +77,10 @@ class ImageEdit:
         default = DEFAULT_MASKED_STRENGTH if self.is_masked else DEFAULT_STRENGTH
         return default if self.strength is None else self.strength
 
-    def choose_size(self, pipe: Any, *, width: int | None = None, height: int | None = None) -> tuple[int, int]:
-        """Choose the (width, height) in px at which the model works; an extension is made in squares."""
-        size = self.image.size if self.extension is None else (min(self.image.size),) * 2
-        return pipe.choose_start_size(size, width=width, height=height)
+    @property
+    def start_size(self) -> tuple[int, int]:
+        """(width, height) in px that the size at which the model works follows; an extension is made in squares."""
+        return self.image.size if self.extension is None else (min(self.image.size),) * 2
 
     def count_runs(self) -> int:
         """The number of sampling runs of this edit: one, or one for each part of an extension."""
@@ -128,16 +128,20 @@ class ImageEdit:
 def run_edit(
     pipe: Any, edit: ImageEdit, prompt: str, *, segmenter: Segmenter, seeds: Sequence[int], **arguments: Any
 ) -> list[Image.Image]:
-    """Make an edit by its pipeline, one image for each seed.
+    """Make an edit by its pipeline, one image for each seed; an empty prompt leaves the content to the image.
 
-    arguments: of the pipeline's call; width and height as `ImageEdit.choose_size` returns them.
+    arguments: of the pipeline's call; width and height follow `ImageEdit.start_size`.
     """
     import torch
 
+    if prompt:
+        arguments["prompt"] = [prompt] * len(seeds)
+    else:
+        arguments |= {**vars(pipe.encode_texts([""] * len(seeds))), "guidance_scale": 1.0, "negative_prompt": None}
+
     def generate(images: list[Image.Image], **more: Any) -> list[Image.Image]:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        prompts = [prompt] * len(seeds)
-        return pipe(prompts, images, generator=generators, strength=edit.used_strength, **more, **arguments).images
+        return pipe(image=images, generator=generators, strength=edit.used_strength, **more, **arguments).images
 
     images = [edit.image] * len(seeds)
     if not edit.is_masked:

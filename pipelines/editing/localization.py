@@ -51,7 +51,7 @@ def locate_words(pipe: Any, image: Image.Image, phrase: str) -> list[Point]:
 
 def _parse_subjects(pipe: Any, phrase: str) -> list[Subject]:
     """The objects of a phrase that the model has names for, or the phrase as one object."""
-    whole = [Subject(phrase=phrase, count=1, prompt_without="", motion=None)]
+    as_one_object = [Subject(phrase=phrase, count=1, prompt_without="", motion=None)]
     if pipe.concept_vocabulary is None:
-        return whole
-    return list(MotionPromptParser(MotionVocabulary(), pipe.concept_vocabulary).parse(phrase).subjects) or whole
+        return as_one_object
+    return list(MotionPromptParser(MotionVocabulary(), pipe.concept_vocabulary).parse(phrase).subjects) or as_one_object

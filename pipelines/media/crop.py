@@ -13,10 +13,12 @@ import numpy as np
 from PIL import Image
 
 from dianjing.errors import Message
+from dianjing.weights.registry import HUNYUAN_SIZES
 
 MAX_DEFAULT_ASPECT_RATIO = 2.0  # the motions of `sticker` are as accurate up to here as in its square
 MAX_AREA_CHANGE = 0.25
 MAX_START_AREA_RATIO = 4.0  # of an image that is worked on in its own size, to the area the model was trained on
+TRAINED_SIZES = tuple((height, width) for width, height in HUNYUAN_SIZES)  # in px, as diffusers orders them
 AREA_WEIGHT = 0.2  # of a relative change of the area, compared to a fraction that is cropped
 
 
@@ -57,6 +59,15 @@ class CropTransform:
 
     def __str__(self) -> str:
         return self.to_message().render("en")
+
+
+def get_nearest_trained_size(height: int, width: int) -> tuple[int, int]:
+    """Find the trained (height, width) in px with the nearest aspect ratio and, among these, the nearest area."""
+
+    def distance(size: tuple[int, int]) -> tuple[float, int]:
+        return abs(size[1] / size[0] - width / height), abs(size[0] * size[1] - height * width)
+
+    return min(TRAINED_SIZES, key=distance)
 
 
 @cache

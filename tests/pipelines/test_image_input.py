@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from dianjing import DianjingError
-from dianjing.pipelines.image_input import resize_pixels, to_masks, to_pixels
+from dianjing.pipelines.image_input import read_masks, read_pixels, resize_pixels
 from dianjing.pipelines.image_start import Overlay, repeat_rows, to_latent_mask
 
 
@@ -32,16 +32,16 @@ def test_every_form_of_an_image_gives_the_same_pixels(levels):
         levels[None],
     ]
     for form in [*forms, picture.convert("RGBA"), tensor.double()]:
-        pixels = to_pixels(form, name="image")
+        pixels = read_pixels(form, name="image")
         assert pixels.shape == (1, 3, 12, 20)
         torch.testing.assert_close(pixels, tensor[None], rtol=0, atol=1e-6)
-    assert to_pixels([picture, levels, tensor[None]], name="image").shape == (3, 3, 12, 20)
+    assert read_pixels([picture, levels, tensor[None]], name="image").shape == (3, 3, 12, 20)
 
 
 def test_pixels_are_those_of_the_upright_image(levels):
-    turned = Image.fromarray(levels)
-    turned.getexif()[0x0112] = 6
-    assert to_pixels(turned, name="image").shape == (1, 3, 20, 12)
+    rotated = Image.fromarray(levels)
+    rotated.getexif()[0x0112] = 6
+    assert read_pixels(rotated, name="image").shape == (1, 3, 20, 12)
 
 
 def test_every_form_of_a_mask_gives_the_same(levels):
@@ -50,10 +50,10 @@ def test_every_form_of_a_mask_gives_the_same(levels):
     arrays = [mask, mask.astype(np.uint8) * 255, mask.astype(np.uint8), mask.astype(np.float32), mask[..., None]]
     tensors = [tensor, tensor[None], tensor[None, None].float()]
     for form in [*arrays, *tensors, Image.fromarray(mask), Image.fromarray(mask).convert("RGB"), [mask]]:
-        masks = to_masks(form, name="mask_image")
+        masks = read_masks(form, name="mask_image")
         assert masks.dtype == torch.bool
         assert torch.equal(masks, tensor[None, None])
-    assert to_masks([mask, tensor], name="mask_image").shape == (2, 1, 12, 20)
+    assert read_masks([mask, tensor], name="mask_image").shape == (2, 1, 12, 20)
 
 
 @pytest.mark.parametrize(
@@ -77,11 +77,11 @@ def test_every_form_of_a_mask_gives_the_same(levels):
 )
 def test_what_is_no_image_is_refused(image, message):
     with pytest.raises(DianjingError, match=message):
-        to_pixels(image, name="image")
+        read_pixels(image, name="image")
 
 
 def test_scaling_keeps_the_mean_and_the_range(levels):
-    pixels = to_pixels(levels, name="image")
+    pixels = read_pixels(levels, name="image")
     small = resize_pixels(pixels, height=6, width=10)
     assert small.shape == (1, 3, 6, 10)
     torch.testing.assert_close(small.mean(dim=(2, 3)), pixels.mean(dim=(2, 3)), rtol=0, atol=0.02)
@@ -99,7 +99,7 @@ def test_rows_of_a_prompt_are_adjacent():
 
 
 def test_an_overlay_changes_its_box_where_it_is_opaque(levels):
-    pixels = 2 * to_pixels(levels, name="image") - 1
+    pixels = 2 * read_pixels(levels, name="image") - 1
     alpha = torch.zeros(1, 1, 12, 20)
     alpha[..., 2:6, 4:8] = 1
     result = Overlay(pixels=pixels, alpha=alpha, box=(2, 1, 10, 9)).paste(torch.full((2, 3, 16, 16), 0.25))

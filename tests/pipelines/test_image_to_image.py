@@ -99,7 +99,7 @@ def test_the_number_of_steps_follows_the_strength_as_in_diffusers(edit_pipe, pic
         assert edit_pipe.num_timesteps == count
 
 
-def test_latents_are_taken_as_they_are(edit_pipe, picture):
+def test_latents_are_used_without_encoding(edit_pipe, picture):
     settings = {"strength": 0.5, "num_inference_steps": 2, "output_type": "np"}
     expected = edit_pipe("a cat", picture, generator=seeded(0), **settings).images
     pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None] / 127.5 - 1

@@ -6,7 +6,7 @@ from diffusers import DDPMScheduler, EulerDiscreteScheduler
 
 from dianjing import TextToImagePipeline
 from dianjing.pipelines import denoiser
-from dianjing.pipelines.image_base import TRAINED_SIZES, get_nearest_trained_size
+from dianjing.pipelines.media.crop import TRAINED_SIZES, get_nearest_trained_size
 
 
 def make_generators(*seeds):

@@ -66,12 +66,12 @@ def sample_edit(kind: str, position: int, *, seed: int) -> EditSample:
     world = StickerWorld(size_px=IMAGE_SIZE_PX, split="held_out", stages=(stage,))
     sample = world.get_image_sample(seed, position)
     rng = random.Random(f"{kind} {seed} {position}")
-    kept, target = sample.scene.instances
-    instances: tuple[SpriteInstance, ...] = (kept,)
+    other, target = sample.scene.instances
+    instances: tuple[SpriteInstance, ...] = (other,)
     words = None
     if kind != "add":
-        before = _replace_object(target, kept, kind, world, rng)
-        instances = (kept, before)
+        before = _replace_object(target, other, kind, world, rng)
+        instances = (other, before)
         if kind == "words":
             mention = NounMention(class_id=before.class_id)
             words = {"zh": make_noun_phrase_zh(mention, rng), "en": make_noun_phrase_en(mention, rng)}
@@ -82,12 +82,12 @@ def sample_edit(kind: str, position: int, *, seed: int) -> EditSample:
 
 
 def _replace_object(
-    target: SpriteInstance, kept: SpriteInstance, kind: str, world: StickerWorld, rng: random.Random
+    target: SpriteInstance, other: SpriteInstance, kind: str, world: StickerWorld, rng: random.Random
 ) -> SpriteInstance:
-    """What the image shows in place of the target: the same in another colour, or an object of another class."""
+    """The object that the image shows in place of the target: the same in another colour, or one of another class."""
     if kind == "recolour":
         return replace(target, colour=rng.choice([each for each in range(len(COLOURS)) if each != target.colour]))
-    others = [each for each in world.class_ids if each not in (target.class_id, kept.class_id)]
+    others = [each for each in world.class_ids if each not in (target.class_id, other.class_id)]
     return replace(target, class_id=rng.choice(others), colour=None)
 
 
@@ -152,7 +152,7 @@ def evaluate_kind(kind: str, language: str, settings: EvaluationSettings) -> tup
     counts = {
         "count": count,
         "applied": sum(has_target(sample, image, matcher) for sample, image, _ in pairs),
-        "kept": sum(keeps_rest(sample, image, mask) for sample, image, mask in pairs),
+        "unchanged": sum(keeps_rest(sample, image, mask) for sample, image, mask in pairs),
     }
     preview = [each for sample, image, _ in pairs[:NUM_PREVIEWS] for each in (sample.source, image)]
     return counts, preview
@@ -185,7 +185,7 @@ def summarize_edits(results: dict[tuple[str, str], dict[str, int]]) -> dict[str,
     report: dict[str, Any] = {
         name: {language: get_rate("applied", language, kinds) for language in LANGUAGES} for name, kinds in rows.items()
     }
-    report["rest_identical"] = {language: get_rate("kept", language, KINDS) for language in LANGUAGES}
+    report["rest_identical"] = {language: get_rate("unchanged", language, KINDS) for language in LANGUAGES}
     report["edits_per_language"] = sum(results[kind, LANGUAGES[0]]["count"] for kind in KINDS)
     return report
 

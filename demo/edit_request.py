@@ -1,0 +1,51 @@
+"""Requests that edit an image: all of it, a part of it, or beyond its border."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dianjing.demo.limits import ModelCapabilities
+from dianjing.demo.requests import TextToImageRequest
+from dianjing.errors import DianjingError, Message
+from dianjing.pipelines.cost_model import SamplingWork
+from dianjing.pipelines.editing.edit import ImageEdit
+from dianjing.pipelines.media.crop import choose_start_size
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EditRequest(TextToImageRequest):
+    """A request for edited images of a prompt; without a prompt, for variations of the whole image.
+
+    width, height: the size at which the model works; what a mask selects is put back into the image in its own size.
+    """
+
+    kind: ClassVar[str] = "edit"
+    has_optional_prompt: ClassVar[bool] = True
+
+    edit: ImageEdit
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.prompt and self.edit.is_masked:
+            raise DianjingError("prompt_empty", name="prompt")
+
+    def _choose_size(self, capabilities: ModelCapabilities) -> dict[str, Any]:
+        width, height = choose_start_size(
+            self.edit.start_size,
+            base_px=capabilities.default_size_px,
+            multiple_px=capabilities.size_multiple_px,
+            width=self.width,
+            height=self.height,
+        )
+        return {"width": width, "height": height}
+
+    def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
+        """The sampling runs; a strength below 1 leaves out the first steps of each."""
+        assert self.num_inference_steps is not None
+        num_steps = int(self.num_inference_steps * self.edit.used_strength)
+        runs = [SamplingWork(**{**vars(run), "num_steps": num_steps}) for run in super().list_work(capabilities)]
+        return runs * self.edit.count_runs()
+
+    def list_warnings(self, capabilities: ModelCapabilities) -> list[Message]:
+        """Warnings before the run; a size that follows from the image needs none."""
+        is_chosen = self._choose_size(capabilities) == {"width": self.width, "height": self.height}
+        return [] if is_chosen else super().list_warnings(capabilities)
