@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from dianjing.cli.video_job import VideoJob
 
 WINDOW_OPTIONS = ("long_video", "continuation_steps", "continuation_guidance_scale")
-CALL_OPTIONS = ("num_frames", "duration_s", "fps", "height", "width", "num_inference_steps", "guidance_scale")
+SAMPLING_OPTIONS = ("num_inference_steps", "guidance_scale", "negative_prompt")
+CALL_OPTIONS = ("num_frames", "duration_s", "fps", "height", "width", *SAMPLING_OPTIONS)
 
 
 def is_published_model(model: str) -> bool:
@@ -76,22 +77,15 @@ def run_published_job(job: "VideoJob") -> dict[str, Any]:
     folder = resolve_model(job.model)
     _check_model(job, PublishedModel.from_folder(job.model, folder, _get_task(job)))
     pipe = _load(job)
-    import torch
-
-    settings = job.settings or {}
-    arguments = {name: settings[name] for name in CALL_OPTIONS if settings.get(name) is not None}
-    if settings.get("negative_prompt"):
-        arguments["negative_prompt"] = settings["negative_prompt"]
-    arguments |= {"generator": torch.Generator().manual_seed(job.seed), "output_type": "uint8"}
     start_s = time.monotonic()
-    output = _generate(pipe, job, arguments)
+    output = _generate(pipe, job)
     result: dict[str, Any] = {"seconds": round(time.monotonic() - start_s, 3)}
     if output.crop_transform is not None:
         result["crop_transform"] = str(output.crop_transform)
         if output.crop_transform.source_size != output.crop_transform.target_size:
             message = Message("image_is_cropped", crop=output.crop_transform.to_message())
             print(message.render(get_language()), file=sys.stderr)
-    frames, fps = output.frames[0], settings.get("fps") or pipe.model.default_fps
+    frames, fps = output.frames[0], (job.settings or {}).get("fps") or pipe.model.default_fps
     metadata = _build_metadata(pipe, job, frames, fps)
     paths = save_video(frames, job.path, metadata, fps=fps, producer=job.producer)
     return {"paths": [str(path) for path in paths], **result, **vars(metadata)}
@@ -110,7 +104,12 @@ def _load(job: "VideoJob") -> Any:
     return pipe.place(device)
 
 
-def _generate(pipe: Any, job: "VideoJob", arguments: dict[str, Any]) -> Any:
+def _generate(pipe: Any, job: "VideoJob") -> Any:
+    import torch
+
+    settings = job.settings or {}
+    arguments = {name: settings[name] for name in CALL_OPTIONS if settings.get(name) is not None}
+    arguments |= {"generator": torch.Generator().manual_seed(job.seed), "output_type": "uint8"}
     if job.image_path is None:
         return pipe(job.prompt, **arguments)
     image = open_image(job.image_path)
@@ -132,8 +131,8 @@ def _generate(pipe: Any, job: "VideoJob", arguments: dict[str, Any]) -> Any:
 
 def _build_metadata(pipe: Any, job: "VideoJob", frames: Any, fps: float) -> GenerationMetadata:
     settings: dict[str, Any] = {**get_video_metadata(frames, fps), **pipe.describe()}
-    names = ("num_inference_steps", "guidance_scale", "negative_prompt")
-    settings |= {name: value for name, value in (job.settings or {}).items() if name in names and value is not None}
+    options = (job.settings or {}).items()
+    settings |= {name: value for name, value in options if name in SAMPLING_OPTIONS and value is not None}
     settings |= job.extra_metadata
     if job.image_path is not None:
         settings["image"] = get_input_image_metadata(open_image(job.image_path), name=Path(job.image_path).name)

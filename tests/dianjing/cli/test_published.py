@@ -22,10 +22,10 @@ def picture(tmp_path, monkeypatch):
     """A red square on grey, 64 x 64 px."""
     monkeypatch.chdir(tmp_path)
     pixels = np.full((64, 64, 3), 128, np.uint8)
-    pixels[8:24, 8:24] = (220, 30, 30)
+    pixels[4:16, 8:24] = (220, 30, 30)
     Image.fromarray(pixels).save("square.png")
     mask = np.zeros((64, 64), np.uint8)
-    mask[8:24, 8:24] = 255
+    mask[4:16, 8:24] = 255
     Image.fromarray(mask).save("mask.png")
     return pixels
 
@@ -42,15 +42,27 @@ def get_size(name):
     return (32, "32x32") if "1.5" in name else (64, "64x64")
 
 
+@pytest.fixture
+def get_folder(published_folder, capsys):
+    """Make the folder of a model, without what libraries print meanwhile."""
+
+    def get(name):
+        folder = published_folder(name)
+        capsys.readouterr()
+        return folder
+
+    return get
+
+
 @pytest.mark.parametrize("name", TEXT_MODELS)
-def test_video_writes_the_frames_of_diffusers(published_folder, monkeypatch, capsys, name):
+def test_video_writes_the_frames_of_diffusers(get_folder, monkeypatch, capsys, name):
     side, size = get_size(name)
-    where = ("--size", size, "--model", published_folder(name), "--out", "a.png", "--json")
+    where = ("--size", size, "--model", get_folder(name), "--out", "a.png", "--json")
     code, out, err = run(monkeypatch, capsys, "video", "a red square jumps", *LENGTH, *where)
     assert code == 0, err
     paths = json.loads(out)["paths"]
     frames = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
-    expected = generate(published_folder(name), prompt="a red square jumps", num_frames=5, height=side, width=side)
+    expected = generate(get_folder(name), prompt="a red square jumps", num_frames=5, height=side, width=side)
     assert np.array_equal(frames, expected)
     settings = read_image_metadata(paths[0]).settings
     assert settings["num_inference_steps"] == 2
@@ -58,9 +70,9 @@ def test_video_writes_the_frames_of_diffusers(published_folder, monkeypatch, cap
 
 
 @pytest.mark.parametrize("name", IMAGE_MODELS)
-def test_animate_moves_a_mask_and_keeps_what_is_outside(published_folder, monkeypatch, capsys, name, picture):
+def test_animate_moves_a_mask_and_keeps_what_is_outside(get_folder, monkeypatch, capsys, name, picture):
     side, size = get_size(name)
-    where = ("--size", size, "--model", published_folder(name), "--json")
+    where = ("--size", size, "--model", get_folder(name), "--json")
     control = ("--mask", "mask.png", "--motion", "move right")
     frames = {}
     for out_name, options in {
@@ -121,7 +133,7 @@ def test_a_registered_model_of_another_task_is_refused_before_it_is_downloaded(m
     assert "hunyuan-video-i2v makes videos from an image" in err
 
 
-def test_an_enhanced_prompt_is_the_one_that_is_generated_and_recorded(published_folder, monkeypatch, capsys, tmp_path):
+def test_an_enhanced_prompt_is_the_one_that_is_generated_and_recorded(get_folder, monkeypatch, capsys, tmp_path):
     (tmp_path / "chat").mkdir()
     answers = ['<think>short</think>"a red\nsquare jumps"', ""]
 
@@ -129,7 +141,7 @@ def test_an_enhanced_prompt_is_the_one_that_is_generated_and_recorded(published_
         return lambda messages: answers[0] if messages[-1]["content"] == "jump" else answers[1]
 
     monkeypatch.setattr("dianjing.pipelines.conversation.parsing.chat_model.load_chat_model", load_chat_model)
-    where = ("--size", "64x64", "--model", published_folder("wan-2.1-t2v"), "--enhance", "chat")
+    where = ("--size", "64x64", "--model", get_folder("wan-2.1-t2v"), "--enhance", "chat")
     for prompt, recorded in (("jump", "a red square jumps"), ("cat", "cat")):
         code, out, err = run(monkeypatch, capsys, "video", prompt, *LENGTH, *where, "--out", f"{prompt}.png", "--json")
         assert code == 0, err
