@@ -32,6 +32,8 @@ def get_capabilities(
         guidance_scale=text_to_image.config.default_guidance_scale,
         can_chat=hasattr(text_to_image.scheduler, "add_noise"),  # by which a turn keeps what it does not change
         adapters=adapters,
+        scheduler=text_to_image.trained_scheduler or text_to_image.scheduler,
+        num_layers=len(text_to_image.transformer.blocks),
         controlnets=tuple(control_pipelines),
         num_control_layers=max((len(pipe.controlnet.blocks) for pipe in control_pipelines.values()), default=0),
         **({} if text_to_video is None else _get_video_capabilities(text_to_video)),

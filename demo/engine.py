@@ -40,6 +40,7 @@ from dianjing.pipelines.media.image import get_input_image_metadata
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
 from dianjing.pipelines.media.video import get_video_metadata
 from dianjing.pipelines.named_adapters import NamedAdapter
+from dianjing.pipelines.named_schedulers import use_scheduler
 from dianjing.pipelines.prompting.enhancement import CompleteChat
 from dianjing.pipelines.segmentation.base import Segmenter, get_region_metadata
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
@@ -147,7 +148,15 @@ class InferenceEngine:
             self.cost_model.add_run(predicted_s=predicted_s, measured_s=time.monotonic() - start_s)
         prompt = metadata[0].prompt
         unknown = self.text_to_image.find_unknown_words(prompt) if prompt else []
-        return JobResult(files=files, metadata=metadata, unknown_words=tuple(unknown), crop=crop, turn=turn)
+        truncated = self.text_to_image.find_truncated(prompt, getattr(request, "negative_prompt", None))
+        return JobResult(
+            files=files,
+            metadata=metadata,
+            unknown_words=tuple(unknown),
+            truncated=tuple(truncated),
+            crop=crop,
+            turn=turn,
+        )
 
     def create_conversation(
         self, *, seed: int = 0, num_inference_steps: int | None = None, guidance_scale: float | None = None
@@ -209,7 +218,8 @@ class InferenceEngine:
         run_steps = [run.num_steps for run in request.list_work(self.capabilities)]
         images: list[Image.Image] = []
         pipe, control_params, extra_metadata = self._select_pipeline(request)
-        with pipe.observe_steps(ProgressReporter(pipe, on_progress, run_steps=run_steps)):
+        reporter = ProgressReporter(pipe, on_progress, run_steps=run_steps)
+        with use_scheduler(pipe, request.scheduler), pipe.observe_steps(reporter):
             for first in range(0, len(seeds), IMAGE_BATCH_SIZE):
                 batch = seeds[first : first + IMAGE_BATCH_SIZE]
                 if isinstance(request, EditRequest):
@@ -223,11 +233,12 @@ class InferenceEngine:
                     **control_params,
                 )
                 images += output.images
+            sampling_metadata = get_sampling_metadata(pipe)
         settings = {
             "width": request.width,
             "height": request.height,
             "negative_prompt": request.negative_prompt,
-            **get_sampling_metadata(pipe),
+            **sampling_metadata,
             **extra_metadata,
             **self.adapter_switch.make_metadata(request.adapters),
         }
@@ -272,7 +283,7 @@ class InferenceEngine:
         }
         settings: dict[str, object] = {"negative_prompt": request.negative_prompt}
         crop = None
-        with pipe.observe_steps(reporter):
+        with use_scheduler(pipe, request.scheduler), pipe.observe_steps(reporter):
             if isinstance(request, ImageToVideoRequest):
                 regions = request.regions or pipe.locate_regions(request.image, request.prompt)
                 output = pipe(request.image, regions, request.prompt, **params)
@@ -282,7 +293,8 @@ class InferenceEngine:
             else:
                 output = pipe(request.prompt, **params)
                 settings["long_video"] = request.long_video
+            settings = {**get_sampling_metadata(pipe), **settings}
         frames = output.frames[0]
-        settings = {**get_video_metadata(frames, request.fps), **get_sampling_metadata(pipe), **settings}
+        settings = {**get_video_metadata(frames, request.fps), **settings}
         settings |= self.adapter_switch.make_metadata(request.adapters)
         return frames, (self.make_metadata(request.prompt, seed=request.seed, settings=settings),), crop

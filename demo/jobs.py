@@ -13,6 +13,7 @@ from PIL import Image
 from dianjing.demo.requests import AnyRequest
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.media.metadata import GenerationMetadata
+from dianjing.pipelines.tokens import TruncatedText
 
 if TYPE_CHECKING:
     from dianjing.pipelines.conversation.turn import Turn
@@ -26,11 +27,13 @@ class JobResult:
 
     `files`: one PNG for each image, or one video as MP4, WebP and GIF, all with metadata and label inside.
     `metadata`: one entry for each image, or one for the video. `crop`: how an uploaded image was scaled and cropped.
+    `truncated`: ends of the prompts that an encoder did not read.
     """
 
     files: tuple[Path, ...]
     metadata: tuple[GenerationMetadata, ...]
     unknown_words: tuple[str, ...] = ()
+    truncated: tuple[TruncatedText, ...] = ()
     crop: Message | None = None
     turn: "Turn | None" = None
 

@@ -1,10 +1,12 @@
 """The limits of a server, and the capabilities of the model that it serves."""
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
 from dianjing.pipelines.prompting.motions import MotionVocabulary
+from dianjing.pipelines.schedulers import get_fitting_schedulers
 from dianjing.weights.manifest import summarize_names
 from dianjing.weights.registry import Size
 
@@ -58,7 +60,8 @@ class ModelCapabilities:
     `continuation_steps` and `continuation_guidance_scale` apply to frames that continue an image; None: those of an
     image. `has_flow_field`: every window continues the first frame, however long the video is.
     `motion_parser` finds the motions in a prompt; the default knows none: only regions say what moves in an image.
-    `trained_sizes`: (width, height) in px. `adapters` and `controlnets` are those that a request may name.
+    `trained_sizes`: (width, height) in px. `adapters` and `controlnets` are those that a request may name. `scheduler`
+    is the model's own, and `num_layers` the depth of its transformer.
     """
 
     model: str
@@ -79,6 +82,8 @@ class ModelCapabilities:
     adapters: tuple[AdapterInfo, ...] = ()
     controlnets: tuple[str, ...] = ()
     num_control_layers: int = 0
+    scheduler: Any = None
+    num_layers: int | None = None
 
     @property
     def continuation_params(self) -> tuple[int, float]:
@@ -88,6 +93,11 @@ class ModelCapabilities:
             self.num_inference_steps if steps is None else steps,
             self.guidance_scale if guidance_scale is None else guidance_scale,
         )
+
+    @property
+    def fitting_schedulers(self) -> list[str]:
+        """Classes of diffusers that sample from the model, by name."""
+        return [] if self.scheduler is None else get_fitting_schedulers(self.scheduler)
 
     @property
     def can_generate_video(self) -> bool:

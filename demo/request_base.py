@@ -12,8 +12,10 @@ from typing_extensions import Self
 from dianjing.demo.limits import ModelCapabilities, format_size
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.cost_model import SamplingWork
+from dianjing.pipelines.guiders import make_guider
 from dianjing.pipelines.media.image import check_image
 from dianjing.pipelines.named_adapters import MAX_ADAPTER_SCALE
+from dianjing.pipelines.named_schedulers import make_scheduler
 from dianjing.pipelines.validation import (
     MAX_IMAGES,
     check_fps,
@@ -58,6 +60,12 @@ def resolve_adapters(adapters: Mapping[str, float] | None, capabilities: ModelCa
     return dict(adapters)
 
 
+def _check_guidance_mode(mode: str) -> str:
+    """Check a guidance mode and its options, all but the layers, which depend on the model."""
+    make_guider(mode, guidance_scale=1.0)
+    return mode
+
+
 IMAGE_BATCH_SIZE = 8  # images of one sampling run; a seed gives the same image in any batch
 BYTES_PER_PIXEL = 16  # memory of one pixel of a frame: uint8, and copies of the float32 latents
 
@@ -67,7 +75,8 @@ class GenerationRequest:
     """The fields that images and videos share; None leaves a parameter to the model, and the seed to chance.
 
     `visible_label`: whether the files carry a visible AI label in a corner; None leaves it to the server. `adapters`:
-    strengths of LoRA adapters by their names, None for those that the server starts with.
+    strengths of LoRA adapters by their names, None for those that the server starts with. `guidance_mode` and
+    `scheduler`: by name with options, None for the model's own.
     """
 
     kind: ClassVar[str]
@@ -80,6 +89,8 @@ class GenerationRequest:
     seed: int | None = None
     visible_label: bool | None = None
     adapters: Mapping[str, float] | None = None
+    guidance_mode: str | None = None
+    scheduler: str | None = None
 
     def __post_init__(self) -> None:
         check_negative_prompt(self.negative_prompt)
@@ -91,6 +102,7 @@ class GenerationRequest:
             guidance_scale=check_guidance_scale,
             seed=check_seed,
             adapters=check_adapters,
+            guidance_mode=_check_guidance_mode,
         )
 
     def _validate_fields(self, **checks) -> None:
@@ -105,6 +117,10 @@ class GenerationRequest:
 
         Raises: DianjingError for what this model cannot generate.
         """
+        if self.scheduler is not None:
+            make_scheduler(self.scheduler, capabilities.scheduler)
+        if self.guidance_mode is not None:
+            make_guider(self.guidance_mode, guidance_scale=1.0, num_layers=capabilities.num_layers)
         sides = self._choose_size(capabilities)
         for name, side_px in sides.items():
             check_side_px(side_px, name, multiple_px=capabilities.size_multiple_px)
@@ -121,7 +137,8 @@ class GenerationRequest:
     def get_pipeline_params(self) -> dict[str, Any]:
         """The keyword arguments that every pipeline takes."""
         names = ("width", "height", "num_inference_steps", "guidance_scale", "negative_prompt")
-        return {name: getattr(self, name) for name in names}
+        guider = {} if self.guidance_mode is None else {"guider": self.guidance_mode}
+        return {**{name: getattr(self, name) for name in names}, **guider}
 
     def _choose_size(self, capabilities: ModelCapabilities) -> dict[str, Any]:
         """Width and height in px; a side that is left out is that of the model."""

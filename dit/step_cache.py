@@ -19,12 +19,18 @@ from diffusers.hooks import (
     TaylorSeerCacheConfig,
     TextKVCacheConfig,
 )
-from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from diffusers.hooks._helpers import (
+    AttentionProcessorMetadata,
+    AttentionProcessorRegistry,
+    TransformerBlockMetadata,
+    TransformerBlockRegistry,
+)
 from diffusers.hooks.first_block_cache import _FBC_BLOCK_HOOK, _FBC_LEADER_BLOCK_HOOK, FBCBlockHook
 from diffusers.hooks.mag_cache import _MAG_CACHE_BLOCK_HOOK, _MAG_CACHE_LEADER_BLOCK_HOOK, MagCacheBlockHook
 from diffusers.models.cache_utils import CacheMixin
-from torch import nn
+from torch import Tensor, nn
 
+from dianjing.dit.attention import DiTAttnProcessor
 from dianjing.dit.blocks import DiTBlock, MotionBlock
 from dianjing.errors import DianjingError, Message
 
@@ -39,9 +45,15 @@ IMAGE_BLOCKS, MOTION_BLOCKS = ("^blocks",), ("^motion_blocks",)
 
 
 def register_blocks() -> None:
-    """Tell diffusers' caches what the blocks of `DiT` return."""
+    """Tell diffusers' caches and guiders what the blocks of `DiT` return, and its attention where it is skipped."""
     for cls in (DiTBlock, MotionBlock):
         TransformerBlockRegistry.register(cls, TransformerBlockMetadata(return_hidden_states_index=0))
+    skipped = AttentionProcessorMetadata(skip_processor_output_fn=_return_hidden_states)
+    AttentionProcessorRegistry.register(DiTAttnProcessor, skipped)
+
+
+def _return_hidden_states(attention: nn.Module, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return hidden_states
 
 
 class StepCacheMixin(CacheMixin):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dianjing.pipelines import validation
 from dianjing.pipelines.denoiser import SamplingStep
+from dianjing.pipelines.guiders import uses_negative_prompts
 from dianjing.pipelines.prompt_embeds import PromptEmbeds
 
 CallbackOnStepEnd: TypeAlias = Callable[[Any, int, Any, dict], dict] | PipelineCallback | MultiPipelineCallbacks
@@ -37,6 +38,7 @@ class SamplingHooks:
     _step_observers: tuple[StepObserver, ...] = ()
     _guidance_scale = 1.0
     _guidance_rescale = 0.0
+    _guider: Any = None  # a guider of diffusers, which takes the place of classifier-free guidance
     _num_timesteps = 0
     _current_timestep: Tensor | None = None
     _interrupt = False
@@ -61,12 +63,14 @@ class SamplingHooks:
 
     @property
     def guidance_scale(self) -> float:
-        """Scale of classifier-free guidance, of the call that is running or the last one."""
+        """Scale of the guidance, of the call that is running or the last one."""
         return self._guidance_scale
 
     @guidance_scale.setter
     def guidance_scale(self, value: float) -> None:
         self._guidance_scale = value
+        if self._guider is not None:
+            self._guider.guidance_scale = value
 
     @property
     def guidance_rescale(self) -> float:
@@ -74,7 +78,7 @@ class SamplingHooks:
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        return self._guidance_scale > 1
+        return self._guidance_scale > 1 if self._guider is None else uses_negative_prompts(self._guider)
 
     @property
     def num_timesteps(self) -> int:

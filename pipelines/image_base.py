@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from diffusers import AutoencoderKL, HunyuanDiT2DControlNetModel
+from diffusers.guiders import BaseGuidance
 from diffusers.image_processor import PipelineImageInput, VaeImageProcessor
 from diffusers.schedulers import SchedulerMixin
 from diffusers.utils import BaseOutput
@@ -33,15 +34,20 @@ from dianjing.pipelines.ip_adapter import ImagePromptInput, ImagePromptMixin
 from dianjing.pipelines.media.crop import choose_start_size, get_nearest_trained_size
 from dianjing.pipelines.prompt_embeds import PromptEmbeds
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, SamplingPipelineBase
+from dianjing.pipelines.tokens import TruncatedText
 from dianjing.pipelines.vae import decode_result
 
 
 @dataclass
 class TextToImageOutput(BaseOutput):
-    """Images in the form of `output_type`; without a safety checker nsfw_content_detected is None."""
+    """Images in the form of `output_type`; without a safety checker nsfw_content_detected is None.
+
+    truncated: ends of prompts that an encoder did not read.
+    """
 
     images: list[Image.Image] | np.ndarray | Tensor
     nsfw_content_detected: list[bool] | None
+    truncated: list[TruncatedText] | None = None
 
 
 class ImagePipelineBase(ImagePromptMixin, SamplingPipelineBase):
@@ -113,10 +119,7 @@ class ImagePipelineBase(ImagePromptMixin, SamplingPipelineBase):
 
     @property
     def components(self) -> dict[str, Any]:
-        """All components; without a ControlNet no entry for it, so that diffusers' other pipelines take them.
-
-        The same holds for an image tower.
-        """
+        """All components; a ControlNet or image tower that is None has no entry, which diffusers' pipelines need."""
         extra = ("controlnet", "image_encoder")
         return {name: part for name, part in super().components.items() if name not in extra or part is not None}
 
@@ -148,6 +151,7 @@ class ImagePipelineBase(ImagePromptMixin, SamplingPipelineBase):
         control_guidance_end: float | Sequence[float],
         ip_adapter_image: PipelineImageInput | None,
         ip_adapter_image_embeds: list[Tensor] | None,
+        guider: BaseGuidance | str | None,
         start_image: StartImage | None = None,
         **prompt_tensors: Tensor | None,
     ) -> TextToImageOutput | tuple:
@@ -157,7 +161,9 @@ class ImagePipelineBase(ImagePromptMixin, SamplingPipelineBase):
         """
         # 1. Check
         height, width = self._check_size(height, width, use_resolution_binning)
-        params = self._check_params(num_inference_steps, guidance_scale, guidance_rescale=guidance_rescale, eta=eta)
+        params = self._check_params(
+            num_inference_steps, guidance_scale, guidance_rescale=guidance_rescale, eta=eta, guider=guider
+        )
         encoded = PromptEmbeds(**prompt_tensors)
         num_prompts = self._check_prompt_inputs(prompt, negative_prompt, encoded)
         num_images_per_prompt = validation.check_num_per_prompt(num_images_per_prompt, "num_images_per_prompt")
@@ -184,9 +190,8 @@ class ImagePipelineBase(ImagePromptMixin, SamplingPipelineBase):
             num_per_prompt=num_images_per_prompt,
         )
         image_prompts = self._check_image_prompts(ip_adapter_image, ip_adapter_image_embeds, call)
-        image_meta_size = validation.check_image_meta_size(
-            original_size or (height, width), target_size or (height, width), crops_coords_top_left
-        )
+        sizes = (original_size or (height, width), target_size or (height, width))
+        image_meta_size = validation.check_image_meta_size(*sizes, crops_coords_top_left)
         if start_image is not None:
             start_image.check(num_prompts, batch_size=call.latent_shape[0], scheduler=self.scheduler)
 
@@ -199,7 +204,7 @@ class ImagePipelineBase(ImagePromptMixin, SamplingPipelineBase):
             return self._decode_images(sampled, output_type, start_image)
 
         images, flags = self._run(call, sample, decode)
-        return TextToImageOutput(images=images, nsfw_content_detected=flags) if return_dict else (images, flags)
+        return TextToImageOutput(images, flags, self.truncated) if return_dict else (images, flags)
 
     def _make_denoiser(
         self,

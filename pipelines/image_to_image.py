@@ -6,6 +6,7 @@ B batch of images, N images that are given; latents are B C Y X.
 from collections.abc import Sequence
 
 import torch
+from diffusers.guiders import BaseGuidance
 from diffusers.image_processor import PipelineImageInput
 from torch import Tensor
 
@@ -62,6 +63,7 @@ class ImageToImagePipeline(ImagePipelineBase):
         control_guidance_end: float | Sequence[float] = 1.0,
         ip_adapter_image: PipelineImageInput | None = None,
         ip_adapter_image_embeds: list[Tensor] | None = None,
+        guider: BaseGuidance | str | None = None,
     ) -> TextToImageOutput | tuple:
         """Generate `num_images_per_prompt` images for each prompt, starting from `image`.
 
@@ -116,5 +118,6 @@ class ImageToImagePipeline(ImagePipelineBase):
             control_guidance_end=control_guidance_end,
             ip_adapter_image=ip_adapter_image,
             ip_adapter_image_embeds=ip_adapter_image_embeds,
+            guider=guider,
             start_image=start,
         )

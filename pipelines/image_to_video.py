@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.guiders import BaseGuidance
 from diffusers.utils import logging
 from PIL import Image
 from torch import Tensor
@@ -74,6 +75,7 @@ class ImageToVideoPipeline(AnimationPipelineBase):
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         guidance_rescale: float = 0.0,
         refine: Refine = "auto",
+        guider: BaseGuidance | str | None = None,
     ) -> ImageToVideoOutput | tuple:
         """Make videos that begin with an image and in which all regions move, each by its own phrase or path.
 
@@ -94,16 +96,20 @@ class ImageToVideoPipeline(AnimationPipelineBase):
             validation.check_output_type(output_type, VIDEO_OUTPUT_TYPES[:-1])
             warped = self.warp(image, regions, **duration, height=height, width=width)
             videos = postprocess_frames(np.stack(list(warped.frames))[None].repeat(batch_size, 0), output_type)
-            return _make_output(videos, warped.masks, warped.crop_transform, return_dict=return_dict)
+            output = ImageToVideoOutput(
+                frames=videos, truncated=[], masks=warped.masks, crop_transform=warped.crop_transform
+            )
+            return output if return_dict else (videos, warped.masks, warped.crop_transform)
         source = check_image(check_image_with_alpha(image))
         regions = self._check_regions(regions, size=source.size)
         height, width = self._choose_size(source, height, width)
-        config = self.config
         params = self._check_params(
-            validation.coalesce(num_inference_steps, config.default_continuation_steps),
-            validation.coalesce(guidance_scale, config.default_continuation_guidance_scale),
+            validation.coalesce(num_inference_steps, self.config.default_continuation_steps),
+            guidance_scale,
             guidance_rescale=guidance_rescale,
             eta=eta,
+            guider=guider,
+            default_guidance_scale=self.config.default_continuation_guidance_scale,
         )
         sides = {"height": height, "width": width}
         num_frames = self._check_num_frames(**duration, **sides, batch_size=batch_size)
@@ -128,7 +134,8 @@ class ImageToVideoPipeline(AnimationPipelineBase):
         if not prompt:
             call = replace(call, encoded=self.encode_texts([""]))
         videos = self._generate_videos(call, fitted, regions, masks, output_type=output_type)
-        return _make_output(videos, masks, crop_transform, return_dict=return_dict)
+        output = ImageToVideoOutput(frames=videos, truncated=self.truncated, masks=masks, crop_transform=crop_transform)
+        return output if return_dict else (videos, masks, crop_transform)
 
     def _generate_videos(
         self, call: SamplingCall, image: Image.Image, regions: Sequence[Region], masks: np.ndarray, *, output_type: str
@@ -137,9 +144,8 @@ class ImageToVideoPipeline(AnimationPipelineBase):
         batch_size, _, num_frames, *_ = call.latent_shape
 
         def sample(embeds: PromptEmbeds, noise: Tensor) -> SampledVideo:
-            motions = [
-                (region.motion, self.motion_vocabulary.get_speed(region.motion, region.strength)) for region in regions
-            ]
+            speed = self.motion_vocabulary.get_speed
+            motions = [(region.motion, speed(region.motion, region.strength)) for region in regions]
             frames = np.asarray(image)[None].repeat(batch_size, 0)
             pixels = frames_to_pixels(frames, device=self._execution_device, dtype=self.vae.dtype)
             request = self._encode_motion_request(pixels, [masks] * batch_size, [motions] * batch_size)
@@ -205,9 +211,3 @@ class ImageToVideoPipeline(AnimationPipelineBase):
             return videos
         still = np.broadcast_to(np.asarray(image), videos[0].shape)
         return np.stack([restore_detail(frames, still, frames[:1].repeat(len(frames), 0)) for frames in videos])
-
-
-def _make_output(videos: Any, masks: np.ndarray, crop_transform: CropTransform, *, return_dict: bool) -> Any:
-    if not return_dict:
-        return videos, masks, crop_transform
-    return ImageToVideoOutput(frames=videos, masks=masks, crop_transform=crop_transform)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers.guiders import BaseGuidance
 from diffusers.image_processor import PipelineImageInput
 from PIL import Image
 from torch import Tensor
@@ -88,6 +89,7 @@ class InpaintPipeline(ImagePipelineBase):
         control_guidance_end: float | Sequence[float] = 1.0,
         ip_adapter_image: PipelineImageInput | None = None,
         ip_adapter_image_embeds: list[Tensor] | None = None,
+        guider: BaseGuidance | str | None = None,
     ) -> TextToImageOutput | tuple:
         """Generate `num_images_per_prompt` images for each prompt that differ from `image` inside the mask.
 
@@ -141,6 +143,7 @@ class InpaintPipeline(ImagePipelineBase):
             control_guidance_end=control_guidance_end,
             ip_adapter_image=ip_adapter_image,
             ip_adapter_image_embeds=ip_adapter_image_embeds,
+            guider=guider,
             start_image=start,
         )
 

@@ -17,6 +17,7 @@ from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
 from dianjing.pipelines.base import PipelineBase
 from dianjing.pipelines.tensor_checks import check_embeds
+from dianjing.pipelines.tokens import TruncatedText, list_truncated_texts, tokenize
 from dianjing.weights import registry
 
 logger = logging.get_logger(__name__)
@@ -78,6 +79,13 @@ class PromptEmbeds:
         """Replace the tensors that `other` has."""
         return replace(self, **{name: tensor for name, tensor in vars(other).items() if tensor is not None})
 
+    def select_negative(self) -> "PromptEmbeds":
+        """Return the negative prompts as prompts; without negative prompts, the prompts."""
+        if self.negative_prompt_embeds is None:
+            return self
+        names = [name for name in vars(self) if name.startswith("negative_")]
+        return PromptEmbeds(**{name.removeprefix("negative_"): getattr(self, name) for name in names})
+
     def get_model_inputs(self, *, guided: bool) -> dict[str, Tensor]:
         """Arguments of `DiT.forward` for the text: of B rows, or 2B with the negative prompts first if guided."""
 
@@ -98,27 +106,6 @@ def get_embed_names(encoder: int) -> tuple[str, str, str, str]:
     suffix = ENCODER_SUFFIXES[encoder]
     states, mask = f"prompt_embeds{suffix}", f"prompt_attention_mask{suffix}"
     return states, f"negative_{states}", mask, f"negative_{mask}"
-
-
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_length: int) -> tuple[Tensor, Tensor]:
-    """Tokenize texts to ids and a mask, both (B, max_length); a longer text is cut, with a warning."""
-    tokens = tokenizer(
-        list(texts),
-        padding="max_length",
-        max_length=max_length,
-        truncation=True,
-        return_attention_mask=True,
-        return_tensors="pt",
-    )
-    for text, mask in zip(texts, tokens.attention_mask, strict=True):
-        if mask.all():  # only a full row can have been cut
-            num_tokens = len(tokenizer(text, truncation=False, verbose=False).input_ids)
-            if num_tokens > max_length:
-                logger.warning(
-                    f"a prompt of {num_tokens} tokens was cut to the {max_length} that {type(tokenizer).__name__} "
-                    f"of this model takes; it begins {text[:40]!r}"
-                )
-    return tokens.input_ids, tokens.attention_mask
 
 
 def encode_texts(
@@ -263,6 +250,16 @@ class PromptPipelineBase(PipelineBase):
         assert num_prompts is not None
         validation.check_negative_prompts(negative_prompt, num_prompts)
         return num_prompts
+
+    def find_truncated(
+        self, prompt: str | list[str] | None, negative_prompt: str | list[str] | None = None
+    ) -> list[TruncatedText]:
+        """List the ends of prompts that are too long for an encoder, which that encoder does not read."""
+        encoders = {
+            f"text_encoder{suffix}": (getattr(self, f"tokenizer{suffix}"), max_length)
+            for suffix, max_length in zip(ENCODER_SUFFIXES, self._max_sequence_lengths, strict=True)
+        }
+        return list_truncated_texts({"prompt": prompt, "negative_prompt": negative_prompt}, encoders)
 
     def find_unknown_words(self, prompt: str) -> list[str]:
         """List the words that neither this model nor an active adapter was trained on; empty without a vocabulary."""

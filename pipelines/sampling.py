@@ -5,20 +5,25 @@
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
+from diffusers.guiders import BaseGuidance
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor
 
+from dianjing.dit import Conditioning
 from dianjing.pipelines import validation
 from dianjing.pipelines.denoiser import Denoiser, PrecomputedConditioning, SamplingStep, combine_predictions
+from dianjing.pipelines.guiders import changes_model, predict_with_guider, resolve_guider
 from dianjing.pipelines.hooks import CallbackOnStepEnd, SamplingHooks, StepCallback
 from dianjing.pipelines.image_start import ImageStart
 from dianjing.pipelines.prompt_embeds import PromptEmbeds, PromptPipelineBase
 from dianjing.pipelines.schedulers import check_scheduler, prepare_extra_step_kwargs, scale_model_input, set_timesteps
 from dianjing.pipelines.tensor_checks import check_computed, check_latents
+from dianjing.pipelines.tokens import TruncatedText
 
 Generators = Generator | Sequence[Generator] | None
 SampledT = TypeVar("SampledT")  # latents, or what else a pipeline samples
@@ -33,6 +38,7 @@ class SamplingParams:
     guidance_scale: float
     guidance_rescale: float = 0.0
     eta: float = 0.0
+    guider: BaseGuidance | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +75,12 @@ def sample_noise(shape: Sequence[int], generator: Generators, *, device: torch.d
 class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
     """Base of pipelines over text encoders, transformer, scheduler and VAE: the sampling loop.
 
-    `sampling_params` holds the settings of the last call.
+    `sampling_params` holds the settings of the last call, `truncated` the ends of its prompts that were cut off.
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->transformer->vae"
     sampling_params: SamplingParams | None = None
+    truncated: list[TruncatedText] = []  # noqa: RUF012 (never changed in place)
 
     def _check_params(
         self,
@@ -82,20 +89,29 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
         *,
         guidance_rescale: float = 0.0,
         eta: float = 0.0,
+        guider: BaseGuidance | str | None = None,
+        default_guidance_scale: float | None = None,
     ) -> SamplingParams:
         """Check the settings of a call, with the model's defaults for None, and make them the pipeline's own.
 
-        Raises: DianjingError also for a scheduler that cannot sample from this model.
+        guider: a guider of diffusers, or a guidance mode, see `make_guider`. default_guidance_scale: in place of the
+        model's for images. Raises: DianjingError also for a scheduler that cannot sample from this model.
         """
         check_scheduler(self.scheduler, self.trained_scheduler)
-        default_steps, default_scale = self.config.default_num_inference_steps, self.config.default_guidance_scale
-        steps = validation.coalesce(num_inference_steps, default_steps)
-        scale = validation.coalesce(guidance_scale, default_scale)
+        steps = validation.coalesce(num_inference_steps, self.config.default_num_inference_steps)
+        self._guider, scale, rescale = resolve_guider(
+            guider,
+            guidance_scale,
+            default_scale=validation.coalesce(default_guidance_scale, self.config.default_guidance_scale),
+            guidance_rescale=guidance_rescale,
+            num_layers=len(self.transformer.blocks),
+        )
         self.sampling_params = SamplingParams(
             num_inference_steps=validation.check_num_inference_steps(steps),
-            guidance_scale=validation.check_guidance_scale(scale),
-            guidance_rescale=validation.check_number(guidance_rescale, "guidance_rescale", low=0, high=1),
+            guidance_scale=scale,
+            guidance_rescale=rescale,
             eta=validation.check_number(eta, "eta", low=0, high=1),
+            guider=self._guider,
         )
         self._guidance_scale = self.sampling_params.guidance_scale
         self._guidance_rescale = self.sampling_params.guidance_rescale
@@ -137,6 +153,8 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
         """
         # 2. Encode
         self.warn_about_unknown_words(call.prompt)
+        negative_prompt = call.negative_prompt if self.do_classifier_free_guidance else None
+        self.truncated = self.find_truncated(call.prompt, negative_prompt)
         embeds = self._encode_prompts(
             call.prompt, call.negative_prompt, call.encoded, num_per_prompt=call.num_per_prompt
         )
@@ -187,7 +205,8 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
         step_kwargs = prepare_extra_step_kwargs(self.scheduler, eta=call.params.eta, generator=call.generator)
         last_embeds, was_guided = None, False
         order = getattr(self.scheduler, "order", 1)  # of higher order, a scheduler takes several timesteps for a step
-        with self.progress_bar(total=num_inference_steps) as progress_bar:
+        cache = self.transformer.without_cache() if changes_model(self._guider) else nullcontext()
+        with cache, self.progress_bar(total=num_inference_steps) as progress_bar:
             for index, timestep in enumerate(timesteps):
                 if self._interrupt:
                     break
@@ -202,9 +221,8 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
                     timestep=timestep,
                     latents=scale_model_input(self.scheduler, latents, timestep),
                 )
-                predictions = denoiser.predict(step, embeds, conditioning.get(index, timesteps, embeds, guided=guided))
-                model_output = combine_predictions(
-                    predictions, guidance_scale=self._guidance_scale, guidance_rescale=self._guidance_rescale
+                model_output = self._predict(
+                    denoiser, step, embeds, conditioning.get(index, timesteps, embeds, guided=guided)
                 )
                 latents = self.scheduler.step(model_output, timestep, latents, **step_kwargs, return_dict=False)[0]
                 if start is not None:
@@ -218,3 +236,14 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
                     progress_bar.update()
         check_computed(latents, self.transformer)
         return latents
+
+    def _predict(
+        self, denoiser: Denoiser, step: SamplingStep, embeds: PromptEmbeds, conditioning: Conditioning
+    ) -> Tensor:
+        """Predict the model output of a step, guided by the guider of the call or by classifier-free guidance."""
+        if self._guider is not None:
+            return predict_with_guider(self._guider, self.transformer, denoiser, step, embeds, conditioning)
+        predictions = denoiser.predict(step, embeds, conditioning)
+        return combine_predictions(
+            predictions, guidance_scale=self._guidance_scale, guidance_rescale=self._guidance_rescale
+        )

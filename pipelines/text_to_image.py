@@ -6,6 +6,7 @@ B batch of images; latents are B C Y X.
 from collections.abc import Sequence
 
 import torch
+from diffusers.guiders import BaseGuidance
 from diffusers.image_processor import PipelineImageInput
 from torch import Tensor
 
@@ -56,12 +57,14 @@ class TextToImagePipeline(ImagePipelineBase):
         control_guidance_end: float | Sequence[float] = 1.0,
         ip_adapter_image: PipelineImageInput | None = None,
         ip_adapter_image_embeds: list[Tensor] | None = None,
+        guider: BaseGuidance | str | None = None,
     ) -> TextToImageOutput | tuple:
         """Generate `num_images_per_prompt` images for each prompt.
 
         Arguments are those of diffusers' `HunyuanDiTPipeline`; height and width are in px, None for the model's own
         size. With a list of generators each image has its own seed, and is the same whatever batch it is in. With
         `use_resolution_binning` the nearest size that Hunyuan-DiT was trained at takes the place of the given one.
+        guider: one of diffusers with its own scale, or a guidance mode, such as "apg", with the scales of the call.
 
         Raises: DianjingError for arguments that cannot work, before anything is computed.
         """
@@ -99,4 +102,5 @@ class TextToImagePipeline(ImagePipelineBase):
             control_guidance_end=control_guidance_end,
             ip_adapter_image=ip_adapter_image,
             ip_adapter_image_embeds=ip_adapter_image_embeds,
+            guider=guider,
         )

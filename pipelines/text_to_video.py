@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.guiders import BaseGuidance
 from diffusers.utils import logging
 from torch import Tensor
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
+from dianjing.pipelines.guiders import with_guidance_scale
 from dianjing.pipelines.prompt_embeds import PromptEmbeds
 from dianjing.pipelines.prompting.motion_prompt import MotionPrompt, MotionPromptParser
 from dianjing.pipelines.prompting.placement import DEFAULT_MOTION_STRENGTH
@@ -83,18 +85,22 @@ class TextToVideoPipeline(VideoPipelineBase):
         long_video: LongVideo | None = None,
         continuation_steps: int | None = None,
         continuation_guidance_scale: float | None = None,
+        guider: BaseGuidance | str | None = None,
     ) -> VideoOutput | tuple:
         """Generate `num_videos_per_prompt` videos of num_frames frames, or duration_s seconds at fps, for each prompt.
 
         continuation_steps, continuation_guidance_scale: of the frames after a first frame; num_inference_steps and
-        guidance_scale by default if these are given, else the model's own. The other arguments are those of
-        `TextToImagePipeline`; latents are (B, C, F, Y, X).
+        guidance_scale by default if these are given, else the model's own. guider: of all frames, after the first one
+        with continuation_guidance_scale. The other arguments are those of `TextToImagePipeline`; latents are
+        (B, C, F, Y, X).
 
         Raises: DianjingError for arguments that cannot work, before anything is computed.
         """
         # 1. Check
         height, width = self._check_size(height, width)
-        params = self._check_params(num_inference_steps, guidance_scale, guidance_rescale=guidance_rescale, eta=eta)
+        params = self._check_params(
+            num_inference_steps, guidance_scale, guidance_rescale=guidance_rescale, eta=eta, guider=guider
+        )
         encoded = PromptEmbeds(
             prompt_embeds=prompt_embeds,
             prompt_attention_mask=prompt_attention_mask,
@@ -115,6 +121,7 @@ class TextToVideoPipeline(VideoPipelineBase):
                 params,
                 steps=validation.coalesce(continuation_steps, num_inference_steps),
                 guidance_scale=validation.coalesce(continuation_guidance_scale, guidance_scale),
+                guider=guider,
             )
         elif continuation_steps is not None or continuation_guidance_scale is not None:
             raise DianjingError("continuation_without_first_frame")
@@ -132,16 +139,14 @@ class TextToVideoPipeline(VideoPipelineBase):
         )
         validation.check_output_type(output_type, VIDEO_OUTPUT_TYPES)
 
-        def sample(embeds: PromptEmbeds, noise: Tensor) -> SampledVideo:
-            return self._sample_video(noise, embeds, call, joint=long_video == "joint")
-
         def decode(video: SampledVideo) -> Any:
             if output_type == "latent":
                 return video.latents
             return postprocess_frames(self._decode_video(video), output_type)
 
-        frames = self._run(call, sample, decode)
-        return VideoOutput(frames=frames) if return_dict else (frames,)
+        is_joint = long_video == "joint"
+        frames = self._run(call, lambda embeds, noise: self._sample_video(embeds, noise, call, joint=is_joint), decode)
+        return VideoOutput(frames=frames, truncated=self.truncated) if return_dict else (frames,)
 
     def _check_long_video(self, long_video: LongVideo | None) -> LongVideo:
         takes_first_frame = bool(self.transformer.config.max_regions)
@@ -157,12 +162,15 @@ class TextToVideoPipeline(VideoPipelineBase):
         return long_video == "autoregressive" or (conditioner is not None and conditioner.flow_field is not None)
 
     def _check_continuation(
-        self, params: SamplingParams, *, steps: int | None, guidance_scale: float | None
+        self, params: SamplingParams, *, steps: int | None, guidance_scale: float | None, guider: Any
     ) -> ContinuationParams:
-        """Add the settings of the frames after a first frame, with the model's defaults for None."""
+        """Add the settings of the frames after a first frame, with those of a guider or the model's for None."""
         steps = validation.coalesce(steps, self.config.default_continuation_steps, params.num_inference_steps)
         scale = validation.coalesce(
-            guidance_scale, self.config.default_continuation_guidance_scale, params.guidance_scale
+            guidance_scale,
+            getattr(guider, "guidance_scale", None),
+            self.config.default_continuation_guidance_scale,
+            params.guidance_scale,
         )
         continued = ContinuationParams(
             **vars(params),
@@ -172,7 +180,7 @@ class TextToVideoPipeline(VideoPipelineBase):
         self.sampling_params = continued
         return continued
 
-    def _sample_video(self, noise: Tensor, embeds: PromptEmbeds, call: SamplingCall, *, joint: bool) -> SampledVideo:
+    def _sample_video(self, embeds: PromptEmbeds, noise: Tensor, call: SamplingCall, *, joint: bool) -> SampledVideo:
         """Sample all frames from noise (B, C, F, Y, X): in one run, or an image first and then the frames after it."""
         if isinstance(call.params, ContinuationParams):
             return self._sample_from_first_frame(noise, embeds, call, call.params, joint=joint)
@@ -203,6 +211,7 @@ class TextToVideoPipeline(VideoPipelineBase):
             assert control is not None, "a video starts from a first frame only if the model takes one"
             request = MotionRequest.from_null_control(control, self._decode_pixels(first_frame))
         self._guidance_scale = params.continuation_guidance_scale
+        self._guider = with_guidance_scale(params.guider, self._guidance_scale)
         video = self._sample_windows(
             noise,
             embeds,
@@ -212,7 +221,7 @@ class TextToVideoPipeline(VideoPipelineBase):
             num_inference_steps=params.continuation_steps,
             joint=joint,
         )
-        self._guidance_scale = params.guidance_scale
+        self._guidance_scale, self._guider = params.guidance_scale, params.guider
         return video
 
     def _parse_motion_prompts(self, call: SamplingCall) -> list[MotionPrompt]:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from dianjing.demo.api.errors import make_error_content
-from dianjing.demo.api.job_results import get_result, iterate_events
+from dianjing.demo.api.job_results import describe_unread_words, get_result, iterate_events
 from dianjing.demo.api.schemas import ImageGenerationSchema
 from dianjing.demo.errors import to_user_error
 from dianjing.demo.jobs import Job, Progress
@@ -71,7 +71,8 @@ async def _iterate_sse(
             sent_at_s = time.monotonic()
         for path, metadata in zip(get_result(job).files, get_result(job).metadata, strict=True):
             content = base64.b64encode(await run_in_threadpool(path.read_bytes)).decode()
-            event = {"b64_json": content, "seed": metadata.seed, "usage": NO_USAGE, **common}
+            unread = describe_unread_words(get_result(job))
+            event = {"b64_json": content, "seed": metadata.seed, "usage": NO_USAGE, **common, **unread}
             yield _format_event("image_generation.completed", event)
     except Exception as error:
         refused = to_user_error(error, context=job.id)

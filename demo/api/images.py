@@ -11,7 +11,7 @@ from starlette.requests import Request
 from dianjing.demo.api.auth import AccessControl
 from dianjing.demo.api.errors import get_error_responses
 from dianjing.demo.api.image_stream import ImageStreamResponse, describe_image_request
-from dianjing.demo.api.job_results import get_result, render_warnings, wait_for_job
+from dianjing.demo.api.job_results import describe_unread_words, get_result, render_warnings, wait_for_job
 from dianjing.demo.api.login import RESULTS_PREFIX
 from dianjing.demo.api.models import ServedModels
 from dianjing.demo.api.schemas import ImageGenerationSchema
@@ -57,7 +57,7 @@ def make_image_routes(queue: JobQueue, models: ServedModels, access: AccessContr
             for content, metadata in zip(contents, result.metadata, strict=True)
         ]
         described = describe_image_request(job, body)
-        hints = {"unknown_words": list(result.unknown_words), "warnings": render_warnings(job, request)}
+        hints = {**describe_unread_words(result), "warnings": render_warnings(job, request)}
         return {"created": int(job.created_at), "data": data, **described, **hints}
 
     @router.get(

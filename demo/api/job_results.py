@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import copy
 from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Any
 
 from starlette.requests import Request
 
@@ -51,6 +53,13 @@ async def iterate_events(job: Job, request: Request) -> AsyncIterator[JobEvent]:
         if await request.is_disconnected():
             raise ApiError("client_disconnected")
         yield job.last_event
+
+
+def describe_unread_words(result: JobResult | None) -> dict[str, Any]:
+    """The fields of a response for what the model did not read: words that it does not know, ends that were cut off."""
+    if result is None:
+        return {"unknown_words": [], "truncated": []}
+    return {"unknown_words": list(result.unknown_words), "truncated": [asdict(each) for each in result.truncated]}
 
 
 def render_warnings(job: Job, request: Request) -> list[str]:

@@ -61,6 +61,17 @@ class GenerationSchema(StrictSchema):
         description="How closely to follow the prompt; 1 switches guidance off.",
         json_schema_extra=make_bounds(0, MAX_GUIDANCE_SCALE),
     )
+    guidance_mode: str | None = Field(
+        None,
+        description="How to guide, by name with options of diffusers' guider: cfg, interval, apg, cfg_zero_star,"
+        " skip_layer, pag, auto or tangential.",
+        examples=["apg:eta=0.5"],
+    )
+    scheduler: str | None = Field(
+        None,
+        description="A scheduler of diffusers by name with options; the model's own if left out.",
+        examples=["EulerDiscreteScheduler:use_karras_sigmas"],
+    )
     adapters: dict[str, float] | None = Field(
         None,
         description="Strengths of LoRA adapters by their names, which /v1/models lists; {} for none, and those that the"
@@ -73,7 +84,8 @@ class GenerationSchema(StrictSchema):
     def get_common_params(self) -> dict[str, Any]:
         """The arguments that every request takes."""
         width, height = _parse_size(self.size)
-        names = ("negative_prompt", "seed", "num_inference_steps", "guidance_scale", "adapters")
+        names = ["negative_prompt", "seed", "num_inference_steps", "guidance_scale", "adapters"]
+        names += ["guidance_mode", "scheduler"]
         return {"width": width, "height": height, **{name: getattr(self, name) for name in names}}
 
 

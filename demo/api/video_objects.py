@@ -7,10 +7,10 @@ from typing import Any
 from starlette.requests import Request
 
 from dianjing.demo.api.errors import get_caller_language
-from dianjing.demo.api.job_results import OPENAI_STATUSES, get_result, render_warnings
+from dianjing.demo.api.job_results import OPENAI_STATUSES, describe_unread_words, get_result, render_warnings
 from dianjing.demo.errors import JobNotFoundError, get_cause
 from dianjing.demo.i18n.translation import render_for_http
-from dianjing.demo.jobs import Cancelled, Failed, Job, Progress
+from dianjing.demo.jobs import Cancelled, Done, Failed, Job, Progress
 from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest
 from dianjing.errors import DianjingError
 from dianjing.pipelines.validation import check_int
@@ -46,6 +46,7 @@ def make_video_object(job: Job, request: Request, *, model: str, result_ttl_s: f
         "seed": video.seed,
         "predicted_seconds": round(job.predicted_s, 1),
         "warnings": render_warnings(job, request),
+        **describe_unread_words(event.result if isinstance(event, Done) else None),
         "remixed_from_video_id": None,
         "error": _make_job_error(job, request),
     }

@@ -45,6 +45,16 @@ SETTINGS_TEXTS = {
     "steps_info": BilingualText("步数越多越精细，也越慢", "More steps give finer results and take longer"),
     "guidance": BilingualText("引导系数", "Guidance scale"),
     "guidance_info": BilingualText("越大越贴近提示词", "Higher values follow the prompt more closely"),
+    "guidance_mode": BilingualText("引导方式", "Guidance mode"),
+    "guidance_mode_info": BilingualText(
+        "选项写在冒号之后，例如 apg:eta=0.5", "Options follow a colon, such as apg:eta=0.5"
+    ),
+    "scheduler": BilingualText("调度器", "Scheduler"),
+    "scheduler_info": BilingualText(
+        "选项写在冒号之后，例如 EulerDiscreteScheduler:use_karras_sigmas",
+        "Options follow a colon, such as EulerDiscreteScheduler:use_karras_sigmas",
+    ),
+    "models_own": BilingualText("模型默认", "The model's own"),
     "seed": BilingualText("随机种子", "Seed"),
     "size_of_image": BilingualText("随图片比例", "as the image"),
     "seed_placeholder": BilingualText("留空则每次随机", "Empty: a new one each time"),
@@ -148,6 +158,10 @@ STATUS_TEXTS = {
     "stopped": BilingualText("已停止", "Stopped"),
     "unknown_words": BilingualText(
         "这个模型不认识：{words}。请换个说法。", "This model does not know: {words}. Try other words."
+    ),
+    "truncated": BilingualText(
+        "提示词太长，编码器只读取前 {max_tokens} 个词元，没有读到：“{text}”",
+        "The prompt is too long: an encoder reads its first {max_tokens} tokens, and not “{text}”",
     ),
     "settings_restored": BilingualText("设置已恢复", "The settings are restored"),
     "settings_restored_without_image": BilingualText(

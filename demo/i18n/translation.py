@@ -18,6 +18,8 @@ PAGE_LABELS = {  # parameter -> key of its label on the page
     "num_images": "image_count",
     "num_images_per_prompt": "image_count",
     "guidance_scale": "guidance",
+    "guidance_mode": "guidance_mode",
+    "scheduler": "scheduler",
     "motion": "animate_motion",
     "strength": "animate_strength",
     "seed": "seed",

@@ -76,6 +76,8 @@ def _make_image_endpoint(context: PageContext, cache: gr.File) -> Callable[..., 
         height: int | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        guidance_mode: str | None = None,
+        scheduler: str | None = None,
         seed: int | None = None,
         num_images: int = 1,
     ) -> Iterator[GradioFiles]:
@@ -88,6 +90,8 @@ def _make_image_endpoint(context: PageContext, cache: gr.File) -> Callable[..., 
             height=height,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
+            guidance_mode=guidance_mode,
+            scheduler=scheduler,
             seed=seed,
             num_images=num_images,
         )
@@ -104,6 +108,8 @@ def _make_video_endpoint(context: PageContext, cache: gr.File) -> Callable[..., 
         negative_prompt: str | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        guidance_mode: str | None = None,
+        scheduler: str | None = None,
         seed: int | None = None,
     ) -> Iterator[GradioFiles]:
         """Generate a video from a prompt; the files are MP4, WebP and GIF."""
@@ -114,6 +120,8 @@ def _make_video_endpoint(context: PageContext, cache: gr.File) -> Callable[..., 
             duration_s=seconds,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
+            guidance_mode=guidance_mode,
+            scheduler=scheduler,
             seed=seed,
         )
         yield from _generate_files(context, cache, request, make_request)
@@ -130,6 +138,8 @@ def _make_animate_endpoint(context: PageContext, cache: gr.File) -> Callable[...
         num_frames: int | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        guidance_mode: str | None = None,
+        scheduler: str | None = None,
         seed: int | None = None,
     ) -> Iterator[GradioFiles]:
         """Animate regions of an image; the files are MP4, WebP and GIF.
@@ -147,6 +157,8 @@ def _make_animate_endpoint(context: PageContext, cache: gr.File) -> Callable[...
                 num_frames=num_frames,
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
+                guidance_mode=guidance_mode,
+                scheduler=scheduler,
                 seed=seed,
             )
 

@@ -1,7 +1,7 @@
 """The settings that three tabs share, and how metadata of a file restores them."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from dianjing.demo.page.adapter_controls import make_adapter_sliders, restore_ad
 from dianjing.demo.page.context import PageContext, instant
 from dianjing.demo.page.theme import translations
 from dianjing.errors import DianjingError
+from dianjing.pipelines.guiders import GUIDANCE_MODES
 from dianjing.pipelines.media.metadata import GenerationMetadata
 
 SIZE_OF_IMAGE = "image"  # the choice of a size that follows an image
@@ -31,6 +32,8 @@ class SettingsPanel:
     height: gr.Number
     steps: gr.Slider
     guidance: gr.Slider
+    guidance_mode: gr.Dropdown
+    scheduler: gr.Dropdown
     seed: gr.Textbox
     visible_label: gr.Checkbox
     adapters: tuple[gr.Slider, ...]
@@ -47,7 +50,8 @@ class SettingsPanel:
     @property
     def drafts(self) -> dict[str, Any]:
         """The components whose values the browser keeps, by name."""
-        names = ("negative_prompt", "width", "height", "steps", "guidance", "seed", "visible_label")
+        names = ["negative_prompt", "width", "height", "steps", "guidance", "guidance_mode", "scheduler", "seed"]
+        names += ["visible_label"]
         adapters = {
             f"adapter_{info.name}": each for info, each in zip(self.capabilities.adapters, self.adapters, strict=True)
         }
@@ -69,6 +73,9 @@ class SettingsPanel:
             value = metadata.settings.get(name)
             if isinstance(value, int | float) and not isinstance(value, bool):
                 updates[component] = value
+        scheduler, own = metadata.settings.get("scheduler"), type(self.capabilities.scheduler).__name__
+        updates[self.guidance_mode] = str(metadata.settings.get("guider") or "")
+        updates[self.scheduler] = "" if scheduler == own else str(scheduler or "")
         return updates | restore_adapters(metadata.settings, self.adapters, self.capabilities)
 
 
@@ -101,6 +108,8 @@ def make_settings(
             width = gr.Number(default_px, label=translations("width"), **side)
             height = gr.Number(default_px, label=translations("height"), **side)
         steps_slider, guidance_slider = make_steps_slider(steps), make_guidance_slider(guidance_scale)
+        guidance_mode = _make_choice("guidance_mode", GUIDANCE_MODES)
+        scheduler = _make_choice("scheduler", capabilities.fitting_schedulers)
         adapters = make_adapter_sliders(name, context)
         visible_label = make_label_switch(context)
     _connect_size_choice(size_choice, width, height, capabilities)
@@ -112,6 +121,8 @@ def make_settings(
         height=height,
         steps=steps_slider,
         guidance=guidance_slider,
+        guidance_mode=guidance_mode,
+        scheduler=scheduler,
         seed=seed_box,
         visible_label=visible_label,
         adapters=adapters,
@@ -158,6 +169,17 @@ def make_guidance_slider(guidance_scale: float) -> gr.Slider:
     return gr.Slider(0, MAX_SLIDER_GUIDANCE, guidance_scale, step=0.5, label=label, info=info)
 
 
+def _make_choice(name: str, choices: Iterable[str]) -> gr.Dropdown:
+    """Make a choice by name, to which options may be written; empty for the model's own."""
+    return gr.Dropdown(
+        [(translations("models_own"), ""), *((choice, choice) for choice in choices)],
+        value="",
+        allow_custom_value=True,
+        label=translations(name),
+        info=translations(f"{name}_info"),
+    )
+
+
 def make_label_switch(context: PageContext) -> gr.Checkbox:
     """Make the switch of the visible AI label, initially as the server's labelling says."""
     is_on = context.queue.results.labelling.has_visible_label
@@ -180,13 +202,17 @@ def to_request_arguments(values: Sequence[Any], capabilities: ModelCapabilities)
 
     Raises: DianjingError for a seed that is not a whole number.
     """
-    negative_prompt, width, height, steps, guidance_scale, seed, visible_label, *adapters = values
+    negative_prompt, width, height, steps, guidance_scale, guidance_mode, scheduler, seed, visible_label, *adapters = (
+        values
+    )
     return {
         "negative_prompt": negative_prompt or None,
         "width": float_to_int(width),
         "height": float_to_int(height),
         "num_inference_steps": float_to_int(steps),
         "guidance_scale": guidance_scale,
+        "guidance_mode": guidance_mode or None,
+        "scheduler": scheduler or None,
         "seed": _parse_seed(seed),
         "visible_label": bool(visible_label),
         "adapters": to_adapters(adapters, capabilities),

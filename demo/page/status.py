@@ -67,11 +67,15 @@ def _make_status_view(event: JobEvent, language: Language, *, seconds: float, pr
 
 
 def render_done(result: JobResult, language: Language, *, seconds: float) -> str:
-    """The line of a finished job, and hints: words that the model does not know, and how the image was cropped."""
+    """The line of a finished job, and hints: what the model does not know or read, and how the image was cropped."""
     lines = [render_line(format_status("done", language, seconds=f"{seconds:.1f}"))]
     if result.unknown_words:
         words = SEPARATORS[language].join(result.unknown_words)
         lines.append(render_hint(format_status("unknown_words", language, words=words)))
+    lines += [
+        render_hint(format_status("truncated", language, text=cut.text, max_tokens=cut.max_tokens))
+        for cut in result.truncated
+    ]
     if result.crop is not None and result.crop.message_id != "crop_none":
         lines.append(render_hint(result.crop.render(language)))
     return "".join(lines)

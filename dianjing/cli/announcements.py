@@ -42,6 +42,7 @@ def make_video_request(job: Any) -> Any:
     from dianjing.pipelines.media.image import open_image
 
     settings = {"prompt": job.prompt, "seed": job.seed, **job.settings}
+    settings["guidance_mode"] = settings.pop("guider")
     if job.image_path is None:
         return TextToVideoRequest(**settings)
     return ImageToVideoRequest(image=open_image(job.image_path), regions=job.regions, **settings)

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 import dianjing
 from dianjing.cli.announcements import announce_run
 from dianjing.cli.edit_job import EditJob, read_edit
-from dianjing.cli.loading import check_device, load_pipeline
+from dianjing.cli.loading import check_device, check_sampling_options, load_pipeline
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import PRODUCER, make_image_label
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder
@@ -33,7 +33,7 @@ class ImageJob:
     """One run of `dianjing image`: a request per prompt, and for each the paths of its images.
 
     producer: None writes no label. grid_path: None writes no grid. adapters: with their strengths. edit: of the image
-    that `dianjing edit` starts from.
+    that `dianjing edit` starts from. guidance_mode, scheduler: by name, None for the model's own.
     """
 
     requests: list[ImageRequest]
@@ -45,6 +45,8 @@ class ImageJob:
     grid_path: Path | None
     adapters: tuple[NamedAdapter, ...] = ()
     edit: EditJob | None = None
+    guidance_mode: str | None = None
+    scheduler: str | None = None
 
 
 def validate_image_job(
@@ -59,6 +61,8 @@ def validate_image_job(
     grid_path: Path | None = None,
     loras: Sequence[str] = (),
     edit: EditJob | None = None,
+    guidance_mode: str | None = None,
+    scheduler: str | None = None,
     **settings: Any,
 ) -> ImageJob:
     """Check all options before weights load, and choose the paths. Raises: DianjingError."""
@@ -68,6 +72,7 @@ def validate_image_job(
     folder = resolve_local_model(model)
     if folder is not None:
         read_components(folder)
+    check_sampling_options(guidance_mode=guidance_mode, scheduler=scheduler, folder=folder)
     adapters = tuple(parse_adapters(loras))
     num_images = requests[0].num_images_per_prompt
     all_paths = _make_output_paths(out, seed, len(requests) * num_images)
@@ -84,6 +89,8 @@ def validate_image_job(
         grid_path=grid_path,
         adapters=adapters,
         edit=edit,
+        guidance_mode=guidance_mode,
+        scheduler=scheduler,
     )
 
 
@@ -109,15 +116,21 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
     """Generate and write the images; yield the id, path and settings of each one once it is on disk."""
     lora = {"lora": [adapter.describe() for adapter in job.adapters]} if job.adapters else {}
     edit = job.edit
-    name = "TextToImagePipeline" if edit is None else edit.edit.pipeline_name
-    pipe = load_pipeline(name, model=job.model, device=job.device, dtype=job.dtype, adapters=job.adapters)
+    pipe = load_pipeline(
+        "TextToImagePipeline" if edit is None else edit.edit.pipeline_name,
+        model=job.model,
+        device=job.device,
+        dtype=job.dtype,
+        adapters=job.adapters,
+        scheduler=job.scheduler,
+    )
     requests = job.requests if edit is None else [edit.choose_size(pipe, request) for request in job.requests]
     announce_run(pipe, job.model, [_get_work(request) for request in requests])
     for request, paths in zip(requests, job.paths, strict=True):
         for start in range(0, len(paths), IMAGE_BATCH_SIZE):
             seeds = request.seeds[start : start + IMAGE_BATCH_SIZE]
             start_s = time.monotonic()
-            images = generate_images(pipe, request, seeds, edit=edit)
+            images = generate_images(pipe, request, seeds, edit=edit, guidance_mode=job.guidance_mode)
             seconds = (time.monotonic() - start_s) / len(images)
             for image, seed, path in zip(images, seeds, paths[start:], strict=False):
                 metadata = build_image_metadata(pipe, image, request, seed=seed, model=job.model)
@@ -129,6 +142,7 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
                     "path": str(path),
                     **asdict(metadata),
                     "unknown_words": pipe.find_unknown_words(request.prompt),
+                    "truncated": [asdict(each) for each in pipe.truncated],
                     "seconds": round(seconds, 3),
                 }
 
@@ -167,7 +181,9 @@ def write_grid(job: ImageJob) -> None:
     save_image(grid, job.grid_path, metadata, label=label if job.producer else None)
 
 
-def generate_images(pipe: Any, request: ImageRequest, seeds: list[int], *, edit: EditJob | None = None) -> list[Any]:
+def generate_images(
+    pipe: Any, request: ImageRequest, seeds: list[int], *, edit: EditJob | None = None, guidance_mode: str | None = None
+) -> list[Any]:
     """Return one PIL image per seed."""
     settings = {
         "negative_prompt": request.negative_prompt,
@@ -175,6 +191,7 @@ def generate_images(pipe: Any, request: ImageRequest, seeds: list[int], *, edit:
         "height": request.height,
         "num_inference_steps": request.num_inference_steps,
         "guidance_scale": request.guidance_scale,
+        "guider": guidance_mode,
     }
     arguments = {name: value for name, value in settings.items() if value is not None}
     if edit is not None:

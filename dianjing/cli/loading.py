@@ -9,7 +9,9 @@ from typing import Any
 
 import dianjing
 from dianjing.errors import DianjingError
+from dianjing.pipelines.guiders import make_guider, parse_guidance_mode
 from dianjing.pipelines.named_adapters import NamedAdapter, load_adapters
+from dianjing.pipelines.named_choice import parse_choice
 from dianjing.weights.resolve import HUB_ID_PATTERN
 
 
@@ -26,12 +28,35 @@ def check_model_path(name_or_path: str, option: str) -> None:
         raise DianjingError("option_model_not_found", option=option, path=name_or_path)
 
 
-def load_pipeline(
-    class_name: str, *, model: str, device: str, dtype: str, adapters: Sequence[NamedAdapter] = ()
-) -> Any:
-    """Load a pipeline by its public name onto its device, with adapters, if any.
+def check_sampling_options(*, guidance_mode: str | None, scheduler: str | None, folder: Path | None) -> None:
+    """Check a guidance mode and a scheduler by name before weights load, the scheduler against a model's folder.
 
-    Raises: DianjingError for a model, a device or an adapter that cannot be used.
+    Raises: DianjingError.
+    """
+    if guidance_mode is not None:
+        parse_guidance_mode(guidance_mode)
+        make_guider(guidance_mode, guidance_scale=1.0)
+    if scheduler is not None:
+        parse_choice(scheduler, "scheduler")
+        if folder is not None:
+            from dianjing.pipelines.named_schedulers import make_scheduler
+            from dianjing.pipelines.schedulers import load_adapter_scheduler
+
+            make_scheduler(scheduler, load_adapter_scheduler(folder))
+
+
+def load_pipeline(
+    class_name: str,
+    *,
+    model: str,
+    device: str,
+    dtype: str,
+    adapters: Sequence[NamedAdapter] = (),
+    scheduler: str | None = None,
+) -> Any:
+    """Load a pipeline by its public name onto its device, with adapters and another scheduler, if any.
+
+    Raises: DianjingError for a model, a device, an adapter or a scheduler that cannot be used.
     """
     gc.disable()  # the imports make a million lasting objects: collecting them costs 3 s, half of it at exit
     import torch
@@ -44,6 +69,10 @@ def load_pipeline(
     pipe = cls.from_pretrained(model, dtype=resolve_dtype(torch, dtype, device))
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     load_adapters(pipe, adapters)
+    if scheduler is not None:
+        from dianjing.pipelines.named_schedulers import make_scheduler
+
+        pipe.scheduler = make_scheduler(scheduler, pipe.trained_scheduler)
     return pipe.to(device)
 
 

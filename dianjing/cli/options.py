@@ -91,6 +91,23 @@ GuidanceScaleOption = Annotated[
     float | None, typer.Option(help="How closely to follow the prompt; 1 means no guidance.")
 ]
 
+GuidanceModeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODE[:OPTION=VALUE,...]",
+        help="How to guide: cfg, interval, apg, cfg_zero_star, skip_layer, pag, auto or tangential; "
+        "options are those of diffusers' guider: apg:eta=0.5 or pag:layers=3+4.",
+    ),
+]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME[:OPTION=VALUE,...]",
+        help="A scheduler of diffusers that fits the model, with its options: EulerDiscrete:use_karras_sigmas, "
+        "DPMSolverMultistep:use_exponential_sigmas or, of a flow model, UniPCMultistep:flow_shift=3.",
+    ),
+]
+
 
 def format_error(text: str) -> str:
     """Return a line of stderr with a word for "error" in the language of the user."""

@@ -56,6 +56,9 @@ def _check_model(job: "VideoJob", model: PublishedModel) -> None:
     settings = job.settings or {}
     if job.adapters:
         model.refuse_option("--lora")
+    for option, value in (("--guidance-mode", settings.get("guider")), ("--scheduler", job.scheduler)):
+        if value is not None:
+            model.refuse_option(option)
     for name in WINDOW_OPTIONS:
         if settings.get(name) is not None:
             model.refuse_option(name)

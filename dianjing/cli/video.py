@@ -12,6 +12,7 @@ from dianjing.cli.options import (
     DtypeOption,
     EnhanceOption,
     FpsOption,
+    GuidanceModeOption,
     GuidanceScaleOption,
     JsonOption,
     LabelOption,
@@ -19,6 +20,7 @@ from dianjing.cli.options import (
     ModelOption,
     NumFramesOption,
     ProducerOption,
+    SchedulerOption,
     SecondsOption,
     SeedOption,
     SizeOption,
@@ -39,6 +41,8 @@ def video(
     size: SizeOption = None,
     steps: StepsOption = None,
     guidance_scale: GuidanceScaleOption = None,
+    guidance_mode: GuidanceModeOption = None,
+    scheduler: SchedulerOption = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What the video should not show.")] = None,
     joint: Annotated[
         bool, typer.Option("--joint", help="Generate the parts of a long video together, not one after another.")
@@ -81,6 +85,8 @@ def video(
         height=height,
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
+        guidance_mode=guidance_mode,
+        scheduler=scheduler,
         model=model,
         loras=lora or [],
         device=device,

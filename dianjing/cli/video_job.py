@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import dianjing
 from dianjing.cli.announcements import announce_run, make_video_request
 from dianjing.cli.enhancement import check_enhancement, enhance_job
-from dianjing.cli.loading import check_device, load_pipeline
+from dianjing.cli.loading import check_device, check_sampling_options, load_pipeline
 from dianjing.cli.mask_preview import make_segmenter, write_mask_preview
 from dianjing.cli.published_job import check_published_job, is_published_model, run_published_job
 from dianjing.errors import DianjingError, Message, get_language
@@ -40,8 +40,7 @@ from dianjing.weights.resolve import resolve_local_model
 
 __all__ = ["PRODUCER", "VideoJob", "run_video_job", "validate_animation_job", "validate_video_job"]
 DEFAULT_STRENGTH = 0.5
-DEFAULT_FPS = 8.0  # for the estimate of memory
-MIN_SIDE_PX = 16  # a lower bound of the default size, for the estimate of memory
+DEFAULT_FPS, MIN_SIDE_PX = 8.0, 16  # for the estimate of memory; a lower bound of the default size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +67,7 @@ class VideoJob:
     strict_background: bool = True
     enhance: str | None = None
     extra_metadata: dict[str, Any] = field(default_factory=dict)
+    scheduler: str | None = None
 
 
 def validate_video_job(
@@ -172,6 +172,8 @@ def _validate_common(
     num_frames: int | None,
     fps: float | None,
     negative_prompt: str | None,
+    guidance_mode: str | None,
+    scheduler: str | None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Check the options of both commands, and return them as fields of a job."""
@@ -181,21 +183,22 @@ def _validate_common(
     folder = resolve_local_model(model)
     if folder is not None:
         read_components(folder)
-    pixels = (settings["width"] or MIN_SIDE_PX) * (settings["height"] or MIN_SIDE_PX)
-    checked_fps = DEFAULT_FPS if fps is None else check_fps(fps)
-    check_num_frames(num_frames, duration_s, checked_fps, bytes_per_frame=3 * pixels)
-    path = check_video_output_path(out) if out is not None else _make_output_path(seed)
-    duration = {"duration_s": duration_s, "num_frames": num_frames, "fps": fps}
-    job = {
-        "path": path,
+    check_sampling_options(guidance_mode=guidance_mode, scheduler=scheduler, folder=folder)
+    num_bytes = 3 * (settings["width"] or MIN_SIDE_PX) * (settings["height"] or MIN_SIDE_PX)
+    check_num_frames(num_frames, duration_s, check_fps(DEFAULT_FPS if fps is None else fps), bytes_per_frame=num_bytes)
+    settings |= {"duration_s": duration_s, "num_frames": num_frames, "fps": fps, "guider": guidance_mode}
+    return {
+        "path": check_video_output_path(out) if out is not None else _make_output_path(seed),
         "seed": seed,
         "model": model,
         "adapters": tuple(parse_adapters(loras)),
         "device": device,
         "dtype": dtype,
         "enhance": enhance,
+        "scheduler": scheduler,
+        "producer": producer,
+        "settings": settings,
     }
-    return {**job, "producer": producer, "settings": {**settings, **duration}}
 
 
 def require_video_model(model: str) -> None:
@@ -247,13 +250,16 @@ def run_video_job(job: VideoJob) -> dict[str, Any]:
     frames, fps = output.frames[0], arguments.get("fps", pipe.config.default_fps)
     metadata = build_video_metadata(pipe, job, frames, fps)
     result["paths"] = [str(path) for path in save_video(frames, job.path, metadata, fps=fps, producer=job.producer)]
+    result["truncated"] = [asdict(each) for each in pipe.truncated]
     return {**result, **vars(metadata), "unknown_words": pipe.find_unknown_words(job.prompt)}
 
 
 def load_video_pipeline(job: VideoJob) -> Any:
     """Load the pipeline of a job, with its segmenter."""
     name = "TextToVideoPipeline" if job.image_path is None else "ImageToVideoPipeline"
-    pipe = load_pipeline(name, model=job.model, device=job.device, dtype=job.dtype, adapters=job.adapters)
+    pipe = load_pipeline(
+        name, model=job.model, device=job.device, dtype=job.dtype, adapters=job.adapters, scheduler=job.scheduler
+    )
     if job.image_path is not None:
         pipe.segmenter = make_segmenter(job.segmenter)
     return pipe

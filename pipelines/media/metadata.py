@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dianjing.pipelines.guiders import describe_guider
+
 MAX_METADATA_CHARS = 1_000_000  # JSON of small values takes a hundred times the memory of its text
-OFF_BY_DEFAULT = {"guidance_rescale": 0.0, "eta": 0.0}  # recorded only if used
+OFF_BY_DEFAULT = {"guidance_rescale": 0.0, "eta": 0.0, "guider": None}  # recorded only if used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +32,14 @@ def get_sampling_metadata(pipe: Any) -> dict[str, object]:
 
     pipe: a pipeline with `sampling_params`, whose fields are arguments of its call.
     """
-    params = vars(pipe.sampling_params)
+    from dianjing.pipelines.named_schedulers import describe_scheduler  # which needs torch, as nothing else here
+
+    params = dict(vars(pipe.sampling_params))
+    if params["guider"] is not None:
+        params["guider"] = describe_guider(params["guider"])
     return {
-        **{name: value for name, value in params.items() if value != OFF_BY_DEFAULT.get(name)},
-        "scheduler": type(pipe.scheduler).__name__,
+        **{name: value for name, value in params.items() if (name, value) not in OFF_BY_DEFAULT.items()},
+        "scheduler": describe_scheduler(pipe.scheduler, pipe.trained_scheduler),
         "device": str(pipe.device.type),
         "dtype": str(pipe.dtype).removeprefix("torch."),
     }

@@ -24,11 +24,12 @@ from dianjing.dit import DiT, MotionControl
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
 from dianjing.pipelines.base import SEGMENTER_FOLDER
-from dianjing.pipelines.prompt_embeds import PromptEmbeds, tokenize
+from dianjing.pipelines.prompt_embeds import PromptEmbeds
 from dianjing.pipelines.sampling import SamplingCall, SamplingPipelineBase
 from dianjing.pipelines.segmentation.base import Segmenter
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.segmentation.unet import UNetSegmenter
+from dianjing.pipelines.tokens import TruncatedText, tokenize
 from dianjing.pipelines.vae import decode_result, encode_images, pixels_to_uint8
 from dianjing.pipelines.video.denoiser import VideoDenoiser
 from dianjing.pipelines.video.detail import restore_detail
@@ -46,10 +47,11 @@ class VideoOutput(BaseOutput):
     """Videos in the form of `output_type`.
 
     "pil": a list of frames for each video. "np" and "pt": on [0, 1], (B, F, H, W, 3) and (B, F, 3, H, W). "uint8":
-    (B, F, H, W, 3). "latent": (B, C, F, Y, X).
+    (B, F, H, W, 3). "latent": (B, C, F, Y, X). truncated: ends of prompts that an encoder did not read.
     """
 
     frames: list[list[Image.Image]] | np.ndarray | Tensor
+    truncated: list[TruncatedText]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,21 @@ def test_a_prompt_that_is_cut_is_warned_about(pipe, warnings):
     assert "78 tokens was cut to the 77" in warnings[0]
 
 
+def test_the_end_that_an_encoder_does_not_read_is_in_the_output(pipe):
+    end = "and two red hearts to the left of a dog"
+    prompt = "a cat on the grass " * 14 + end
+    settings = {"num_inference_steps": 1, "output_type": "latent"}
+    (cut,) = pipe(prompt, negative_prompt="a dog", **settings).truncated
+    assert (cut.name, cut.encoder, cut.max_tokens) == ("prompt", "text_encoder", 77)
+    assert cut.num_tokens == len(pipe.tokenizer(prompt).input_ids) > 77
+    assert end.endswith(cut.text) or cut.text.endswith(end)
+    head = prompt.removesuffix(cut.text)
+    assert len(pipe.tokenizer(head).input_ids) == 77, "the rest is what the encoder takes, and no more"
+    (cut,) = pipe("a cat", negative_prompt=prompt, **settings).truncated
+    assert cut.name == "negative_prompt"
+    assert pipe("a cat", negative_prompt=prompt, guidance_scale=1.0, **settings).truncated == []
+
+
 def test_encoded_prompts_are_not_encoded_again():
     states = TextEncoderOutput(embeds=torch.ones(2, 3, 4), attention_mask=torch.ones(2, 3))
     encoded_texts = []

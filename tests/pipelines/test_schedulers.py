@@ -7,6 +7,7 @@ import torch
 from diffusers.schedulers import SchedulerMixin
 
 from dianjing import DianjingError, TextToImagePipeline, TextToVideoPipeline
+from dianjing.pipelines.named_schedulers import make_scheduler
 from dianjing.pipelines.schedulers import (
     DIFFUSION_SCHEDULERS,
     FLOW_ONLY_SCHEDULERS,
@@ -32,6 +33,7 @@ ARGUMENTS = {  # that a class has no default for
     "UnCLIPScheduler": {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample"},
     "RFD4ProteinaScheduler": {"schedule_mode": "log", "noise_mode": "tan", "tsr_k": 1.0, "tsr_sigma": 1.0},
 }
+SPACINGS = ("use_karras_sigmas", "use_exponential_sigmas")
 SETTINGS = {"CogVideoXDDIMScheduler": {"snr_shift_scale": 1.0}}
 
 
@@ -111,6 +113,30 @@ def test_a_scheduler_for_flow_matching_samples_the_distribution_of_the_data(name
     check_scheduler(scheduler, trained)
     ratios = sample_known_distribution(scheduler, predict_flow, steps=STEPS.get(name, 200))
     assert (ratios - 1).abs().max() < (0.4 if name in CONSISTENCY_SCHEDULERS else 0.06), ratios
+
+
+def list_spaced():
+    names = sorted(set(DIFFUSION_SCHEDULERS) - NEEDS_TORCHSDE)
+    return [(name, spacing) for spacing in SPACINGS for name in names if spacing in CLASSES[name]().config]
+
+
+@pytest.mark.parametrize(("name", "spacing"), list_spaced())
+def test_karras_and_exponential_sigmas_sample_the_distribution_of_the_data(name, spacing):
+    scheduler = make_scheduler(f"{name}:{spacing}", make_diffusion_scheduler())
+    assert scheduler.config[spacing] is True
+    ratios = sample_known_distribution(scheduler, predict_velocity, steps=200)
+    assert (ratios - 1).abs().max() < 0.06, ratios
+
+
+@pytest.mark.parametrize("name", [*FLOW_ONLY_SCHEDULERS, *FLOW_SIGMA_SCHEDULERS])
+def test_a_flow_shift_moves_the_steps_and_samples_the_distribution_of_the_data(name):
+    trained = make_flow_scheduler()
+    shifted, plain = (make_scheduler(f"{name}{option}", trained) for option in (":flow_shift=3", ""))
+    for scheduler in (shifted, plain):
+        scheduler.set_timesteps(20)
+    assert shifted.timesteps[8] > plain.timesteps[8] + 50
+    ratios = sample_known_distribution(shifted, predict_flow, steps=50 if name in CONSISTENCY_SCHEDULERS else 200)
+    assert (ratios - 1).abs().max() < (0.5 if name in CONSISTENCY_SCHEDULERS else 0.06), ratios
 
 
 @pytest.fixture(scope="module")

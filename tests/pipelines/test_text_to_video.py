@@ -160,3 +160,14 @@ def test_a_callback_can_stop_a_video(pipe):
 def test_an_image_model_is_refused(hunyuan_folder):
     with pytest.raises(ValueError, match="use_motion_blocks"):
         TextToVideoPipeline.from_pretrained(hunyuan_folder)
+
+
+def test_a_guider_guides_the_frames_of_a_video(moving_pipe):
+    settings = {"num_frames": 13, "guidance_scale": 4.0, "negative_prompt": "a dog"}
+    plain = generate(moving_pipe, **settings)
+    assert_close(generate(moving_pipe, guider="cfg", **settings), plain)
+    options = "layers=1,skip_layer_guidance_start=0,skip_layer_guidance_stop=1"
+    skipped = generate(moving_pipe, guider=f"skip_layer:{options}", **settings)
+    assert (skipped - plain).abs().max() > 1e-2
+    unscaled = generate(moving_pipe, guider=f"skip_layer:{options},skip_layer_guidance_scale=0", **settings)
+    assert_close(unscaled, plain)

@@ -44,6 +44,22 @@ def test_adapters_are_chosen_by_name_and_strength(extended_client):
     assert not np.array_equal(other, default)
 
 
+def test_a_guider_and_a_scheduler_are_chosen_by_name(extended_client):
+    plain, _ = generate(extended_client, guidance_scale=4)
+    guided, _ = generate(extended_client, guidance_scale=4, guidance_mode="apg:eta=0.1")
+    other, _ = generate(extended_client, guidance_scale=4, scheduler="EulerDiscrete:use_karras_sigmas")
+    again, _ = generate(extended_client, guidance_scale=4)
+    np.testing.assert_array_equal(plain, again)
+    assert not np.array_equal(plain, guided)
+    assert not np.array_equal(plain, other)
+
+
+def test_the_end_of_a_prompt_that_is_not_read_is_in_the_response(extended_client):
+    _, response = generate(extended_client, prompt="cat cat cat cat cat dog")
+    assert {cut["text"] for cut in response["truncated"]} == {"cat dog"}
+    assert generate(extended_client)[1]["truncated"] == []
+
+
 def test_a_control_image_comes_in_base64(extended_client, square):
     plain, _ = generate(extended_client, adapters={})
     controlled, _ = generate(extended_client, adapters={}, control_image=square, controlnet="edges")
@@ -56,6 +72,10 @@ def test_a_control_image_comes_in_base64(extended_client, square):
     ("fields", "reason"),
     [
         ({"adapters": {"../robot": 1.0}}, "this server has no adapter '../robot'; it has robot, ink-v2"),
+        ({"guidance_mode": "magic"}, "guidance_mode is 'magic'; choose from cfg"),
+        ({"guidance_mode": "pag:layers=99"}, "this model has the layers 0 to"),
+        ({"scheduler": "Euler"}, "scheduler is 'Euler'; choose from"),
+        ({"scheduler": "EulerDiscrete:beta_end=1"}, "EulerDiscreteScheduler has no option beta_end"),
         ({"adapters": {"robot": 5}}, "adapters.robot is 5.0; give a number from -2 to 2"),
         ({"adapters": ["robot"]}, "adapters is a list"),
         ({"controlnet": "edges"}, "control_image is missing for the ControlNet 'edges'"),

@@ -15,20 +15,22 @@ MODEL = {
 
 
 def test_a_typed_seed_is_used_and_an_empty_one_is_left_to_chance():
-    values = ["", 64.0, None, 30, 4.5, "7", False]
+    values = ["", 64.0, None, 30, 4.5, "apg:eta=0.5", "", "7", False]
     assert to_request_arguments(values, ModelCapabilities(**MODEL)) == {
         "negative_prompt": None,
         "width": 64,
         "height": None,
         "num_inference_steps": 30,
         "guidance_scale": 4.5,
+        "guidance_mode": "apg:eta=0.5",
+        "scheduler": None,
         "seed": 7,
         "visible_label": False,
         "adapters": None,
     }
-    values[5] = " "
+    values[7] = " "
     assert to_request_arguments(values, ModelCapabilities(**MODEL))["seed"] is None
-    values[5] = "seven"
+    values[7] = "seven"
     with pytest.raises(ValueError, match="whole number"):
         to_request_arguments(values, ModelCapabilities(**MODEL))
     assert randomize_seed() != randomize_seed()
@@ -36,6 +38,6 @@ def test_a_typed_seed_is_used_and_an_empty_one_is_left_to_chance():
 
 def test_every_adapter_has_a_strength_of_its_own():
     adapters = (AdapterInfo(name="robot", scale=0.8), AdapterInfo(name="ink", scale=1.0))
-    values = ["", 64, 64, 30, 4.5, "", False, 0.5, 0.0]
+    values = ["", 64, 64, 30, 4.5, "", "", "", False, 0.5, 0.0]
     arguments = to_request_arguments(values, ModelCapabilities(**MODEL, adapters=adapters))
     assert arguments["adapters"] == {"robot": 0.5, "ink": 0.0}

@@ -66,6 +66,55 @@ def test_an_image_can_be_generated_again_from_its_metadata(tiny_folder, tmp_path
         assert get_distance(first, other) > 1
 
 
+def test_the_settings_of_a_file_name_the_guider_and_the_scheduler_that_make_it_again(
+    tiny_folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    common = ["cat", "--seed", "5", "--steps", "4", "--guidance-scale", "4"]
+    generate(monkeypatch, tiny_folder, *common, "--out", "plain.png")
+    options = ["--guidance-mode", "apg:eta=0.2", "--scheduler", "eulerdiscrete:use_karras_sigmas"]
+    generate(monkeypatch, tiny_folder, *common, *options, "--out", "a.png")
+    settings = read_image_metadata("a.png").settings
+    assert settings["guider"] == "apg:eta=0.2"
+    assert settings["scheduler"] == "EulerDiscreteScheduler:use_karras_sigmas=true"
+    options = ["--guidance-mode", settings["guider"], "--scheduler", settings["scheduler"]]
+    generate(monkeypatch, tiny_folder, *common, *options, "--out", "b.png")
+    with Image.open("a.png") as first, Image.open("b.png") as second, Image.open("plain.png") as plain:
+        assert get_distance(first, second) == 0
+        assert get_distance(first, plain) > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--guidance-mode", "cgf"], "choose from cfg"),
+        (["--guidance-mode", "apg:momentum=2"], "adaptive_projected_guidance_momentum"),
+        (["--scheduler", "EDMEuler"], "another noise process"),
+        (["--scheduler", "DDIM:eta=1"], "no option eta"),
+    ],
+)
+def test_a_guider_or_scheduler_that_does_not_fit_is_refused_before_weights_load(
+    tiny_folder, tmp_path, monkeypatch, capsys, options, part
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dianjing.TextToImagePipeline.from_pretrained", lambda *_, **__: pytest.fail("weights load"))
+    monkeypatch.setattr(sys, "argv", ["dianjing", "image", "cat", *options, "--model", str(tiny_folder)])
+    with pytest.raises(SystemExit) as stopped:
+        app.main()
+    assert stopped.value.code == 2
+    assert part in capsys.readouterr().err
+
+
+def test_what_an_encoder_cannot_read_is_in_the_json(tiny_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    generate(monkeypatch, tiny_folder, "cat cat cat cat cat dog 猫", "--steps", "1", "--out", "a.png", "--json")
+    truncated = json.loads(capsys.readouterr().out)["images"][0]["truncated"]
+    assert {each["name"] for each in truncated} == {"prompt"}
+    by_encoder = {each["encoder"]: each for each in truncated}
+    assert by_encoder["text_encoder"]["text"] == "cat dog 猫"
+    assert by_encoder["text_encoder"]["num_tokens"] > by_encoder["text_encoder"]["max_tokens"]
+
+
 def get_distance(first, second):
     return max(abs(x - y) for x, y in zip(first.tobytes(), second.tobytes(), strict=True))
 
