@@ -36,6 +36,11 @@ def is_published_model(model: str) -> bool:
     return find_pipeline_class(model) is not None or read_pipeline_class(resolve_model(model)) is not None
 
 
+def may_be_published(model: str) -> bool:
+    """True for a published model and for a hub id that is not on this machine, whose kind is not known yet."""
+    return find_pipeline_class(model) is not None or resolve_local_model(model) is None
+
+
 def check_published_job(job: "VideoJob") -> None:
     """Check a job against its model's table and, if its folder is on this machine, its configurations.
 

@@ -16,7 +16,7 @@ from dianjing.cli.announcements import announce_run, make_video_request
 from dianjing.cli.enhancement import check_enhancement, enhance_job
 from dianjing.cli.loading import check_device, check_sampling_options, load_pipeline
 from dianjing.cli.mask_preview import make_segmenter, write_mask_preview
-from dianjing.cli.published_job import check_published_job, is_published_model, run_published_job
+from dianjing.cli.published_job import check_published_job, is_published_model, may_be_published, run_published_job
 from dianjing.errors import DianjingError, Message, get_language
 from dianjing.pipelines.media.aigc_label import PRODUCER
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder
@@ -117,7 +117,7 @@ def validate_animation_job(
     size = open_image(image_path).size
     selections: list[dict[str, Any]] = [{"points": parse_click(click)} for click in click_texts]
     selections += [{"mask": read_mask(path, size=size)} for path in mask_paths]
-    if not selections and (find_pipeline_class(common["model"]) is None or mask_preview_path is not None):
+    if not selections and (mask_preview_path is not None or not may_be_published(common["model"])):
         raise DianjingError("animation_without_region")
     if not motions and mask_preview_path is not None:
         motions = ["still"] * len(selections)
@@ -231,6 +231,8 @@ def run_video_job(job: VideoJob) -> dict[str, Any]:
     assert job.settings is not None
     if is_published_model(job.model):
         return result | run_published_job(job)
+    if job.image_path is not None and not job.regions:
+        raise DianjingError("animation_without_region")
     pipe = load_video_pipeline(job)
     import torch
 
