@@ -131,7 +131,7 @@ def _generate(pipe: Any, job: "VideoJob") -> Any:
         image,
         job.regions,
         job.prompt,
-        segmenter=make_segmenter(job),
+        segmenter=make_segmenter(job.segmenter),
         strict_background=job.strict_background,
         **arguments,
     )

@@ -26,8 +26,10 @@ from dianjing.pipelines.video.published_models import PublishedModel, VideoTask,
 from dianjing.pipelines.video.time_to_move import (
     LatentGuide,
     MotionGuide,
+    StepListener,
     get_sigma,
     is_flow_matching,
+    observe_steps,
     pool_background,
     pool_masks,
     restore_background,
@@ -113,11 +115,13 @@ class PublishedVideoPipeline:
         negative_prompt: str | None = None,
         generator: torch.Generator | None = None,
         output_type: str = "pil",
+        on_step: StepListener | None = None,
     ) -> PublishedVideoOutput:
         """Generate one video from a prompt, or from a prompt and an image, which is scaled and cropped to its size.
 
         guide: warped frames of the size and length of the video. What is None is the pipeline's default; the size of
-        an image's video follows its aspect ratio. duration_s is rounded to a length that the model generates.
+        an image's video follows its aspect ratio. duration_s is rounded to a length that the model generates. on_step
+        is called after every step with its index and their number; an exception that it raises ends the run.
 
         Raises: DianjingError for arguments that cannot work, before anything is computed.
         """
@@ -137,7 +141,7 @@ class PublishedVideoPipeline:
         if guide is not None:
             assert still is not None, "only an image is guided"
             context, kwargs["latents"] = self._start_guide(guide, still, num_frames, num_steps, generator)
-        with context, self._set_guidance(guidance_scale, kwargs):
+        with context, self._set_guidance(guidance_scale, kwargs), observe_steps(self.pipe.scheduler, on_step):
             is_raw = output_type == "latent"
             frames = self.pipe(**kwargs, generator=generator, output_type="latent" if is_raw else "np").frames
         check_computed(torch.as_tensor(frames), self.pipe.vae)

@@ -212,6 +212,10 @@ class PublishedModel:
             self._refuse_size(size, nearest)
         return nearest
 
+    def choose_default_size(self) -> Size:
+        """The size of a text's video that the pipeline chooses itself: the widest screen's, 16 by 9."""
+        return self._choose_size(None, None, DEFAULT_ASPECT)
+
     def _choose_size(self, width: int | None, height: int | None, aspect: Size) -> Size:
         area = math.prod(self.default_size or _get_squarest_size(self.fixed_sizes))
         base_px = max(self.size_multiple_px, round(math.sqrt(area)))

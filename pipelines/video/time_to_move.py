@@ -24,6 +24,7 @@ from dianjing.pipelines.validation import check_number
 # the authors' values for Wan: 3 and 7 of 50 steps
 DEFAULT_T_WEAK = 0.94
 DEFAULT_T_STRONG = 0.86
+StepListener = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,11 +183,30 @@ def steer_scheduler(scheduler: Any, guide: LatentGuide) -> Iterator[None]:
 
 
 @contextmanager
+def observe_steps(scheduler: Any, on_step: StepListener | None) -> Iterator[None]:
+    """Call on_step after every step of a scheduler with its index and the number of steps."""
+    if on_step is None:
+        yield
+        return
+    step = scheduler.step
+
+    def observed_step(*args: Any, **kwargs: Any) -> Any:
+        result = step(*args, **kwargs)
+        on_step(scheduler.step_index - 1, len(scheduler.timesteps))
+        return result
+
+    with _replace_methods(scheduler, step=observed_step):
+        yield
+
+
+@contextmanager
 def _replace_methods(scheduler: Any, **methods: Callable) -> Iterator[None]:
-    for name, method in methods.items():
-        setattr(scheduler, name, method)
+    """Replace methods of an object, and restore what it had before: its own, or those of its class."""
+    own = {name: vars(scheduler)[name] for name in methods if name in vars(scheduler)}
+    vars(scheduler).update(methods)
     try:
         yield
     finally:
         for name in methods:
-            delattr(scheduler, name)  # uncovers the method of the class
+            del vars(scheduler)[name]
+        vars(scheduler).update(own)
