@@ -1,8 +1,8 @@
 """The capabilities of loaded pipelines: which requests they serve, with which defaults and sizes."""
 
-from collections.abc import Mapping
 from typing import Any
 
+from dianjing.demo.image_conditioner import ImageConditioner
 from dianjing.demo.limits import AdapterInfo, ModelCapabilities
 from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
 from dianjing.pipelines.text_to_image import TextToImagePipeline
@@ -16,12 +16,11 @@ def get_capabilities(
     *,
     description: ModelDescription,
     adapters: tuple[AdapterInfo, ...] = (),
-    control_pipelines: Mapping[str, Any] | None = None,
+    conditioner: ImageConditioner | None = None,
 ) -> ModelCapabilities:
     """Read the capabilities of pipelines from their configurations and the description of the model."""
     config, scale = text_to_image.transformer.config, text_to_image.vae_scale_factor
     multiple_px = config.patch_size * scale
-    control_pipelines = control_pipelines or {}
     return ModelCapabilities(
         model=description.name,
         licence=description.licence,
@@ -34,10 +33,18 @@ def get_capabilities(
         adapters=adapters,
         scheduler=text_to_image.trained_scheduler or text_to_image.scheduler,
         num_layers=len(text_to_image.transformer.blocks),
-        controlnets=tuple(control_pipelines),
-        num_control_layers=max((len(pipe.controlnet.blocks) for pipe in control_pipelines.values()), default=0),
+        **({} if conditioner is None else _get_condition_capabilities(conditioner)),
         **({} if text_to_video is None else _get_video_capabilities(text_to_video)),
     )
+
+
+def _get_condition_capabilities(conditioner: ImageConditioner) -> dict[str, Any]:
+    return {
+        "controlnets": tuple(conditioner.controlnets),
+        "num_control_layers": conditioner.num_control_layers,
+        "preprocessors": tuple(conditioner.preprocessors),
+        "takes_pictures": conditioner.ip_adapter is not None,
+    }
 
 
 def _get_video_capabilities(text_to_video: TextToVideoPipeline) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from dianjing import __version__
 from dianjing.demo.capabilities import get_capabilities
 from dianjing.demo.edit_request import EditRequest
 from dianjing.demo.editing import ImageEditor
-from dianjing.demo.extensions import AdapterSwitch, load_controlnets
+from dianjing.demo.extensions import AdapterSwitch
+from dianjing.demo.image_conditioner import ImageConditioner
 from dianjing.demo.jobs import Job, JobResult
 from dianjing.demo.mask_service import MaskService
 from dianjing.demo.progress import ProgressListener, ProgressReporter
@@ -55,7 +56,8 @@ class InferenceEngine:
     """Run requests on the pipelines of one model, one request at a time; masks may be predicted in parallel.
 
     `text_to_video` and `image_to_video` are None for a model without motion blocks. `description` holds the name that
-    the metadata of results carries. `adapters` and `controlnets` (folders by their names) are what requests may name;
+    the metadata of results carries. `adapters` and `controlnets` (folders by their names) are what requests may name,
+    `preprocessors` the folders of preprocessors' models, `ip_adapter` the weights for pictures as prompts;
     `complete_chat` parses the instructions of conversations, None for the rules alone.
     """
 
@@ -69,6 +71,9 @@ class InferenceEngine:
         segmenter_factory: Callable[[], Segmenter] = GrabCutSegmenter,
         adapters: Sequence[NamedAdapter] = (),
         controlnets: Mapping[str, str] | None = None,
+        preprocessors: Mapping[str, str] | None = None,
+        ip_adapter: str | None = None,
+        ip_adapter_encoder: str | None = None,
         complete_chat: CompleteChat | None = None,
         cost_model: CostModel | None = None,
     ):
@@ -79,8 +84,14 @@ class InferenceEngine:
         if image_to_video is not None:
             image_to_video.segmenter = segmenter_factory()
         self.cost_model = cost_model or CostModel.measure(text_to_image)
-        self.control_pipelines = load_controlnets(text_to_image, controlnets or {})
-        pipelines: list[Any] = [text_to_image, text_to_video, image_to_video, *self.control_pipelines.values()]
+        self.conditioner = ImageConditioner(
+            text_to_image,
+            controlnets=controlnets or {},
+            preprocessors=preprocessors or {},
+            ip_adapter=ip_adapter,
+            ip_adapter_encoder=ip_adapter_encoder,
+        )
+        pipelines: list[Any] = [text_to_image, text_to_video, image_to_video, self.conditioner.pipe]
         pipelines = [pipe for pipe in pipelines if pipe is not None]
         for pipe in pipelines:
             pipe.set_progress_bar_config(disable=True)
@@ -90,7 +101,7 @@ class InferenceEngine:
             text_to_video,
             description=description,
             adapters=self.adapter_switch.infos,
-            control_pipelines=self.control_pipelines,
+            conditioner=self.conditioner,
         )
 
     @classmethod
@@ -217,7 +228,7 @@ class InferenceEngine:
         seeds = [request.seed + i for i in range(request.num_images)]
         run_steps = [run.num_steps for run in request.list_work(self.capabilities)]
         images: list[Image.Image] = []
-        pipe, control_params, extra_metadata = self._select_pipeline(request)
+        pipe, condition_arguments, extra_metadata = self._select_pipeline(request)
         reporter = ProgressReporter(pipe, on_progress, run_steps=run_steps)
         with use_scheduler(pipe, request.scheduler), pipe.observe_steps(reporter):
             for first in range(0, len(seeds), IMAGE_BATCH_SIZE):
@@ -230,7 +241,7 @@ class InferenceEngine:
                     num_images_per_prompt=len(batch),
                     generator=[torch.Generator().manual_seed(seed) for seed in batch],
                     **request.get_pipeline_params(),
-                    **control_params,
+                    **condition_arguments,
                 )
                 images += output.images
             sampling_metadata = get_sampling_metadata(pipe)
@@ -245,18 +256,12 @@ class InferenceEngine:
         return images, tuple(self.make_metadata(request.prompt, seed=seed, settings=settings) for seed in seeds)
 
     def _select_pipeline(self, request: TextToImageRequest) -> tuple[Any, dict[str, Any], dict[str, object]]:
-        """The pipeline of a request, its arguments for a control image, and the metadata of an edit or a control."""
+        """The pipeline of a request, its arguments for image conditions, and the metadata of an edit or of these."""
         if isinstance(request, EditRequest):
             return self.image_editor.get_pipeline(request), {}, request.edit.get_metadata()
-        if request.control_image is None or request.controlnet is None:
+        if not (request.controls or request.pictures):
             return self.text_to_image, {}, {}
-        scale = request.controlnet_conditioning_scale
-        params: dict[str, Any] = {"control_image": request.control_image, "controlnet_conditioning_scale": scale}
-        image = get_input_image_metadata(request.control_image)
-        metadata: dict[str, object] = {
-            "controlnet": {"name": request.controlnet, "conditioning_scale": scale, "image": image}
-        }
-        return self.control_pipelines[request.controlnet], params, metadata
+        return (self.conditioner.pipe, *self.conditioner.prepare(request))
 
     def _run_turn(
         self, request: ConversationRequest, on_progress: ProgressListener

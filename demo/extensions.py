@@ -1,16 +1,11 @@
-"""Adapters and ControlNets of a server: loaded once from paths that its operator named, chosen by name in requests."""
+"""Adapters of a server: loaded once from paths that its operator named, chosen by name in requests."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffusers import HunyuanDiT2DControlNetModel
-
 from dianjing.demo.limits import AdapterInfo
-from dianjing.errors import DianjingError
-from dianjing.pipelines.controlnet import check_controlnet
 from dianjing.pipelines.named_adapters import NamedAdapter, load_adapters
 from dianjing.pipelines.schedulers import has_equal_process, load_adapter_scheduler
-from dianjing.pipelines.text_to_image import TextToImagePipeline
 
 
 class AdapterSwitch:
@@ -64,23 +59,3 @@ def _describe_process(scheduler: Any) -> str:
     config = scheduler.config
     parts = (config.get(name) for name in ("prediction_type", "beta_schedule", "beta_end"))
     return " ".join(str(part) for part in parts if part is not None) or type(scheduler).__name__
-
-
-def load_controlnets(text_to_image: TextToImagePipeline, paths: Mapping[str, str]) -> dict[str, TextToImagePipeline]:
-    """Load ControlNets by their names, each as a pipeline over the same other components.
-
-    Raises: DianjingError for one that does not load or belongs to another model.
-    """
-    pipelines = {}
-    for name, path in paths.items():
-        try:
-            controlnet = HunyuanDiT2DControlNetModel.from_pretrained(
-                path, dtype=text_to_image.dtype, use_safetensors=True
-            )
-        except (OSError, ValueError, TypeError, RuntimeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DianjingError("controlnet_not_loadable", path=path, reason=reason) from None
-        check_controlnet(controlnet, text_to_image.transformer)
-        pipe = TextToImagePipeline.from_pipe(text_to_image, controlnet=controlnet.to(text_to_image.device).eval())
-        pipelines[name] = pipe
-    return pipelines

@@ -60,8 +60,9 @@ class ModelCapabilities:
     `continuation_steps` and `continuation_guidance_scale` apply to frames that continue an image; None: those of an
     image. `has_flow_field`: every window continues the first frame, however long the video is.
     `motion_parser` finds the motions in a prompt; the default knows none: only regions say what moves in an image.
-    `trained_sizes`: (width, height) in px. `adapters` and `controlnets` are those that a request may name. `scheduler`
-    is the model's own, and `num_layers` the depth of its transformer.
+    `trained_sizes`: (width, height) in px. `adapters`, `controlnets` and `preprocessors` are those that a request may
+    name; `takes_pictures`: an IP-Adapter takes pictures as prompts. `scheduler` is the model's own, and `num_layers`
+    the depth of its transformer.
     """
 
     model: str
@@ -84,6 +85,8 @@ class ModelCapabilities:
     num_control_layers: int = 0
     scheduler: Any = None
     num_layers: int | None = None
+    preprocessors: tuple[str, ...] = ()
+    takes_pictures: bool = False
 
     @property
     def continuation_params(self) -> tuple[int, float]:

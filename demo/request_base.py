@@ -1,19 +1,18 @@
 """The base of requests for images and videos: shared parameters, their defaults, and the work of their runs."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
-from PIL import Image
 from typing_extensions import Self
 
 from dianjing.demo.limits import ModelCapabilities, format_size
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.cost_model import SamplingWork
 from dianjing.pipelines.guiders import make_guider
-from dianjing.pipelines.media.image import check_image
+from dianjing.pipelines.image_conditions import ControlInput, PictureInput
 from dianjing.pipelines.named_adapters import MAX_ADAPTER_SCALE
 from dianjing.pipelines.named_schedulers import make_scheduler
 from dianjing.pipelines.validation import (
@@ -66,6 +65,7 @@ def _check_guidance_mode(mode: str) -> str:
     return mode
 
 
+MAX_CONDITIONS = 4  # control images of a request, and pictures of it
 IMAGE_BATCH_SIZE = 8  # images of one sampling run; a seed gives the same image in any batch
 BYTES_PER_PIXEL = 16  # memory of one pixel of a frame: uint8, and copies of the float32 latents
 
@@ -172,16 +172,23 @@ class GenerationRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequestBase(GenerationRequest):
-    """The fields that tell the work of `num_images` images, whatever they show."""
+    """The fields that tell the work of `num_images` images, whatever they show.
+
+    `controls` are control images for ControlNets of the server, `pictures` those for its IP-Adapter.
+    """
 
     num_images: int = 1
-    control_image: Image.Image | None = None
+    controls: Sequence[ControlInput] = ()
+    pictures: Sequence[PictureInput] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._validate_fields(
-            num_images=partial(check_int, name="num_images", low=1, high=MAX_IMAGES), control_image=check_image
-        )
+        self._validate_fields(num_images=partial(check_int, name="num_images", low=1, high=MAX_IMAGES))
+        for name in ("controls", "pictures"):
+            items = tuple(getattr(self, name))
+            object.__setattr__(self, name, items)
+            if len(items) > MAX_CONDITIONS:
+                raise DianjingError("too_many_conditions", name=name, count=len(items), maximum=MAX_CONDITIONS)
 
     def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
         assert self.num_inference_steps is not None
@@ -189,7 +196,7 @@ class ImageRequestBase(GenerationRequest):
         common: dict[str, Any] = {
             "num_steps": self.num_inference_steps,
             "num_passes": count_passes(self.guidance_scale),
-            "num_control_layers": 0 if self.control_image is None else capabilities.num_control_layers,
+            "num_control_layers": len(self.controls) * capabilities.num_control_layers,
         }
         return [SamplingWork(num_frames=size, **common) for size in batches]
 

@@ -18,6 +18,7 @@ from dianjing.demo.request_base import (
 )
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.cost_model import SamplingWork
+from dianjing.pipelines.image_conditions import ControlInput
 from dianjing.pipelines.media.crop import choose_size, list_default_sizes
 from dianjing.pipelines.media.image import check_image
 from dianjing.pipelines.media.image_file import IMAGE_OUTPUT_FORMATS, ImageFormat
@@ -27,7 +28,6 @@ from dianjing.pipelines.validation import (
     check_guidance_scale,
     check_int,
     check_num_inference_steps,
-    check_number,
     check_prompt,
     coalesce,
     format_value,
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 # sampling runs of one turn of a conversation: two for each of three backgrounds, four objects on white and on black
 MAX_SAMPLING_RUNS_PER_TURN = 14
-MAX_CONDITIONING_SCALE = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +55,6 @@ class TextToImageRequest(ImageRequestBase):
     """A request for images of a prompt; image i uses the seed `seed + i`.
 
     `output_format` is the format of the files, `output_compression` the quality of JPEG and WebP, from 0 to 100.
-    `control_image` is a PIL image for `controlnet`, one of the server's by name; None for the only one.
     """
 
     kind: ClassVar[str] = "image"
@@ -65,35 +63,34 @@ class TextToImageRequest(ImageRequestBase):
     prompt: str
     output_format: ImageFormat = "png"
     output_compression: int | None = None
-    controlnet: str | None = None
-    controlnet_conditioning_scale: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.prompt or not self.has_optional_prompt:
             check_prompt(self.prompt)
-        self._validate_fields(
-            output_compression=partial(check_int, name="output_compression", low=0, high=100),
-            controlnet_conditioning_scale=partial(
-                check_number, name="controlnet_conditioning_scale", low=0, high=MAX_CONDITIONING_SCALE
-            ),
-        )
+        self._validate_fields(output_compression=partial(check_int, name="output_compression", low=0, high=100))
         assert self.output_format in IMAGE_OUTPUT_FORMATS
-        if self.controlnet is not None and self.control_image is None:
-            raise DianjingError("control_image_missing", controlnet=format_value(self.controlnet))
         if self.seed is not None:  # the seeds of all images must exist
             ImageRequest(prompt=self.prompt or "image", seed=self.seed, num_images_per_prompt=self.num_images)
 
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
         request = super().with_defaults(capabilities)
-        if self.control_image is None:
-            return request
-        names = capabilities.controlnets
-        if not names:
-            raise DianjingError("no_controlnet_served")
-        if self.controlnet not in (names if len(names) > 1 else (None, *names)):
-            raise DianjingError("controlnet_not_served", name=format_value(self.controlnet), names=list(names))
-        return replace(request, controlnet=self.controlnet or names[0])
+        if self.pictures and not capabilities.takes_pictures:
+            raise DianjingError("no_ip_adapter_served")
+        return replace(request, controls=[_resolve_control(control, capabilities) for control in self.controls])
+
+
+def _resolve_control(control: ControlInput, capabilities: ModelCapabilities) -> ControlInput:
+    """Name the only ControlNet of a server where a control names none. Raises: DianjingError for unknown names."""
+    names = capabilities.controlnets
+    if not names:
+        raise DianjingError("no_controlnet_served")
+    if control.controlnet not in (names if len(names) > 1 else (None, *names)):
+        raise DianjingError("controlnet_not_served", name=format_value(control.controlnet), names=list(names))
+    allowed = capabilities.preprocessors
+    if control.preprocessor not in (None, *allowed):
+        raise DianjingError("preprocessor_not_served", name=format_value(control.preprocessor), names=list(allowed))
+    return replace(control, controlnet=control.controlnet or names[0])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from dianjing.weights.formats.ip_adapter import read_ip_adapter
 from dianjing.weights.ip_adapter_files import find_image_encoder, find_ip_adapter
 
 MAX_IP_ADAPTER_SCALE = 100.0
-IPAdapterSource = str | PathLike | Mapping[str, Any]
+IPAdapterSource = str | PathLike | Mapping[str, Any] | IPAdapter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +75,11 @@ class ImagePromptMixin(IPAdapterMixin):
     ) -> None:
         """Load IP-Adapters in Tencent's layout, in place of those that are loaded.
 
-        pretrained_model_name_or_path_or_dict: a file (ipa.pt or .safetensors), a folder or Hub id that has one, or the
-        tensors; several with a list. One file that is listed twice is loaded once. weight_name: the name of the file.
-        image_encoder_folder: a folder of `CLIPVisionModelWithProjection` or `ChineseCLIPModel`, or Tencent's
-        clip_img_encoder.pt; the default is sought in the folder of the weights. options: those of `hf_hub_download`.
+        pretrained_model_name_or_path_or_dict: a file (ipa.pt or .safetensors), a folder or Hub id that has one, the
+        tensors, or an `IPAdapter`; several with a list. One file that is listed twice is loaded once. weight_name: the
+        name of the file. image_encoder_folder: a folder of `CLIPVisionModelWithProjection` or `ChineseCLIPModel`, or
+        Tencent's clip_img_encoder.pt; the default is sought in the folder of the weights. options: those of
+        `hf_hub_download`.
 
         Raises: DianjingError for weights that are missing or do not fit, before anything changes.
         """
@@ -89,6 +90,9 @@ class ImagePromptMixin(IPAdapterMixin):
         loaded: dict[Path, IPAdapter] = {}
         first_file: Path | None = None
         for source, folder, name in zip(sources, subfolders, names, strict=True):
+            if isinstance(source, IPAdapter):
+                adapters.append(source)
+                continue
             if isinstance(source, Mapping):
                 adapters.append(read_ip_adapter(source, self.transformer))
                 continue

@@ -44,6 +44,14 @@ def find_ip_adapter(
     return Path(file)
 
 
+def check_ip_adapter_path(source: str | PathLike) -> None:
+    """Check that there is an IP-Adapter at a path, or that it has the form of a Hub id. Raises: WeightsError."""
+    if Path(source).exists():
+        find_ip_adapter(source)
+    elif not HUB_ID_PATTERN.fullmatch(str(source)):
+        raise WeightsError("ip_adapter_not_found", path=str(source))
+
+
 def find_image_encoder(name: str | PathLike, *, weights: Path | None) -> Path | None:
     """Find an image tower: the path itself, or in the folder of the weights; None if the default is not there.
 

@@ -88,6 +88,7 @@ class ModelInfo:
     summary: str
     finetuning: FinetuneDefaults = LARGE_MODEL_FINETUNING
     trained_sizes: tuple[Size, ...] = ()
+    controlnet_prefix: str | None = None
     pipeline_class: str | None = None
 
     @property
@@ -95,6 +96,8 @@ class ModelInfo:
         """The folder of a bundle; None for a model that is downloaded."""
         return Path(__file__).parent / self.name if self.repository is None else None
 
+
+CONTROLNET_SUFFIXES = {"canny": "Canny", "depth": "Depth", "pose": "Pose"}
 
 MODELS = (
     ModelInfo(
@@ -115,6 +118,7 @@ MODELS = (
         download_bytes=14_400_000_000,
         summary="Hunyuan-DiT v1.2, 1.5 B parameters, 1024 px and more; Chinese and English",
         trained_sizes=HUNYUAN_SIZES,
+        controlnet_prefix="Tencent-Hunyuan/HunyuanDiT-v1.2-ControlNet-Diffusers-",
     ),
     ModelInfo(
         name="hunyuan-dit-v1.2-distilled",
@@ -125,6 +129,7 @@ MODELS = (
         download_bytes=14_400_000_000,
         summary="Hunyuan-DiT v1.2 distilled to half the steps",
         trained_sizes=HUNYUAN_SIZES,
+        controlnet_prefix="Tencent-Hunyuan/HunyuanDiT-v1.2-ControlNet-Diffusers-",
     ),
     ModelInfo(
         name="hunyuan-dit-v1.1",
@@ -134,6 +139,7 @@ MODELS = (
         download_bytes=14_500_000_000,
         summary="Hunyuan-DiT v1.1, with style and image size as inputs",
         trained_sizes=HUNYUAN_SIZES,
+        controlnet_prefix="Tencent-Hunyuan/HunyuanDiT-v1.1-ControlNet-Diffusers-",
     ),
     ModelInfo(
         name="hunyuan-dit-v1.1-distilled",
@@ -143,6 +149,7 @@ MODELS = (
         download_bytes=14_500_000_000,
         summary="Hunyuan-DiT v1.1 distilled to half the steps",
         trained_sizes=HUNYUAN_SIZES,
+        controlnet_prefix="Tencent-Hunyuan/HunyuanDiT-v1.1-ControlNet-Diffusers-",
     ),
     ModelInfo(
         name="hunyuan-video",
@@ -260,6 +267,14 @@ _MODELS_BY_NAME = {model_info.name: model_info for model_info in MODELS}
 def get_model_info(name: str) -> ModelInfo | None:
     """Return the model of this name, or None."""
     return _MODELS_BY_NAME.get(name)
+
+
+def get_controlnet_repository(model_name: str, control: str) -> str | None:
+    """Return the repository of a published ControlNet, such as "canny", of a registered model, or None."""
+    info, suffix = get_model_info(model_name), CONTROLNET_SUFFIXES.get(control)
+    if info is None or info.controlnet_prefix is None or suffix is None:
+        return None
+    return f"{info.controlnet_prefix}{suffix}"
 
 
 def get_finetune_defaults(name: str) -> FinetuneDefaults:

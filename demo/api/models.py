@@ -38,6 +38,8 @@ class ServedModels:
             "sizes": [f"{width}x{height}" for width, height in capabilities.sizes],
             "adapters": {adapter.name: adapter.scale for adapter in capabilities.adapters},
             "controlnets": list(capabilities.controlnets),
+            "preprocessors": list(capabilities.preprocessors) if capabilities.controlnets else [],
+            "ip_adapter": capabilities.takes_pictures,
         }
 
 

@@ -7,35 +7,20 @@ and checked by the requests that the bodies become.
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 
+from dianjing.demo.api.condition_schemas import ControlSchema, PictureSchema
+from dianjing.demo.api.schema_base import StrictSchema, make_bounds
 from dianjing.demo.limits import ServerLimits
-from dianjing.demo.requests import MAX_CONDITIONING_SCALE, TextToImageRequest
-from dianjing.demo.uploads import decode_base64_image
+from dianjing.demo.requests import TextToImageRequest
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.image_file import ImageFormat
-from dianjing.pipelines.validation import MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS, check_int, coalesce
+from dianjing.pipelines.validation import MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SEED, MAX_STEPS, check_int
 
 MAX_PARTIAL_IMAGES = 3
 ImageSize = Annotated[
     str, Field(description="WIDTHxHEIGHT in pixels, or auto: the size of the model.", examples=["64x64"])
 ]
-
-
-def make_bounds(low: float, high: float) -> dict[str, Any]:
-    """The part of a field's JSON schema that documents its range."""
-    return {"minimum": low, "maximum": high}
-
-
-class StrictSchema(BaseModel):
-    """The base of all bodies: a field that is null counts as left out, also one that does not exist here."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_nulls(cls, data: Any) -> Any:
-        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
 
 
 class GenerationSchema(StrictSchema):
@@ -130,16 +115,11 @@ class ImageGenerationSchema(GenerationSchema):
     style: Literal["vivid", "natural"] | None = Field(None, description="Accepted, and not used: the prompt says it.")
     moderation: Literal["auto", "low"] | None = Field(None, description="Accepted, and not used.")
 
-    control_image: str | None = Field(
-        None, description="An image that a ControlNet follows: PNG, JPEG or WebP in base64, or a data: URL."
+    controls: list[ControlSchema] | None = Field(
+        None, description="Control images for ControlNets, which act together.", json_schema_extra={"maxItems": 4}
     )
-    controlnet: str | None = Field(
-        None, description="The ControlNet by its name, which /v1/models lists; the only one if left out."
-    )
-    controlnet_conditioning_scale: float | None = Field(
-        None,
-        description="How closely to follow control_image, 1 if left out.",
-        json_schema_extra=make_bounds(0, MAX_CONDITIONING_SCALE),
+    ip_adapter_images: list[PictureSchema] | None = Field(
+        None, description="Pictures as prompts, for a server with an IP-Adapter.", json_schema_extra={"maxItems": 4}
     )
 
     def to_request(self, limits: ServerLimits) -> TextToImageRequest:
@@ -155,9 +135,8 @@ class ImageGenerationSchema(GenerationSchema):
             num_images=1 if self.n is None else self.n,
             output_format=self.output_format or "png",
             output_compression=self.output_compression,
-            control_image=None if self.control_image is None else decode_base64_image(self.control_image, limits),
-            controlnet=self.controlnet,
-            controlnet_conditioning_scale=coalesce(self.controlnet_conditioning_scale, 1.0),
+            controls=[control.to_input(limits) for control in self.controls or ()],
+            pictures=[picture.to_input(limits) for picture in self.ip_adapter_images or ()],
             **self.get_common_params(),
         )
 

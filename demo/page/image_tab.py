@@ -9,7 +9,7 @@ import gradio as gr
 
 from dianjing.demo.jobs import Cancelled, Done, Job, JobEvent
 from dianjing.demo.page.context import PageContext, get_request_language, instant, job_event
-from dianjing.demo.page.control_panel import ControlPanel, make_control_panel, to_control_arguments
+from dianjing.demo.page.control_panel import ControlPanel, make_control_panel, to_condition_arguments
 from dianjing.demo.page.forecast import connect_image_forecast, make_forecast
 from dianjing.demo.page.history_panel import (
     HistoryPanel,
@@ -160,7 +160,8 @@ def _connect_run(tab: ImageTab, context: PageContext) -> None:
     def generate(request: gr.Request, token: str, prompt: str, num_images: Any, *values: Any) -> Iterator[Updates]:
         def submit(owner: str) -> Job:
             arguments = to_request_arguments(values[:num_settings], context.capabilities)
-            arguments |= to_control_arguments(values[num_settings:])
+            if tab.control is not None:
+                arguments |= to_condition_arguments(values[num_settings:], tab.control.controlnets)
             return context.queue.submit(
                 TextToImageRequest(prompt=prompt, num_images=float_to_int(num_images), **arguments), owner
             )

@@ -24,8 +24,10 @@ from dianjing.demo.log import configure_logging
 from dianjing.demo.queue import JobQueue
 from dianjing.demo.results import Labelling, ResultStore
 from dianjing.errors import DianjingError, Message
+from dianjing.pipelines.image_conditions import parse_controlnets, parse_preprocessors
 from dianjing.pipelines.media.aigc_label import PRODUCER
 from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
+from dianjing.weights.ip_adapter_files import check_ip_adapter_path, find_image_encoder
 from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
 
@@ -49,6 +51,9 @@ class DemoServer:
     aliases: tuple[str, ...]
     adapters: tuple[NamedAdapter, ...]
     controlnets: dict[str, str]
+    preprocessors: dict[str, str]
+    ip_adapter: str | None
+    ip_adapter_encoder: str | None
     chat_model: str | None
     listening_socket: socket.socket
 
@@ -71,6 +76,9 @@ def validate_demo_server(
     max_run_s: float | None,
     loras: list[str],
     controlnets: list[str],
+    preprocessors: list[str],
+    ip_adapter: str | None,
+    ip_adapter_encoder: str | None,
     chat_model: str | None,
     mcp: bool,
     segmenter: str | None,
@@ -94,7 +102,9 @@ def validate_demo_server(
     limits = ServerLimits(max_run_s=max_run_s)
     if max_queue is not None:
         limits = replace(limits, max_queue_length=max_queue, max_queue_length_per_owner=min(max_queue, 8))
-    adapters, controlnet_paths = tuple(parse_adapters(loras)), _name_controlnets(controlnets)
+    adapters, controlnet_paths = tuple(parse_adapters(loras)), parse_controlnets(controlnets)
+    preprocessor_folders = parse_preprocessors(preprocessors)
+    _check_ip_adapter(ip_adapter, ip_adapter_encoder)
     if chat_model is not None:
         check_model_path(chat_model, "--chat-model")
     sign = None
@@ -119,22 +129,19 @@ def validate_demo_server(
         aliases=alias_names,
         adapters=adapters,
         controlnets=controlnet_paths,
+        preprocessors=preprocessor_folders,
+        ip_adapter=ip_adapter,
+        ip_adapter_encoder=ip_adapter_encoder,
         chat_model=chat_model,
         listening_socket=listening_socket,
     )
 
 
-def _name_controlnets(paths: list[str]) -> dict[str, str]:
-    """Return the paths of ControlNets by their names, those of their folders. Raises: DianjingError."""
-    names: dict[str, str] = {}
-    for path in paths:
-        check_model_path(path, "--controlnet")
-        stem = Path(path).resolve().name if Path(path).is_dir() else path.rpartition("/")[2]
-        number = 1
-        while (name := stem if number == 1 else f"{stem}-{number}") in names:
-            number += 1
-        names[name] = path
-    return names
+def _check_ip_adapter(ip_adapter: str | None, ip_adapter_encoder: str | None) -> None:
+    if ip_adapter is not None:
+        check_ip_adapter_path(ip_adapter)
+    if ip_adapter_encoder is not None:
+        find_image_encoder(ip_adapter_encoder, weights=None)
 
 
 def _check_api_keys(api_keys: list[str]) -> tuple[str, ...]:
@@ -195,7 +202,8 @@ def run_demo_server(server: DemoServer, *, on_ready: Callable[[str], object]) ->
 
     configure_logging()
     device = resolve_device(torch, server.device)
-    options: dict[str, Any] = {"adapters": server.adapters, "controlnets": server.controlnets}
+    names = ("adapters", "controlnets", "preprocessors", "ip_adapter", "ip_adapter_encoder")
+    options: dict[str, Any] = {name: getattr(server, name) for name in names}
     if server.chat_model is not None:
         from dianjing.pipelines.conversation.parsing.chat_model import load_chat_model
 

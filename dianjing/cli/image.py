@@ -8,16 +8,20 @@ import typer
 
 import dianjing
 from dianjing.cli.options import (
+    ControlNetsOption,
     DebugOption,
     DeviceOption,
     Dtype,
     DtypeOption,
     GuidanceModeOption,
     GuidanceScaleOption,
+    IPAdapterEncoderOption,
+    IPAdapterOption,
     JsonOption,
     LabelOption,
     LorasOption,
     ModelOption,
+    PreprocessorsOption,
     ProducerOption,
     SchedulerOption,
     SeedOption,
@@ -45,6 +49,28 @@ def image(
     model: ModelOption = "sticker",
     source: SourceOption = None,
     lora: LorasOption = None,
+    controlnet: ControlNetsOption = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=MAP[:STRENGTH[:START-END]]",
+            help="A control image for a ControlNet, or several; canny=edges.png:0.8:0-0.6 acts in the first 60 %.",
+        ),
+    ] = None,
+    control_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PICTURE[:STRENGTH[:START-END]]",
+            help="A picture that a preprocessor (canny, lineart, tile, depth, pose) makes the control image from.",
+        ),
+    ] = None,
+    preprocessor: PreprocessorsOption = None,
+    ip_adapter: IPAdapterOption = None,
+    ip_adapter_image: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE[:STRENGTH]", help="A picture as prompt for --ip-adapter, or several; FILE:0.6."),
+    ] = None,
+    ip_adapter_encoder: IPAdapterEncoderOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.auto,
     label: LabelOption = True,
@@ -74,6 +100,15 @@ def image(
         num_images_per_prompt=count,
         grid_path=grid,
         loras=lora or [],
+        conditions=image_job.ImageConditionOptions(
+            controlnets=controlnet or [],
+            controls=control or [],
+            controls_from=control_from or [],
+            preprocessors=preprocessor or [],
+            ip_adapter=ip_adapter,
+            ip_adapter_images=ip_adapter_image or [],
+            ip_adapter_encoder=ip_adapter_encoder,
+        ),
     )
     results = []
     for result in image_job.run_image_job(job):

@@ -12,7 +12,13 @@ from PIL import Image, ImageOps
 import dianjing
 from dianjing.cli.announcements import announce_run
 from dianjing.cli.edit_job import EditJob, read_edit
-from dianjing.cli.loading import check_device, check_sampling_options, load_pipeline
+from dianjing.cli.image_conditions import (
+    ImageConditionOptions,
+    ImageConditions,
+    load_conditioned_pipeline,
+    validate_image_conditions,
+)
+from dianjing.cli.loading import check_device, check_sampling_options
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import PRODUCER, make_image_label
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder
@@ -23,7 +29,15 @@ from dianjing.pipelines.validation import ImageRequest, check_int
 from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
 
-__all__ = ["PRODUCER", "ImageJob", "read_edit", "run_image_job", "validate_image_job", "write_grid"]
+__all__ = [
+    "PRODUCER",
+    "ImageConditionOptions",
+    "ImageJob",
+    "read_edit",
+    "run_image_job",
+    "validate_image_job",
+    "write_grid",
+]
 IMAGE_BATCH_SIZE = 8  # a seed gives the same image in any batch
 GRID_COLUMNS, GRID_CELL_PX, GRID_GAP_PX = 8, 128, 4
 
@@ -47,6 +61,7 @@ class ImageJob:
     edit: EditJob | None = None
     guidance_mode: str | None = None
     scheduler: str | None = None
+    conditions: ImageConditions
 
 
 def validate_image_job(
@@ -63,6 +78,7 @@ def validate_image_job(
     edit: EditJob | None = None,
     guidance_mode: str | None = None,
     scheduler: str | None = None,
+    conditions: ImageConditionOptions | None = None,
     **settings: Any,
 ) -> ImageJob:
     """Check all options before weights load, and choose the paths. Raises: DianjingError."""
@@ -74,6 +90,9 @@ def validate_image_job(
         read_components(folder)
     check_sampling_options(guidance_mode=guidance_mode, scheduler=scheduler, folder=folder)
     adapters = tuple(parse_adapters(loras))
+    image_conditions = validate_image_conditions(
+        conditions or ImageConditionOptions(), model=model, model_folder=folder
+    )
     num_images = requests[0].num_images_per_prompt
     all_paths = _make_output_paths(out, seed, len(requests) * num_images)
     paths = [all_paths[i : i + num_images] for i in range(0, len(all_paths), num_images)]
@@ -91,6 +110,7 @@ def validate_image_job(
         edit=edit,
         guidance_mode=guidance_mode,
         scheduler=scheduler,
+        conditions=image_conditions,
     )
 
 
@@ -116,8 +136,9 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
     """Generate and write the images; yield the id, path and settings of each one once it is on disk."""
     lora = {"lora": [adapter.describe() for adapter in job.adapters]} if job.adapters else {}
     edit = job.edit
-    pipe = load_pipeline(
+    pipe, condition_arguments = load_conditioned_pipeline(
         "TextToImagePipeline" if edit is None else edit.edit.pipeline_name,
+        job.conditions,
         model=job.model,
         device=job.device,
         dtype=job.dtype,
@@ -130,11 +151,12 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
         for start in range(0, len(paths), IMAGE_BATCH_SIZE):
             seeds = request.seeds[start : start + IMAGE_BATCH_SIZE]
             start_s = time.monotonic()
-            images = generate_images(pipe, request, seeds, edit=edit, guidance_mode=job.guidance_mode)
+            images = generate_images(pipe, request, seeds, edit=edit, guider=job.guidance_mode, **condition_arguments)
             seconds = (time.monotonic() - start_s) / len(images)
             for image, seed, path in zip(images, seeds, paths[start:], strict=False):
                 metadata = build_image_metadata(pipe, image, request, seed=seed, model=job.model)
-                metadata.settings.update(lora if edit is None else lora | edit.get_metadata(request))
+                metadata.settings.update(lora | job.conditions.describe())
+                metadata.settings.update({} if edit is None else edit.get_metadata(request))
                 label = make_image_label(image, metadata, producer=job.producer or PRODUCER)
                 save_image(image, path, metadata, label=label if job.producer else None)
                 yield {
@@ -182,16 +204,16 @@ def write_grid(job: ImageJob) -> None:
 
 
 def generate_images(
-    pipe: Any, request: ImageRequest, seeds: list[int], *, edit: EditJob | None = None, guidance_mode: str | None = None
+    pipe: Any, request: ImageRequest, seeds: list[int], *, edit: EditJob | None = None, **options: Any
 ) -> list[Any]:
-    """Return one PIL image per seed."""
+    """Return one PIL image per seed. options: arguments of the pipeline, None for its own default."""
     settings = {
         "negative_prompt": request.negative_prompt,
         "width": request.width,
         "height": request.height,
         "num_inference_steps": request.num_inference_steps,
         "guidance_scale": request.guidance_scale,
-        "guider": guidance_mode,
+        **options,
     }
     arguments = {name: value for name, value in settings.items() if value is not None}
     if edit is not None:

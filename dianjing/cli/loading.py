@@ -53,8 +53,11 @@ def load_pipeline(
     dtype: str,
     adapters: Sequence[NamedAdapter] = (),
     scheduler: str | None = None,
+    **options: Any,
 ) -> Any:
     """Load a pipeline by its public name onto its device, with adapters and another scheduler, if any.
+
+    options: of `from_pretrained`.
 
     Raises: DianjingError for a model, a device, an adapter or a scheduler that cannot be used.
     """
@@ -66,7 +69,7 @@ def load_pipeline(
     gc.enable()
     device = resolve_device(torch, device)
     set_progress_bars(is_enabled=sys.stderr.isatty())
-    pipe = cls.from_pretrained(model, dtype=resolve_dtype(torch, dtype, device))
+    pipe = cls.from_pretrained(model, dtype=resolve_dtype(torch, dtype, device), **options)
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     load_adapters(pipe, adapters)
     if scheduler is not None:

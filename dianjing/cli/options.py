@@ -72,6 +72,24 @@ LorasOption = Annotated[
         help="An adapter, or several: a run's export, a .safetensors file, a Hub id; FILE:0.8 for its strength.",
     ),
 ]
+ControlNetsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]CONTROLNET",
+        help="A ControlNet, or several: a folder or a Hub id; NAME, else the last part of its path, is what calls it.",
+    ),
+]
+PreprocessorsOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=FOLDER", help="The model of the preprocessor depth or pose: a folder or a Hub id."),
+]
+IPAdapterOption = Annotated[
+    str | None, typer.Option(help="An IP-Adapter (ipa.pt, or .safetensors): the file, its folder or a Hub id.")
+]
+IPAdapterEncoderOption = Annotated[
+    str | None,
+    typer.Option(help="The image tower of --ip-adapter: a folder, or clip_img_encoder.pt; sought beside the weights."),
+]
 ChatModelOption = Annotated[
     str | None, typer.Option(help="A chat model to parse the lines: a folder or a Hub id; default: rules.")
 ]

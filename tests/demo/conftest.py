@@ -126,6 +126,7 @@ def make_controlnet(folder, model_folder):
     torch.manual_seed(0)
     shared = {name: config[name] for name in SHARED_CONFIG_KEYS}
     controlnet = HunyuanDiT2DControlNetModel(**shared, transformer_num_layers=4)  # one output, for one skip connection
+    torch.nn.init.normal_(controlnet.input_block.weight)
     for block in controlnet.controlnet_blocks:
         torch.nn.init.normal_(block.weight, std=0.5)
     controlnet.save_pretrained(folder)

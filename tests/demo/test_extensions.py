@@ -12,10 +12,13 @@ from dianjing import Point, Region, TextToImagePipeline
 from dianjing.demo.engine import InferenceEngine
 from dianjing.demo.jobs import Done
 from dianjing.demo.requests import ConversationRequest, ImageToVideoRequest, TextToImageRequest, TextToVideoRequest
+from dianjing.pipelines.control_maps import detect_canny_edges
+from dianjing.pipelines.image_conditions import ControlInput, PictureInput
 from dianjing.pipelines.media.image import read_image_metadata
 from dianjing.pipelines.media.video_reading import read_video
 from dianjing.pipelines.named_adapters import NamedAdapter
 from tests.demo.conftest import make_engine
+from tests.dianjing.cli.test_image_conditions import make_ip_adapter
 
 SQUARE = Image.new("RGB", (32, 32), "white")
 SQUARE.paste((200, 30, 30), (8, 8, 22, 22))
@@ -124,13 +127,20 @@ def test_adapters_and_controlnets_that_the_server_was_not_started_with_are_refus
     with pytest.raises(ValueError, match="no adapter '/etc/passwd'; it has robot, ink-v2"):
         queue.submit(TextToImageRequest(prompt="cat", adapters={"/etc/passwd": 1.0}), "ann")
     with pytest.raises(ValueError, match=r"controlnet is '\.\./edges'; this server has edges"):
-        queue.submit(TextToImageRequest(prompt="cat", control_image=SQUARE, controlnet="../edges"), "ann")
+        queue.submit(
+            TextToImageRequest(prompt="cat", controls=[ControlInput(image=SQUARE, controlnet="../edges")]), "ann"
+        )
     with pytest.raises(ValueError, match="start the server with --lora"):
         make_queue(image_engine).submit(TextToImageRequest(prompt="cat", adapters={"robot": 1.0}), "ann")
     with pytest.raises(ValueError, match="start the server with --controlnet"):
-        make_queue(image_engine).submit(TextToImageRequest(prompt="cat", control_image=SQUARE), "ann")
-    with pytest.raises(ValueError, match="control_image is missing"):
-        TextToImageRequest(prompt="cat", controlnet="edges")
+        make_queue(image_engine).submit(TextToImageRequest(prompt="cat", controls=[ControlInput(image=SQUARE)]), "ann")
+    with pytest.raises(ValueError, match="start the server with --ip-adapter"):
+        queue.submit(TextToImageRequest(prompt="cat", pictures=[PictureInput(image=SQUARE)]), "ann")
+    depth = ControlInput(image=SQUARE, preprocessor="depth")
+    with pytest.raises(ValueError, match="preprocessor is 'depth'; this server has canny, lineart"):
+        queue.submit(TextToImageRequest(prompt="cat", controls=[depth]), "ann")
+    with pytest.raises(ValueError, match="controls has 5 images; give at most 4"):
+        TextToImageRequest(prompt="cat", controls=[ControlInput(image=SQUARE)] * 5)
     for scale in (float("nan"), 3.0, "1", True):
         with pytest.raises(ValueError, match=r"adapters\.robot is .* to 2"):
             TextToImageRequest(prompt="cat", adapters={"robot": scale})
@@ -144,15 +154,52 @@ def test_a_controlnet_follows_its_image_and_leaves_no_trace(make_queue, extended
     common = {"num_inference_steps": 2, "generator": torch.Generator().manual_seed(3)}
     expected = pipe("cat", control_image=SQUARE, controlnet_conditioning_scale=0.5, **common).images[0]
     request = {"prompt": "cat", "seed": 3, "num_inference_steps": 2, "adapters": {}}
-    controlled = TextToImageRequest(control_image=SQUARE, controlnet_conditioning_scale=0.5, **request)
+    controlled = TextToImageRequest(controls=[ControlInput(image=SQUARE, conditioning_scale=0.5)], **request)
     plain = TextToImageRequest(**request)
     before, result, after = generate(make_queue, extended_engine, [plain, controlled, plain])
     np.testing.assert_array_equal(result[0], np.asarray(expected))
     np.testing.assert_array_equal(before, after)
     assert not np.array_equal(before, result)
     metadata = make_queue(extended_engine).submit(controlled, "ann").wait(60).result.metadata[0]
-    assert metadata.settings["controlnet"]["name"] == "edges"
-    assert metadata.settings["controlnet"]["conditioning_scale"] == 0.5
+    (described,) = metadata.settings["controls"]
+    assert (described["name"], described["conditioning_scale"]) == ("edges", 0.5)
+
+
+def test_two_controlnets_and_pictures_act_together_and_leave_no_trace(
+    make_queue, controlnet, tiny_video_folder, tmp_path
+):
+    transformer = make_engine(tiny_video_folder).text_to_image.transformer
+    paths = {"controlnets": {"edges": str(controlnet), "canny": str(controlnet)}}
+    engine = make_engine(
+        tiny_video_folder, **paths, ip_adapter=str(make_ip_adapter(tmp_path / "ip-adapter", transformer))
+    )
+    request = {"prompt": "cat", "seed": 3, "num_inference_steps": 2}
+    edges, canny = (
+        ControlInput(image=SQUARE, controlnet="edges"),
+        ControlInput(image=SQUARE, controlnet="canny", preprocessor="canny", guidance_end=0.5),
+    )
+    pictures = [PictureInput(image=SQUARE, scale=0.6), PictureInput(image=SQUARE.rotate(90), scale=1.2)]
+    requests = [
+        TextToImageRequest(**request, **conditions)
+        for conditions in ({}, {"controls": [edges, canny], "pictures": pictures}, {"controls": [edges]}, {})
+    ]
+    before, both, one, after = generate(make_queue, engine, requests)
+    np.testing.assert_array_equal(before, after)
+    pipe = TextToImagePipeline.from_pipe(
+        make_engine(tiny_video_folder).text_to_image, controlnet=[str(controlnet), str(controlnet)]
+    )
+    pipe.load_ip_adapter([tmp_path / "ip-adapter"] * 2)
+    pipe.set_ip_adapter_scale([0.6, 1.2])
+    expected = pipe(
+        "cat",
+        num_inference_steps=2,
+        generator=torch.Generator().manual_seed(3),
+        control_image=[SQUARE, detect_canny_edges(SQUARE)],
+        control_guidance_end=[1.0, 0.5],
+        ip_adapter_image=[picture.image for picture in pictures],
+    ).images[0]
+    np.testing.assert_array_equal(both[0], np.asarray(expected))
+    assert not np.array_equal(both, one)
 
 
 def test_a_controlnet_of_another_model_is_refused_by_its_path(controlnet, tmp_path):

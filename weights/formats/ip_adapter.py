@@ -44,9 +44,7 @@ def read_ip_adapter(source: Path | Mapping[str, Any], transformer: DiT) -> IPAda
     Raises: WeightsError for a file that is none, is one of another model, or lacks or breaks a tensor.
     """
     name = IN_MEMORY if isinstance(source, Mapping) else str(source)
-    tensors = flatten_tensors(source) if isinstance(source, Mapping) else _open(source)
-    tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
-    renamed = _rename(tensors, name)
+    renamed = _rename(flatten_tensors(source), name) if isinstance(source, Mapping) else check_ip_adapter_names(source)
     adapter = _build(renamed, transformer, name)
     state: dict[str, Tensor] = {}
     for key, tensor in renamed.items():
@@ -57,15 +55,20 @@ def read_ip_adapter(source: Path | Mapping[str, Any], transformer: DiT) -> IPAda
     return adapter.requires_grad_(False).eval()
 
 
-def _open(path: Path) -> LazyTensors:
+def check_ip_adapter_names(path: Path) -> LazyTensors:
+    """Open the tensors of an IP-Adapter under the names of `IPAdapter`; none is read.
+
+    Raises: WeightsError for a file that is none, or is one of another model.
+    """
     if path.suffix not in CHECKPOINT_SUFFIXES:
         raise WeightsError("convert_source_suffix", path=str(path), allowed=list(CHECKPOINT_SUFFIXES))
-    return open_checkpoint(path)
+    return _rename(open_checkpoint(path), str(path))
 
 
 def _rename(tensors: LazyTensors, source: str) -> LazyTensors:
     """The tensors of the IP-Adapter under the names of `IPAdapter`."""
     renamed: LazyTensors = {}
+    tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         for pattern, template in RULES:
             if (match := pattern.fullmatch(name)) is not None:

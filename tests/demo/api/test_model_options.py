@@ -30,6 +30,8 @@ def test_the_model_is_listed_with_what_requests_may_name(extended_client):
     (model,) = extended_client.get("/v1/models").json()["data"]
     assert model["adapters"] == {"robot": 0.5, "ink-v2": 1.0}
     assert model["controlnets"] == ["edges"]
+    assert model["preprocessors"] == ["canny", "lineart", "tile"]
+    assert model["ip_adapter"] is False
     assert model["sizes"] == ["32x32"]
     assert model["license"] is None
 
@@ -62,8 +64,11 @@ def test_the_end_of_a_prompt_that_is_not_read_is_in_the_response(extended_client
 
 def test_a_control_image_comes_in_base64(extended_client, square):
     plain, _ = generate(extended_client, adapters={})
-    controlled, _ = generate(extended_client, adapters={}, control_image=square, controlnet="edges")
-    weaker, _ = generate(extended_client, adapters={}, control_image=square, controlnet_conditioning_scale=0)
+    control = {"image": square, "controlnet": "edges"}
+    controlled, _ = generate(extended_client, adapters={}, controls=[control])
+    weaker, _ = generate(extended_client, adapters={}, controls=[{"image": square, "conditioning_scale": 0}])
+    canny, _ = generate(extended_client, adapters={}, controls=[{**control, "preprocessor": "canny"}])
+    assert not np.array_equal(canny, controlled)
     assert not np.array_equal(plain, controlled)
     np.testing.assert_array_equal(plain, weaker)
 
@@ -78,8 +83,9 @@ def test_a_control_image_comes_in_base64(extended_client, square):
         ({"scheduler": "EulerDiscrete:beta_end=1"}, "EulerDiscreteScheduler has no option beta_end"),
         ({"adapters": {"robot": 5}}, "adapters.robot is 5.0; give a number from -2 to 2"),
         ({"adapters": ["robot"]}, "adapters is a list"),
-        ({"controlnet": "edges"}, "control_image is missing for the ControlNet 'edges'"),
-        ({"control_image": "/etc/passwd"}, "the image cannot be read"),
+        ({"controls": [{"controlnet": "edges"}]}, "image"),
+        ({"controls": [{"image": "/etc/passwd"}]}, "the image cannot be read"),
+        ({"ip_adapter_images": [{"image": "/etc/passwd"}]}, "the image cannot be read"),
     ],
 )
 def test_wrong_names_and_strengths_are_refused(extended_client, fields, reason):
@@ -89,7 +95,7 @@ def test_wrong_names_and_strengths_are_refused(extended_client, fields, reason):
 def test_a_path_that_came_over_http_is_never_loaded(extended_client, square, adapters, controlnet):
     for path in (adapters[0].path, str(controlnet)):
         assert "has no adapter" in get_message(extended_client, adapters={path: 1.0})["message"]
-        message = get_message(extended_client, control_image=square, controlnet=path)["message"]
+        message = get_message(extended_client, controls=[{"image": square, "controlnet": path}])["message"]
         assert message.endswith("this server has edges")
 
 

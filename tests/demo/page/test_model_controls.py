@@ -81,14 +81,17 @@ def test_adapters_and_a_controlnet_are_chosen_on_the_page(locale, extended_serve
     page.fill("#image-adapter-ink-v2 input[type=number]", "0")
     page.press("#image-adapter-ink-v2 input[type=number]", "Tab")
     page.click("#image-control button")
-    page.set_input_files("#image-control-upload input[type=file]", tmp_path / "control.png")
-    page.wait_for_selector("#image-control-upload img")
+    page.set_input_files("#control-edges-upload input[type=file]", tmp_path / "control.png")
+    page.wait_for_selector("#control-edges-upload img")
+    page.fill("#control-edges-end input[type=number]", "0.5")
+    page.press("#control-edges-end input[type=number]", "Tab")
     page.click("#image-button")
     page.wait_for_selector("#image-stage img", timeout=TIMEOUT_MS)
     request = requests[-1]
     assert request.adapters == {"robot": 0.75}
-    assert request.controlnet == "edges"
-    assert request.control_image.getpixel((5, 5)) == (255, 0, 0)
+    (control,) = request.controls
+    assert (control.controlnet, control.preprocessor, control.guidance_end) == ("edges", None, 0.5)
+    assert control.image.getpixel((5, 5)) == (255, 0, 0)
     for name in ("animate", "video", "chat"):
         page.click(f"#tabs [role=tab] >> text={getattr(TEXTS[f'tab_{name}'], LANGUAGES[locale])}")
         page.click(f"text={getattr(TEXTS['advanced'], LANGUAGES[locale])} >> visible=true")

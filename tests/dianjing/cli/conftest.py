@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from dianjing.cli import app, image_job
+from dianjing.cli import app, image_conditions, image_job
 
 
 class StubPipeline:
@@ -35,7 +35,7 @@ class StubPipeline:
 @pytest.fixture
 def stub(monkeypatch, tmp_path):
     pipe = StubPipeline()
-    monkeypatch.setattr(image_job, "load_pipeline", lambda name, **where: pipe)
+    monkeypatch.setattr(image_conditions, "load_pipeline", lambda name, **where: pipe)
     monkeypatch.setattr(image_job, "resolve_local_model", lambda name: None)
     monkeypatch.setattr(image_job, "announce_run", lambda *of_a_run: None)  # it reads the weights
     monkeypatch.chdir(tmp_path)

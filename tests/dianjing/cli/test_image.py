@@ -178,7 +178,7 @@ def test_an_adapter_changes_the_image_and_is_named_in_it(tiny_folder, tmp_path, 
 def test_a_path_without_adapter_is_refused_before_weights_load(name, tmp_path, monkeypatch, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "lora.bin").write_bytes(b"")
-    monkeypatch.setattr("dianjing.cli.image_job.load_pipeline", None)
+    monkeypatch.setattr("dianjing.cli.image_conditions.load_pipeline", None)
     monkeypatch.setattr(sys, "argv", ["dianjing", "image", "cat", "--lora", str(tmp_path / name)])
     with pytest.raises(SystemExit) as stopped:
         app.main()
