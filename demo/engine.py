@@ -56,9 +56,9 @@ class InferenceEngine:
     """Run requests on the pipelines of one model, one request at a time; masks may be predicted in parallel.
 
     `text_to_video` and `image_to_video` are None for a model without motion blocks. `description` holds the name that
-    the metadata of results carries. `adapters` and `controlnets` (folders by their names) are what requests may name,
-    `preprocessors` the folders of preprocessors' models, `ip_adapter` the weights for pictures as prompts;
-    `complete_chat` parses the instructions of conversations, None for the rules alone.
+    the metadata of results carries. `adapters` are what requests may name, as are the
+    ControlNets in `image_conditions`, the options of `ImageConditioner`; `complete_chat` parses the instructions of
+    conversations, None for the rules alone.
     """
 
     def __init__(
@@ -70,12 +70,9 @@ class InferenceEngine:
         image_to_video: ImageToVideoPipeline | None = None,
         segmenter_factory: Callable[[], Segmenter] = GrabCutSegmenter,
         adapters: Sequence[NamedAdapter] = (),
-        controlnets: Mapping[str, str] | None = None,
-        preprocessors: Mapping[str, str] | None = None,
-        ip_adapter: str | None = None,
-        ip_adapter_encoder: str | None = None,
         complete_chat: CompleteChat | None = None,
         cost_model: CostModel | None = None,
+        **image_conditions: Any,
     ):
         self.text_to_image, self.text_to_video, self.image_to_video = text_to_image, text_to_video, image_to_video
         self.model, self.complete_chat = description.name, complete_chat
@@ -84,13 +81,7 @@ class InferenceEngine:
         if image_to_video is not None:
             image_to_video.segmenter = segmenter_factory()
         self.cost_model = cost_model or CostModel.measure(text_to_image)
-        self.conditioner = ImageConditioner(
-            text_to_image,
-            controlnets=controlnets or {},
-            preprocessors=preprocessors or {},
-            ip_adapter=ip_adapter,
-            ip_adapter_encoder=ip_adapter_encoder,
-        )
+        self.conditioner = ImageConditioner(text_to_image, **image_conditions)
         pipelines: list[Any] = [text_to_image, text_to_video, image_to_video, self.conditioner.pipe]
         pipelines = [pipe for pipe in pipelines if pipe is not None]
         for pipe in pipelines:

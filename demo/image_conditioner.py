@@ -1,6 +1,7 @@
 """ControlNets, preprocessors and the IP-Adapter of a server: loaded once from paths that its operator named."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from diffusers import HunyuanDiT2DControlNetModel
@@ -24,8 +25,8 @@ class ImageConditioner:
         self,
         text_to_image: TextToImagePipeline,
         *,
-        controlnets: Mapping[str, str],
-        preprocessors: Mapping[str, str],
+        controlnets: Mapping[str, str] = MappingProxyType({}),
+        preprocessors: Mapping[str, str] = MappingProxyType({}),
         ip_adapter: str | None = None,
         ip_adapter_encoder: str | None = None,
     ):
