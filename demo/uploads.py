@@ -8,6 +8,8 @@ import math
 import re
 import string
 import struct
+from collections.abc import Callable
+from typing import TypeVar
 
 from PIL import Image
 
@@ -16,6 +18,7 @@ from dianjing.errors import DianjingError
 from dianjing.pipelines.media.color import to_rgb
 from dianjing.pipelines.media.image import check_image_size
 
+T = TypeVar("T")
 UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, IndexError, TypeError, struct.error)  # Pillow's for damaged files
 ITEM_MARKS = (b",", b"[", b"{")  # one of them stands before every value of JSON
@@ -29,6 +32,14 @@ def decode_upload(content: bytes, limits: ServerLimits) -> Image.Image:
 
     Raises: DianjingError for another format, or a file that is damaged or too large.
     """
+    return decode_upload_as(content, limits, to_rgb)
+
+
+def decode_upload_as(content: bytes, limits: ServerLimits, convert: Callable[[Image.Image], T]) -> T:
+    """Decode an upload, and return what `convert` makes of its first frame.
+
+    Raises: DianjingError as `decode_upload`.
+    """
     if len(content) > limits.max_upload_bytes:
         raise DianjingError("upload_too_large", size=len(content), max_size=limits.max_upload_bytes)
     try:
@@ -37,7 +48,7 @@ def decode_upload(content: bytes, limits: ServerLimits) -> Image.Image:
                 raise Image.DecompressionBombError
             check_image_size(*image.size)
             image.load()
-            return to_rgb(image)
+            return convert(image)
     except DianjingError:
         raise
     except Image.DecompressionBombError:

@@ -189,7 +189,7 @@ class ImagePipelineBase(ImagePromptMixin, SamplingPipelineBase):
             image_shape=(call.latent_shape[0], height, width),
             num_per_prompt=num_images_per_prompt,
         )
-        image_prompts = self._check_image_prompts(ip_adapter_image, ip_adapter_image_embeds, call)
+        image_prompts = self._check_image_prompts(ip_adapter_image, ip_adapter_image_embeds, num_prompts=num_prompts)
         sizes = (original_size or (height, width), target_size or (height, width))
         image_meta_size = validation.check_image_meta_size(*sizes, crops_coords_top_left)
         if start_image is not None:

@@ -19,7 +19,6 @@ from transformers import PreTrainedModel
 from dianjing.dit.ip_adapter import ImagePrompt, IPAdapter
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
-from dianjing.pipelines.sampling import SamplingCall
 from dianjing.weights.formats.ip_adapter import read_ip_adapter
 from dianjing.weights.ip_adapter_files import find_image_encoder, find_ip_adapter
 
@@ -132,7 +131,7 @@ class ImagePromptMixin(IPAdapterMixin):
         self._ip_adapters, self._ip_adapter_scales = (), ()
         self.register_modules(image_encoder=None)
 
-    def _check_image_prompts(self, images: Any, image_embeds: Any, call: SamplingCall) -> list[ImagePromptInput]:
+    def _check_image_prompts(self, images: Any, image_embeds: Any, *, num_prompts: int) -> list[ImagePromptInput]:
         """Check the pictures, or image embeddings, of a call: one entry for each IP-Adapter; none without both.
 
         Raises: DianjingError for pictures without an IP-Adapter or image tower, and for entries that do not fit.
@@ -159,7 +158,6 @@ class ImagePromptMixin(IPAdapterMixin):
                 for adapter, scale, entry in pairs
             ]
         num_halves = 2 if self.do_classifier_free_guidance else 1
-        num_prompts = call.latent_shape[0] // call.num_per_prompt
         rows = {num_halves, num_halves * num_prompts}
         return [
             ImagePromptInput(adapter=adapter, scale=scale, embeds=_check_image_embeds(entry, adapter, rows=rows))

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 
+from dianjing.demo.api.edit_bodies import ImageEditSchema
 from dianjing.demo.api.schemas import ImageGenerationSchema
 from dianjing.demo.api.video_schemas import InputReferenceSchema, PointSchema, RegionSchema, VideoSchema
 from dianjing.demo.errors import ApiError, MethodNotAllowedError, NotFoundError, get_status, to_user_error
@@ -22,9 +23,9 @@ FieldNames = Mapping[str, str | Message]
 ERROR_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 FIELD_NAMES = {
     name
-    for schema in (ImageGenerationSchema, VideoSchema, InputReferenceSchema, RegionSchema, PointSchema)
+    for schema in (ImageGenerationSchema, ImageEditSchema, VideoSchema, InputReferenceSchema, RegionSchema, PointSchema)
     for name in schema.model_fields
-}
+} | {"image", "mask"}
 OPENAI_FIELDS: FieldNames = {**HTTP_FIELDS, "width": Message("size_width"), "height": Message("size_height")}
 PARAMETER_PLACES = (("body",), ("query",), ("path",))  # the first part of a location in pydantic's errors
 MAX_VALUE_CHARS = 60

@@ -14,6 +14,7 @@ from starlette.responses import StreamingResponse
 from dianjing.demo.api.errors import make_error_content
 from dianjing.demo.api.job_results import describe_unread_words, get_result, iterate_events
 from dianjing.demo.api.schemas import ImageGenerationSchema
+from dianjing.demo.edit_request import EditRequest
 from dianjing.demo.errors import to_user_error
 from dianjing.demo.jobs import Job, Progress
 from dianjing.demo.queue import JobQueue
@@ -56,6 +57,7 @@ async def _iterate_sse(
 ) -> AsyncIterator[bytes]:
     """Yield the events as bytes; an error after the start is an event as well."""
     common = {"quality": "auto", **describe_image_request(job, body)}
+    name = "image_edit" if isinstance(job.request, EditRequest) else "image_generation"
     try:
         sent_at_s = time.monotonic()
         async for partial in _iterate_previews(job, request, count=body.partial_images or 0):
@@ -63,7 +65,7 @@ async def _iterate_sse(
                 index, preview = partial
                 content = await run_in_threadpool(_encode_preview, preview, job, queue)
                 event = {"b64_json": content, "partial_image_index": index, **common}
-                yield _format_event("image_generation.partial_image", event)
+                yield _format_event(f"{name}.partial_image", event)
             elif time.monotonic() < sent_at_s + KEEPALIVE_S:
                 continue
             else:
@@ -73,7 +75,7 @@ async def _iterate_sse(
             content = base64.b64encode(await run_in_threadpool(path.read_bytes)).decode()
             unread = describe_unread_words(get_result(job))
             event = {"b64_json": content, "seed": metadata.seed, "usage": NO_USAGE, **common, **unread}
-            yield _format_event("image_generation.completed", event)
+            yield _format_event(f"{name}.completed", event)
     except Exception as error:
         refused = to_user_error(error, context=job.id)
         yield _format_event("error", {"error": make_error_content(request, refused)})

@@ -124,12 +124,19 @@ class ImageGenerationSchema(GenerationSchema):
 
     def to_request(self, limits: ServerLimits) -> TextToImageRequest:
         """Make the request. Raises: DianjingError."""
+        self.check_output()
+        return self._make_request(limits)
+
+    def check_output(self) -> None:
+        """Raise DianjingError for fields of the output that cannot be."""
         if self.background == "transparent":
             raise DianjingError("background_transparent", allowed=["auto", "opaque"])
         if self.stream and self.response_format == "url":
             raise DianjingError("stream_with_url")
         if self.partial_images is not None:
             check_int(self.partial_images, "partial_images", low=0, high=MAX_PARTIAL_IMAGES)
+
+    def _make_request(self, limits: ServerLimits) -> TextToImageRequest:
         return TextToImageRequest(
             prompt=self.prompt,
             num_images=1 if self.n is None else self.n,
