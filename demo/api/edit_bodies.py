@@ -21,7 +21,7 @@ from dianjing.pipelines.editing.edit import ImageEdit
 from dianjing.pipelines.editing.extension import parse_extension
 from dianjing.pipelines.media.mask import select_opaque
 from dianjing.pipelines.segmentation.base import Point
-from dianjing.pipelines.validation import MAX_SIDE_PX
+from dianjing.pipelines.validation import MAX_SIDE_PX, check_prompt
 
 FORM_TYPE = "multipart/form-data"
 IMAGE_FIELDS, MASK_FIELD = ("image", "image[]"), "mask"
@@ -135,6 +135,7 @@ def _parse_json(text: str) -> Any:
 
 def make_edit_request(body: ImageEditSchema, files: EditFiles, limits: ServerLimits) -> EditRequest:
     """Decode the files of an edit and make its request. Raises: DianjingError."""
+    check_prompt(body.prompt)
     points = [Point(x=point.x, y=point.y, positive=point.positive) for point in body.points or ()]
     is_selected = bool(points) or body.what is not None or body.extend is not None
     edit = ImageEdit(

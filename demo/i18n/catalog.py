@@ -18,6 +18,7 @@ HEADER_TEXTS = {
     "head_subtitle": BilingualText("用中文或英文生成图片和视频", "Images and videos from Chinese or English"),
     "licence_unknown": BilingualText("许可证未知", "licence unknown"),
     "tab_image": BilingualText("图片", "Image"),
+    "tab_edit": BilingualText("编辑", "Edit"),
     "tab_animate": BilingualText("动画", "Animate"),
     "tab_video": BilingualText("视频", "Video"),
     "tab_chat": BilingualText("对话", "Chat"),
@@ -84,6 +85,20 @@ IMAGE_TEXTS = {
     "image_to_settings": BilingualText("使用其设置", "Use its settings"),
     "download": BilingualText("下载", "Download"),
 }
+EDIT_TEXTS = {
+    "edit_picture": BilingualText("要编辑的图片", "The image to edit"),
+    "edit_brush": BilingualText("画笔大小（%）", "Brush size (%)"),
+    "edit_undo": BilingualText("撤销一笔", "Undo stroke"),
+    "edit_words": BilingualText("用文字指出要改的部分", "What may change, in words"),
+    "edit_words_info": BilingualText(
+        "例如“那只猫”；与画笔二选一，都不用则编辑整张图片",
+        "Such as “the cat”; or paint it with the brush; neither: all of the image",
+    ),
+    "edit_prompt": BilingualText("编辑后的图片内容", "What the edited image shows"),
+    "edit_button": BilingualText("编辑图片", "Edit"),
+    "edit_strength": BilingualText("改动强度", "Strength"),
+    "edit_strength_info": BilingualText("0 保持原图，1 完全重新生成", "0 keeps the image, 1 starts from noise"),
+}
 ANIMATE_TEXTS = {
     "animate_picture": BilingualText("点击要动的物体", "Click on the object that should move"),
     "animate_upload": BilingualText("拖入一张图片，或点击上传", "Drop an image here, or click to choose one"),
@@ -138,7 +153,16 @@ LOGIN_TEXTS = {
     "login_key": BilingualText("密钥", "Key"),
     "login_submit": BilingualText("登录", "Log in"),
 }
-TEXTS = {**HEADER_TEXTS, **SETTINGS_TEXTS, **IMAGE_TEXTS, **ANIMATE_TEXTS, **VIDEO_TEXTS, **CHAT_TEXTS, **LOGIN_TEXTS}
+TEXTS = {
+    **HEADER_TEXTS,
+    **SETTINGS_TEXTS,
+    **IMAGE_TEXTS,
+    **EDIT_TEXTS,
+    **ANIMATE_TEXTS,
+    **VIDEO_TEXTS,
+    **CHAT_TEXTS,
+    **LOGIN_TEXTS,
+}
 
 MOTION_SUGGESTIONS = (
     BilingualText("跳", "jump"),

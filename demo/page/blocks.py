@@ -15,6 +15,7 @@ from dianjing.demo.page.chat_tab import ChatTab, make_chat_tab, resume_chat_run,
 from dianjing.demo.page.checked_blocks import CheckedBlocks, PublishedFiles
 from dianjing.demo.page.context import PageContext, get_request_language, instant, job_event
 from dianjing.demo.page.drafts import connect_drafts
+from dianjing.demo.page.edit_tab import EditTab, make_edit_tab, resume_edit_run
 from dianjing.demo.page.examples import make_example_prompts
 from dianjing.demo.page.image_tab import ImageTab, make_image_tab, resume_image_run, show_image_history
 from dianjing.demo.page.prompt_box import show_examples
@@ -31,6 +32,7 @@ from dianjing.demo.upload_store import UploadStore
 GRADIO_CACHE_S = 24 * 3600  # Gradio's copies of files are deleted after this time
 RESUME_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "image": resume_image_run,
+    "edit": resume_edit_run,
     "animate": resume_animate_run,
     "video": resume_video_run,
     "chat": resume_chat_run,
@@ -42,6 +44,7 @@ class PageTabs:
     """The tabs; None for what the model cannot do."""
 
     image: ImageTab
+    edit: EditTab
     animate: AnimateTab | None
     video: VideoTab | None
     chat: ChatTab | None
@@ -65,7 +68,7 @@ def make_page(queue: JobQueue, engine: Any, uploads: UploadStore) -> CheckedBloc
         with gr.Tabs(elem_id="tabs") as tab_bar:
             tabs = _make_tabs(context)
         if tabs.animate is not None:
-            for tab in (tabs.image, tabs.chat):
+            for tab in (tabs.image, tabs.edit, tabs.chat):
                 if tab is None:
                     continue
                 connect_send_to_animate(tab.to_animate, tab.history, tabs.animate, context, tabs=tab_bar)
@@ -91,6 +94,8 @@ def _make_tabs(context: PageContext) -> PageTabs:
     animate = video = chat = None
     with gr.Tab(translations("tab_image"), id="image"):
         image = make_image_tab(context)
+    with gr.Tab(translations("tab_edit"), id="edit"):
+        edit = make_edit_tab(context)
     if capabilities.can_animate:
         with gr.Tab(translations("tab_animate"), id=ANIMATE_TAB_ID):
             animate = make_animate_tab(context)
@@ -100,7 +105,7 @@ def _make_tabs(context: PageContext) -> PageTabs:
     if capabilities.can_chat:
         with gr.Tab(translations("tab_chat"), id="chat"):
             chat = make_chat_tab(context)
-    return PageTabs(image=image, animate=animate, video=video, chat=chat)
+    return PageTabs(image=image, edit=edit, animate=animate, video=video, chat=chat)
 
 
 def _connect_on_load(page: gr.Blocks, context: PageContext, tabs: PageTabs) -> None:
@@ -113,6 +118,7 @@ def _connect_on_load(page: gr.Blocks, context: PageContext, tabs: PageTabs) -> N
         updates = {
             context.token: token,
             **show_image_history(tabs.image, session, language),
+            **show_image_history(tabs.edit, session, language),
             tabs.image.examples: show_examples(examples.images),
         }
         if tabs.chat is not None:
@@ -132,7 +138,7 @@ def _connect_on_load(page: gr.Blocks, context: PageContext, tabs: PageTabs) -> N
         }
         return updates | resumed
 
-    outputs = [context.token, *tabs.image.history_outputs, tabs.image.examples]
+    outputs = [context.token, *tabs.image.history_outputs, *tabs.edit.history_outputs, tabs.image.examples]
     if tabs.chat is not None:
         outputs += [*tabs.chat.chat_outputs, tabs.chat.examples]
     if tabs.animate is not None:

@@ -1,6 +1,6 @@
 """The Image tab: a prompt becomes images, with previews while they are generated."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -44,16 +44,10 @@ MAX_NUM_IMAGES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageTab:
-    """Components; `selected_file` of the history is the state that holds the file of the image in view."""
+class ImageActions:
+    """Components around the image in view; `selected_file` of the history is the state that holds its file."""
 
-    prompt: gr.Textbox
-    examples: gr.Dataset
     run_panel: RunPanel
-    num_images: gr.Slider
-    settings: SettingsPanel
-    control: ControlPanel | None
-    metadata_file: gr.File
     to_animate: gr.Button
     restore_settings: gr.Button
     download: gr.DownloadButton
@@ -80,6 +74,18 @@ class ImageTab:
         """The outputs of a run."""
         return list(dict.fromkeys([*self.run_panel.outputs, *self.history_outputs]))
 
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTab(ImageActions):
+    """Components."""
+
+    prompt: gr.Textbox
+    examples: gr.Dataset
+    num_images: gr.Slider
+    settings: SettingsPanel
+    control: ControlPanel | None
+    metadata_file: gr.File
+
     @property
     def drafts(self) -> dict[str, Any]:
         """The components whose values the browser keeps, by name."""
@@ -95,7 +101,9 @@ def make_image_tab(context: PageContext) -> ImageTab:
             forecast = make_forecast("image")
             examples = make_examples("image", prompt)
         with gr.Column(elem_classes="dj-preview"):
-            parts = _make_preview_column(can_animate=context.capabilities.can_animate)
+            parts = make_preview_column(
+                "image", get_history=lambda session: session.images, can_animate=context.capabilities.can_animate
+            )
         with gr.Column(elem_classes="dj-more"):
             num_images = gr.Slider(
                 1, MAX_NUM_IMAGES, 1, step=1, label=translations("image_count"), elem_id="image-count"
@@ -122,34 +130,37 @@ def make_image_tab(context: PageContext) -> ImageTab:
     return tab
 
 
-def _make_preview_column(*, can_animate: bool) -> dict[str, Any]:
+def make_preview_column(
+    name: str, *, get_history: Callable[[Session], list[HistoryItem]], can_animate: bool
+) -> dict[str, Any]:
+    """Make the components of `ImageActions` below each other; `preview` and `status` are parts of its run panel."""
     preview = gr.Image(
-        interactive=False, buttons=["fullscreen"], elem_classes="dj-stage", elem_id="image-stage", show_label=False
+        interactive=False, buttons=["fullscreen"], elem_classes="dj-stage", elem_id=f"{name}-stage", show_label=False
     )
-    caption = make_caption("image")
-    status = make_status("image")
+    caption = make_caption(name)
+    status = make_status(name)
     with gr.Row(elem_classes="dj-actions"):
         disabled = {"interactive": False, "min_width": 90}
         to_animate = gr.Button(
-            translations("image_to_animate"), elem_id="image-to-animate", visible=can_animate, **disabled
+            translations("image_to_animate"), elem_id=f"{name}-to-animate", visible=can_animate, **disabled
         )
-        restore_settings = gr.Button(translations("image_to_settings"), elem_id="image-to-settings", **disabled)
-        download = gr.DownloadButton(translations("download"), elem_id="image-download", **disabled)
+        restore_settings = gr.Button(translations("image_to_settings"), elem_id=f"{name}-to-settings", **disabled)
+        download = gr.DownloadButton(translations("download"), elem_id=f"{name}-download", **disabled)
     return {
         "preview": preview,
         "status": status,
         "to_animate": to_animate,
         "restore_settings": restore_settings,
         "download": download,
-        "history": make_history_panel("image", caption=caption, get_history=lambda session: session.images),
+        "history": make_history_panel(name, caption=caption, get_history=get_history),
     }
 
 
-def get_image_handlers(tab: ImageTab, context: PageContext, language: Language) -> RunHandlers:
+def get_image_handlers(tab: ImageActions, context: PageContext, language: Language) -> RunHandlers:
     """Make the handlers of the tab's jobs."""
     return RunHandlers(
         start=lambda session, job: show_image(tab, None, language),
-        save=partial(save_images, context),
+        save=partial(save_images, context, tab.history.get_history),
         done=partial(_show_result, tab, language),
     )
 
@@ -195,33 +206,42 @@ def _connect_history(tab: ImageTab, context: PageContext) -> None:
     connect_history_panel(tab.history, context, show=partial(show_image, tab), outputs=tab.selection_outputs)
 
 
-def save_images(context: PageContext, session: Session, job: Job, event: JobEvent) -> None:
-    """Add the images of a job to the history, or the unfinished ones of a job that was stopped, each by itself."""
+def save_images(
+    context: PageContext,
+    get_history: Callable[[Session], list[HistoryItem]],
+    session: Session,
+    job: Job,
+    event: JobEvent,
+) -> None:
+    """Add the images of a job to a history, or the unfinished ones of a job that was stopped, each by itself."""
     request = job.request
     assert isinstance(request, TextToImageRequest)
     assert request.seed is not None
     if isinstance(event, Done):
         for file, metadata in reversed(list(zip(event.result.files, event.result.metadata, strict=True))):
-            session.add_item(session.images, [file], metadata)
+            session.add_item(get_history(session), [file], metadata)
     elif isinstance(event, Cancelled):
         settings = request.get_pipeline_params() | {"unfinished": True}
         for index, image in reversed(list(enumerate(event.images))):
             metadata = context.engine.make_metadata(request.prompt, seed=request.seed + index, settings=settings)
-            context.save_session_image(session, session.images, image, metadata, visible_label=request.visible_label)
+            context.save_session_image(
+                session, get_history(session), image, metadata, visible_label=request.visible_label
+            )
 
 
-def _show_result(tab: ImageTab, language: Language, session: Session, job: Job, view: StatusView) -> Updates:
+def _show_result(tab: ImageActions, language: Language, session: Session, job: Job, view: StatusView) -> Updates:
     has_images = view.result is not None or (view.is_cancelled and view.preview is not None)
     return show_image_history(tab, session, language) if has_images else {}
 
 
-def show_image_history(tab: ImageTab, session: Session, language: Language) -> Updates:
+def show_image_history(tab: ImageActions, session: Session, language: Language) -> Updates:
     """Updates of the gallery, with the newest image in view."""
-    newest = session.images[0] if session.images else None
+    history = tab.history.get_history(session)
+    newest = history[0] if history else None
     return {**show_history(tab.history, session), **show_image(tab, newest, language)}
 
 
-def show_image(tab: ImageTab, item: HistoryItem | None, language: Language) -> Updates:
+def show_image(tab: ImageActions, item: HistoryItem | None, language: Language) -> Updates:
     """Updates that show one image large and enable its actions."""
     file = None if item is None else str(item.files[0])
     is_enabled = {"interactive": item is not None}

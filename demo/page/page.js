@@ -5,7 +5,7 @@ window.dianjing = (({ texts, gradio_zh }) => {
   const UNCHANGED = { __type__: "update" };
   const POLL_MS = 2000;
   const MAX_FAILURES = 2;
-  const TABS = ["image", "animate", "video", "chat"];
+  const TABS = ["image", "edit", "animate", "video", "chat"];
 
   /* drafts: {name: value} as JSON in the browser's storage */
   const getKey = (model) => `dianjing-drafts-${model}`;
@@ -29,6 +29,81 @@ window.dianjing = (({ texts, gradio_zh }) => {
       /* storage that is full or forbidden: nothing is kept */
     }
     return [];
+  };
+
+  /* The brush of the Edit tab: strokes in pixels of the image over a canvas of its size; the server paints the mask. */
+  const MIN_BRUSH_CANVAS_PX = 512;
+
+  const connectBrush = (element, props, trigger, watch) => {
+    let value = {}, current = null;
+    const picture = new Image();
+    const getCanvas = () => {
+      const host = element.querySelector(".dj-brush");
+      if (!host.querySelector("canvas")) host.append(document.createElement("canvas"));
+      return host.querySelector("canvas");
+    };
+    const draw = () => {
+      const canvas = getCanvas();
+      canvas.hidden = !value.image;
+      if (!value.image || !picture.complete) return;
+      const scale = Math.max(1, Math.ceil(MIN_BRUSH_CANVAS_PX / Math.max(value.width, value.height)));
+      canvas.width = value.width * scale;
+      canvas.height = value.height * scale;
+      const paint = document.createElement("canvas");
+      Object.assign(paint, { width: canvas.width, height: canvas.height });
+      const pen = paint.getContext("2d");
+      Object.assign(pen, { lineCap: "round", lineJoin: "round", strokeStyle: "#cf5742", fillStyle: "#cf5742" });
+      for (const { points, radius } of [...value.strokes, ...(current ? [current] : [])]) {
+        pen.lineWidth = 2 * radius * scale;
+        pen.beginPath();
+        points.forEach(([x, y], index) => pen[index ? "lineTo" : "moveTo"](x * scale, y * scale));
+        pen.stroke();
+        pen.beginPath();
+        pen.arc(points[0][0] * scale, points[0][1] * scale, radius * scale, 0, 2 * Math.PI);
+        pen.fill();
+      }
+      const view = canvas.getContext("2d");
+      view.imageSmoothingEnabled = scale === 1;
+      view.drawImage(picture, 0, 0, canvas.width, canvas.height);
+      view.globalAlpha = 0.55;
+      view.drawImage(paint, 0, 0);
+    };
+    const getPoint = (event) => {
+      const box = getCanvas().getBoundingClientRect();
+      return [((event.clientX - box.left) / box.width) * value.width, ((event.clientY - box.top) / box.height) * value.height];
+    };
+    const load = () => {
+      try {
+        value = JSON.parse(props.value || "{}");
+      } catch {
+        value = {};
+      }
+      current = null;
+      if (value.image && picture.src !== value.image) picture.src = value.image;
+      draw();
+    };
+    picture.addEventListener("load", draw);
+    element.addEventListener("pointerdown", (event) => {
+      if (event.target.tagName !== "CANVAS" || !value.image) return;
+      event.preventDefault();
+      event.target.setPointerCapture(event.pointerId);
+      current = { points: [getPoint(event)], radius: value.radius };
+      draw();
+    });
+    element.addEventListener("pointermove", (event) => {
+      if (!current) return;
+      current.points.push(getPoint(event));
+      draw();
+    });
+    element.addEventListener("pointerup", () => {
+      if (!current) return;
+      value.strokes.push(current);
+      current = null;
+      draw();
+      trigger("input", { strokes: JSON.stringify(value.strokes) });
+    });
+    watch("value", load);
+    load();
   };
 
   const download = (file) => {
@@ -136,5 +211,5 @@ window.dianjing = (({ texts, gradio_zh }) => {
   if (document.body) observe();
   else document.addEventListener("DOMContentLoaded", observe);
 
-  return { loadDrafts, saveDrafts, download };
+  return { loadDrafts, saveDrafts, download, connectBrush };
 })(DIANJING_TEXTS);

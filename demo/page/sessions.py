@@ -58,6 +58,7 @@ class Session:
 
     folder: Path
     images: list[HistoryItem] = field(default_factory=list)
+    edits: list[HistoryItem] = field(default_factory=list)
     videos: list[HistoryItem] = field(default_factory=list)
     animations: list[HistoryItem] = field(default_factory=list)
     chat_images: list[HistoryItem] = field(default_factory=list)

@@ -69,7 +69,7 @@ def test_a_transparent_part_of_the_image_is_the_mask_without_one(api, picture, t
     assert (after[28:] == picture[28:]).all()
 
 
-def test_an_opaque_image_without_a_mask_is_edited_as_a_whole(api, picture, tmp_path):
+def test_all_of_an_opaque_image_without_a_mask_is_edited(api, picture, tmp_path):
     response = api.images.edit(
         image=("a.png", to_png(picture)), prompt="cat", n=2, extra_body={**FAST, "strength": 0.5}
     )
