@@ -36,10 +36,10 @@ class ImageEditor:
         pipe.scheduler, pipe.trained_scheduler = self.text_to_image.scheduler, self.text_to_image.trained_scheduler
         return pipe
 
-    def run(self, request: EditRequest, seeds: list[int]) -> list[Image.Image]:
-        """Make the edit of a request, one image for each seed."""
+    def run(self, pipe: Any, request: EditRequest, seeds: list[int]) -> list[Image.Image]:
+        """Make the edit of a request by its pipeline, one image for each seed."""
         return run_edit(
-            self.get_pipeline(request),
+            pipe,
             request.edit,
             request.prompt,
             segmenter=self.segmenter_factory(),

@@ -225,7 +225,7 @@ class InferenceEngine:
             for first in range(0, len(seeds), IMAGE_BATCH_SIZE):
                 batch = seeds[first : first + IMAGE_BATCH_SIZE]
                 if isinstance(request, EditRequest):
-                    images += self.image_editor.run(request, batch)
+                    images += self.image_editor.run(pipe, request, batch)
                     continue
                 output: Any = pipe(
                     request.prompt,

@@ -20,7 +20,7 @@ from dianjing.pipelines.validation import MAX_SIDE_PX, check_int, check_number, 
 
 DEFAULT_STRENGTH = 0.8  # of an edit of the whole image, as in diffusers
 DEFAULT_MASKED_STRENGTH = 1.0
-GROWTH_FRACTION = 1 / 16  # of the shorter side: what a click or words select grows by it, so that a new shape has room
+GROWTH_FRACTION = 1 / 8  # of the shorter side: what a click or words select grows by it, so that a new shape has room
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

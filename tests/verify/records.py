@@ -103,6 +103,22 @@ RECORDED = (
         bounds={"all.edit_applied": 0.85, "languages.zh.edit_applied": 0.85, "languages.en.edit_applied": 0.85},
     ),
     Record(
+        name="edits",
+        command=("-m", f"{EVALUATION}.edits", "--count", "100", "--processes", "2", "--out", "{out}"),
+        measures=(
+            *MODEL,
+            *STICKERS,
+            "pipelines/editing/*.py",
+            "pipelines/media/mask.py",
+            "pipelines/prompting/localization.py",
+            "pipelines/segmentation/*.py",
+            "train/evaluation/edits.py",
+            "train/evaluation/settings.py",
+        ),
+        read=read_json("report.json"),
+        bounds={"overall.zh": 0.9, "overall.en": 0.9, "rest_identical.zh": 1.0, "rest_identical.en": 1.0},
+    ),
+    Record(
         name="server_load",
         command=("-m", "benchmarks.server_load", "--clients", "20", "--seconds", "120"),
         measures=("demo/**/*.py", "benchmarks/server_load.py"),

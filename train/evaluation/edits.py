@@ -39,6 +39,7 @@ from dianjing.train.stickers.sprite_classes import COLOURS
 
 KINDS = ("replace", "add", "recolour", "words")
 IMAGE_SIZE_PX = 64
+MASK_MARGIN_PX = 8  # of a mask around the object, as a person would paint it
 RIM_PX = 5  # around a mask: the rim in which a result fades into the image, and one pixel of rounding
 EDIT_BATCH_SIZE = 16
 NUM_PREVIEWS = 12  # for each kind, in grid.png
@@ -48,11 +49,13 @@ NUM_PREVIEWS = 12  # for each kind, in grid.png
 class EditSample:
     """One edit: the image that it starts from, prompts, the box (x, y, side, side) in px that changes, and the truth.
 
-    words: a phrase that names what changes, for an edit by words; None for one by a mask of the box.
+    expected: the image of the scene that is asked for. words: a phrase that names what changes, for an edit by words;
+    None for one by a mask of the box.
     """
 
     kind: str
     source: np.ndarray
+    expected: np.ndarray
     texts: dict[str, str]
     words: dict[str, str] | None
     box: tuple[int, int, int, int]
@@ -62,7 +65,9 @@ class EditSample:
 def sample_edit(kind: str, position: int, *, seed: int) -> EditSample:
     """Sample an edit whose result is a held-out scene of two objects, the second of which it makes."""
     coloured_share = 1.0 if kind == "recolour" else None
-    stage = CurriculumStage(scene_weights={"pair": 1.0}, grid_px=(GRID_PX,), coloured_share=coloured_share)
+    stage = CurriculumStage(
+        scene_weights={"pair": 1.0}, grid_px=(GRID_PX,), coloured_share=coloured_share, canonical_share=1.0
+    )
     world = StickerWorld(size_px=IMAGE_SIZE_PX, split="held_out", stages=(stage,))
     sample = world.get_image_sample(seed, position)
     rng = random.Random(f"{kind} {seed} {position}")
@@ -78,7 +83,7 @@ def sample_edit(kind: str, position: int, *, seed: int) -> EditSample:
     source = render_scene(replace(sample.scene, instances=instances), size_px=IMAGE_SIZE_PX)
     texts = {"zh": sample.text_zh, "en": sample.text_en}
     box = get_instance_box(target, IMAGE_SIZE_PX)
-    return EditSample(kind=kind, source=source, texts=texts, words=words, box=box, target=target)
+    return EditSample(kind=kind, source=source, expected=sample.image, texts=texts, words=words, box=box, target=target)
 
 
 def _replace_object(
@@ -125,8 +130,9 @@ def make_masks(pipe: Any, samples: Sequence[EditSample], language: str) -> list[
             masks.append(edit.select(pipe, GrabCutSegmenter()))
         else:
             x, y, side, _ = sample.box
+            top, left = max(0, y - MASK_MARGIN_PX), max(0, x - MASK_MARGIN_PX)
             mask = np.zeros(sample.source.shape[:2], bool)
-            mask[y : y + side, x : x + side] = True
+            mask[top : y + side + MASK_MARGIN_PX, left : x + side + MASK_MARGIN_PX] = True
             masks.append(mask)
     return masks
 
