@@ -71,7 +71,7 @@ def test_images_are_what_the_base_model_generates_of_the_captions(tmp_path, fine
     assert not torch.equal(images.load(0), images.load(3))  # one caption, two seeds
 
 
-def test_wide_samples_are_trained_beside_square_images(tmp_path, finetune_config):
+def test_wide_samples_are_trained_with_square_images(tmp_path, finetune_config):
     setup = build_setup(finetune_config(tmp_path / "run", changes=PRIOR))
     schedule = setup.batches.schedule
     step = next(step for step in range(50) if schedule.bucket_at(step).width != schedule.bucket_at(step).height)
