@@ -22,14 +22,12 @@ from dianjing.pipelines.prompt_embeds import PromptEmbeds
 from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
 from dianjing.pipelines.prompting.placement import DEFAULT_MOTION_STRENGTH
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, SamplingCall
-from dianjing.pipelines.segmentation.base import Region, check_region
+from dianjing.pipelines.segmentation.base import Region, check_region, predict_masks
 from dianjing.pipelines.vae import encode_images, frames_to_pixels
 from dianjing.pipelines.video.animation_base import AnimationPipelineBase
 from dianjing.pipelines.video.base import VIDEO_OUTPUT_TYPES, SampledVideo, VideoOutput, postprocess_frames
 from dianjing.pipelines.video.detail import restore_detail
-from dianjing.pipelines.video.refinement import Refine
 from dianjing.pipelines.video.subjects import find_subject_clicks, parse_moving_subjects
-from dianjing.pipelines.video.warp_image import predict_masks
 from dianjing.pipelines.video.warped_image import crop_masks
 
 logger = logging.get_logger(__name__)
@@ -74,7 +72,7 @@ class ImageToVideoPipeline(AnimationPipelineBase):
         callback_on_step_end: CallbackOnStepEnd | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         guidance_rescale: float = 0.0,
-        refine: Refine = "auto",
+        refine: validation.Refine = "auto",
         guider: BaseGuidance | str | None = None,
     ) -> ImageToVideoOutput | tuple:
         """Make videos that begin with an image and in which all regions move, each by its own phrase or path.

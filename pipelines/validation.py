@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
@@ -24,6 +24,8 @@ MAX_SEED = 2**64 - 1  # the largest of torch.Generator.manual_seed
 MIN_FPS, MAX_FPS = 0.1, 120.0
 MAX_DURATION_S = 1e6
 DEFAULT_SIZE_MULTIPLE_PX = 16  # VAE factor 8 times patch 2
+Refine = Literal["auto", "on", "off"]  # whether a model generates the frames of an animated image
+REFINE_MODES: tuple[Refine, ...] = ("auto", "on", "off")
 IMAGE_OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
@@ -228,6 +230,12 @@ def check_output_type(value: object, allowed: Collection[str] = IMAGE_OUTPUT_TYP
     """Raise DianjingError for an output type that the pipeline does not have."""
     if value not in allowed:
         raise DianjingError("value_not_allowed", name="output_type", value=format_value(value), allowed=list(allowed))
+
+
+def check_refine(refine: object) -> None:
+    """Raise DianjingError for a mode of refinement that does not exist."""
+    if refine not in REFINE_MODES:
+        raise DianjingError("value_not_allowed", name="refine", value=format_value(refine), allowed=REFINE_MODES)
 
 
 def check_callback_inputs(tensor_names: object, allowed: Collection[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """The command `dianjing animate`. Nothing heavy is imported before it runs."""
 
 import secrets
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,14 @@ from dianjing.cli.options import (
 )
 
 
+class RefineMode(str, Enum):
+    """Choice of who makes the frames: the model, or its motion field from the image; auto by the image."""
+
+    auto = "auto"
+    on = "on"
+    off = "off"
+
+
 def animate(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image to animate.")],
     click: Annotated[
@@ -48,6 +57,19 @@ def animate(
     strength: Annotated[
         list[float] | None, typer.Option(help="Strength of the motion, 0 to 1: one for all, or one for each --motion.")
     ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE;...",
+            help='A region with all of its settings: "click=90,40;path=90,40 120,30 150,60;turn=45;scale=0.8", or'
+            ' "click=30,40;motion=jump;strength=0.7". Keys: click, mask, target (image: a camera move), motion,'
+            " strength, path, turn, scale, times, anchor.",
+        ),
+    ] = None,
+    refine: Annotated[
+        RefineMode,
+        typer.Option(help="Whether the model generates the frames (on), or its motion field moves IMAGE itself (off)."),
+    ] = RefineMode.auto,
     prompt: Annotated[str, typer.Option(help="A description of the image; optional.")] = "",
     mask_preview: Annotated[
         Path | None, typer.Option(help="Also write the image with the regions marked; without --motion, only this.")
@@ -90,12 +112,14 @@ def animate(
         image,
         click_texts=click or [],
         mask_paths=mask or [],
+        region_texts=region or [],
         motions=motion or [],
         strengths=strength or [],
         prompt=prompt,
         mask_preview_path=mask_preview,
         segmenter=segmenter,
         strict_background=strict_background,
+        refine=refine.value,
         enhance=enhance,
         out=out,
         duration_s=seconds,

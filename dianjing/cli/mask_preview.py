@@ -9,7 +9,7 @@ from PIL import Image
 
 from dianjing.pipelines.media.atomic import write_atomic
 from dianjing.pipelines.media.image import open_image
-from dianjing.pipelines.segmentation.base import Segmenter
+from dianjing.pipelines.segmentation.base import Segmenter, predict_masks
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 
 if TYPE_CHECKING:
@@ -33,11 +33,9 @@ def write_mask_preview(job: "VideoJob") -> Path:
     assert job.image_path is not None
     assert job.mask_preview_path is not None
     image = np.asarray(open_image(job.image_path))
-    segmenter = make_segmenter(job.segmenter)
-    segmenter.set_image(image)
+    masks = predict_masks(image, job.regions, make_segmenter(job.segmenter))
     preview = image.astype(np.float32)
-    for index, region in enumerate(job.regions):
-        mask = segmenter.predict(region.points) if region.mask is None else region.mask
+    for index, mask in enumerate(masks):
         colour = np.array(MASK_COLOURS[index % len(MASK_COLOURS)], np.float32)
         preview[mask] = (1 - MASK_OPACITY) * preview[mask] + MASK_OPACITY * colour
     write_atomic(job.mask_preview_path, partial(Image.fromarray(preview.round().astype(np.uint8)).save, format="PNG"))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,22 +11,24 @@ from typing import Any
 import numpy as np
 
 import dianjing
+from dianjing.cli.animation_job import check_animation_job, needs_weights, run_animation_job
 from dianjing.cli.announcements import announce_run, make_video_request
 from dianjing.cli.enhancement import check_enhancement, enhance_job
 from dianjing.cli.loading import check_device, check_sampling_options, load_pipeline
 from dianjing.cli.mask_preview import make_segmenter, write_mask_preview
 from dianjing.cli.published_job import check_published_job, is_published_model, may_be_published, run_published_job
-from dianjing.errors import DianjingError, Message, get_language
+from dianjing.cli.region_options import make_regions
+from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import PRODUCER
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder
-from dianjing.pipelines.media.image import get_input_image_metadata, open_image
-from dianjing.pipelines.media.mask import read_mask
+from dianjing.pipelines.media.image import open_image
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
 from dianjing.pipelines.media.video import check_video_output_path, get_video_metadata, save_video
 from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
-from dianjing.pipelines.segmentation.base import Region, check_region, get_region_metadata, parse_click
+from dianjing.pipelines.segmentation.base import Region, check_region
 from dianjing.pipelines.validation import (
     ImageRequest,
+    Refine,
     check_fps,
     check_guidance_scale,
     check_num_frames,
@@ -39,7 +40,7 @@ from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
 
 __all__ = ["PRODUCER", "VideoJob", "run_video_job", "validate_animation_job", "validate_video_job"]
-DEFAULT_STRENGTH = 0.5
+SIZE_MULTIPLES_PX = {"auto": 1, "off": 1, "on": 16}  # by the mode of refinement: what moves itself has any size
 DEFAULT_FPS, MIN_SIDE_PX = 8.0, 16  # for the estimate of memory; a lower bound of the default size
 
 
@@ -48,7 +49,8 @@ class VideoJob:
     """One run of `dianjing video` or `dianjing animate`.
 
     settings: arguments of the pipeline, with None for its defaults; without settings, only the mask preview is written.
-    strict_background: of a published model's video. enhance: the chat model that rewrites the prompt first.
+    strict_background: of a published model's video. refine: of a model that has a motion field. enhance: the chat model
+    that rewrites the prompt first.
     """
 
     path: Path
@@ -65,6 +67,7 @@ class VideoJob:
     mask_preview_path: Path | None = None
     segmenter: str | None = None
     strict_background: bool = True
+    refine: Refine = "auto"
     enhance: str | None = None
     extra_metadata: dict[str, Any] = field(default_factory=dict)
     scheduler: str | None = None
@@ -102,36 +105,28 @@ def validate_animation_job(
     *,
     click_texts: Sequence[str],
     mask_paths: Sequence[Path],
+    region_texts: Sequence[str],
     motions: Sequence[str],
     strengths: Sequence[float],
     prompt: str,
     mask_preview_path: Path | None,
     segmenter: str | None,
     strict_background: bool,
+    refine: Refine,
     **settings: Any,
 ) -> VideoJob:
     """Check the options of `dianjing animate` and the image and masks, before weights load. Raises: DianjingError."""
     if prompt:
         check_prompt(prompt)
-    common = _validate_common(negative_prompt=None, **settings)
+    common = _validate_common(negative_prompt=None, size_multiple_px=SIZE_MULTIPLES_PX[refine], **settings)
     size = open_image(image_path).size
-    selections: list[dict[str, Any]] = [{"points": parse_click(click)} for click in click_texts]
-    selections += [{"mask": read_mask(path, size=size)} for path in mask_paths]
-    if not selections and (mask_preview_path is not None or not may_be_published(common["model"])):
+    has_selection = bool(click_texts or mask_paths or region_texts)
+    if not has_selection and (mask_preview_path is not None or not may_be_published(common["model"])):
         raise DianjingError("animation_without_region")
-    if not motions and mask_preview_path is not None:
-        motions = ["still"] * len(selections)
+    if not motions and not region_texts and mask_preview_path is not None:
+        motions = ["still"] * (len(click_texts) + len(mask_paths))
         common["settings"] = None
-    if len(motions) != len(selections):
-        raise DianjingError("motion_count_mismatch", count=len(motions), num_regions=len(selections))
-    if len(strengths) not in (0, 1, len(selections)):
-        raise DianjingError("strength_count_mismatch", count=len(strengths), num_regions=len(selections))
-    if len(strengths) != len(selections):
-        strengths = [strengths[0] if strengths else DEFAULT_STRENGTH] * len(selections)
-    regions = [
-        Region(motion=motion, strength=strength, **selection)
-        for motion, strength, selection in zip(motions, strengths, selections, strict=True)
-    ]
+    regions = make_regions(click_texts, mask_paths, region_texts, motions=motions, strengths=strengths, size=size)
     for region in regions:
         check_region(region, size=size)
     if mask_preview_path is not None:
@@ -143,6 +138,7 @@ def validate_animation_job(
         mask_preview_path=mask_preview_path,
         segmenter=segmenter,
         strict_background=strict_background,
+        refine=refine,
         **common,
     )
     if job.settings is not None:
@@ -152,10 +148,13 @@ def validate_animation_job(
 
 def _check_model(job: VideoJob) -> None:
     """Check that the model of a job generates videos, and these. Raises: DianjingError."""
-    if find_pipeline_class(job.model) is None:
-        require_video_model(job.model)
-    else:
+    if find_pipeline_class(job.model) is not None:
         check_published_job(job)
+        return
+    if job.image_path is not None:
+        check_animation_job(job)
+    if job.image_path is None or needs_weights(job):
+        require_video_model(job.model)
 
 
 def _validate_common(
@@ -174,10 +173,13 @@ def _validate_common(
     negative_prompt: str | None,
     guidance_mode: str | None,
     scheduler: str | None,
+    size_multiple_px: int = 16,
     **settings: Any,
 ) -> dict[str, Any]:
     """Check the options of both commands, and return them as fields of a job."""
-    ImageRequest(prompt="video", seed=seed, negative_prompt=negative_prompt, **settings)
+    ImageRequest(
+        prompt="video", seed=seed, negative_prompt=negative_prompt, size_multiple_px=size_multiple_px, **settings
+    )
     check_device(device)
     check_enhancement(enhance)
     folder = resolve_local_model(model)
@@ -231,8 +233,10 @@ def run_video_job(job: VideoJob) -> dict[str, Any]:
     assert job.settings is not None
     if is_published_model(job.model):
         return result | run_published_job(job)
-    if job.image_path is not None and not job.regions:
-        raise DianjingError("animation_without_region")
+    if job.image_path is not None:
+        if not job.regions:
+            raise DianjingError("animation_without_region")
+        return result | run_animation_job(job, load=load_video_pipeline)
     pipe = load_video_pipeline(job)
     import torch
 
@@ -240,14 +244,7 @@ def run_video_job(job: VideoJob) -> dict[str, Any]:
     arguments = {name: value for name, value in job.settings.items() if value is not None}
     arguments |= {"generator": torch.Generator().manual_seed(job.seed), "output_type": "uint8"}
     start_s = time.monotonic()
-    if job.image_path is None:
-        output = pipe(job.prompt, **arguments)
-    else:
-        output = pipe(open_image(job.image_path), job.regions, job.prompt, **arguments)
-        result["crop_transform"] = str(output.crop_transform)
-        if output.crop_transform.source_size != output.crop_transform.target_size:
-            message = Message("image_is_cropped", crop=output.crop_transform.to_message())
-            print(message.render(get_language()), file=sys.stderr)
+    output = pipe(job.prompt, **arguments)
     result["seconds"] = round(time.monotonic() - start_s, 3)
     frames, fps = output.frames[0], arguments.get("fps", pipe.config.default_fps)
     metadata = build_video_metadata(pipe, job, frames, fps)
@@ -276,9 +273,6 @@ def build_video_metadata(pipe: Any, job: VideoJob, frames: np.ndarray, fps: floa
     settings |= job.extra_metadata
     if job.adapters:
         settings["lora"] = [adapter.describe() for adapter in job.adapters]
-    if job.image_path is not None:
-        settings["image"] = get_input_image_metadata(open_image(job.image_path), name=job.image_path.name)
-        settings["regions"] = [get_region_metadata(region) for region in job.regions]
     return GenerationMetadata(
         prompt=job.prompt, seed=job.seed, settings=settings, model=job.model, version=dianjing.__version__
     )

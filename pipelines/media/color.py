@@ -65,6 +65,14 @@ def to_rgb_or_rgba(image: Image.Image, *, name: object = "image") -> Image.Image
     return upright
 
 
+def flatten_alpha(pixels: np.ndarray) -> np.ndarray:
+    """Lay pixels, uint8 (H, W, 4), over white: (H, W, 3); those without alpha are returned as they are."""
+    if pixels.shape[2] == 3:
+        return pixels
+    alpha = pixels[..., 3:].astype(np.float32) / 255
+    return (pixels[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
+
+
 def make_upright(image: Image.Image, *, orientation: int) -> Image.Image:
     """Turn and mirror an image as its EXIF orientation, a number from 1 to 8, says."""
     transposition = ORIENTATIONS.get(orientation)

@@ -13,6 +13,7 @@ import numpy as np
 
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines import validation
+from dianjing.pipelines.media.color import flatten_alpha
 from dianjing.pipelines.media.mask import check_mask, to_mask
 from dianjing.pipelines.media.metadata import compute_pixels_sha256
 from dianjing.pipelines.video.motion_path import check_path
@@ -82,6 +83,11 @@ class Region:
         return self.path is not None or self.turn != 0 or self.scale != 1
 
     @property
+    def needs_warp(self) -> bool:
+        """True if the motion is more than a phrase, so that the image itself has to be moved."""
+        return self.has_transform or self.anchor is not None or self.target == "image"
+
+    @property
     def motion_name(self) -> str | Message:
         """The motion, as messages name it."""
         return self.motion or Message("motion_by_path")
@@ -129,6 +135,18 @@ class Segmenter(Protocol):
     def predict(self, points: Sequence[Point]) -> np.ndarray:
         """Predict the mask, bool (H, W), of the object at the points."""
         ...
+
+
+def predict_masks(image: np.ndarray, regions: Sequence[Region], segmenter: Segmenter) -> np.ndarray:
+    """Predict the masks of regions, bool (R, H, W), of an image (H, W, 3) or (H, W, 4); a camera move has all of it."""
+    if any(region.points for region in regions):
+        segmenter.set_image(flatten_alpha(image))
+    everything = np.ones(image.shape[:2], bool)
+    masks = []
+    for region in regions:
+        mask = everything if region.target == "image" else region.mask
+        masks.append(segmenter.predict(region.points) if mask is None else mask)
+    return np.stack(masks)
 
 
 def check_points(points: Sequence[Point], *, width: int, height: int) -> list[Point]:

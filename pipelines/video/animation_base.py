@@ -13,13 +13,7 @@ from dianjing.pipelines.media.image import check_image_with_alpha
 from dianjing.pipelines.segmentation.base import Region
 from dianjing.pipelines.video.base import VideoPipelineBase
 from dianjing.pipelines.video.phrase_flow import PhraseFlow
-from dianjing.pipelines.video.refinement import (
-    MAX_AUTOENCODER_ERROR,
-    Refine,
-    check_refine,
-    measure_autoencoder_error,
-    needs_warp,
-)
+from dianjing.pipelines.video.refinement import MAX_AUTOENCODER_ERROR, measure_autoencoder_error
 from dianjing.pipelines.video.warped_image import WarpedImage, make_warped_image
 
 logger = logging.get_logger(__name__)
@@ -36,7 +30,7 @@ class AnimationPipelineBase(VideoPipelineBase):
         *,
         height: int | None = None,
         width: int | None = None,
-        refine: Refine = "auto",
+        refine: validation.Refine = "auto",
     ) -> bool:
         """Decide whether the transformer generates the frames; else the motion field moves the image itself.
 
@@ -45,8 +39,8 @@ class AnimationPipelineBase(VideoPipelineBase):
         a phrase alone. A model without a flow field always refines phrases.
         Raises: DianjingError for paths, anchors or camera moves with "on".
         """
-        check_refine(refine)
-        if any(needs_warp(region) for region in regions):
+        validation.check_refine(refine)
+        if any(region.needs_warp for region in regions):
             if refine == "on":
                 raise DianjingError("refine_with_paths")
             return False

@@ -3,6 +3,8 @@
 H height, W width; images are uint8 (H, W, 3), masks and joints bool (H, W). Points are (x, y) in px.
 """
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -11,45 +13,97 @@ WORKING_SIDE_PX = 256
 FOLLOWING_FRACTION = 0.6  # of the way from the joint to the farthest point: from there on a part follows entirely
 BASE_FRACTION = 0.12  # of the height of a mask: its lowest part, on which an object stands
 MIN_JOINT_FRACTION = 0.06  # of the length of an outline
+MAX_JOINT_FRACTION = 0.5  # of the same: more of it lies within a surface
+HALO_FRACTION = 0.3  # of the root of a mask's area: how far such a surface stretches
 MAX_CONTRAST = 14.0  # in Lab: less across an outline is taken for the same surface going on
 ANCHOR_RADIUS_FRACTION = 0.2  # of the root of a mask's area
 STEP_FRACTION = 0.03  # of the same: how far to both sides of an outline colors are compared
 
 
-def find_joint(
+@dataclass(frozen=True)
+class Bend:
+    """How a part bends: its mask, and how much of a motion each place follows, float32 (H, W), 0 at the joint.
+
+    object_mask: that of the object whose motion bends the part, for the flow field.
+    """
+
+    mask: np.ndarray
+    weight: np.ndarray
+    object_mask: np.ndarray
+
+
+def plan_bend(
     image: np.ndarray, mask: np.ndarray, *, motion: str, anchor: tuple[float, float] | None = None
-) -> np.ndarray | None:
-    """Find the part of a mask's outline where it joins the rest: near the anchor, or else by the image.
+) -> Bend | None:
+    """Plan how a part bends about its joint: near the anchor, or else where the image shows it.
 
     A part joins the rest where the same surface goes on across its outline, or where it is cut by the border of the
-    image. An object that stands free joins the ground at its base; one that flaps has both wings, and no joint: None.
+    image. If that is most of the outline, the surface around it stretches with it. An object that stands free bends
+    about its base; one that flaps has both wings, and None is returned.
     """
-    outline = mask & ~(cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0)
-    rows, columns = np.nonzero(outline)
-    size = float(mask.sum()) ** 0.5
+    outline = _find_outline(mask)
     if anchor is not None:
-        distance = np.hypot(columns + 0.5 - anchor[0], rows + 0.5 - anchor[1])
-        is_near = distance <= 1.5 * distance.min() + ANCHOR_RADIUS_FRACTION * size
-        return _select(outline.shape, rows[is_near], columns[is_near])
-    contrast = _measure_contrast(image, mask, rows, columns, step=max(2.0, STEP_FRACTION * size))
+        joint = _find_near(outline, anchor, size=float(mask.sum()) ** 0.5)
+    else:
+        candidates = _find_candidates(image, mask, outline)
+        if candidates.sum() > MAX_JOINT_FRACTION * outline.sum():
+            return _bend_surface(mask)
+        found = _choose_joint(candidates, outline, mask, motion=motion)
+        if found is None:
+            return None
+        joint = found
+    return Bend(mask, _compute_weight(mask, joint), _complete_mask(mask, joint, motion=motion))
+
+
+def _find_outline(mask: np.ndarray) -> np.ndarray:
+    return mask & ~(cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0)
+
+
+def _find_near(outline: np.ndarray, anchor: tuple[float, float], *, size: float) -> np.ndarray:
+    rows, columns = np.nonzero(outline)
+    distance = np.hypot(columns + 0.5 - anchor[0], rows + 0.5 - anchor[1])
+    is_near = distance <= 1.5 * distance.min() + ANCHOR_RADIUS_FRACTION * size
+    return _select(outline.shape, rows[is_near], columns[is_near])
+
+
+def _find_candidates(image: np.ndarray, mask: np.ndarray, outline: np.ndarray) -> np.ndarray:
+    """Find the pixels of an outline across which a surface goes on, or that lie on the border of the image."""
+    rows, columns = np.nonzero(outline)
+    contrast = _measure_contrast(image, mask, rows, columns, step=max(2.0, STEP_FRACTION * float(mask.sum()) ** 0.5))
     is_border = (rows == 0) | (rows == mask.shape[0] - 1) | (columns == 0) | (columns == mask.shape[1] - 1)
-    candidates = _select(outline.shape, *(part[(contrast < MAX_CONTRAST) | is_border] for part in (rows, columns)))
-    gap = np.ones((5, 5), np.uint8)
-    candidates = (cv2.dilate(candidates.astype(np.uint8), gap) > 0) & outline
+    is_candidate = (contrast < MAX_CONTRAST) | is_border
+    candidates = _select(outline.shape, rows[is_candidate], columns[is_candidate])
+    return (cv2.dilate(candidates.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0) & outline
+
+
+def _choose_joint(candidates: np.ndarray, outline: np.ndarray, mask: np.ndarray, *, motion: str) -> np.ndarray | None:
+    """Choose the longest piece of an outline that may be the joint; below the middle for all motions but a flap."""
     count, labels = cv2.connectedComponents(candidates.astype(np.uint8), connectivity=8)
-    center_row = np.nonzero(mask.any(axis=1))[0].mean()
-    best, best_length = None, MIN_JOINT_FRACTION * len(rows)
+    occupied = np.nonzero(mask.any(axis=1))[0]
+    is_eligible = np.ones(len(mask), bool) if motion == "flap" else np.arange(len(mask)) >= occupied.mean()
+    best, best_length = None, MIN_JOINT_FRACTION * outline.sum()
     for label in range(1, count):
         part = labels == label
-        below = np.nonzero(part)[0] >= center_row
-        length = part.sum() if motion == "flap" else below.sum()
-        if length > best_length and part.sum() < 0.6 * len(rows):
-            best, best_length = part, float(length)
+        length = (part & is_eligible[:, None]).sum()
+        if length > best_length:
+            best, best_length = part, length
     if best is not None or motion == "flap":
         return best
-    occupied = np.nonzero(mask.any(axis=1))[0]
     base_row = occupied[-1] - BASE_FRACTION * (occupied[-1] - occupied[0])
     return outline & (np.arange(len(mask)) >= base_row)[:, None]
+
+
+def _bend_surface(mask: np.ndarray) -> Bend:
+    """Bend a part of a surface: what is around it goes along, less with every step away from it."""
+    reach = HALO_FRACTION * float(mask.sum()) ** 0.5
+    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
+    extended = distance <= reach
+    return Bend(extended, _smooth(1 - distance / reach), mask)
+
+
+def _smooth(share: np.ndarray) -> np.ndarray:
+    share = np.clip(share, 0, 1)
+    return (share * share * (3 - 2 * share)).astype(np.float32)
 
 
 def _select(shape: tuple[int, ...], rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -74,14 +128,12 @@ def _measure_contrast(
     return np.linalg.norm(sides[0] - sides[1], axis=-1)
 
 
-def compute_bend_weight(mask: np.ndarray, joint: np.ndarray) -> np.ndarray:
-    """Compute how much of a motion each place follows, float32 (H, W): 0 at the joint, 1 far from it."""
+def _compute_weight(mask: np.ndarray, joint: np.ndarray) -> np.ndarray:
     distance = cv2.distanceTransform((~joint).astype(np.uint8), cv2.DIST_L2, 5)
-    share = np.clip(distance / max(1.0, FOLLOWING_FRACTION * float(distance[mask].max())), 0, 1)
-    return (share * share * (3 - 2 * share)).astype(np.float32)
+    return _smooth(distance / max(1.0, FOLLOWING_FRACTION * float(distance[mask].max())))
 
 
-def complete_mask(mask: np.ndarray, joint: np.ndarray, *, motion: str) -> np.ndarray:
+def _complete_mask(mask: np.ndarray, joint: np.ndarray, *, motion: str) -> np.ndarray:
     """Complete the mask of a part to that of an object whose motion bends the part about its joint.
 
     A head that nods is the upper half of such an object, a wing one of two. Other parts are the whole.

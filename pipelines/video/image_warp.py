@@ -122,6 +122,11 @@ class ImageWarp:
     def __len__(self) -> int:
         return self.num_frames
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(F, H, W, C), as that of an array of the frames."""
+        return (self.num_frames, *self.layered.image.shape)
+
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield the frames, uint8 (H, W, C)."""
         return (self.render(index)[0] for index in range(self.num_frames))

@@ -5,33 +5,18 @@ H height, W width; images are uint8 (H, W, 3).
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from dianjing.errors import DianjingError
 from dianjing.pipelines.media.crop import CropTransform
 from dianjing.pipelines.segmentation.base import Point, Region
 from dianjing.pipelines.vae import decode_result, encode_images, frames_to_pixels, pixels_to_uint8
-from dianjing.pipelines.validation import format_value
 
-Refine = Literal["auto", "on", "off"]
-REFINE_MODES: tuple[Refine, ...] = get_args(Refine)
-MAX_AUTOENCODER_ERROR = 12.0  # root mean square, in levels of 255: a model can show images below it
+MAX_AUTOENCODER_ERROR = 14.0  # root mean square, in levels of 255: a model can show images below it
 MAX_WARPED_REGIONS = 16
-
-
-def check_refine(refine: object) -> None:
-    """Raise DianjingError for a mode of refinement that does not exist."""
-    if refine not in REFINE_MODES:
-        raise DianjingError("value_not_allowed", name="refine", value=format_value(refine), allowed=REFINE_MODES)
-
-
-def needs_warp(region: Region) -> bool:
-    """True for a region that a model cannot generate: its motion is more than a phrase."""
-    return region.has_transform or region.anchor is not None or region.target == "image"
 
 
 @torch.no_grad()

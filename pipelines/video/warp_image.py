@@ -9,15 +9,10 @@ import cv2
 import numpy as np
 import torch
 
-from dianjing.pipelines.segmentation.base import Region, Segmenter, check_region
+from dianjing.pipelines.media.color import flatten_alpha
+from dianjing.pipelines.segmentation.base import Region, Segmenter, check_region, predict_masks
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
-from dianjing.pipelines.video.bending import (
-    BENDING_MOTIONS,
-    WORKING_SIDE_PX,
-    complete_mask,
-    compute_bend_weight,
-    find_joint,
-)
+from dianjing.pipelines.video.bending import BENDING_MOTIONS, WORKING_SIDE_PX, Bend, plan_bend
 from dianjing.pipelines.video.image_warp import XY, ImageWarp, RegionMotion
 from dianjing.pipelines.video.motion_path import make_similarities
 from dianjing.pipelines.video.phrase_flow import MASK_SIDE_PX, PhraseFlow
@@ -74,7 +69,7 @@ def prepare_warp(
     phrases = [region.motion for region, _ in objects if region.motion]
     if phrases and phrase_flow is None:
         phrase_flow = load_phrase_flow()
-    motions = [
+    pairs = [
         _make_motion(image, region, mask, num_frames=num_frames, phrase_flow=phrase_flow, fps=fps)
         for region, mask in objects
     ]
@@ -83,7 +78,8 @@ def prepare_warp(
         for region in regions
         if region.target == "image"
     ]
-    layered = split_layers(image, [mask for _, mask in objects])
+    layered = split_layers(image, [mask for mask, _ in pairs])
+    motions = [motion for _, motion in pairs]
     return ImageWarp(layered=layered, motions=motions, camera=camera, num_frames=num_frames)
 
 
@@ -92,31 +88,6 @@ def load_phrase_flow(model: str = "sticker") -> PhraseFlow:
     from dianjing.pipelines.image_to_video import ImageToVideoPipeline
 
     return PhraseFlow.from_pipeline(ImageToVideoPipeline.from_pretrained(model))
-
-
-def predict_masks(image: np.ndarray, regions: Sequence[Region], segmenter: Segmenter) -> np.ndarray:
-    """Predict the masks of regions, bool (R, H, W); that of a whole image is all of it."""
-    if any(region.points for region in regions):
-        segmenter.set_image(flatten_alpha(image))
-    everything = np.ones(image.shape[:2], bool)
-    return np.stack(
-        [
-            region.mask
-            if region.mask is not None
-            else segmenter.predict(region.points)
-            if region.points
-            else everything
-            for region in regions
-        ]
-    )
-
-
-def flatten_alpha(image: np.ndarray) -> np.ndarray:
-    """Lay an image (H, W, 4) over white; an image (H, W, 3) is returned as it is."""
-    if image.shape[2] == 3:
-        return image
-    alpha = image[..., 3:].astype(np.float32) / 255
-    return (image[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
 
 
 def _make_camera_motion(region: Region, *, num_frames: int, size: tuple[int, int]) -> RegionMotion:
@@ -132,40 +103,43 @@ def _make_similarities(region: Region, num_frames: int) -> list:
 
 def _make_motion(
     image: np.ndarray, region: Region, mask: np.ndarray, *, num_frames: int, phrase_flow: PhraseFlow | None, fps: float
-) -> RegionMotion:
+) -> tuple[np.ndarray, RegionMotion]:
+    """The mask of what moves with a region, which a surface that stretches extends, and its motion."""
     similarities = _make_similarities(region, num_frames)
-    anchor = None if region.anchor is None else (region.anchor.x, region.anchor.y)
-    pivot = _get_center(mask) if anchor is None else anchor
-    concept = phrase_flow.motion_vocabulary.find(region.motion) if phrase_flow and region.motion else None
-    name = concept.name if concept is not None else ""
-    joint = small_mask = None
-    if anchor is not None or name in BENDING_MOTIONS:
-        small_image, small_mask, small_anchor = _shrink(image, mask, anchor)
-        joint = find_joint(small_image, small_mask, motion=name, anchor=small_anchor)
-    weight = None if joint is None or small_mask is None else compute_bend_weight(small_mask, joint)
+    pivot = _get_center(mask) if region.anchor is None else (region.anchor.x, region.anchor.y)
+    bend = _plan_bend(image, region, mask, phrase_flow)
+    weight, object_mask, moving = None, mask, mask
+    if bend is not None:
+        weight, object_mask = bend.weight, bend.object_mask
+        moving = mask | (cv2.resize(bend.mask.astype(np.float32), mask.shape[::-1]) > 0.5)
     if not region.motion:
-        return RegionMotion(similarities=similarities, pivot=pivot, bend_weight=weight)
+        return moving, RegionMotion(similarities=similarities, pivot=pivot, bend_weight=weight)
     assert phrase_flow is not None
     square = choose_square(mask)
-    object_mask = mask if joint is None or small_mask is None else complete_mask(small_mask, joint, motion=name)
     flow_mask = _cut_square(object_mask, square, size=(mask.shape[1], mask.shape[0]))
     flow = phrase_flow.predict(
         torch.from_numpy(flow_mask)[None], [region.motion], [region.strength], num_frames=num_frames, fps=fps
     )
-    return RegionMotion(similarities=similarities, pivot=pivot, flow=flow[0], square=square, bend_weight=weight)
+    motion = RegionMotion(similarities=similarities, pivot=pivot, flow=flow[0], square=square, bend_weight=weight)
+    return moving, motion
 
 
-def _shrink(image: np.ndarray, mask: np.ndarray, anchor: XY | None) -> tuple[np.ndarray, np.ndarray, XY | None]:
-    """Shrink an image, a mask and a point to the size at which joints are looked for."""
+def _plan_bend(image: np.ndarray, region: Region, mask: np.ndarray, phrase_flow: PhraseFlow | None) -> Bend | None:
+    """Plan the bend of a region with an anchor, or with a motion that bends parts, on a smaller image."""
+    concept = phrase_flow.motion_vocabulary.find(region.motion) if phrase_flow and region.motion else None
+    name = "" if concept is None else concept.name
+    if region.anchor is None and name not in BENDING_MOTIONS:
+        return None
     height, width = mask.shape
     shrink = max(1.0, max(height, width) / WORKING_SIDE_PX)
     size = (max(1, round(width / shrink)), max(1, round(height / shrink)))
     small_image = cv2.resize(flatten_alpha(image), size, interpolation=cv2.INTER_AREA)
-    small_mask = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
-    if not small_mask.any():
-        small_mask = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
-    small_anchor = None if anchor is None else (anchor[0] * size[0] / width, anchor[1] * size[1] / height)
-    return small_image, small_mask, small_anchor
+    levels = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    small_mask = levels > min(0.5, float(levels.max()) / 2)
+    anchor = None
+    if region.anchor is not None:
+        anchor = (region.anchor.x * size[0] / width, region.anchor.y * size[1] / height)
+    return plan_bend(small_image, small_mask, motion=name, anchor=anchor)
 
 
 def _get_center(mask: np.ndarray) -> XY:

@@ -13,7 +13,7 @@ from PIL import Image, ImageSequence
 from dianjing.cli import app, video_job
 from dianjing.pipelines.media.image import read_image_metadata
 from dianjing.pipelines.media.video import read_video_metadata
-from dianjing.pipelines.segmentation.base import Point
+from dianjing.pipelines.segmentation.base import Point, parse_click
 from tests.dianjing.cli.test_image import write_lora
 
 
@@ -125,8 +125,8 @@ def test_a_mask_preview_needs_no_weights(monkeypatch, capsys, picture):
 
 
 def test_clicks_are_parsed_to_points():
-    assert video_job.parse_click("30,40") == [Point(x=30, y=40)]
-    assert video_job.parse_click("30.5, 40; -5,6") == [Point(x=30.5, y=40), Point(x=5, y=6, positive=False)]
+    assert parse_click("30,40") == [Point(x=30, y=40)]
+    assert parse_click("30.5, 40; -5,6") == [Point(x=30.5, y=40), Point(x=5, y=6, positive=False)]
 
 
 @pytest.mark.parametrize(
