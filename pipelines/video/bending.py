@@ -13,9 +13,9 @@ WORKING_SIDE_PX = 256
 FOLLOWING_FRACTION = 0.6  # of the way from the joint to the farthest point: from there on a part follows entirely
 BASE_FRACTION = 0.12  # of the height of a mask: its lowest part, on which an object stands
 MIN_JOINT_FRACTION = 0.06  # of the length of an outline
-MAX_JOINT_FRACTION = 0.5  # of the same: more of it lies within a surface
+MAX_JOINT_FRACTION = 0.4  # of the same: more of it lies within a surface
 HALO_FRACTION = 0.3  # of the root of a mask's area: how far such a surface stretches
-MAX_CONTRAST = 14.0  # in Lab: less across an outline is taken for the same surface going on
+MAX_CONTRAST = 18.0  # in Lab: less across an outline is taken for the same surface going on
 ANCHOR_RADIUS_FRACTION = 0.2  # of the root of a mask's area
 STEP_FRACTION = 0.03  # of the same: how far to both sides of an outline colors are compared
 
