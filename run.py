@@ -23,7 +23,8 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 TORCH = "2.13.0"  # the newest version the tests have passed with
 
 LINT = [["ruff", "check", "."], ["ruff", "format", "--check", "."]]
-PYTEST = ["pytest", "--numprocesses", "auto", "--dist", "loadfile"]  # the tests of a file share what they set up
+# the tests of a file share what they set up; tests/conftest.py puts the files in order
+PYTEST = ["pytest", "--numprocesses", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
 CHECKS = [*LINT, ["mypy"], PYTEST]
 FAST_CHECKS = [*LINT, [*PYTEST, "-m", "fast"]]
 

@@ -11,16 +11,27 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 
-FAST_TESTS = Path(__file__).with_name("fast.txt")
+ROOT = Path(__file__).parents[1]
+FAST_FILES, LONGEST_FILES = (
+    [ROOT / line for line in Path(__file__).with_name(name).read_text().split()] for name in ("fast.txt", "longest.txt")
+)
 
 
 def pytest_collection_modifyitems(config, items):
-    """Mark the tests of the files in fast.txt."""
-    root = Path(__file__).parents[1]
-    fast = {root / line for line in FAST_TESTS.read_text().split()}
+    """Mark the tests of the files in fast.txt; the files in longest.txt come first, so that none is left at the end."""
+    ranks = {path: rank for rank, path in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
     for item in items:
-        if item.path in fast:
+        if item.path in FAST_FILES:
             item.add_marker("fast")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Distribute files as `--dist loadfile` does, and folders whose files share a server as one."""
+    from tests.scheduling import FileScheduling
+
+    return FileScheduling(config, log) if config.option.dist == "loadfile" else None
 
 
 @pytest.fixture(autouse=True)

@@ -120,3 +120,15 @@ def test_test_names_are_sentences():
         and not re.fullmatch(r"test(_[a-z0-9]+){3,}", node.name)
     ]
     assert not short, "\n".join(short)
+
+
+@pytest.mark.parametrize("name", ["fast.txt", "longest.txt"])
+def test_the_lists_of_test_files_name_files_that_exist(name):
+    files = (ROOT / "tests" / name).read_text(encoding="utf-8").split()
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+    assert len(files) == len(set(files))
+
+
+def test_the_fast_tests_reach_every_floor():
+    files = (ROOT / "tests" / "fast.txt").read_text(encoding="utf-8").split()
+    assert {Path(file).parts[1] for file in files} >= set(BELOW)

@@ -1,5 +1,6 @@
 """Fixtures of the training tests: tokenizers, a tiny model to fine-tune, and a data set."""
 
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,15 @@ from dianjing.train.run import train_model
 from dianjing.train.tokenizers import save_tokenizers
 from tests.train.finetuning import make_finetune_config
 from tests.train.tiny import CAPTIONS, UNINTERRUPTED, TinySource, make_autoencoder_config, make_text_to_image_config
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers():
+    """A run of the command takes the signals of its process for itself; they are given back here."""
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture(scope="session")

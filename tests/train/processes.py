@@ -1,10 +1,13 @@
-"""Training runs in processes of their own, started as users start them."""
+"""Training runs in processes of their own."""
 
 import os
 import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from dianjing.train.cli import main
 
 RUN_FILE = """
 task = "autoencoder"
@@ -31,11 +34,18 @@ num_statistics_images = 2
 """
 
 
+def write_run_file(folder: Path, *, total_steps: int, num_workers: int) -> Path:
+    """Write the file of a run in `folder`, beside it."""
+    path = folder.parent / f"{folder.name}.toml"
+    text = RUN_FILE.format(folder=folder, total_steps=total_steps)
+    path.write_text(text.replace("num_workers = 1", f"num_workers = {num_workers}"))
+    return path
+
+
 def start_training(folder: Path, *, total_steps: int) -> subprocess.Popen[str]:
-    config = folder.parent / f"{folder.name}.toml"
-    config.write_text(RUN_FILE.format(folder=folder, total_steps=total_steps))
+    """Start a run with one data worker as users start it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "dianjing.train", str(config)],
+        [sys.executable, "-m", "dianjing.train", str(write_run_file(folder, total_steps=total_steps, num_workers=1))],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
@@ -43,7 +53,16 @@ def start_training(folder: Path, *, total_steps: int) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_steps(process: subprocess.Popen[str], metrics: Path, steps: int) -> None:
+def exit_after_training(arguments: list[str]) -> None:
+    """End this process as the command does: a target of `start_process`."""
+    sys.exit(main(arguments))
+
+
+def wait_for_steps(process: subprocess.Popen[str] | BaseProcess, metrics: Path, steps: int) -> None:
+    """Wait until a run has logged some steps."""
     while not metrics.exists() or len(metrics.read_text().splitlines()) < steps:
-        assert process.poll() is None, process.communicate()[1]
+        if isinstance(process, BaseProcess):
+            assert process.exitcode is None
+        else:
+            assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)

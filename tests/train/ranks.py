@@ -1,10 +1,9 @@
-"""Several gloo processes that train together: `python -m tests.train.ranks JOB` runs one of them."""
+"""Several gloo processes that train together."""
 
-import json
 import os
 import socket
-import subprocess
-import sys
+import tempfile
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from dianjing.train import run
 from dianjing.train.config.run_file import parse_run_config
 from dianjing.train.trainer import distributed
 from dianjing.train.trainer.checkpoint import find_newest_checkpoint
+from tests.processes import start_process
 from tests.train.tiny import TinyTask, make_autoencoder_config, make_trainer
 
 ROOT = Path(__file__).parents[2]
@@ -49,12 +49,13 @@ def get_launch_environment(recipe: str) -> dict[str, str]:
     return prepare_multi_gpu_env(arguments)
 
 
-def start_ranks(job: dict[str, Any], *, count: int = 2, recipe: str = "ddp") -> list[subprocess.Popen]:
-    """Start `count` processes that run `main` on the same job."""
+def run_ranks(job: dict[str, Any], *, recipe: str, count: int = 2, timeout_s: float = 500) -> list[tuple[int, str]]:
+    """Run `train_rank` in `count` processes on the same job; returns exit code and error output of each."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {
+        **os.environ,
         **get_launch_environment(recipe),
         "WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
@@ -63,28 +64,20 @@ def start_ranks(job: dict[str, Any], *, count: int = 2, recipe: str = "ddp") -> 
         "DS_ACCELERATOR": "cpu",
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
     }
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.train.ranks", json.dumps(job)],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-
-
-def wait_for_ranks(ranks: list[subprocess.Popen], *, timeout_s: float = 500) -> list[tuple[int, str]]:
-    """The exit code and the error output of each process."""
-    try:
-        errors = [rank.communicate(timeout=timeout_s)[1] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    return [(rank.returncode, error_text) for rank, error_text in zip(ranks, errors, strict=True)]
+    with tempfile.TemporaryDirectory() as folder:
+        ranks: dict[Path, BaseProcess] = {}
+        for rank in range(count):
+            environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            error_file = Path(folder) / str(rank)
+            ranks[error_file] = start_process(train_rank, job, environment=environment, error_file=error_file)
+        try:
+            for process in ranks.values():
+                process.join(timeout_s)
+        finally:
+            for process in ranks.values():
+                process.kill()
+        return [(process.exitcode, error_file.read_text()) for error_file, process in ranks.items()]
 
 
 def shard_with_fsdp2(accelerator: Accelerator) -> Accelerator:
@@ -105,9 +98,9 @@ def use_gloo() -> None:
     run.DistributedDataParallelKwargs = lambda **_: InitProcessGroupKwargs(backend="gloo")
 
 
-def main() -> None:
+def train_rank(job: dict[str, Any]) -> None:
     """Train the tiny task up to a step, optionally with a NaN on one rank, or run a whole config."""
-    job = json.loads(sys.argv[1])
+    torch.set_num_threads(1)
     if distributed.is_deepspeed_launched():
         use_gloo()
     is_sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
@@ -131,8 +124,3 @@ def main() -> None:
         trainer.load(found)
     trainer.train(batches(), should_stop=lambda: trainer.step == job["last"])
     trainer.accelerator.end_training()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main()

@@ -17,7 +17,8 @@ from dianjing.train.cli import main
 from dianjing.train.data.loader import next_batch
 from dianjing.train.run import train_model
 from dianjing.train.trainer.checkpoint import DiskSpaceError, find_newest_checkpoint
-from tests.train.processes import RUN_FILE, start_training, wait_for_steps
+from tests.processes import start_process
+from tests.train.processes import exit_after_training, start_training, wait_for_steps, write_run_file
 from tests.train.tiny import TinySource, make_autoencoder_config
 
 ROOT = Path(__file__).parents[2]
@@ -63,10 +64,7 @@ def test_full_disk_stops_the_run_and_the_old_checkpoint_stays(tmp_path, monkeypa
 
 
 def test_full_disk_is_one_line_on_the_command_line(tmp_path, monkeypatch, capsys):
-    path = tmp_path / "run.toml"
-    path.write_text(
-        RUN_FILE.format(folder=tmp_path / "run", total_steps=2).replace("num_workers = 1", "num_workers = 0")
-    )
+    path = write_run_file(tmp_path / "run", total_steps=2, num_workers=0)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(100, 99, 1))
     assert main([str(path)]) == 1
@@ -83,8 +81,7 @@ def test_dead_data_worker_ends_the_run_and_it_goes_on_from_there(tmp_path):
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 1, errors
     assert "data worker" in errors
-    process = start_training(folder, total_steps=3)
-    assert process.wait(timeout=200) == 0
+    assert main([str(write_run_file(folder, total_steps=3, num_workers=0))]) == 0
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError("Connection reset by peer"), EOFError()])
@@ -102,12 +99,8 @@ def children(pid: int) -> list[int]:
 
 
 def test_lost_rank_ends_all_of_them_and_the_run_resumes(tmp_path):
-    folder, config = tmp_path / "run", tmp_path / "run.toml"
-    config.write_text(
-        RUN_FILE.format(folder=folder, total_steps=100_000)
-        .replace("num_workers = 1", "num_workers = 0")
-        .replace("log_every = 1", "log_every = 1\ncheckpoint_every = 2")
-    )
+    folder = tmp_path / "run"
+    arguments = [str(write_run_file(folder, total_steps=100_000, num_workers=0)), "--set", "run.checkpoint_every=2"]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -119,21 +112,18 @@ def test_lost_rank_ends_all_of_them_and_the_run_resumes(tmp_path):
         "ACCELERATE_USE_CPU": "true",
     }
     ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "dianjing.train", str(config)],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
+        start_process(
+            exit_after_training, arguments, environment={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
         )
         for rank in range(2)
     ]
     wait_for_steps(ranks[0], folder / "metrics.jsonl", 5)
     ranks[1].kill()
     began = time.monotonic()
-    assert ranks[0].wait(timeout=100) not in (0, 75)
+    ranks[0].join(100)
+    assert ranks[0].exitcode not in (None, 0, 75)
     assert time.monotonic() - began < 60
     saved, _ = find_newest_checkpoint(folder / "checkpoints")
     assert saved.step >= 2
-    process = start_training(folder, total_steps=saved.step + 1)
-    assert process.wait(timeout=200) == 0
+    assert main([*arguments, "--set", f"run.total_steps={saved.step + 1}"]) == 0
     assert find_newest_checkpoint(folder / "checkpoints")[0].step == saved.step + 1

@@ -55,7 +55,7 @@ def make_live(make_queue):
         submit = queue.submit
         queue.submit = lambda request, owner: jobs.append(submit(request, owner)) or jobs[-1]
         listening_socket = bind_socket("127.0.0.1", 0)
-        server = uvicorn.Server(uvicorn.Config(make_app(queue), log_level="error"))
+        server = uvicorn.Server(uvicorn.Config(make_app(queue), log_level="error", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening_socket]})
         thread.start()
         started.append((server, thread))

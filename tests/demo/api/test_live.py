@@ -1,11 +1,10 @@
 """A running server: a client that leaves frees its slot, and a signal ends the server cleanly."""
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 
@@ -13,6 +12,8 @@ import pytest
 
 from dianjing.demo.app import bind_socket
 from dianjing.demo.jobs import Cancelled, Progress
+from tests.demo.servers import serve_until_cancelled
+from tests.processes import start_process
 
 BODY = {"prompt": "cat", "num_inference_steps": 1000}
 
@@ -79,39 +80,24 @@ def test_an_address_in_use_is_refused_by_name():
         bind_socket("127.0.0.1", 70_000)
 
 
-SERVER = """
-import sys
-sys.path.insert(0, {tests!r})
-from conftest import CountingEngine
-from dianjing.demo.app import bind_socket, make_app, run_server
-from dianjing.demo.limits import ServerLimits
-from dianjing.demo.queue import JobQueue
-engine = CountingEngine()
-engine.waits_for_cancel = True
-queue = JobQueue(engine, ServerLimits(max_run_s=3600))
-listening_socket = bind_socket("127.0.0.1", 0)
-print(listening_socket.getsockname()[1], queue.results.root, flush=True)
-run_server(make_app(queue), queue, listening_socket)
-print("ended", flush=True)
-"""
-
-
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_answers_waiting_clients_and_removes_all_files(signal_number):
-    code = SERVER.format(tests=os.path.dirname(os.path.dirname(__file__)))
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = start_process(serve_until_cancelled, sender)
+    sender.close()
     try:
-        port, folder = process.stdout.readline().split()
-        running, queued = (send(("127.0.0.1", int(port)), BODY) for _ in range(2))
+        port, folder = receiver.recv()
+        running, queued = (send(("127.0.0.1", port), BODY) for _ in range(2))
         metrics = f"http://127.0.0.1:{port}/metrics"
         wait_until(lambda: "dianjing_queue_length 1.0" in read_text(metrics))
         assert os.path.isdir(folder)
-        process.send_signal(signal_number)
+        os.kill(process.pid, signal_number)
         for client in (running, queued):
             assert b" 503 " in client.recv(10_000).splitlines()[0]
-        output, errors = process.communicate(timeout=120)
+        process.join(120)
     finally:
         process.kill()
     assert not os.path.exists(folder)
     if signal_number == signal.SIGTERM:
-        assert (process.returncode, output) == (0, "ended\n"), errors
+        assert process.exitcode == 0
+        assert receiver.recv() == "ended"

@@ -1,9 +1,8 @@
-"""The shipped command as a process of its own, whose files and look-ups are written down, and raw HTTP to it."""
+"""The shipped command as a process of its own, audited or with other options, and raw HTTP to it."""
 
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -15,9 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dianjing.cli import app
 from tests.demo.security.sitecustomize import LOG_VARIABLE
+from tests.processes import start_process
 
 ROOT = Path(__file__).parents[3]
+COMMAND = ("demo", "--port", "0")
 START_TIMEOUT_S = 500  # the machine may be busy
 TIMEOUT_S = 240
 
@@ -40,13 +42,13 @@ class Response:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerProcess:
-    """A running `dianjing demo`, its port, the file of its standard error and the log of what it touches."""
+    """A running `dianjing demo`: its process, its port, its files and the file of its standard error."""
 
-    process: subprocess.Popen
+    pid: int
     port: int
     errors: Path
-    audit_log: Path
     temporary_folder: Path
+    audit_log: Path  # of what it touches, if it is audited
 
     def send(self, method, path, body=None, headers=None):
         """Send one request, a dict or list as JSON."""
@@ -96,54 +98,80 @@ class ServerProcess:
         return {"Cookie": self.send("GET", "/").headers["set-cookie"].partition(";")[0]}
 
     def get_memory_bytes(self):
-        return psutil.Process(self.process.pid).memory_info().rss
+        return psutil.Process(self.pid).memory_info().rss
+
+
+@contextmanager
+def run_audited_server(folder, *options):
+    """Start the command as users do, with a log of the files and names that it opens and looks up; end it."""
+    environment = {
+        **make_environment(folder),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        LOG_VARIABLE: str(folder / "audit.log"),
+    }
+    command = [sys.executable, "-m", "dianjing", *COMMAND, *options]
+    with (folder / "errors.txt").open("wb") as stream:
+        process = subprocess.Popen(command, stderr=stream, env=environment, cwd=folder)
+    try:
+        yield wait_for_server(folder, process.pid, get_exit_code=process.poll)
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextmanager
 def run_server(folder, *options, environment=None):
-    """Start the command on a free port, wait until it is ready, and end it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary_folder = folder / "tmp"
-    temporary_folder.mkdir()
-    audit_log, errors = folder / "audit.log", folder / "errors.txt"
-    process_environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        LOG_VARIABLE: str(audit_log),
-        "TMPDIR": str(temporary_folder),
-        "OMP_NUM_THREADS": "1",
-        **(environment or {}),
-    }
-    command = [sys.executable, "-m", "dianjing", "demo", "--port", "0", *options]
-    with errors.open("wb") as stream:
-        process = subprocess.Popen(command, stderr=stream, env=process_environment, cwd=folder)
+    """Run the command in a process of the fork server, and end it."""
+    process = start_process(
+        run_command,
+        folder,
+        [*COMMAND, *options],
+        environment={**make_environment(folder), **(environment or {})},
+        error_file=folder / "errors.txt",
+    )
     try:
-        port = _wait_for_port(process, errors)
-        yield ServerProcess(
-            process=process, port=port, errors=errors, audit_log=audit_log, temporary_folder=temporary_folder
-        )
+        yield wait_for_server(folder, process.pid, get_exit_code=lambda: process.exitcode)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
 
 
-def _wait_for_port(process, errors):
-    end_s = time.monotonic() + START_TIMEOUT_S
+def make_environment(folder):
+    (folder / "tmp").mkdir(parents=True)
+    return {**os.environ, "TMPDIR": str(folder / "tmp"), "OMP_NUM_THREADS": "1"}
+
+
+def run_command(folder, arguments):
+    """Run `dianjing` in a folder: a target of `start_process`."""
+    os.chdir(folder)
+    sys.argv = ["dianjing", *arguments]
+    app.main()
+
+
+def wait_for_server(folder, pid, *, get_exit_code):
+    """Wait until a server on a free port is ready."""
+    errors, end_s = folder / "errors.txt", time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < end_s:
-        text = errors.read_text(encoding="utf-8", errors="replace")
-        assert process.poll() is None, text
+        text = errors.read_text(encoding="utf-8", errors="replace") if errors.exists() else ""
+        assert get_exit_code() is None, text
         if match := re.search(r"Dianjing 点睛: http://\S+:(\d+)", text):
             connection = HTTPConnection("127.0.0.1", int(match[1]), timeout=TIMEOUT_S)
             connection.request("GET", "/healthz")  # answered once the server runs
             assert connection.getresponse().status == 200
             connection.close()
-            return int(match[1])
-        time.sleep(0.2)
+            return ServerProcess(
+                pid=pid,
+                port=int(match[1]),
+                errors=errors,
+                temporary_folder=folder / "tmp",
+                audit_log=folder / "audit.log",
+            )
+        time.sleep(0.1)
     raise AssertionError(f"the server does not start: {errors.read_text()}")
 
 
 @pytest.fixture(scope="session")
 def open_server(tiny_video_folder, tmp_path_factory):
     """A server that anybody may use."""
-    with run_server(tmp_path_factory.mktemp("open"), "--model", str(tiny_video_folder)) as server:
+    with run_audited_server(tmp_path_factory.mktemp("open"), "--model", str(tiny_video_folder)) as server:
         yield server

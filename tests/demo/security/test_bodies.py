@@ -57,7 +57,7 @@ def send_raw(server, path, parts, *, length=None, content_type=JSON_TYPE):
 
 def get_peak_growth(server, action):
     """By how many bytes the server's memory has grown at most during a call of `action`, and its result."""
-    folder = Path(f"/proc/{server.process.pid}")
+    folder = Path(f"/proc/{server.pid}")
     before = server.get_memory_bytes()
     (folder / "clear_refs").write_text("5")  # sets the peak back to the present size
     result = action()

@@ -1,9 +1,6 @@
 """Several runs and processes that fill one cache."""
 
 import dataclasses
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +8,9 @@ import torch
 from dianjing.errors import DianjingError
 from dianjing.train.data.latent_cache import TEXT_ENCODER_CLASSES, Shard
 from dianjing.train.data.tensor_cache import TensorCache
+from tests.processes import start_process
 from tests.train.finetuning import build_setup
-
-ROOT = Path(__file__).parents[3]
+from tests.train.processes import exit_after_training
 
 
 def test_two_runs_fill_one_cache_side_by_side(tmp_path, model, datasets_file, finetune_config):
@@ -35,9 +32,11 @@ learning_rate = 1e-3
 name = "{name}"
 """.format(**settings)
     )
-    command = [sys.executable, "-m", "dianjing.train", str(tmp_path / "run.toml"), "--cache-only"]
-    runs = [subprocess.Popen([*command, "--set", f"run.folder={tmp_path / name}"], cwd=ROOT) for name in ("a", "b")]
-    assert [run.wait(timeout=200) for run in runs] == [0, 0]
+    arguments = [str(tmp_path / "run.toml"), "--cache-only", "--set"]
+    runs = [start_process(exit_after_training, [*arguments, f"run.folder={tmp_path / name}"]) for name in ("a", "b")]
+    for run in runs:
+        run.join(200)
+    assert [run.exitcode for run in runs] == [0, 0]
     build_setup(finetune_config(tmp_path / "alone", changes={"samples": {"prompts": []}}))
     both, alone = (
         {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.safetensors")}

@@ -45,6 +45,7 @@ def write_run_file(tmp_path, data, *changes):
         f"run.folder={tmp_path / 'run'}",
         f"data.cache_folder={tmp_path / 'cache'}",
         "samples.num_inference_steps=1",
+        "run.batch_size=2",
         *changes,
     )
     return path, [part for setting in settings for part in ("--set", setting)]

@@ -12,7 +12,7 @@ from dianjing.train.config.run_file import parse_run_config
 from dianjing.train.run import train_model
 from dianjing.train.trainer import distributed
 from dianjing.train.trainer.checkpoint import find_newest_checkpoint
-from tests.train.ranks import RECIPES, assert_close, start_ranks, wait_for_ranks
+from tests.train.ranks import RECIPES, assert_close, run_ranks
 from tests.train.tiny import TinySource, load_newest_tensors, make_autoencoder_config, make_trainer, never
 
 pytestmark = pytest.mark.timeout(1200)
@@ -26,7 +26,7 @@ def test_two_processes_equal_one_and_either_number_can_resume(tmp_path, recipe):
     trainer, batches = make_trainer(make_autoencoder_config(tmp_path / "two", **run))
     trainer.train(batches(), should_stop=lambda: trainer.step == 2)
     for last in (4, 5):
-        ranks = wait_for_ranks(start_ranks({"folder": str(tmp_path / "two"), "last": last, "run": run}, recipe=recipe))
+        ranks = run_ranks({"folder": str(tmp_path / "two"), "last": last, "run": run}, recipe=recipe)
         assert [code for code, _ in ranks] == [0, 0], ranks
     trainer, batches = make_trainer(make_autoencoder_config(tmp_path / "two", **run))
     trainer.load(find_newest_checkpoint(tmp_path / "two" / "checkpoints")[0])
@@ -38,7 +38,7 @@ def test_two_processes_equal_one_and_either_number_can_resume(tmp_path, recipe):
 @pytest.mark.parametrize("recipe", ["ddp", "deepspeed"])
 def test_non_finite_gradient_on_one_rank_stops_all_before_the_step_and_names_the_samples(tmp_path, recipe):
     job = {"folder": str(tmp_path), "last": 6, "poisoned_rank": 1, "poison_step": 4}
-    ranks = wait_for_ranks(start_ranks(job, recipe=recipe))
+    ranks = run_ranks(job, recipe=recipe)
     for code, message in ranks:
         assert code == 1
         assert (

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from dianjing.train.run import train_model
-from tests.train.ranks import assert_close, start_ranks, wait_for_ranks
+from tests.train.ranks import assert_close, run_ranks
 from tests.train.tiny import UNINTERRUPTED, load_newest_tensors
 
 pytestmark = pytest.mark.timeout(1200)
@@ -19,7 +19,7 @@ def test_two_sharded_processes_equal_one_and_one_can_resume(tmp_path, finetune_c
     changes = {"model": {"trainable": trainable}, "optimizer": {"eps": 1e-3}}
     runs = {name: finetune_config(tmp_path / name, changes=changes) for name in ("one", "two")}
     train_model(runs["one"], **UNINTERRUPTED)
-    ranks = wait_for_ranks(start_ranks({"config": json.loads(runs["two"].model_dump_json())}, recipe=recipe))
+    ranks = run_ranks({"config": json.loads(runs["two"].model_dump_json())}, recipe=recipe)
     assert [code for code, _ in ranks] == [0, 0], ranks
     one, two = (load_newest_tensors(config.run.folder) for config in runs.values())
     assert_close(one, two)
