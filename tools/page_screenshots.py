@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-TABS = ("image", "animate", "video", "chat")
+TABS = ("image", "edit", "animate", "video", "chat")
 TEXTS = {
     "zh-CN": {"image": "草地上的一只小猫", "motion": "跳", "video": "一只小狗在向右走", "chat": "画一只小猫"},
     "en-US": {"image": "a cat on the grass", "motion": "jump", "video": "a dog moving right", "chat": "draw a cat"},

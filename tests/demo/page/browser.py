@@ -52,7 +52,7 @@ TEXTS = {
         "file_refused": "Invalid file type",
     },
 }
-TABS = ("image", "animate", "video", "chat")
+TABS = ("image", "edit", "animate", "video", "chat")
 # names that Chinese pages use as they are
 LATIN_NAMES = (
     "AI",

@@ -32,10 +32,12 @@ def test_the_head_names_the_model_and_its_licence(locale, server, image_server, 
 
 @pytest.mark.parametrize("locale", LANGUAGES)
 def test_a_model_without_motion_blocks_shows_no_dead_tabs(locale, server, image_server, open_page):
-    names = {key: getattr(TEXTS[f"tab_{key}"], LANGUAGES[locale]) for key in ("image", "animate", "video", "chat")}
+    names = {
+        key: getattr(TEXTS[f"tab_{key}"], LANGUAGES[locale]) for key in ("image", "edit", "animate", "video", "chat")
+    }
     assert get_tab_names(open_page(server.address, locale=locale)) == list(names.values())
     page = open_page(image_server.address, locale=locale)
-    assert get_tab_names(page) == [names["image"], names["chat"]]
+    assert get_tab_names(page) == [names["image"], names["edit"], names["chat"]]
     assert page.locator("#image-to-animate").count() == 0
 
 
