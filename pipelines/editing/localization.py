@@ -15,6 +15,7 @@ from dianjing.pipelines.prompting.motions import MotionVocabulary
 from dianjing.pipelines.segmentation.base import Point
 from dianjing.pipelines.vae import encode_images
 
+WINDOW_DIVISOR = 32  # relevance is averaged over windows of a sixteenth of the shorter side, and one latent at least
 DEFINITE_ARTICLE = re.compile(r"^\s*(?:the|this|that)\s+", re.IGNORECASE)
 DEMONSTRATIVE_ZH = re.compile(r"^\s*[那这]")
 
@@ -45,7 +46,8 @@ def locate_words(pipe: Any, image: Image.Image, phrase: str) -> list[Point]:
         image_meta_size=(height, width, height, width, 0, 0),
     )
     scale_x, scale_y = image.width / latents.shape[-1], image.height / latents.shape[-2]
-    peaks = find_peaks(relevance_map, [subject.count for subject in subjects])
+    window = 2 * (min(latents.shape[-2:]) // WINDOW_DIVISOR) + 1
+    peaks = find_peaks(relevance_map, [subject.count for subject in subjects], window=window)
     return [Point(x=(x + 0.5) * scale_x, y=(y + 0.5) * scale_y) for group in peaks for x, y in group]
 
 

@@ -68,12 +68,12 @@ def _add_noise(scheduler: SchedulerMixin, latents: Tensor, noise: Tensor) -> tup
     return noisy, noise if prediction_type == "epsilon" else latents.expand_as(noise), timestep
 
 
-def find_peaks(relevance_map: Tensor, counts: list[int]) -> list[list[tuple[int, int]]]:
+def find_peaks(relevance_map: Tensor, counts: list[int], *, window: int = 3) -> list[list[tuple[int, int]]]:
     """Find `counts[k]` peaks of each subject k in a relevance map (K, Y, X): (column, row) in latents.
 
-    What another subject explains is subtracted first.
+    window: odd side of the squares that the map is averaged over first. What another subject explains is subtracted.
     """
-    smoothed = F.avg_pool2d(relevance_map.unsqueeze(1), 3, stride=1, padding=1).squeeze(1)
+    smoothed = F.avg_pool2d(relevance_map.unsqueeze(1), window, stride=1, padding=window // 2).squeeze(1)
     peaks_by_subject = []
     for index, count in enumerate(counts):
         others = torch.cat([smoothed[:index], smoothed[index + 1 :]])
