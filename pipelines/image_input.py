@@ -4,7 +4,7 @@ N images, H height, W width; latents are N C Y X.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from dianjing.pipelines.media.mask import to_mask
 from dianjing.pipelines.tensor_checks import check_tensor
 
 
-def are_latents(images: object, *, num_channels: int) -> bool:
+def are_latents(images: object, *, num_channels: int) -> TypeGuard[Tensor]:
     """True for a tensor (N, C, Y, X) of latents in place of pixels: one of the model's channels, which are not 3."""
     return isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] == num_channels != 3
 

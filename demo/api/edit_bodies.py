@@ -54,8 +54,8 @@ class ImageVariationSchema(ImageGenerationSchema):
         description="How far to go from the image: 0 returns it as the VAE reconstructs it, 1 starts from noise.",
         json_schema_extra=make_bounds(0, 1),
     )
-    control_image: None = Field(None, exclude=True)  # type: ignore[assignment]
-    controlnet: None = Field(None, exclude=True)  # type: ignore[assignment]
+    control_image: None = Field(None, exclude=True)
+    controlnet: None = Field(None, exclude=True)
 
     def make_request(self, edit: ImageEdit) -> EditRequest:
         """Make the request for an edit. Raises: DianjingError."""

@@ -16,6 +16,7 @@ from dianjing.pipelines.media.image import check_image, get_input_image_metadata
 from dianjing.pipelines.media.mask import check_mask_of_change, grow_mask
 from dianjing.pipelines.media.metadata import compute_pixels_sha256
 from dianjing.pipelines.segmentation.base import Point, Segmenter, check_points
+from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.validation import MAX_SIDE_PX, check_int, check_number, check_prompt
 
 DEFAULT_STRENGTH = 0.8  # of an edit of the whole image, as in diffusers
@@ -89,7 +90,7 @@ class ImageEdit:
     def select(self, pipe: Any, segmenter: Segmenter) -> np.ndarray:
         """Find the mask, bool (H, W), of an edit by mask, click or words.
 
-        segmenter: makes the mask of a click, and of words for a model without a segmenter of its own.
+        segmenter: makes the mask of a click, and of words; for these the model's own goes before GrabCut.
         """
         if self.mask is not None:
             return self.mask
@@ -101,7 +102,8 @@ class ImageEdit:
 
         assert self.words is not None
         points = locate_words(pipe, self.image, self.words)
-        segmenter = pipe.unet_segmenter or segmenter
+        if isinstance(segmenter, GrabCutSegmenter):
+            segmenter = pipe.unet_segmenter or segmenter
         segmenter.set_image(pixels)
         masks = [segmenter.predict([point]) for point in points]
         return grow_mask(np.any(masks, axis=0), radius_px=radius_px)

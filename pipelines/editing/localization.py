@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from dianjing.errors import DianjingError
 from dianjing.pipelines.prompting.localization import compute_relevance_map, find_peaks
 from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser, Subject
 from dianjing.pipelines.prompting.motions import MotionVocabulary
@@ -31,8 +32,11 @@ def locate_words(pipe: Any, image: Image.Image, phrase: str) -> list[Point]:
 
     pipe: an image pipeline. The model predicts the noise in the image with the phrase and with an empty prompt; where
     the phrase helps most, there the object is.
+    Raises: DianjingError for words that the model does not know.
     """
     phrase = make_indefinite(phrase)
+    if unknown := pipe.find_unknown_words(phrase):
+        raise DianjingError("edit_words_unknown", words=unknown)
     width, height = pipe.choose_start_size(image.size)
     pixels = pipe.preprocess_image(image, height=height, width=width)
     latents = encode_images(pipe.vae, pixels.to(pipe.execution_device))

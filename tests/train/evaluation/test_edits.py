@@ -21,14 +21,14 @@ def matcher():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_scene_that_is_asked_for_passes_and_the_source_does_not(kind, matcher):
+def test_the_expected_scene_passes_and_the_source_does_not(kind, matcher):
     sample = sample_edit(kind, 0, seed=1)
     assert has_target(sample, sample.expected, matcher)
     assert not has_target(sample, sample.source, matcher)
     assert (sample.words is not None) == (kind == "words")
 
 
-def test_what_is_asked_for_is_held_out_and_alone_in_its_box():
+def test_nothing_but_the_box_differs_from_the_expected_scene():
     for position in range(20):
         sample = sample_edit("add", position, seed=0)
         x, y, side, _ = sample.box
@@ -39,7 +39,7 @@ def test_what_is_asked_for_is_held_out_and_alone_in_its_box():
         assert 0 <= sample.target.cell < 9
 
 
-def test_a_changed_pixel_outside_the_rim_is_seen():
+def test_a_changed_pixel_outside_the_rim_is_counted():
     sample = sample_edit("replace", 0, seed=0)
     [mask] = make_masks(None, [sample], "en")
     assert mask[sample.box[1], sample.box[0]]
