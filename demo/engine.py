@@ -278,18 +278,19 @@ class InferenceEngine:
             "generator": torch.Generator().manual_seed(request.seed),
         }
         settings: dict[str, object] = {"negative_prompt": request.negative_prompt}
-        crop = None
+        crop, is_sampled = None, True
         with use_scheduler(pipe, request.scheduler), pipe.observe_steps(reporter):
             if isinstance(request, ImageToVideoRequest):
                 regions = request.regions or pipe.locate_regions(request.image, request.prompt)
                 output = pipe(request.image, regions, request.prompt, **params)
                 settings["image"] = get_input_image_metadata(request.image)
                 settings["regions"] = [get_region_metadata(region) for region in regions]
-                crop = output.crop_transform.to_message()
+                settings["refine"] = "on" if output.is_refined else "off"
+                crop, is_sampled = output.crop_transform.to_message(), output.is_refined
             else:
                 output = pipe(request.prompt, **params)
                 settings["long_video"] = request.long_video
-            settings = {**get_sampling_metadata(pipe), **settings}
+            settings = {**(get_sampling_metadata(pipe) if is_sampled else {}), **settings}
         frames = output.frames[0]
         settings = {**get_video_metadata(frames, request.fps), **settings}
         settings |= self.adapter_switch.make_metadata(request.adapters)

@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from dianjing.demo.conversation_request import MAX_SAMPLING_RUNS_PER_TURN
 from dianjing.demo.errors import JobNotFoundError, QueueFullError, ServerMemoryError, ShuttingDownError, to_user_error
 from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobEvent, JobResult, Progress, Queued
 from dianjing.demo.limits import DEFAULT_MAX_RUN_S, ModelCapabilities, ServerLimits
 from dianjing.demo.metrics import ServerMetrics
-from dianjing.demo.requests import MAX_SAMPLING_RUNS_PER_TURN, AnyRequest, TextToImageRequest
+from dianjing.demo.requests import AnyRequest, TextToImageRequest
 from dianjing.demo.results import ResultStore
 from dianjing.errors import DianjingError
 from dianjing.pipelines.cost_model import describe_duration

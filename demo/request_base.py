@@ -123,7 +123,7 @@ class GenerationRequest:
             make_guider(self.guidance_mode, guidance_scale=1.0, num_layers=capabilities.num_layers)
         sides = self._choose_size(capabilities)
         for name, side_px in sides.items():
-            check_side_px(side_px, name, multiple_px=capabilities.size_multiple_px)
+            check_side_px(side_px, name, multiple_px=self._get_size_multiple_px(capabilities))
         default_steps, default_guidance_scale = self._get_default_params(capabilities)
         return replace(
             self,
@@ -147,6 +147,9 @@ class GenerationRequest:
             "width": default_px if self.width is None else self.width,
             "height": default_px if self.height is None else self.height,
         }
+
+    def _get_size_multiple_px(self, capabilities: ModelCapabilities) -> int:
+        return capabilities.size_multiple_px
 
     def _get_default_params(self, capabilities: ModelCapabilities) -> tuple[int, float]:
         """The model's default steps and guidance scale for this kind of request."""

@@ -1,6 +1,6 @@
 """Requests to the demo, checked when they are made; `with_defaults` fills in what a request leaves to the model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -8,14 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from PIL import Image
 from typing_extensions import Self
 
+from dianjing.demo.conversation_request import ConversationRequest
 from dianjing.demo.limits import ModelCapabilities
-from dianjing.demo.request_base import (
-    ImageRequestBase,
-    VideoRequestBase,
-    check_adapters,
-    count_passes,
-    resolve_adapters,
-)
+from dianjing.demo.request_base import ImageRequestBase, VideoRequestBase, count_passes
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.cost_model import SamplingWork
 from dianjing.pipelines.image_conditions import ControlInput
@@ -25,14 +20,18 @@ from dianjing.pipelines.media.image_file import IMAGE_OUTPUT_FORMATS, ImageForma
 from dianjing.pipelines.segmentation.base import Region, check_region
 from dianjing.pipelines.validation import (
     ImageRequest,
+    Refine,
     check_guidance_scale,
     check_int,
     check_num_inference_steps,
     check_prompt,
+    check_refine,
     coalesce,
     format_value,
 )
+from dianjing.pipelines.video.refinement import MAX_WARPED_REGIONS
 from dianjing.pipelines.video.subjects import parse_moving_subjects
+from dianjing.pipelines.video.warped_image import choose_warped_size
 from dianjing.pipelines.video.windows import (
     LONG_VIDEO_MODES,
     LongVideo,
@@ -44,10 +43,7 @@ from dianjing.pipelines.video.windows import (
 )
 
 if TYPE_CHECKING:
-    from dianjing.pipelines.conversation.session import Conversation
-
-# sampling runs of one turn of a conversation: two for each of three backgrounds, four objects on white and on black
-MAX_SAMPLING_RUNS_PER_TURN = 14
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +159,7 @@ class ImageToVideoRequest(VideoRequestBase):
     """A request to animate a PIL image, which is kept as RGB.
 
     What moves are its regions, whose points are in pixels of the image; without regions it is found from the prompt.
+    `refine` is that of `ImageToVideoPipeline`.
     """
 
     kind: ClassVar[str] = "animation"
@@ -170,6 +167,7 @@ class ImageToVideoRequest(VideoRequestBase):
     image: Image.Image
     regions: Sequence[Region] = ()
     prompt: str = ""
+    refine: Refine = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,13 +179,28 @@ class ImageToVideoRequest(VideoRequestBase):
             raise DianjingError("regions_missing")
         for region in self.regions:
             check_region(region, size=self.image.size)
+        check_refine(self.refine)
+        if self.refine == "on" and any(region.needs_warp for region in self.regions):
+            raise DianjingError("refine_with_paths")
+
+    def may_refine(self, capabilities: ModelCapabilities) -> bool:
+        """True if the model may generate the frames; else its motion field moves the image at its own size."""
+        if any(region.needs_warp for region in self.regions):
+            return False
+        if self.refine != "auto" or not capabilities.has_flow_field:
+            return self.refine != "off"
+        size = coalesce(self.width, self.image.width), coalesce(self.height, self.image.height)
+        if any(side % capabilities.size_multiple_px for side in size):
+            return False
+        return self._choose_trained_size(capabilities) == size
 
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
         request = super().with_defaults(capabilities)
         if not capabilities.can_animate:
             raise DianjingError("model_cannot_animate", model=capabilities.model)
-        if len(self.regions) > capabilities.max_regions:
-            raise DianjingError("region_count_out_of_range", count=len(self.regions), maximum=capabilities.max_regions)
+        max_regions = capabilities.max_regions if self.may_refine(capabilities) else MAX_WARPED_REGIONS
+        if len(self.regions) > max_regions:
+            raise DianjingError("region_count_out_of_range", count=len(self.regions), maximum=max_regions)
         if not self.regions:
             parse_moving_subjects(capabilities.motion_parser, self.prompt)
         assert request.num_frames is not None
@@ -197,24 +210,41 @@ class ImageToVideoRequest(VideoRequestBase):
 
     def _choose_size(self, capabilities: ModelCapabilities) -> dict[str, Any]:
         """Width and height in px; a side that is left out follows the aspect ratio of the image."""
-        width, height = choose_size(
+        if self.may_refine(capabilities):
+            width, height = self._choose_trained_size(capabilities)
+        else:
+            width, height = choose_warped_size(self.image.size, width=self.width, height=self.height)
+        return {"width": width, "height": height}
+
+    def _choose_trained_size(self, capabilities: ModelCapabilities) -> tuple[int, int]:
+        return choose_size(
             self.image.size,
             base_px=capabilities.default_size_px,
             multiple_px=capabilities.size_multiple_px,
             width=self.width,
             height=self.height,
         )
-        return {"width": width, "height": height}
+
+    def _get_size_multiple_px(self, capabilities: ModelCapabilities) -> int:
+        return super()._get_size_multiple_px(capabilities) if self.may_refine(capabilities) else 1
 
     def list_warnings(self, capabilities: ModelCapabilities) -> list[Message]:
         """Warnings before the run; the sizes that follow the aspect ratio of an image need none."""
+        if not self.may_refine(capabilities):
+            return []
         sizes = list_default_sizes(base_px=capabilities.default_size_px, multiple_px=capabilities.size_multiple_px)
         return [] if self.get_size(capabilities) in sizes else super().list_warnings(capabilities)
 
     def _get_default_params(self, capabilities: ModelCapabilities) -> tuple[int, float]:
         return capabilities.continuation_params
 
+    def get_pipeline_params(self) -> dict[str, Any]:
+        return super().get_pipeline_params() | {"refine": self.refine}
+
     def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
+        """The sampling runs; none if the image itself is moved."""
+        if not self.may_refine(capabilities):
+            return []
         assert self.num_inference_steps is not None
         assert self.num_frames is not None
         assert capabilities.num_frames is not None
@@ -235,41 +265,6 @@ def _to_work(run: SamplingRun, guidance_scale: float | None, capabilities: Model
         num_passes=count_passes(guidance_scale),
         window_size=min(run.num_frames, get_max_window_size(capabilities.num_frames)),
     )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ConversationRequest:
-    """A request for the next turn of a conversation of `InferenceEngine.create_conversation`."""
-
-    kind: ClassVar[str] = "conversation"
-
-    conversation: "Conversation"
-    text: str
-    visible_label: bool | None = None
-    adapters: Mapping[str, float] | None = None
-
-    def __post_init__(self) -> None:
-        check_prompt(self.text, "text")
-        if self.adapters is not None:
-            object.__setattr__(self, "adapters", check_adapters(self.adapters))
-
-    def with_defaults(self, capabilities: ModelCapabilities) -> Self:
-        """Fill in the adapters; the conversation holds the other parameters."""
-        if not capabilities.can_chat:
-            raise DianjingError("model_cannot_chat", model=capabilities.model)
-        return replace(self, adapters=resolve_adapters(self.adapters, capabilities))
-
-    def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
-        """The sampling runs of the longest possible turn."""
-        steps = self.conversation.num_inference_steps or capabilities.num_inference_steps
-        passes = count_passes(coalesce(self.conversation.guidance_scale, capabilities.guidance_scale))
-        return [SamplingWork(num_frames=1, num_steps=steps, num_passes=passes)] * MAX_SAMPLING_RUNS_PER_TURN
-
-    def get_size(self, capabilities: ModelCapabilities) -> tuple[int, int]:
-        return capabilities.default_size_px, capabilities.default_size_px
-
-    def list_warnings(self, capabilities: ModelCapabilities) -> list[Message]:
-        return []
 
 
 AnyRequest = TextToImageRequest | TextToVideoRequest | ImageToVideoRequest | ConversationRequest

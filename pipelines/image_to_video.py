@@ -35,10 +35,14 @@ logger = logging.get_logger(__name__)
 
 @dataclass
 class ImageToVideoOutput(VideoOutput):
-    """`VideoOutput` with the masks of the regions, bool (R, height, width), and the crop of the image."""
+    """`VideoOutput` with the masks of the regions, bool (R, height, width), and the crop of the image.
+
+    is_refined: False if the image itself was moved, and the transformer did not take part.
+    """
 
     masks: np.ndarray
     crop_transform: CropTransform
+    is_refined: bool = True
 
 
 class ImageToVideoPipeline(AnimationPipelineBase):
@@ -94,9 +98,8 @@ class ImageToVideoPipeline(AnimationPipelineBase):
             validation.check_output_type(output_type, VIDEO_OUTPUT_TYPES[:-1])
             warped = self.warp(image, regions, **duration, height=height, width=width)
             videos = postprocess_frames(np.stack(list(warped.frames))[None].repeat(batch_size, 0), output_type)
-            output = ImageToVideoOutput(
-                frames=videos, truncated=[], masks=warped.masks, crop_transform=warped.crop_transform
-            )
+            parts: dict[str, Any] = {"masks": warped.masks, "crop_transform": warped.crop_transform}
+            output = ImageToVideoOutput(frames=videos, truncated=[], **parts, is_refined=False)
             return output if return_dict else (videos, warped.masks, warped.crop_transform)
         source = check_image(check_image_with_alpha(image))
         regions = self._check_regions(regions, size=source.size)

@@ -9,8 +9,8 @@ from dianjing.demo.limits import ServerLimits
 from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest
 from dianjing.demo.uploads import decode_base64_image, decode_upload
 from dianjing.errors import DianjingError
-from dianjing.pipelines.segmentation.base import MAX_POINTS, Point, Region
-from dianjing.pipelines.validation import MAX_GUIDANCE_SCALE, MAX_STEPS
+from dianjing.pipelines.segmentation.base import MAX_POINTS, Point, Region, RegionTarget
+from dianjing.pipelines.validation import MAX_GUIDANCE_SCALE, MAX_STEPS, Refine
 from dianjing.pipelines.video.windows import LongVideo
 
 EXAMPLE_IMAGE_BASE64 = (
@@ -30,19 +30,33 @@ class PointSchema(StrictSchema):
 class RegionSchema(StrictSchema):
     """A part of the image and its motion."""
 
-    motion: str = Field(description="A short phrase in Chinese or English.", examples=["jump", "左右摇摆"])
+    motion: str = Field(
+        "", description="A short phrase in Chinese or English; optional with a path.", examples=["jump", "左右摇摆"]
+    )
     points: list[PointSchema] = Field(
-        description="Points on it.", json_schema_extra={"minItems": 1, "maxItems": MAX_POINTS}
+        [], description="Points on it.", json_schema_extra={"minItems": 1, "maxItems": MAX_POINTS}
     )
     strength: float = Field(
         0.5,
         description="From 0, hardly any motion, to 1, the largest of the training data.",
         json_schema_extra=make_bounds(0, 1),
     )
+    path: list[tuple[float, float]] | None = Field(
+        None, description="Points [x, y] in pixels of a smooth curve that it follows.", examples=[[[30, 40], [60, 20]]]
+    )
+    turn: float = Field(0.0, description="Degrees that it turns in all, clockwise.")
+    scale: float = Field(1.0, description="Its size at the end, relative to the first frame.")
+    times: list[float] | None = Field(
+        None, description="When it is at each point of the path: 0 is the first frame, 1 the last one."
+    )
+    anchor: PointSchema | None = Field(None, description="Where the part joins the rest, which stays.")
+    target: RegionTarget = Field("object", description="image moves all of the image, like a camera; without points.")
 
     def to_region(self) -> Region:
         points = [Point(x=point.x, y=point.y, positive=point.positive) for point in self.points]
-        return Region(motion=self.motion, points=points, strength=self.strength)
+        anchor = None if self.anchor is None else Point(x=self.anchor.x, y=self.anchor.y)
+        names = ("motion", "strength", "path", "turn", "scale", "times", "target")
+        return Region(points=points, anchor=anchor, **{name: getattr(self, name) for name in names})
 
 
 class InputReferenceSchema(StrictSchema):
@@ -85,6 +99,11 @@ class VideoSchema(GenerationSchema):
         description="Parts of the image that move, each with its own motion. Without them the prompt says what moves"
         " and how, and the model finds it.",
     )
+    refine: Refine = Field(
+        "auto",
+        description="With an image: on has the model generate the frames, off moves the image itself at its own size,"
+        " auto decides by the image.",
+    )
     long_video: LongVideo | None = Field(
         None, description="Windows of a long video: joint denoises all together, autoregressive one after the other."
     )
@@ -123,7 +142,9 @@ class VideoSchema(GenerationSchema):
         if not self.regions and not self.prompt:
             raise DianjingError("image_without_regions")
         image = decode_base64_image(encoded, limits) if upload is None else decode_upload(upload, limits)
-        return ImageToVideoRequest(image=image, regions=[region.to_region() for region in self.regions], **common)
+        return ImageToVideoRequest(
+            image=image, regions=[region.to_region() for region in self.regions], refine=self.refine, **common
+        )
 
     def _get_base64_image(self, upload: bytes | None) -> str | None:
         """The image in base64, of the one field that may hold it. Raises: DianjingError."""
