@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -33,10 +34,19 @@ def start_process(
     return process
 
 
+def _end_with_parent() -> None:
+    """End this process as soon as the one that started it has ended, however that was."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def _run(
     function: Callable[..., object], arguments: tuple[Any, ...], environment: dict[str, str], error_file: Path | None
 ) -> None:
     os.setpgrp()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None  # as the environment says

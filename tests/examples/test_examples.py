@@ -3,11 +3,7 @@
 import ast
 import json
 import runpy
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import av
@@ -17,6 +13,7 @@ from PIL import Image
 
 from dianjing.pipelines.media.image import read_image_metadata
 from dianjing.pipelines.media.video import read_video_metadata
+from tests.demo.security.conftest import run_server
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.usefixtures("few_steps")
@@ -116,29 +113,9 @@ def test_conversation_edits_saves_and_continues(run_example):
     assert Path("images/continued.png").is_file()
 
 
-@pytest.mark.timeout(600)  # the server imports all libraries, on a machine that may be busy
-def test_http_client_receives_an_image_and_a_video(run_example):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen([sys.executable, "-m", "dianjing", "demo", "--port", str(port)])
-    try:
-        wait_for(f"{address}/healthz", server)
-        run_example("http_client.py", "--address", address, "--out", "images")
-    finally:
-        server.terminate()
-        server.wait(60)
+@pytest.mark.timeout(900)  # the machine may be busy
+def test_http_client_receives_an_image_and_a_video(run_example, tmp_path):
+    with run_server(tmp_path / "server") as server:
+        run_example("http_client.py", "--address", f"http://127.0.0.1:{server.port}", "--out", "images")
     assert read_image_metadata("images/cat.png").seed == 7
     assert count_frames("images/cat.mp4") > 1
-
-
-def wait_for(url, server):
-    end_s = time.monotonic() + 400
-    while time.monotonic() < end_s:
-        assert server.poll() is None, "the server has ended"
-        try:
-            with urllib.request.urlopen(url, timeout=120):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError("the server does not respond")

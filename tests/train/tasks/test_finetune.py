@@ -109,7 +109,8 @@ OBJECTIVES = {
 
 @pytest.mark.parametrize("changes", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_one_batch_is_overfitted(tmp_path, finetune_config, changes):
-    losses = overfit(build_setup(finetune_config(tmp_path / "run", changes=changes)), steps=100, learning_rate=3e-2)
+    steps = 100 if "objective" in changes else 40  # a flow model starts slowly
+    losses = overfit(build_setup(finetune_config(tmp_path / "run", changes=changes)), steps=steps, learning_rate=3e-2)
     assert losses[-1] < 0.8 * losses[0]
 
 
