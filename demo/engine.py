@@ -149,15 +149,10 @@ class InferenceEngine:
         if not isinstance(request, ConversationRequest):  # whose prediction is that of the longest turn
             self.cost_model.add_run(predicted_s=predicted_s, measured_s=time.monotonic() - start_s)
         prompt = metadata[0].prompt
-        unknown = self.text_to_image.find_unknown_words(prompt) if prompt else []
+        unknown = self.text_to_image.find_nearest_words(prompt) if prompt else {}
         truncated = self.text_to_image.find_truncated(prompt, getattr(request, "negative_prompt", None))
         return JobResult(
-            files=files,
-            metadata=metadata,
-            unknown_words=tuple(unknown),
-            truncated=tuple(truncated),
-            crop=crop,
-            turn=turn,
+            files=files, metadata=metadata, unknown_words=unknown, truncated=tuple(truncated), crop=crop, turn=turn
         )
 
     def create_conversation(

@@ -3,8 +3,8 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,13 +26,14 @@ class JobResult:
     """Files and metadata of a finished job.
 
     `files`: one PNG for each image, or one video as MP4, WebP and GIF, all with metadata and label inside.
-    `metadata`: one entry for each image, or one for the video. `crop`: how an uploaded image was scaled and cropped.
-    `truncated`: ends of the prompts that an encoder did not read.
+    `metadata`: one entry for each image, or one for the video. `unknown_words`: each word that the model does not know,
+    with the known names that look most like it. `truncated`: ends of the prompts that an encoder did not read.
+    `crop`: how an uploaded image was scaled and cropped.
     """
 
     files: tuple[Path, ...]
     metadata: tuple[GenerationMetadata, ...]
-    unknown_words: tuple[str, ...] = ()
+    unknown_words: Mapping[str, Sequence[str]] = field(default_factory=dict)
     truncated: tuple[TruncatedText, ...] = ()
     crop: Message | None = None
     turn: "Turn | None" = None

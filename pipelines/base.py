@@ -23,6 +23,7 @@ from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE, ConceptVocabula
 from dianjing.pipelines.prompting.motions import MOTIONS_FILE, MotionVocabulary
 from dianjing.pipelines.prompting.vocabulary import VOCABULARY_FILE, Vocabulary
 from dianjing.pipelines.schedulers import load_adapter_scheduler
+from dianjing.weights.registry import is_bundled_folder
 from dianjing.weights.resolve import resolve_model
 from dianjing.weights.validate import validate_model
 
@@ -33,6 +34,8 @@ REFUSED_OPTIONS = ("custom_pipeline", "custom_revision", "trust_remote_code", "u
 DIFFUSERS_TRANSFORMER_CLASS = ("diffusers", "HunyuanDiT2DModel")
 DIT_TRANSFORMER_CLASS = ("dianjing.dit", "DiT")
 HUNYUAN_DIT_TEXT_LENGTHS = (77, 256)
+# with another one of these, a bundle is another model
+TEXT_TO_IMAGE_COMPONENTS = {"transformer", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"}
 DIFFUSERS_PIPELINES = ("HunyuanDiTPipeline", "HunyuanDiTControlNetPipeline")  # without and with a ControlNet
 SEGMENTER_FOLDER = "segmenter"  # inside the model's folder
 
@@ -68,6 +71,7 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
         "motion_vocabulary",
         "unet_segmenter",
         "_trigger_words",
+        "_is_bundled",
     )
 
     vocabulary: Vocabulary | None = None
@@ -76,6 +80,7 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
     unet_segmenter: Any = None  # `UNetSegmenter`, loaded where images are segmented
     trained_scheduler: SchedulerMixin | None = None  # of the model's noise schedule and prediction type
     _folder: Path | None = None
+    _is_bundled = False  # a registry bundle with its own components
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, **options: Any) -> Self:
@@ -108,6 +113,7 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
         if "scheduler" in options:  # the model's own stays the one that others are checked against
             pipeline.trained_scheduler = load_adapter_scheduler(folder) or pipeline.trained_scheduler
         pipeline._folder = folder
+        pipeline._is_bundled = is_bundled_folder(folder) and not TEXT_TO_IMAGE_COMPONENTS & options.keys()
         pipeline._load_extra_files(folder)
         return pipeline
 

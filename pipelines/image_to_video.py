@@ -159,6 +159,13 @@ class ImageToVideoPipeline(AnimationPipelineBase):
 
         return self._run(call, sample, decode)
 
+    def normalize_prompts(self, prompt: str | list[str] | None) -> str | list[str] | None:
+        """Convert prompts as for images; one that names nothing known stays as it is: there is an image."""
+        try:
+            return super().normalize_prompts(prompt)
+        except DianjingError:
+            return prompt
+
     @torch.no_grad()
     def locate_regions(
         self, image: Image.Image | np.ndarray, prompt: str, *, height: int | None = None, width: int | None = None
@@ -170,7 +177,7 @@ class ImageToVideoPipeline(AnimationPipelineBase):
         Raises: DianjingError for a prompt that names no motion of the model.
         """
         parser = MotionPromptParser(self.motion_vocabulary, self.concept_vocabulary)
-        motion_prompt = parse_moving_subjects(parser, prompt)
+        motion_prompt = parse_moving_subjects(parser, str(self.normalize_prompts(prompt)))
         source = check_image(image)
         height, width = self._check_size(height, width)
         fitted, crop_transform = resize_crop(source, height=height, width=width)

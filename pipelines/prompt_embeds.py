@@ -16,9 +16,9 @@ from transformers import PreTrainedTokenizerBase
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
 from dianjing.pipelines.base import PipelineBase
+from dianjing.pipelines.prompting.normalization.normalizer import KnownWordsMixin
 from dianjing.pipelines.tensor_checks import check_embeds
 from dianjing.pipelines.tokens import TruncatedText, list_truncated_texts, tokenize
-from dianjing.weights import registry
 
 logger = logging.get_logger(__name__)
 
@@ -144,7 +144,7 @@ def encode_missing_prompts(
     return prompts, negative_prompts
 
 
-class PromptPipelineBase(PipelineBase):
+class PromptPipelineBase(PipelineBase, KnownWordsMixin):
     """Base of pipelines over text_encoder and tokenizer (BERT), text_encoder_2 and tokenizer_2 (T5), transformer."""
 
     def encode_prompt(
@@ -260,24 +260,6 @@ class PromptPipelineBase(PipelineBase):
             for suffix, max_length in zip(ENCODER_SUFFIXES, self._max_sequence_lengths, strict=True)
         }
         return list_truncated_texts({"prompt": prompt, "negative_prompt": negative_prompt}, encoders)
-
-    def find_unknown_words(self, prompt: str) -> list[str]:
-        """List the words that neither this model nor an active adapter was trained on; empty without a vocabulary."""
-        known = None if self.vocabulary is None else self.vocabulary.with_words(self.list_trigger_words())
-        return [] if known is None else known.find_unknown_words(prompt)
-
-    def warn_about_unknown_words(self, prompt: str | list[str] | None) -> None:
-        """Log each unknown word once for a pipeline, with the name of a model that is not limited to a vocabulary."""
-        warned = self.__dict__.setdefault("_warned_words", set())
-        prompts = [prompt] if isinstance(prompt, str) else prompt or []
-        words = [word for text in prompts for word in self.find_unknown_words(text)]
-        new = [word for word in dict.fromkeys(words) if word not in warned]
-        if not new:
-            return
-        warned.update(new)
-        larger = next((model.name for model in registry.MODELS if model.bundled_folder is None), None)
-        hint = f'; "{larger}" generates from any words' if larger else ""
-        logger.warning(f"this model does not know: {', '.join(new)}{hint}")
 
     @property
     def _max_sequence_lengths(self) -> tuple[int, int]:

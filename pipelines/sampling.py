@@ -127,18 +127,21 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
         generator: Generators,
         callback: CallbackOnStepEnd | None,
         callback_tensor_inputs: Sequence[str],
-        **prompts: Any,
+        prompt: str | list[str] | None,
+        **fields: Any,
     ) -> SamplingCall:
-        """Check noise, generators and callback of a call, and collect it; `prompts` are its other fields."""
+        """Check noise, generators and callback of a call, and collect it with its prompts in words that are known."""
         check_latents(latents, latent_shape)
         validation.check_generator(generator, latent_shape[0])
+        self.warn_about_unknown_words(prompt)
         return SamplingCall(
+            prompt=self.normalize_prompts(prompt),
             params=params,
             latent_shape=latent_shape,
             latents=latents,
             generator=generator,
             step_callback=self._make_step_callback(callback, callback_tensor_inputs),
-            **prompts,
+            **fields,
         )
 
     def _run(
@@ -152,7 +155,6 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
         sample: from prompt embeddings and noise to latents, by one or more runs of `_sample`. decode: to the output.
         """
         # 2. Encode
-        self.warn_about_unknown_words(call.prompt)
         negative_prompt = call.negative_prompt if self.do_classifier_free_guidance else None
         self.truncated = self.find_truncated(call.prompt, negative_prompt)
         embeds = self._encode_prompts(

@@ -149,7 +149,12 @@ def test_the_command_runs_from_an_unpacked_wheel(wheel, tmp_path):
     assert json.loads(rows)[0]["location"] == ("bundled" if has_bundle else "missing")
 
 
-IMPORT_NAMES = {"PIL": "pillow", "c2pa": "c2pa-python", "cv2": "opencv-python-headless"}
+IMPORT_NAMES = {
+    "PIL": "pillow",
+    "c2pa": "c2pa-python",
+    "cv2": "opencv-python-headless",
+    "opencc": "opencc-python-reimplemented",
+}
 
 
 def named(lines):

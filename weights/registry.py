@@ -277,6 +277,12 @@ def get_controlnet_repository(model_name: str, control: str) -> str | None:
     return f"{info.controlnet_prefix}{suffix}"
 
 
+def is_bundled_folder(folder: Path) -> bool:
+    """Return True for the folder of a bundle that ships with this package."""
+    bundles = [model.bundled_folder for model in MODELS]
+    return any(bundle is not None and bundle.resolve() == folder.resolve() for bundle in bundles)
+
+
 def get_finetune_defaults(name: str) -> FinetuneDefaults:
     """Return the settings for fine-tuning a model; those of a large one for a model that is not registered."""
     info = get_model_info(name)

@@ -58,8 +58,9 @@ async def iterate_events(job: Job, request: Request) -> AsyncIterator[JobEvent]:
 def describe_unread_words(result: JobResult | None) -> dict[str, Any]:
     """The fields of a response for what the model did not read: words that it does not know, ends that were cut off."""
     if result is None:
-        return {"unknown_words": [], "truncated": []}
-    return {"unknown_words": list(result.unknown_words), "truncated": [asdict(each) for each in result.truncated]}
+        return {"unknown_words": [], "nearest_words": {}, "truncated": []}
+    words = {"unknown_words": list(result.unknown_words), "nearest_words": result.unknown_words}
+    return {**words, "truncated": [asdict(each) for each in result.truncated]}
 
 
 def render_warnings(job: Job, request: Request) -> list[str]:

@@ -185,7 +185,7 @@ STATUS_TEXTS = {
     "cancelled": BilingualText("已停止，保留了未完成的结果", "Stopped; the unfinished result is kept"),
     "stopped": BilingualText("已停止", "Stopped"),
     "unknown_words": BilingualText(
-        "这个模型不认识：{words}。请换个说法。", "This model does not know: {words}. Try other words."
+        "这个模型不认识，已忽略：{words}。", "This model does not know, and left out: {words}."
     ),
     "truncated": BilingualText(
         "提示词太长，编码器只读取前 {max_tokens} 个词元，没有读到：“{text}”",

@@ -13,6 +13,7 @@ from dianjing.demo.i18n.translation import render_for_page
 from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobEvent, JobResult, Progress, Queued
 from dianjing.errors import SEPARATORS, Language, Message
 from dianjing.pipelines.cost_model import LONG_RUN_S, describe_duration
+from dianjing.pipelines.prompting.normalization.normalizer import describe_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,8 @@ def render_done(result: JobResult, language: Language, *, seconds: float) -> str
     """The line of a finished job, and hints: what the model does not know or read, and how the image was cropped."""
     lines = [render_line(format_status("done", language, seconds=f"{seconds:.1f}"))]
     if result.unknown_words:
-        words = SEPARATORS[language].join(result.unknown_words)
+        described = describe_words(result.unknown_words)
+        words = SEPARATORS[language].join(w if isinstance(w, str) else w.render(language) for w in described)
         lines.append(render_hint(format_status("unknown_words", language, words=words)))
     lines += [
         render_hint(format_status("truncated", language, text=cut.text, max_tokens=cut.max_tokens))

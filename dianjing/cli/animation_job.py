@@ -70,7 +70,8 @@ def run_animation_job(job: "VideoJob", *, load: Callable[["VideoJob"], Any]) -> 
     }
     if pipe is not None:
         truncated = [asdict(each) for each in pipe.truncated] if is_refined else []
-        result |= {"truncated": truncated, "unknown_words": pipe.find_unknown_words(job.prompt)}
+        nearest = pipe.find_nearest_words(job.prompt)
+        result |= {"truncated": truncated, "unknown_words": list(nearest), "nearest_words": nearest}
     return {**result, **vars(metadata)}
 
 

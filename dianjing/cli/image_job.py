@@ -25,6 +25,7 @@ from dianjing.pipelines.media.atomic import check_output_path, check_writable_fo
 from dianjing.pipelines.media.image import read_image_metadata, save_image
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
 from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
+from dianjing.pipelines.prompting.normalization.normalizer import PromptNormalizer
 from dianjing.pipelines.validation import ImageRequest, check_int
 from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
@@ -90,6 +91,7 @@ def validate_image_job(
         read_components(folder)
     check_sampling_options(guidance_mode=guidance_mode, scheduler=scheduler, folder=folder)
     adapters = tuple(parse_adapters(loras))
+    PromptNormalizer.check_prompts(prompts, folder, [adapter.path for adapter in adapters])
     image_conditions = validate_image_conditions(
         conditions or ImageConditionOptions(), model=model, model_folder=folder
     )
@@ -148,6 +150,7 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
     requests = job.requests if edit is None else [edit.choose_size(pipe, request) for request in job.requests]
     announce_run(pipe, job.model, [_get_work(request) for request in requests])
     for request, paths in zip(requests, job.paths, strict=True):
+        nearest = pipe.find_nearest_words(request.prompt)
         for start in range(0, len(paths), IMAGE_BATCH_SIZE):
             seeds = request.seeds[start : start + IMAGE_BATCH_SIZE]
             start_s = time.monotonic()
@@ -163,7 +166,8 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
                     "id": label["ProduceID"],
                     "path": str(path),
                     **asdict(metadata),
-                    "unknown_words": pipe.find_unknown_words(request.prompt),
+                    "unknown_words": list(nearest),
+                    "nearest_words": nearest,
                     "truncated": [asdict(each) for each in pipe.truncated],
                     "seconds": round(seconds, 3),
                 }

@@ -25,6 +25,7 @@ from dianjing.pipelines.media.image import open_image
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
 from dianjing.pipelines.media.video import check_video_output_path, get_video_metadata, save_video
 from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
+from dianjing.pipelines.prompting.normalization.normalizer import PromptNormalizer
 from dianjing.pipelines.segmentation.base import Region, check_region
 from dianjing.pipelines.validation import (
     ImageRequest,
@@ -85,6 +86,8 @@ def validate_video_job(
     """Check the options of `dianjing video` before weights load. Raises: DianjingError."""
     check_prompt(prompt)
     common = _validate_common(negative_prompt=negative_prompt, **settings)
+    adapters = [adapter.path for adapter in common["adapters"]]
+    PromptNormalizer.check_prompts([prompt], resolve_local_model(common["model"]), adapters, keeps_motions=True)
     if continuation_steps is not None:
         check_num_inference_steps(continuation_steps, "continuation_steps")
     if continuation_guidance_scale is not None:
@@ -249,8 +252,9 @@ def run_video_job(job: VideoJob) -> dict[str, Any]:
     frames, fps = output.frames[0], arguments.get("fps", pipe.config.default_fps)
     metadata = build_video_metadata(pipe, job, frames, fps)
     result["paths"] = [str(path) for path in save_video(frames, job.path, metadata, fps=fps, producer=job.producer)]
-    result["truncated"] = [asdict(each) for each in pipe.truncated]
-    return {**result, **vars(metadata), "unknown_words": pipe.find_unknown_words(job.prompt)}
+    nearest = pipe.find_nearest_words(job.prompt)
+    words = {"unknown_words": list(nearest), "nearest_words": nearest}
+    return {**result, **vars(metadata), **words, "truncated": [asdict(each) for each in pipe.truncated]}
 
 
 def load_video_pipeline(job: VideoJob) -> Any:

@@ -3,6 +3,9 @@
 Other models understand them as plain prompts.
 """
 
+from collections.abc import Sequence
+
+from dianjing.pipelines.conversation.edits import ObjectSpec
 from dianjing.pipelines.conversation.layout import has_relation
 from dianjing.pipelines.conversation.scene import DEFAULT_SIDE, RELATIONS, SMALL_SIDE, Box, Scene, SceneObject
 from dianjing.pipelines.prompting.concepts import ConceptVocabulary
@@ -51,7 +54,12 @@ def get_size_word(box: Box) -> str | None:
 
 
 def build_noun_phrase(
-    scene_object: SceneObject, concept_vocabulary: ConceptVocabulary, *, language: str, count: int, size: str | None
+    scene_object: SceneObject | ObjectSpec,
+    concept_vocabulary: ConceptVocabulary,
+    *,
+    language: str,
+    count: int,
+    size: str | None,
 ) -> str:
     """Build the noun phrase of an object, such as "two small red balloons" or 两个小小的红色的气球.
 
@@ -63,7 +71,7 @@ def build_noun_phrase(
 
 
 def _build_noun_phrase_en(
-    scene_object: SceneObject, concept_vocabulary: ConceptVocabulary, count: int, size: str | None
+    scene_object: SceneObject | ObjectSpec, concept_vocabulary: ConceptVocabulary, count: int, size: str | None
 ) -> str:
     known = concept_vocabulary.find_object(scene_object.name)
     name = scene_object.name if known is None else known.names_en[0]
@@ -77,7 +85,7 @@ def _build_noun_phrase_en(
 
 
 def _build_noun_phrase_zh(
-    scene_object: SceneObject, concept_vocabulary: ConceptVocabulary, count: int, size: str | None
+    scene_object: SceneObject | ObjectSpec, concept_vocabulary: ConceptVocabulary, count: int, size: str | None
 ) -> str:
     known = concept_vocabulary.find_object(scene_object.name)
     colour = None if scene_object.colour is None else concept_vocabulary.find_colour(scene_object.colour)
@@ -94,23 +102,44 @@ def _build_noun_phrase_zh(
 
 def caption_scene(scene: Scene, concept_vocabulary: ConceptVocabulary, *, language: str) -> str:
     """Describe a scene in one sentence: objects with count, size and colour, their relation or position, background."""
-    zh = language == "zh"
     phrases = [
         build_noun_phrase(
             each, concept_vocabulary, language=language, count=each.count, size=get_size_word(each.boxes[0])
         )
         for each in scene.objects
     ]
-    first = scene.objects[0]
-    if len(scene.objects) == 2 and (relation := _find_relation(*scene.objects)) is not None:
-        body, is_phrase = (RELATION_PHRASES_ZH if zh else RELATION_PHRASES_EN)[relation].format(*phrases), False
-    elif len(scene.boxes) == 1 and first.boxes[0].position != "center":
-        body, is_phrase = _add_position(phrases[0], first.boxes[0].position, zh=zh), False
+    position = scene.boxes[0].position if len(scene.boxes) == 1 else None
+    return compose_caption(
+        phrases,
+        concept_vocabulary,
+        relation=_find_relation(*scene.objects) if len(scene.objects) == 2 else None,
+        position=None if position == "center" else position,
+        background=scene.background,
+        language=language,
+    )
+
+
+def compose_caption(
+    phrases: Sequence[str],
+    concept_vocabulary: ConceptVocabulary,
+    *,
+    relation: str | None,
+    position: str | None,
+    background: str | None,
+    language: str,
+) -> str:
+    """Compose a caption of noun phrases, with the relation of two of them or the position of the only one."""
+    zh = language == "zh"
+    is_phrase = relation is None and position is None
+    if relation is not None:
+        body = (RELATION_PHRASES_ZH if zh else RELATION_PHRASES_EN)[relation].format(*phrases)
+    elif position is not None:
+        body = _add_position(phrases[0], position, zh=zh)
     elif zh:
-        body, is_phrase = _join_phrases(phrases, separator="、", last_separator="和"), True
+        body = _join_phrases(phrases, separator="、", last_separator="和")
     else:
-        body, is_phrase = _join_phrases(phrases, separator=", ", last_separator=" and "), True
-    return _add_background(body, scene.background, concept_vocabulary, language=language, is_phrase=is_phrase)
+        body = _join_phrases(phrases, separator=", ", last_separator=" and ")
+    return _add_background(body, background, concept_vocabulary, language=language, is_phrase=is_phrase)
 
 
 def caption_object(
@@ -141,7 +170,7 @@ def _find_relation(first: SceneObject, second: SceneObject) -> str | None:
     return next((each for each in RELATIONS if has_relation(first.boxes[0], second.boxes[0], each)), None)
 
 
-def _join_phrases(phrases: list[str], *, separator: str, last_separator: str) -> str:
+def _join_phrases(phrases: Sequence[str], *, separator: str, last_separator: str) -> str:
     return phrases[0] if len(phrases) == 1 else separator.join(phrases[:-1]) + last_separator + phrases[-1]
 
 

@@ -25,6 +25,7 @@ from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
 from dianjing.pipelines.base import SEGMENTER_FOLDER
 from dianjing.pipelines.prompt_embeds import PromptEmbeds
+from dianjing.pipelines.prompting.motions import MotionVocabulary
 from dianjing.pipelines.sampling import SamplingCall, SamplingPipelineBase
 from dianjing.pipelines.segmentation.base import Segmenter
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
@@ -133,6 +134,10 @@ class VideoPipelineBase(SamplingPipelineBase):
             validation.check_side_px(default_px if height is None else height, "height", multiple_px=multiple_px),
             validation.check_side_px(default_px if width is None else width, "width", multiple_px=multiple_px),
         )
+
+    @property
+    def _prompt_motions(self) -> MotionVocabulary:
+        return self.motion_vocabulary
 
     def _check_num_frames(
         self, num_frames: object, duration_s: object, fps: float | None, *, height: int, width: int, batch_size: int

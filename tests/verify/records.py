@@ -72,6 +72,24 @@ RECORDED = (
         bounds={"overall.zh": 0.88, "overall.en": 0.88},
     ),
     Record(
+        name="sloppy_prompts",
+        command=(
+            *("-m", f"{EVALUATION}.sloppy_prompts", "--out", "{out}"),
+            *("--prompts", "tests/pipelines/prompting/sloppy_prompts.toml"),
+        ),
+        measures=(
+            *MODEL,
+            *STICKERS,
+            "pipelines/prompting/**/*",
+            "pipelines/conversation/*.py",
+            "pipelines/conversation/parsing/*.py",
+            "train/evaluation/sloppy_prompts.py",
+            "tests/pipelines/prompting/sloppy_prompts.toml",
+        ),
+        read=read_json("sloppy_report.json"),
+        bounds={"en": 0.90, "zh": 0.90},
+    ),
+    Record(
         name="videos",
         command=("-m", f"{EVALUATION}.video_generation", "--count", "30", "--processes", "2", "--out", "{out}"),
         measures=(*MODEL, *VIDEOS, *STICKERS, "train/evaluation/video_*.py", "train/evaluation/settings.py"),

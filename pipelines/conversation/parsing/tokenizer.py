@@ -80,6 +80,10 @@ class InstructionTokenizer:
             len(LATIN_WORD_PATTERN.findall(word)) for word in self._senses if not HAN_PATTERN.search(word)
         )
 
+    def list_words(self) -> dict[str, str]:
+        """List the known words with the type of their first sense, such as "object"; "" for a stopword."""
+        return {word: min(senses, default="").split(" ")[0] for word, senses in self._senses.items()}
+
     def tokenize(self, text: str) -> tuple[list[Token], list[str]]:
         """Return the known words of a text as tokens, and its unknown words, each once."""
         tokens: list[Token] = []

@@ -21,8 +21,8 @@ class StubPipeline:
     def __init__(self):
         self.calls = []
 
-    def find_unknown_words(self, prompt):
-        return [word for word in prompt.split() if word == "zyzzyva"]
+    def find_nearest_words(self, prompt):
+        return {word: () for word in prompt.split() if word == "zyzzyva"}
 
     def __call__(self, prompt, *, num_images_per_prompt, generator, width=32, height=32, **settings):
         import torch

@@ -1,0 +1,1 @@
+"""Normalization of prompts for a model with a closed vocabulary."""
