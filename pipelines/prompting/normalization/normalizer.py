@@ -172,9 +172,11 @@ class PromptNormalizer:
             gap = text[position : match.start()]
             if CLEAN_GAP.fullmatch(gap) is None or (gap[-1:].isdigit() and not match["zh"]):
                 return False
+            if vocabulary.find_unknown_words(match[0]):
+                return False
             position = match.end()
         is_end_clean = CLEAN_GAP.fullmatch(text[position:]) is not None and not text[-1:].isdigit()
-        return is_end_clean and not REPEATED_PUNCTUATION.search(text) and not vocabulary.find_unknown_words(text)
+        return is_end_clean and not REPEATED_PUNCTUATION.search(text)
 
     def _names_something(self, text: str, trigger_words: Sequence[str]) -> bool:
         """True for a text with an object, a background, a motion or a trigger word."""

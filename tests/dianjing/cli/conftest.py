@@ -16,7 +16,8 @@ class StubPipeline:
     scheduler = SimpleNamespace()
     device = SimpleNamespace(type="cpu")
     dtype = "torch.float32"
-    sampling_params = SimpleNamespace(num_inference_steps=20, guidance_scale=4.5)
+    sampling_params = SimpleNamespace(num_inference_steps=20, guidance_scale=4.5, guider=None)
+    truncated = ()
 
     def __init__(self):
         self.calls = []
