@@ -1,0 +1,170 @@
+"""Albums of animated stickers as the WeChat sticker platform takes them: files of given sizes, packed to its bounds.
+
+F frames, H height, W width. Frames are uint8 (F, H, W, 4), with an alpha that is not premultiplied; the alpha of a GIF
+has one bit, so that its rim is matted on white.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dianjing.errors import DianjingError
+from dianjing.pipelines.media.atomic import write_atomic
+
+ALBUM_COUNTS = (8, 16, 24)
+STICKER_PX, THUMBNAIL_PX, COVER_PX, ICON_PX = 240, 120, 240, 50
+BANNER_SIZE = (750, 400)  # width and height in px
+MAX_STICKER_BYTES, MAX_THUMBNAIL_BYTES, MAX_COVER_BYTES = 500_000, 200_000, 500_000
+MAX_ICON_BYTES, MAX_BANNER_BYTES = 100_000, 500_000
+COLOUR_COUNTS = (255, 128, 64, 32, 16)  # of the palette of a GIF, the first that fits; one more is transparent
+FRAME_STRIDES = (1, 2, 3, 4)  # frames are left out after colors
+MAX_MEANING_CHARS = 4
+ALPHA_THRESHOLD = 128
+TRANSPARENT_INDEX = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlbumSticker:
+    """One sticker: its frames, uint8 (F, H, W, 4), their rate, and what it means in a word."""
+
+    frames: np.ndarray
+    fps: float
+    meaning: str
+
+
+def write_album(stickers: Sequence[AlbumSticker], folder: Path) -> list[Path]:
+    """Write the files of an album: GIFs and thumbnails with two digits, cover, icon, banner and the meanings.
+
+    Returns their paths. Raises: DianjingError for a number of stickers that the platform does not take, for a folder
+    with other files in it, and for a sticker that does not fit its bound.
+    """
+    if len(stickers) not in ALBUM_COUNTS:
+        raise DianjingError("album_count_unsupported", count=len(stickers), allowed=list(ALBUM_COUNTS))
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DianjingError("album_folder_not_empty", path=folder)
+    contents = dict(_iterate_contents(stickers))  # all are packed before the first is written
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        write_atomic(folder / name, lambda file, content=content: file.write(content))
+    return [folder / name for name in contents]
+
+
+def _iterate_contents(stickers: Sequence[AlbumSticker]) -> Iterator[tuple[str, bytes]]:
+    first = _to_image(stickers[0].frames[0])
+    for number, sticker in enumerate(stickers, start=1):
+        yield f"{number:02d}.gif", pack_gif(sticker.frames, fps=sticker.fps, name=f"{number:02d}.gif")
+        thumbnail = _fit(_to_image(sticker.frames[0]), THUMBNAIL_PX)
+        yield f"{number:02d}.png", pack_png(thumbnail, max_bytes=MAX_THUMBNAIL_BYTES, name=f"{number:02d}.png")
+    yield "cover.png", pack_png(_fit(first, COVER_PX), max_bytes=MAX_COVER_BYTES, name="cover.png")
+    yield "icon.png", pack_png(_fit(first, ICON_PX), max_bytes=MAX_ICON_BYTES, name="icon.png")
+    yield "banner.png", pack_png(make_banner(stickers), max_bytes=MAX_BANNER_BYTES, name="banner.png")
+    yield "meanings.csv", _make_meanings(stickers)
+
+
+def pack_gif(frames: np.ndarray, *, fps: float, name: str) -> bytes:
+    """Encode frames as a GIF of STICKER_PX within MAX_STICKER_BYTES: with fewer colors, then with fewer frames.
+
+    Raises: DianjingError if the smallest one is still too large.
+    """
+    images = [_fit(_to_image(frame), STICKER_PX) for frame in frames]
+    content = b""
+    for stride in FRAME_STRIDES:
+        if stride > 1 and len(images) <= stride:
+            break
+        for num_colours in COLOUR_COUNTS:
+            content = _encode_gif(images[::stride], num_colours=num_colours, duration_ms=1000 * stride / fps)
+            if len(content) <= MAX_STICKER_BYTES:
+                return content
+    raise DianjingError("album_file_too_large", name=name, size=len(content), maximum=MAX_STICKER_BYTES)
+
+
+def _encode_gif(images: Sequence[Image.Image], *, num_colours: int, duration_ms: float) -> bytes:
+    """Encode RGBA images with one palette; their rims are matted on white, and the rest is transparent."""
+    matted = [_matte_on_white(image) for image in images]
+    strip = Image.fromarray(np.concatenate([np.asarray(image.convert("RGB")) for image in matted]))
+    palette = strip.quantize(num_colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    indexed = []
+    for image in matted:
+        indices = np.asarray(image.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)).copy()
+        indices[np.asarray(image)[..., 3] == 0] = TRANSPARENT_INDEX
+        frame = Image.fromarray(indices, mode="P")
+        frame.putpalette(palette.getpalette() or [])
+        indexed.append(frame)
+    file = io.BytesIO()
+    indexed[0].save(
+        file,
+        format="GIF",
+        save_all=True,
+        append_images=indexed[1:],
+        duration=max(20, round(duration_ms / 10) * 10),  # in hundredths of a second; viewers slow faster ones down
+        loop=0,
+        disposal=2,
+        transparency=TRANSPARENT_INDEX,
+        optimize=False,
+    )
+    return file.getvalue()
+
+
+def pack_png(image: Image.Image, *, max_bytes: int, name: str) -> bytes:
+    """Encode an image as PNG within a bound, with fewer colors if need be. Raises: DianjingError if it does not fit."""
+    attempts: list[Callable[[], Image.Image]] = [lambda: image]
+    attempts += [lambda n=n: image.quantize(n, method=Image.Quantize.FASTOCTREE) for n in (256, 128, 64, 32, 16)]
+    content = b""
+    for attempt in attempts:
+        file = io.BytesIO()
+        attempt().save(file, format="PNG", optimize=True)
+        content = file.getvalue()
+        if len(content) <= max_bytes:
+            return content
+    raise DianjingError("album_file_too_large", name=name, size=len(content), maximum=max_bytes)
+
+
+def make_banner(stickers: Sequence[AlbumSticker]) -> Image.Image:
+    """Compose the first frames of stickers in rows on a pale ground, RGB of BANNER_SIZE."""
+    width, height = BANNER_SIZE
+    banner = Image.new("RGBA", BANNER_SIZE, (255, 246, 224, 255))
+    columns, rows = 4, 2
+    side = min(width // columns, height // rows) - 16
+    for index, sticker in enumerate(stickers[: columns * rows]):
+        row, column = divmod(index, columns)
+        x = round((column + 0.5) * width / columns - side / 2)
+        y = round((row + 0.5) * height / rows - side / 2)
+        banner.alpha_composite(_fit(_to_image(sticker.frames[0]), side), (x, y))
+    return banner.convert("RGB")
+
+
+def _make_meanings(stickers: Sequence[AlbumSticker]) -> bytes:
+    """Make the table of meanings as CSV with a byte order mark, which spreadsheets need for Chinese."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["file", "meaning"])
+    writer.writerows([f"{number:02d}.gif", sticker.meaning] for number, sticker in enumerate(stickers, start=1))
+    return file.getvalue().encode("utf-8-sig")
+
+
+def _to_image(frame: np.ndarray) -> Image.Image:
+    return Image.fromarray(frame, mode="RGBA")
+
+
+def _fit(image: Image.Image, side: int) -> Image.Image:
+    """Scale an RGBA image into a square of `side` px with its aspect, centered; colors are premultiplied meanwhile."""
+    scale = side / max(image.size)
+    size = tuple(max(1, round(length * scale)) for length in image.size)
+    scaled = image.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")
+    square = Image.new("RGBA", (side, side), (0, 0, 0, 0))
+    square.paste(scaled, ((side - scaled.width) // 2, (side - scaled.height) // 2))
+    return square
+
+
+def _matte_on_white(image: Image.Image) -> Image.Image:
+    """Composite on white and make what is mostly transparent wholly so."""
+    alpha = np.asarray(image)[..., 3]
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    pixels = np.asarray(Image.alpha_composite(white, image)).copy()
+    pixels[..., 3] = np.where(alpha >= ALPHA_THRESHOLD, 255, 0)
+    return Image.fromarray(pixels, mode="RGBA")
