@@ -7,6 +7,7 @@ from dianjing.demo.limits import AdapterInfo, ModelCapabilities
 from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.pipelines.text_to_video import TextToVideoPipeline
+from dianjing.pipelines.video.published_models import PublishedModel
 from dianjing.weights.description import ModelDescription
 
 
@@ -17,6 +18,7 @@ def get_capabilities(
     description: ModelDescription,
     adapters: tuple[AdapterInfo, ...] = (),
     conditioner: ImageConditioner | None = None,
+    video_models: tuple[PublishedModel, ...] = (),
 ) -> ModelCapabilities:
     """Read the capabilities of pipelines from their configurations and the description of the model."""
     config, scale = text_to_image.transformer.config, text_to_image.vae_scale_factor
@@ -33,6 +35,7 @@ def get_capabilities(
         adapters=adapters,
         scheduler=text_to_image.trained_scheduler or text_to_image.scheduler,
         num_layers=len(text_to_image.transformer.blocks),
+        video_models=video_models,
         **({} if conditioner is None else _get_condition_capabilities(conditioner)),
         **({} if text_to_video is None else _get_video_capabilities(text_to_video)),
     )

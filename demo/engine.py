@@ -3,7 +3,6 @@
 F frames, H height, W width.
 """
 
-import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from dianjing.demo.requests import (
     TextToVideoRequest,
 )
 from dianjing.demo.results import ResultStore
+from dianjing.demo.video_models import VideoModels, release_memory
 from dianjing.errors import Message
 from dianjing.pipelines.conversation.parsing.chat_model import ChatModelParser
 from dianjing.pipelines.conversation.parsing.rule_parser import RuleParser
@@ -56,9 +56,9 @@ class InferenceEngine:
     """Run requests on the pipelines of one model, one request at a time; masks may be predicted in parallel.
 
     `text_to_video` and `image_to_video` are None for a model without motion blocks. `description` holds the name that
-    the metadata of results carries. `adapters` are what requests may name, as are the
-    ControlNets in `image_conditions`, the options of `ImageConditioner`; `complete_chat` parses the instructions of
-    conversations, None for the rules alone.
+    the metadata of results carries. `adapters` are what requests may name, as are the ControlNets in
+    `image_conditions`, the options of `ImageConditioner`, and `video_models`; `complete_chat` parses conversations,
+    None for the rules alone.
     """
 
     def __init__(
@@ -72,11 +72,13 @@ class InferenceEngine:
         adapters: Sequence[NamedAdapter] = (),
         complete_chat: CompleteChat | None = None,
         cost_model: CostModel | None = None,
+        video_models: VideoModels | None = None,
         **image_conditions: Any,
     ):
         self.text_to_image, self.text_to_video, self.image_to_video = text_to_image, text_to_video, image_to_video
         self.model, self.complete_chat = description.name, complete_chat
         self.mask_service = MaskService(segmenter_factory)
+        self.video_models, self.segmenter_factory = video_models or VideoModels(), segmenter_factory
         self.image_editor = ImageEditor(text_to_image, segmenter_factory)
         if image_to_video is not None:
             image_to_video.segmenter = segmenter_factory()
@@ -93,6 +95,7 @@ class InferenceEngine:
             description=description,
             adapters=self.adapter_switch.infos,
             conditioner=self.conditioner,
+            video_models=self.video_models.models,
         )
 
     @classmethod
@@ -146,7 +149,7 @@ class InferenceEngine:
             assert request.fps is not None
             frames, metadata, crop = self._generate_video(request, on_progress)
             files, turn = results.save_video(job.id, frames, metadata[0], fps=request.fps, visible_label=label), None
-        if not isinstance(request, ConversationRequest):  # whose prediction is that of the longest turn
+        if request.list_work(self.capabilities) and not isinstance(request, ConversationRequest):  # at most
             self.cost_model.add_run(predicted_s=predicted_s, measured_s=time.monotonic() - start_s)
         prompt = metadata[0].prompt
         unknown = self.text_to_image.find_nearest_words(prompt) if prompt else {}
@@ -201,11 +204,7 @@ class InferenceEngine:
         }
         return self.make_metadata(turn.prompt, seed=conversation.seed, settings=settings)
 
-    def free_memory(self) -> None:
-        """Release cached memory, after a run that ran out of it."""
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    free_memory = staticmethod(release_memory)  # after a run that ran out of it
 
     def _generate_images(
         self, request: TextToImageRequest, on_progress: ProgressListener
@@ -261,6 +260,8 @@ class InferenceEngine:
     ) -> tuple[np.ndarray, tuple[GenerationMetadata, ...], Message | None]:
         """Generate frames uint8 (F, H, W, 3), their metadata, and how an uploaded image was cropped."""
         assert request.seed is not None
+        if request.video_model is not None:
+            return self.video_models.generate(request, on_progress, segmenter=self.segmenter_factory())
         assert request.fps is not None
         pipe: Any = self.image_to_video if isinstance(request, ImageToVideoRequest) else self.text_to_video
         run_steps = [run.num_steps for run in request.list_work(self.capabilities)]
@@ -286,7 +287,6 @@ class InferenceEngine:
                 output = pipe(request.prompt, **params)
                 settings["long_video"] = request.long_video
             settings = {**(get_sampling_metadata(pipe) if is_sampled else {}), **settings}
-        frames = output.frames[0]
-        settings = {**get_video_metadata(frames, request.fps), **settings}
-        settings |= self.adapter_switch.make_metadata(request.adapters)
+        frames, adapters = output.frames[0], self.adapter_switch.make_metadata(request.adapters)
+        settings = {**get_video_metadata(frames, request.fps), **settings, **adapters}
         return frames, (self.make_metadata(request.prompt, seed=request.seed, settings=settings),), crop

@@ -7,6 +7,7 @@ from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
 from dianjing.pipelines.prompting.motions import MotionVocabulary
 from dianjing.pipelines.schedulers import get_fitting_schedulers
+from dianjing.pipelines.video.published_models import PublishedModel, VideoTask
 from dianjing.weights.manifest import summarize_names
 from dianjing.weights.registry import Size
 
@@ -60,9 +61,9 @@ class ModelCapabilities:
     `continuation_steps` and `continuation_guidance_scale` apply to frames that continue an image; None: those of an
     image. `has_flow_field`: every window continues the first frame, however long the video is.
     `motion_parser` finds the motions in a prompt; the default knows none: only regions say what moves in an image.
-    `trained_sizes`: (width, height) in px. `adapters`, `controlnets` and `preprocessors` are those that a request may
-    name; `takes_pictures`: an IP-Adapter takes pictures as prompts. `scheduler` is the model's own, and `num_layers`
-    the depth of its transformer.
+    `trained_sizes`: (width, height) in px. `adapters`, `controlnets`, `preprocessors` and `video_models` are those that
+    a request may name; the last are published models, each for one task. `takes_pictures`: an IP-Adapter takes pictures
+    as prompts. `scheduler` is the model's own, and `num_layers` the depth of its transformer.
     """
 
     model: str
@@ -87,6 +88,15 @@ class ModelCapabilities:
     num_layers: int | None = None
     preprocessors: tuple[str, ...] = ()
     takes_pictures: bool = False
+    video_models: tuple[PublishedModel, ...] = ()
+
+    def find_video_model(self, name: str, task: VideoTask) -> PublishedModel:
+        """Find a published model by its name. Raises: DianjingError for one that the server does not have."""
+        names = [model.name for model in self.video_models if model.pipeline.task == task]
+        for model in self.video_models:
+            if model.name == name and model.pipeline.task == task:
+                return model
+        raise DianjingError("video_model_not_served", name=name, names=[self.model, *names])
 
     @property
     def continuation_params(self) -> tuple[int, float]:

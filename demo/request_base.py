@@ -28,6 +28,8 @@ from dianjing.pipelines.validation import (
     check_side_px,
     format_value,
 )
+from dianjing.pipelines.video.published_models import VideoTask
+from dianjing.weights.registry import Size
 
 
 def check_adapters(adapters: object) -> dict[str, float]:
@@ -206,8 +208,14 @@ class ImageRequestBase(GenerationRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoRequestBase(GenerationRequest):
-    """The fields that videos share; the length is given as num_frames or duration_s."""
+    """The fields that videos share; the length is given as num_frames or duration_s.
 
+    `video_model` is the name of one of the server's published models; None: the model of the server.
+    """
+
+    task: ClassVar[VideoTask]
+
+    video_model: str | None = None
     num_frames: int | None = None
     duration_s: float | None = None
     fps: float | None = None
@@ -219,6 +227,39 @@ class VideoRequestBase(GenerationRequest):
 
     def _resolve_num_frames(self, *, fps: float, pixels: int) -> int | None:
         return check_num_frames(self.num_frames, self.duration_s, fps, bytes_per_frame=BYTES_PER_PIXEL * pixels)
+
+    def with_published_defaults(self, capabilities: ModelCapabilities, image_size: Size | None = None) -> Self:
+        """Fill in the parameters of a request that names a published model, whose own defaults are the pipeline's.
+
+        Raises: DianjingError for what this model cannot generate.
+        """
+        assert self.video_model is not None
+        model = capabilities.find_video_model(self.video_model, self.task)
+        if self.negative_prompt and not model.pipeline.takes_negative_prompt:
+            model.refuse_option("negative_prompt")
+        for name in ("guidance_mode", "scheduler"):
+            if getattr(self, name):
+                model.refuse_option(name)
+        size = model.resolve_size(self.width, self.height, image_size) or model.choose_default_size()
+        return replace(
+            self,
+            width=size[0],
+            height=size[1],
+            num_frames=model.resolve_num_frames(self.num_frames, self.duration_s, self.fps),
+            duration_s=None,
+            fps=model.default_fps if self.fps is None else self.fps,
+            num_inference_steps=self.num_inference_steps or model.pipeline.default_num_inference_steps,
+            seed=secrets.randbelow(2**32) if self.seed is None else self.seed,
+            adapters={},
+        )
+
+    def get_published_params(self) -> dict[str, Any]:
+        """The arguments of a published model's pipeline that are set."""
+        params = GenerationRequest.get_pipeline_params(self) | {"num_frames": self.num_frames}
+        return {name: value for name, value in params.items() if value not in (None, "")}
+
+    def list_warnings(self, capabilities: ModelCapabilities) -> list[Message]:
+        return [] if self.video_model is not None else super().list_warnings(capabilities)
 
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
         """Fill in every parameter that is left to the model; a duration becomes a number of frames."""

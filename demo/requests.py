@@ -29,6 +29,7 @@ from dianjing.pipelines.validation import (
     coalesce,
     format_value,
 )
+from dianjing.pipelines.video.published_models import VideoTask
 from dianjing.pipelines.video.refinement import MAX_WARPED_REGIONS
 from dianjing.pipelines.video.subjects import parse_moving_subjects
 from dianjing.pipelines.video.warped_image import choose_warped_size
@@ -97,6 +98,7 @@ class TextToVideoRequest(VideoRequestBase):
     """
 
     kind: ClassVar[str] = "video"
+    task: ClassVar[VideoTask] = "text-to-video"
 
     prompt: str
     long_video: LongVideo | None = None
@@ -115,6 +117,8 @@ class TextToVideoRequest(VideoRequestBase):
 
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
         """Fill in every parameter; frames after the first one take the parameters that are given for that."""
+        if self.video_model is not None:
+            return self.with_published_defaults(capabilities)
         request = super().with_defaults(capabilities)
         long_video = resolve_long_video(self.long_video, takes_first_frame=capabilities.can_animate)
         if long_video == "autoregressive" and not capabilities.can_animate:
@@ -138,6 +142,8 @@ class TextToVideoRequest(VideoRequestBase):
         return super().get_pipeline_params() | {name: getattr(self, name) for name in names}
 
     def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
+        if self.video_model is not None:  # its duration is not predicted
+            return []
         assert self.num_inference_steps is not None
         assert self.num_frames is not None
         assert capabilities.num_frames is not None
@@ -163,6 +169,7 @@ class ImageToVideoRequest(VideoRequestBase):
     """
 
     kind: ClassVar[str] = "animation"
+    task: ClassVar[VideoTask] = "image-to-video"
 
     image: Image.Image
     regions: Sequence[Region] = ()
@@ -195,6 +202,8 @@ class ImageToVideoRequest(VideoRequestBase):
         return self._choose_trained_size(capabilities) == size
 
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
+        if self.video_model is not None:
+            return self.with_published_defaults(capabilities, self.image.size)
         request = super().with_defaults(capabilities)
         if not capabilities.can_animate:
             raise DianjingError("model_cannot_animate", model=capabilities.model)
@@ -230,7 +239,7 @@ class ImageToVideoRequest(VideoRequestBase):
 
     def list_warnings(self, capabilities: ModelCapabilities) -> list[Message]:
         """Warnings before the run; the sizes that follow the aspect ratio of an image need none."""
-        if not self.may_refine(capabilities):
+        if self.video_model is not None or not self.may_refine(capabilities):
             return []
         sizes = list_default_sizes(base_px=capabilities.default_size_px, multiple_px=capabilities.size_multiple_px)
         return [] if self.get_size(capabilities) in sizes else super().list_warnings(capabilities)
@@ -242,8 +251,8 @@ class ImageToVideoRequest(VideoRequestBase):
         return super().get_pipeline_params() | {"refine": self.refine}
 
     def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
-        """The sampling runs; none if the image itself is moved."""
-        if not self.may_refine(capabilities):
+        """The sampling runs; none if the image itself is moved, or by a published model, which is not predicted."""
+        if self.video_model is not None or not self.may_refine(capabilities):
             return []
         assert self.num_inference_steps is not None
         assert self.num_frames is not None

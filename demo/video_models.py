@@ -19,7 +19,15 @@ from dianjing.pipelines.segmentation.base import Segmenter, get_region_metadata
 from dianjing.pipelines.video.guided_video import animate_regions
 from dianjing.pipelines.video.published import PublishedVideoOutput, PublishedVideoPipeline
 from dianjing.pipelines.video.published_models import PublishedModel, VideoTask, read_pipeline_class
+from dianjing.weights.description import describe_model
 from dianjing.weights.resolve import resolve_model
+
+
+def release_memory() -> None:
+    """Release cached memory."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 class VideoModels:
@@ -29,7 +37,7 @@ class VideoModels:
     is no published video model.
     """
 
-    def __init__(self, names: Sequence[str], *, device: str, dtype: Any):
+    def __init__(self, names: Sequence[str] = (), *, device: str = "cpu", dtype: torch.dtype = torch.float32):
         self.device, self.dtype = device, dtype
         self.models = tuple(model for name in dict.fromkeys(names) for model in _read_models(name))
         self._loaded: PublishedVideoPipeline | None = None
@@ -38,9 +46,7 @@ class VideoModels:
         """Load the pipeline of a model, unless it is loaded already; another one is released first."""
         if self._loaded is None or self._loaded.model != model:
             self._loaded = None
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            release_memory()
             pipe = PublishedVideoPipeline.from_pretrained(
                 str(model.folder), task=model.pipeline.task, dtype=self.dtype
             ).place(self.device)
@@ -50,19 +56,17 @@ class VideoModels:
         return self._loaded
 
     def generate(
-        self,
-        model: PublishedModel,
-        request: TextToVideoRequest | ImageToVideoRequest,
-        on_progress: ProgressListener,
-        *,
-        segmenter: Segmenter,
+        self, request: TextToVideoRequest | ImageToVideoRequest, on_progress: ProgressListener, *, segmenter: Segmenter
     ) -> tuple[np.ndarray, tuple[GenerationMetadata, ...], Message | None]:
         """Generate frames uint8 (F, H, W, 3) of a request with defaults filled in, their metadata, and the crop."""
         assert request.seed is not None
         assert request.fps is not None
+        model = next(
+            model for model in self.models if (model.name, model.pipeline.task) == (request.video_model, request.task)
+        )
         pipe = self.load(model)
         output = _call(pipe, request, on_progress, segmenter=segmenter)
-        frames = output.frames[0]
+        frames: Any = output.frames[0]
         sampling = {"num_inference_steps": request.num_inference_steps, "guidance_scale": request.guidance_scale}
         settings: dict[str, Any] = {**get_video_metadata(frames, request.fps), **pipe.describe(), **sampling}
         if isinstance(request, ImageToVideoRequest):
@@ -103,7 +107,7 @@ def _call(
 
 
 def _read_models(name: str) -> list[PublishedModel]:
-    """Read a model for each task that it has."""
+    """Read a model for each task that it has; a folder is named without its path, which clients must not see."""
     folder = resolve_model(name)
     if read_pipeline_class(folder) is None:
         raise DianjingError("not_a_published_video_model", model=name)
@@ -111,7 +115,7 @@ def _read_models(name: str) -> list[PublishedModel]:
     tasks: tuple[VideoTask, ...] = get_args(VideoTask)
     for task in tasks:
         try:
-            models.append(PublishedModel.from_folder(name, folder, task))
+            models.append(PublishedModel.from_folder(describe_model(name).name, folder, task))
         except DianjingError as error:
             if error.message_id not in ("published_model_needs_image", "published_model_without_image"):
                 raise

@@ -35,7 +35,7 @@ def make_video_object(job: Job, request: Request, *, model: str, result_ttl_s: f
         "completed_at": completed_at,
         "expires_at": None if completed_at is None else completed_at + int(result_ttl_s),
         "status": OPENAI_STATUSES[job.state],
-        "model": model,
+        "model": getattr(job.request, "video_model", None) or model,
         "progress": progress,
         "position": getattr(event, "position", None),
         "prompt": video.prompt or None,

@@ -119,15 +119,19 @@ class VideoSchema(GenerationSchema):
     )
 
     def to_request(
-        self, limits: ServerLimits, *, upload: bytes | None = None
+        self, limits: ServerLimits, *, upload: bytes | None = None, video_model: str | None = None
     ) -> TextToVideoRequest | ImageToVideoRequest:
-        """Make the request; `upload` is an image that came as a file. Raises: DianjingError."""
+        """Make the request; `upload` is an image that came as a file, video_model a published model's name.
+
+        Raises: DianjingError.
+        """
         common = {
             **self.get_common_params(),
             "prompt": self.prompt,
             "num_frames": self.num_frames,
             "duration_s": _parse_seconds(self.seconds),
             "fps": self.fps,
+            "video_model": video_model,
         }
         encoded = self._get_base64_image(upload)
         if upload is None and encoded is None:

@@ -1,5 +1,6 @@
 """`/v1/videos`: the response is a job, and the finished video is downloaded by its id."""
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -46,10 +47,11 @@ def make_video_routes(queue: JobQueue, models: ServedModels, access: AccessContr
         """Start a video, from a prompt or from an image in which something moves."""
         owner = access.get_owner(request)
         body, upload = await read_video_body(request)
-        models.check(body.model)
+        video_model = models.find_video_model(body.model)
         if body.seconds is not None and body.num_frames is None:
             set_field_names(request, {"num_frames": "seconds × fps"})
-        job = await run_in_threadpool(lambda: queue.submit(body.to_request(queue.limits, upload=upload), owner))
+        make = partial(body.to_request, queue.limits, upload=upload, video_model=video_model)
+        job = await run_in_threadpool(lambda: queue.submit(make(), owner))
         return describe(job, request)
 
     @router.get("", responses=get_error_responses(400, 401, 403, 404))

@@ -121,6 +121,7 @@ ANIMATE_TEXTS = {
 VIDEO_TEXTS = {
     "video_prompt": BilingualText("提示词：内容和动作", "Prompt: the scene and its motion"),
     "video_placeholder": BilingualText("例如：草地上的小猫在跳", "For example: a cat jumping on the grass"),
+    "video_model": BilingualText("模型", "Model"),
     "video_seconds": BilingualText("时长（秒）", "Duration (s)"),
     "video_fps": BilingualText("每秒帧数", "Frames per second"),
     "continuation": BilingualText("首帧之后的帧", "Frames after the first one"),

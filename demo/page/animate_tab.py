@@ -29,6 +29,7 @@ from dianjing.demo.page.sessions import find_history_item
 from dianjing.demo.page.settings import SettingsPanel, float_to_int, make_settings, to_request_arguments
 from dianjing.demo.page.status import render_hint
 from dianjing.demo.page.theme import translations
+from dianjing.demo.page.video_model_choice import connect_video_model_choice, make_video_model_choice
 from dianjing.demo.page.video_panel import VideoPanel, connect_video_panel, get_video_handlers, make_video_panel
 from dianjing.demo.requests import ImageToVideoRequest
 from dianjing.demo.results import VIDEO_SUFFIXES
@@ -46,6 +47,7 @@ class AnimateTab:
 
     regions: RegionPanel
     prompt: gr.Textbox
+    video_model: gr.Dropdown
     num_frames: gr.Slider
     settings: SettingsPanel
     metadata_file: gr.File
@@ -79,8 +81,10 @@ def make_animate_tab(context: PageContext) -> AnimateTab:
             video_panel = make_video_panel("animate", get_history=lambda session: session.animations)
         with gr.Column(elem_classes="dj-more"):
             prompt = make_prompt_box("animate", label="animate_prompt")
+            video_model = make_video_model_choice("animate", context, ImageToVideoRequest.task)
             default, label = capabilities.num_frames, translations("animate_frames")
-            num_frames = gr.Slider(2, 2 * default, default, step=1, label=label)
+            longest = [model.pipeline.default_num_frames for model in capabilities.video_models]
+            num_frames = gr.Slider(2, max(2 * default, *longest, 0), default, step=1, label=label)
             settings = make_settings(
                 "animate", context, default_params=capabilities.continuation_params, has_default_size=False
             )
@@ -91,6 +95,7 @@ def make_animate_tab(context: PageContext) -> AnimateTab:
     tab = AnimateTab(
         regions=regions,
         prompt=prompt,
+        video_model=video_model,
         num_frames=num_frames,
         settings=settings,
         metadata_file=metadata_file,
@@ -101,6 +106,14 @@ def make_animate_tab(context: PageContext) -> AnimateTab:
     _connect_run(tab, context)
     _connect_metadata_import(tab, context)
     connect_animation_forecast(forecast, context, num_frames, settings)
+    connect_video_model_choice(
+        video_model,
+        context,
+        ImageToVideoRequest.task,
+        settings,
+        lengths=(num_frames,),
+        to_lengths=lambda model: (model.pipeline.default_num_frames,),
+    )
     return tab
 
 
@@ -108,7 +121,13 @@ def _connect_run(tab: AnimateTab, context: PageContext) -> None:
     max_regions = len(tab.regions.region_rows)
 
     def generate(
-        request: gr.Request, token: str, canvas: RegionCanvas | None, prompt: str, num_frames: Any, *values: Any
+        request: gr.Request,
+        token: str,
+        canvas: RegionCanvas | None,
+        prompt: str,
+        num_frames: Any,
+        video_model: str,
+        *values: Any,
     ) -> Iterator[Updates]:
         motions, strengths, settings = (
             values[:max_regions],
@@ -125,6 +144,7 @@ def _connect_run(tab: AnimateTab, context: PageContext) -> None:
                 regions=canvas.to_regions(motions, strengths),
                 prompt=prompt or "",
                 num_frames=float_to_int(num_frames),
+                video_model=video_model or None,
                 **to_request_arguments(settings, context.capabilities),
             )
             return context.queue.submit(animation, owner)
@@ -132,7 +152,7 @@ def _connect_run(tab: AnimateTab, context: PageContext) -> None:
         handlers = get_video_handlers(tab.video_panel, context, get_request_language(request))
         yield from run_job(tab.run_panel, context, request, token, submit=submit, handlers=handlers)
 
-    inputs = [context.token, tab.regions.canvas, tab.prompt, tab.num_frames]
+    inputs = [context.token, tab.regions.canvas, tab.prompt, tab.num_frames, tab.video_model]
     inputs += [*tab.regions.motions, *tab.regions.strengths, *tab.settings.inputs]
     gr.on([tab.run_panel.button.click, tab.prompt.submit], generate, inputs, tab.run_outputs, **job_event())
     connect_cancel(tab.run_panel, context)

@@ -22,6 +22,7 @@ from dianjing.demo.page.settings import (
     to_request_arguments,
 )
 from dianjing.demo.page.theme import translations
+from dianjing.demo.page.video_model_choice import connect_video_model_choice, make_video_model_choice
 from dianjing.demo.page.video_panel import VideoPanel, connect_video_panel, get_video_handlers, make_video_panel
 from dianjing.demo.requests import TextToVideoRequest
 from dianjing.demo.results import VIDEO_SUFFIXES
@@ -35,6 +36,7 @@ class VideoTab:
     """Components; the ones of long videos are None for a model that takes no first frame."""
 
     prompt: gr.Textbox
+    video_model: gr.Dropdown
     examples: gr.Dataset
     seconds: gr.Slider
     fps: gr.Number
@@ -71,6 +73,7 @@ def make_video_tab(context: PageContext) -> VideoTab:
     with gr.Row(elem_classes="dj-layout"):
         with gr.Column(elem_classes="dj-inputs"):
             prompt = make_prompt_box("video", label="video_prompt", placeholder="video_placeholder")
+            video_model = make_video_model_choice("video", context, TextToVideoRequest.task)
             default_seconds = round(capabilities.num_frames / capabilities.fps, 1)
             seconds = gr.Slider(0.5, MAX_SECONDS, default_seconds, step=0.5, label=translations("video_seconds"))
             button, cancel = make_run_buttons("video")
@@ -88,6 +91,7 @@ def make_video_tab(context: PageContext) -> VideoTab:
     )
     tab = VideoTab(
         prompt=prompt,
+        video_model=video_model,
         examples=examples,
         seconds=seconds,
         fps=fps,
@@ -99,6 +103,14 @@ def make_video_tab(context: PageContext) -> VideoTab:
     )
     _connect(tab, context)
     connect_video_forecast(forecast, context, (seconds, fps), settings, tab.continuation)
+    connect_video_model_choice(
+        video_model,
+        context,
+        TextToVideoRequest.task,
+        settings,
+        lengths=(seconds, fps),
+        to_lengths=lambda model: (round(model.pipeline.default_num_frames / model.default_fps, 1), model.default_fps),
+    )
     return tab
 
 
@@ -117,12 +129,15 @@ def _make_continuation(context: PageContext) -> dict[str, Any]:
 
 def _connect(tab: VideoTab, context: PageContext) -> None:
     def generate(
-        request: gr.Request, token: str, prompt: str, seconds: float, fps: float, *values: Any
+        request: gr.Request, token: str, video_model: str, prompt: str, seconds: float, fps: float, *values: Any
     ) -> Iterator[Updates]:
         def submit(owner: str) -> Job:
             capabilities, num_settings = context.capabilities, len(tab.settings.inputs)
             arguments = to_request_arguments(values[:num_settings], capabilities)
-            arguments |= to_continuation_arguments(list(tab.continuation), values[num_settings:], capabilities)
+            if video_model:
+                arguments["video_model"] = video_model
+            else:
+                arguments |= to_continuation_arguments(list(tab.continuation), values[num_settings:], capabilities)
             return context.queue.submit(
                 TextToVideoRequest(prompt=prompt, duration_s=seconds, fps=fps, **arguments), owner
             )
@@ -130,7 +145,8 @@ def _connect(tab: VideoTab, context: PageContext) -> None:
         handlers = get_video_handlers(tab.video_panel, context, get_request_language(request))
         yield from run_job(tab.run_panel, context, request, token, submit=submit, handlers=handlers)
 
-    inputs = [context.token, tab.prompt, tab.seconds, tab.fps, *tab.settings.inputs, *tab.continuation.values()]
+    inputs = [context.token, tab.video_model, tab.prompt, tab.seconds, tab.fps]
+    inputs += [*tab.settings.inputs, *tab.continuation.values()]
     gr.on([tab.run_panel.button.click, tab.prompt.submit], generate, inputs, tab.run_outputs, **job_event())
     connect_examples(tab.examples, tab.prompt, lambda then: then(generate, inputs, tab.run_outputs, **job_event()))
     connect_cancel(tab.run_panel, context)

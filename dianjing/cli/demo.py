@@ -71,6 +71,13 @@ def demo(
     ip_adapter: IPAdapterOption = None,
     ip_adapter_encoder: IPAdapterEncoderOption = None,
     chat_model: ChatModelOption = None,
+    video_model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A published video model to choose on the page and over HTTP: a name from `dianjing models`, a folder"
+            " or a Hub id, or several."
+        ),
+    ] = None,
     segmenter: SegmenterOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.auto,
@@ -96,6 +103,7 @@ def demo(
         ip_adapter=ip_adapter,
         ip_adapter_encoder=ip_adapter_encoder,
         chat_model=chat_model,
+        video_models=video_model or [],
         mcp=mcp,
         segmenter=segmenter,
         api_keys=api_key or os.environ.get(API_KEYS_VARIABLE, "").split(","),

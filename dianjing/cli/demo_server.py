@@ -27,6 +27,7 @@ from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.image_conditions import parse_controlnets, parse_preprocessors
 from dianjing.pipelines.media.aigc_label import PRODUCER
 from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
+from dianjing.pipelines.video.published_models import find_pipeline_class
 from dianjing.weights.ip_adapter_files import check_ip_adapter_path, find_image_encoder
 from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
@@ -55,6 +56,7 @@ class DemoServer:
     ip_adapter: str | None
     ip_adapter_encoder: str | None
     chat_model: str | None
+    video_models: tuple[str, ...]
     listening_socket: socket.socket
 
     @property
@@ -80,6 +82,7 @@ def validate_demo_server(
     ip_adapter: str | None,
     ip_adapter_encoder: str | None,
     chat_model: str | None,
+    video_models: list[str],
     mcp: bool,
     segmenter: str | None,
     device: str,
@@ -107,6 +110,9 @@ def validate_demo_server(
     _check_ip_adapter(ip_adapter, ip_adapter_encoder)
     if chat_model is not None:
         check_model_path(chat_model, "--chat-model")
+    for name in video_models:
+        if find_pipeline_class(name) is None and resolve_local_model(name) is not None:
+            raise DianjingError("not_a_published_video_model", model=name)
     sign = None
     if certificate_path is not None or private_key_path is not None:
         from dianjing.demo.signing import make_signer
@@ -133,6 +139,7 @@ def validate_demo_server(
         ip_adapter=ip_adapter,
         ip_adapter_encoder=ip_adapter_encoder,
         chat_model=chat_model,
+        video_models=tuple(video_models),
         listening_socket=listening_socket,
     )
 
@@ -213,9 +220,12 @@ def run_demo_server(server: DemoServer, *, on_ready: Callable[[str], object]) ->
 
         sam = SamSegmenter.from_pretrained(server.segmenter, device=device)
         options["segmenter_factory"] = partial(SamSegmenter, sam.model)  # share the model
-    engine = InferenceEngine.from_pretrained(
-        server.model, device=device, dtype=resolve_dtype(torch, server.dtype, device), **options
-    )
+    dtype = resolve_dtype(torch, server.dtype, device)
+    if server.video_models:
+        from dianjing.demo.video_models import VideoModels
+
+        options["video_models"] = VideoModels(server.video_models, device=device, dtype=dtype)
+    engine = InferenceEngine.from_pretrained(server.model, device=device, dtype=dtype, **options)
     with TemporaryDirectory(prefix="dianjing-", ignore_cleanup_errors=True) as folder:
         tempfile.tempdir = folder  # for all files of this process: results, uploads, and bodies while they arrive
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "gradio")

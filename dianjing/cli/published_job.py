@@ -59,13 +59,10 @@ def check_published_job(job: "VideoJob") -> None:
 
 def _check_model(job: "VideoJob", model: PublishedModel) -> None:
     settings = job.settings or {}
-    if job.adapters:
-        model.refuse_option("--lora")
-    for option, value in (("--guidance-mode", settings.get("guider")), ("--scheduler", job.scheduler)):
-        if value is not None:
-            model.refuse_option(option)
-    for name in WINDOW_OPTIONS:
-        if settings.get(name) is not None:
+    own_options = {name: settings.get(name) for name in WINDOW_OPTIONS}
+    own_options |= {"--lora": job.adapters, "guidance_mode": settings.get("guider"), "scheduler": job.scheduler}
+    for name, value in own_options.items():
+        if value:
             model.refuse_option(name)
     if settings.get("negative_prompt") and not model.pipeline.takes_negative_prompt:
         model.refuse_option("negative_prompt")

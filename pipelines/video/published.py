@@ -12,6 +12,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from diffusers.utils import BaseOutput
 from PIL import Image
 
 from dianjing.errors import DianjingError
@@ -21,7 +22,7 @@ from dianjing.pipelines.media.crop import CropTransform, resize_crop
 from dianjing.pipelines.media.image import check_image
 from dianjing.pipelines.tensor_checks import check_computed
 from dianjing.pipelines.vae import encode_images, frames_to_pixels
-from dianjing.pipelines.video.base import VIDEO_OUTPUT_TYPES, VideoOutput, postprocess_frames
+from dianjing.pipelines.video.base import VIDEO_OUTPUT_TYPES, postprocess_frames
 from dianjing.pipelines.video.published_models import PublishedModel, VideoTask, read_pipeline_class
 from dianjing.pipelines.video.time_to_move import (
     LatentGuide,
@@ -42,9 +43,10 @@ MAX_WEIGHT_SHARE = 0.8  # of the free GPU memory; the rest is for activations
 
 
 @dataclass
-class PublishedVideoOutput(VideoOutput):
-    """`VideoOutput` with the crop of the image, None for text to video."""
+class PublishedVideoOutput(BaseOutput):
+    """Videos in the form of `output_type`, as in `VideoOutput`, and the crop of the image, None for text to video."""
 
+    frames: Any
     crop_transform: CropTransform | None = None
 
 

@@ -39,6 +39,7 @@ class PublishedPipeline:
     default_fps: float
     default_size: Size | None
     default_num_inference_steps: int = 50
+    default_guidance_scale: float = 6.0
     spatial_key: str
     temporal_key: str
     has_linspace_sigmas: bool
@@ -67,6 +68,7 @@ _WAN: dict[str, Any] = {
     "default_num_frames": 81,
     "default_fps": 16.0,
     "default_size": (832, 480),
+    "default_guidance_scale": 5.0,
     "spatial_key": "scale_factor_spatial",
     "temporal_key": "scale_factor_temporal",
     "has_linspace_sigmas": False,
@@ -80,6 +82,7 @@ PUBLISHED_PIPELINES = {
             class_name="HunyuanVideoImageToVideoPipeline",
             task="image-to-video",
             initial_image_fraction=0.001,
+            default_guidance_scale=1.0,
             **_HUNYUAN,
         ),
         PublishedPipeline(class_name="HunyuanVideo15Pipeline", task="text-to-video", **_HUNYUAN_15),

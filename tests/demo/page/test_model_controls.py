@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from dianjing.demo.i18n.catalog import TEXTS
-from tests.demo.page.conftest import TIMEOUT_MS
+from tests.demo.page.conftest import TIMEOUT_MS, run_app
 
 pytestmark = pytest.mark.timeout(900)  # the machine may be busy
 
@@ -98,3 +98,29 @@ def test_adapters_and_a_controlnet_are_chosen_on_the_page(locale, extended_serve
         page.click(f"#tabs [role=tab] >> text={getattr(TEXTS[f'tab_{name}'], LANGUAGES[locale])}")
         page.click(f"text={getattr(TEXTS['advanced'], LANGUAGES[locale])} >> visible=true")
         page.wait_for_selector(f"#{name}-adapter-robot", timeout=TIMEOUT_MS)
+
+
+def test_a_published_video_model_is_chosen_on_the_page(tiny_video_folder, published_folder, open_page):
+    from dianjing.demo.video_models import VideoModels
+    from dianjing.errors import DianjingError
+
+    requests = []
+
+    def record(job, results, *, on_progress):
+        requests.append(job.request)
+        raise DianjingError("prompt_empty", name="stopped")
+
+    models = VideoModels([str(published_folder("wan-2.2-ti2v"))])
+    with run_app(tiny_video_folder, video_models=models) as server:
+        server.engine.run = record
+        page = open_page(server.address)
+        page.click("#tabs [role=tab] >> text=Video")
+        page.click("#video-model input")
+        page.click("[role=option] >> text=wan-2.2-ti2v")
+        page.wait_for_function("document.querySelector('#video-size input:checked') === null")
+        page.fill("#video-prompt textarea", "a cat")
+        page.click("#video-button")
+        page.wait_for_selector("#video-status [role=alert]")
+        assert requests[0].video_model == "wan-2.2-ti2v"
+        assert (requests[0].width, requests[0].height) == (832, 480)
+        assert (requests[0].num_frames, requests[0].fps, requests[0].guidance_scale) == (81, 24, 5)

@@ -236,6 +236,8 @@ def test_the_table_has_the_defaults_of_diffusers(class_name):
     if row.default_size is not None:
         assert row.default_size == (parameters["width"].default, parameters["height"].default)
     assert ("guidance_scale" in parameters) == (row.guidance == "argument")
+    if row.guidance == "argument":
+        assert row.default_guidance_scale == parameters["guidance_scale"].default
     assert ("sigmas" in parameters) == row.has_linspace_sigmas
     assert ("image" in parameters) == (row.task == "image-to-video")
 

@@ -1,0 +1,96 @@
+"""Published video models of a server: listed by task, chosen by requests, loaded one at a time."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dianjing.demo.jobs import Job
+from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest
+from dianjing.demo.results import ResultStore
+from dianjing.demo.video_models import VideoModels
+from dianjing.errors import DianjingError
+from dianjing.pipelines.segmentation.base import Region
+
+WAN = "wan-2.2-ti2v"
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_engine, published_folder):
+    """The tiny engine with two published models."""
+    models = VideoModels([str(published_folder(name)) for name in ("wan-2.1-t2v", WAN)])
+    engine = copy.copy(tiny_engine)
+    engine.video_models = models
+    engine.capabilities = dataclasses.replace(tiny_engine.capabilities, video_models=models.models)
+    return engine
+
+
+def run(engine, request):
+    """Run a request as the queue does; return the result, and the steps that were reported."""
+    progress = []
+    job = Job(request.with_defaults(engine.capabilities), owner="test")
+    result = engine.run(job, ResultStore(), on_progress=progress.append)
+    return result, [(each.step, each.total) for each in progress]
+
+
+def test_a_model_serves_the_tasks_that_it_has(engine):
+    tasks = [(model.name, model.pipeline.task) for model in engine.capabilities.video_models]
+    texts, images = "text-to-video", "image-to-video"
+    assert tasks == [("wan-2.1-t2v", texts), ("wan-2.2-ti2v", texts), ("wan-2.2-ti2v", images)]
+    with pytest.raises(DianjingError, match="no video model"):
+        engine.capabilities.find_video_model("wan-2.1-t2v", "image-to-video")
+
+
+def test_a_text_and_an_image_become_videos_of_the_chosen_model(engine):
+    settings = {"video_model": WAN, "num_frames": 5, "width": 64, "height": 64, "num_inference_steps": 2, "seed": 3}
+    result, progress = run(engine, TextToVideoRequest(prompt="a cat", **settings))
+    assert progress == [(1, 2), (2, 2)]
+    assert result.metadata[0].model == WAN
+    mask = np.zeros((64, 64), bool)
+    mask[4:16, 8:24] = True
+    image = Image.fromarray(np.where(mask[..., None], (220, 30, 30), (128, 128, 128)).astype(np.uint8))
+    region = Region(motion="move right", mask=mask)
+    result, progress = run(engine, ImageToVideoRequest(image=image, regions=[region], **settings))
+    assert progress[-1][0] == progress[-1][1]
+    assert result.metadata[0].settings["regions"]
+
+
+def test_what_the_chosen_model_cannot_do_is_refused(engine):
+    with pytest.raises(DianjingError, match="nearest numbers of frames: 5, 9"):
+        TextToVideoRequest(prompt="a cat", video_model=WAN, num_frames=6).with_defaults(engine.capabilities)
+    with pytest.raises(DianjingError, match="no video model nobody"):
+        TextToVideoRequest(prompt="a cat", video_model="nobody").with_defaults(engine.capabilities)
+
+
+def test_one_pipeline_is_loaded_at_a_time(engine):
+    text, _, image = engine.capabilities.video_models
+    first = engine.video_models.load(text)
+    assert engine.video_models.load(text) is first
+    assert engine.video_models.load(image) is not first
+    assert engine.video_models.load(text) is not first
+
+
+def test_a_client_of_the_api_names_the_model(engine, make_queue, monkeypatch):
+    from fastapi.testclient import TestClient
+
+    from dianjing.demo.app import make_app
+
+    queue = make_queue(engine)
+    submitted = []
+
+    def submit(request, owner):
+        submitted.append(request.with_defaults(engine.capabilities))
+        return Job(submitted[-1], owner=owner)
+
+    monkeypatch.setattr(queue, "submit", submit)
+    client = TestClient(make_app(queue))
+    listed = {model["id"]: model for model in client.get("/v1/models").json()["data"]}
+    assert listed[WAN]["tasks"] == ["text-to-video", "image-to-video"]
+    reply = client.post("/v1/videos", json={"prompt": "a cat", "model": WAN})
+    assert reply.json()["model"] == WAN
+    assert submitted[0].video_model == WAN
+    client.post("/v1/videos", json={"prompt": "a cat"})
+    assert submitted[1].video_model is None
+    assert client.post("/v1/videos", json={"prompt": "a cat", "model": "nobody"}).status_code == 404
