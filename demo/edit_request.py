@@ -29,14 +29,20 @@ class EditRequest(TextToImageRequest):
             raise DianjingError("prompt_empty", name="prompt")
 
     def _choose_size(self, capabilities: ModelCapabilities) -> dict[str, Any]:
-        width, height = choose_start_size(
+        width, height = self._fit_size(capabilities, width=self.width, height=self.height)
+        return {"width": width, "height": height}
+
+    def _fit_size(
+        self, capabilities: ModelCapabilities, *, width: int | None = None, height: int | None = None
+    ) -> tuple[int, int]:
+        """(width, height) in px that follows from the image, or as far as it is given."""
+        return choose_start_size(
             self.edit.start_size,
             base_px=capabilities.default_size_px,
             multiple_px=capabilities.size_multiple_px,
-            width=self.width,
-            height=self.height,
+            width=width,
+            height=height,
         )
-        return {"width": width, "height": height}
 
     def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
         """The sampling runs; a strength below 1 leaves out the first steps of each."""
@@ -47,5 +53,5 @@ class EditRequest(TextToImageRequest):
 
     def list_warnings(self, capabilities: ModelCapabilities) -> list[Message]:
         """Warnings before the run; a size that follows from the image needs none."""
-        is_chosen = self._choose_size(capabilities) == {"width": self.width, "height": self.height}
-        return [] if is_chosen else super().list_warnings(capabilities)
+        follows_image = self._fit_size(capabilities) == (self.width, self.height)
+        return [] if follows_image else super().list_warnings(capabilities)

@@ -1,6 +1,8 @@
 """Bodies of `POST /v1/images/edits` and `/v1/images/variations`: forms with files, as OpenAI's clients send them."""
 
+import io
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,6 +21,7 @@ from dianjing.demo.uploads import decode_upload, decode_upload_as
 from dianjing.errors import DianjingError
 from dianjing.pipelines.editing.edit import ImageEdit
 from dianjing.pipelines.editing.extension import parse_extension
+from dianjing.pipelines.media.image import read_image_metadata
 from dianjing.pipelines.media.mask import select_opaque
 from dianjing.pipelines.segmentation.base import Point
 from dianjing.pipelines.validation import MAX_SIDE_PX, check_prompt
@@ -48,7 +51,10 @@ TEXT_FIELDS = {  # the values of the other fields are JSON
 class ImageVariationSchema(ImageGenerationSchema):
     """A request for variations of an image."""
 
-    prompt: str | None = Field(None, description="What the variations show; the image alone decides if left out.")  # type: ignore[assignment]
+    prompt: str | None = Field(  # type: ignore[assignment]
+        None,
+        description="What the variations show; that of an image generated here if left out, else the image decides.",
+    )
     strength: float | None = Field(
         None,
         description="How far to go from the image: 0 returns it as the VAE reconstructs it, 1 starts from noise.",
@@ -151,9 +157,16 @@ def make_edit_request(body: ImageEditSchema, files: EditFiles, limits: ServerLim
 
 
 def make_variation_request(body: ImageVariationSchema, files: EditFiles, limits: ServerLimits) -> EditRequest:
-    """Decode the image of a variation and make its request. Raises: DianjingError."""
+    """Decode the image of a variation and make its request; an image generated here brings its prompt along.
+
+    Raises: DianjingError.
+    """
     strength = DEFAULT_VARIATION_STRENGTH if body.strength is None else body.strength
-    return body.make_request(ImageEdit(image=decode_upload(files.image, limits), strength=strength))
+    edit = ImageEdit(image=decode_upload(files.image, limits), strength=strength)
+    if body.prompt is None:
+        with suppress(DianjingError):  # an image without metadata
+            body = body.model_copy(update={"prompt": read_image_metadata(io.BytesIO(files.image)).prompt})
+    return body.make_request(edit)
 
 
 def _select_transparent(files: EditFiles, limits: ServerLimits, *, is_selected: bool) -> np.ndarray | None:

@@ -183,7 +183,7 @@ def save_image(
     write_atomic(path, lambda file: file.write(content))
 
 
-def read_image_metadata(path: str | Path) -> GenerationMetadata:
+def read_image_metadata(path: str | Path | BinaryIO) -> GenerationMetadata:
     """Read the generation metadata of a PNG, JPEG or WebP.
 
     Raises: DianjingError for a file that is none of these or holds no metadata of Dianjing.

@@ -90,6 +90,15 @@ def test_a_variation_needs_no_prompt(api, picture, tmp_path):
     assert metadata.settings["guidance_scale"] == 1
 
 
+def test_a_variation_of_an_image_generated_here_has_its_prompt(client, tmp_path):
+    body = {"prompt": "cat", "num_inference_steps": 1, "size": "32x32"}
+    generated = client.post("/v1/images/generations", json=body).json()["data"][0]["b64_json"]
+    files = {"image": ("a.png", base64.b64decode(generated))}
+    response = client.post("/v1/images/variations", data={"num_inference_steps": "2"}, files=files)
+    (tmp_path / "a.png").write_bytes(base64.b64decode(response.json()["data"][0]["b64_json"]))
+    assert read_image_metadata(tmp_path / "a.png").prompt == "cat"
+
+
 def test_a_stream_has_the_events_of_an_edit(api, picture):
     files = {"image": ("a.png", to_png(picture))}
     events = list(api.images.edit(**files, prompt="cat", stream=True, partial_images=1, extra_body=FAST))
