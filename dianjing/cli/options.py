@@ -139,7 +139,7 @@ def print_json(value: object) -> None:
 
 
 VideoOutOption = Annotated[
-    Path | None, typer.Option("--out", "-o", help="A .mp4, .webp, .gif or .png file; .png writes numbered frames.")
+    Path | None, typer.Option("--out", "-o", help="A .mp4, .webp, .apng, .gif or .png file; .png: numbered frames.")
 ]
 SecondsOption = Annotated[float | None, typer.Option(help="Duration of the video in seconds.")]
 NumFramesOption = Annotated[int | None, typer.Option(help="Number of frames, instead of --seconds.")]

@@ -13,10 +13,12 @@ from xml.sax.saxutils import unescape
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import XMP_KEY, make_aigc_label, make_xmp_packet, serialize_label
 from dianjing.pipelines.media.atomic import atomic_file, check_output_path
+from dianjing.pipelines.media.color import flatten_alpha
 from dianjing.pipelines.media.image import save_image
 from dianjing.pipelines.media.image_file import EXIF_IMAGE_DESCRIPTION, read_image_texts
 from dianjing.pipelines.media.metadata import (
@@ -27,9 +29,10 @@ from dianjing.pipelines.media.metadata import (
 )
 from dianjing.pipelines.validation import check_fps
 
-OUTPUT_EXTENSIONS = (".mp4", ".webp", ".gif", ".png")
+OUTPUT_EXTENSIONS = (".mp4", ".webp", ".apng", ".gif", ".png")
 # browsers slow frames of 10 ms and less down to 100 ms; GIF counts in hundredths of a second
-MAX_ANIMATION_FPS = {".webp": 60.0, ".gif": 50.0}
+MAX_ANIMATION_FPS = {".webp": 60.0, ".apng": 60.0, ".gif": 50.0}
+ALPHA_EXTENSIONS = (".webp", ".apng")  # of files that keep transparent parts; the others show them over white
 MAX_FPS_DENOMINATOR = 1001  # of 30000 / 1001, the frame rate of NTSC
 
 
@@ -58,7 +61,9 @@ def save_video(
     if path.suffix.lower() == ".png":
         settings = {**metadata.settings, "fps": fps}
         return _save_frames(frames, path, replace(metadata, settings=settings), label)
-    write = {".mp4": _write_mp4, ".webp": _write_webp, ".gif": _write_gif}[path.suffix.lower()]
+    write = {".mp4": _write_mp4, ".webp": _write_webp, ".apng": _write_apng, ".gif": _write_gif}[path.suffix.lower()]
+    if path.suffix.lower() not in ALPHA_EXTENSIONS:
+        frames = map(flatten_alpha, frames)
     with atomic_file(path) as temporary:
         write(frames, temporary, serialize_metadata(metadata), label, fps)
     return [path]
@@ -125,6 +130,19 @@ def _write_webp(
     )
 
 
+def _write_apng(
+    frames: Iterator[np.ndarray], path: Path, texts: dict[str, str], label: dict[str, str] | None, fps: float
+) -> None:
+    info = PngInfo()
+    for key, text in texts.items():
+        info.add_itxt(key, text)
+    if label is not None:
+        info.add_itxt(XMP_KEY, make_xmp_packet(label))
+    frames, fps = _limit_fps(frames, fps, max_fps=MAX_ANIMATION_FPS[".apng"])
+    first, *others = map(Image.fromarray, frames)  # Pillow goes through them twice
+    first.save(path, format="PNG", save_all=True, append_images=others, duration=1000 / fps, loop=0, pnginfo=info)
+
+
 def _write_gif(
     frames: Iterator[np.ndarray], path: Path, texts: dict[str, str], label: dict[str, str] | None, fps: float
 ) -> None:
@@ -183,7 +201,7 @@ def _read_mp4_texts(path: Path) -> dict[str, str]:
 
 
 def _read_animation_texts(path: Path) -> dict[str, str]:
-    with Image.open(path, formats=("WEBP", "GIF")) as image:
+    with Image.open(path, formats=("WEBP", "PNG", "GIF")) as image:
         if image.format == "GIF":
             return parse_metadata_json(image.info["comment"])
         texts = read_image_texts(image)

@@ -98,7 +98,10 @@ def _bend_surface(mask: np.ndarray) -> Bend:
     reach = HALO_FRACTION * float(mask.sum()) ** 0.5
     distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
     extended = distance <= reach
-    return Bend(extended, _smooth(1 - distance / reach), mask)
+    height, width = mask.shape
+    to_side_x, to_side_y = (np.minimum(np.arange(n), np.arange(n)[::-1]) for n in (width, height))
+    to_border = np.minimum(to_side_x, to_side_y[:, None])  # beyond the border there is nothing to stretch
+    return Bend(extended, _smooth(1 - distance / reach) * _smooth(to_border / reach), mask)
 
 
 def _smooth(share: np.ndarray) -> np.ndarray:

@@ -13,7 +13,8 @@ from PIL import Image, ImageSequence
 from dianjing.cli import app, video_job
 from dianjing.pipelines.media.image import read_image_metadata
 from dianjing.pipelines.media.video import read_video_metadata
-from dianjing.pipelines.segmentation.base import Point, parse_click
+from dianjing.pipelines.segmentation.base import Point, Region, parse_click
+from dianjing.pipelines.video.warped_image import make_warped_image
 from tests.dianjing.cli.test_image import write_lora
 
 
@@ -140,6 +141,16 @@ def test_clicks_are_parsed_to_points():
         (["animate", "square.png", "--click", "9,9"], "0 --motion for 1"),
         (["animate", "square.png", "--click", "9,9", "--motion", "cat", "--strength", "2"], "strength is 2"),
         (["animate", "square.png", "--mask", "mask.png", "--motion", " "], "motion is empty"),
+        (["animate", "square.png", "--region", "click=9,9"], "motion is empty"),
+        (["animate", "square.png", "--region", "clik=9,9;motion=cat"], "clik=9,9"),
+        (["animate", "square.png", "--region", "click=9,9;path=9,9"], "1 point"),
+        (["animate", "square.png", "--region", "click=9,9;path=9,9 40,9"], "outside the image of 32 x 32"),
+        (["animate", "square.png", "--region", "click=9,9;path=9,9 nan,9"], "is no position"),
+        (["animate", "square.png", "--region", "click=9,9;path=9,9 x,9"], "path is 'x'"),
+        (["animate", "square.png", "--region", "click=9,9;path=9,9 12,9;times=0.5 0.2"], "from 0.5 to 0.2"),
+        (["animate", "square.png", "--region", "click=9,9;turn=much"], "turn is 'much'"),
+        (["animate", "square.png", "--region", "path=9,9 12,9"], "points or a mask"),
+        (["animate", "square.png", "--region", "click=9,9;path=9,9 12,9", "--refine", "on"], "refine 'on' takes"),
         (["animate", "square.png", "--mask", "square.png", "--motion", "cat"], "square.png covers the whole image"),
         (["animate", "square.png", "--mask", "broken.png", "--motion", "cat"], "broken.png cannot be read"),
         (["animate", "broken.png", "--click", "1,1", "--motion", "cat"], "cannot be read as an image"),
@@ -185,6 +196,32 @@ def test_the_crop_of_another_image_size_is_reported(tiny_video_folder, monkeypat
     code, _, err = run(monkeypatch, capsys, "animate", "wide.png", "--click", "48,24", "--motion", "cat", *where)
     assert code == 0, err
     assert "96 x 48 px scaled by 0.667 to 32 x 32 px, 32 px of its width cut off" in err
+
+
+def test_a_path_needs_no_weights_and_keeps_the_size_of_the_image(monkeypatch, capsys, picture):
+    monkeypatch.setattr(video_job, "load_pipeline", lambda *a, **k: pytest.fail("weights were loaded"))
+    Image.fromarray(picture).resize((90, 50)).save("wide.png")
+    region = "click=45,25;path=45,25 60,20 70,25;turn=20;times=0 0.5 1"
+    code, _, err = run(
+        monkeypatch, capsys, "animate", "wide.png", "--region", region, "--num-frames", 4, "--out", "a.webp"
+    )
+    assert code == 0, err
+    with Image.open("a.webp") as video:
+        assert (video.size, video.n_frames) == ((90, 50), 4)
+    settings = read_video_metadata("a.webp")[0].settings
+    assert settings["refine"] == "off"
+    assert settings["regions"][0]["path"] == [[45, 25], [60, 20], [70, 25]]
+    assert settings["regions"][0]["turn"] == 20
+
+
+def test_the_command_makes_the_frames_of_python(monkeypatch, capsys, picture):
+    command = ("animate", "square.png", "--region", "mask=mask.png;path=16,16 24,12;scale=0.8", "--num-frames", 3)
+    code, _, err = run(monkeypatch, capsys, *command, "--out", "a.png")
+    assert code == 0, err
+    mask = np.asarray(Image.open("mask.png")) > 0
+    warped = make_warped_image(picture, [Region(mask=mask, path=[(16, 16), (24, 12)], scale=0.8)], num_frames=3)
+    for number, frame in enumerate(warped.frames, start=1):
+        np.testing.assert_array_equal(np.asarray(Image.open(f"a-{number:04d}.png")), frame)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def decode(path):
         return np.stack([np.asarray((image.seek(i), image.convert("RGB"))[1]) for i in range(image.n_frames)])
 
 
-@pytest.mark.parametrize("extension", [".mp4", ".webp", ".gif"])
+@pytest.mark.parametrize("extension", [".mp4", ".webp", ".apng", ".gif"])
 def test_frames_come_back_nearly_as_they_were(tmp_path, extension):
     (path,) = save_video(iter(make_frames()), tmp_path / f"video{extension}", RECORD, fps=FPS, producer="我们")
     frames = decode(path)
@@ -45,7 +45,7 @@ def test_frames_come_back_nearly_as_they_were(tmp_path, extension):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("extension", [".mp4", ".webp", ".gif"])
+@pytest.mark.parametrize("extension", [".mp4", ".webp", ".apng", ".gif"])
 @pytest.mark.parametrize("producer", [None, "我们 <&>"])
 def test_settings_and_label_come_back_as_they_were(tmp_path, extension, producer):
     (path,) = save_video(make_frames(), tmp_path / f"video{extension}", RECORD, fps=FPS, producer=producer)
@@ -102,6 +102,25 @@ def test_an_odd_size_is_padded_for_h264(tmp_path):
     assert decode(path).shape[1:3] == (48, 64)
 
 
+@pytest.mark.parametrize("extension", [".webp", ".apng", ".gif", ".mp4"])
+def test_transparent_parts_are_kept_where_a_format_has_them_and_else_lie_over_white(tmp_path, extension):
+    frames = np.zeros((3, 32, 48, 4), np.uint8)
+    for index, frame in enumerate(frames):
+        frame[8:24, 8 + 8 * index : 24 + 8 * index] = (220, 30, 30, 255)
+    (path,) = save_video(frames, tmp_path / f"video{extension}", RECORD, fps=FPS, producer=None)
+    if extension == ".mp4":
+        assert decode(path)[:, :6].min() > 240
+        return
+    with Image.open(path) as image:
+        for index in range(3):
+            image.seek(index)
+            shown = np.asarray(image.convert("RGBA"))
+            if extension == ".gif":
+                assert shown[:6].min() > 240
+            else:
+                np.testing.assert_array_equal(shown[..., 3], frames[index, ..., 3])
+
+
 def test_png_writes_every_frame_exactly(tmp_path):
     paths = save_video(make_frames(), tmp_path / "video.png", RECORD, fps=FPS, producer=None)
     assert [path.name for path in paths] == [f"video-{i:04d}.png" for i in range(1, 7)]
@@ -110,7 +129,7 @@ def test_png_writes_every_frame_exactly(tmp_path):
     assert read_image_metadata(paths[3]) == RECORD
 
 
-@pytest.mark.parametrize("extension", [".mp4", ".webp", ".gif"])
+@pytest.mark.parametrize("extension", [".mp4", ".webp", ".apng", ".gif"])
 def test_a_failed_write_leaves_the_old_file(tmp_path, extension):
     def fail_after_three_frames():
         yield from make_frames()[:3]
@@ -125,7 +144,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, extension):
 
 
 def test_an_unusable_path_frame_rate_or_video_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"does not end in .mp4, .webp, .gif, .png"):
+    with pytest.raises(ValueError, match=r"does not end in .mp4, .webp, .apng, .gif, .png"):
         check_video_output_path(tmp_path / "video.avi")
     with pytest.raises(ValueError, match="does not exist"):
         check_video_output_path(tmp_path / "none" / "video.mp4")

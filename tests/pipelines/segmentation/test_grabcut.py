@@ -59,6 +59,33 @@ def test_a_second_point_adds_an_object_and_a_negative_one_excludes_it():
     assert (excluded[45, 40], excluded[45, 120]) == (True, False)
 
 
+def test_further_clicks_never_make_a_mask_worse():
+    """Each click is where the mask is wrong, as a user corrects it; the truth is the world's own."""
+    for position in range(12):
+        sample = WORLD.get_image_sample(3, position)
+        truth = sample.masks[position % len(sample.masks)]
+        points, last = [find_center(truth)], 0.0
+        for _ in range(3):
+            mask = predict_mask(sample.image, *points)
+            iou = compute_iou(mask, truth)
+            assert iou >= last - 0.01
+            missing, extra = truth & ~mask, mask & ~truth
+            wrong = missing if missing.sum() >= extra.sum() else extra
+            if not wrong.any():
+                break
+            x, y = find_center(wrong).x, find_center(wrong).y
+            points.append(Point(x=x, y=y, positive=bool(truth[int(y), int(x)])))
+            last = iou
+
+
+def test_a_click_that_the_mask_agrees_with_changes_nothing():
+    sample = WORLD.get_image_sample(9, 1)
+    first = find_center(sample.masks[0])
+    mask = predict_mask(sample.image, first)
+    y, x = np.argwhere(mask)[len(np.argwhere(mask)) // 3]
+    np.testing.assert_array_equal(predict_mask(sample.image, first, Point(x=float(x), y=float(y))), mask)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (20, 5), (64, 64)])
 def test_images_without_an_object_still_give_a_mask_with_the_point_in_it(size):
     image = np.full((*size, 3), 128, np.uint8)
