@@ -81,7 +81,7 @@ def test_run_file_is_that_of_init_with_the_defaults_of_the_model(tmp_path, monke
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 12
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 def test_short_run_comes_nearer_to_the_object_and_hardly_changes_others(tmp_path):
     write_concept_images(tmp_path / "pictures")
     pipe = TextToImagePipeline.from_pretrained("sticker")

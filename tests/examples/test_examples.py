@@ -113,7 +113,7 @@ def test_conversation_edits_saves_and_continues(run_example):
     assert Path("images/continued.png").is_file()
 
 
-@pytest.mark.timeout(900)  # the machine may be busy
+@pytest.mark.timeout(600)  # the machine may be busy
 def test_http_client_receives_an_image_and_a_video(run_example, tmp_path):
     with run_server(tmp_path / "server") as server:
         run_example("http_client.py", "--address", f"http://127.0.0.1:{server.port}", "--out", "images")

@@ -49,7 +49,7 @@ def get_launch_environment(recipe: str) -> dict[str, str]:
     return prepare_multi_gpu_env(arguments)
 
 
-def run_ranks(job: dict[str, Any], *, recipe: str, count: int = 2, timeout_s: float = 500) -> list[tuple[int, str]]:
+def run_ranks(job: dict[str, Any], *, recipe: str, count: int = 2, timeout_s: float = 400) -> list[tuple[int, str]]:
     """Run `train_rank` in `count` processes on the same job; returns exit code and error output of each."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -11,7 +11,7 @@ from PIL import Image
 from dianjing.pipelines.media.image import read_image_metadata
 from dianjing.pipelines.media.video import read_video_metadata
 
-pytestmark = pytest.mark.timeout(900)  # the machine may be busy
+pytestmark = pytest.mark.timeout(600)  # the machine may be busy
 
 
 @pytest.fixture(scope="module")

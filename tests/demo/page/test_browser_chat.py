@@ -15,7 +15,7 @@ from tests.demo.page.browser import (
     wait_until_idle,
 )
 
-pytestmark = pytest.mark.timeout(900)  # the machine may be busy
+pytestmark = pytest.mark.timeout(600)  # the machine may be busy
 ANSWERS = "#chat-history .bot.message"
 
 

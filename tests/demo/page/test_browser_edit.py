@@ -9,7 +9,7 @@ from PIL import Image
 from dianjing.pipelines.media.image import read_image_metadata
 from tests.demo.page.browser import open_tab, wait_for_history, wait_until_idle
 
-pytestmark = pytest.mark.timeout(900)  # the machine may be busy
+pytestmark = pytest.mark.timeout(600)  # the machine may be busy
 RIM_PX = 8  # of the mask, and of the brush's round ends
 
 

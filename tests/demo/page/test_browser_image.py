@@ -26,7 +26,7 @@ from tests.demo.page.browser import (
     wait_until_idle,
 )
 
-pytestmark = pytest.mark.timeout(900)  # the machine may be busy
+pytestmark = pytest.mark.timeout(600)  # the machine may be busy
 SEED = "#image-seed input, #image-seed textarea"
 
 

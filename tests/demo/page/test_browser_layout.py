@@ -4,7 +4,7 @@ import pytest
 
 from tests.demo.page.browser import TABS, check_language, open_tab
 
-pytestmark = pytest.mark.timeout(900)  # the machine may be busy
+pytestmark = pytest.mark.timeout(600)  # the machine may be busy
 MAX_MARGIN_PX = 10
 MIN_TRACK_CONTRAST, MAX_TRACK_CONTRAST = 1.5, 4.0  # of a slider's track against what lies behind it
 GET_TRACK_CONTRAST = """() => {

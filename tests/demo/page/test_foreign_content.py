@@ -9,7 +9,7 @@ from dianjing.pipelines.media.image import save_image
 from dianjing.pipelines.media.metadata import GenerationMetadata
 from tests.demo.page.browser import open_tab, wait_for_status
 
-pytestmark = pytest.mark.timeout(900)  # the machine may be busy
+pytestmark = pytest.mark.timeout(600)  # the machine may be busy
 
 MARKUP = (
     '<a href="https://evil.example" style="position:fixed;inset:0;z-index:9">all over</a>'

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytestmark = pytest.mark.timeout(900)  # the machine may be busy
+pytestmark = pytest.mark.timeout(600)  # the machine may be busy
 
 
 @pytest.fixture(scope="module")

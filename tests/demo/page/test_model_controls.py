@@ -6,7 +6,7 @@ from PIL import Image
 from dianjing.demo.i18n.catalog import TEXTS
 from tests.demo.page.conftest import TIMEOUT_MS, run_app
 
-pytestmark = pytest.mark.timeout(900)  # the machine may be busy
+pytestmark = pytest.mark.timeout(600)  # the machine may be busy
 
 LANGUAGES = {"en-US": "en", "zh-CN": "zh"}
 

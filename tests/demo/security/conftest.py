@@ -20,7 +20,7 @@ from tests.processes import start_process
 
 ROOT = Path(__file__).parents[3]
 COMMAND = ("demo", "--port", "0")
-START_TIMEOUT_S = 500  # the machine may be busy
+START_TIMEOUT_S = 400  # the machine may be busy
 TIMEOUT_S = 240
 
 

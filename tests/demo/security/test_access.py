@@ -9,7 +9,7 @@ import pytest
 
 from tests.demo.security.conftest import TIMEOUT_S, run_server
 
-pytestmark = pytest.mark.timeout(1800)  # the machine may be busy
+pytestmark = pytest.mark.timeout(600)  # the machine may be busy
 
 KEY = "a-long-enough-key"
 BEARER = {"Authorization": f"Bearer {KEY}"}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.demo.security.conftest import TIMEOUT_S
 
-pytestmark = pytest.mark.timeout(1800)  # the machine may be busy
+pytestmark = pytest.mark.timeout(600)  # the machine may be busy
 
 MIB = 2**20
 MAX_GROWTH_BYTES = 100 * MIB

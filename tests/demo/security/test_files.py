@@ -13,7 +13,7 @@ from dianjing.pipelines.media.image import save_image
 from dianjing.pipelines.media.metadata import GenerationMetadata
 from tests.demo.security.conftest import TIMEOUT_S
 
-pytestmark = pytest.mark.timeout(1800)  # the machine may be busy
+pytestmark = pytest.mark.timeout(600)  # the machine may be busy
 
 SECRET_PROMPT = "the secret prompt"
 BAIT = "bait-of-the-test"  # in every path and host name that an attack names

@@ -116,7 +116,7 @@ def test_a_port_in_use_ends_with_2_and_is_named():
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.timeout(900)  # all libraries are imported, on a machine that may be busy
+@pytest.mark.timeout(600)  # all libraries are imported, on a machine that may be busy
 def test_the_command_generates_over_http_and_stops_on_sigterm(tiny_folder):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -146,7 +146,7 @@ def test_the_command_generates_over_http_and_stops_on_sigterm(tiny_folder):
 
 
 def _ready(process, port):
-    address, end_s = f"http://127.0.0.1:{port}", time.monotonic() + 500
+    address, end_s = f"http://127.0.0.1:{port}", time.monotonic() + 400
     while time.monotonic() < end_s:
         assert process.poll() is None, process.stderr.read()
         try:

@@ -15,7 +15,7 @@ from dianjing.train.trainer.checkpoint import find_newest_checkpoint
 from tests.train.ranks import RECIPES, assert_close, run_ranks
 from tests.train.tiny import TinySource, load_newest_tensors, make_autoencoder_config, make_trainer, never
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.parametrize("recipe", ["ddp", "deepspeed"])

@@ -9,7 +9,7 @@ from dianjing.train.run import train_model
 from tests.train.ranks import assert_close, run_ranks
 from tests.train.tiny import UNINTERRUPTED, load_newest_tensors
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.parametrize("recipe", ["fsdp2", "deepspeed"])
