@@ -52,7 +52,7 @@ window.dianjing = (({ texts, gradio_zh }) => {
       const paint = document.createElement("canvas");
       Object.assign(paint, { width: canvas.width, height: canvas.height });
       const pen = paint.getContext("2d");
-      Object.assign(pen, { lineCap: "round", lineJoin: "round", strokeStyle: "#cf5742", fillStyle: "#cf5742" });
+      Object.assign(pen, { lineCap: "round", lineJoin: "round", strokeStyle: "#2f6fed", fillStyle: "#2f6fed" });
       for (const { points, radius } of [...value.strokes, ...(current ? [current] : [])]) {
         pen.lineWidth = 2 * radius * scale;
         pen.beginPath();
