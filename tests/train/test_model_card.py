@@ -32,10 +32,7 @@ def run_example(config, base):
     code = text.split("```python\n")[1].split("```")[0]
     code = code.replace("FOLDER", str(get_export_folder(config))).replace(f'"{base.name}"', f'"{base}"')
     names = {"image": Image.new("RGB", (16, 16))}
-    exec(
-        code.replace("detect_canny_edges(image)).images", "detect_canny_edges(image), num_inference_steps=1).images"),
-        names,
-    )
+    exec(code.replace('("canny")(image)).images', '("canny")(image), num_inference_steps=1).images'), names)
     return names["pipe"]
 
 

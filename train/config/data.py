@@ -55,6 +55,7 @@ class DatasetConfig(BaseConfig):
     image_column: str = "image"  # columns of a table
     text_zh_column: str = "text_zh"
     text_en_column: str = "text_en"
+    control_image_column: str = "control_image"  # of control images, for a ControlNet
 
     @field_validator("caption_extension")
     @classmethod

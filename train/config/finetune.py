@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from dianjing.errors import DianjingError
+from dianjing.pipelines.control_maps import check_preprocessor
 from dianjing.train.config.base import BaseConfig, OptimizerConfig, RunConfig, TimestepSamplingConfig
 from dianjing.train.config.data import FinetuneDataConfig
 
@@ -26,8 +27,11 @@ class FinetuneModelConfig(BaseConfig):
     """The model, and which of its weights are trained."""
 
     name: str  # of the registry, a diffusers folder or a Hub id
-    # motion: motion blocks and motion control, which an image model lacks; controlnet: for line art detected in images
+    # motion: motion blocks and motion control, which an image model lacks; controlnet: for control images
     trainable: Literal["lora", "all", "motion", "controlnet"] = "lora"
+    # of a ControlNet: what makes control images for samples without one; none: every sample has one
+    control_preprocessor: Literal["canny", "lineart", "tile", "depth", "pose", "none"] = "canny"
+    control_preprocessor_model: str | None = None  # for depth and pose: the folder or Hub id of a model
     text_encoders: Literal["frozen", "joint"] = "frozen"  # joint: trained as well, so their states are not cached
     lora: LoraAdapterConfig = LoraAdapterConfig()
     gradient_checkpointing_interval: int = Field(default=0, ge=0)  # 0: no block, 1: every one, 2: every other one
@@ -38,6 +42,8 @@ class FinetuneModelConfig(BaseConfig):
     def _check(self) -> "FinetuneModelConfig":
         if self.text_encoders == "joint" and self.trainable != "all":
             raise DianjingError("joint_encoders_need_all", trainable=self.trainable)
+        if self.trainable == "controlnet" and self.control_preprocessor != "none":
+            check_preprocessor(self.control_preprocessor, folder=self.control_preprocessor_model)
         return self
 
 

@@ -19,7 +19,11 @@ CAPTION_SUFFIXES = {".zh.txt": "text_zh", ".en.txt": "text_en"}
 PLAIN_CAPTION_SUFFIXES = (".txt", ".caption")  # a caption in either language; the first that is not empty
 MOTION_SUFFIXES = {".motion.zh.txt": "motion_zh", ".motion.en.txt": "motion_en"}  # how the masked region moves
 TEXT_SUFFIXES = (*CAPTION_SUFFIXES, *PLAIN_CAPTION_SUFFIXES, *MOTION_SUFFIXES, ".json")
-SIDECARS = {"mask": (".mask", "-masklabel"), "first_frame": (".first",)}  # further images, before an image's suffix
+SIDECARS = {  # further images, before an image's suffix
+    "mask": (".mask", "-masklabel"),
+    "first_frame": (".first",),
+    "control_image": (".control",),
+}
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.tsv")  # tables of the image folders of `datasets`
 COMPRESSED_SUFFIXES = (".gz", ".tgz", ".bz2", ".tbz", ".xz", ".txz", ".zst", ".7z", ".rar")
 UNREADABLE_SUFFIXES = (  # images and videos that are not read

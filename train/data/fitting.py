@@ -18,11 +18,18 @@ from dianjing.train.data.samples import SampleRecord, read_source
 from dianjing.train.data.video_clips import read_motion_mask
 
 MIN_COUNTED_LEVEL = 128  # of 255, in masks
+BLACK = (0, 0, 0)
 
 
 def fit_image(image: Image.Image, record: SampleRecord, *, height: int, width: int) -> Image.Image:
     """The image at the size of its bucket, cropped or padded with white, and mirrored if the record says so."""
     fitted = _fit(image, record, height=height, width=width, padding=WHITE)
+    return ImageOps.mirror(fitted) if record.is_flipped else fitted
+
+
+def fit_control_image(image: Image.Image, record: SampleRecord, *, height: int, width: int) -> Image.Image:
+    """A control image transformed as its image is; padding is black, as nothing is to be followed there."""
+    fitted = _fit(image, record, height=height, width=width, padding=BLACK)
     return ImageOps.mirror(fitted) if record.is_flipped else fitted
 
 

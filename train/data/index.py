@@ -61,7 +61,8 @@ class DatasetIndex:
         """The name of each sample -> a hash of its content and captions; of equal names, later ones have a number."""
         hashes: dict[str, str] = {}
         for record in self.list_records():
-            content = json.dumps([record.digest, record.text_zh, record.text_en])
+            control = [] if record.control_digest is None else [record.control_digest]
+            content = json.dumps([record.digest, record.text_zh, record.text_en, *control])
             names = (f"{record.name}{suffix}" for suffix in chain([""], (f" ({n})" for n in count(2))))
             name = next(name for name in names if name not in hashes)
             hashes[name] = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()

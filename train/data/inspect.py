@@ -23,6 +23,7 @@ from dianjing.train.data.video_clips import inspect_clip_source
 
 NUM_THREADS = 8  # decoding releases Python's global lock
 BLOCK_BYTES = 1 << 20
+MAX_CONTROL_STRETCH = 0.02  # difference of the aspect ratios of an image and its control image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class _Inspection(NamedTuple):
     size: tuple[int, int]
     num_frames: int
     digest: str
+    control_digest: str | None = None
 
 
 def decode_image(source: ByteSource, *, name: str) -> Image.Image:
@@ -67,7 +69,8 @@ def inspect_records(records: Sequence[SampleRecord], *, min_side_px: int, fps: f
                     "image_side_short", width=width, height=height, minimum=min_side_px
                 )
             else:
-                result.records.append(replace(record, digest=inspection.digest))
+                digests = {"digest": inspection.digest, "control_digest": inspection.control_digest}
+                result.records.append(replace(record, **digests))
                 result.sizes.append((width, height))
                 result.num_frames.append(inspection.num_frames)
     return result
@@ -93,11 +96,31 @@ def _inspect_record(record: SampleRecord, *, fps: float | None) -> _Inspection |
                     digest.update(read_source(sidecar, name=f"a file next to {record.name}"))
         read_loss_mask(record, size)
         _add_mask(digest, record)
+        control_digest = _inspect_control_image(record, size)
     except DianjingError as error:
         return error
     except OSError as error:
         return Message("sample_file_unreadable", name=record.name, reason=str(error))
-    return _Inspection(size=size, num_frames=num_frames, digest=digest.hexdigest())
+    return _Inspection(size=size, num_frames=num_frames, digest=digest.hexdigest(), control_digest=control_digest)
+
+
+def _inspect_control_image(record: SampleRecord, size: tuple[int, int]) -> str | None:
+    """Hash a control image, if there is one. Raises: DianjingError for one that is unreadable or of another shape."""
+    if record.control_image is None:
+        return None
+    name = f"control image of {record.name}"
+    content = read_source(record.control_image, name=name)
+    width, height = decode_image(record.control_image, name=name).size
+    if abs(width * size[1] / (height * size[0]) - 1) > MAX_CONTROL_STRETCH:
+        raise DianjingError(
+            "control_image_shape",
+            name=record.name,
+            width=width,
+            height=height,
+            image_width=size[0],
+            image_height=size[1],
+        )
+    return hashlib.blake2b(content, digest_size=20).hexdigest()
 
 
 def _hash_file(file: BinaryIO) -> Any:

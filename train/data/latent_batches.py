@@ -23,7 +23,7 @@ LATENT_KEYS = {"latents", "control"}
 class LatentBatchDataset(Dataset[Batch]):
     """Micro-batches of data sets: "latents", captions as `caption_batcher` returns them, and motion control of clips.
 
-    If line art is cached, "control" holds its latents (B, C, Y, X).
+    If control images are cached, "control" holds their latents (B, C, Y, X).
     """
 
     def __init__(

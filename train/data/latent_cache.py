@@ -19,10 +19,10 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase, T5EncoderModel
 
 from dianjing.errors import DianjingError, Message, get_language
-from dianjing.pipelines.control_maps import CANNY_THRESHOLDS, detect_canny_edges
 from dianjing.pipelines.prompt_embeds import encode_texts
 from dianjing.pipelines.vae import encode_images
 from dianjing.train.data.buckets import BucketShape, get_num_frames
+from dianjing.train.data.control_images import ControlImageSource
 from dianjing.train.data.fitting import fit_image, fit_motion_mask, make_loss_mask
 from dianjing.train.data.images import to_pixels
 from dianjing.train.data.inspect import decode_image
@@ -65,11 +65,11 @@ def encode_motion_label(
 
 
 class EncodeItem(NamedTuple):
-    """A unit of encoding: an image or video at its bucket shape, or the line art of an image."""
+    """A unit of encoding: an image or video at its bucket shape, or the control image of an image."""
 
     record: SampleRecord
     shape: BucketShape
-    is_line_art: bool
+    is_control: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class LatentCache:
     dtype: torch.dtype
     text_lengths: Mapping[str, int]
     fingerprints: Mapping[str, str]  # of "vae", and of both text encoders with their tokenizers
-    has_line_art: bool = False  # encode the line art of every image as well
+    control_source: ControlImageSource | None = None  # encode the control image of every image as well
     fps: float = 8.0  # frame rate that videos are resampled to
 
     @classmethod
@@ -109,7 +109,7 @@ class LatentCache:
         *,
         dtype: torch.dtype,
         text_lengths: Mapping[str, int],
-        has_line_art: bool = False,
+        control_source: ControlImageSource | None = None,
         fps: float = 8.0,
     ) -> "LatentCache":
         """The cache of a diffusers folder, whose encoders are identified by the hashes of their files."""
@@ -124,20 +124,20 @@ class LatentCache:
             dtype=dtype,
             text_lengths=text_lengths,
             fingerprints=fingerprints,
-            has_line_art=has_line_art,
+            control_source=control_source,
             fps=fps,
         )
 
     def load_latents(self, record: SampleRecord, shape: BucketShape) -> dict[str, Tensor]:
         """The cached tensors of an image or video: scaled "latents" (C, Y, X) or (C, F, Y, X).
 
-        With line art, "control" holds its latents; a video with a motion label has "region_mask" (H, W) and
+        With control images, "control" holds their latents; a video with a motion label has "region_mask" (H, W) and
         "strength" () too. "loss_mask" (Y, X) is the fraction of each latent cell that the loss counts, if not all is.
         Raises: DianjingError with the reason why a sample was not encoded, or if its file is missing or damaged.
         """
         try:
             tensors = dict(self.cache.read(self._make_latents_key(record, shape, False)))
-            if self.has_line_art:
+            if self.control_source is not None:
                 tensors["control"] = self.cache.read(self._make_latents_key(record, shape, True))["latents"]
         except DianjingError:
             self._read_frames(record, shape)  # raises what `write_latents` reported
@@ -148,9 +148,8 @@ class LatentCache:
         return all(self._is_cached(item) for item in self._list_items(record, shape))
 
     def _list_items(self, record: SampleRecord, shape: BucketShape) -> list[EncodeItem]:
-        return [
-            EncodeItem(record, shape, is_line_art) for is_line_art in ((False, True) if self.has_line_art else (False,))
-        ]
+        kinds = (False,) if self.control_source is None else (False, True)
+        return [EncodeItem(record, shape, is_control) for is_control in kinds]
 
     def _is_cached(self, item: EncodeItem) -> bool:
         return self._make_latents_key(*item) in self.cache
@@ -186,14 +185,14 @@ class LatentCache:
     @torch.no_grad()
     def write_latents(self, vae: AutoencoderKL, item: EncodeItem) -> None:
         """Encode an item and write it to the cache; an unreadable file is reported and skipped."""
-        record, shape, is_line_art = item
+        record, shape, is_control = item
         try:
             frames, loss_mask, control = self._read_frames(record, shape)
+            if is_control and self.control_source is not None:
+                frames = [self.control_source.make(record, frame) for frame in frames]
         except DianjingError as error:
             tqdm.write(Message("sample_not_encoded", reason=error).render(get_language()), file=sys.stderr)
             return
-        if is_line_art:
-            frames = [detect_canny_edges(frame) for frame in frames]
         latents = encode_frames(vae, frames)
         if loss_mask is not None:
             height, width = latents.shape[-2:]
@@ -249,9 +248,11 @@ class LatentCache:
         for text, states, mask in zip(texts, output.embeds, output.attention_mask, strict=True):
             self.cache.write(self._make_text_states_key(text, encoder_name), {"states": states, "mask": mask})
 
-    def _make_latents_key(self, record: SampleRecord, shape: BucketShape, is_line_art: bool) -> str:
+    def _make_latents_key(self, record: SampleRecord, shape: BucketShape, is_control: bool) -> str:
         assert record.digest is not None, "records are inspected before they are encoded"
-        settings: dict[str, Any] = {"canny_thresholds": CANNY_THRESHOLDS} if is_line_art else {}
+        settings: dict[str, Any] = {}
+        if is_control and self.control_source is not None:
+            settings |= self.control_source.get_cache_settings(record)
         if get_num_frames(shape) > 1:
             strength = None if record.motion_label is None else record.motion_label.strength
             settings |= {"fps": self.fps, "strength": strength, "start": record.start_frame}

@@ -42,7 +42,7 @@ class DatasetListing:
     ) -> None:
         """Add a sample, or the reason why it cannot be used; the data set's settings complete its captions.
 
-        `sidecars` holds a mask and a first frame by the keys of SIDECARS.
+        `sidecars` holds a mask, a first frame and a control image by the keys of SIDECARS.
         """
         sidecars, captions = sidecars or {}, self._complete_captions(texts)
         motions = {key: texts.get(key) for key in MOTION_SUFFIXES.values()}
@@ -61,6 +61,7 @@ class DatasetListing:
                 source=source,
                 motion_label=label,
                 first_frame=sidecars.get("first_frame"),
+                control_image=sidecars.get("control_image"),
                 fit=self.config.fit,
                 loss_mask=loss_mask,
                 caption_dropout=self.config.caption_dropout,

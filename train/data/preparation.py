@@ -10,6 +10,7 @@ from dianjing.errors import DianjingError, Message, get_language
 from dianjing.train.config.finetune import FinetuneRunConfig
 from dianjing.train.config.run_file import read_dataset_configs
 from dianjing.train.data.buckets import BucketShape, FileSchedule, make_bucket_shapes
+from dianjing.train.data.control_images import ControlImageSource
 from dianjing.train.data.index import DatasetIndex, build_index
 from dianjing.train.data.latent_batches import collect_texts
 from dianjing.train.data.latent_cache import LatentCache, Shard
@@ -44,6 +45,8 @@ def index_and_encode(config: FinetuneRunConfig, accelerator: Accelerator) -> tup
     folder = resolve_model(config.model.name)
     validate_model(folder)
     index = index_datasets(config, folder)
+    if (control_source := ControlImageSource.from_config(config.model)) is not None:
+        control_source.check_records(index.list_records())
     if accelerator.is_main_process:
         report = config.run.folder / "data.json"
         index.save(report)
@@ -133,7 +136,7 @@ def open_latent_cache(config: FinetuneRunConfig, folder: Path) -> LatentCache:
         TensorCache(config.data.cache_folder.expanduser()),
         dtype=config.run.compute_dtype,
         text_lengths=lengths,
-        has_line_art=config.model.trainable == "controlnet",
+        control_source=ControlImageSource.from_config(config.model),
         fps=config.data.fps,
     )
 

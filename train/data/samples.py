@@ -138,9 +138,11 @@ class SampleRecord:
     loss_mask: ByteSource | Literal["alpha"] | None = None  # an image, white where the loss counts, or its own alpha
     caption_dropout: float | None = None  # probability; None: that of the run
     first_frame: ByteSource | None = None  # an image that replaces the first frame of a video
+    control_image: ByteSource | None = None  # what a ControlNet follows, of the shape of the image
     motion_label: MotionLabel | None = None
     start_frame: int = 0  # of a clip, counted at the frame rate of the run
     digest: str | None = None  # hash of the content, set when the record has been inspected
+    control_digest: str | None = None  # likewise of the control image
 
 
 def assign_language(text: str) -> dict[str, str | None]:

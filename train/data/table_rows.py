@@ -74,7 +74,8 @@ def make_row(content: Mapping[str, Any], config: DatasetConfig, *, line: int) ->
         texts = extract_texts(content, config)
     except DianjingError as error:
         return TableRow(line=line, file_name=file_name, problem=error)
-    sidecars = {key: str(content[key]) for key in SIDECARS if content.get(key)}
+    columns_by_key = {key: config.control_image_column if key == "control_image" else key for key in SIDECARS}
+    sidecars = {key: str(content[column]) for key, column in columns_by_key.items() if content.get(column)}
     try:
         strength = None if content.get("strength") in (None, "") else float(content["strength"])
     except (TypeError, ValueError):

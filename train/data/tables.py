@@ -68,7 +68,12 @@ def _add_table(listing: DatasetListing, table: Any, *, name: str, base_folder: P
     has_images = _holds_images(table.features[column])
     if has_images:
         table = table.cast_column(column, import_datasets().Image(decode=False))
-    rows = table.remove_columns(column) if has_images else table
+    control_column = config.control_image_column
+    has_controls = control_column in table.column_names and _holds_images(table.features[control_column])
+    if has_controls:
+        table = table.cast_column(control_column, import_datasets().Image(decode=False))
+    image_columns = [*([column] if has_images else []), *([control_column] if has_controls else [])]
+    rows = table.remove_columns(image_columns) if image_columns else table
     for index, content in enumerate(rows):
         row, row_name = make_row(content, config, line=index + 1), f"{name}:{index + 1}"
         if not has_images:
@@ -76,7 +81,9 @@ def _add_table(listing: DatasetListing, table: Any, *, name: str, base_folder: P
         elif row.problem is not None:
             listing.rejected[row_name] = row.problem
         else:
-            listing.add(row_name, TableCell(table, index, column, base_folder), row.texts)
+            cell = TableCell(table, index, control_column, base_folder)
+            sidecars = {"control_image": cell} if has_controls else {}
+            listing.add(row_name, TableCell(table, index, column, base_folder), row.texts, sidecars)
 
 
 def _holds_images(feature: Any) -> bool:

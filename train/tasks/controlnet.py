@@ -1,4 +1,4 @@
-"""A ControlNet for line art, trained with a frozen transformer.
+"""A ControlNet, trained with a frozen transformer.
 
 B batch, C latent channels; latents are (B, C, Y, X).
 """
@@ -79,7 +79,7 @@ def predict_with_controlnet(
 
 
 class ControlNetTask(FinetuneTask):
-    """Trains a ControlNet; `control_images` are line art for the sample prompts."""
+    """Trains a ControlNet; `control_images` are those for the sample prompts."""
 
     def __init__(self, *arguments: Any, control_images: Sequence[Image.Image], **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -98,11 +98,11 @@ class ControlNetTask(FinetuneTask):
         )
 
     def _generate_rows(self, pipe: TextToImagePipeline) -> list[np.ndarray]:
-        """The line art, and the images generated from it."""
+        """The control images, and the images generated from them."""
         pipe.register_modules(controlnet=self.controlnet)
-        line_art = torch.from_numpy(np.stack([np.asarray(image) for image in self.control_images]))
+        control = torch.from_numpy(np.stack([np.asarray(image) for image in self.control_images]))
         return [
-            tile_images(line_art, columns=min(8, len(line_art))),
+            tile_images(control, columns=min(8, len(control))),
             self._generate_images(pipe, control_image=list(self.control_images)),
         ]
 

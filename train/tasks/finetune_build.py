@@ -10,7 +10,6 @@ from accelerate import Accelerator
 from PIL import Image
 
 from dianjing.errors import DianjingError, Message
-from dianjing.pipelines.control_maps import detect_canny_edges
 from dianjing.pipelines.media.crop import resize_crop
 from dianjing.pipelines.prompting.vocabulary import VOCABULARY_FILE, Vocabulary
 from dianjing.pipelines.text_to_image import TextToImagePipeline
@@ -42,7 +41,7 @@ DESCRIPTIONS = {  # by model.trainable
     "lora": "An adapter",
     "all": "All weights, fine-tuned,",
     "motion": "Motion blocks and motion control",
-    "controlnet": "A ControlNet for line art",
+    "controlnet": "A ControlNet",
 }
 ADAPTER_USAGE = """\
 from diffusers import {scheduler}
@@ -54,11 +53,10 @@ pipe.scheduler = {scheduler}.from_pretrained("FOLDER", subfolder="scheduler")"""
 CONTROLNET_USAGE = """\
 from diffusers import {scheduler}
 from dianjing import TextToImagePipeline
-from dianjing.pipelines.control_maps import detect_canny_edges
-
+{imports}
 pipe = TextToImagePipeline.from_pretrained("{base}", controlnet="FOLDER")
 pipe.scheduler = {scheduler}.from_pretrained("FOLDER", subfolder="scheduler")
-images = pipe("...", control_image=detect_canny_edges(image)).images"""
+images = pipe("...", control_image={control_image}).images"""
 PIPELINE_USAGE = """\
 from dianjing import {pipeline}
 
@@ -154,7 +152,7 @@ def make_finetune_task(
     }
     if config.model.trainable != "controlnet":
         return FinetuneTask(config, latent_cache, **settings)
-    control_images = _make_control_images(config, training_index.list_records())
+    control_images = _make_control_images(config, latent_cache, training_index.list_records())
     return ControlNetTask(config, latent_cache, **settings, control_images=control_images)
 
 
@@ -169,13 +167,16 @@ def find_trigger_words(config: FinetuneRunConfig, model_folder: Path, index: Dat
     return list(dict.fromkeys(word for word in words if word))
 
 
-def _make_control_images(config: FinetuneRunConfig, records: list[SampleRecord]) -> list[Image.Image]:
-    """Line art of training images, one for each sample prompt."""
+def _make_control_images(
+    config: FinetuneRunConfig, latent_cache: LatentCache, records: list[SampleRecord]
+) -> list[Image.Image]:
+    """Control images of training images, one for each sample prompt."""
+    assert latent_cache.control_source is not None
     side, images = config.data.size_px, []
     for index in range(len(config.samples.prompts or ())):
         record = records[index % len(records)]
         image, _ = resize_crop(decode_image(record.source, name=record.name), height=side, width=side)
-        images.append(detect_canny_edges(image))
+        images.append(latent_cache.control_source.make(record, image))
     return images
 
 
@@ -187,9 +188,21 @@ def _get_base_name(config: FinetuneRunConfig) -> str:
 def _get_usage(config: FinetuneRunConfig, folder: Path) -> str:
     if config.model.trainable in ("lora", "controlnet"):
         scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
-        template = ADAPTER_USAGE if config.model.trainable == "lora" else CONTROLNET_USAGE
-        return template.format(base=_get_base_name(config), scheduler=scheduler["_class_name"])
+        names = {"base": _get_base_name(config), "scheduler": scheduler["_class_name"]}
+        if config.model.trainable == "lora":
+            return ADAPTER_USAGE.format(**names)
+        return CONTROLNET_USAGE.format(**names, **_get_preprocessor_usage(config))
     return PIPELINE_USAGE.format(pipeline="TextToVideoPipeline" if config.data.num_frames else "TextToImagePipeline")
+
+
+def _get_preprocessor_usage(config: FinetuneRunConfig) -> dict[str, str]:
+    """Import and call of what makes the control image that a ControlNet was trained on."""
+    name = config.model.control_preprocessor
+    if name == "none":
+        return {"imports": "", "control_image": "image"}
+    imports = "from dianjing.pipelines.control_maps import load_preprocessor\n"
+    folder = "" if config.model.control_preprocessor_model is None else ', folder="MODEL"'
+    return {"imports": imports, "control_image": f'load_preprocessor("{name}"{folder})(image)'}
 
 
 def _get_front_matter(config: FinetuneRunConfig) -> dict[str, Any]:

@@ -1,0 +1,137 @@
+"""Preprocessors of ControlNets: what they keep of a picture, and models of transformers behind depth and pose."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from transformers import (
+    DepthAnythingConfig,
+    DepthAnythingForDepthEstimation,
+    Dinov2Config,
+    VitPoseBackboneConfig,
+    VitPoseConfig,
+    VitPoseForPoseEstimation,
+)
+from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
+from transformers.models.vitpose.image_processing_pil_vitpose import VitPoseImageProcessorPil
+
+from dianjing import DianjingError
+from dianjing.pipelines.control_maps import (
+    detect_canny_edges,
+    detect_line_art,
+    infer_preprocessor,
+    load_preprocessor,
+    make_tile_map,
+)
+from dianjing.pipelines.control_models import draw_openpose
+
+
+@pytest.fixture
+def drawing():
+    """Dark lines on light paper, 96 x 64."""
+    image = Image.new("RGB", (96, 64), (250, 245, 240))
+    ImageDraw.Draw(image).line((10, 10, 80, 50), fill=(20, 20, 30), width=2)
+    return image
+
+
+def test_edges_and_lines_are_white_on_black_where_the_lines_are(drawing):
+    ink = np.asarray(drawing.convert("L")) < 100
+    for detect in (detect_canny_edges, detect_line_art):
+        found = detect(drawing)
+        assert found.size == drawing.size
+        assert found.mode == "RGB"
+        levels = np.asarray(found.convert("L"))
+        assert np.median(levels[ink]) > 100 or levels[ink].max() == 255
+        assert np.median(levels) == 0
+    assert np.asarray(detect_line_art(drawing).convert("L"))[ink].mean() > 100
+    assert not np.asarray(detect_line_art(Image.new("RGB", (9, 7), "white"))).any()
+
+
+def test_a_tile_map_keeps_what_is_coarse(drawing):
+    tile = make_tile_map(drawing)
+    assert tile.size == drawing.size
+    coarse = [np.asarray(image.resize((12, 8), Image.Resampling.BOX), np.float32) for image in (drawing, tile)]
+    np.testing.assert_allclose(coarse[1], coarse[0], atol=25)
+    assert np.abs(np.diff(np.asarray(tile, np.float32), axis=1)).max() < 60  # the line is gone
+    assert make_tile_map(Image.new("RGB", (3, 2), "red")).getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def model_folders(tmp_path_factory):
+    """A depth model and a pose model of random weights."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    backbone = Dinov2Config(
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=1,
+        image_size=28,
+        patch_size=14,
+        out_features=["stage1", "stage2"],
+        reshape_hidden_states=False,
+    )
+    depth = DepthAnythingConfig(
+        backbone_config=backbone,
+        patch_size=14,
+        reassemble_hidden_size=8,
+        reassemble_factors=[2, 1],
+        neck_hidden_sizes=[4, 4],
+        fusion_hidden_size=4,
+        head_hidden_size=4,
+    )
+    model = DepthAnythingForDepthEstimation(depth)
+    with torch.no_grad():
+        for parameter in model.head.parameters():  # behind a ReLU, which random weights may close
+            parameter.copy_(parameter.abs() + 0.1)
+    model.save_pretrained(folder / "depth")
+    DPTImageProcessorPil(size={"height": 28, "width": 28}).save_pretrained(folder / "depth")
+    backbone = VitPoseBackboneConfig(
+        image_size=(32, 24), patch_size=(8, 8), hidden_size=8, num_hidden_layers=1, num_attention_heads=1
+    )
+    pose = VitPoseConfig(backbone_config=backbone, num_labels=17, scale_factor=4)
+    VitPoseForPoseEstimation(pose).save_pretrained(folder / "pose")
+    VitPoseImageProcessorPil(size={"height": 32, "width": 24}).save_pretrained(folder / "pose")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["depth", "pose"])
+def test_models_of_transformers_make_maps_of_the_pictures_size(model_folders, drawing, name):
+    result = load_preprocessor(name, folder=str(model_folders / name))(drawing)
+    assert result.size == drawing.size
+    assert result.mode == "RGB"
+    if name == "depth":
+        levels = np.asarray(result)
+        assert (levels.min(), levels.max()) == (0, 255)
+
+
+def test_a_skeleton_joins_the_key_points_that_were_seen():
+    keypoints = np.full((17, 2), np.nan, np.float32)
+    assert not np.asarray(draw_openpose(keypoints, size=(64, 64))).any()
+    keypoints[[5, 6]] = [[40, 20], [20, 20]]  # both shoulders, so that there is a neck
+    keypoints[8] = [20, 44]  # the right elbow
+    drawn = np.asarray(draw_openpose(keypoints, size=(64, 64))).any(axis=-1)
+    assert drawn[20, 20:41].all()
+    assert drawn[20:45, 20].all()
+    assert not drawn[50:].any()
+
+
+def test_names_tell_the_preprocessor():
+    assert infer_preprocessor("HunyuanDiT-v1.2-ControlNet-Diffusers-Canny") == "canny"
+    assert infer_preprocessor("my-line-art") == "lineart"
+    assert infer_preprocessor("edges") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "message"),
+    [
+        ("normal", None, "no preprocessor normal; there are canny"),
+        ("depth", None, "depth needs a model"),
+        ("canny", "models/x", "canny takes no model"),
+        ("pose", "nowhere/to/be", "there is no model nowhere/to/be"),
+        ("depth", ".", "holds no model for the preprocessor depth"),
+    ],
+)
+def test_wrong_preprocessors_are_refused(name, folder, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DianjingError, match=message):
+        load_preprocessor(name, folder=folder)
