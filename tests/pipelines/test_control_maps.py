@@ -27,30 +27,30 @@ from dianjing.pipelines.control_models import draw_openpose
 
 
 @pytest.fixture
-def drawing():
+def line_image():
     """Dark lines on light paper, 96 x 64."""
     image = Image.new("RGB", (96, 64), (250, 245, 240))
     ImageDraw.Draw(image).line((10, 10, 80, 50), fill=(20, 20, 30), width=2)
     return image
 
 
-def test_edges_and_lines_are_white_on_black_where_the_lines_are(drawing):
-    ink = np.asarray(drawing.convert("L")) < 100
+def test_edges_and_lines_are_white_on_black_where_the_lines_are(line_image):
+    ink = np.asarray(line_image.convert("L")) < 100
     for detect in (detect_canny_edges, detect_line_art):
-        found = detect(drawing)
-        assert found.size == drawing.size
+        found = detect(line_image)
+        assert found.size == line_image.size
         assert found.mode == "RGB"
         levels = np.asarray(found.convert("L"))
         assert np.median(levels[ink]) > 100 or levels[ink].max() == 255
         assert np.median(levels) == 0
-    assert np.asarray(detect_line_art(drawing).convert("L"))[ink].mean() > 100
+    assert np.asarray(detect_line_art(line_image).convert("L"))[ink].mean() > 100
     assert not np.asarray(detect_line_art(Image.new("RGB", (9, 7), "white"))).any()
 
 
-def test_a_tile_map_keeps_what_is_coarse(drawing):
-    tile = make_tile_map(drawing)
-    assert tile.size == drawing.size
-    coarse = [np.asarray(image.resize((12, 8), Image.Resampling.BOX), np.float32) for image in (drawing, tile)]
+def test_a_tile_map_keeps_what_is_coarse(line_image):
+    tile = make_tile_map(line_image)
+    assert tile.size == line_image.size
+    coarse = [np.asarray(image.resize((12, 8), Image.Resampling.BOX), np.float32) for image in (line_image, tile)]
     np.testing.assert_allclose(coarse[1], coarse[0], atol=25)
     assert np.abs(np.diff(np.asarray(tile, np.float32), axis=1)).max() < 60  # the line is gone
     assert make_tile_map(Image.new("RGB", (3, 2), "red")).getpixel((0, 0)) == (255, 0, 0)
@@ -95,27 +95,27 @@ def model_folders(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["depth", "pose"])
-def test_models_of_transformers_make_maps_of_the_pictures_size(model_folders, drawing, name):
-    result = load_preprocessor(name, folder=str(model_folders / name))(drawing)
-    assert result.size == drawing.size
+def test_models_of_transformers_make_maps_of_the_pictures_size(model_folders, line_image, name):
+    result = load_preprocessor(name, folder=str(model_folders / name))(line_image)
+    assert result.size == line_image.size
     assert result.mode == "RGB"
     if name == "depth":
         levels = np.asarray(result)
         assert (levels.min(), levels.max()) == (0, 255)
 
 
-def test_a_skeleton_joins_the_key_points_that_were_seen():
+def test_a_skeleton_joins_the_known_key_points():
     keypoints = np.full((17, 2), np.nan, np.float32)
     assert not np.asarray(draw_openpose(keypoints, size=(64, 64))).any()
     keypoints[[5, 6]] = [[40, 20], [20, 20]]  # both shoulders, so that there is a neck
     keypoints[8] = [20, 44]  # the right elbow
-    drawn = np.asarray(draw_openpose(keypoints, size=(64, 64))).any(axis=-1)
-    assert drawn[20, 20:41].all()
-    assert drawn[20:45, 20].all()
-    assert not drawn[50:].any()
+    is_line = np.asarray(draw_openpose(keypoints, size=(64, 64))).any(axis=-1)
+    assert is_line[20, 20:41].all()
+    assert is_line[20:45, 20].all()
+    assert not is_line[50:].any()
 
 
-def test_names_tell_the_preprocessor():
+def test_a_name_determines_the_preprocessor():
     assert infer_preprocessor("HunyuanDiT-v1.2-ControlNet-Diffusers-Canny") == "canny"
     assert infer_preprocessor("my-line-art") == "lineart"
     assert infer_preprocessor("edges") is None

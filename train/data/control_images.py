@@ -31,7 +31,7 @@ PREPROCESSOR_SETTINGS: dict[str, dict[str, object]] = {  # that the maps depend 
 
 @dataclass(frozen=True, kw_only=True)
 class ControlImageSource:
-    """Where control images come from: from data sets that have them, and else from a preprocessor.
+    """Source of control images: data sets that have them, and else a preprocessor.
 
     preprocessor: its name, None for samples that all have a control image. folder: of its model, if it needs one.
     """
@@ -62,7 +62,7 @@ class ControlImageSource:
         return _load(self.preprocessor, self.folder)(image)
 
     def get_cache_settings(self, record: SampleRecord) -> dict[str, object]:
-        """What identifies the control image of a sample in the cache, besides its image."""
+        """Return what identifies the control image of a sample in the cache, besides its image."""
         if record.control_image is not None:
             return {"control_image": record.control_digest}
         assert self.preprocessor is not None, "records are checked"

@@ -38,15 +38,15 @@ def test_a_run_takes_control_images_and_preprocesses_the_others(tmp_path, model,
     changes = {"model": {"trainable": "controlnet", "control_preprocessor": "lineart"}}
     setup = build_setup(finetune_config(tmp_path / "run", changes=changes))
     cache = setup.batches.latent_cache
-    seen = {True: 0, False: 0}
+    counts = {True: 0, False: 0}
     for shape, records in setup.batches.schedule.records.items():
         for record in records:
             if shape == (16, 16):
                 source = own.get(record.name) or detect_line_art(decode_image(record.source, name=record.name))
-                seen[record.name in own] += 1
+                counts[record.name in own] += 1
                 expected = encode(model, source)
                 torch.testing.assert_close(cache.load_latents(record, shape)["control"], expected)
-    assert seen == {True: 3, False: 3}
+    assert counts == {True: 3, False: 3}
 
 
 def test_without_a_preprocessor_every_sample_needs_a_control_image(tmp_path, datasets_file, finetune_config):
