@@ -76,9 +76,9 @@ def test_command_line_samples_with_the_scheduler_of_the_adapter(config, model, t
     calls = []
     plain = image_job.generate_images
 
-    def generate(pipe, *arguments):
+    def generate(pipe, *arguments, **options):
         calls.append(pipe.scheduler.config.prediction_type)
-        return plain(pipe, *arguments)
+        return plain(pipe, *arguments, **options)
 
     monkeypatch.setattr(image_job, "generate_images", generate)
     for lora in (None, str(get_export_folder(config))):
