@@ -39,12 +39,12 @@ class AdapterSwitch:
     def activate(self, scales: Mapping[str, float]) -> None:
         """Activate the adapters of a request with their strengths, and no others."""
         if self.sources:
-            transformer = self.pipelines[0].transformer
+            pipe = self.pipelines[0]  # whose models all pipelines share
             if scales:
-                transformer.enable_adapters()
-                transformer.set_adapters(list(scales), list(scales.values()))
+                pipe.enable_lora()
+                pipe.set_adapters(list(scales), list(scales.values()))
             else:
-                transformer.disable_adapters()
+                pipe.disable_lora()
         scheduler = next((self.schedulers[name] for name in scales), self.model_scheduler)
         for pipe in self.pipelines:
             pipe.scheduler = pipe.trained_scheduler = scheduler

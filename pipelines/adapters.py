@@ -1,35 +1,33 @@
-"""Adapters: LoRA for a pipeline over `transformer`, with diffusers' methods and without their silent cases.
+"""Adapters: LoRA for a transformer and its text encoders, with diffusers' methods and without their silent cases.
 
 Adapters of a layer that are fused hide those that are not (`peft.tuners.lora.Linear.forward`), so that the two are
-never mixed here. A transformer that `torch.compile` wrapped is adapted as the module it wraps.
+never mixed here: what changes while adapters are fused is fused again. A transformer that `torch.compile` wrapped is
+adapted as the module it wraps.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any, ClassVar
+from typing import Any
 
-from diffusers.loaders.lora_base import LoraBaseMixin
 from diffusers.schedulers import SchedulerMixin
 from diffusers.utils.torch_utils import unwrap_module
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 
 from dianjing.errors import DianjingError
+from dianjing.pipelines.adapter_state import AdapterState, Fusion
 from dianjing.pipelines.schedulers import has_equal_process, load_adapter_scheduler
-from dianjing.weights.adapters import IN_MEMORY, AdapterSource, check_adapter_fits, fetch_adapter
+from dianjing.weights.adapters import Adapter, AdapterSource, fetch_adapters
 from dianjing.weights.product_adapters import add_product_adapter, check_product_adapter, read_product_adapter
+from dianjing.weights.text_encoder_adapters import add_text_encoder_adapter, fit_adapters
 from dianjing.weights.trigger_words import read_trigger_words
 
 MAX_ADAPTER_WEIGHT = 1000.0
 
 
-class LoRAMixin(LoraBaseMixin):
-    """LoRA for a pipeline over `transformer`; arguments are those of diffusers' methods."""
+class LoRAMixin(AdapterState):
+    """LoRA for a pipeline; arguments are those of diffusers' methods."""
 
-    _lora_loadable_modules: ClassVar[list[str]] = ["transformer"]
-    transformer: Any
     scheduler: Any
     trained_scheduler: SchedulerMixin | None
     _scheduler_before_adapter: tuple[str, Any, SchedulerMixin | None] | None = None
@@ -44,7 +42,8 @@ class LoRAMixin(LoraBaseMixin):
         pretrained_model_name_or_path_or_dict: a folder, a .safetensors file, a Hub id, or the tensors themselves.
         Raises: DianjingError for an adapter that cannot be read.
         """
-        adapter = fetch_adapter(pretrained_model_name_or_path_or_dict, weight_name=weight_name, **options)
+        source = pretrained_model_name_or_path_or_dict
+        adapter = fetch_adapters(source, weight_name=weight_name, **options).get("transformer", Adapter({}, {}))
         return adapter.state, adapter.config
 
     def load_lora_weights(
@@ -55,15 +54,15 @@ class LoRAMixin(LoraBaseMixin):
         hotswap: bool = False,
         **options: Any,
     ) -> None:
-        """Add an adapter, given as for `lora_state_dict`, or a folder of LoHa or LoKr by PEFT, to the transformer.
+        """Add an adapter, given as for `lora_state_dict`, or a folder of LoHa or LoKr by PEFT, and activate it alone.
 
-        An adapter that was trained for another prediction or noise schedule brings its scheduler, which stays until it
-        is unloaded. Raises: DianjingError for an adapter that does not fit, before anything changes.
+        Its parts for text encoders act on these. Where adapters are fused, it is fused too. An adapter that was trained
+        for another prediction or noise schedule brings its scheduler, which stays until it is unloaded.
+        Raises: DianjingError for an adapter that does not fit, before anything changes.
         """
         source = pretrained_model_name_or_path_or_dict
-        model = unwrap_module(self.transformer)
+        models = self._get_adapted_models()
         product = read_product_adapter(source)
-        self._refuse_if_fused()
         loaded = self._get_adapter_names()
         self._refuse_mixed_methods("LORA" if product is None else product.method, hotswap=hotswap)
         if adapter_name is None:
@@ -71,28 +70,38 @@ class LoRAMixin(LoraBaseMixin):
         if not adapter_name or "." in adapter_name or (adapter_name in loaded and not hotswap):
             raise DianjingError("adapter_name_unusable", name=adapter_name, loaded=loaded or ["-"])
         scheduler = None if isinstance(source, Mapping) else load_adapter_scheduler(source)
-        with warnings.catch_warnings():
+        adapters: dict[str, Adapter] = {}
+        if product is not None:
+            check_product_adapter(product, models["transformer"])
+        else:
+            adapters = fit_adapters(fetch_adapters(source, **options), models, source)
+        with warnings.catch_warnings(), self._unfused():
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # of every second adapter
             if product is not None:
-                check_product_adapter(product, model)
-                add_product_adapter(model, product, adapter_name)
-            else:
-                adapter = fetch_adapter(source, **options)
-                check_adapter_fits(adapter, model, IN_MEMORY if isinstance(source, Mapping) else source)
-                targets = sorted({key.partition(".lora_")[0] for key in adapter.state})
-                model.load_lora_adapter(
-                    adapter.state,
-                    prefix=None,
-                    adapter_name=adapter_name,
-                    metadata={**adapter.config, "target_modules": targets},
-                    hotswap=hotswap,
-                    _pipeline=self,
-                )
+                add_product_adapter(models["transformer"], product, adapter_name)
+            for component, adapter in adapters.items():
+                self._add_adapter(models[component], adapter, adapter_name, hotswap=hotswap)
+            self._set_active_names([adapter_name])
         if not isinstance(source, Mapping):
             self._trigger_words = {**self._trigger_words, adapter_name: read_trigger_words(source)}
         if scheduler is not None and not has_equal_process(scheduler, self.trained_scheduler):
             self._scheduler_before_adapter = (adapter_name, self.scheduler, self.trained_scheduler)
             self.scheduler = self.trained_scheduler = scheduler
+
+    def _add_adapter(self, model: Any, adapter: Adapter, name: str, *, hotswap: bool) -> None:
+        """Add a checked adapter to one component."""
+        if not hasattr(model, "load_lora_adapter"):  # a text encoder
+            add_text_encoder_adapter(model, adapter, name)
+            return
+        targets = sorted({key.partition(".lora_")[0] for key in adapter.state})
+        model.load_lora_adapter(
+            adapter.state,
+            prefix=None,
+            adapter_name=name,
+            metadata={**adapter.config, "target_modules": targets},
+            hotswap=hotswap,
+            _pipeline=self,
+        )
 
     @classmethod
     def save_lora_weights(
@@ -114,10 +123,10 @@ class LoRAMixin(LoraBaseMixin):
     def set_adapters(self, adapter_names: list[str] | str, adapter_weights: Any = None) -> None:
         """Activate adapters by name, each with a weight (1 by default), and deactivate the others.
 
-        Raises: DianjingError for a name that is not loaded, and while adapters are fused.
+        Where adapters are fused, these take their place in the weights. Raises: DianjingError for a name that is not
+        loaded.
         """
         self._check_adapter_names(adapter_names)
-        self._refuse_if_fused()
         weights = adapter_weights if isinstance(adapter_weights, list) else [adapter_weights]
         for weight in weights:
             if isinstance(weight, float | int) and not abs(weight) <= MAX_ADAPTER_WEIGHT:
@@ -125,7 +134,7 @@ class LoRAMixin(LoraBaseMixin):
                 raise DianjingError(
                     "number_out_of_range", name="adapter_weights", value=str(weight), low=f"-{limit}", high=limit
                 )
-        with self._uncompiled():
+        with self._unfused(), self._uncompiled():
             super().set_adapters(adapter_names, adapter_weights)
 
     def fuse_lora(
@@ -146,7 +155,7 @@ class LoRAMixin(LoraBaseMixin):
             if left_out:
                 raise DianjingError("fused_partly", names=list(adapter_names), left_out=sorted(left_out))
         names = self._get_active_names() if adapter_names is None else adapter_names
-        for layer in self._iterate_adapter_layers():
+        for layer in self._iterate_adapter_layers(components):
             if not layer.merged:
                 layer._scaling_before_fusing = dict(layer.scaling)
                 layer.scaling.update(
@@ -154,32 +163,35 @@ class LoRAMixin(LoraBaseMixin):
                 )
         with self._uncompiled():
             super().fuse_lora(
-                components=components or ["transformer"],
+                components=components or list(self._get_adapted_models()),
                 safe_fusing=safe_fusing,
                 adapter_names=adapter_names,
                 **options,
             )
+        unwrap_module(self.transformer)._lora_fusion = Fusion(components, lora_scale)
 
     def unfuse_lora(self, components: list[str] | None = None, **options: Any) -> None:
         """Take fused adapters out of the weights; they act again as they did before `fuse_lora`."""
-        with self._uncompiled():
-            super().unfuse_lora(components=components or ["transformer"], **options)
-        for layer in self._iterate_adapter_layers():
+        with warnings.catch_warnings(), self._uncompiled():
+            warnings.filterwarnings("ignore", message="Already unmerged")  # of layers that only others change
+            super().unfuse_lora(components=components or list(self._get_adapted_models()), **options)
+        for layer in self._iterate_adapter_layers(components):
             layer.scaling.update(layer.__dict__.pop("_scaling_before_fusing", {}))
+        if not self._get_fused_names():
+            unwrap_module(self.transformer)._lora_fusion = None
 
     def delete_adapters(self, adapter_names: list[str] | str) -> None:
         """Remove adapters by name; those that were active beside them, and no others, stay active.
 
-        Raises: DianjingError for a name that is not loaded, and while adapters are fused.
+        Fused ones leave the weights. Raises: DianjingError for a name that is not loaded.
         """
         self._check_adapter_names(adapter_names)
-        self._refuse_if_fused()
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
-        remaining = [name for name in self._get_active_names() if name not in names]
-        for layer in self._iterate_adapter_layers():
-            layer.set_adapter(remaining)  # in place of an active one that it deletes, PEFT would activate another
-        with self._uncompiled():
-            super().delete_adapters(names)
+        with self._unfused():
+            remaining = [name for name in self._get_active_names() if name not in names]
+            self._set_active_names(remaining)  # in place of an active one that it deletes, PEFT would activate another
+            with self._uncompiled():
+                super().delete_adapters(names)
         if not self._get_adapter_names():
             self.unload_lora_weights()
         self._restore_scheduler(names)
@@ -189,12 +201,12 @@ class LoRAMixin(LoraBaseMixin):
         with self._uncompiled():
             super().unload_lora_weights()
         self._merged_adapters: set[str] = set()
+        unwrap_module(self.transformer)._lora_fusion = None
         self._restore_scheduler(None)
 
     def disable_lora(self) -> None:
-        """Deactivate all adapters. Raises: DianjingError while adapters are fused."""
-        self._refuse_if_fused()
-        with self._uncompiled():
+        """Deactivate all adapters; fused ones leave the weights."""
+        with self._unfused(), self._uncompiled():
             super().disable_lora()
 
     def enable_lora(self) -> None:
@@ -208,8 +220,9 @@ class LoRAMixin(LoraBaseMixin):
 
     def get_list_adapters(self) -> dict[str, list[str]]:
         """Names of all adapters, by component."""
-        names = self._get_adapter_names()
-        return {"transformer": names} if names else {}
+        models = self._get_adapted_models().items()
+        names = {component: list(getattr(model, "peft_config", {})) for component, model in models}
+        return {component: each for component, each in names.items() if each}
 
     def enable_lora_hotswap(self, **options: Any) -> None:
         """Prepare for adapters that replace each other without a new compilation, as in diffusers."""
@@ -221,51 +234,6 @@ class LoRAMixin(LoraBaseMixin):
         if not self._trigger_words:  # a pipeline for its text encoders alone has no transformer to ask
             return []
         return [word for name in self._get_active_names() for word in self._trigger_words.get(name, ())]
-
-    @contextmanager
-    def _uncompiled(self) -> Iterator[None]:
-        """Let diffusers' methods see the module that `torch.compile` wrapped, as they look at its class."""
-        wrapped = self.transformer
-        self.__dict__["transformer"] = unwrap_module(wrapped)
-        try:
-            yield
-        finally:
-            self.__dict__["transformer"] = wrapped
-
-    def _iterate_adapter_layers(self) -> Iterator[Any]:
-        for module in unwrap_module(self.transformer).modules():
-            if isinstance(module, BaseTunerLayer):
-                yield module
-
-    def _get_adapter_names(self) -> list[str]:
-        return list(getattr(unwrap_module(self.transformer), "peft_config", {}))
-
-    def _get_active_names(self) -> list[str]:
-        layer = next(self._iterate_adapter_layers(), None)
-        return [] if layer is None or layer.disable_adapters else list(layer.active_adapters)
-
-    def _get_fused_names(self) -> set[str]:
-        return {name for layer in self._iterate_adapter_layers() for name in layer.merged_adapters}
-
-    def _check_adapter_names(self, names: str | Sequence[str] | None) -> None:
-        """Raise DianjingError for a name that is not loaded, and for None, all active ones, if none is loaded."""
-        loaded = self._get_adapter_names()
-        requested = [names] if isinstance(names, str) else list(names or [])
-        unknown = [name for name in requested if name not in loaded]
-        if unknown or (names is None and not loaded):
-            raise DianjingError("adapter_not_loaded", names=unknown or ["-"], loaded=loaded or ["-"])
-
-    def _refuse_if_fused(self) -> None:
-        fused = sorted(self._get_fused_names())
-        if fused:
-            raise DianjingError("adapters_fused", names=fused)
-
-    def _refuse_mixed_methods(self, method: str, *, hotswap: bool) -> None:
-        """Raise DianjingError for adapters of several methods of PEFT in one model, and hot-swapping of another one."""
-        configs = getattr(unwrap_module(self.transformer), "peft_config", {})
-        others = sorted(name for name, config in configs.items() if config.peft_type != method)
-        if others or (hotswap and method != "LORA"):
-            raise DianjingError("adapter_methods_mixed", method=method, names=others or ["-"])
 
     def _restore_scheduler(self, removed: Sequence[str] | None) -> None:
         """Put back the scheduler from before an adapter that brought its own, if that is among those removed."""

@@ -76,7 +76,9 @@ def load_adapters(pipe: Any, sources: Sequence[NamedAdapter]) -> None:
     PEFT freezes the model's own weights, and matrix products of frozen weights round differently: those weights stay
     trainable, so that a model whose adapters are off is bit for bit the model without them.
     """
-    trainable = [parameter for parameter in pipe.transformer.parameters() if parameter.requires_grad]
+    models = [getattr(pipe, name, None) for name in pipe._lora_loadable_modules]
+    parameters = [parameter for model in models if model is not None for parameter in model.parameters()]
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
     for source in sources:
         pipe.load_lora_weights(source.path, adapter_name=source.name)
     for parameter in trainable:

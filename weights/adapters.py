@@ -18,6 +18,8 @@ from diffusers.loaders.lora_base import _fetch_state_dict
 from torch import Tensor, nn
 
 from dianjing.errors import DianjingError
+from dianjing.weights.formats.lora_architectures import refuse_other_architecture
+from dianjing.weights.formats.lora_components import select_component_config, split_components
 from dianjing.weights.formats.lora_formats import convert_lora
 from dianjing.weights.manifest import PICKLE_SUFFIXES, read_config_json, summarize_names
 
@@ -39,13 +41,7 @@ OTHER_FORMATS = (  # pattern of keys, and who writes them
     (re.compile(r"\.(oft|boft)_|\.oft_blocks$"), "OFT"),
     (re.compile(r"\.(ia3_l|vera_lambda_|hra_u$|randlora_|shira_|fourierft_)"), "PEFT, but not LoRA"),
     (re.compile(r"\.(diff|diff_b)$|\.lora_mid\."), "LyCORIS"),
-    (re.compile(r"^lora_te\d?_"), "kohya's sd-scripts, with text encoders"),
-    (
-        re.compile(r"^lora_(unet|prior)_(down|up|input|output|mid)_|^lora_unet_(double|single|joint)_"),
-        "another model's",
-    ),
     (re.compile(r"ip_adapter"), "IP-Adapter"),
-    (re.compile(r"^text_encoder(_2)?\."), "diffusers, with text encoders"),
 )
 CONFIG_NAMES = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias")
 # settings that name the layers, whose weights say it too, and those of training alone
@@ -216,8 +212,8 @@ def _check_sizes(
         )
 
 
-def fetch_adapter(source: AdapterSource, *, weight_name: str | None = None, **options: Any) -> Adapter:
-    """Read an adapter from a folder, a .safetensors file, a Hub id, or tensors themselves.
+def fetch_adapters(source: AdapterSource, *, weight_name: str | None = None, **options: Any) -> dict[str, Adapter]:
+    """Read an adapter from a folder, a .safetensors file, a Hub id, or tensors themselves, by component.
 
     Raises: DianjingError for a file that is not safetensors, and for an adapter that cannot be read.
     """
@@ -236,12 +232,20 @@ def fetch_adapter(source: AdapterSource, *, weight_name: str | None = None, **op
         user_agent={"file_type": "attn_procs_weights", "framework": "pytorch"},
         **{option: options.get(option) for option in FETCH_OPTIONS},
     )
-    state, alphas = read_adapter_state(tensors, name)
-    if metadata is not None:  # of a file by diffusers
-        metadata = {key.removeprefix("transformer."): value for key, value in metadata.items()}
-    elif folder is not None and any(key.startswith(PEFT_PREFIX) for key in tensors):
-        metadata = _read_peft_config(folder, **options)
-    return Adapter(state, make_config(state, alphas) if metadata is None else check_config(metadata, name))
+    refuse_other_architecture(tensors, name)
+    peft_config = None
+    if metadata is None and folder is not None and any(key.startswith(PEFT_PREFIX) for key in tensors):
+        peft_config = _read_peft_config(folder, **options)
+    adapters = {}
+    for component, part in split_components(tensors).items():
+        state, alphas = read_adapter_state(part, name)
+        config: Mapping[str, Any] | None = peft_config
+        if metadata is not None:  # of a file by diffusers
+            config = select_component_config(metadata, component)
+        adapters[component] = Adapter(
+            state, make_config(state, alphas) if config is None else check_config(config, name)
+        )
+    return adapters
 
 
 def _read_peft_config(source: Path, *, subfolder: str | None = None, **options: Any) -> dict[str, Any]:

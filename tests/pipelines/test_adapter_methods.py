@@ -50,30 +50,6 @@ def test_an_unknown_adapter_is_refused_with_those_that_are_loaded(two_adapters, 
     assert_close(generate_latents(two_adapters), before, 1e-4)
 
 
-@pytest.mark.parametrize(
-    "act",
-    [
-        lambda pipe, tensors: pipe.load_lora_weights(tensors, adapter_name="C"),
-        lambda pipe, tensors: pipe.set_adapters("B"),
-        lambda pipe, tensors: pipe.set_adapters("A", 0.1),
-        lambda pipe, tensors: pipe.delete_adapters("A"),
-        lambda pipe, tensors: pipe.disable_lora(),
-    ],
-)
-def test_what_fused_adapters_would_hide_or_spoil_is_refused(two_adapters, adapter, generate_latents, act):
-    plain = {name: tensor.clone() for name, tensor in two_adapters.transformer.state_dict().items()}
-    two_adapters.set_adapters("A")
-    active = generate_latents(two_adapters)
-    two_adapters.fuse_lora()
-    with pytest.raises(DianjingError, match=r"A are fused.*unfuse_lora"):
-        act(two_adapters, adapter[0])
-    assert_close(generate_latents(two_adapters), active, 1e-4)
-    two_adapters.unfuse_lora()
-    assert_close(generate_latents(two_adapters), active, 1e-4)
-    for name, tensor in two_adapters.transformer.state_dict().items():
-        assert_close(tensor, plain[name])
-
-
 def test_unfusing_gives_back_what_was_there_before_a_scaled_fusion(two_adapters, generate_latents):
     two_adapters.set_adapters("A", 0.5)
     half = generate_latents(two_adapters)

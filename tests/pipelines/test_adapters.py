@@ -134,7 +134,8 @@ def change(tensors, **changes):
         (lambda t: change(t, first=lambda x: x[:, :5]), "adapter_sizes_mismatch", r"\(2, 5\)"),
         (lambda t: {**t, "proj_out.weight": torch.ones(2, 2)}, "adapter_tensors_unknown", "proj_out"),
         (lambda t: {**t, "blocks.0.attn1.to_q.lora_C.weight": torch.ones(2, 2)}, "adapter_tensors_unknown", "lora_C"),
-        (lambda t: rename(t, prefix="double_blocks."), "adapter_of_another_model", "double_blocks"),
+        (lambda t: rename(t, prefix="other_blocks."), "adapter_of_another_model", "other_blocks"),
+        (lambda t: rename(t, prefix="double_blocks.0."), "adapter_of_named_model", "Flux"),
         (lambda t: {"x": torch.ones(2)}, "adapter_without_lora", "no LoRA"),
         (lambda t: {}, "adapter_without_lora", "no LoRA"),
         (
@@ -143,8 +144,8 @@ def change(tensors, **changes):
             "several",
         ),
         (lambda t: {"blocks.0.attn1.to_q.oft_blocks": torch.ones(2, 4, 4)}, "adapter_format_unsupported", "OFT"),
-        (lambda t: {**t, "lora_te1_x.lora_down.weight": torch.ones(2)}, "adapter_format_unsupported", "kohya"),
-        (lambda t: {**t, "text_encoder.x.lora_A.weight": torch.ones(2)}, "adapter_format_unsupported", "text encoders"),
+        (lambda t: {**t, "lora_te1_x.lora_down.weight": torch.ones(2, 2)}, "adapter_of_another_model", "x"),
+        (lambda t: {**t, "text_encoder.x.lora_A.weight": torch.ones(2, 2)}, "adapter_of_another_model", "x"),
     ],
 )
 def test_an_adapter_that_cannot_be_used_is_refused_before_anything_changes(

@@ -1,0 +1,198 @@
+"""Adapters of transformer and text encoders, loaded, fused, switched and removed in any order."""
+
+import copy
+import random
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from safetensors.torch import save_file
+
+from dianjing import DianjingError, TextToImagePipeline
+
+NAMES = ("A", "B", "C", "D")
+TARGETS = {
+    "transformer": ["attn1.to_q", "attn2.to_k", "ff.net.2"],
+    "text_encoder": ["query", "value"],
+    "text_encoder_2": ["SelfAttention.q", "SelfAttention.v"],
+}
+COMPONENTS = {
+    "A": ("transformer",),
+    "B": tuple(TARGETS),
+    "C": ("text_encoder",),
+    "D": ("transformer", "text_encoder_2"),
+}
+
+
+@pytest.fixture(scope="module")
+def plain(hunyuan_folder):
+    pipe = TextToImagePipeline.from_pretrained(hunyuan_folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def make_part(model, targets, *, seed, scale=0.3):
+    """Tensors of a random adapter as PEFT names them, and the weights of a model that they are merged into."""
+    torch.manual_seed(seed)
+    model = copy.deepcopy(model)
+    inject_adapter_in_model(LoraConfig(r=2, lora_alpha=2, target_modules=targets, init_lora_weights=False), model)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=scale)
+    return {name: tensor.clone() for name, tensor in get_peft_model_state_dict(model).items()}
+
+
+@pytest.fixture(scope="module")
+def adapters(plain):
+    return {
+        name: {
+            f"{component}.{key}": tensor
+            for component in COMPONENTS[name]
+            for key, tensor in make_part(getattr(plain, component), TARGETS[component], seed=seed).items()
+        }
+        for seed, name in enumerate(NAMES)
+    }
+
+
+@pytest.fixture
+def pipe(plain):
+    copied = {name: copy.deepcopy(part) for name, part in plain.components.items()}
+    pipe = TextToImagePipeline(**copied)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def generate(pipe):
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    return pipe("a cat on the grass", num_inference_steps=1, latents=noise, output_type="latent").images
+
+
+def put_in_by_hand(plain, adapters, weights):
+    """A pipeline with the deltas of adapters, with their weights, in its own weights."""
+    pipe = TextToImagePipeline(**{name: copy.deepcopy(part) for name, part in plain.components.items()})
+    pipe.set_progress_bar_config(disable=True)
+    for name, weight in weights.items():
+        for key, down in adapters[name].items():
+            if key.endswith("lora_A.weight"):
+                component, _, module = key.removesuffix(".lora_A.weight").partition(".")
+                up = adapters[name][key.replace("lora_A", "lora_B")]
+                getattr(pipe, component).get_submodule(module).weight.data += weight * up @ down
+    return pipe
+
+
+class Model:
+    """What a pipeline should hold after each operation: loaded names, active weights, and the scale of a fusion."""
+
+    def __init__(self, pipe, adapters, choose):
+        self.pipe, self.adapters, self.choose = pipe, adapters, choose
+        self.loaded, self.active, self.fused_scale = [], {}, None
+
+    def load(self):
+        left = [name for name in NAMES if name not in self.loaded]
+        if left:
+            name = self.choose.choice(left)
+            self.pipe.load_lora_weights(self.adapters[name], adapter_name=name)
+            self.loaded.append(name)
+            self.active = {name: 1.0}
+
+    def switch(self):
+        if self.loaded:
+            names = self.choose.sample(self.loaded, self.choose.randint(1, len(self.loaded)))
+            self.active = {name: self.choose.choice((0.3, 0.7, 1.0, -0.5)) for name in names}
+            self.pipe.set_adapters(list(self.active), list(self.active.values()))
+
+    def fuse(self):
+        if self.active and self.fused_scale is None:
+            self.fused_scale = self.choose.choice((1.0, 0.6))
+            self.pipe.fuse_lora(lora_scale=self.fused_scale)
+
+    def unfuse(self):
+        self.fused_scale = None
+        self.pipe.unfuse_lora()
+
+    def remove(self):
+        if self.loaded:
+            name = self.choose.choice(self.loaded)
+            self.pipe.delete_adapters(name)
+            self.loaded.remove(name)
+            self.active.pop(name, None)
+            self.fused_scale = self.fused_scale if self.active else None
+
+    @property
+    def weights(self):
+        scale = 1.0 if self.fused_scale is None else self.fused_scale
+        return {name: scale * weight for name, weight in self.active.items()}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_order_of_operations_ends_where_a_fresh_load_ends(pipe, plain, adapters, seed):
+    choose = random.Random(seed)
+    model = Model(pipe, adapters, choose)
+    model.load()
+    for _ in range(12):
+        getattr(model, choose.choice(("load", "switch", "fuse", "unfuse", "remove")))()
+    expected = generate(put_in_by_hand(plain, adapters, model.weights))
+    torch.testing.assert_close(generate(pipe), expected, rtol=1e-5, atol=1e-5)
+    assert set(pipe.get_active_adapters()) == set(model.active)
+    pipe.unfuse_lora()
+    if model.loaded:
+        pipe.disable_lora()
+    torch.testing.assert_close(generate(pipe), generate(plain), rtol=1e-5, atol=1e-5)
+
+
+def test_an_adapter_is_loaded_and_acts_while_another_is_fused(pipe, plain, adapters):
+    pipe.load_lora_weights(adapters["A"], adapter_name="A")
+    pipe.fuse_lora()
+    pipe.load_lora_weights(adapters["B"], adapter_name="B")
+    assert pipe.fused_loras == {"B"}
+    assert (generate(put_in_by_hand(plain, adapters, {"B": 1.0})) - generate(plain)).abs().max() > 1e-2
+    torch.testing.assert_close(generate(pipe), generate(put_in_by_hand(plain, adapters, {"B": 1.0})))
+    pipe.set_adapters(["A", "B"])
+    torch.testing.assert_close(generate(pipe), generate(put_in_by_hand(plain, adapters, {"A": 1.0, "B": 1.0})))
+
+
+def to_kohya(tensors):
+    prefixes = {"transformer": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
+    renamed = {}
+    for key, tensor in tensors.items():
+        component, _, name = key.partition(".")
+        module, part = name.removesuffix(".weight").rsplit(".", 1)
+        flat = f"{prefixes[component]}_{module.replace('.', '_')}"
+        renamed[f"{flat}.{'lora_down' if part == 'lora_A' else 'lora_up'}.weight"] = tensor.contiguous()
+        renamed[f"{flat}.alpha"] = torch.tensor(2.0)
+    return renamed
+
+
+def test_text_encoders_take_their_parts_in_the_names_of_diffusers_and_kohya(pipe, plain, adapters, tmp_path):
+    expected = generate(put_in_by_hand(plain, adapters, {"B": 1.0}))
+    save_file(to_kohya(adapters["B"]), tmp_path / "kohya.safetensors")
+    without = {key: tensor for key, tensor in adapters["B"].items() if key.startswith("transformer.")}
+    assert (expected - generate(put_in_by_hand(plain, {"B": without}, {"B": 1.0}))).abs().max() > 1e-3
+    for source in (adapters["B"], tmp_path / "kohya.safetensors"):
+        pipe.load_lora_weights(source, adapter_name="B")
+        torch.testing.assert_close(generate(pipe), expected, rtol=1e-5, atol=1e-5)
+        assert set(pipe.get_list_adapters()) == set(TARGETS)
+        pipe.unload_lora_weights()
+        torch.testing.assert_close(generate(pipe), generate(plain), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message_id"),
+    [
+        (lambda t: {key: x / 0 if "query.lora_B" in key else x for key, x in t.items()}, "adapter_not_finite"),
+        (lambda t: {key.replace(".query.", ".wrong."): x for key, x in t.items()}, "adapter_of_another_model"),
+        (lambda t: {key: x[:, :3] if "query.lora_A" in key else x for key, x in t.items()}, "adapter_sizes_mismatch"),
+    ],
+)
+def test_a_spoilt_part_of_a_text_encoder_is_refused_before_anything_changes(pipe, plain, adapters, change, message_id):
+    with pytest.raises(DianjingError) as refusal:
+        pipe.load_lora_weights(change(adapters["B"]))
+    assert refusal.value.message_id == message_id
+    assert pipe.get_list_adapters() == {}
+
+
+def test_a_pipeline_without_the_text_encoder_says_so(plain, adapters):
+    pipe = TextToImagePipeline(**{**plain.components, "text_encoder": None, "tokenizer": None})
+    with pytest.raises(DianjingError) as refusal:
+        pipe.load_lora_weights(adapters["B"])
+    assert refusal.value.message_id == "adapter_component_missing"
