@@ -13,7 +13,7 @@ from dianjing.errors import DianjingError
 
 
 class Fusion(NamedTuple):
-    """What `fuse_lora` was called with, None for all components."""
+    """Arguments of `fuse_lora`; components are None for all."""
 
     components: list[str] | None
     scale: float

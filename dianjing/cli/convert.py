@@ -20,6 +20,14 @@ class StorageDtype(str, Enum):
     fp8 = "fp8"
 
 
+class LoraFormat(str, Enum):
+    """Who names the tensors of an adapter."""
+
+    kohya = "kohya"
+    comfyui = "comfyui"
+    diffusers = "diffusers"
+
+
 def convert(
     source: Annotated[
         Path,
@@ -39,13 +47,16 @@ def convert(
     base: Annotated[
         str | None, typer.Option(help="A pipeline, by name or folder, that the other components are taken from.")
     ] = None,
+    to: Annotated[
+        LoraFormat | None, typer.Option(help="Write an adapter, in any format that loads here, under these names.")
+    ] = None,
     sample_size: Annotated[
         int, typer.Option(min=1, help="Side of the trained latents, for a source without a configuration.")
     ] = 128,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Convert Hunyuan-DiT weights and ControlNets between Tencent's, diffusers' and ComfyUI's formats.
+    """Convert Hunyuan-DiT weights, ControlNets and adapters between Tencent's, diffusers' and ComfyUI's formats.
 
     The result is read back before it gets its name; the source is never changed, and nothing in it is executed.
     """
@@ -56,6 +67,11 @@ def convert(
     from dianjing.weights.resolve import resolve_model
 
     check_conversion_paths(source, out, dtype=dtype and dtype.value)
+    if to is not None:
+        from dianjing.weights.formats.lora_export import convert_adapter
+
+        _print_report(convert_adapter(source, out, to=to.value), as_json=as_json)
+        return
     base_folder = None if base is None else resolve_model(base)
     bar = tqdm(unit="B", unit_scale=True, disable=as_json or None)
 
@@ -74,9 +90,12 @@ def convert(
             on_start=announce,
             on_bytes=bar.update,
         )
-    result: dict[str, Any] = {**vars(report), "components": list(report.components), "path": str(report.path)}
+    _print_report(report, as_json=as_json)
+
+
+def _print_report(report: Any, *, as_json: bool) -> None:
     if as_json:
-        print_json(result)
+        print_json({**vars(report), "components": list(report.components), "path": str(report.path)})
     else:
         print(report.path)
 

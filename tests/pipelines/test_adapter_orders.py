@@ -67,7 +67,7 @@ def generate(pipe):
     return pipe("a cat on the grass", num_inference_steps=1, latents=noise, output_type="latent").images
 
 
-def put_in_by_hand(plain, adapters, weights):
+def add_deltas(plain, adapters, weights):
     """A pipeline with the deltas of adapters, with their weights, in its own weights."""
     pipe = TextToImagePipeline(**{name: copy.deepcopy(part) for name, part in plain.components.items()})
     pipe.set_progress_bar_config(disable=True)
@@ -81,7 +81,7 @@ def put_in_by_hand(plain, adapters, weights):
 
 
 class Model:
-    """What a pipeline should hold after each operation: loaded names, active weights, and the scale of a fusion."""
+    """Expected state of a pipeline after each operation: loaded names, active weights, and the scale of a fusion."""
 
     def __init__(self, pipe, adapters, choose):
         self.pipe, self.adapters, self.choose = pipe, adapters, choose
@@ -131,7 +131,7 @@ def test_any_order_of_operations_ends_where_a_fresh_load_ends(pipe, plain, adapt
     model.load()
     for _ in range(12):
         getattr(model, choose.choice(("load", "switch", "fuse", "unfuse", "remove")))()
-    expected = generate(put_in_by_hand(plain, adapters, model.weights))
+    expected = generate(add_deltas(plain, adapters, model.weights))
     torch.testing.assert_close(generate(pipe), expected, rtol=1e-5, atol=1e-5)
     assert set(pipe.get_active_adapters()) == set(model.active)
     pipe.unfuse_lora()
@@ -145,10 +145,10 @@ def test_an_adapter_is_loaded_and_acts_while_another_is_fused(pipe, plain, adapt
     pipe.fuse_lora()
     pipe.load_lora_weights(adapters["B"], adapter_name="B")
     assert pipe.fused_loras == {"B"}
-    assert (generate(put_in_by_hand(plain, adapters, {"B": 1.0})) - generate(plain)).abs().max() > 1e-2
-    torch.testing.assert_close(generate(pipe), generate(put_in_by_hand(plain, adapters, {"B": 1.0})))
+    assert (generate(add_deltas(plain, adapters, {"B": 1.0})) - generate(plain)).abs().max() > 1e-2
+    torch.testing.assert_close(generate(pipe), generate(add_deltas(plain, adapters, {"B": 1.0})))
     pipe.set_adapters(["A", "B"])
-    torch.testing.assert_close(generate(pipe), generate(put_in_by_hand(plain, adapters, {"A": 1.0, "B": 1.0})))
+    torch.testing.assert_close(generate(pipe), generate(add_deltas(plain, adapters, {"A": 1.0, "B": 1.0})))
 
 
 def to_kohya(tensors):
@@ -164,10 +164,10 @@ def to_kohya(tensors):
 
 
 def test_text_encoders_take_their_parts_in_the_names_of_diffusers_and_kohya(pipe, plain, adapters, tmp_path):
-    expected = generate(put_in_by_hand(plain, adapters, {"B": 1.0}))
+    expected = generate(add_deltas(plain, adapters, {"B": 1.0}))
     save_file(to_kohya(adapters["B"]), tmp_path / "kohya.safetensors")
     without = {key: tensor for key, tensor in adapters["B"].items() if key.startswith("transformer.")}
-    assert (expected - generate(put_in_by_hand(plain, {"B": without}, {"B": 1.0}))).abs().max() > 1e-3
+    assert (expected - generate(add_deltas(plain, {"B": without}, {"B": 1.0}))).abs().max() > 1e-3
     for source in (adapters["B"], tmp_path / "kohya.safetensors"):
         pipe.load_lora_weights(source, adapter_name="B")
         torch.testing.assert_close(generate(pipe), expected, rtol=1e-5, atol=1e-5)

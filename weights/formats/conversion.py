@@ -74,8 +74,10 @@ def convert_model(
     if dtype is not None:
         content = replace(content, components=_cast_components(content, dtype))
     on_start(content)
-    _check_room(out, content, base)
-    with _temporary_result(out) as temporary:
+    rest = base or content.folder
+    others = _count_other_bytes(rest, content) if rest is not None and not out.suffix else 0
+    check_room(out, content.num_bytes + others)
+    with temporary_result(out) as temporary:
         if out.suffix in PT_SUFFIXES or out.suffix == ".safetensors":
             tensors = _gather_file_tensors(content, out)
             _write(temporary, tensors, on_bytes)
@@ -121,13 +123,12 @@ def _cast(name: str, tensor: LazyTensor, dtype: str) -> LazyTensor:
     return tensor.to(STORAGE_DTYPES[dtype])
 
 
-def _check_room(out: Path, content: ModelContent, base: Path | None) -> None:
+def check_room(out: Path, num_bytes: int) -> None:
+    """Raise DianjingError if the disk that `out` will lie on has less room than num_bytes."""
     existing = next(folder for folder in (out.absolute().parent, *out.absolute().parents) if folder.is_dir())
-    rest = base or content.folder
-    needed = content.num_bytes + (_count_other_bytes(rest, content) if rest is not None and not out.suffix else 0)
     free = shutil.disk_usage(existing).free
-    if needed > free:
-        raise WeightsError("convert_no_room", path=str(out), needed=f"{needed / 1e9:.1f}", free=f"{free / 1e9:.1f}")
+    if num_bytes > free:
+        raise WeightsError("convert_no_room", path=str(out), needed=f"{num_bytes / 1e9:.1f}", free=f"{free / 1e9:.1f}")
 
 
 def _count_other_bytes(folder: Path, content: ModelContent) -> int:
@@ -137,7 +138,7 @@ def _count_other_bytes(folder: Path, content: ModelContent) -> int:
 
 
 @contextmanager
-def _temporary_result(out: Path) -> Iterator[Path]:
+def temporary_result(out: Path) -> Iterator[Path]:
     """A path beside the result that gets the result's name at the end, and is removed after an error."""
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{uuid4().hex[:8]}{out.suffix}")

@@ -52,7 +52,7 @@ def test_the_model_of_an_adapter_is_named(model, key, size):
     assert find_architecture({key: torch.zeros(size)}) == model
 
 
-def test_no_module_of_hunyuan_dit_is_taken_for_another_model():
+def test_no_module_of_hunyuan_dit_is_called_another_model():
     for rule in RULES:
         for name in (rule.tencent, *rule.diffusers):
             module = name.replace("{i}", "3")
