@@ -139,7 +139,11 @@ def _count_other_bytes(folder: Path, content: ModelContent) -> int:
 
 @contextmanager
 def temporary_result(out: Path) -> Iterator[Path]:
-    """A path beside the result that gets the result's name at the end, and is removed after an error."""
+    """A path beside the result that gets the result's name at the end, and is removed after an error.
+
+    So are the folders that were made for it.
+    """
+    folders = [folder for folder in out.absolute().parents if not folder.exists()]
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{uuid4().hex[:8]}{out.suffix}")
     try:
@@ -150,6 +154,8 @@ def temporary_result(out: Path) -> Iterator[Path]:
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+        for folder in folders if not out.exists() else ():
+            folder.rmdir()
 
 
 def _write(path: Path, tensors: LazyTensors, on_bytes: ProgressListener) -> None:

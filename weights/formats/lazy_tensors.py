@@ -154,5 +154,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, LazyTensor]) -> None:
 
 
 def write_pt(path: Path, tensors: Mapping[str, LazyTensor]) -> None:
-    """Write a bare state dict as `torch.save` does; all tensors are in memory meanwhile."""
-    torch.save({name: tensor.read().clone() for name, tensor in tensors.items()}, path)
+    """Write a bare state dict as `torch.save` does; all tensors are in memory meanwhile. Raises: OSError."""
+    state = {name: tensor.read().clone() for name, tensor in tensors.items()}
+    with path.open("wb") as file:  # to a path, torch reports a full disk as a fault of its own
+        torch.save(state, file)

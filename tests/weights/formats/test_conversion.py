@@ -1,6 +1,8 @@
 """Conversion between Tencent's files, diffusers' folders and ComfyUI's single files."""
 
+import errno
 import json
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -144,6 +146,12 @@ def save_cut(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
+def save_cut_safetensors(path: Path) -> None:
+    save_file(TencentHunyuanDiT().state_dict(), path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
 def save_part(path: Path) -> None:
     state = TencentHunyuanDiT().state_dict()
     torch.save({name: tensor for name, tensor in state.items() if not name.startswith("final_layer")}, path)
@@ -161,6 +169,7 @@ def save_nan(path: Path) -> None:
         ("flux.safetensors", save_flux, "Flux"),
         ("module.pt", save_code, "torch.nn.modules.linear.Linear"),
         ("cut.pt", save_cut, "cut.pt"),
+        ("cut.safetensors", save_cut_safetensors, "cut.safetensors"),
         ("part.pt", save_part, "proj_out.weight"),
         ("nan.pt", save_nan, "proj_out.bias"),
         ("empty.pt", lambda path: torch.save({}, path), "state dict"),
@@ -175,6 +184,53 @@ def test_sources_that_cannot_be_converted_are_refused_and_leave_nothing(tmp_path
     with pytest.raises(DianjingError, match=part_of_message.replace(".", r"\.")):
         convert_model(tmp_path / name, tmp_path / "model")
     assert sorted(tmp_path.iterdir()) == before
+
+
+class FullDisk:
+    """A file on a disk with room for 1000 bytes."""
+
+    def __init__(self, file):
+        self.file, self.room = file, 1000
+
+    def write(self, data):
+        self.room -= memoryview(data).nbytes
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self.file.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+
+
+@pytest.mark.parametrize("name", ["out/back.pt", "out/model.safetensors", "out/deep/folder"])
+def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path, monkeypatch, name):
+    save_tencent(tmp_path / "model.pt")
+    convert_model(tmp_path / "model.pt", tmp_path / "transformer")
+    before, plain_open = sorted(tmp_path.rglob("*")), Path.open
+    monkeypatch.setattr(
+        Path,
+        "open",
+        lambda self, mode="r", **rest: (
+            FullDisk(plain_open(self, mode)) if mode == "wb" else plain_open(self, mode, **rest)
+        ),
+    )
+    with pytest.raises(OSError, match="No space left") as error:
+        convert_model(tmp_path / "transformer", tmp_path / name)
+    assert error.value.errno == errno.ENOSPC
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_link_to_the_source_is_the_source(tmp_path):
+    save_tencent(tmp_path / "model.pt")
+    (tmp_path / "link.pt").symlink_to(tmp_path / "model.pt")
+    with pytest.raises(DianjingError, match="is the source"):
+        convert_model(tmp_path / "model.pt", tmp_path / "link.pt")
 
 
 def test_places_that_cannot_take_the_result_are_refused(tmp_path, monkeypatch):
