@@ -156,5 +156,10 @@ def write_safetensors(path: Path, tensors: Mapping[str, LazyTensor]) -> None:
 def write_pt(path: Path, tensors: Mapping[str, LazyTensor]) -> None:
     """Write a bare state dict as `torch.save` does; all tensors are in memory meanwhile. Raises: OSError."""
     state = {name: tensor.read().clone() for name, tensor in tensors.items()}
-    with path.open("wb") as file:  # to a path, torch reports a full disk as a fault of its own
-        torch.save(state, file)
+    with path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # what torch makes of a full disk, when it ends the archive
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
