@@ -19,6 +19,7 @@ from dianjing.cli.edit import edit
 from dianjing.cli.image import image
 from dianjing.cli.models import models
 from dianjing.cli.options import CliState, VersionOption, format_error
+from dianjing.cli.stickers import stickers
 from dianjing.cli.train import train
 from dianjing.cli.usage_errors import convert_usage_error, is_usage_error
 from dianjing.cli.video import video
@@ -46,6 +47,7 @@ app.command(short_help="Edit an image: all of it, a part of it, or beyond its bo
 app.command(short_help="Generate a video from text.")(video)
 app.command(short_help="Animate the parts of an image that are clicked on.")(animate)
 app.command(short_help="Generate and edit an image in a conversation.")(chat)
+app.command(short_help="Make an album of animated stickers.")(stickers)
 app.command(short_help="Open the web demo, with the same functions over HTTP.")(demo)
 app.command(short_help="Convert weights between published formats.")(convert)
 app.command(short_help="List the models known by name.")(models)

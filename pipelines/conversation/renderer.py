@@ -113,7 +113,7 @@ class SceneRenderer:
 
     def _composite_object(self, latents: Tensor, scene_object: SceneObject, box: Box, language: str) -> Tensor:
         """Render an object by itself at the default size, scale it to its box and composite it onto the image."""
-        matte = self._extract_matte(scene_object, language)
+        matte = self.extract_matte(scene_object, language)
         pixels = self._decode_pixels(latents)
         rows, columns = self._get_box_slices(box, pixels)
         size = (rows.stop - rows.start, columns.stop - columns.start)
@@ -124,8 +124,11 @@ class SceneRenderer:
         pixels[..., rows, columns] = (premultiplied_rgb + (1 - alpha) * pixels[..., rows, columns]).clamp(0, 1)
         return torch.lerp(latents, self._encode_pixels(pixels), self._make_mask([box]))
 
-    def _extract_matte(self, scene_object: SceneObject, language: str) -> tuple[Tensor, Tensor]:
-        """Return an object's premultiplied RGB (1, 3, h, w) and its alpha (1, 1, h, w)."""
+    def extract_matte(self, scene_object: SceneObject, language: str) -> tuple[Tensor, Tensor]:
+        """Render an object of the default size over white and over black, and compute its matte from the two.
+
+        Returns its premultiplied RGB (1, 3, h, w) and its alpha (1, 1, h, w).
+        """
         box = get_position_box("center")
         filled, empty = {}, {}
         for background in (WHITE_BACKGROUND, BLACK_BACKGROUND):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.atomic import write_atomic
@@ -23,7 +24,6 @@ MAX_STICKER_BYTES, MAX_THUMBNAIL_BYTES, MAX_COVER_BYTES = 500_000, 200_000, 500_
 MAX_ICON_BYTES, MAX_BANNER_BYTES = 100_000, 500_000
 COLOUR_COUNTS = (255, 128, 64, 32, 16)  # of the palette of a GIF, the first that fits; one more is transparent
 FRAME_STRIDES = (1, 2, 3, 4)  # frames are left out after colors
-MAX_MEANING_CHARS = 4
 ALPHA_THRESHOLD = 128
 TRANSPARENT_INDEX = 255
 
@@ -37,36 +37,45 @@ class AlbumSticker:
     meaning: str
 
 
-def write_album(stickers: Sequence[AlbumSticker], folder: Path) -> list[Path]:
+def write_album(stickers: Sequence[AlbumSticker], folder: Path, *, label: str | None = None) -> list[Path]:
     """Write the files of an album: GIFs and thumbnails with two digits, cover, icon, banner and the meanings.
 
-    Returns their paths. Raises: DianjingError for a number of stickers that the platform does not take, for a folder
+    label: the serialized AIGC label, for a comment of each GIF and a text of each PNG. Returns their paths.
+    Raises: DianjingError for a number of stickers that the platform does not take, for a folder
     with other files in it, and for a sticker that does not fit its bound.
     """
-    if len(stickers) not in ALBUM_COUNTS:
-        raise DianjingError("album_count_unsupported", count=len(stickers), allowed=list(ALBUM_COUNTS))
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DianjingError("album_folder_not_empty", path=folder)
-    contents = dict(_iterate_contents(stickers))  # all are packed before the first is written
+    check_album(len(stickers), folder)
+    contents = dict(_iterate_contents(stickers, label))  # all are packed before the first is written
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         write_atomic(folder / name, lambda file, content=content: file.write(content))
     return [folder / name for name in contents]
 
 
-def _iterate_contents(stickers: Sequence[AlbumSticker]) -> Iterator[tuple[str, bytes]]:
+def check_album(count: int, folder: Path) -> None:
+    """Raise DianjingError for a number of stickers that the platform does not take, and a folder with files in it."""
+    if count not in ALBUM_COUNTS:
+        raise DianjingError("album_count_unsupported", count=count, allowed=list(ALBUM_COUNTS))
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DianjingError("album_folder_not_empty", path=folder)
+
+
+def _iterate_contents(stickers: Sequence[AlbumSticker], label: str | None) -> Iterator[tuple[str, bytes]]:
     first = _to_image(stickers[0].frames[0])
     for number, sticker in enumerate(stickers, start=1):
-        yield f"{number:02d}.gif", pack_gif(sticker.frames, fps=sticker.fps, name=f"{number:02d}.gif")
+        yield f"{number:02d}.gif", pack_gif(sticker.frames, fps=sticker.fps, name=f"{number:02d}.gif", label=label)
         thumbnail = _fit(_to_image(sticker.frames[0]), THUMBNAIL_PX)
-        yield f"{number:02d}.png", pack_png(thumbnail, max_bytes=MAX_THUMBNAIL_BYTES, name=f"{number:02d}.png")
-    yield "cover.png", pack_png(_fit(first, COVER_PX), max_bytes=MAX_COVER_BYTES, name="cover.png")
-    yield "icon.png", pack_png(_fit(first, ICON_PX), max_bytes=MAX_ICON_BYTES, name="icon.png")
-    yield "banner.png", pack_png(make_banner(stickers), max_bytes=MAX_BANNER_BYTES, name="banner.png")
+        yield (
+            f"{number:02d}.png",
+            pack_png(thumbnail, max_bytes=MAX_THUMBNAIL_BYTES, name=f"{number:02d}.png", label=label),
+        )
+    yield "cover.png", pack_png(_fit(first, COVER_PX), max_bytes=MAX_COVER_BYTES, name="cover.png", label=label)
+    yield "icon.png", pack_png(_fit(first, ICON_PX), max_bytes=MAX_ICON_BYTES, name="icon.png", label=label)
+    yield "banner.png", pack_png(make_banner(stickers), max_bytes=MAX_BANNER_BYTES, name="banner.png", label=label)
     yield "meanings.csv", _make_meanings(stickers)
 
 
-def pack_gif(frames: np.ndarray, *, fps: float, name: str) -> bytes:
+def pack_gif(frames: np.ndarray, *, fps: float, name: str, label: str | None = None) -> bytes:
     """Encode frames as a GIF of STICKER_PX within MAX_STICKER_BYTES: with fewer colors, then with fewer frames.
 
     Raises: DianjingError if the smallest one is still too large.
@@ -77,13 +86,15 @@ def pack_gif(frames: np.ndarray, *, fps: float, name: str) -> bytes:
         if stride > 1 and len(images) <= stride:
             break
         for num_colours in COLOUR_COUNTS:
-            content = _encode_gif(images[::stride], num_colours=num_colours, duration_ms=1000 * stride / fps)
+            content = _encode_gif(
+                images[::stride], num_colours=num_colours, duration_ms=1000 * stride / fps, label=label
+            )
             if len(content) <= MAX_STICKER_BYTES:
                 return content
     raise DianjingError("album_file_too_large", name=name, size=len(content), maximum=MAX_STICKER_BYTES)
 
 
-def _encode_gif(images: Sequence[Image.Image], *, num_colours: int, duration_ms: float) -> bytes:
+def _encode_gif(images: Sequence[Image.Image], *, num_colours: int, duration_ms: float, label: str | None) -> bytes:
     """Encode RGBA images with one palette; their rims are matted on white, and the rest is transparent."""
     matted = [_matte_on_white(image) for image in images]
     strip = Image.fromarray(np.concatenate([np.asarray(image.convert("RGB")) for image in matted]))
@@ -106,18 +117,21 @@ def _encode_gif(images: Sequence[Image.Image], *, num_colours: int, duration_ms:
         disposal=2,
         transparency=TRANSPARENT_INDEX,
         optimize=False,
+        comment=(label or "").encode(),
     )
     return file.getvalue()
 
 
-def pack_png(image: Image.Image, *, max_bytes: int, name: str) -> bytes:
+def pack_png(image: Image.Image, *, max_bytes: int, name: str, label: str | None = None) -> bytes:
     """Encode an image as PNG within a bound, with fewer colors if need be. Raises: DianjingError if it does not fit."""
     attempts: list[Callable[[], Image.Image]] = [lambda: image]
     attempts += [lambda n=n: image.quantize(n, method=Image.Quantize.FASTOCTREE) for n in (256, 128, 64, 32, 16)]
-    content = b""
+    content, texts = b"", PngInfo()
+    if label is not None:
+        texts.add_itxt("AIGC", label)
     for attempt in attempts:
         file = io.BytesIO()
-        attempt().save(file, format="PNG", optimize=True)
+        attempt().save(file, format="PNG", optimize=True, pnginfo=texts)
         content = file.getvalue()
         if len(content) <= max_bytes:
             return content

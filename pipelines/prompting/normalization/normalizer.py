@@ -109,6 +109,11 @@ class PromptNormalizer:
             return NormalizedPrompt(text=text, left_out=self._suggest([*left_out, *unknown]))
         return self._rewrite(prompt, text, left_out)
 
+    def read_scene(self, prompt: str) -> PromptScene:
+        """Read the objects, the background and their relation from a prompt. Raises: DianjingError as `normalize`."""
+        tokens, _ = self._tables.tokenizer.tokenize(self.normalize(prompt).text)
+        return read_scene(tokens, self.concept_vocabulary)
+
     def find_nearest_words(self, prompt: str, trigger_words: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
         """Map each word that a prompt is drawn without to the known names that look most like it."""
         try:

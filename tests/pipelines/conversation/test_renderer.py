@@ -96,7 +96,7 @@ def test_the_matte_is_recovered_from_white_and_black(renderer, monkeypatch):
     monkeypatch.setattr(
         renderer, "_decode_pixels", lambda what: (empty if what[0] == "background_latents" else over)[what[1]]
     )
-    premultiplied_rgb, found = renderer._extract_matte(SceneObject(name="apple", boxes=(Box(x=2, y=2, side=4),)), "en")
+    premultiplied_rgb, found = renderer.extract_matte(SceneObject(name="apple", boxes=(Box(x=2, y=2, side=4),)), "en")
     inside = alpha[..., 16:48, 16:48]
     assert found[inside == 1].min() == 1
     assert found[inside == 0].max() == 0
@@ -108,7 +108,7 @@ def test_over_two_equal_backgrounds_the_matte_is_opaque(renderer, monkeypatch):
     monkeypatch.setattr(renderer, "background_latents", lambda background, language: 1.0)
     monkeypatch.setattr(renderer, "_inpaint_object", lambda *arguments: 0.5)
     monkeypatch.setattr(renderer, "_decode_pixels", lambda level: torch.full((1, 3, 64, 64), level))
-    premultiplied_rgb, alpha = renderer._extract_matte(SceneObject(name="apple", boxes=(Box(x=2, y=2, side=4),)), "en")
+    premultiplied_rgb, alpha = renderer.extract_matte(SceneObject(name="apple", boxes=(Box(x=2, y=2, side=4),)), "en")
     assert (alpha == 1).all()
     assert (premultiplied_rgb == 0.5).all()
 

@@ -1,0 +1,101 @@
+"""Work of `dianjing stickers`: themes are checked without torch; then objects are cut out, animated and packed."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dianjing.cli.loading import check_device, load_pipeline
+from dianjing.errors import DianjingError
+from dianjing.pipelines.media.aigc_label import make_aigc_label, serialize_label
+from dianjing.pipelines.media.sticker_album import AlbumSticker, check_album, write_album
+from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE
+from dianjing.pipelines.prompting.motions import MOTIONS_FILE
+from dianjing.pipelines.prompting.normalization.normalizer import PromptNormalizer
+from dianjing.pipelines.validation import check_int, check_seed
+from dianjing.weights.resolve import resolve_local_model
+
+# one after the other for the stickers of an album, as far as the model knows them
+MOTION_NAMES = ("jump", "sway", "nod", "shake", "spin", "grow", "flap", "arc")
+MAX_THEMES = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class StickerTheme:
+    """One object of the album: its English and Chinese names and its color."""
+
+    name: str
+    meaning: str
+    colour: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StickersJob:
+    """One run of `dianjing stickers`: `count` stickers of the themes in turn, in a new folder."""
+
+    themes: tuple[StickerTheme, ...]
+    folder: Path
+    count: int
+    seed: int
+    model: str
+    device: str
+    dtype: str
+    producer: str | None
+
+
+def validate_stickers_job(themes: list[str], *, folder: Path, count: int, model: str, **settings: Any) -> StickersJob:
+    """Check all options before weights load. Raises: DianjingError."""
+    check_int(len(themes), "the number of themes", low=1, high=MAX_THEMES)
+    check_album(count, folder)
+    check_seed(settings["seed"])
+    check_device(settings["device"])
+    model_folder = resolve_local_model(model)
+    if model_folder is None or not all((model_folder / name).is_file() for name in (CONCEPTS_FILE, MOTIONS_FILE)):
+        raise DianjingError("stickers_need_concepts", model=model)
+    normalizer = PromptNormalizer.from_folder(model_folder)
+    parsed = [theme for text in themes for theme in _read_themes(normalizer, text)]
+    return StickersJob(themes=tuple(parsed), folder=folder, count=count, model=model, **settings)
+
+
+def _read_themes(normalizer: PromptNormalizer, text: str) -> list[StickerTheme]:
+    """Read the objects of a theme. Raises: DianjingError for a theme without one."""
+    scene = normalizer.read_scene(text)
+    if not scene.objects:
+        raise DianjingError("sticker_theme_without_object", theme=text)
+    themes = []
+    for spec in scene.objects:
+        known = normalizer.concept_vocabulary.find_object(spec.name)
+        assert known is not None, "objects are read from the vocabulary"
+        themes.append(StickerTheme(name=spec.name, meaning=known.names_zh[0], colour=spec.colour))
+    return themes
+
+
+def run_stickers_job(job: StickersJob) -> dict[str, Any]:
+    """Generate the stickers and write the album; return its paths and what each sticker shows."""
+    from dianjing import TextToImagePipeline
+    from dianjing.pipelines.sticker_animation import animate_sticker, cut_out_object
+
+    start_s = time.monotonic()
+    video_pipe = load_pipeline("ImageToVideoPipeline", model=job.model, device=job.device, dtype=job.dtype)
+    image_pipe: Any = TextToImagePipeline.from_pipe(video_pipe)
+    image_pipe.set_progress_bar_config(disable=True)
+    known = {motion.name: motion.phrases[0] for motion in video_pipe.motion_vocabulary.motions}
+    motions = [known[name] for name in MOTION_NAMES if name in known] or list(known.values())
+    images: dict[int, Any] = {}
+    stickers, described = [], []
+    for index in range(job.count):
+        theme_index = index % len(job.themes)
+        theme, motion = job.themes[theme_index], motions[index // len(job.themes) % len(motions)]
+        if theme_index not in images:
+            images[theme_index] = cut_out_object(
+                image_pipe, theme.name, colour=theme.colour, seed=job.seed + theme_index, language="en"
+            )
+        frames = animate_sticker(video_pipe, images[theme_index], motion)
+        stickers.append(AlbumSticker(frames=frames, fps=video_pipe.config.default_fps, meaning=theme.meaning))
+        described.append({"object": theme.name, "colour": theme.colour, "motion": motion, "meaning": theme.meaning})
+    label = None
+    if job.producer is not None:
+        label = serialize_label(make_aigc_label(stickers[0].frames.tobytes(), producer=job.producer))
+    paths = write_album(stickers, job.folder, label=label)
+    seconds = round(time.monotonic() - start_s, 3)
+    return {"paths": [str(path) for path in paths], "seed": job.seed, "stickers": described, "seconds": seconds}

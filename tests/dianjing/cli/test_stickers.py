@@ -1,0 +1,98 @@
+"""`dianjing stickers`: themes and options before weights load, and the plan of an album."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dianjing
+from dianjing.cli import stickers_job
+from dianjing.pipelines import sticker_animation
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("zyzzyva",), "zyzzyva"),
+        (("on the beach",), "names no object"),
+        (("cat", "--count", "5"), "8, 16, 24"),
+        (("cat", "--model", "hunyuan-dit-v1.2"), "names its objects"),
+        (("no cat",), "should not be drawn"),
+    ],
+)
+def test_what_cannot_become_an_album_is_refused_before_weights_load(call, monkeypatch, tmp_path, arguments, part):
+    monkeypatch.setattr(stickers_job, "load_pipeline", None)
+    code, _, err = call("stickers", *arguments, "--album", str(tmp_path / "album"))
+    assert code == 2
+    assert part in err
+    assert not (tmp_path / "album").exists()
+
+
+def test_sloppy_themes_are_read_as_objects_with_colors(tmp_path):
+    job = stickers_job.validate_stickers_job(
+        ["“a RED car”!!", "xiaomao", "a dog and 2 stars"],
+        folder=tmp_path / "album",
+        count=8,
+        seed=0,
+        model="sticker",
+        device="cpu",
+        dtype="auto",
+        producer=None,
+    )
+    assert [(theme.name, theme.colour) for theme in job.themes] == [
+        ("car", "red"),
+        ("cat", None),
+        ("dog", None),
+        ("star", None),
+    ]
+    assert [theme.meaning for theme in job.themes] == ["汽车", "小猫", "小狗", "星星"]
+
+
+class StubPipeline:
+    class config:  # noqa: N801
+        default_fps = 8.0
+
+    def __init__(self):
+        from dianjing.pipelines.prompting.motions import MotionVocabulary
+        from dianjing.weights.registry import get_model_info
+
+        folder = get_model_info("sticker").bundled_folder
+        self.motion_vocabulary = MotionVocabulary.from_file(folder / "motions.json")
+
+    def set_progress_bar_config(self, **settings):
+        pass
+
+
+def test_the_themes_take_turns_with_different_motions(call, monkeypatch, tmp_path):
+    def cut_out_object(pipe, name, **settings):
+        return Image.new("RGBA", (24, 24), (200, 0, 0, 255))
+
+    monkeypatch.setattr(stickers_job, "load_pipeline", lambda name, **where: StubPipeline())
+    monkeypatch.setattr(dianjing.TextToImagePipeline, "from_pipe", classmethod(lambda cls, pipe: pipe))
+    monkeypatch.setattr(sticker_animation, "cut_out_object", cut_out_object)
+    monkeypatch.setattr(
+        sticker_animation, "animate_sticker", lambda pipe, image, motion: np.stack([np.asarray(image)] * 2)
+    )
+    monkeypatch.setattr("dianjing.cli.stickers.print_json", lambda value: print(json.dumps(value)))
+    code, out, _ = call("stickers", "cat", "red car", "--album", str(tmp_path / "album"), "--json")
+    assert code == 0
+    result = json.loads(out)
+    shown = [(each["object"], each["motion"]) for each in result["stickers"]]
+    assert [name for name, _ in shown] == ["cat", "car"] * 4
+    assert len(set(shown)) == 8
+    assert {path.name for path in (tmp_path / "album").iterdir()} == {Path(path).name for path in result["paths"]}
+    with Image.open(tmp_path / "album" / "icon.png") as icon:
+        assert json.loads(icon.text["AIGC"])["Label"] == "1"
+
+
+def test_specks_leave_a_matte_and_its_rim_stays():
+    alpha = np.zeros((32, 32), np.float32)
+    alpha[8:24, 8:24] = 1
+    alpha[7, 8:24] = 0.05  # a soft rim below the threshold
+    alpha[2, 2] = 1
+    large = sticker_animation.find_large_parts(alpha)
+    assert not large[2, 2]
+    assert large[7, 8:24].all()
+    assert large[8:24, 8:24].all()
