@@ -205,6 +205,6 @@ def _read_animation_texts(path: Path) -> dict[str, str]:
         if image.format == "GIF":
             return parse_metadata_json(image.info["comment"])
         texts = read_image_texts(image)
-    packet = texts.pop(XMP_KEY)
+    packet = texts.pop(XMP_KEY, "")
     _, start, rest = packet.partition("<TC260:AIGC>")
     return {**texts, "AIGC": unescape(rest.partition("</TC260:AIGC>")[0])} if start else texts

@@ -7,6 +7,7 @@ import re
 import time
 from dataclasses import replace
 
+import numpy as np
 import openai
 import pytest
 from PIL import Image
@@ -16,6 +17,8 @@ from dianjing.demo.requests import TextToImageRequest
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import XMP_KEY
 from dianjing.pipelines.media.image import read_image_metadata
+from dianjing.pipelines.segmentation.base import Point, Region
+from dianjing.pipelines.video.warped_image import make_warped_image
 
 REGION = {"motion": "jump", "strength": 0.7, "points": [{"x": 16, "y": 16}, {"x": 2, "y": 2, "positive": False}]}
 
@@ -81,6 +84,25 @@ def test_an_image_sent_as_json_is_animated(client, square):
         response = client.get(f"/v1/videos/{video['id']}/content", params={"variant": variant})
         assert response.status_code == 200
         assert head in response.content[:16]
+
+
+def test_a_path_moves_an_image_at_its_own_size_and_gives_the_frames_of_python(client):
+    image = Image.new("RGB", (90, 50), (200, 210, 220))
+    image.paste((200, 30, 30), (30, 15, 50, 35))
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    region = {"points": [{"x": 40, "y": 25}], "path": [[40, 25], [60, 20]], "turn": 30, "times": [0.2, 1]}
+    body = {"image": base64.b64encode(file.getvalue()).decode(), "regions": [region], "num_frames": 3, "seed": 1}
+    video = wait_for_video(client, client.post("/v1/videos", json=body).json())
+    assert video["status"] == "completed", video
+    content = client.get(f"/v1/videos/{video['id']}/content?variant=webp").content
+    same = Region(points=[Point(x=40, y=25)], path=[(40, 25), (60, 20)], turn=30, times=[0.2, 1])
+    expected = make_warped_image(image, [same], num_frames=3)
+    with Image.open(io.BytesIO(content)) as made:
+        assert (made.size, made.n_frames) == ((90, 50), 3)
+        for index, frame in enumerate(expected.frames):
+            made.seek(index)
+            assert np.abs(np.asarray(made.convert("RGB")).astype(int) - frame).mean() < 6  # WebP is lossy
 
 
 def test_an_image_sent_as_a_file_is_animated(client, square):

@@ -106,7 +106,8 @@ def test_an_odd_size_is_padded_for_h264(tmp_path):
 def test_transparent_parts_are_kept_where_a_format_has_them_and_else_lie_over_white(tmp_path, extension):
     frames = np.zeros((3, 32, 48, 4), np.uint8)
     for index, frame in enumerate(frames):
-        frame[8:24, 8 + 8 * index : 24 + 8 * index] = (220, 30, 30, 255)
+        frame[8:24, 8 + 8 * index : 24 + 8 * index] = (220, 30, 30, 120)
+        frame[10:22, 10 + 8 * index : 22 + 8 * index] = (220, 30, 30, 255)
     (path,) = save_video(frames, tmp_path / f"video{extension}", RECORD, fps=FPS, producer=None)
     if extension == ".mp4":
         assert decode(path)[:, :6].min() > 240
