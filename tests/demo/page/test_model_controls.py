@@ -117,7 +117,8 @@ def test_a_published_video_model_is_chosen_on_the_page(tiny_video_folder, publis
         page.click("#tabs [role=tab] >> text=Video")
         page.click("#video-model input")
         page.click("[role=option] >> text=wan-2.2-ti2v")
-        page.wait_for_function("document.querySelector('#video-size input:checked') === null")
+        # 81 frames at 24 per second
+        page.wait_for_function("[...document.querySelectorAll('input')].some(input => input.value === '3.4')")
         page.fill("#video-prompt textarea", "a cat")
         page.click("#video-button")
         page.wait_for_selector("#video-status [role=alert]")
