@@ -69,8 +69,9 @@ def inspect_records(records: Sequence[SampleRecord], *, min_side_px: int, fps: f
                     "image_side_short", width=width, height=height, minimum=min_side_px
                 )
             else:
-                digests = {"digest": inspection.digest, "control_digest": inspection.control_digest}
-                result.records.append(replace(record, **digests))
+                result.records.append(
+                    replace(record, digest=inspection.digest, control_digest=inspection.control_digest)
+                )
                 result.sizes.append((width, height))
                 result.num_frames.append(inspection.num_frames)
     return result
