@@ -17,6 +17,7 @@ class StubPipeline:
     device = SimpleNamespace(type="cpu")
     dtype = "torch.float32"
     sampling_params = SimpleNamespace(num_inference_steps=20, guidance_scale=4.5, guider=None)
+    trained_scheduler = None
     truncated = ()
 
     def __init__(self):

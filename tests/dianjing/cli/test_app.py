@@ -162,10 +162,10 @@ def test_debug_shows_the_traceback(stub, call, monkeypatch):
 def test_images_written_before_a_failure_stay_on_disk(stub, call, monkeypatch):
     original = image_job.generate_images
 
-    def fail_later(pipe, request, seeds):
+    def fail_later(pipe, request, seeds, **options):
         if request.prompt == "dog":
             raise KeyboardInterrupt
-        return original(pipe, request, seeds)
+        return original(pipe, request, seeds, **options)
 
     monkeypatch.setattr(image_job, "generate_images", fail_later)
     code, _, _ = call("image", "cat", "dog", "--out", "a.png")

@@ -79,9 +79,9 @@ def test_the_themes_take_turns_with_different_motions(call, monkeypatch, tmp_pat
     code, out, _ = call("stickers", "cat", "red car", "--album", str(tmp_path / "album"), "--json")
     assert code == 0
     result = json.loads(out)
-    shown = [(each["object"], each["motion"]) for each in result["stickers"]]
-    assert [name for name, _ in shown] == ["cat", "car"] * 4
-    assert len(set(shown)) == 8
+    pairs = [(each["object"], each["motion"]) for each in result["stickers"]]
+    assert [name for name, _ in pairs] == ["cat", "car"] * 4
+    assert len(set(pairs)) == 8
     assert {path.name for path in (tmp_path / "album").iterdir()} == {Path(path).name for path in result["paths"]}
     with Image.open(tmp_path / "album" / "icon.png") as icon:
         assert json.loads(icon.text["AIGC"])["Label"] == "1"

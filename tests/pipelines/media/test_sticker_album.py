@@ -126,9 +126,9 @@ def test_the_rim_of_a_gif_is_matted_on_white_and_the_outside_is_transparent():
     assert set(np.unique(pixels[..., 3])) == {0, 255}
     assert pixels[0, 0, 3] == 0
     # from the disc to white there is nothing darker or of another hue than a mixture of both
-    shown = pixels[pixels[..., 3] == 255][:, :3]
-    mixture = np.array(COLOUR) + (255 - np.array(COLOUR)) * ((shown[:, 1:2] - COLOUR[1]) / (255 - COLOUR[1]))
-    assert np.abs(shown - mixture).max() <= 8
+    visible = pixels[pixels[..., 3] == 255][:, :3]
+    mixture = np.array(COLOUR) + (255 - np.array(COLOUR)) * ((visible[:, 1:2] - COLOUR[1]) / (255 - COLOUR[1]))
+    assert np.abs(visible - mixture).max() <= 8
 
 
 def test_a_thumbnail_on_white_and_on_black_has_no_fringe():
