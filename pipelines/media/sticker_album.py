@@ -6,9 +6,11 @@ has one bit, so that its rim is matted on white.
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -23,6 +25,7 @@ BANNER_SIZE = (750, 400)  # width and height in px
 MAX_STICKER_BYTES, MAX_THUMBNAIL_BYTES, MAX_COVER_BYTES = 500_000, 200_000, 500_000
 MAX_ICON_BYTES, MAX_BANNER_BYTES = 100_000, 500_000
 COLOUR_COUNTS = (255, 128, 64, 32, 16)  # of the palette of a GIF, the first that fits; one more is transparent
+PNG_COLOUR_COUNTS = (256, 128, 64, 32, 16)
 FRAME_STRIDES = (1, 2, 3, 4)  # frames are left out after colors
 ALPHA_THRESHOLD = 128
 TRANSPARENT_INDEX = 255
@@ -48,8 +51,12 @@ def write_album(stickers: Sequence[AlbumSticker], folder: Path, *, label: str | 
     contents = dict(_iterate_contents(stickers, label))  # all are packed before the first is written
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        write_atomic(folder / name, lambda file, content=content: file.write(content))
+        write_atomic(folder / name, partial(_write_content, content))
     return [folder / name for name in contents]
+
+
+def _write_content(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
 
 
 def check_album(count: int, folder: Path) -> None:
@@ -124,14 +131,13 @@ def _encode_gif(images: Sequence[Image.Image], *, num_colours: int, duration_ms:
 
 def pack_png(image: Image.Image, *, max_bytes: int, name: str, label: str | None = None) -> bytes:
     """Encode an image as PNG within a bound, with fewer colors if need be. Raises: DianjingError if it does not fit."""
-    attempts: list[Callable[[], Image.Image]] = [lambda: image]
-    attempts += [lambda n=n: image.quantize(n, method=Image.Quantize.FASTOCTREE) for n in (256, 128, 64, 32, 16)]
     content, texts = b"", PngInfo()
     if label is not None:
         texts.add_itxt("AIGC", label)
-    for attempt in attempts:
+    for num_colours in (None, *PNG_COLOUR_COUNTS):
         file = io.BytesIO()
-        attempt().save(file, format="PNG", optimize=True, pnginfo=texts)
+        reduced = image if num_colours is None else image.quantize(num_colours, method=Image.Quantize.FASTOCTREE)
+        reduced.save(file, format="PNG", optimize=True, pnginfo=texts)
         content = file.getvalue()
         if len(content) <= max_bytes:
             return content
@@ -168,7 +174,7 @@ def _to_image(frame: np.ndarray) -> Image.Image:
 def _fit(image: Image.Image, side: int) -> Image.Image:
     """Scale an RGBA image into a square of `side` px with its aspect, centered; colors are premultiplied meanwhile."""
     scale = side / max(image.size)
-    size = tuple(max(1, round(length * scale)) for length in image.size)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     scaled = image.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")
     square = Image.new("RGBA", (side, side), (0, 0, 0, 0))
     square.paste(scaled, ((side - scaled.width) // 2, (side - scaled.height) // 2))

@@ -47,7 +47,7 @@ def contains_any(text: str, words: Sequence[str]) -> bool:
 
 def restore_case(text: str, words: Sequence[str]) -> str:
     for word in words:
-        text = re.sub(re.escape(word), lambda _, word=word: word, text, flags=re.I)
+        text = word.join(re.split(re.escape(word), text, flags=re.I))
     return text
 
 
