@@ -20,7 +20,7 @@ else:
 
 GUIDES = sorted(path.name for path in (DOCS / "guides").glob("*.md") if not path.name.endswith(".zh.md"))
 BILINGUAL_PAGES = ["index.md", "quickstart.md", *(f"guides/{name}" for name in GUIDES)]
-EXPECTED_GUIDES = {"animate", "conversation", "files", "finetune", "image", "own-models", "serve", "video"}
+EXPECTED_GUIDES = {"animate", "conversation", "edit", "files", "finetune", "image", "own-models", "serve", "video"}
 OTHER_PROGRAMS = {"curl", "echo", "pip", "printf", "mkdocs"}
 
 

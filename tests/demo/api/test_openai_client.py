@@ -217,7 +217,7 @@ def test_a_cancelled_video_has_a_status_that_clients_know(make_client, counting)
 def test_what_is_not_offered_is_a_404_in_the_callers_language(connect, language):
     api = connect(language=language)
     for call in (
-        lambda: api.images.edit(image=b"", prompt="cat"),
+        lambda: api.embeddings.create(model="gpt", input="cat"),
         lambda: api.chat.completions.create(model="gpt", messages=[]),
         lambda: api.videos.remix("video_1", prompt="cat"),
     ):
