@@ -180,7 +180,7 @@ def test_adapters_of_several_formats_act_together(pipe, pairs, tmp_path):
     ("tensors", "part_of_message"),
     [
         ({"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": torch.zeros(4, 8)}, "Stable Diffusion"),
-        ({"lora_te1_encoder_layer_0_output_dense.lora_down.weight": torch.zeros(4, 8)}, "lacks a part"),
+        ({"lora_te1_encoder_layer_0_output_dense.lora_down.weight": torch.zeros(4, 8)}, "lacks one half"),
         ({"lora_unet_blocks_0_attn1_to_q.hada_t1": torch.zeros(2, 2, 3, 3)}, "convolution"),
         (
             {
