@@ -41,7 +41,7 @@ class RegionSchema(StrictSchema):
         description="From 0, hardly any motion, to 1, the largest of the training data.",
         json_schema_extra=make_bounds(0, 1),
     )
-    path: list[tuple[float, float]] | None = Field(
+    path: list[list[float]] | None = Field(
         None, description="Points [x, y] in pixels of a smooth curve that it follows.", examples=[[[30, 40], [60, 20]]]
     )
     turn: float = Field(0.0, description="Degrees that it turns in all, clockwise.")
