@@ -188,7 +188,7 @@ def render_http() -> str:
     from dianjing.demo.api.auth import AccessControl
     from dianjing.demo.limits import ServerLimits
 
-    engine = SimpleNamespace(capabilities=SimpleNamespace(model="sticker"))
+    engine = SimpleNamespace(capabilities=SimpleNamespace(model="sticker", video_models=()))
     queue: Any = SimpleNamespace(limits=ServerLimits(), engine=engine)  # all that the schema depends on
     schema = make_api(queue, AccessControl()).openapi()
     return "\n".join(
