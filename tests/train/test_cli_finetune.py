@@ -137,6 +137,8 @@ def test_cache_only_encodes_and_trains_nothing(tmp_path, model, datasets_file, c
         "data.size_px=16",
         f"data.cache_folder={tmp_path / 'cache'}",
         "model.lora.rank=4",  # its layers are smaller than the template's rank
+        "samples.num_inference_steps=2",
+        'objective.prior_captions=["小猫", "a balloon"]',
     ]
     settings = [part for change in changes for part in ("--set", change)]
     assert main([str(path), *settings, "--cache-only"]) == 0

@@ -19,6 +19,7 @@ from dianjing.train.tasks.finetune_model import MOTION_PREFIXES, prepare_transfo
 from dianjing.weights.resolve import resolve_model
 
 SIZE_PX, FRAMES = 64, 8
+PRIOR_CAPTIONS = 'objective.prior_captions=["a cat on the grass", "海上的红色气球"]'  # the default are hundreds
 RECORD = GenerationMetadata(prompt="a", seed=0, settings={}, model="sticker", version="0")
 
 
@@ -54,7 +55,7 @@ def write_run_file(tmp_path, data, *changes):
 @pytest.mark.parametrize(
     "changes",
     [
-        ("data.max_rejected_fraction=0.5",),
+        ("data.max_rejected_fraction=0.5", PRIOR_CAPTIONS),
         (
             "data.max_rejected_fraction=0.5",
             "model.trainable=all",
@@ -62,7 +63,7 @@ def write_run_file(tmp_path, data, *changes):
             "objective.prior_preservation=0",
         ),
         (f"data.num_frames=[{FRAMES}]", "model.trainable=all", "objective.prior_preservation=0"),
-        (f"data.num_frames=[{FRAMES}]",),
+        (f"data.num_frames=[{FRAMES}]", PRIOR_CAPTIONS),
     ],
     ids=["lora", "joint", "video", "lora on video"],
 )
