@@ -57,13 +57,13 @@ LARGE_MODEL_FINETUNING = FinetuneDefaults(
 )
 STICKER_FINETUNING = FinetuneDefaults(  # measured by benchmarks.new_concept
     size_px=64,
-    total_steps=1600,
+    total_steps=2800,
     batch_size=6,
     learning_rate=1e-3,
     rank=32,
     target_modules=(*ATTENTION_LAYERS, *FEED_FORWARD_LAYERS),
     ema_decay=0.99,
-    prior_preservation=1.0,
+    prior_preservation=10.0,
 )
 
 

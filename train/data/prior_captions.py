@@ -14,7 +14,16 @@ from torch.utils.data import Dataset
 
 from dianjing.pipelines.conversation.captions import caption_scene
 from dianjing.pipelines.conversation.layout import get_position_box, make_adjacent_boxes, make_group_boxes
-from dianjing.pipelines.conversation.scene import MAX_INSTANCES, POSITIONS, RELATIONS, Box, Scene, SceneObject
+from dianjing.pipelines.conversation.scene import (
+    DEFAULT_SIDE,
+    MAX_INSTANCES,
+    POSITIONS,
+    RELATIONS,
+    SMALL_SIDE,
+    Box,
+    Scene,
+    SceneObject,
+)
 from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE, ConceptVocabulary, ObjectConcept
 from dianjing.train.config.finetune import FinetuneRunConfig
 from dianjing.train.data.loader import ScheduledBatches
@@ -26,6 +35,9 @@ NUM_CONCEPT_CAPTIONS = 400
 NUM_COMMON_CAPTIONS = 96
 SCENE_WEIGHTS = {"single": 5, "placed": 2, "pair": 3, "count": 3}
 COLOURED_SHARE = 0.4  # of colourable objects
+BIG_SIDE = 6  # cells, as large as the model draws what captions call big
+SINGLE_SIDES = (SMALL_SIDE, DEFAULT_SIDE, DEFAULT_SIDE, BIG_SIDE, BIG_SIDE)  # of boxes: captions name the size
+PLACED_SIDES = (SMALL_SIDE, DEFAULT_SIDE, DEFAULT_SIDE)
 SUBJECTS = {
     "en": (
         "a cat", "a dog", "a horse", "a bird", "a young woman", "an old man", "a child", "a group of people", "a car",
@@ -60,17 +72,17 @@ def make_prior_captions(model_folder: Path) -> tuple[str, ...]:
 
 
 def caption_concepts(concepts: ConceptVocabulary) -> tuple[str, ...]:
-    """Captions of single, placed, counted and paired objects in front of backgrounds; every object occurs."""
+    """Captions of single, placed, counted and paired objects of all sizes, with backgrounds; every object occurs."""
     rng = random.Random(0)
     objects: list[ObjectConcept] = []
-    captions = []
-    for index in range(NUM_CONCEPT_CAPTIONS):
+    captions: dict[str, None] = {}  # in the order of their making
+    while len(captions) < NUM_CONCEPT_CAPTIONS:
         if len(objects) < 2:  # the next ones lie below, so that none is left out
             objects[:0] = rng.sample(concepts.objects, len(concepts.objects))
         (kind,) = rng.choices(list(SCENE_WEIGHTS), list(SCENE_WEIGHTS.values()))
         make_boxes: dict[str, Callable[[], Sequence[tuple[Box, ...]]]] = {
-            "single": lambda: [(get_position_box("center"),)],
-            "placed": lambda: [(get_position_box(rng.choice(POSITIONS)),)],
+            "single": lambda: [(get_position_box("center", side=rng.choice(SINGLE_SIDES)),)],
+            "placed": lambda: [(get_position_box(rng.choice(POSITIONS), side=rng.choice(PLACED_SIDES)),)],
             "pair": lambda: [(box,) for box in make_adjacent_boxes(rng.choice(RELATIONS))],
             "count": lambda: [make_group_boxes(rng.randint(2, MAX_INSTANCES))],
         }
@@ -79,7 +91,7 @@ def caption_concepts(concepts: ConceptVocabulary) -> tuple[str, ...]:
             objects=tuple(_make_object(objects.pop(), each, concepts, rng) for each in boxes),
             background=rng.choice(concepts.backgrounds).name_en if concepts.backgrounds else None,
         )
-        captions.append(caption_scene(scene, concepts, language=("zh", "en")[index % 2]))
+        captions[caption_scene(scene, concepts, language=("zh", "en")[len(captions) % 2])] = None
     return tuple(captions)
 
 
