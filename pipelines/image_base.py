@@ -30,7 +30,7 @@ from dianjing.pipelines.controlnet import (
 from dianjing.pipelines.denoiser import Denoiser, TransformerDenoiser
 from dianjing.pipelines.image_input import read_pixels, resize_pixels
 from dianjing.pipelines.image_start import StartImage
-from dianjing.pipelines.ip_adapter import ImagePromptInput, ImagePromptMixin
+from dianjing.pipelines.ip_adapter import ImagePromptInput, ImagePromptPipelineBase
 from dianjing.pipelines.media.crop import choose_start_size, get_nearest_trained_size
 from dianjing.pipelines.prompt_embeds import PromptEmbeds
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, SamplingPipelineBase
@@ -50,7 +50,7 @@ class TextToImageOutput(BaseOutput):
     truncated: list[TruncatedText] | None = None
 
 
-class ImagePipelineBase(ImagePromptMixin, SamplingPipelineBase):
+class ImagePipelineBase(ImagePromptPipelineBase):
     """Base of pipelines that generate images by a `DiT` and its two text encoders.
 
     default_num_inference_steps and default_guidance_scale are those of a call without.

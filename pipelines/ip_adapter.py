@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.loaders import IPAdapterMixin
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -19,6 +18,7 @@ from transformers import PreTrainedModel
 from dianjing.dit.ip_adapter import ImagePrompt, IPAdapter
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
+from dianjing.pipelines.sampling import SamplingPipelineBase
 from dianjing.weights.formats.ip_adapter import read_ip_adapter
 from dianjing.weights.ip_adapter_files import find_image_encoder, find_ip_adapter
 
@@ -56,8 +56,12 @@ def embed_images(image_encoder: PreTrainedModel, images: Sequence[Any]) -> Tenso
     return torch.nn.functional.normalize(embeds.float(), dim=-1)
 
 
-class ImagePromptMixin(IPAdapterMixin):
-    """IP-Adapters of a pipeline over `transformer` and `image_encoder`; arguments are those of diffusers' methods."""
+class ImagePromptPipelineBase(SamplingPipelineBase):
+    """Base of pipelines with IP-Adapters, over `transformer` and `image_encoder`.
+
+    The methods are those of diffusers' `IPAdapterMixin`, whose module is not imported: it prints notices about image
+    processors of other models.
+    """
 
     transformer: Any
     image_encoder: PreTrainedModel | None

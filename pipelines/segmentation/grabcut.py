@@ -14,7 +14,7 @@ WORKING_SIDE_PX = 384  # GrabCut takes many seconds on more
 BORDER_FRACTION = 0.02  # of the longer side: assumed to be background
 POINT_RADIUS_FRACTION = 0.015  # of the longer side
 NUM_ITERATIONS = 5
-MIN_KEPT_FRACTION = 0.1  # of a mask: a negative click that would take away more takes its own surroundings alone
+MIN_REMAINING_FRACTION = 0.1  # of a mask: a negative click that would take away more takes its own surroundings alone
 MAX_RUNS = 8  # of GrabCut for one mask; further points change the mask around them alone
 RANDOM_SEED = 0  # of OpenCV's generator, from which GrabCut initializes its mixtures
 MIN_AREA_FRACTION, MAX_AREA_FRACTION = 0.0005, 0.7  # of the image: anything else is taken for a failure
@@ -56,7 +56,7 @@ class GrabCutSegmenter:
                 num_runs += 1
                 segmented = self._segment(clicks)
                 found = area | _select_components(segmented if point.positive else mask & ~segmented, [(column, row)])
-                if point.positive or (mask & ~found).sum() >= MIN_KEPT_FRACTION * mask.sum():
+                if point.positive or (mask & ~found).sum() >= MIN_REMAINING_FRACTION * mask.sum():
                     area = found
             mask = mask | area if point.positive else mask & ~area
             mask |= self._draw_discs(clicks, positive=True) > 0

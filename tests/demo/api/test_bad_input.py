@@ -183,10 +183,7 @@ VIDEOS = {
         "50,000 points are given; at most 1,000",
     ),
     "no clicks": ({"regions": [{**REGION, "points": []}]}, "the region of 'jump' needs either points or a mask"),
-    "negative clicks": (
-        {"regions": [{**REGION, "points": [{"x": 1, "y": 1, "positive": False}]}]},
-        "all points are negative",
-    ),
+    "only negative": ({"regions": [{**REGION, "points": [{"x": 1, "y": 1, "positive": False}]}]}, "are negative"),
     "a place in text": ({"regions": [{**REGION, "points": [{"x": "1", "y": 1}]}]}, "regions.0.points.0.x is '1'"),
     "an unknown field of a click": (
         {"regions": [{**REGION, "points": [{"x": 1, "y": 1, "z": 1}]}]},
@@ -194,10 +191,7 @@ VIDEOS = {
     ),
     "no motion": ({"regions": [{**REGION, "motion": ""}]}, "motion is empty"),
     "too strong": ({"regions": [{**REGION, "strength": 1.5}]}, "strength is 1.5; give a number from 0 to 1"),
-    "a path that leaves the image": (
-        {"regions": [{**REGION, "path": [[1, 1], [99, 1]]}]},
-        "outside the image of 32 x 32",
-    ),
+    "a path that leaves": ({"regions": [{**REGION, "path": [[1, 1], [99, 1]]}]}, "outside the image of 32 x 32"),
     "a path of one point": ({"regions": [{**REGION, "path": [[1, 1]]}]}, "1 point"),
     "a path of triples": ({"regions": [{**REGION, "path": [[1, 1, 1], [2, 2, 2]]}]}, "path"),
     "a path of many points": ({"regions": [{**REGION, "path": [[1, 1]] * 2000}]}, "2,000 points; at most 1,000"),

@@ -103,7 +103,7 @@ def test_an_odd_size_is_padded_for_h264(tmp_path):
 
 
 @pytest.mark.parametrize("extension", [".webp", ".apng", ".gif", ".mp4"])
-def test_transparent_parts_are_kept_where_a_format_has_them_and_else_lie_over_white(tmp_path, extension):
+def test_transparency_is_written_where_a_format_has_it_and_else_laid_over_white(tmp_path, extension):
     frames = np.zeros((3, 32, 48, 4), np.uint8)
     for index, frame in enumerate(frames):
         frame[8:24, 8 + 8 * index : 24 + 8 * index] = (220, 30, 30, 120)
@@ -115,11 +115,11 @@ def test_transparent_parts_are_kept_where_a_format_has_them_and_else_lie_over_wh
     with Image.open(path) as image:
         for index in range(3):
             image.seek(index)
-            shown = np.asarray(image.convert("RGBA"))
+            decoded = np.asarray(image.convert("RGBA"))
             if extension == ".gif":
-                assert shown[:6].min() > 240
+                assert decoded[:6].min() > 240
             else:
-                np.testing.assert_array_equal(shown[..., 3], frames[index, ..., 3])
+                np.testing.assert_array_equal(decoded[..., 3], frames[index, ..., 3])
 
 
 def test_png_writes_every_frame_exactly(tmp_path):

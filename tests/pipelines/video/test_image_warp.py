@@ -40,13 +40,13 @@ def find_center(frame, still):
 def test_a_region_stays_on_the_circle_that_its_path_was_sampled_from(width, height, allowed_px):
     """The truth is the circle: a smooth curve through 9 of its points leaves it by less than a part in a thousand."""
     side = min(width, height)
-    middle, orbit, radius = (width / 2, height / 2), 0.25 * side, 0.11 * side
+    circle_center, orbit, radius = (width / 2, height / 2), 0.25 * side, 0.11 * side
     angles = np.linspace(0, np.pi, 9)
-    path = [(middle[0] + orbit * np.cos(a), middle[1] - orbit * np.sin(a)) for a in angles]
+    path = [(circle_center[0] + orbit * np.cos(a), circle_center[1] - orbit * np.sin(a)) for a in angles]
     image, mask = make_scene(width, height, center=path[0], radius=radius)
     frames, _ = warp_image(image, [Region(path=path, mask=mask)], 7)
     centers = np.array([find_center(frame, image) for frame in frames])
-    distances = np.abs(np.hypot(*(centers - middle).T) - orbit)
+    distances = np.abs(np.hypot(*(centers - circle_center).T) - orbit)
     assert distances.mean() <= allowed_px
     steps = np.hypot(*np.diff(centers, axis=0).T)
     np.testing.assert_allclose(steps, steps.mean(), rtol=0.15)  # an even pace
