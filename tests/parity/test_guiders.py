@@ -183,7 +183,6 @@ def test_a_run_that_fails_leaves_no_layer_out(pair, noise):
         (guiders.ClassifierFreeGuidance(), {"guidance_rescale": 0.5}, "guider_has_own_scale"),
         (guiders.SkipLayerGuidance(skip_layer_config=LayerSkipConfig(indices=[7])), {}, "guider_layers_out_of_range"),
     ],
-    ids=str,
 )
 def test_a_guider_that_cannot_guide_is_refused(pair, noise, guider, settings, message_id):
     with pytest.raises(DianjingError) as raised:

@@ -148,7 +148,6 @@ def test_the_size_is_about_that_of_the_image_or_fits_the_model(edit_pipe, size, 
         ({"image": torch.full((1, 4, 8, 8), torch.nan)}, "NaN"),
         ({"height": 60}, "60"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_computed(
     edit_pipe, picture, arguments, message, monkeypatch

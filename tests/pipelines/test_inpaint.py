@@ -115,7 +115,6 @@ def test_masks_and_images_belong_to_their_prompts(inpaint):
         ({"padding_mask_crop": 2.5}, "padding_mask_crop"),
         ({"image": torch.zeros(1, 4, 8, 8)}, "image is Tensor"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_computed(inpaint, arguments, message, monkeypatch):
     monkeypatch.setattr(inpaint, "vae", None)
