@@ -31,6 +31,7 @@ DEFAULTS = {
     "chat_model": None,
     "mcp": False,
     "segmenter": None,
+    "video_models": [],
     "device": "cpu",
     "dtype": "auto",
     "producer": None,

@@ -102,7 +102,7 @@ def test_an_extension_keeps_the_picture_and_adds_what_it_says(run):
     ids=str,
 )
 def test_what_cannot_be_edited_is_refused_before_weights_load(run, monkeypatch, arguments, message):
-    monkeypatch.setattr("dianjing.cli.image_job.load_pipeline", None)
+    monkeypatch.setattr("dianjing.cli.image_conditions.load_pipeline", None)
     code, _, err = run(*arguments)
     assert code == 2
     assert message in err
