@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -110,7 +109,7 @@ def check_mask_size(mask: np.ndarray, *, size: tuple[int, int], name: object) ->
 
 def feather_mask(mask: np.ndarray, *, rim_px: float) -> np.ndarray:
     """Convert a mask to opacities, float32 (H, W): 1 where selected, falling to 0 in a rim of `rim_px` around it."""
-    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = _measure_distance(mask)
     return np.clip(1 - distance / (rim_px + 1), 0, 1).astype(np.float32)
 
 
@@ -118,5 +117,12 @@ def grow_mask(mask: np.ndarray, *, radius_px: int) -> np.ndarray:
     """Select also what is at most `radius_px` away from a selected pixel."""
     if radius_px <= 0:
         return mask
-    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = _measure_distance(mask)
     return distance <= radius_px
+
+
+def _measure_distance(mask: np.ndarray) -> np.ndarray:
+    """The distance of each pixel from the mask in px, 0 inside: float32 (H, W)."""
+    import cv2  # not at the top: images that no mask concerns are generated without OpenCV
+
+    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

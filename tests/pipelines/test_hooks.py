@@ -77,7 +77,7 @@ def test_the_runs_of_a_video_are_those_that_were_planned(video_pipe, long_video,
 
 
 def test_a_denoiser_gets_the_step_that_it_is_called_for(pipe, generate_latents, monkeypatch):
-    steps, denoiser_type = [], type(pipe._make_denoiser((1, 4, 8, 8), (64,) * 4 + (0, 0), None, conditioning_scale=1.0))
+    steps, denoiser_type = [], type(pipe._make_denoiser((1, 4, 8, 8), (64,) * 4 + (0, 0)))
     predict = denoiser_type.predict
 
     def record(self, step, embeds, conditioning):
