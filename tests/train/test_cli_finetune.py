@@ -104,6 +104,7 @@ def test_commented_settings_are_known_and_show_their_defaults(tmp_path):
     }
     # settings that are off by default, or the model's own, show a typical value
     assert different == {
+        "model.control_preprocessor_model",
         "model.lora",
         "objective.min_snr_gamma",
         "objective.noise_offset",

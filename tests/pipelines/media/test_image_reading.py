@@ -223,10 +223,13 @@ def animate(content, name, folder):
     settings |= {
         "click_texts": ["0,0"],
         "mask_paths": [],
+        "region_texts": [],
         "motions": ["jump"],
         "strengths": [],
         "prompt": "",
         "seed": 0,
+        "strict_background": True,
+        "refine": "auto",
     }
     settings |= {"out": folder / "out.mp4", "model": "sticker", "loras": [], "device": "cpu", "dtype": "auto"}
     try:
