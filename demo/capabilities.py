@@ -4,6 +4,7 @@ from typing import Any
 
 from dianjing.demo.image_conditioner import ImageConditioner
 from dianjing.demo.limits import AdapterInfo, ModelCapabilities
+from dianjing.pipelines.image_to_video import ImageToVideoPipeline
 from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.pipelines.text_to_video import TextToVideoPipeline
@@ -13,7 +14,7 @@ from dianjing.weights.description import ModelDescription
 
 def get_capabilities(
     text_to_image: TextToImagePipeline,
-    text_to_video: TextToVideoPipeline | None,
+    video_pipe: TextToVideoPipeline | ImageToVideoPipeline | None,
     *,
     description: ModelDescription,
     adapters: tuple[AdapterInfo, ...] = (),
@@ -37,7 +38,7 @@ def get_capabilities(
         num_layers=len(text_to_image.transformer.blocks),
         video_models=video_models,
         **({} if conditioner is None else _get_condition_capabilities(conditioner)),
-        **({} if text_to_video is None else _get_video_capabilities(text_to_video)),
+        **({} if video_pipe is None else _get_video_capabilities(video_pipe)),
     )
 
 
@@ -50,14 +51,15 @@ def _get_condition_capabilities(conditioner: ImageConditioner) -> dict[str, Any]
     }
 
 
-def _get_video_capabilities(text_to_video: TextToVideoPipeline) -> dict[str, Any]:
-    config, transformer_config = text_to_video.config, text_to_video.transformer.config
+def _get_video_capabilities(pipe: TextToVideoPipeline | ImageToVideoPipeline) -> dict[str, Any]:
+    config, transformer_config = pipe.config, pipe.transformer.config
     return {
         "num_frames": config.default_num_frames,
         "fps": config.default_fps,
         "max_regions": transformer_config.max_regions,
+        "should_refine": pipe.should_refine if isinstance(pipe, ImageToVideoPipeline) else None,
         "has_flow_field": transformer_config.use_flow_field,
-        "motion_parser": MotionPromptParser(text_to_video.motion_vocabulary, text_to_video.concept_vocabulary),
+        "motion_parser": MotionPromptParser(pipe.motion_vocabulary, pipe.concept_vocabulary),
         "continuation_steps": config.default_continuation_steps,
         "continuation_guidance_scale": config.default_continuation_guidance_scale,
     }

@@ -91,7 +91,7 @@ class InferenceEngine:
         self.adapter_switch = AdapterSwitch(pipelines, adapters)
         self.capabilities = get_capabilities(
             text_to_image,
-            text_to_video,
+            text_to_video if image_to_video is None else image_to_video,
             description=description,
             adapters=self.adapter_switch.infos,
             conditioner=self.conditioner,

@@ -1,5 +1,6 @@
 """The limits of a server, and the capabilities of the model that it serves."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -58,6 +59,7 @@ class ModelCapabilities:
     """The kinds of requests that a model serves, and its defaults for the parameters that a request leaves unset.
 
     `num_frames` is None for a model without videos; `max_regions` is 0 for one without motion control.
+    `should_refine` is that of `ImageToVideoPipeline`; None: whatever moves by phrases alone is refined.
     `continuation_steps` and `continuation_guidance_scale` apply to frames that continue an image; None: those of an
     image. `has_flow_field`: every window continues the first frame, however long the video is.
     `motion_parser` finds the motions in a prompt; the default knows none: only regions say what moves in an image.
@@ -74,6 +76,7 @@ class ModelCapabilities:
     num_frames: int | None = None
     fps: float = 8.0
     max_regions: int = 0
+    should_refine: Callable[..., bool] | None = None
     continuation_steps: int | None = None
     continuation_guidance_scale: float | None = None
     has_flow_field: bool = False

@@ -165,7 +165,7 @@ class ImageToVideoRequest(VideoRequestBase):
     """A request to animate a PIL image, which is kept as RGB.
 
     What moves are its regions, whose points are in pixels of the image; without regions it is found from the prompt.
-    `refine` is that of `ImageToVideoPipeline`.
+    `refine` is that of `ImageToVideoPipeline`; with defaults filled in it is "on" or "off".
     """
 
     kind: ClassVar[str] = "animation"
@@ -190,24 +190,26 @@ class ImageToVideoRequest(VideoRequestBase):
         if self.refine == "on" and any(region.needs_warp for region in self.regions):
             raise DianjingError("refine_with_paths")
 
-    def may_refine(self, capabilities: ModelCapabilities) -> bool:
-        """True if the model may generate the frames; else its motion field moves the image at its own size."""
-        if any(region.needs_warp for region in self.regions):
-            return False
-        if self.refine != "auto" or not capabilities.has_flow_field:
-            return self.refine != "off"
-        size = coalesce(self.width, self.image.width), coalesce(self.height, self.image.height)
-        if any(side % capabilities.size_multiple_px for side in size):
-            return False
-        return self._choose_trained_size(capabilities) == size
+    @property
+    def is_refined(self) -> bool:
+        """True if the model generates the frames; else its motion field moves the image at its own size."""
+        return self.refine != "off"
+
+    @property
+    def _moves_by_paths_alone(self) -> bool:
+        return bool(self.regions) and not any(region.motion for region in self.regions)
 
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
         if self.video_model is not None:
             return self.with_published_defaults(capabilities, self.image.size)
+        if self.refine == "auto":
+            return self._resolve_refine(capabilities).with_defaults(capabilities)
         request = super().with_defaults(capabilities)
         if not capabilities.can_animate:
             raise DianjingError("model_cannot_animate", model=capabilities.model)
-        max_regions = capabilities.max_regions if self.may_refine(capabilities) else MAX_WARPED_REGIONS
+        if not (self.is_refined or capabilities.has_flow_field) and not self._moves_by_paths_alone:
+            raise DianjingError("model_without_flow_field")
+        max_regions = capabilities.max_regions if self.is_refined else MAX_WARPED_REGIONS
         if len(self.regions) > max_regions:
             raise DianjingError("region_count_out_of_range", count=len(self.regions), maximum=max_regions)
         if not self.regions:
@@ -217,29 +219,34 @@ class ImageToVideoRequest(VideoRequestBase):
             raise DianjingError("motion_needs_frames", num_frames=request.num_frames)
         return request
 
+    def _resolve_refine(self, capabilities: ModelCapabilities) -> Self:
+        """Decide now what "auto" is, by the pipeline's own rule: the sides that are filled in would change it."""
+        if capabilities.should_refine is None:
+            is_refined = not any(region.needs_warp for region in self.regions)
+        else:
+            is_refined = capabilities.should_refine(self.image, self.regions, height=self.height, width=self.width)
+        return replace(self, refine="on" if is_refined else "off")
+
     def _choose_size(self, capabilities: ModelCapabilities) -> dict[str, Any]:
         """Width and height in px; a side that is left out follows the aspect ratio of the image."""
-        if self.may_refine(capabilities):
-            width, height = self._choose_trained_size(capabilities)
+        if self.is_refined:
+            width, height = choose_size(
+                self.image.size,
+                base_px=capabilities.default_size_px,
+                multiple_px=capabilities.size_multiple_px,
+                width=self.width,
+                height=self.height,
+            )
         else:
             width, height = choose_warped_size(self.image.size, width=self.width, height=self.height)
         return {"width": width, "height": height}
 
-    def _choose_trained_size(self, capabilities: ModelCapabilities) -> tuple[int, int]:
-        return choose_size(
-            self.image.size,
-            base_px=capabilities.default_size_px,
-            multiple_px=capabilities.size_multiple_px,
-            width=self.width,
-            height=self.height,
-        )
-
     def _get_size_multiple_px(self, capabilities: ModelCapabilities) -> int:
-        return super()._get_size_multiple_px(capabilities) if self.may_refine(capabilities) else 1
+        return super()._get_size_multiple_px(capabilities) if self.is_refined else 1
 
     def list_warnings(self, capabilities: ModelCapabilities) -> list[Message]:
         """Warnings before the run; the sizes that follow the aspect ratio of an image need none."""
-        if self.video_model is not None or not self.may_refine(capabilities):
+        if self.video_model is not None or not self.is_refined:
             return []
         sizes = list_default_sizes(base_px=capabilities.default_size_px, multiple_px=capabilities.size_multiple_px)
         return [] if self.get_size(capabilities) in sizes else super().list_warnings(capabilities)
@@ -252,7 +259,7 @@ class ImageToVideoRequest(VideoRequestBase):
 
     def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
         """The sampling runs; none if the image itself is moved, or by a published model, which is not predicted."""
-        if self.video_model is not None or not self.may_refine(capabilities):
+        if self.video_model is not None or not self.is_refined:
             return []
         assert self.num_inference_steps is not None
         assert self.num_frames is not None

@@ -53,7 +53,7 @@ TEXTS = {
     },
 }
 TABS = ("image", "edit", "animate", "video", "chat")
-# names that Chinese pages use as they are
+# names, and values to type, that Chinese pages use as they are
 LATIN_NAMES = (
     "AI",
     "MP4",
@@ -72,6 +72,8 @@ LATIN_NAMES = (
     "notes",
     "sticker",
     "Apache",
+    "apg:eta=0.5",
+    "EulerDiscreteScheduler:use_karras_sigmas",
 )
 FIND_LATIN_WORDS = """names => {
   const texts = [];
