@@ -31,9 +31,10 @@ def chat(monkeypatch, tmp_path, capsys):
     loads = []
     pipe = SimpleNamespace(
         scheduler=SimpleNamespace(),
+        trained_scheduler=None,
         device=SimpleNamespace(type="cpu"),
         dtype="torch.float32",
-        sampling_params=SimpleNamespace(num_inference_steps=20, guidance_scale=3.0),
+        sampling_params=SimpleNamespace(num_inference_steps=20, guidance_scale=3.0, guider=None),
         set_progress_bar_config=lambda **_: None,
     )
 
