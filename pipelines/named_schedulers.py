@@ -4,7 +4,7 @@ The noise process and what the model predicts are always the model's own; option
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,7 +66,7 @@ def make_scheduler(text: str, trained: SchedulerMixin) -> SchedulerMixin:
     check_option_names(choice, "scheduler", defaults)
     settings = {option: check_option_value(choice, option, defaults[option]) for option in options}
     try:
-        scheduler = scheduler_class.from_config({**_get_process(scheduler_class, trained), **settings})
+        scheduler = _make_for_model(scheduler_class, trained, settings)
     except ImportError as error:  # diffusers stands a class in that asks for the package
         raise DianjingError("scheduler_package_missing", scheduler=name, reason=_get_first_line(error)) from None
     except (ValueError, NotImplementedError, TypeError) as error:
@@ -82,7 +82,7 @@ def describe_scheduler(scheduler: Any, trained: SchedulerMixin | None) -> str:
         return name
     if name not in get_fitting_schedulers(trained):
         return name
-    own = type(scheduler).from_config(_get_process(type(scheduler), trained)).config
+    own = _make_for_model(type(scheduler), trained).config
     differing = {
         option: scheduler.config.get(option)
         for option in _get_options(type(scheduler))
@@ -127,16 +127,24 @@ def _get_options(scheduler_class: Any) -> dict[str, Any]:
     }
 
 
-def _get_process(scheduler_class: Any, trained: SchedulerMixin) -> dict[str, Any]:
-    """The configuration of a model's own scheduler, as another class has to have it to sample from the model."""
-    config = dict(trained.config)
-    names = inspect.signature(scheduler_class.__init__).parameters
-    config |= {name: value for name, (value, _) in FITTING_SETTINGS.items() if name in names}
+def _make_for_model(
+    scheduler_class: Any, trained: SchedulerMixin, settings: Mapping[str, object] | None = None
+) -> SchedulerMixin:
+    """Make a scheduler of a class with the noise process of a model's own scheduler, and these settings."""
+    changed = {name: value for name, (value, _) in FITTING_SETTINGS.items() if _takes(scheduler_class, name)}
     if get_prediction_type(trained) == FLOW_PREDICTION:
-        config |= {"use_flow_sigmas": True, "prediction_type": FLOW_PREDICTION}
-        shift = next((config[name] for name in FLOW_SHIFT_NAMES if config.get(name) is not None), 1.0)
-        config |= dict.fromkeys(FLOW_SHIFT_NAMES, shift)
-    return config
+        changed |= {"use_flow_sigmas": True, "prediction_type": FLOW_PREDICTION}
+        shifts = (trained.config.get(name) for name in FLOW_SHIFT_NAMES)
+        changed |= dict.fromkeys(FLOW_SHIFT_NAMES, next((shift for shift in shifts if shift is not None), 1.0))
+    changed |= settings or {}
+    config = {**trained.config, **changed}
+    # diffusers passes over what is named here, even where the value is another one
+    config["_use_default_values"] = [name for name in config.get("_use_default_values", ()) if name not in changed]
+    return scheduler_class.from_config(config)
+
+
+def _takes(scheduler_class: Any, name: str) -> bool:
+    return name in inspect.signature(scheduler_class.__init__).parameters
 
 
 def _get_first_line(error: Exception) -> str:
