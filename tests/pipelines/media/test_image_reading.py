@@ -218,7 +218,19 @@ def animate(content, name, folder):
     """Check a picture as `dianjing animate` does before it loads a model; return its name, or the error."""
     path = folder / name
     path.write_bytes(content)
-    unset = ("segmenter", "mask_preview_path", "producer", "duration_s", "num_frames", "fps", "width", "height")
+    unset = (
+        "enhance",
+        "guidance_mode",
+        "scheduler",
+        "segmenter",
+        "mask_preview_path",
+        "producer",
+        "duration_s",
+        "num_frames",
+        "fps",
+        "width",
+        "height",
+    )
     settings = dict.fromkeys((*unset, "num_inference_steps", "guidance_scale"))
     settings |= {
         "click_texts": ["0,0"],
