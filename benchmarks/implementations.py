@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.model_sizes import SEED, ModelSize
 from dianjing.dit import Conditioning, DiT
 from dianjing.pipelines.denoiser import combine_predictions, precompute_conditioning, predict_model_output
-from dianjing.pipelines.prompt_embeds import PromptEmbeds
+from dianjing.pipelines.embeds import PromptEmbeds
 from dianjing.pipelines.schedulers import set_timesteps
 
 GUIDANCE_SCALE = 5.0

@@ -13,7 +13,7 @@ from PIL import Image
 from dianjing.demo.requests import AnyRequest
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.media.metadata import GenerationMetadata
-from dianjing.pipelines.tokens import TruncatedText
+from dianjing.pipelines.prompt_embeds import TruncatedText
 
 if TYPE_CHECKING:
     from dianjing.pipelines.conversation.turn import Turn

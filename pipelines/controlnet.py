@@ -19,7 +19,7 @@ from dianjing.dit.rope import rotary_table_to_cos_sin
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
 from dianjing.pipelines.denoiser import SamplingStep, TransformerDenoiser, make_model_inputs, predict_model_output
-from dianjing.pipelines.prompt_embeds import PromptEmbeds
+from dianjing.pipelines.embeds import PromptEmbeds
 from dianjing.pipelines.vae import encode_images
 
 MAX_CONDITIONING_SCALE = 10.0  # of either sign

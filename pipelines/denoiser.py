@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dianjing.dit import Conditioning, DiT
 from dianjing.dit.ip_adapter import ImagePrompt
-from dianjing.pipelines.prompt_embeds import PromptEmbeds
+from dianjing.pipelines.embeds import PromptEmbeds
 
 MAX_PRECOMPUTED_STEPS = 64  # so that 1000 steps of a batch do not fill the memory with modulations
 

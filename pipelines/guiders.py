@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dianjing.dit import Conditioning, DiT
     from dianjing.pipelines.denoiser import Denoiser, SamplingStep
-    from dianjing.pipelines.prompt_embeds import PromptEmbeds
+    from dianjing.pipelines.embeds import PromptEmbeds
 
 GUIDANCE_MODES: Mapping[str, tuple[str, Mapping[str, float]]] = {  # name -> class of diffusers, defaults of our own
     "cfg": ("ClassifierFreeGuidance", {}),

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from dianjing.pipelines import validation
 from dianjing.pipelines.denoiser import SamplingStep
+from dianjing.pipelines.embeds import PromptEmbeds
 from dianjing.pipelines.guiders import uses_negative_prompts
-from dianjing.pipelines.prompt_embeds import PromptEmbeds
 
 CallbackOnStepEnd: TypeAlias = Callable[[Any, int, Any, dict], dict] | PipelineCallback | MultiPipelineCallbacks
 StepCallback = Callable[[int, Tensor, Tensor, PromptEmbeds], tuple[Tensor, PromptEmbeds]]

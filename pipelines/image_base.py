@@ -28,13 +28,13 @@ from dianjing.pipelines.controlnet import (
     encode_controls,
 )
 from dianjing.pipelines.denoiser import Denoiser, TransformerDenoiser
+from dianjing.pipelines.embeds import PromptEmbeds
 from dianjing.pipelines.image_input import read_pixels, resize_pixels
 from dianjing.pipelines.image_start import StartImage
 from dianjing.pipelines.ip_adapter import ImagePromptInput, ImagePromptPipelineBase
 from dianjing.pipelines.media.crop import choose_start_size, get_nearest_trained_size
-from dianjing.pipelines.prompt_embeds import PromptEmbeds
+from dianjing.pipelines.prompt_embeds import TruncatedText
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, SamplingPipelineBase
-from dianjing.pipelines.tokens import TruncatedText
 from dianjing.pipelines.vae import decode_result
 
 

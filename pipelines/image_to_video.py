@@ -16,9 +16,9 @@ from torch import Tensor
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
+from dianjing.pipelines.embeds import PromptEmbeds
 from dianjing.pipelines.media.crop import CropTransform, resize_crop
 from dianjing.pipelines.media.image import check_image, check_image_with_alpha
-from dianjing.pipelines.prompt_embeds import PromptEmbeds
 from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
 from dianjing.pipelines.prompting.placement import DEFAULT_MOTION_STRENGTH
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, SamplingCall

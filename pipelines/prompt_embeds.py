@@ -1,10 +1,10 @@
-"""Prompt embeddings: prompts and negative prompts through both text encoders, one batch each.
+"""Prompts to embeddings: texts to ids, ids through both text encoders, one batch each, and what an encoder cuts off.
 
 B batch of images or videos, L text tokens, T width of an encoder's states.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,96 +16,83 @@ from transformers import PreTrainedTokenizerBase
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
 from dianjing.pipelines.base import PipelineBase
+from dianjing.pipelines.embeds import ENCODER_SUFFIXES, PromptEmbeds, TextEncoderOutput, get_embed_names
 from dianjing.pipelines.prompting.normalization.normalizer import KnownWordsMixin
 from dianjing.pipelines.tensor_checks import check_embeds
-from dianjing.pipelines.tokens import TruncatedText, list_truncated_texts, tokenize
 
 logger = logging.get_logger(__name__)
 
-ENCODER_SUFFIXES = ("", "_2")  # of argument names, for BERT and T5
 DEFAULT_MAX_SEQUENCE_LENGTHS = (77, 256)  # of Hunyuan-DiT, for a pipeline without a transformer
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextEncoderOutput:
-    """States of one encoder for a batch of texts."""
+class TruncatedText:
+    """The end of a prompt that an encoder did not read.
 
-    embeds: Tensor  # (B, L, T)
-    attention_mask: Tensor  # (B, L), 1 for text
-
-    @classmethod
-    def from_optional(cls, embeds: Tensor | None, attention_mask: Tensor | None) -> "TextEncoderOutput | None":
-        """Combine states and their mask; None if either is None."""
-        return None if embeds is None or attention_mask is None else cls(embeds=embeds, attention_mask=attention_mask)
-
-    def __len__(self) -> int:
-        return len(self.embeds)
-
-    def index_batch(self, batch_indices: list[int]) -> "TextEncoderOutput":
-        """Select or repeat texts."""
-        return TextEncoderOutput(embeds=self.embeds[batch_indices], attention_mask=self.attention_mask[batch_indices])
-
-    def repeat_per_image(self, num_images_per_prompt: int) -> "TextEncoderOutput":
-        """Repeat each prompt for its images: a b -> a a b b."""
-        return self.index_batch([row for row in range(len(self)) for _ in range(num_images_per_prompt)])
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> "TextEncoderOutput":
-        """Move to a device; the states also to a dtype."""
-        return TextEncoderOutput(embeds=self.embeds.to(device, dtype), attention_mask=self.attention_mask.to(device))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptEmbeds:
-    """States (B, L, T) and masks (B, L) of both encoders, under the names of the pipelines' arguments.
-
-    As arguments of a call any may be None; encoded prompts lack the negative half if guidance is off.
+    name: the argument, "prompt" or "negative_prompt". encoder: the component, "text_encoder" or "text_encoder_2".
+    num_tokens, max_tokens: of the whole prompt, and those that the encoder takes. text: what was cut off.
     """
 
-    prompt_embeds: Tensor | None = None
-    prompt_attention_mask: Tensor | None = None
-    prompt_embeds_2: Tensor | None = None
-    prompt_attention_mask_2: Tensor | None = None
-    negative_prompt_embeds: Tensor | None = None
-    negative_prompt_attention_mask: Tensor | None = None
-    negative_prompt_embeds_2: Tensor | None = None
-    negative_prompt_attention_mask_2: Tensor | None = None
-
-    @property
-    def batch_size(self) -> int:
-        assert self.prompt_embeds is not None, "prompts are encoded"
-        return self.prompt_embeds.shape[0]
-
-    def updated_by(self, other: "PromptEmbeds") -> "PromptEmbeds":
-        """Replace the tensors that `other` has."""
-        return replace(self, **{name: tensor for name, tensor in vars(other).items() if tensor is not None})
-
-    def select_negative(self) -> "PromptEmbeds":
-        """Return the negative prompts as prompts; without negative prompts, the prompts."""
-        if self.negative_prompt_embeds is None:
-            return self
-        names = [name for name in vars(self) if name.startswith("negative_")]
-        return PromptEmbeds(**{name.removeprefix("negative_"): getattr(self, name) for name in names})
-
-    def get_model_inputs(self, *, guided: bool) -> dict[str, Tensor]:
-        """Arguments of `DiT.forward` for the text: of B rows, or 2B with the negative prompts first if guided."""
-
-        def join(name: str) -> Tensor:
-            positive = getattr(self, name)
-            return torch.cat([getattr(self, f"negative_{name}"), positive]) if guided else positive
-
-        return {
-            "encoder_hidden_states": join("prompt_embeds"),
-            "text_embedding_mask": join("prompt_attention_mask"),
-            "encoder_hidden_states_t5": join("prompt_embeds_2"),
-            "text_embedding_mask_t5": join("prompt_attention_mask_2"),
-        }
+    name: str
+    encoder: str
+    num_tokens: int
+    max_tokens: int
+    text: str
 
 
-def get_embed_names(encoder: int) -> tuple[str, str, str, str]:
-    """Field names of `PromptEmbeds` for an encoder, in the order in which `encode_prompt` returns the tensors."""
-    suffix = ENCODER_SUFFIXES[encoder]
-    states, mask = f"prompt_embeds{suffix}", f"prompt_attention_mask{suffix}"
-    return states, f"negative_{states}", mask, f"negative_{mask}"
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_length: int) -> tuple[Tensor, Tensor]:
+    """Tokenize texts to ids and a mask, both (B, max_length); a longer text is cut, with a warning."""
+    tokens = tokenizer(
+        list(texts),
+        padding="max_length",
+        max_length=max_length,
+        truncation=True,
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
+    for text, mask in zip(texts, tokens.attention_mask, strict=True):
+        if mask.all():  # only a full row can have been cut
+            num_tokens = len(tokenizer(text, truncation=False, verbose=False).input_ids)
+            if num_tokens > max_length:
+                logger.warning(
+                    f"a prompt of {num_tokens} tokens was cut to the {max_length} that {type(tokenizer).__name__} "
+                    f"of this model takes; it begins {text[:40]!r}"
+                )
+    return tokens.input_ids, tokens.attention_mask
+
+
+def list_truncated_texts(
+    prompts: Mapping[str, str | Sequence[str] | None],
+    encoders: Mapping[str, tuple[PreTrainedTokenizerBase | None, int]],
+) -> list[TruncatedText]:
+    """List the ends of prompts, by the name of their argument, that encoders cut off.
+
+    encoders: tokenizer and number of tokens by the name of the component; without a tokenizer nothing is cut.
+    """
+    truncated = []
+    for name, texts in prompts.items():
+        for text in [texts] if isinstance(texts, str) else dict.fromkeys(texts or []):
+            for encoder, (tokenizer, max_tokens) in encoders.items():
+                count, rest = (0, "") if tokenizer is None else _cut_text(tokenizer, text, max_length=max_tokens)
+                if count > max_tokens:
+                    limits = {"num_tokens": count, "max_tokens": max_tokens}
+                    truncated.append(TruncatedText(name=name, encoder=encoder, text=rest, **limits))
+    return truncated
+
+
+def _cut_text(tokenizer: PreTrainedTokenizerBase, text: str, *, max_length: int) -> tuple[int, str]:
+    """Count the tokens of a text, and find the end that is cut off."""
+    ids = tokenizer(text, truncation=False, verbose=False).input_ids
+    if len(ids) <= max_length:
+        return len(ids), ""
+    cut = tokenizer(
+        text, truncation=True, max_length=max_length, return_offsets_mapping=tokenizer.is_fast, verbose=False
+    )
+    if tokenizer.is_fast:
+        end = max(stop for _, stop in cut.offset_mapping)
+        return len(ids), text[end:].strip()
+    num_special = tokenizer.num_special_tokens_to_add()
+    return len(ids), tokenizer.decode(ids[max_length - num_special :], skip_special_tokens=True)
 
 
 def encode_texts(

@@ -17,13 +17,13 @@ from torch import Generator, Tensor
 from dianjing.dit import Conditioning
 from dianjing.pipelines import validation
 from dianjing.pipelines.denoiser import Denoiser, PrecomputedConditioning, SamplingStep, combine_predictions
+from dianjing.pipelines.embeds import PromptEmbeds
 from dianjing.pipelines.guiders import changes_model, predict_with_guider, resolve_guider
 from dianjing.pipelines.hooks import CallbackOnStepEnd, SamplingHooks, StepCallback
 from dianjing.pipelines.image_start import ImageStart
-from dianjing.pipelines.prompt_embeds import PromptEmbeds, PromptPipelineBase
+from dianjing.pipelines.prompt_embeds import PromptPipelineBase, TruncatedText
 from dianjing.pipelines.schedulers import check_scheduler, prepare_extra_step_kwargs, scale_model_input, set_timesteps
 from dianjing.pipelines.tensor_checks import check_computed, check_latents
-from dianjing.pipelines.tokens import TruncatedText
 
 Generators = Generator | Sequence[Generator] | None
 SampledT = TypeVar("SampledT")  # latents, or what else a pipeline samples

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
+from dianjing.pipelines.embeds import PromptEmbeds
 from dianjing.pipelines.guiders import with_guidance_scale
-from dianjing.pipelines.prompt_embeds import PromptEmbeds
 from dianjing.pipelines.prompting.motion_prompt import MotionPrompt, MotionPromptParser
 from dianjing.pipelines.prompting.placement import DEFAULT_MOTION_STRENGTH
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, SamplingCall, SamplingParams

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dianjing.dit import DiT
 from dianjing.pipelines.denoiser import make_model_inputs
-from dianjing.pipelines.prompt_embeds import PromptEmbeds
+from dianjing.pipelines.embeds import PromptEmbeds
 
 NOISE_LEVEL = 0.2  # of the schedule: content is still recognizable, but no longer trivial to denoise
 NUM_NOISE_SAMPLES = 4

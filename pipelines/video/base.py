@@ -24,13 +24,13 @@ from dianjing.dit import DiT, MotionControl
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
 from dianjing.pipelines.base import SEGMENTER_FOLDER
-from dianjing.pipelines.prompt_embeds import PromptEmbeds
+from dianjing.pipelines.embeds import PromptEmbeds
+from dianjing.pipelines.prompt_embeds import TruncatedText, tokenize
 from dianjing.pipelines.prompting.motions import MotionVocabulary
 from dianjing.pipelines.sampling import SamplingCall, SamplingPipelineBase
 from dianjing.pipelines.segmentation.base import Segmenter
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.segmentation.unet import UNetSegmenter
-from dianjing.pipelines.tokens import TruncatedText, tokenize
 from dianjing.pipelines.vae import decode_result, encode_images, pixels_to_uint8
 from dianjing.pipelines.video.denoiser import VideoDenoiser
 from dianjing.pipelines.video.detail import restore_detail

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dianjing.dit import Conditioning, DiT, MotionControl
 from dianjing.pipelines.denoiser import SamplingStep, precompute_conditioning, predict_model_output
-from dianjing.pipelines.prompt_embeds import PromptEmbeds
+from dianjing.pipelines.embeds import PromptEmbeds
 from dianjing.pipelines.video.windows import get_max_window_size, make_joint_windows
 
 

@@ -4,13 +4,8 @@ from dataclasses import fields
 
 import torch
 
-from dianjing.pipelines.prompt_embeds import (
-    ENCODER_SUFFIXES,
-    PromptEmbeds,
-    TextEncoderOutput,
-    encode_missing_prompts,
-    get_embed_names,
-)
+from dianjing.pipelines.embeds import ENCODER_SUFFIXES, PromptEmbeds, TextEncoderOutput, get_embed_names
+from dianjing.pipelines.prompt_embeds import encode_missing_prompts
 
 
 def test_a_prompt_that_is_cut_is_warned_about(pipe, warnings):

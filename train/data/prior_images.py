@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dianjing.pipelines.prompt_embeds import get_embed_names
+from dianjing.pipelines.embeds import get_embed_names
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.train.data.latent_cache import TEXT_ENCODER_CLASSES, LatentCache, Shard
 from dianjing.train.data.tensor_cache import hash_folders, make_cache_key

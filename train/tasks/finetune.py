@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from dianjing.dit import DiT, MotionControl
 from dianjing.pipelines.denoiser import make_model_inputs
-from dianjing.pipelines.prompt_embeds import PromptEmbeds, get_embed_names
+from dianjing.pipelines.embeds import PromptEmbeds, get_embed_names
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.pipelines.text_to_video import TextToVideoPipeline
 from dianjing.train.config.finetune import FinetuneRunConfig
