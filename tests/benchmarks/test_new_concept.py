@@ -22,6 +22,7 @@ from benchmarks.new_concept import (
 from dianjing import TextToImagePipeline
 from dianjing.pipelines.vae import encode_images
 from dianjing.train.config.run_file import read_run_config
+from dianjing.train.data import prior_images
 from dianjing.train.data.images import to_pixels
 from dianjing.train.evaluation.image_generation import image_to_tensor
 from dianjing.train.stickers.atlas import get_sprite
@@ -82,7 +83,8 @@ def test_run_file_is_that_of_init_with_the_defaults_of_the_model(tmp_path, monke
 
 
 @pytest.mark.timeout(600)
-def test_short_run_comes_nearer_to_the_object_and_hardly_changes_others(tmp_path):
+def test_short_run_comes_nearer_to_the_object_and_hardly_changes_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(prior_images, "MIN_NUM_IMAGES", 8)
     write_concept_images(tmp_path / "pictures")
     pipe = TextToImagePipeline.from_pretrained("sticker")
     pipe.set_progress_bar_config(disable=True)
@@ -105,7 +107,8 @@ def test_short_run_comes_nearer_to_the_object_and_hardly_changes_others(tmp_path
 
     known = ["草地上的一只小猫", "a cat on the grass", "two red balloons at sea", "一辆公交车"]
     before, known_before = measure(generate(prompts)), generate(known).astype(float)
-    overrides = ["run.total_steps=120", "samples.num_inference_steps=2"]
+    overrides = ["run.total_steps=120", "samples.num_inference_steps=2", "objective.prior_preservation=1"]
+    overrides += ['objective.prior_captions=["a cat on the grass", "草地上的一只小猫", "a dog", "海上的一条鱼"]']
     pipe.load_lora_weights(train_concept(tmp_path, model="sticker", overrides=overrides))
     assert measure(generate(prompts)) > before + 0.1
     assert np.abs(generate(known) - known_before).mean() < 8  # of 255
