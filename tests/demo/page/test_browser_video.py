@@ -127,4 +127,5 @@ def test_a_video_is_generated_window_by_window_and_its_frames_stay_when_it_is_st
     page.click("#video-button")
     wait_for_history(page, "video", 3)
     wait_until_idle(page, "video")
-    assert np.array_equal(read_video(save_download(page, "#video-download-video")).frames, frames)
+    again = np.stack(list(read_video(save_download(page, "#video-download-video")).frames)).astype(int)
+    assert np.abs(again - np.stack(list(frames))).mean() < 1  # libx264 does not encode equal frames to equal bytes
