@@ -25,8 +25,11 @@ def serve_until_cancelled(connection: Connection) -> None:
     connection.send("ended")
 
 
-def serve_what_blocks(connection: Connection, folder: Path) -> None:
-    """Serve runs and routes that do not return, with all files in a folder; send the port, then "blocks"."""
+def serve_what_blocks(connection: Connection, folder: Path, forced_stop_timeout_s: float | None) -> None:
+    """Serve runs and routes that do not return, with all files in a folder; send the port, then "blocks".
+
+    forced_stop_timeout_s: the time that the server has to end by itself, None for its own.
+    """
 
     class ClosedGate(threading.Event):
         """A step that does not return, and does not look whether it is cancelled."""
@@ -35,7 +38,8 @@ def serve_what_blocks(connection: Connection, folder: Path) -> None:
             connection.send("blocks")
             return super().wait(timeout)
 
-    app_module.FORCED_STOP_TIMEOUT_S = 1  # no test of how long the server has to end by itself
+    if forced_stop_timeout_s is not None:
+        app_module.FORCED_STOP_TIMEOUT_S = forced_stop_timeout_s
     tempfile.tempdir = str(folder)
     engine = CountingEngine()
     engine.gate = ClosedGate()
