@@ -115,6 +115,9 @@ def _write_webp(
     exif[EXIF_IMAGE_DESCRIPTION] = json.dumps(texts)  # ASCII, as EXIF requires
     xmp = {} if label is None else {"xmp": make_xmp_packet(label).encode()}
     frames, fps = _limit_fps(frames, fps, max_fps=MAX_ANIMATION_FPS[".webp"])
+    first, frames = _peek_first_frame(frames)
+    # whole frames: of a changed part that is opaque, libwebp notes that the file has no alpha channel
+    alpha_options = {"kmin": 0, "kmax": 1} if first.shape[2] == 4 else {}
     images = map(Image.fromarray, frames)
     next(images).save(  # Pillow rounds the time of each frame, not its duration
         path,
@@ -126,6 +129,7 @@ def _write_webp(
         quality=92,
         method=4,
         exif=exif,
+        **alpha_options,
         **xmp,
     )
 

@@ -102,11 +102,12 @@ def test_an_odd_size_is_padded_for_h264(tmp_path):
     assert decode(path).shape[1:3] == (48, 64)
 
 
+@pytest.mark.parametrize("edge_alpha", [120, 255])
 @pytest.mark.parametrize("extension", [".webp", ".apng", ".gif", ".mp4"])
-def test_transparency_is_written_where_a_format_has_it_and_else_laid_over_white(tmp_path, extension):
+def test_transparency_is_written_where_a_format_has_it_and_else_laid_over_white(tmp_path, extension, edge_alpha):
     frames = np.zeros((3, 32, 48, 4), np.uint8)
     for index, frame in enumerate(frames):
-        frame[8:24, 8 + 8 * index : 24 + 8 * index] = (220, 30, 30, 120)
+        frame[8:24, 8 + 8 * index : 24 + 8 * index] = (220, 30, 30, edge_alpha)
         frame[10:22, 10 + 8 * index : 22 + 8 * index] = (220, 30, 30, 255)
     (path,) = save_video(frames, tmp_path / f"video{extension}", RECORD, fps=FPS, producer=None)
     if extension == ".mp4":
