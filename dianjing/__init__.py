@@ -36,18 +36,20 @@ _PUBLIC_MODULES = {
 __all__ = [*sorted(_PUBLIC_MODULES), "__version__"]
 
 
-def __getattr__(name: str):
-    if name not in _PUBLIC_MODULES:
-        raise AttributeError(f"module 'dianjing' has no attribute {name!r}")
-    _silence_optional_kernels()
-    return getattr(import_module(_PUBLIC_MODULES[name]), name)
-
-
 def _silence_optional_kernels() -> None:
     """Keep bitsandbytes from a notice about a kernel that is not used here, unless diffusers' verbosity asks for it."""
     logger = logging.getLogger("bitsandbytes")
     if logger.level == logging.NOTSET and os.environ.get("DIFFUSERS_VERBOSITY", "warning") not in ("info", "debug"):
         logger.setLevel(logging.ERROR)
+
+
+_silence_optional_kernels()
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC_MODULES:
+        raise AttributeError(f"module 'dianjing' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

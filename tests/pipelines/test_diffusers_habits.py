@@ -1,5 +1,6 @@
 """Habits of diffusers' users: other processors, numpy and broken embeddings, recorded steps, and a quiet stderr."""
 
+import os
 import subprocess
 import sys
 
@@ -85,3 +86,11 @@ def test_the_first_image_prints_no_notices_of_other_libraries():
     for notice in ("Loading weights", "torchvision", "gemm_4bit", "float16"):
         assert notice not in by_default
     assert "Loading weights" in at_info
+
+
+@pytest.mark.parametrize(("verbosity", "is_silent"), [("warning", True), ("info", False)])
+def test_modules_of_the_package_are_imported_without_notices_of_kernels(verbosity, is_silent):
+    code = "import logging, dianjing.cli; print(logging.getLogger('bitsandbytes').isEnabledFor(logging.WARNING))"
+    environment = {**os.environ, "DIFFUSERS_VERBOSITY": verbosity}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == str(not is_silent)
