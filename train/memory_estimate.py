@@ -20,6 +20,8 @@ from dianjing.train.data.index import DatasetIndex
 from dianjing.train.data.latent_batches import collect_texts
 from dianjing.train.data.latent_cache import TEXT_ENCODER_CLASSES
 from dianjing.train.data.preparation import index_datasets, make_file_schedule, read_json
+from dianjing.train.data.prior_captions import list_prior_captions
+from dianjing.train.data.prior_images import MIN_NUM_IMAGES
 from dianjing.train.data.tensor_cache import DEFAULT_MEMORY_BYTES
 from dianjing.train.data.validation import split_validation
 from dianjing.train.step_profile import extrapolate_step
@@ -268,6 +270,9 @@ def describe_finetune_run(config: FinetuneRunConfig) -> Iterator[Message]:
         cache_bytes=estimate_cache_bytes(config, folder, index),
     )
     yield from estimate.describe()
+    captions = list_prior_captions(config, folder)
+    if captions and not config.data.num_frames:
+        yield Message("prior_images_planned", count=max(len(captions), MIN_NUM_IMAGES))
     minutes = run.total_steps * estimate.step_s / 60
     yield Message("run_duration", step_s=f"{estimate.step_s:.2g}", minutes=f"{minutes:.3g}")
     free = get_free_memory(process.device)
