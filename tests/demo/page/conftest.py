@@ -22,6 +22,7 @@ CHROMIUM_FLAGS = [
 ]
 POLICY = "Content Security Policy"  # in what Chromium writes to the console about something that is blocked
 TIMEOUT_MS = 120_000  # the machine may be busy with other things
+SETTLING_MS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,28 @@ def chromium():
         browser.close()
 
 
+def wait_until_settled(page, selector):
+    """Wait until a field takes what is typed.
+
+    Gradio mounts the components of a tab or an accordion when it is opened for the first time, and sets their values
+    again about 50 ms later. No visitor types that early, but Playwright does.
+    """
+    page.wait_for_selector(selector)
+    page.wait_for_timeout(SETTLING_MS)
+    page.evaluate("() => new Promise(resolve => requestIdleCallback(() => requestIdleCallback(resolve)))")
+
+
+def make_fill_wait(page):
+    """Let `page.fill` wait until the field is settled."""
+    fill = page.fill
+
+    def fill_settled(selector, value):
+        wait_until_settled(page, selector)
+        fill(selector, value)
+
+    page.fill = fill_settled
+
+
 @pytest.fixture
 def open_page(chromium):
     """Open a page in a language.
@@ -141,6 +164,7 @@ def open_page(chromium):
         page.goto(address)
         page.wait_for_selector("#image-button")
         page.wait_for_function("localStorage.getItem('dianjing-visitor') !== null")  # the page is ready
+        make_fill_wait(page)
         return page
 
     yield open_page
