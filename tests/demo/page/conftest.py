@@ -22,7 +22,7 @@ CHROMIUM_FLAGS = [
 ]
 POLICY = "Content Security Policy"  # in what Chromium writes to the console about something that is blocked
 TIMEOUT_MS = 120_000  # the machine may be busy with other things
-SETTLING_MS = 300
+MOUNT_MS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,26 +117,26 @@ def chromium():
         browser.close()
 
 
-def wait_until_settled(page, selector):
+def wait_until_mounted(page, selector):
     """Wait until a field takes what is typed.
 
     Gradio mounts the components of a tab or an accordion when it is opened for the first time, and sets their values
     again about 50 ms later. No visitor types that early, but Playwright does.
     """
     page.wait_for_selector(selector)
-    page.wait_for_timeout(SETTLING_MS)
+    page.wait_for_timeout(MOUNT_MS)
     page.evaluate("() => new Promise(resolve => requestIdleCallback(() => requestIdleCallback(resolve)))")
 
 
 def make_fill_wait(page):
-    """Let `page.fill` wait until the field is settled."""
+    """Let `page.fill` wait until the field is mounted."""
     fill = page.fill
 
-    def fill_settled(selector, value):
-        wait_until_settled(page, selector)
+    def fill_mounted(selector, value):
+        wait_until_mounted(page, selector)
         fill(selector, value)
 
-    page.fill = fill_settled
+    page.fill = fill_mounted
 
 
 @pytest.fixture
