@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from dianjing.demo.i18n.catalog import TEXTS
-from tests.demo.page.conftest import MOUNT_MS, TIMEOUT_MS, run_app
+from tests.demo.page.conftest import TIMEOUT_MS, run_app, wait_until_mounted
 
 pytestmark = pytest.mark.timeout(600)  # the machine may be busy
 
@@ -47,11 +47,11 @@ def test_a_size_that_the_model_was_not_trained_for_is_announced_with_its_time(lo
     monkeypatch.setattr(server.engine, "predict_s", lambda request: request.width * request.height * seconds_per_pixel)
     page = open_page(server.address, locale=locale)
     page.click(f"text={getattr(TEXTS['advanced'], LANGUAGES[locale])} >> visible=true")
+    wait_until_mounted(page, "#image-size")
     width, height = page.locator("#image-size").locator("xpath=following::input[@type='number']").all()[:2]
     assert page.inner_text("#image-forecast").strip() == ""
     assert page.is_checked("#image-size input")
     for side in (width, height):
-        page.wait_for_timeout(MOUNT_MS)
         side.fill("1024")
         side.press("Tab")
     wait_for_forecast(page, "9 min" if locale == "en-US" else "9 分钟")
