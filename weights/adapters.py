@@ -40,7 +40,11 @@ PART_NAMES = {"lora_down": "lora_A", "down": "lora_A", "lora_up": "lora_B", "up"
 OTHER_FORMATS = (  # pattern of keys, and who writes them
     (re.compile(r"\.(oft|boft)_|\.oft_blocks$"), "OFT"),
     (re.compile(r"\.(ia3_l|vera_lambda_|hra_u$|randlora_|shira_|fourierft_)"), "PEFT, but not LoRA"),
-    (re.compile(r"\.(diff|diff_b)$|\.lora_mid\."), "LyCORIS"),
+    (re.compile(r"\.on_input$"), "IA3 of LyCORIS"),
+    (re.compile(r"\.[ab][12]\.weight$"), "GLoRA"),
+    (re.compile(r"\.(diff|diff_b)$"), "LyCORIS full"),
+    (re.compile(r"\.[wb]_norm$"), "LyCORIS with norm layers"),
+    (re.compile(r"\.lora_mid\."), "LyCORIS of convolutions"),
     (re.compile(r"ip_adapter"), "IP-Adapter"),
 )
 CONFIG_NAMES = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias")

@@ -1,4 +1,4 @@
-"""Adapters of transformer and text encoders, loaded, fused, switched and removed in any order."""
+"""Adapters of several formats, of transformer and text encoders, in any order of loading, fusing and removing."""
 
 import copy
 import random
@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from dianjing import DianjingError, TextToImagePipeline
 
-NAMES = ("A", "B", "C", "D")
+LOHA_MODULES = ("blocks.0.attn1.to_q", "blocks.1.attn2.to_k")
 TARGETS = {
     "transformer": ["attn1.to_q", "attn2.to_k", "ff.net.2"],
     "text_encoder": ["query", "value"],
@@ -32,7 +32,7 @@ def plain(hunyuan_folder):
 
 
 def make_part(model, targets, *, seed, scale=0.3):
-    """Tensors of a random adapter as PEFT names them, and the weights of a model that they are merged into."""
+    """Tensors of a random adapter as PEFT names them."""
     torch.manual_seed(seed)
     model = copy.deepcopy(model)
     inject_adapter_in_model(LoraConfig(r=2, lora_alpha=2, target_modules=targets, init_lora_weights=False), model)
@@ -50,8 +50,50 @@ def adapters(plain):
             for component in COMPONENTS[name]
             for key, tensor in make_part(getattr(plain, component), TARGETS[component], seed=seed).items()
         }
-        for seed, name in enumerate(NAMES)
+        for seed, name in enumerate(COMPONENTS)
     }
+
+
+@pytest.fixture(scope="module")
+def files(plain, adapters):
+    """Adapters as they are loaded, in the formats of several writers."""
+    return {
+        "A": adapters["A"],
+        "B": to_kohya(adapters["B"]),
+        "C": to_kohya(adapters["C"]),
+        "D": {key.replace("transformer.", "diffusion_model.", 1): each for key, each in adapters["D"].items()},
+        "LoHa": {
+            f"lora_unet_{module.replace('.', '_')}.{part}": tensor
+            for module in LOHA_MODULES
+            for part, tensor in make_loha(plain.transformer.get_submodule(module)).items()
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def deltas(plain, adapters):
+    """The change of every weight, by adapter and by component and module."""
+    deltas = {}
+    for name, tensors in adapters.items():
+        for key, down in tensors.items():
+            if key.endswith("lora_A.weight"):
+                component, _, module = key.removesuffix(".lora_A.weight").partition(".")
+                up = tensors[key.replace("lora_A", "lora_B")]
+                deltas.setdefault(name, {})[component, module] = up @ down
+    for module in LOHA_MODULES:
+        w1_a, w1_b, w2_a, w2_b, alpha = make_loha(plain.transformer.get_submodule(module)).values()
+        change = alpha / len(w1_b) * (w1_a @ w1_b) * (w2_a @ w2_b)
+        deltas.setdefault("LoHa", {})["transformer", module] = change
+    return deltas
+
+
+def make_loha(layer):
+    """The tensors of LyCORIS for one layer."""
+    generator = torch.Generator().manual_seed(layer.in_features)
+    sizes = {"w1_a": (layer.out_features, 2), "w1_b": (2, layer.in_features)}
+    sizes |= {"w2_a": (layer.out_features, 2), "w2_b": (2, layer.in_features)}
+    tensors = {f"hada_{name}": 0.5 * torch.randn(size, generator=generator) for name, size in sizes.items()}
+    return {**tensors, "alpha": torch.tensor(3.0)}
 
 
 @pytest.fixture
@@ -67,31 +109,28 @@ def generate(pipe):
     return pipe("a cat on the grass", num_inference_steps=1, latents=noise, output_type="latent").images
 
 
-def add_deltas(plain, adapters, weights):
+def add_deltas(plain, deltas, weights):
     """A pipeline with the deltas of adapters, with their weights, in its own weights."""
     pipe = TextToImagePipeline(**{name: copy.deepcopy(part) for name, part in plain.components.items()})
     pipe.set_progress_bar_config(disable=True)
     for name, weight in weights.items():
-        for key, down in adapters[name].items():
-            if key.endswith("lora_A.weight"):
-                component, _, module = key.removesuffix(".lora_A.weight").partition(".")
-                up = adapters[name][key.replace("lora_A", "lora_B")]
-                getattr(pipe, component).get_submodule(module).weight.data += weight * up @ down
+        for (component, module), delta in deltas[name].items():
+            getattr(pipe, component).get_submodule(module).weight.data += weight * delta
     return pipe
 
 
 class Model:
     """Expected state of a pipeline after each operation: loaded names, active weights, and the scale of a fusion."""
 
-    def __init__(self, pipe, adapters, choose):
-        self.pipe, self.adapters, self.choose = pipe, adapters, choose
+    def __init__(self, pipe, files, choose):
+        self.pipe, self.files, self.choose = pipe, files, choose
         self.loaded, self.active, self.fused_scale = [], {}, None
 
     def load(self):
-        left = [name for name in NAMES if name not in self.loaded]
+        left = [name for name in self.files if name not in self.loaded]
         if left:
             name = self.choose.choice(left)
-            self.pipe.load_lora_weights(self.adapters[name], adapter_name=name)
+            self.pipe.load_lora_weights(self.files[name], adapter_name=name)
             self.loaded.append(name)
             self.active = {name: 1.0}
 
@@ -125,13 +164,13 @@ class Model:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_any_order_of_operations_ends_where_a_fresh_load_ends(pipe, plain, adapters, seed):
+def test_any_order_of_operations_ends_where_a_fresh_load_ends(pipe, plain, files, deltas, seed):
     choose = random.Random(seed)
-    model = Model(pipe, adapters, choose)
+    model = Model(pipe, files, choose)
     model.load()
     for _ in range(12):
         getattr(model, choose.choice(("load", "switch", "fuse", "unfuse", "remove")))()
-    expected = generate(add_deltas(plain, adapters, model.weights))
+    expected = generate(add_deltas(plain, deltas, model.weights))
     torch.testing.assert_close(generate(pipe), expected, rtol=1e-5, atol=1e-5)
     assert set(pipe.get_active_adapters()) == set(model.active)
     pipe.unfuse_lora()
@@ -140,15 +179,15 @@ def test_any_order_of_operations_ends_where_a_fresh_load_ends(pipe, plain, adapt
     torch.testing.assert_close(generate(pipe), generate(plain), rtol=1e-5, atol=1e-5)
 
 
-def test_an_adapter_is_loaded_and_acts_while_another_is_fused(pipe, plain, adapters):
+def test_an_adapter_is_loaded_and_acts_while_another_is_fused(pipe, plain, adapters, deltas):
     pipe.load_lora_weights(adapters["A"], adapter_name="A")
     pipe.fuse_lora()
     pipe.load_lora_weights(adapters["B"], adapter_name="B")
     assert pipe.fused_loras == {"B"}
-    assert (generate(add_deltas(plain, adapters, {"B": 1.0})) - generate(plain)).abs().max() > 1e-2
-    torch.testing.assert_close(generate(pipe), generate(add_deltas(plain, adapters, {"B": 1.0})))
+    assert (generate(add_deltas(plain, deltas, {"B": 1.0})) - generate(plain)).abs().max() > 1e-2
+    torch.testing.assert_close(generate(pipe), generate(add_deltas(plain, deltas, {"B": 1.0})))
     pipe.set_adapters(["A", "B"])
-    torch.testing.assert_close(generate(pipe), generate(add_deltas(plain, adapters, {"A": 1.0, "B": 1.0})))
+    torch.testing.assert_close(generate(pipe), generate(add_deltas(plain, deltas, {"A": 1.0, "B": 1.0})))
 
 
 def to_kohya(tensors):
@@ -163,10 +202,12 @@ def to_kohya(tensors):
     return renamed
 
 
-def test_text_encoders_take_their_parts_in_the_names_of_diffusers_and_kohya(pipe, plain, adapters, tmp_path):
-    expected = generate(add_deltas(plain, adapters, {"B": 1.0}))
+def test_text_encoders_take_their_parts_in_the_names_of_diffusers_and_kohya(pipe, plain, adapters, deltas, tmp_path):
+    expected = generate(add_deltas(plain, deltas, {"B": 1.0}))
     save_file(to_kohya(adapters["B"]), tmp_path / "kohya.safetensors")
-    without = {key: tensor for key, tensor in adapters["B"].items() if key.startswith("transformer.")}
+    without = {
+        (component, each): delta for (component, each), delta in deltas["B"].items() if component == "transformer"
+    }
     assert (expected - generate(add_deltas(plain, {"B": without}, {"B": 1.0}))).abs().max() > 1e-3
     for source in (adapters["B"], tmp_path / "kohya.safetensors"):
         pipe.load_lora_weights(source, adapter_name="B")

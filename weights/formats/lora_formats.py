@@ -17,7 +17,7 @@ from dianjing.weights.formats.tencent_names import RULES, split_name
 from dianjing.weights.manifest import WeightsError
 
 PREFIXES = ("base_model.model.", "transformer.", "diffusion_model.", "model.diffusion_model.")
-KOHYA_PREFIX = re.compile(r"lora_(unet|transformer)_(.*)")
+FLAT_PREFIX = re.compile(r"(?:lora_unet|lora_transformer|lycoris)_(?P<module>.*)")  # the last by lycoris-lora itself
 PARTS = re.compile(
     r"(?P<module>.+?)\.(?P<part>hada_[wt]\d(?:_[ab])?|lokr_[wt]\d(?:_[ab])?|alpha|dora_scale"
     r"|(?:lora\.)?(?:lora_A|lora_B|lora_down|lora_up|down|up)(?:\.default)?\.weight)"
@@ -65,12 +65,12 @@ def _get_part(part: str) -> str:
 
 
 def _unflatten(module: str) -> str:
-    """The dotted name of a module that kohya wrote with underscores; other names are returned as they are."""
-    kohya = KOHYA_PREFIX.fullmatch(module)
-    if kohya is None:
+    """The dotted name of a module that kohya or LyCORIS wrote with underscores; others are returned as they are."""
+    flat = FLAT_PREFIX.fullmatch(module)
+    if flat is None:
         return module
     for pattern, name in _FLAT_MODULES:
-        if found := pattern.fullmatch(kohya[2]):
+        if found := pattern.fullmatch(flat["module"]):
             return name.replace("{i}", found[1]) if found.groups() else name
     return module
 
