@@ -15,9 +15,9 @@ from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.cost_model import SamplingWork
 from dianjing.pipelines.image_conditions import ControlInput
 from dianjing.pipelines.media.crop import choose_size, list_default_sizes
-from dianjing.pipelines.media.image import check_image
+from dianjing.pipelines.media.image import check_image_with_alpha
 from dianjing.pipelines.media.image_file import IMAGE_OUTPUT_FORMATS, ImageFormat
-from dianjing.pipelines.segmentation.base import Region, check_region
+from dianjing.pipelines.segmentation.base import MAX_WARPED_REGIONS, Region, check_region
 from dianjing.pipelines.validation import (
     ImageRequest,
     Refine,
@@ -30,7 +30,6 @@ from dianjing.pipelines.validation import (
     format_value,
 )
 from dianjing.pipelines.video.published_models import VideoTask
-from dianjing.pipelines.video.refinement import MAX_WARPED_REGIONS
 from dianjing.pipelines.video.subjects import parse_moving_subjects
 from dianjing.pipelines.video.warped_image import choose_warped_size
 from dianjing.pipelines.video.windows import (
@@ -162,10 +161,11 @@ class TextToVideoRequest(VideoRequestBase):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageToVideoRequest(VideoRequestBase):
-    """A request to animate a PIL image, which is kept as RGB.
+    """A request to animate a PIL image, which is kept as RGB, or RGBA if it has transparent parts.
 
     What moves are its regions, whose points are in pixels of the image; without regions it is found from the prompt.
-    `refine` is that of `ImageToVideoPipeline`; with defaults filled in it is "on" or "off".
+    `refine` is that of `ImageToVideoPipeline`; with defaults filled in it is "on" or "off". `strict_background` is that
+    of `MotionGuide`, for published models; other models know no free background.
     """
 
     kind: ClassVar[str] = "animation"
@@ -175,12 +175,13 @@ class ImageToVideoRequest(VideoRequestBase):
     regions: Sequence[Region] = ()
     prompt: str = ""
     refine: Refine = "auto"
+    strict_background: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.prompt:
             check_prompt(self.prompt)
-        object.__setattr__(self, "image", check_image(self.image))
+        object.__setattr__(self, "image", check_image_with_alpha(self.image))
         object.__setattr__(self, "regions", tuple(self.regions))
         if not self.regions and not self.prompt:
             raise DianjingError("regions_missing")
@@ -189,6 +190,8 @@ class ImageToVideoRequest(VideoRequestBase):
         check_refine(self.refine)
         if self.refine == "on" and any(region.needs_warp for region in self.regions):
             raise DianjingError("refine_with_paths")
+        if not self.strict_background and self.video_model is None:
+            raise DianjingError("free_background_unsupported")
 
     @property
     def is_refined(self) -> bool:

@@ -26,6 +26,7 @@ from dianjing.pipelines.media.metadata import GenerationMetadata
 from dianjing.pipelines.media.video import save_video
 
 VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
+TRANSPARENT_VIDEO_SUFFIX = ".apng"  # one more file of videos with alpha: MP4 and GIF show them over white
 
 
 class FileSigner(Protocol):
@@ -91,10 +92,11 @@ class ResultStore:
         fps: float,
         visible_label: bool | None = None,
     ) -> tuple[Path, ...]:
-        """Write frames uint8 (F, H, W, 3) as MP4, animated WebP and GIF."""
+        """Write frames uint8 (F, H, W, 3) as MP4, animated WebP and GIF; with alpha, (F, H, W, 4), also as APNG."""
         if self._has_visible_label(visible_label):
             frames = add_visible_label_to_frames(frames, fps=fps)
-        paths = [self._make_path(job_id, f"{metadata.seed}{suffix}") for suffix in VIDEO_SUFFIXES]
+        suffixes = VIDEO_SUFFIXES if frames.shape[3] == 3 else (*VIDEO_SUFFIXES, TRANSPARENT_VIDEO_SUFFIX)
+        paths = [self._make_path(job_id, f"{metadata.seed}{suffix}") for suffix in suffixes]
         for path in paths:
             save_video(frames, path, metadata, fps=fps, producer=self.labelling.producer)
         return self._sign_files(paths)

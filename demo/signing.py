@@ -12,7 +12,13 @@ from dianjing.demo.results import FileSigner
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.atomic import write_atomic
 
-MIME_TYPES = {".png": "image/png", ".webp": "image/webp", ".gif": "image/gif", ".mp4": "video/mp4"}
+MIME_TYPES = {
+    ".png": "image/png",
+    ".apng": "image/png",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".mp4": "video/mp4",
+}
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 KEY_TYPES = ("P-256", "P-384", "P-521", "Ed25519", "RSA")
 CURVE_ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}

@@ -15,7 +15,7 @@ from PIL import Image
 
 from dianjing.demo.limits import ServerLimits
 from dianjing.errors import DianjingError
-from dianjing.pipelines.media.color import to_rgb
+from dianjing.pipelines.media.color import to_rgb, to_rgb_or_rgba
 from dianjing.pipelines.media.image import check_image_size
 
 T = TypeVar("T")
@@ -33,6 +33,11 @@ def decode_upload(content: bytes, limits: ServerLimits) -> Image.Image:
     Raises: DianjingError for another format, or a file that is damaged or too large.
     """
     return decode_upload_as(content, limits, to_rgb)
+
+
+def decode_upload_with_alpha(content: bytes, limits: ServerLimits) -> Image.Image:
+    """Decode an upload as `decode_upload` does, but to RGBA if it has transparent parts."""
+    return decode_upload_as(content, limits, to_rgb_or_rgba)
 
 
 def decode_upload_as(content: bytes, limits: ServerLimits, convert: Callable[[Image.Image], T]) -> T:
@@ -58,19 +63,31 @@ def decode_upload_as(content: bytes, limits: ServerLimits, convert: Callable[[Im
 
 
 def decode_base64_image(text: object, limits: ServerLimits) -> Image.Image:
-    """Decode an upload in base64: of either alphabet, in lines or not, padded or not, alone or as a data: URL.
+    """Decode an upload in base64 to upright RGB; see `decode_base64`.
 
     Raises: DianjingError as `decode_upload`.
+    """
+    return decode_upload(decode_base64(text), limits)
+
+
+def decode_base64_image_with_alpha(text: object, limits: ServerLimits) -> Image.Image:
+    """Decode an upload in base64 as `decode_base64_image` does, but to RGBA if it has transparent parts."""
+    return decode_upload_with_alpha(decode_base64(text), limits)
+
+
+def decode_base64(text: object) -> bytes:
+    """Decode base64: of either alphabet, in lines or not, padded or not, alone or as a data: URL.
+
+    Raises: DianjingError.
     """
     encoded = str(text)
     if head := DATA_URL_PATTERN.match(encoded):
         encoded = encoded[head.end() :]
     encoded = encoded.translate(URL_SAFE_TO_STANDARD).rstrip("=")
     try:
-        content = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise DianjingError("image_not_base64") from None
-    return decode_upload(content, limits)
 
 
 def check_conversation_size(content: bytes, limits: ServerLimits) -> None:

@@ -72,6 +72,7 @@ class VideoModels:
         if isinstance(request, ImageToVideoRequest):
             settings["image"] = get_input_image_metadata(request.image)
             settings["regions"] = [get_region_metadata(region) for region in request.regions]
+            settings["strict_background"] = request.strict_background and bool(request.regions)
         metadata = GenerationMetadata(
             prompt=request.prompt,
             seed=request.seed,
@@ -102,7 +103,14 @@ def _call(
     if not request.regions:
         return pipe(request.prompt, request.image, **params)
     return animate_regions(
-        pipe, request.image, request.regions, request.prompt, fps=request.fps, segmenter=segmenter, **params
+        pipe,
+        request.image,
+        request.regions,
+        request.prompt,
+        fps=request.fps,
+        segmenter=segmenter,
+        strict_background=request.strict_background,
+        **params,
     )
 
 

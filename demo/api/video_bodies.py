@@ -21,6 +21,7 @@ JSON_FIELDS = {  # every other field of a form is a text
     "fps",
     "num_inference_steps",
     "guidance_scale",
+    "strict_background",
     "continuation_steps",
     "continuation_guidance_scale",
 }

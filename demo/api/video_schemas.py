@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from dianjing.demo.api.schemas import GenerationSchema, StrictSchema, make_bounds
 from dianjing.demo.limits import ServerLimits
 from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest
-from dianjing.demo.uploads import decode_base64_image, decode_upload
+from dianjing.demo.uploads import decode_base64_image_with_alpha, decode_upload_with_alpha
 from dianjing.errors import DianjingError
 from dianjing.pipelines.segmentation.base import MAX_POINTS, Point, Region, RegionTarget
 from dianjing.pipelines.validation import MAX_GUIDANCE_SCALE, MAX_STEPS, Refine
@@ -104,6 +104,11 @@ class VideoSchema(GenerationSchema):
         description="With an image: on has the model generate the frames, off moves the image itself at its own size,"
         " auto decides by the image.",
     )
+    strict_background: bool = Field(
+        True,
+        description="Whether a published video model keeps what no region moves over as it is in the image; false"
+        " is for these models alone.",
+    )
     long_video: LongVideo | None = Field(
         None, description="Windows of a long video: joint denoises all together, autoregressive one after the other."
     )
@@ -145,9 +150,16 @@ class VideoSchema(GenerationSchema):
             )
         if not self.regions and not self.prompt:
             raise DianjingError("image_without_regions")
-        image = decode_base64_image(encoded, limits) if upload is None else decode_upload(upload, limits)
+        if upload is None:
+            image = decode_base64_image_with_alpha(encoded, limits)
+        else:
+            image = decode_upload_with_alpha(upload, limits)
         return ImageToVideoRequest(
-            image=image, regions=[region.to_region() for region in self.regions], refine=self.refine, **common
+            image=image,
+            regions=[region.to_region() for region in self.regions],
+            refine=self.refine,
+            strict_background=self.strict_background,
+            **common,
         )
 
     def _get_base64_image(self, upload: bytes | None) -> str | None:

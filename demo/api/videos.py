@@ -18,10 +18,16 @@ from dianjing.demo.errors import JobNotFoundError
 from dianjing.demo.jobs import Job
 from dianjing.demo.queue import JobQueue
 from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest
+from dianjing.demo.results import TRANSPARENT_VIDEO_SUFFIX
 from dianjing.errors import DianjingError
 
 VIDEO_KINDS = (TextToVideoRequest.kind, ImageToVideoRequest.kind)
-VARIANTS = {"video": (".mp4", "video/mp4"), "webp": (".webp", "image/webp"), "gif": (".gif", "image/gif")}
+VARIANTS = {
+    "video": (".mp4", "video/mp4"),
+    "webp": (".webp", "image/webp"),
+    "gif": (".gif", "image/gif"),
+    "apng": (TRANSPARENT_VIDEO_SUFFIX, "image/apng"),  # of videos with transparent parts alone
+}
 RESPONSE_CONTENT = {media: {"schema": {"type": "string", "format": "binary"}} for _, media in VARIANTS.values()}
 DEFAULT_PAGE_SIZE = 20
 
@@ -77,7 +83,7 @@ def make_video_routes(queue: JobQueue, models: ServedModels, access: AccessContr
         responses=get_error_responses(400, 401, 403, 404, 409, 500, 503) | {200: {"content": RESPONSE_CONTENT}},
     )
     async def download(video_id: str, request: Request, variant: str = "video") -> Response:
-        """The finished video: `variant` video (MP4), webp or gif; the last two are stickers."""
+        """The finished video: `variant` video (MP4), webp or gif; with transparent parts, kept by webp, also apng."""
         return _make_file_response(find_job(request, video_id), variant)
 
     @router.delete("/{video_id}", responses=get_error_responses(401, 403, 404))
@@ -90,8 +96,9 @@ def make_video_routes(queue: JobQueue, models: ServedModels, access: AccessContr
 
 
 def _make_file_response(job: Job, variant: str) -> Response:
-    if variant not in VARIANTS:
-        raise DianjingError("unknown_variant", value=ascii(variant)[:40], allowed=list(VARIANTS))
-    suffix, media_type = VARIANTS[variant]
-    path = next(path for path in get_result(job).files if path.suffix == suffix)
-    return FileResponse(path, media_type=media_type, filename=path.name)
+    files = {path.suffix: path for path in get_result(job).files}
+    available = {name: kind for name, kind in VARIANTS.items() if kind[0] in files}
+    if variant not in available:
+        raise DianjingError("unknown_variant", value=ascii(variant)[:40], allowed=list(available))
+    suffix, media_type = available[variant]
+    return FileResponse(files[suffix], media_type=media_type, filename=files[suffix].name)

@@ -12,14 +12,13 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from PIL import Image
-from typing_extensions import TypedDict
 
 from dianjing.demo.errors import to_user_error
 from dianjing.demo.i18n.translation import render_for_http
 from dianjing.demo.jobs import Done, Failed, JobResult
 from dianjing.demo.page.chat_sessions import load_conversation
 from dianjing.demo.page.context import MAX_CONCURRENT_JOB_EVENTS, PageContext, get_request_language
-from dianjing.demo.page.endpoint_arguments import document_arguments, parse_points, parse_region
+from dianjing.demo.page.endpoint_arguments import RegionArguments, document_arguments, parse_points, parse_region
 from dianjing.demo.requests import (
     AnyRequest,
     ConversationRequest,
@@ -27,21 +26,12 @@ from dianjing.demo.requests import (
     TextToImageRequest,
     TextToVideoRequest,
 )
-from dianjing.demo.uploads import decode_base64_image
+from dianjing.demo.uploads import decode_base64_image, decode_base64_image_with_alpha
 from dianjing.errors import Language
 from dianjing.pipelines.conversation.parsing.base import detect_language
 from dianjing.pipelines.conversation.session import Conversation
 
 GradioFiles = list[dict[str, Any]]
-
-
-class RegionArguments(TypedDict, total=False):
-    """A region as programs give it; `parse_region` says which fields are required."""
-
-    points: list[list[float]]
-    labels: list[int]
-    motion: str
-    strength: float
 
 
 def connect_api_endpoints(context: PageContext) -> None:
@@ -142,16 +132,18 @@ def _make_animate_endpoint(context: PageContext, cache: gr.File) -> Callable[...
         scheduler: str | None = None,
         seed: int | None = None,
     ) -> Iterator[GradioFiles]:
-        """Animate regions of an image; the files are MP4, WebP and GIF.
+        """Animate regions of an image; the files are MP4, WebP and GIF, of a transparent image also APNG.
 
         A region is {"points": [[30, 40]], "labels": [1], "motion": "jump", "strength": 0.5}: points x, y in pixels,
-        label 1 for what should move and 0 for what should not.
+        label 1 for what should move and 0 for what should not. In place of a motion, or besides it: "path", points of
+        a smooth curve that it follows, with "times" from 0 to 1 for each of them; "turn" in degrees, "scale" at the
+        end, "anchor" [x, y] where it joins the rest. Without points, "target": "image" moves all of it, like a camera.
         """
 
         def make_request() -> AnyRequest:
             parsed = [parse_region(number, region) for number, region in enumerate(regions, start=1)]
             return ImageToVideoRequest(
-                image=decode_base64_image(image, context.limits),
+                image=decode_base64_image_with_alpha(image, context.limits),
                 regions=parsed,
                 prompt=prompt,
                 num_frames=num_frames,

@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Callable
 from typing import TypeVar
 
+from typing_extensions import TypedDict
+
 from dianjing.errors import DianjingError
 from dianjing.pipelines.segmentation.base import Point, Region
 
@@ -23,13 +25,15 @@ ARGUMENT_DESCRIPTIONS = {
     "seconds": "the duration of the video",
     "num_frames": "the length of the video in frames",
     "image": "a PNG, JPEG or WebP in base64",
-    "regions": "what moves: points on it, and its motion, such as jump; strength is a number from 0 to 1",
+    "regions": "what moves: points on it, and its motion, such as jump, or its path; or target image, a camera move",
     "points": "clicks [x, y] in pixels from the top left corner",
     "labels": "for each point 1 for the object, or 0 for its surroundings",
     "text": "what to generate, or what to change in the last image, in Chinese or English",
     "conversation": "the field of the same name of the last answer; empty to start a new conversation",
 }
-REGION_FIELDS = {"points", "labels", "motion", "strength"}
+PLAIN_REGION_FIELDS = ("motion", "strength", "path", "turn", "scale", "times", "target")  # as `Region` takes them
+MOVING_FIELDS = {"motion", "path", "turn", "scale"}  # of which a region has one at least
+REGION_FIELDS = {"points", "labels", "anchor", *PLAIN_REGION_FIELDS}
 
 
 def document_arguments(endpoint: F) -> F:
@@ -41,6 +45,21 @@ def document_arguments(endpoint: F) -> F:
     ]
     endpoint.__doc__ = "\n".join([inspect.getdoc(endpoint) or "", "Args:", *lines])
     return endpoint
+
+
+class RegionArguments(TypedDict, total=False):
+    """A region as programs give it; `parse_region` says which fields are required."""
+
+    points: list[list[float]]
+    labels: list[int]
+    motion: str
+    strength: float
+    path: list[list[float]]
+    turn: float
+    scale: float
+    times: list[float]
+    anchor: list[float]
+    target: str
 
 
 def parse_points(points: object, labels: object) -> list[Point]:
@@ -57,10 +76,15 @@ def parse_points(points: object, labels: object) -> list[Point]:
 
 
 def parse_region(number: int, region: object) -> Region:
-    """Convert a region with points, labels (1 for all if left out), motion and strength. Raises: DianjingError."""
-    if not isinstance(region, dict) or not {"points", "motion"} <= set(region) <= REGION_FIELDS:
-        raise DianjingError("region_not_an_object", number=number)
-    points = region["points"]
+    """Convert a region with the fields of `RegionArguments`; labels that are left out are 1.
+
+    Raises: DianjingError.
+    """
+    if not isinstance(region, dict) or not MOVING_FIELDS & set(region) or not set(region) <= REGION_FIELDS:
+        raise DianjingError("region_not_an_object", number=number, allowed=sorted(REGION_FIELDS))
+    points = region.get("points", [])
     labels = region.get("labels", [1] * len(points) if isinstance(points, list) else [])
-    strength = {"strength": region["strength"]} if "strength" in region else {}
-    return Region(motion=region["motion"], points=parse_points(points, labels), **strength)
+    fields = {name: region[name] for name in PLAIN_REGION_FIELDS if name in region}
+    if region.get("anchor") is not None:
+        (fields["anchor"],) = parse_points([region["anchor"]], [1])
+    return Region(points=parse_points(points, labels), **fields)

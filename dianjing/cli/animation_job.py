@@ -32,6 +32,12 @@ def check_animation_job(job: "VideoJob") -> None:
         raise DianjingError("refine_with_paths")
 
 
+def check_background(job: "VideoJob") -> None:
+    """Raise DianjingError for a free background, which published models alone have."""
+    if not job.strict_background:
+        raise DianjingError("free_background_unsupported")
+
+
 def run_animation_job(job: "VideoJob", *, load: Callable[["VideoJob"], Any]) -> dict[str, Any]:
     """Animate the image of a job and write the video, frame by frame; return paths and settings.
 
@@ -39,6 +45,7 @@ def run_animation_job(job: "VideoJob", *, load: Callable[["VideoJob"], Any]) -> 
     """
     assert job.image_path is not None
     assert job.settings is not None
+    check_background(job)
     image = open_image_with_alpha(job.image_path)
     arguments = {name: value for name, value in job.settings.items() if value is not None}
     start_s = time.monotonic()

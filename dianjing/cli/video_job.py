@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import dianjing
-from dianjing.cli.animation_job import check_animation_job, needs_weights, run_animation_job
+from dianjing.cli.animation_job import check_animation_job, check_background, needs_weights, run_animation_job
 from dianjing.cli.announcements import announce_run, make_video_request
 from dianjing.cli.enhancement import check_enhancement, enhance_job
 from dianjing.cli.loading import check_device, check_sampling_options, load_pipeline
@@ -26,7 +26,7 @@ from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_m
 from dianjing.pipelines.media.video import check_video_output_path, get_video_metadata, save_video
 from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
 from dianjing.pipelines.prompting.normalization.normalizer import PromptNormalizer
-from dianjing.pipelines.segmentation.base import Region, check_region
+from dianjing.pipelines.segmentation.base import MAX_WARPED_REGIONS, Region, check_region
 from dianjing.pipelines.validation import (
     ImageRequest,
     Refine,
@@ -130,6 +130,8 @@ def validate_animation_job(
         motions = ["still"] * (len(click_texts) + len(mask_paths))
         common["settings"] = None
     regions = make_regions(click_texts, mask_paths, region_texts, motions=motions, strengths=strengths, size=size)
+    if len(regions) > MAX_WARPED_REGIONS:
+        raise DianjingError("region_count_out_of_range", count=len(regions), maximum=MAX_WARPED_REGIONS)
     for region in regions:
         check_region(region, size=size)
     if mask_preview_path is not None:
@@ -156,6 +158,8 @@ def _check_model(job: VideoJob) -> None:
         return
     if job.image_path is not None:
         check_animation_job(job)
+        if not may_be_published(job.model):
+            check_background(job)
     if job.image_path is None or needs_weights(job):
         require_video_model(job.model)
 

@@ -97,8 +97,8 @@ def _render_text_mask(height_px: int) -> Image.Image:
 
 
 def add_visible_label(image: Image.Image) -> Image.Image:
-    """Return an image as RGB with the text at the lower right, on a dark background that keeps it readable."""
-    image = image.convert("RGB")
+    """Return an image as RGB, or RGBA, with the text at the lower right on a dark, readable background."""
+    image = image.copy() if image.mode == "RGBA" else image.convert("RGB")
     text = _render_text_mask(max(MIN_TEXT_HEIGHT_PX, math.ceil(TEXT_HEIGHT_FRACTION * min(image.size))))
     margin = max(1, text.height // 8)
     background = (text.width + 2 * margin, text.height + 2 * margin)
@@ -109,7 +109,7 @@ def add_visible_label(image: Image.Image) -> Image.Image:
 
 
 def add_visible_label_to_frames(frames: np.ndarray, *, fps: float) -> np.ndarray:
-    """Return a copy of a video (F, H, W, 3) with the text on the frames of its first seconds."""
+    """Return a copy of a video, (F, H, W, 3) or (F, H, W, 4), with the text on the frames of its first seconds."""
     labelled = frames.copy()
     for index in range(min(len(frames), math.ceil(LABEL_DURATION_S * fps))):
         labelled[index] = np.asarray(add_visible_label(Image.fromarray(frames[index])))

@@ -19,6 +19,7 @@ from dianjing.pipelines.media.metadata import compute_pixels_sha256
 from dianjing.pipelines.video.motion_path import check_path
 
 MAX_POINTS = 1000
+MAX_WARPED_REGIONS = 16  # of an image that is moved itself, whatever the model
 RegionTarget = Literal["object", "image"]
 REGION_TARGETS: tuple[RegionTarget, ...] = ("object", "image")
 

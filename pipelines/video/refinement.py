@@ -16,7 +16,6 @@ from dianjing.pipelines.segmentation.base import Point, Region
 from dianjing.pipelines.vae import decode_result, encode_images, frames_to_pixels, pixels_to_uint8
 
 MAX_AUTOENCODER_ERROR = 14.0  # root mean square, in levels of 255: a model can show images below it
-MAX_WARPED_REGIONS = 16
 
 
 @torch.no_grad()

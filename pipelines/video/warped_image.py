@@ -13,11 +13,11 @@ from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
 from dianjing.pipelines.media.crop import CropTransform, resize_crop
 from dianjing.pipelines.media.image import check_image_with_alpha
-from dianjing.pipelines.segmentation.base import Region, Segmenter, check_region, predict_masks
+from dianjing.pipelines.segmentation.base import MAX_WARPED_REGIONS, Region, Segmenter, check_region, predict_masks
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.video.image_warp import ImageWarp
 from dianjing.pipelines.video.phrase_flow import PhraseFlow
-from dianjing.pipelines.video.refinement import MAX_WARPED_REGIONS, crop_regions
+from dianjing.pipelines.video.refinement import crop_regions
 from dianjing.pipelines.video.warp_image import DEFAULT_FPS, prepare_warp
 
 DEFAULT_NUM_FRAMES = 17

@@ -53,6 +53,17 @@ def test_a_video_shows_its_label_for_two_seconds(make_store):
     assert is_labelled.tolist() == [True] * 16 + [False] * 4
 
 
+def test_the_label_of_a_transparent_video_is_opaque_and_the_rest_stays_transparent(make_store):
+    frames = np.zeros((2, 64, 64, 4), np.uint8)
+    paths = make_store(has_visible_label=True).save_video("job", frames, METADATA, fps=8)
+    assert [path.suffix for path in paths] == [".mp4", ".webp", ".gif", ".apng"]
+    for path in (paths[1], paths[3]):
+        with Image.open(path) as video:
+            alpha = np.asarray(video.convert("RGBA"))[..., 3]
+        assert alpha[-20:, -30:].max() > 200
+        assert alpha[:32].max() == 0
+
+
 def test_the_folder_of_results_is_private(make_store):
     store = make_store()
     assert store.root.stat().st_mode & 0o077 == 0

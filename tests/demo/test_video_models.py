@@ -1,7 +1,10 @@
 """Published video models of a server: listed by task, chosen by requests, loaded one at a time."""
 
+import base64
 import copy
 import dataclasses
+import io
+import json
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest
 from dianjing.demo.results import ResultStore
 from dianjing.demo.video_models import VideoModels
 from dianjing.errors import DianjingError
+from dianjing.pipelines.media.video_reading import read_video
 from dianjing.pipelines.segmentation.base import Region
 
 WAN = "wan-2.2-ti2v"
@@ -52,9 +56,15 @@ def test_a_text_and_an_image_become_videos_of_the_chosen_model(engine):
     mask[4:16, 8:24] = True
     image = Image.fromarray(np.where(mask[..., None], (220, 30, 30), (128, 128, 128)).astype(np.uint8))
     region = Region(motion="move right", mask=mask)
-    result, progress = run(engine, ImageToVideoRequest(image=image, regions=[region], **settings))
-    assert progress[-1][0] == progress[-1][1]
-    assert result.metadata[0].settings["regions"]
+    videos = {}
+    for is_strict in (True, False):
+        animation = ImageToVideoRequest(image=image, regions=[region], strict_background=is_strict, **settings)
+        result, progress = run(engine, animation)
+        assert progress[-1][0] == progress[-1][1]
+        assert result.metadata[0].settings["regions"]
+        assert result.metadata[0].settings["strict_background"] is is_strict
+        videos[is_strict] = read_video(result.files[1]).frames
+    assert not np.array_equal(videos[True], videos[False])
 
 
 def test_what_the_chosen_model_cannot_do_is_refused(engine):
@@ -93,4 +103,13 @@ def test_a_client_of_the_api_names_the_model(engine, make_queue, monkeypatch):
     assert submitted[0].video_model == WAN
     client.post("/v1/videos", json={"prompt": "a cat"})
     assert submitted[1].video_model is None
+    image = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(image, format="PNG")
+    free = {"model": WAN, "strict_background": False, "regions": [{"motion": "jump", "points": [{"x": 9, "y": 9}]}]}
+    body = free | {"image": base64.b64encode(image.getvalue()).decode()}
+    form = {"model": WAN, "strict_background": "false", "regions": json.dumps(free["regions"])}
+    files = {"input_reference": ("a.png", image.getvalue(), "image/png")}
+    for reply in (client.post("/v1/videos", json=body), client.post("/v1/videos", data=form, files=files)):
+        assert reply.status_code == 200, reply.text
+        assert submitted[-1].strict_background is False
     assert client.post("/v1/videos", json={"prompt": "a cat", "model": "nobody"}).status_code == 404

@@ -105,6 +105,41 @@ def test_a_path_moves_an_image_at_its_own_size_and_gives_the_frames_of_python(cl
             assert np.abs(np.asarray(made.convert("RGB")).astype(int) - frame).mean() < 6  # WebP is lossy
 
 
+@pytest.mark.parametrize("encoding", ["base64", "file"])
+def test_transparent_parts_stay_in_webp_and_apng(client, encoding):
+    pixels = np.zeros((40, 60, 4), np.uint8)
+    pixels[10:30, 15:35] = (200, 30, 30, 255)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG")
+    region = {"points": [{"x": 25, "y": 20}], "path": [[25, 20], [40, 20]]}
+    fields = {"num_frames": 3, "seed": 1}
+    if encoding == "base64":
+        image = base64.b64encode(file.getvalue()).decode()
+        created = client.post("/v1/videos", json={**fields, "regions": [region], "image": image})
+    else:
+        files = {"input_reference": ("a.png", file.getvalue(), "image/png")}
+        created = client.post("/v1/videos", data={**fields, "regions": json.dumps([region])}, files=files)
+    video = wait_for_video(client, created.json())
+    for variant in ("webp", "apng"):
+        response = client.get(f"/v1/videos/{video['id']}/content", params={"variant": variant})
+        assert response.headers["content-type"] == f"image/{variant}"
+        with Image.open(io.BytesIO(response.content)) as made:
+            assert made.n_frames == 3
+            for index, left in enumerate((15, 22, 30)):
+                made.seek(index)
+                alpha = np.asarray(made.convert("RGBA"))[:20, :, 3]
+                assert alpha[12:20, left + 3 : left + 17].min() == 255
+                assert alpha[:, : left - 3].max() == alpha[:, left + 23 :].max() == alpha[:7].max() == 0
+
+
+def test_a_video_without_transparent_parts_is_no_apng(client, square):
+    body = {"image": square, "regions": [REGION], "num_frames": 2, "num_inference_steps": 1}
+    video = wait_for_video(client, client.post("/v1/videos", json=body).json())
+    response = client.get(f"/v1/videos/{video['id']}/content", params={"variant": "apng"})
+    assert response.status_code == 400
+    assert "give one of video, webp, gif" in response.json()["error"]["message"].replace(" or ", ", ")
+
+
 def test_an_image_sent_as_a_file_is_animated(client, square):
     form = {"regions": '[{"motion": "jump", "points": [{"x": 16, "y": 16}]}]', "num_frames": "3", "seed": "1"}
     files = {"input_reference": ("../../picture.png", base64.b64decode(square), "image/png")}
