@@ -89,8 +89,8 @@ def find_mistake(meaning: Meaning, detections: Detections, classify_colour: Clas
             return f"position is {[CELLS_EN[cell][0] for cell in cells]}"
     if "relation" in meaning:
         first, relation, second = meaning["relation"]
-        assert relation == "left of", "the only one in the file"
-        if not found[first][0].center[0] < found[second][0].center[0]:
+        axis = {"left of": 0, "above": 1}[relation]
+        if not found[first][0].center[axis] < found[second][0].center[axis]:
             return f"{first} is not {relation} {second}"
     return ""
 
