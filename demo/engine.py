@@ -120,6 +120,8 @@ class InferenceEngine:
 
     def predict_s(self, request: AnyRequest) -> float:
         """Predict how many s a request with defaults filled in takes; for a conversation, at most."""
+        if isinstance(request, TextToVideoRequest | ImageToVideoRequest) and request.video_model is not None:
+            return self.video_models.predict_s(request)
         width, height = request.get_size(self.capabilities)
         return self.cost_model.predict_s(request.list_work(self.capabilities), width=width, height=height)
 
@@ -182,9 +184,13 @@ class InferenceEngine:
         """Call `MaskService.predict_mask`, bool (H, W); it waits for other masks, never for a generation."""
         return self.mask_service.predict_mask(image, points, labels)
 
-    def make_metadata(self, prompt: str, *, seed: int, settings: dict[str, object]) -> GenerationMetadata:
-        """Metadata of a result of this model and version."""
-        return GenerationMetadata(prompt=prompt, seed=seed, settings=settings, model=self.model, version=__version__)
+    def make_metadata(
+        self, prompt: str, *, seed: int, settings: dict[str, object], model: str | None = None
+    ) -> GenerationMetadata:
+        """Metadata of a result of this version and a model, by default the engine's own."""
+        return GenerationMetadata(
+            prompt=prompt, seed=seed, settings=settings, model=model or self.model, version=__version__
+        )
 
     def make_conversation_metadata(
         self, conversation: Conversation, *, adapters: Mapping[str, float] | None = None

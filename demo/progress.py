@@ -4,8 +4,8 @@ B batch; latents are B C Y X, of videos B C F Y X.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from dianjing.demo.jobs import Progress
 from dianjing.errors import DianjingError
 from dianjing.pipelines.denoiser import SamplingStep
-from dianjing.pipelines.vae import decode_result
+from dianjing.pipelines.vae import decode_result, pixels_to_uint8
+from dianjing.pipelines.video.time_to_move import PublishedStep
 
 MAX_LATENT_SIDE = 32  # larger latents are shrunk before they are decoded
 MAX_TIME_SHARE = 0.2  # of a run's time, at most, goes into previews
@@ -47,15 +48,32 @@ def predict_x0(latents: Tensor, next_latents: Tensor, scheduler: Any, *, step: i
     return next_latents if abs(determinant) < 1e-4 else (s * next_latents - r * latents) / determinant
 
 
+class PreviewClock:
+    """The newest preview of one run, made anew as often as its share of the run's time allows."""
+
+    def __init__(self) -> None:
+        self.image: Image.Image | None = None
+        self._next_decode_s = 0.0
+
+    def refresh(self, decode: Callable[[], Image.Image]) -> None:
+        """Decode a new preview, if one is due."""
+        if time.monotonic() < self._next_decode_s:
+            return
+        start_s = time.monotonic()
+        with suppress(DianjingError):  # an estimate that is not finite; the result may be, and is checked itself
+            self.image = decode()
+        end_s = time.monotonic()
+        self._next_decode_s = end_s + max(MIN_INTERVAL_S, (end_s - start_s) * (1 / MAX_TIME_SHARE - 1))
+
+
 class PreviewDecoder:
-    """Decode previews of one run, as often as their share of its time allows."""
+    """Decode previews of one run."""
 
     def __init__(self, pipe: Any):
         self.pipe = pipe
-        self.image: Image.Image | None = None
+        self._clock = PreviewClock()
         self._previous: Tensor | None = None
         self._last_step: tuple[Tensor, Tensor, int] | None = None  # latents before and after a step, and its index
-        self._next_decode_s = 0.0
 
     def update(self, step: int, latents: Tensor, *, num_steps: int | None = None) -> Image.Image | None:
         """Take the latents after step `step`, and return the newest preview: of a video, that of its middle frame.
@@ -64,17 +82,12 @@ class PreviewDecoder:
         """
         previous, self._previous = self._previous, latents
         if step == 0 or previous is None or not hasattr(self.pipe.scheduler, "alphas_cumprod"):
-            return self.image
+            return self._clock.image
         first = 0 if num_steps is None else len(self.pipe.scheduler.timesteps) - num_steps
         self._last_step = (previous, latents, first + step)
-        if time.monotonic() >= self._next_decode_s:
-            start_s = time.monotonic()
-            frame = latents.shape[2] // 2 if latents.ndim == 5 else None
-            with suppress(DianjingError):  # an estimate that is not finite; the result may be, and is checked itself
-                self.image = make_sheet(self.decode_images(frame=frame))
-            end_s = time.monotonic()
-            self._next_decode_s = end_s + max(MIN_INTERVAL_S, (end_s - start_s) * (1 / MAX_TIME_SHARE - 1))
-        return self.image
+        frame = latents.shape[2] // 2 if latents.ndim == 5 else None
+        self._clock.refresh(lambda: make_sheet(self.decode_images(frame=frame)))
+        return self._clock.image
 
     @torch.no_grad()
     def decode_images(self, *, frame: int | None = None) -> list[Image.Image]:
@@ -85,9 +98,38 @@ class PreviewDecoder:
         assert self._last_step is not None
         previous, latents, step = self._last_step
         x0 = predict_x0(_to_frames(previous, frame), _to_frames(latents, frame), self.pipe.scheduler, step=step)
-        sides = (min(MAX_LATENT_SIDE, x0.shape[-2]), min(MAX_LATENT_SIDE, x0.shape[-1]))
-        pixels = decode_result(self.pipe.vae, adaptive_avg_pool2d(x0, sides)).float().clamp(-1, 1)
+        pixels = decode_result(self.pipe.vae, shrink_latents(x0)).float().clamp(-1, 1)
         return self.pipe.image_processor.postprocess(pixels.cpu(), output_type="pil")
+
+
+def shrink_latents(latents: Tensor) -> Tensor:
+    """Shrink latents (B, C, Y, X) to at most MAX_LATENT_SIDE, in their own aspect ratio."""
+    scale = min(1, MAX_LATENT_SIDE / max(latents.shape[-2:]))
+    rows, columns = (max(1, round(side * scale)) for side in latents.shape[-2:])
+    return adaptive_avg_pool2d(latents, (rows, columns))
+
+
+@torch.no_grad()
+def decode_video(vae: Any, x0: Tensor) -> list[Image.Image]:
+    """Decode a video's latents (1, C, F, Y, X), shrunk, to its frames, on the device where the weights are now.
+
+    Raises: DianjingError for pixels that are not finite.
+    """
+    latents = shrink_latents(_to_frames(x0, None)).transpose(0, 1)[None]
+    with without_offloading(vae):
+        pixels = decode_result(vae, latents.to(next(vae.parameters()).device))
+    return [Image.fromarray(frame.numpy()) for frame in pixels_to_uint8(pixels[0]).permute(1, 2, 3, 0)]
+
+
+@contextmanager
+def without_offloading(module: torch.nn.Module) -> Iterator[None]:
+    """Keep a module where it is: accelerate's hook would move the transformer off the GPU in the midst of a run."""
+    hook = vars(module).pop("_hf_hook", None)
+    try:
+        yield
+    finally:
+        if hook is not None:
+            vars(module)["_hf_hook"] = hook
 
 
 def _to_frames(latents: Tensor, frame: int | None) -> Tensor:
@@ -136,5 +178,31 @@ class ProgressReporter:
                 window=min(self.run_index + 1, self.num_windows),
                 windows=self.num_windows,
                 decode_images=self.preview_decoder.decode_images,
+            )
+        )
+
+
+class PublishedProgressReporter:
+    """Report the steps of a published model's run to a listener, with previews of its middle frame.
+
+    num_extra_frames: frames before the first, which the pipeline drops.
+    """
+
+    def __init__(self, vae: Any, on_progress: ProgressListener, *, num_steps: int, num_extra_frames: int = 0):
+        self.vae, self.on_progress, self.num_extra_frames = vae, on_progress, num_extra_frames
+        self._clock = PreviewClock()
+        on_progress(Progress(step=0, total=num_steps))
+
+    def __call__(self, step: PublishedStep) -> None:
+        x0 = step.predicted_x0
+        if x0 is not None:
+            central = x0[:, :, x0.shape[2] // 2][:, :, None]
+            self._clock.refresh(lambda: decode_video(self.vae, central)[0])
+        self.on_progress(
+            Progress(
+                step=step.index + 1,
+                total=step.num_steps,
+                preview=self._clock.image,
+                decode_images=None if x0 is None else lambda: decode_video(self.vae, x0)[self.num_extra_frames :],
             )
         )

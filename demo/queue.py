@@ -13,11 +13,13 @@ from dianjing.demo.errors import JobNotFoundError, QueueFullError, ServerMemoryE
 from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobEvent, JobResult, Progress, Queued
 from dianjing.demo.limits import DEFAULT_MAX_RUN_S, ModelCapabilities, ServerLimits
 from dianjing.demo.metrics import ServerMetrics
+from dianjing.demo.request_base import VideoRequestBase
 from dianjing.demo.requests import AnyRequest, TextToImageRequest
 from dianjing.demo.results import ResultStore
 from dianjing.errors import DianjingError
 from dianjing.pipelines.cost_model import describe_duration
 
+MAX_DEFAULT_VIDEOS = 2
 EVICTION_INTERVAL_S = 5.0  # an idle queue looks for expired jobs this often
 
 
@@ -88,26 +90,34 @@ class JobQueue:
             raise
         return job
 
-    def get_max_run_s(self) -> float:
-        """The longest predicted duration of a request in s.
+    def get_max_run_s(self, request: AnyRequest | None = None) -> float:
+        """The longest predicted duration in s of a request, or of any that names no published model.
 
-        By default five minutes; on a machine that is slow for its model, whatever a long turn of a conversation takes.
+        By default five minutes; on a machine that is slow for its model, whatever a long turn of a conversation takes,
+        and two videos of a published model's own size, length and steps.
         """
         if self.limits.max_run_s is not None:
             return self.limits.max_run_s
         capabilities = self.engine.capabilities
+        if isinstance(request, VideoRequestBase) and request.video_model is not None:
+            default_video = request.without_sampling_params().with_defaults(capabilities)
+            return max(DEFAULT_MAX_RUN_S, MAX_DEFAULT_VIDEOS * self.engine.predict_s(default_video))
         default_image = TextToImageRequest(prompt="default").with_defaults(capabilities)
         return max(DEFAULT_MAX_RUN_S, (MAX_SAMPLING_RUNS_PER_TURN + 1) * self.engine.predict_s(default_image))
 
     def _check_duration(self, request: AnyRequest) -> float:
         """Predict the duration of a request in s. Raises: DianjingError for one that takes too long."""
-        predicted_s, max_run_s = self.engine.predict_s(request), self.get_max_run_s()
+        predicted_s, max_run_s = self.engine.predict_s(request), self.get_max_run_s(request)
         if predicted_s > max_run_s:
+            capabilities = self.engine.capabilities
+            sizes = capabilities.format_sizes()
+            if isinstance(request, VideoRequestBase):
+                sizes = request.format_sizes(capabilities)
             raise DianjingError(
                 "run_too_long",
                 duration=describe_duration(predicted_s),
                 maximum=describe_duration(max_run_s),
-                sizes=self.engine.capabilities.format_sizes(),
+                sizes=sizes,
             )
         return predicted_s
 

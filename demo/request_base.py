@@ -253,6 +253,18 @@ class VideoRequestBase(GenerationRequest):
             adapters={},
         )
 
+    def without_sampling_params(self) -> Self:
+        """The same request with the model's own size, length and steps."""
+        names = ("width", "height", "num_frames", "duration_s", "fps", "num_inference_steps", "guidance_scale")
+        return replace(self, **dict.fromkeys(names))
+
+    def format_sizes(self, capabilities: ModelCapabilities) -> list[str | Message]:
+        """The sizes of the model of a request, for a message."""
+        if self.video_model is None:
+            return capabilities.format_sizes()
+        model = capabilities.find_video_model(self.video_model, self.task)
+        return [format_size(*(model.default_size or model.choose_default_size()))]
+
     def get_published_params(self) -> dict[str, Any]:
         """The arguments of a published model's pipeline that are set."""
         params = GenerationRequest.get_pipeline_params(self) | {"num_frames": self.num_frames}

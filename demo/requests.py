@@ -141,7 +141,7 @@ class TextToVideoRequest(VideoRequestBase):
         return super().get_pipeline_params() | {name: getattr(self, name) for name in names}
 
     def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
-        if self.video_model is not None:  # its duration is not predicted
+        if self.video_model is not None:  # its duration is predicted by `VideoModels`
             return []
         assert self.num_inference_steps is not None
         assert self.num_frames is not None
@@ -261,7 +261,7 @@ class ImageToVideoRequest(VideoRequestBase):
         return super().get_pipeline_params() | {"refine": self.refine}
 
     def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
-        """The sampling runs; none if the image itself is moved, or by a published model, which is not predicted."""
+        """The sampling runs; none if the image itself is moved, or by a published model."""
         if self.video_model is not None or not self.is_refined:
             return []
         assert self.num_inference_steps is not None

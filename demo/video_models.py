@@ -1,6 +1,7 @@
 """Published video models of a server: listed at its start, loaded when a request names one, one at a time."""
 
 import gc
+import time
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -8,8 +9,7 @@ import numpy as np
 import torch
 
 from dianjing import __version__
-from dianjing.demo.jobs import Progress
-from dianjing.demo.progress import ProgressListener
+from dianjing.demo.progress import ProgressListener, PublishedProgressReporter
 from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.media.image import get_input_image_metadata
@@ -18,6 +18,7 @@ from dianjing.pipelines.media.video import get_video_metadata
 from dianjing.pipelines.segmentation.base import Segmenter, get_region_metadata
 from dianjing.pipelines.video.guided_video import animate_regions
 from dianjing.pipelines.video.published import PublishedVideoOutput, PublishedVideoPipeline
+from dianjing.pipelines.video.published_cost import PublishedCostModel, make_video_work
 from dianjing.pipelines.video.published_models import PublishedModel, VideoTask, read_pipeline_class
 from dianjing.weights.description import describe_model
 from dianjing.weights.resolve import resolve_model
@@ -40,6 +41,7 @@ class VideoModels:
     def __init__(self, names: Sequence[str] = (), *, device: str = "cpu", dtype: torch.dtype = torch.float32):
         self.device, self.dtype = device, dtype
         self.models = tuple(model for name in dict.fromkeys(names) for model in _read_models(name))
+        self.cost_model = PublishedCostModel(device=device, dtype=dtype)
         self._loaded: PublishedVideoPipeline | None = None
 
     def load(self, model: PublishedModel) -> PublishedVideoPipeline:
@@ -55,17 +57,37 @@ class VideoModels:
             self._loaded = pipe
         return self._loaded
 
+    def _find(self, request: TextToVideoRequest | ImageToVideoRequest) -> PublishedModel:
+        key = request.video_model, request.task
+        return next(model for model in self.models if (model.name, model.pipeline.task) == key)
+
+    def predict_s(self, request: TextToVideoRequest | ImageToVideoRequest) -> float:
+        """Predict how many s a request with defaults filled in takes, once its model is loaded."""
+        model = self._find(request)
+        assert request.width is not None
+        assert request.height is not None
+        assert request.num_frames is not None
+        work = make_video_work(
+            model,
+            num_frames=request.num_frames,
+            size=(request.width, request.height),
+            num_inference_steps=request.num_inference_steps,
+            guidance_scale=request.guidance_scale,
+            is_guided=isinstance(request, ImageToVideoRequest) and bool(request.regions),
+        )
+        return self.cost_model.predict_s(model, work)
+
     def generate(
         self, request: TextToVideoRequest | ImageToVideoRequest, on_progress: ProgressListener, *, segmenter: Segmenter
     ) -> tuple[np.ndarray, tuple[GenerationMetadata, ...], Message | None]:
         """Generate frames uint8 (F, H, W, 3) of a request with defaults filled in, their metadata, and the crop."""
         assert request.seed is not None
         assert request.fps is not None
-        model = next(
-            model for model in self.models if (model.name, model.pipeline.task) == (request.video_model, request.task)
-        )
-        pipe = self.load(model)
+        model = self._find(request)
+        predicted_s, pipe = self.predict_s(request), self.load(model)
+        start_s = time.monotonic()
         output = _call(pipe, request, on_progress, segmenter=segmenter)
+        self.cost_model.add_run(model, predicted_s=predicted_s, measured_s=time.monotonic() - start_s)
         frames: Any = output.frames[0]
         sampling = {"num_inference_steps": request.num_inference_steps, "guidance_scale": request.guidance_scale}
         settings: dict[str, Any] = {**get_video_metadata(frames, request.fps), **pipe.describe(), **sampling}
@@ -92,11 +114,17 @@ def _call(
     segmenter: Segmenter,
 ) -> PublishedVideoOutput:
     assert request.seed is not None
+    assert request.num_inference_steps is not None
     params: dict[str, Any] = {
         **request.get_published_params(),
         "generator": torch.Generator().manual_seed(request.seed),
         "output_type": "uint8",
-        "on_step": lambda step, total: on_progress(Progress(step=step + 1, total=total, windows=1)),
+        "on_step": PublishedProgressReporter(
+            pipe.pipe.vae,
+            on_progress,
+            num_steps=request.num_inference_steps,
+            num_extra_frames=pipe.model.num_extra_frames,
+        ),
     }
     if isinstance(request, TextToVideoRequest):
         return pipe(request.prompt, **params)

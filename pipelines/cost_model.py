@@ -94,11 +94,30 @@ def describe_duration(seconds: float) -> Message:
     return Message("duration_hours", count=math.ceil(seconds / 3600))
 
 
+class DurationCorrection:
+    """A factor of predicted durations, corrected by every run: by long ones at once, by short ones little by little."""
+
+    def __init__(self) -> None:
+        self._log_factor = 0.0
+        self._lock = threading.Lock()
+
+    @property
+    def factor(self) -> float:
+        return math.exp(self._log_factor)
+
+    def add_run(self, *, predicted_s: float, measured_s: float) -> None:
+        """Correct the factor by a run that is over; `predicted_s` is what was predicted before it."""
+        if predicted_s <= 0 or measured_s <= 0:
+            return
+        log_ratio = min(max(math.log(measured_s / predicted_s), -MAX_LOG_RATIO), MAX_LOG_RATIO)
+        with self._lock:
+            self._log_factor += log_ratio * measured_s / (measured_s + STEADY_RUN_S)
+
+
 class CostModel:
     """Predicts seconds from the operations of a request, and learns from the runs that it sees.
 
-    A step takes `step_overhead_s` and its operations at `flops_per_s`, a decoded pixel `decode_s_per_pixel`. Every run
-    corrects the prediction by its own duration: long ones at once, short ones little by little.
+    A step takes `step_overhead_s` and its operations at `flops_per_s`, a decoded pixel `decode_s_per_pixel`.
     """
 
     def __init__(
@@ -107,8 +126,7 @@ class CostModel:
         self.shape = shape
         self.step_overhead_s, self.flops_per_s = step_overhead_s, flops_per_s
         self.decode_s_per_pixel = decode_s_per_pixel
-        self._log_correction = 0.0
-        self._lock = threading.Lock()
+        self._correction = DurationCorrection()
 
     @classmethod
     def measure(cls, pipe: Any, *, clock: Callable[[], float] = time.perf_counter) -> "CostModel":
@@ -142,15 +160,11 @@ class CostModel:
         overhead_s = self.step_overhead_s * sum(run.num_steps for run in runs)
         pixels = width * height * sum(run.num_frames for run in runs)
         seconds = overhead_s + flops / self.flops_per_s + pixels * self.decode_s_per_pixel
-        return seconds * math.exp(self._log_correction)
+        return seconds * self._correction.factor
 
     def add_run(self, *, predicted_s: float, measured_s: float) -> None:
         """Correct the prediction by a run that is over; `predicted_s` is what `predict_s` said before it."""
-        if predicted_s <= 0 or measured_s <= 0:
-            return
-        log_ratio = min(max(math.log(measured_s / predicted_s), -MAX_LOG_RATIO), MAX_LOG_RATIO)
-        with self._lock:
-            self._log_correction += log_ratio * measured_s / (measured_s + STEADY_RUN_S)
+        self._correction.add_run(predicted_s=predicted_s, measured_s=measured_s)
 
 
 def _fit_speed(probes: Sequence[tuple[float, float]]) -> tuple[float, float]:

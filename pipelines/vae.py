@@ -31,13 +31,25 @@ def scale_latents(vae: Any, latents: Tensor) -> Tensor:
     """
     if "scaling_factor" in vae.config:
         return latents * vae.config.scaling_factor
-    mean, std = (latents.new_tensor(vae.config[f"latents_{name}"]).view(-1, 1, 1, 1) for name in ("mean", "std"))
+    mean, std = _get_channel_statistics(vae, latents)
     return (latents - mean) / std
 
 
+def unscale_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Scale latents of the diffusion model back to those of the VAE: the inverse of `scale_latents`."""
+    if "scaling_factor" in vae.config:
+        return latents / vae.config.scaling_factor
+    mean, std = _get_channel_statistics(vae, latents)
+    return latents * std + mean
+
+
+def _get_channel_statistics(vae: Any, latents: Tensor) -> tuple[Tensor, ...]:
+    return tuple(latents.new_tensor(vae.config[f"latents_{name}"]).view(-1, 1, 1, 1) for name in ("mean", "std"))
+
+
 def decode_latents(vae: Any, latents: Tensor) -> Tensor:
-    """Decode scaled latents (B, C, Y, X) to pixels (B, 3, H, W), about on [-1, 1]."""
-    return vae.decode((latents / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
+    """Decode scaled latents (B, C, Y, X) to pixels (B, 3, H, W), about on [-1, 1]; a video VAE's have F after C."""
+    return vae.decode(unscale_latents(vae, latents).to(vae.dtype), return_dict=False)[0]
 
 
 def decode_result(vae: Any, latents: Tensor) -> Tensor:

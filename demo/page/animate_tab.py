@@ -105,7 +105,7 @@ def make_animate_tab(context: PageContext) -> AnimateTab:
     connect_region_panel(regions, context, status=run_panel.status, prompt=prompt)
     _connect_run(tab, context)
     _connect_metadata_import(tab, context)
-    connect_animation_forecast(forecast, context, num_frames, settings)
+    connect_animation_forecast(forecast, context, video_model, num_frames, settings)
     connect_video_model_choice(
         video_model,
         context,

@@ -44,6 +44,7 @@ def connect_image_forecast(forecast: gr.HTML, context: PageContext, num_images: 
 def connect_video_forecast(
     forecast: gr.HTML,
     context: PageContext,
+    video_model: Any,
     lengths: tuple[Any, Any],
     settings: SettingsPanel,
     continuation: dict[str, Any],
@@ -51,12 +52,16 @@ def connect_video_forecast(
     """Show how long a video with these settings takes; `lengths` are the components of seconds and fps."""
     num_settings = len(settings.forecast_inputs)
 
-    def make_request(seconds: float, fps: float, *values: Any) -> TextToVideoRequest:
+    def make_request(video_model: str, seconds: float, fps: float, *values: Any) -> TextToVideoRequest:
         arguments = to_forecast_arguments(values[:num_settings])
-        arguments |= to_continuation_arguments(list(continuation), values[num_settings:], context.capabilities)
+        if video_model:
+            arguments["video_model"] = video_model
+        else:
+            arguments |= to_continuation_arguments(list(continuation), values[num_settings:], context.capabilities)
         return TextToVideoRequest(prompt=PLACEHOLDER_PROMPT, duration_s=seconds, fps=fps, **arguments)
 
-    _connect_forecast(forecast, context, [*lengths, *settings.forecast_inputs, *continuation.values()], make_request)
+    inputs = [video_model, *lengths, *settings.forecast_inputs, *continuation.values()]
+    _connect_forecast(forecast, context, inputs, make_request)
 
 
 def to_continuation_arguments(
@@ -70,16 +75,17 @@ def to_continuation_arguments(
 
 
 def connect_animation_forecast(
-    forecast: gr.HTML, context: PageContext, num_frames: Any, settings: SettingsPanel
+    forecast: gr.HTML, context: PageContext, video_model: Any, num_frames: Any, settings: SettingsPanel
 ) -> None:
     """Show how long an animation with these settings takes."""
     image, region = Image.new("RGB", (64, 64)), Region(motion=PLACEHOLDER_PROMPT, points=[Point(x=0, y=0)])
 
-    def make_request(num_frames: Any, *values: Any) -> ImageToVideoRequest:
-        frames, arguments = float_to_int(num_frames), to_forecast_arguments(values)
-        return ImageToVideoRequest(image=image, regions=[region], num_frames=frames, **arguments)
+    def make_request(video_model: str, num_frames: Any, *values: Any) -> ImageToVideoRequest:
+        arguments = {"num_frames": float_to_int(num_frames), "video_model": video_model or None}
+        arguments |= to_forecast_arguments(values)
+        return ImageToVideoRequest(image=image, regions=[region], **arguments)
 
-    _connect_forecast(forecast, context, [num_frames, *settings.forecast_inputs], make_request)
+    _connect_forecast(forecast, context, [video_model, num_frames, *settings.forecast_inputs], make_request)
 
 
 def _connect_forecast(

@@ -95,9 +95,11 @@ def add_video_to_history(panel: VideoPanel, context: PageContext, session: Sessi
         assert request.seed is not None
         assert request.fps is not None
         frames = np.stack([np.asarray(image) for image in event.images])
+        is_own = request.video_model is None
+        params = request.get_pipeline_params() if is_own else request.get_published_params()
         settings = {"num_frames": len(frames), "fps": request.fps, "unfinished": True}
         metadata = context.engine.make_metadata(
-            request.prompt, seed=request.seed, settings=request.get_pipeline_params() | settings
+            request.prompt, seed=request.seed, settings=params | settings, model=request.video_model
         )
         context.save_session_video(
             session, history, frames, metadata, fps=request.fps, visible_label=request.visible_label

@@ -102,7 +102,7 @@ def make_video_tab(context: PageContext) -> VideoTab:
         **continuation,
     )
     _connect(tab, context)
-    connect_video_forecast(forecast, context, (seconds, fps), settings, tab.continuation)
+    connect_video_forecast(forecast, context, video_model, (seconds, fps), settings, tab.continuation)
     connect_video_model_choice(
         video_model,
         context,

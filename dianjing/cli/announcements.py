@@ -36,6 +36,17 @@ def announce_run(pipe: Any, model: str, requests: Sequence[Any]) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def announce_published_run(model: Any, work: Any, *, device: str, dtype: Any) -> None:
+    """Print on stderr how long a video of a published model takes, if that is long, before its weights load."""
+    from dianjing.pipelines.cost_model import LONG_RUN_S, describe_duration
+    from dianjing.pipelines.video.published_cost import PublishedCostModel
+
+    seconds = PublishedCostModel(device=device, dtype=dtype).predict_s(model, work)
+    if seconds > LONG_RUN_S:
+        message = Message("run_takes_long", duration=describe_duration(seconds))
+        print(message.render(get_language()), file=sys.stderr, flush=True)
+
+
 def make_video_request(job: Any) -> Any:
     """Make the request that takes as long as a `VideoJob`."""
     from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dianjing
+from dianjing.cli.announcements import announce_published_run
 from dianjing.cli.loading import resolve_device, resolve_dtype, set_progress_bars
 from dianjing.errors import Message, get_language
 from dianjing.pipelines.media.image import get_input_image_metadata, open_image
@@ -79,9 +80,9 @@ def _get_task(job: "VideoJob") -> VideoTask:
 
 def run_published_job(job: "VideoJob") -> dict[str, Any]:
     """Generate and write the video of a published model; return paths and settings."""
-    folder = resolve_model(job.model)
-    _check_model(job, PublishedModel.from_folder(job.model, folder, _get_task(job)))
-    pipe = _load(job)
+    model = PublishedModel.from_folder(job.model, resolve_model(job.model), _get_task(job))
+    _check_model(job, model)
+    pipe = _load(job, model)
     start_s = time.monotonic()
     output = _generate(pipe, job)
     result: dict[str, Any] = {"seconds": round(time.monotonic() - start_s, 3)}
@@ -96,7 +97,8 @@ def run_published_job(job: "VideoJob") -> dict[str, Any]:
     return {"paths": [str(path) for path in paths], **result, **vars(metadata)}
 
 
-def _load(job: "VideoJob") -> Any:
+def _load(job: "VideoJob", model: PublishedModel) -> Any:
+    """Load the pipeline; print before it how long the video takes, if that is long."""
     import torch
 
     from dianjing.pipelines.video.published import PublishedVideoPipeline
@@ -104,9 +106,26 @@ def _load(job: "VideoJob") -> Any:
     device = resolve_device(torch, job.device)
     set_progress_bars(is_enabled=sys.stderr.isatty())
     dtype = resolve_dtype(torch, job.dtype, device)
+    announce_published_run(model, _make_work(job, model), device=device, dtype=dtype)
     pipe = PublishedVideoPipeline.from_pretrained(job.model, task=_get_task(job), dtype=dtype)
     pipe.pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     return pipe.place(device)
+
+
+def _make_work(job: "VideoJob", model: PublishedModel) -> Any:
+    from dianjing.pipelines.video.published_cost import make_video_work
+
+    settings = job.settings or {}
+    image_size = None if job.image_path is None else open_image(job.image_path).size
+    size = model.resolve_size(settings["width"], settings["height"], image_size)
+    return make_video_work(
+        model,
+        num_frames=model.resolve_num_frames(settings["num_frames"], settings["duration_s"], settings["fps"]),
+        size=size or model.choose_default_size(),
+        num_inference_steps=settings["num_inference_steps"],
+        guidance_scale=settings["guidance_scale"],
+        is_guided=bool(job.regions),
+    )
 
 
 def _generate(pipe: Any, job: "VideoJob") -> Any:

@@ -123,7 +123,7 @@ class PublishedVideoPipeline:
 
         guide: warped frames of the size and length of the video. What is None is the pipeline's default; the size of
         an image's video follows its aspect ratio. duration_s is rounded to a length that the model generates. on_step
-        is called after every step with its index and their number; an exception that it raises ends the run.
+        is called after every step; an exception that it raises ends the run.
 
         Raises: DianjingError for arguments that cannot work, before anything is computed.
         """

@@ -120,7 +120,8 @@ class PublishedModel:
 
     spatial_factor, temporal_factor: px and frames per latent. num_extra_frames: frames that the pipeline generates
     before the first and drops. max_latents: the longest side and length in patches that the positions reach; None: any.
-    fixed_sizes: all the sizes that it generates; empty: any multiple of size_multiple_px.
+    fixed_sizes: all the sizes that it generates; empty: any multiple of size_multiple_px. transformer_part: the folder
+    of its transformer, or of one of two.
     """
 
     name: str
@@ -134,6 +135,7 @@ class PublishedModel:
     num_extra_frames: int = 0
     max_latents: int | None = None
     fixed_sizes: tuple[Size, ...] = ()
+    transformer_part: str = "transformer"
 
     @classmethod
     def from_folder(cls, name: str, folder: Path, task: VideoTask) -> "PublishedModel":
@@ -163,6 +165,7 @@ class PublishedModel:
             num_extra_frames=4 if transformer.get("image_condition_type") == "latent_concat" else 0,
             max_latents=transformer.get("rope_max_seq_len"),
             fixed_sizes=fixed_sizes,
+            transformer_part=part,
         )
 
     @property

@@ -24,7 +24,22 @@ from dianjing.pipelines.validation import check_number
 # the authors' values for Wan: 3 and 7 of 50 steps
 DEFAULT_T_WEAK = 0.94
 DEFAULT_T_STRONG = 0.86
-StepListener = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedStep:
+    """One step of a published model's run.
+
+    index: from 0 to num_steps - 1. predicted_x0: the latents (B, C, F, Y, X) that the step predicts for the end; None
+    for a scheduler that does not match flows.
+    """
+
+    index: int
+    num_steps: int
+    predicted_x0: Tensor | None
+
+
+StepListener = Callable[[PublishedStep], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,15 +199,18 @@ def steer_scheduler(scheduler: Any, guide: LatentGuide) -> Iterator[None]:
 
 @contextmanager
 def observe_steps(scheduler: Any, on_step: StepListener | None) -> Iterator[None]:
-    """Call on_step after every step of a scheduler with its index and the number of steps."""
+    """Call on_step after every step of a scheduler."""
     if on_step is None:
         yield
         return
-    step = scheduler.step
+    step, has_velocity = scheduler.step, is_flow_matching(scheduler)
 
-    def observed_step(*args: Any, **kwargs: Any) -> Any:
-        result = step(*args, **kwargs)
-        on_step(scheduler.step_index - 1, len(scheduler.timesteps))
+    def observed_step(model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+        result = step(model_output, timestep, sample, *args, **kwargs)
+        index, predicted_x0 = scheduler.step_index - 1, None
+        if has_velocity:  # x0 = x - sigma v
+            predicted_x0 = sample.float() - scheduler.sigmas[index].to(sample.device) * model_output.float()
+        on_step(PublishedStep(index=index, num_steps=len(scheduler.timesteps), predicted_x0=predicted_x0))
         return result
 
     with _replace_methods(scheduler, step=observed_step):

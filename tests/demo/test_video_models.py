@@ -5,18 +5,21 @@ import copy
 import dataclasses
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dianjing.demo.jobs import Job
+from dianjing.demo.page.forecast import render_forecast
 from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest
 from dianjing.demo.results import ResultStore
 from dianjing.demo.video_models import VideoModels
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.video_reading import read_video
 from dianjing.pipelines.segmentation.base import Region
+from dianjing.pipelines.video.published_cost import PublishedCostModel
 
 WAN = "wan-2.2-ti2v"
 
@@ -36,7 +39,11 @@ def run(engine, request):
     progress = []
     job = Job(request.with_defaults(engine.capabilities), owner="test")
     result = engine.run(job, ResultStore(), on_progress=progress.append)
-    return result, [(each.step, each.total) for each in progress]
+    return result, progress
+
+
+def get_steps(progress):
+    return [(each.step, each.total) for each in progress]
 
 
 def test_a_model_serves_the_tasks_that_it_has(engine):
@@ -50,7 +57,11 @@ def test_a_model_serves_the_tasks_that_it_has(engine):
 def test_a_text_and_an_image_become_videos_of_the_chosen_model(engine):
     settings = {"video_model": WAN, "num_frames": 5, "width": 64, "height": 64, "num_inference_steps": 2, "seed": 3}
     result, progress = run(engine, TextToVideoRequest(prompt="a cat", **settings))
-    assert progress == [(1, 2), (2, 2)]
+    assert get_steps(progress) == [(0, 2), (1, 2), (2, 2)]
+    assert progress[1].preview.size == (64, 64)
+    unfinished = progress[1].decode_images()
+    assert [frame.size for frame in unfinished] == [(64, 64)] * 5
+    assert np.asarray(unfinished[0]).std() > 0
     assert result.metadata[0].model == WAN
     mask = np.zeros((64, 64), bool)
     mask[4:16, 8:24] = True
@@ -60,7 +71,8 @@ def test_a_text_and_an_image_become_videos_of_the_chosen_model(engine):
     for is_strict in (True, False):
         animation = ImageToVideoRequest(image=image, regions=[region], strict_background=is_strict, **settings)
         result, progress = run(engine, animation)
-        assert progress[-1][0] == progress[-1][1]
+        assert progress[-1].step == progress[-1].total
+        assert progress[-1].preview.size == (64, 64)
         assert result.metadata[0].settings["regions"]
         assert result.metadata[0].settings["strict_background"] is is_strict
         videos[is_strict] = read_video(result.files[1]).frames
@@ -72,6 +84,38 @@ def test_what_the_chosen_model_cannot_do_is_refused(engine):
         TextToVideoRequest(prompt="a cat", video_model=WAN, num_frames=6).with_defaults(engine.capabilities)
     with pytest.raises(DianjingError, match="no video model nobody"):
         TextToVideoRequest(prompt="a cat", video_model="nobody").with_defaults(engine.capabilities)
+
+
+@pytest.fixture
+def slow_engine(engine, monkeypatch):
+    """The engine on a machine that takes 100 s for a video of the default size, length and steps."""
+    monkeypatch.setattr(engine.video_models, "cost_model", PublishedCostModel(flops_per_s=1.0))
+    request = TextToVideoRequest(prompt="a cat", video_model=WAN).with_defaults(engine.capabilities)
+    monkeypatch.setattr(engine.video_models.cost_model, "_flops_per_s", engine.predict_s(request) / 100)
+    return engine
+
+
+def test_the_page_says_before_a_run_how_long_the_chosen_model_takes(slow_engine):
+    context = SimpleNamespace(engine=slow_engine, capabilities=slow_engine.capabilities)
+    request = TextToVideoRequest(prompt="a cat", video_model=WAN).with_defaults(slow_engine.capabilities)
+    assert "this takes about 2 min" in render_forecast(request, context, "en")
+    shorter = dataclasses.replace(request, num_frames=5, num_inference_steps=2)
+    assert render_forecast(shorter, context, "en") == ""
+
+
+def test_what_takes_far_longer_than_a_default_video_is_refused(slow_engine, make_queue, monkeypatch):
+    queue = make_queue(slow_engine)
+    monkeypatch.setattr(slow_engine, "run", lambda job, results, on_progress: None)
+    model = slow_engine.capabilities.find_video_model(WAN, "text-to-video")
+    request = TextToVideoRequest(prompt="a cat", video_model=WAN)
+    assert queue.submit(request, "test").predicted_s == pytest.approx(100)
+    with pytest.raises(DianjingError, match="at most 5 min are allowed") as error:
+        queue.submit(dataclasses.replace(request, num_inference_steps=250), "test")
+    assert "x".join(map(str, model.default_size)) in str(error.value).replace(" x ", "x")
+    slow_engine.video_models.cost_model._flops_per_s /= 5  # a default video takes 500 s, and two of them are allowed
+    assert queue.submit(request, "test").predicted_s == pytest.approx(500)
+    with pytest.raises(DianjingError, match="at most 17 min are allowed"):
+        queue.submit(dataclasses.replace(request, num_inference_steps=150), "test")
 
 
 def test_one_pipeline_is_loaded_at_a_time(engine):

@@ -75,7 +75,7 @@ RECORDED = (
         name="sloppy_prompts",
         command=(
             *("-m", f"{EVALUATION}.sloppy_prompts", "--out", "{out}"),
-            *("--prompts", "tests/pipelines/prompting/sloppy_prompts.toml"),
+            *("--prompts", "tests/pipelines/prompting/held_out_sloppy_prompts.toml"),
         ),
         measures=(
             *MODEL,
@@ -84,7 +84,7 @@ RECORDED = (
             "pipelines/conversation/*.py",
             "pipelines/conversation/parsing/*.py",
             "train/evaluation/sloppy_prompts.py",
-            "tests/pipelines/prompting/sloppy_prompts.toml",
+            "tests/pipelines/prompting/held_out_sloppy_prompts.toml",
         ),
         read=read_json("sloppy_report.json"),
         bounds={"en": 0.90, "zh": 0.90},

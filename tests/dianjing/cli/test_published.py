@@ -11,6 +11,7 @@ from PIL import Image
 
 from dianjing.cli import published_job
 from dianjing.pipelines.media.image import read_image_metadata
+from dianjing.pipelines.video import published_cost
 from tests.dianjing.cli.test_video import run
 from tests.published import IMAGE_MODELS, TEXT_MODELS
 
@@ -141,6 +142,7 @@ def test_an_enhanced_prompt_is_the_one_that_is_generated_and_recorded(get_folder
         return lambda messages: answers[0] if messages[-1]["content"] == "jump" else answers[1]
 
     monkeypatch.setattr("dianjing.pipelines.conversation.parsing.chat_model.load_chat_model", load_chat_model)
+    monkeypatch.setattr(published_cost, "measure_matmul", lambda device, dtype: 1e4)
     where = ("--size", "64x64", "--model", get_folder("wan-2.1-t2v"), "--enhance", "chat")
     for prompt, recorded in (("jump", "a red square jumps"), ("cat", "cat")):
         code, out, err = run(monkeypatch, capsys, "video", prompt, *LENGTH, *where, "--out", f"{prompt}.png", "--json")
@@ -148,4 +150,5 @@ def test_an_enhanced_prompt_is_the_one_that_is_generated_and_recorded(get_folder
         result = json.loads(out)
         assert result["prompt"] == recorded
         assert result["settings"].get("original_prompt") == (None if prompt == recorded else prompt)
+        assert "this takes about" in err
     assert "the prompt stays as it is" in err

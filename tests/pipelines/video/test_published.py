@@ -1,7 +1,5 @@
 """Published video classes with tiny random weights: diffusers' output without control, warped frames inside masks."""
 
-import inspect
-
 import diffusers
 import numpy as np
 import pytest
@@ -9,8 +7,8 @@ import torch
 from PIL import Image
 
 from dianjing import DianjingError
+from dianjing.demo.progress import decode_video
 from dianjing.pipelines.video.published import PublishedVideoPipeline
-from dianjing.pipelines.video.published_models import PUBLISHED_PIPELINES, PublishedModel, find_pipeline_class
 from dianjing.pipelines.video.time_to_move import MotionGuide
 from tests.published import IMAGE_MODELS, TEXT_MODELS
 
@@ -62,9 +60,20 @@ def make_reference(pipe, **arguments):
     return reference(prompt=PROMPT, num_inference_steps=2, generator=generator, output_type="np", **kwargs, **arguments)
 
 
+def check_previews(pipe, steps, frames):
+    """The last step predicts the video (F, H, W, 3) itself, and the first step another."""
+    assert [(step.index, step.num_steps) for step in steps] == [(0, 2), (1, 2)]
+    first, last = (
+        np.stack([np.asarray(frame, np.float32) for frame in decode_video(pipe.pipe.vae, step.predicted_x0)])
+        for step in steps
+    )
+    assert np.abs(last - frames * 255).max() < 1
+    assert np.abs(first - frames * 255).max() > 1
+
+
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_a_text_gives_the_frames_of_diffusers(load, name):
-    pipe, side = load(name, "text-to-video"), get_side(name)
+    pipe, side, steps = load(name, "text-to-video"), get_side(name), []
     frames = pipe(
         PROMPT,
         num_frames=FRAMES,
@@ -73,7 +82,9 @@ def test_a_text_gives_the_frames_of_diffusers(load, name):
         num_inference_steps=2,
         generator=torch.Generator().manual_seed(0),
         output_type="np",
+        on_step=steps.append,
     ).frames
+    check_previews(pipe, steps, frames[0])
     expected = make_reference(pipe, num_frames=FRAMES).frames
     assert frames.shape == (1, FRAMES, side, side, 3)
     assert np.abs(frames - expected).max() < 1e-6
@@ -225,61 +236,6 @@ def test_the_default_clocks_are_those_of_the_authors():
     assert MotionGuide(frames=frames, masks=masks).get_steps(50) == (3, 7)
     assert MotionGuide(frames=frames, masks=masks, t_weak=1.0, t_strong=1.0).get_steps(50) == (0, 0)
     assert MotionGuide(frames=frames, masks=masks).get_steps(2) == (0, 1)
-
-
-@pytest.mark.parametrize("class_name", PUBLISHED_PIPELINES)
-def test_the_table_has_the_defaults_of_diffusers(class_name):
-    row = PUBLISHED_PIPELINES[class_name]
-    parameters = inspect.signature(getattr(diffusers, class_name).__call__).parameters
-    assert row.default_num_frames == parameters["num_frames"].default
-    assert row.default_num_inference_steps == parameters["num_inference_steps"].default
-    if row.default_size is not None:
-        assert row.default_size == (parameters["width"].default, parameters["height"].default)
-    assert ("guidance_scale" in parameters) == (row.guidance == "argument")
-    if row.guidance == "argument":
-        assert row.default_guidance_scale == parameters["guidance_scale"].default
-    assert ("sigmas" in parameters) == row.has_linspace_sigmas
-    assert ("image" in parameters) == (row.task == "image-to-video")
-
-
-@pytest.fixture
-def model(published_folder):
-    def read(name, task="image-to-video"):
-        return PublishedModel.from_folder(name, published_folder(name), task)
-
-    return read
-
-
-def test_frames_that_a_model_cannot_generate_are_refused_with_the_nearest(model):
-    wan = model("wan-2.2-i2v")
-    assert wan.resolve_num_frames(81, None, None) == 81
-    assert wan.resolve_num_frames(None, 2.0, 16) == 33  # 32 is none of its lengths
-    with pytest.raises(DianjingError, match="nearest numbers of frames: 21, 25"):
-        wan.resolve_num_frames(24, None, None)
-    with pytest.raises(DianjingError, match="nearest numbers of frames: 125"):  # 32 latents of positions
-        wan.resolve_num_frames(201, None, None)
-
-
-def test_sizes_that_a_model_cannot_generate_are_refused_with_the_nearest(model):
-    with pytest.raises(DianjingError, match="nearest size is 96x64"):
-        model("wan-2.2-ti2v").resolve_size(100, 64, (64, 64))
-    with pytest.raises(DianjingError, match="nearest size is 32x32"):
-        model("hunyuan-1.5-i2v").resolve_size(33, 33, (64, 64))
-    assert model("hunyuan-1.5-i2v").resolve_size(None, None, (640, 640)) == (32, 32)
-    for size in model("hunyuan-1.5-i2v").fixed_sizes:
-        assert model("hunyuan-1.5-i2v").resolve_size(*size, (640, 640)) == size
-
-
-def test_a_model_of_another_task_or_kind_is_refused(published_folder):
-    with pytest.raises(DianjingError, match="from an image"):
-        PublishedVideoPipeline.from_pretrained(published_folder("wan-2.1-i2v"), task="text-to-video")
-    with pytest.raises(DianjingError, match="from a text alone"):
-        PublishedVideoPipeline.from_pretrained(published_folder("hunyuan-t2v"), task="image-to-video")
-    with pytest.raises(DianjingError, match="no video pipeline of diffusers"):
-        PublishedVideoPipeline.from_pretrained("sticker", task="text-to-video")
-    assert find_pipeline_class("wan-2.2-i2v-a14b") == "WanImageToVideoPipeline"
-    assert find_pipeline_class("sticker") is None
-    assert find_pipeline_class("owner/name") is None
 
 
 def test_wrong_guides_are_refused(load):
