@@ -27,7 +27,7 @@ from dianjing.train.data.samples import Batch, SampleSource
 from dianjing.train.data.schedule import BatchShards, Bucket, make_image_schedule
 from dianjing.train.export import load_weights, save_module
 from dianjing.train.tasks.base import CardSections, Task
-from dianjing.train.tasks.pca_encoder import init_pca
+from dianjing.train.tasks.pca_encoder import copy_pca_encoder, init_pca
 from dianjing.train.tasks.scratch import VALIDATION_SEED_OFFSET, ScratchDefinition
 
 INITIAL_LOG_VARIANCE = -6.0
@@ -88,7 +88,10 @@ class AutoencoderTask(Task):
     ) -> None:
         super().__init__()
         self.vae = make_autoencoder(model, size_px=validation_images.shape[1])
-        if model.encoder == "pca":
+        if model.encoder_from is not None:
+            source = AutoencoderKL.from_pretrained(model.encoder_from)
+            copy_pca_encoder(self.vae, source, to_pixels(validation_images), log_variance=INITIAL_LOG_VARIANCE)
+        elif model.encoder == "pca":
             init_pca(
                 self.vae, to_pixels(validation_images), whitening=model.whitening, log_variance=INITIAL_LOG_VARIANCE
             )

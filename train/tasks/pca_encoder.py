@@ -5,7 +5,7 @@ C latent channels, p px along a patch (the autoencoder's factor), M patches, N i
 The residual blocks are set to zero, so that only their shortcuts remain. Downsampling gathers the pixels of a patch
 into channels (space to depth), and the last one projects them. Before the output come a GroupNorm and a SiLU: constant
 channels make the norm's standard deviation constant, and every component x passes the SiLU twice,
-silu(x) - silu(-x) = x.
+silu(x) - silu(-x) = x. An encoder for larger images with the latents of a given one averages pixels at first.
 """
 
 from typing import NamedTuple
@@ -47,19 +47,51 @@ def init_pca(vae: AutoencoderKL, pixels: Tensor, *, whitening: float, log_varian
     `whitening` 0 keeps the standard deviations of the components, 1 makes them equal.
     Raises: DianjingError if the encoder has too few channels.
     """
+    patch_px = 2 ** (len(vae.config.block_out_channels) - 1)
+    mean, axes, stds = compute_principal_components(pixels, patch_px=patch_px, count=vae.config.latent_channels)
+    projection = Projection(axes, -(mean * axes).sum(dim=(1, 2, 3)), stds)
+    _set_encoder(vae, projection, stds ** (1 - whitening), num_averaged=0, log_variance=log_variance)
+
+
+@torch.no_grad()
+def copy_pca_encoder(vae: AutoencoderKL, source: AutoencoderKL, pixels: Tensor, *, log_variance: float) -> None:
+    """Set the encoder of `vae` to the latents that `source`, made by `init_pca`, computes of reduced images.
+
+    Every level that `vae` has more halves the image by averages. `pixels` (N, 3, H, W) are images for `vae`.
+    Raises: DianjingError if `source` has another encoder, or levels or channels do not fit.
+    """
+    layer = fold_to_conv(source)
+    num_averaged = len(vae.config.block_out_channels) - len(source.config.block_out_channels)
+    if layer is None or num_averaged < 0 or vae.config.latent_channels != source.config.latent_channels:
+        raise DianjingError("pca_source_unfit")
+    latents = layer(nn.functional.avg_pool2d(pixels.float(), 2**num_averaged))
+    stds = latents.std(dim=(0, 2, 3))
+    assert layer.bias is not None
+    projection = Projection(layer.weight, layer.bias, stds)
+    _set_encoder(vae, projection, stds, num_averaged=num_averaged, log_variance=log_variance)
+
+
+class Projection(NamedTuple):
+    """Components of patches, axes (C, 3, p, p) times pixels plus offsets (C,), and their standard deviations (C,)."""
+
+    axes: Tensor
+    offsets: Tensor
+    stds: Tensor
+
+
+def _set_encoder(
+    vae: AutoencoderKL, projection: Projection, scales: Tensor, *, num_averaged: int, log_variance: float
+) -> None:
+    """Write a projection into the encoder, components of unit variance times `scales`, and freeze it."""
     widths, encoder = vae.config.block_out_channels, vae.encoder
-    patch_px = 2 ** (len(widths) - 1)
-    components = compute_principal_components(pixels, patch_px=patch_px, count=vae.config.latent_channels)
     layout = _assign_channels(vae.config.latent_channels, widths=widths, num_groups=vae.config.norm_num_groups)
     for module in vae.modules():
         if isinstance(module, ResnetBlock2D):
             _zero_init(module.conv2)  # in the decoder as well, which speeds up its training
     _identity_shortcuts(encoder)
-    _space_to_depth(encoder, widths)
-    _set_projection(encoder, components, layout)
-    _set_output(
-        encoder, components.stds ** (1 - whitening), layout, group_size=widths[-1] // vae.config.norm_num_groups
-    )
+    _gather_pixels(encoder, widths, num_averaged=num_averaged)
+    _set_projection(encoder, projection, layout, num_averaged=num_averaged)
+    _set_output(encoder, scales, layout, group_size=widths[-1] // vae.config.norm_num_groups)
     encoder.conv_out.bias[vae.config.latent_channels :] = log_variance
     _zero_init(vae.quant_conv)
     nn.init.dirac_(vae.quant_conv.weight)
@@ -131,33 +163,37 @@ def _identity_shortcuts(encoder: nn.Module) -> None:
             _zero_init(module.to_out[0])
 
 
-def _space_to_depth(encoder: nn.Module, widths: tuple[int, ...]) -> None:
-    """Gather pixels into channels, up to the last downsampling."""
+def _gather_pixels(encoder: nn.Module, widths: tuple[int, ...], *, num_averaged: int) -> None:
+    """Average pixels over the first levels, then gather them into channels, up to the last downsampling."""
     _zero_init(encoder.conv_in)
     nn.init.dirac_(encoder.conv_in.weight[:3])
     for level, width in enumerate(widths[:-2]):
-        channels = 3 * 4**level
-        if width < 4 * channels:
-            raise DianjingError("pca_width_too_small", level=level, width=width, minimum=4 * channels)
         down = encoder.down_blocks[level].downsamplers[0].conv
         _zero_init(down)
+        if level < num_averaged:
+            for channel in range(3):
+                down.weight[channel, channel, :2, :2] = 0.25
+            continue
+        channels = 3 * 4 ** (level - num_averaged)
+        if width < 4 * channels:
+            raise DianjingError("pca_width_too_small", level=level, width=width, minimum=4 * channels)
         for tap, (dy, dx) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
             for channel in range(channels):
                 down.weight[tap * channels + channel, channel, dy, dx] = 1
 
 
-def _set_projection(encoder: nn.Module, components: PrincipalComponents, channels: ChannelLayout) -> None:
+def _set_projection(encoder: nn.Module, projection: Projection, channels: ChannelLayout, *, num_averaged: int) -> None:
     """Make the last downsampling project each component to its two channels, and set the constants."""
     last = len(encoder.down_blocks) - 2
-    down, step = encoder.down_blocks[last].downsamplers[0].conv, 2**last
+    down, levels = encoder.down_blocks[last].downsamplers[0].conv, last - num_averaged
+    step = 2**levels
     _zero_init(down)
-    offsets = (components.mean * components.axes).sum(dim=(1, 2, 3))
-    for axis, offset, std, pair in zip(components.axes, offsets, components.stds, channels.pairs, strict=True):
+    for axis, offset, std, pair in zip(*projection, channels.pairs, strict=True):
         for channel, sign in zip(pair, (COMPONENT_AMPLITUDE, -COMPONENT_AMPLITUDE), strict=True):
-            for source, (colour, y, x) in enumerate(_list_channel_pixels(levels=last)):
+            for source, (colour, y, x) in enumerate(_list_channel_pixels(levels=levels)):
                 taps = axis[colour, y : y + step + 1 : step, x : x + step + 1 : step]
                 down.weight[channel, source, :2, :2] = sign * taps / std
-            down.bias[channel] = -sign * offset / std
+            down.bias[channel] = sign * offset / std
     for plus, minus in channels.constants:
         down.bias[plus], down.bias[minus] = 1, -1
 

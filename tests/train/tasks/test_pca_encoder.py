@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL
 from dianjing.train.config.autoencoder import AutoencoderModelConfig
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.tasks.autoencoder import make_autoencoder
-from dianjing.train.tasks.pca_encoder import fold_to_conv, init_pca
+from dianjing.train.tasks.pca_encoder import copy_pca_encoder, fold_to_conv, init_pca
 
 
 def sticker_pixels(count: int, *, seed: int) -> torch.Tensor:
@@ -56,6 +56,25 @@ def test_one_convolution_gives_the_same_latents():
 def test_an_encoder_that_was_trained_is_no_convolution():
     model = AutoencoderModelConfig(latent_channels=8, block_out_channels=(16, 32, 48), norm_num_groups=8)
     assert fold_to_conv(make_autoencoder(model, size_px=32)) is None
+
+
+def test_a_copied_encoder_gives_the_latents_of_the_reduced_image():
+    source, larger = make_vae(whitening=0.5), torch.rand(16, 3, 64, 64) * 2 - 1
+    model = AutoencoderModelConfig(latent_channels=8, block_out_channels=(8, 16, 32, 48), norm_num_groups=8)
+    vae = make_autoencoder(model, size_px=64)
+    copy_pca_encoder(vae, source, larger, log_variance=-6.0)
+    reduced = larger.unflatten(-1, (32, 2)).mean(-1).unflatten(-2, (32, 2)).mean(-2)
+    with torch.no_grad():
+        expected, latents = source.encode(reduced).latent_dist.mode(), vae.encode(larger).latent_dist.mode()
+    assert latents.shape == (16, 8, 8, 8)
+    assert (latents - expected).norm() / expected.norm() < 4e-3
+
+
+def test_an_encoder_that_was_trained_is_not_copied():
+    model = AutoencoderModelConfig(latent_channels=8, block_out_channels=(16, 32, 48), norm_num_groups=8)
+    source, vae = make_autoencoder(model, size_px=32), make_vae()
+    with pytest.raises(ValueError, match="encoder_from must be an autoencoder whose encoder computes principal"):
+        copy_pca_encoder(vae, source, torch.zeros(2, 3, 32, 32), log_variance=-6.0)
 
 
 def test_whitening_gives_components_the_same_variance():
