@@ -30,7 +30,14 @@ class AutoencoderObjectiveConfig(BaseConfig):
     edge_l1: float = 1.0
     edge_scales: int = Field(default=3, ge=1)
     kl: float = 3e-4  # per latent number
-    latent_noise: float = Field(default=0.0, ge=0)  # std of noise that the decoder learns to tolerate
+    latent_noise: float = Field(default=0.0, ge=0)  # noise that the decoder learns to remove: its largest std
+    adversarial: float = Field(default=0.0, ge=0)  # against a discriminator of patches, trained beside the decoder
+    features: float = Field(default=0.0, ge=0)  # distance of the discriminator's features
+    discriminator_widths: tuple[int, ...] = (32, 64, 128)
+
+    @property
+    def has_discriminator(self) -> bool:
+        return self.adversarial > 0 or self.features > 0
 
 
 class AutoencoderSamplesConfig(BaseConfig):

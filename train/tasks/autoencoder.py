@@ -27,6 +27,7 @@ from dianjing.train.data.samples import Batch, SampleSource
 from dianjing.train.data.schedule import BatchShards, Bucket, make_image_schedule
 from dianjing.train.export import load_weights, save_module
 from dianjing.train.tasks.base import CardSections, Task
+from dianjing.train.tasks.discriminator import PatchDiscriminator, adversarial_losses
 from dianjing.train.tasks.pca_encoder import copy_pca_encoder, init_pca
 from dianjing.train.tasks.scratch import VALIDATION_SEED_OFFSET, ScratchDefinition
 
@@ -73,7 +74,7 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 
 class AutoencoderTask(Task):
-    """Trains an AutoencoderKL on L1, MSE, edge and KL losses.
+    """Trains an AutoencoderKL on L1, MSE, edge and KL losses, and on adversarial ones where they have a weight.
 
     `validation_images`, uint8 (N, H, W, 3), are shown in the sample grid and give the statistics of the export.
     """
@@ -100,6 +101,7 @@ class AutoencoderTask(Task):
                 self.vae.quant_conv.bias[model.latent_channels :] = INITIAL_LOG_VARIANCE
         if model.start_from is not None:
             load_weights(self.vae, model.start_from)
+        self.discriminator = PatchDiscriminator(objective.discriminator_widths) if objective.has_discriminator else None
         self.objective, self.samples, self.validation_images = objective, samples, validation_images
         with torch.no_grad():
             self.latent_shape = self._encode_moments(to_pixels(validation_images[:1]))[0].shape[1:]
@@ -112,11 +114,15 @@ class AutoencoderTask(Task):
         self.compute_losses = torch.compile(self._compute_losses, mode=mode)
 
     def sample_noise(self, bucket: Bucket, generator: torch.Generator) -> Batch:
-        shape = (bucket.shards.global_batch_size, *self.latent_shape)
-        return {"latents": torch.randn(shape, generator=generator, device=generator.device)}
+        count, options = bucket.shards.global_batch_size, {"generator": generator, "device": generator.device}
+        return {
+            "posterior": torch.randn(count, *self.latent_shape, **options),
+            "latents": torch.randn(count, *self.latent_shape, **options),
+            "levels": torch.rand(count, 1, 1, 1, **options),
+        }
 
     def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
-        return self.compute_losses(batch["images"], noise["latents"])
+        return self.compute_losses(batch["images"], noise)
 
     def _encode_moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         moments = self.vae.quant_conv(self.vae.encoder(pixels)).float()
@@ -126,18 +132,24 @@ class AutoencoderTask(Task):
     def _decode(self, latents: Tensor) -> Tensor:
         return self.vae.decoder(self.vae.post_quant_conv(latents)).float()
 
-    def _compute_losses(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def _compute_losses(self, images: Tensor, noise: Batch) -> dict[str, Tensor]:
         weights, pixels = self.objective, to_pixels(images)
         mean, log_variance = self._encode_moments(pixels)
-        std = (log_variance.exp() + weights.latent_noise**2).sqrt()
-        decoded = self._decode(mean + std * noise)
+        latents = mean + (0.5 * log_variance).exp() * noise["posterior"]
+        decoded = self._decode(latents + weights.latent_noise * noise["levels"] * noise["latents"])
         l1, mse = F.l1_loss(decoded, pixels), F.mse_loss(decoded, pixels)
         edges = edge_l1_loss(decoded, pixels, num_scales=weights.edge_scales)
         kl = kl_loss(mean, log_variance)
         loss = weights.l1 * l1 + weights.mse * mse + weights.edge_l1 * edges + weights.kl * kl
+        metrics = {"l1": l1, "mse": mse, "edge_l1": edges, "kl": kl}
+        if self.discriminator is not None:
+            losses = adversarial_losses(self.discriminator, decoded, pixels)
+            loss = loss + weights.adversarial * losses["adversarial"] + weights.features * losses["features"]
+            loss = loss + losses["discriminator"]
+            metrics |= losses
         with torch.no_grad():
             psnr_db = psnr(decoded.clamp(-1, 1), pixels)
-        return {"loss": loss, "l1": l1, "mse": mse, "edge_l1": edges, "kl": kl, "psnr_db": psnr_db}
+        return {"loss": loss, **metrics, "psnr_db": psnr_db}
 
     def sample_grid(self) -> np.ndarray:
         """Rows of images, each above a row of their reconstructions."""

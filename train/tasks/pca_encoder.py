@@ -106,17 +106,28 @@ def fold_to_conv(vae: AutoencoderKL) -> nn.Conv2d | None:
     residuals = [module.conv2 for module in encoder.modules() if isinstance(module, ResnetBlock2D)]
     if any(layer.weight.any() or layer.bias.any() for layer in residuals):
         return None
-    count, factor = vae.config.latent_channels, 2 ** (len(encoder.down_blocks) - 1)
+    num_averaged = _count_averaged_levels(encoder)
+    levels = len(encoder.down_blocks) - 2 - num_averaged
     down = encoder.down_blocks[-2].downsamplers[0].conv
-    scale, plus = encoder.conv_out.weight[:count, :, 1, 1].float().max(dim=1)
+    scale, plus = encoder.conv_out.weight[: vae.config.latent_channels, :, 1, 1].float().max(dim=1)
     scale = scale / COMPONENT_AMPLITUDE
-    layer = nn.Conv2d(3, count, kernel_size=factor, stride=factor).requires_grad_(False)
-    step = factor // 2
-    for source, (colour, y, x) in enumerate(_list_channel_pixels(levels=len(encoder.down_blocks) - 2)):
+    step, factor = 2**levels, 2 ** (len(encoder.down_blocks) - 1)
+    weight = torch.zeros(len(scale), 3, 2 * step, 2 * step)
+    for source, (colour, y, x) in enumerate(_list_channel_pixels(levels=levels)):
         taps = down.weight[plus, source, :2, :2].float() * scale[:, None, None]
-        layer.weight[:, colour, y : y + step + 1 : step, x : x + step + 1 : step] = taps
+        weight[:, colour, y : y + step + 1 : step, x : x + step + 1 : step] = taps
+    block = torch.full((1, 1, 2**num_averaged, 2**num_averaged), 4.0**-num_averaged)
+    layer = nn.Conv2d(3, len(scale), kernel_size=factor, stride=factor).requires_grad_(False)
+    layer.weight.copy_(torch.kron(weight, block))
+    assert layer.bias is not None
     layer.bias.copy_(down.bias[plus].float() * scale)
     return layer
+
+
+def _count_averaged_levels(encoder: nn.Module) -> int:
+    """The number of first levels that average pixels."""
+    layers = [block.downsamplers[0].conv for block in encoder.down_blocks[:-2]]
+    return sum(bool(layer.weight[0, 0, 0, 0] == 0.25) for layer in layers)
 
 
 def _list_channel_pixels(*, levels: int) -> list[tuple[int, int, int]]:

@@ -68,6 +68,10 @@ def test_a_copied_encoder_gives_the_latents_of_the_reduced_image():
         expected, latents = source.encode(reduced).latent_dist.mode(), vae.encode(larger).latent_dist.mode()
     assert latents.shape == (16, 8, 8, 8)
     assert (latents - expected).norm() / expected.norm() < 4e-3
+    layer = fold_to_conv(vae)
+    assert layer is not None
+    with torch.no_grad():
+        assert (layer(larger) - expected).norm() / expected.norm() < 4e-3
 
 
 def test_an_encoder_that_was_trained_is_not_copied():
