@@ -67,6 +67,12 @@ class FinetuneObjectiveConfig(TimestepSamplingConfig):
     prior_preservation: float = Field(default=0.0, ge=0)
     prior_captions: tuple[str, ...] = ()  # of these images; empty: captions of what the model knows
 
+    # sampling steps without guidance in which an adapter learns to do what the base model does with guidance, in
+    # `distillation_teacher_steps` steps for each of them; None: it learns the training images
+    distillation_steps: int | None = Field(default=None, gt=0)
+    distillation_teacher_steps: int = Field(default=4, gt=0)
+    distillation_guidance_scale: float | None = Field(default=None, gt=1)  # None: the model's default
+
     @model_validator(mode="after")
     def _check(self) -> "FinetuneObjectiveConfig":
         if self.prediction_type == "flow" and (self.min_snr_gamma is not None or self.terminal_snr == "zero"):
@@ -113,4 +119,14 @@ class FinetuneRunConfig(BaseConfig):
     def _check_prior(self) -> "FinetuneRunConfig":
         if self.objective.prior_preservation and self.model.trainable != "lora":
             raise DianjingError("prior_needs_adapter", trainable=self.model.trainable)
+        return self
+
+    @model_validator(mode="after")
+    def _check_distillation(self) -> "FinetuneRunConfig":
+        if self.objective.distillation_steps is None:
+            return self
+        if self.model.trainable != "lora" or self.data.num_frames:
+            raise DianjingError("distillation_needs_image_adapter", trainable=self.model.trainable)
+        if self.objective.prior_preservation:
+            raise DianjingError("distillation_with_prior")
         return self

@@ -114,12 +114,10 @@ class AutoencoderTask(Task):
         self.compute_losses = torch.compile(self._compute_losses, mode=mode)
 
     def sample_noise(self, bucket: Bucket, generator: torch.Generator) -> Batch:
-        count, options = bucket.shards.global_batch_size, {"generator": generator, "device": generator.device}
-        return {
-            "posterior": torch.randn(count, *self.latent_shape, **options),
-            "latents": torch.randn(count, *self.latent_shape, **options),
-            "levels": torch.rand(count, 1, 1, 1, **options),
-        }
+        count, device = bucket.shards.global_batch_size, generator.device
+        posterior, latents = torch.randn(2, count, *self.latent_shape, generator=generator, device=device)
+        levels = torch.rand(count, 1, 1, 1, generator=generator, device=device)
+        return {"posterior": posterior, "latents": latents, "levels": levels}
 
     def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
         return self.compute_losses(batch["images"], noise)

@@ -3,6 +3,8 @@
 B batch; pixels are (B, 3, H, W) on [-1, 1].
 """
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -11,7 +13,7 @@ Features = list[Tensor]
 
 
 class PatchDiscriminator(nn.Module):
-    """A convolutional network that tells real patches from decoded ones (Isola et al. 2017, arXiv 1611.07004).
+    """A convolutional network that classifies patches as real or decoded (Isola et al. 2017, arXiv 1611.07004).
 
     widths: channels of the levels; each halves the image.
     """
@@ -20,8 +22,8 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         channels = (3, *widths)
         self.levels = nn.ModuleList()
-        for index, (given, width) in enumerate(zip(channels, channels[1:], strict=False)):
-            conv = nn.Conv2d(given, width, kernel_size=4, stride=2, padding=1)
+        for index, (in_channels, width) in enumerate(pairwise(channels)):
+            conv = nn.Conv2d(in_channels, width, kernel_size=4, stride=2, padding=1)
             norm = nn.GroupNorm(num_groups, width) if index else nn.Identity()
             self.levels.append(nn.Sequential(conv, norm, nn.LeakyReLU(0.2)))
         self.out = nn.Conv2d(widths[-1], 1, kernel_size=3, padding=1)

@@ -233,7 +233,7 @@ class FinetuneTask(Task):
         return rows
 
     def _generate_images(self, pipe: TextToImagePipeline, **settings: Any) -> np.ndarray:
-        pixels: Any = pipe(**self._make_call_arguments(), output_type="pt", return_dict=False, **settings)[0]
+        pixels: Any = pipe(**(self._make_call_arguments() | settings), output_type="pt", return_dict=False)[0]
         images = rearrange((pixels.float() * 255).round().to(torch.uint8), "b c h w -> b h w c")
         return tile_images(images, columns=min(8, len(images)))
 

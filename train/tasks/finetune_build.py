@@ -32,6 +32,7 @@ from dianjing.train.diffusion.noise_process import NoiseProcess, adapt_scheduler
 from dianjing.train.memory_estimate import describe_finetune_run
 from dianjing.train.tasks.base import CardSections, TaskDefinition, TrainingSetup
 from dianjing.train.tasks.controlnet import ControlNetTask
+from dianjing.train.tasks.distillation import DistillationTask
 from dianjing.train.tasks.finetune import FinetuneTask
 from dianjing.train.tasks.finetune_model import check_adapter_settings
 from dianjing.weights import registry
@@ -50,6 +51,8 @@ from dianjing import TextToImagePipeline
 pipe = TextToImagePipeline.from_pretrained("{base}")
 pipe.load_lora_weights("FOLDER")
 pipe.scheduler = {scheduler}.from_pretrained("FOLDER", subfolder="scheduler")"""
+FEW_STEP_CALL = """
+images = pipe("...", num_inference_steps={steps}, guidance_scale=1.0).images"""
 CONTROLNET_USAGE = """\
 from diffusers import {scheduler}
 from dianjing import TextToImagePipeline
@@ -150,6 +153,8 @@ def make_finetune_task(
         "has_motion_control": training_index.has_motion_control,
         "trigger_words": find_trigger_words(config, latent_cache.model_folder, training_index),
     }
+    if config.objective.distillation_steps is not None:
+        return DistillationTask(config, latent_cache, **settings)
     if config.model.trainable != "controlnet":
         return FinetuneTask(config, latent_cache, **settings)
     control_images = _make_control_images(config, latent_cache, training_index.list_records())
@@ -190,7 +195,9 @@ def _get_usage(config: FinetuneRunConfig, folder: Path) -> str:
         scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
         names = {"base": _get_base_name(config), "scheduler": scheduler["_class_name"]}
         if config.model.trainable == "lora":
-            return ADAPTER_USAGE.format(**names)
+            steps = config.objective.distillation_steps
+            call = FEW_STEP_CALL.format(steps=steps) if steps is not None else ""
+            return ADAPTER_USAGE.format(**names) + call
         return CONTROLNET_USAGE.format(**names, **_get_preprocessor_usage(config))
     return PIPELINE_USAGE.format(pipeline="TextToVideoPipeline" if config.data.num_frames else "TextToImagePipeline")
 
