@@ -47,6 +47,7 @@ from dianjing.pipelines.segmentation.base import Segmenter, get_region_metadata
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.pipelines.text_to_video import TextToVideoPipeline
+from dianjing.pipelines.transparency.prompt_check import check_transparent_prompt
 from dianjing.pipelines.validation import coalesce
 from dianjing.weights.description import ModelDescription, describe_model
 from dianjing.weights.resolve import resolve_model
@@ -216,6 +217,10 @@ class InferenceEngine:
         self, request: TextToImageRequest, on_progress: ProgressListener
     ) -> tuple[list[Image.Image], tuple[GenerationMetadata, ...]]:
         assert request.seed is not None
+        if request.is_transparent:
+            check_transparent_prompt(
+                self.text_to_image.prompt_normalizer, request.prompt, self.text_to_image.list_trigger_words()
+            )
         seeds = [request.seed + i for i in range(request.num_images)]
         run_steps = [run.num_steps for run in request.list_work(self.capabilities)]
         images: list[Image.Image] = []
@@ -235,6 +240,9 @@ class InferenceEngine:
                     **condition_arguments,
                 )
                 images += output.images
+            if request.is_transparent:
+                images = [self.text_to_image.remove_background(image, request.prompt) for image in images]
+                extra_metadata = {**extra_metadata, "background": "transparent"}
             sampling_metadata = get_sampling_metadata(pipe)
         settings = {
             "width": request.width,

@@ -51,6 +51,7 @@ class TextToImageRequest(ImageRequestBase):
     """A request for images of a prompt; image i uses the seed `seed + i`.
 
     `output_format` is the format of the files, `output_compression` the quality of JPEG and WebP, from 0 to 100.
+    `is_transparent`: what the prompt names is cut out of its background.
     """
 
     kind: ClassVar[str] = "image"
@@ -59,9 +60,12 @@ class TextToImageRequest(ImageRequestBase):
     prompt: str
     output_format: ImageFormat = "png"
     output_compression: int | None = None
+    is_transparent: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.is_transparent and self.output_format == "jpeg":
+            raise DianjingError("transparent_format_opaque", format="jpeg", allowed=["png", "webp"])
         if self.prompt or not self.has_optional_prompt:
             check_prompt(self.prompt)
         self._validate_fields(output_compression=partial(check_int, name="output_compression", low=0, high=100))

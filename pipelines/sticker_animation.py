@@ -5,53 +5,61 @@ F frames, H height, W width.
 
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
 
-from dianjing.pipelines.conversation.layout import get_position_box
-from dianjing.pipelines.conversation.renderer import SceneRenderer
-from dianjing.pipelines.conversation.scene import SceneObject
+from dianjing.errors import DianjingError
+from dianjing.pipelines.conversation.captions import build_noun_phrase
+from dianjing.pipelines.conversation.edits import ObjectSpec
 from dianjing.pipelines.image_to_video import ImageToVideoPipeline
 from dianjing.pipelines.media.sticker_album import STICKER_PX
-from dianjing.pipelines.segmentation.base import Region
+from dianjing.pipelines.segmentation.base import Region, Segmenter
+from dianjing.pipelines.transparency.background_removal import remove_background
 
 OBJECT_PX = 144  # of a sticker's side: the rest is room to move
-MIN_PART_SHARE = 0.05  # of the largest part of a matte; smaller ones are specks
-MIN_ALPHA = 0.1  # of a pixel that belongs to a part
+BACKGROUNDS = {"green": "purple"}  # the plain background by the color of the object, which it must differ from
+DEFAULT_BACKGROUND = "green"
 DEFAULT_STRENGTH = 0.5
 
 
-def cut_out_object(pipe: Any, name: str, *, colour: str | None, seed: int, language: str) -> Image.Image:
+def cut_out_object(
+    pipe: Any, name: str, *, colour: str | None, seed: int, segmenter: Segmenter | None = None
+) -> Image.Image:
     """Generate an object by itself: RGBA of STICKER_PX, transparent around it, whatever its colors are.
 
-    name, colour: English, of the model's concepts.
+    name, colour: English, of the model's concepts. segmenter: None for the model's own, or GrabCut.
+    Raises: DianjingError if none is found in its image.
     """
-    renderer = SceneRenderer(
-        pipe, concept_vocabulary=pipe.concept_vocabulary, seed=seed, num_inference_steps=None, guidance_scale=None
-    )
-    scene_object = SceneObject(name=name, colour=colour, boxes=(get_position_box("center"),))
-    with torch.no_grad():
-        premultiplied_rgb, alpha = renderer.extract_matte(scene_object, language)
-    premultiplied = torch.cat([premultiplied_rgb, alpha], dim=1)[0].permute(1, 2, 0).cpu().numpy()
-    premultiplied *= find_large_parts(premultiplied[..., 3])[..., None]
-    levels = np.ascontiguousarray((premultiplied * 255).round().astype(np.uint8))
-    height, width = levels.shape[:2]
-    image = Image.frombuffer("RGBa", (width, height), levels.tobytes(), "raw", "RGBa", 0, 1)
-    image = image.resize((OBJECT_PX, OBJECT_PX), Image.Resampling.BICUBIC).convert("RGBA")
+    background = BACKGROUNDS.get(colour or "", DEFAULT_BACKGROUND)
+    spec = ObjectSpec(name=name, colour=colour)
+    phrase = build_noun_phrase(spec, pipe.concept_vocabulary, language="en", count=1, size=None)
+    prompt = f"{phrase} on a {background} background"
+    image = pipe(prompt, generator=torch.Generator().manual_seed(seed)).images[0]
+    return fit_sticker(remove_background(pipe, image, prompt, segmenter=segmenter))
+
+
+def fit_sticker(image: Image.Image) -> Image.Image:
+    """Scale the visible part of an RGBA image to OBJECT_PX, in the middle of a sticker: RGBA of STICKER_PX.
+
+    Raises: DianjingError for an image without visible parts.
+    """
+    box = image.getchannel("A").getbbox()
+    if box is None:
+        raise DianjingError("sticker_without_object")
+    visible = image.crop(box).convert("RGBa")  # colors times alpha: the filter mixes no color of transparent pixels
+    scale = OBJECT_PX / max(visible.size)
+    margin = 2  # transparent pixels around, so that the filter ends softly there
+    padded = Image.new("RGBa", (visible.width + 2 * margin, visible.height + 2 * margin), (0, 0, 0, 0))
+    padded.paste(visible, (margin, margin))
+    size = round(padded.width * scale), round(padded.height * scale)
+    scaled = padded.resize(size, Image.Resampling.BICUBIC)
+    pixels = np.asarray(scaled).copy()
+    pixels[..., :3] = np.minimum(pixels[..., :3], pixels[..., 3:])  # the filter overshoots at edges
+    straight = Image.frombuffer("RGBa", size, pixels.tobytes(), "raw", "RGBa", 0, 1).convert("RGBA")
     sticker = Image.new("RGBA", (STICKER_PX, STICKER_PX), (0, 0, 0, 0))
-    offset = (STICKER_PX - OBJECT_PX) // 2
-    sticker.paste(image, (offset, offset))
+    sticker.paste(straight, ((STICKER_PX - size[0]) // 2, (STICKER_PX - size[1]) // 2))
     return sticker
-
-
-def find_large_parts(alpha: np.ndarray) -> np.ndarray:
-    """Find the connected parts of a matte (H, W) on [0, 1] without specks, bool (H, W), with a rim of one pixel."""
-    count, parts, stats, _ = cv2.connectedComponentsWithStats((alpha > MIN_ALPHA).astype(np.uint8))
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    large = [index + 1 for index in range(count - 1) if areas[index] >= MIN_PART_SHARE * areas.max()]
-    return cv2.dilate(np.isin(parts, large).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
 
 
 def animate_sticker(pipe: ImageToVideoPipeline, image: Image.Image, motion: str) -> np.ndarray:

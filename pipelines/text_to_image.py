@@ -8,10 +8,13 @@ from collections.abc import Sequence
 import torch
 from diffusers.guiders import BaseGuidance
 from diffusers.image_processor import PipelineImageInput
+from PIL import Image
 from torch import Tensor
 
+from dianjing.pipelines.base import SEGMENTER_FOLDER
 from dianjing.pipelines.image_base import ImagePipelineBase, TextToImageOutput
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators
+from dianjing.pipelines.segmentation.base import Segmenter
 
 
 class TextToImagePipeline(ImagePipelineBase):
@@ -104,3 +107,27 @@ class TextToImagePipeline(ImagePipelineBase):
             ip_adapter_image_embeds=ip_adapter_image_embeds,
             guider=guider,
         )
+
+    @torch.no_grad()
+    def remove_background(self, image: Image.Image, prompt: str, *, segmenter: Segmenter | None = None) -> Image.Image:
+        """Cut what a prompt names out of an image of it: RGBA, transparent around it, on any background.
+
+        The objects are found by the model, and their rims lose the color of the background. segmenter: None for the
+        model's own, or GrabCut.
+        Raises: DianjingError for a prompt without an object, and for an image in which none is found.
+        """
+        from dianjing.pipelines.transparency.background_removal import remove_background
+        from dianjing.pipelines.transparency.prompt_check import check_transparent_prompt
+
+        check_transparent_prompt(self.prompt_normalizer, prompt, self.list_trigger_words())
+        if segmenter is None:
+            self._load_segmenter()
+        return remove_background(self, image, prompt, segmenter=segmenter)
+
+    def _load_segmenter(self) -> None:
+        """Load the model's own segmenter, if it has one and it is not loaded yet."""
+        folder = None if self._folder is None else self._folder / SEGMENTER_FOLDER
+        if self.unet_segmenter is None and folder is not None and folder.is_dir():
+            from dianjing.pipelines.segmentation.unet import UNetSegmenter
+
+            self.unet_segmenter = UNetSegmenter.from_pretrained(folder)

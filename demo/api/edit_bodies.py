@@ -4,7 +4,7 @@ import io
 import json
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from fastapi.exceptions import RequestValidationError
@@ -50,6 +50,8 @@ TEXT_FIELDS = {  # the values of the other fields are JSON
 
 class ImageVariationSchema(ImageGenerationSchema):
     """A request for variations of an image."""
+
+    can_be_transparent: ClassVar[bool] = False
 
     prompt: str | None = Field(  # type: ignore[assignment]
         None,

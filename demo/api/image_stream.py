@@ -36,7 +36,7 @@ def describe_image_request(job: Job, body: ImageGenerationSchema) -> dict[str, A
     assert isinstance(request, TextToImageRequest)
     described = {
         "size": f"{request.width}x{request.height}",
-        "background": "opaque",
+        "background": "transparent" if request.is_transparent else "opaque",
         "output_format": request.output_format,
     }
     return described | ({"quality": body.quality} if body.quality in QUALITY_LEVELS else {})

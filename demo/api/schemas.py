@@ -5,7 +5,7 @@ and checked by the requests that the bodies become.
 """
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -77,6 +77,8 @@ class GenerationSchema(StrictSchema):
 class ImageGenerationSchema(GenerationSchema):
     """A request for images."""
 
+    can_be_transparent: ClassVar[bool] = True
+
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"prompt": "草地上的一只小猫", "n": 2, "size": "64x64", "seed": 7}]}
     )
@@ -107,7 +109,8 @@ class ImageGenerationSchema(GenerationSchema):
         json_schema_extra=make_bounds(0, MAX_PARTIAL_IMAGES),
     )
     background: Literal["auto", "opaque", "transparent"] | None = Field(
-        None, description="auto or opaque; transparent is refused, as the models draw opaque images."
+        None,
+        description="transparent: what the prompt names is cut out, as PNG or WebP; auto and opaque: the whole image.",
     )
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = Field(
         None, description="Accepted, and not used: num_inference_steps sets the effort."
@@ -129,7 +132,7 @@ class ImageGenerationSchema(GenerationSchema):
 
     def check_output(self) -> None:
         """Raise DianjingError for fields of the output that cannot be."""
-        if self.background == "transparent":
+        if self.background == "transparent" and not self.can_be_transparent:
             raise DianjingError("background_transparent", allowed=["auto", "opaque"])
         if self.stream and self.response_format == "url":
             raise DianjingError("stream_with_url")
@@ -142,6 +145,7 @@ class ImageGenerationSchema(GenerationSchema):
             num_images=1 if self.n is None else self.n,
             output_format=self.output_format or "png",
             output_compression=self.output_compression,
+            is_transparent=self.background == "transparent",
             controls=[control.to_input(limits) for control in self.controls or ()],
             pictures=[picture.to_input(limits) for picture in self.ip_adapter_images or ()],
             **self.get_common_params(),

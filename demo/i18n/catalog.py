@@ -80,6 +80,8 @@ SETTINGS_TEXTS = {
 IMAGE_TEXTS = {
     "image_placeholder": BilingualText("例如：草地上的一只小猫", "For example: a cat on the grass"),
     "image_button": BilingualText("生成图片", "Generate"),
+    "transparent": BilingualText("透明背景", "Transparent background"),
+    "transparent_info": BilingualText("抠出描述中的物体", "Cuts out what the prompt names"),
     "image_count": BilingualText("图片数量", "Number of images"),
     "image_to_animate": BilingualText("制作动画", "Animate"),
     "image_to_settings": BilingualText("使用其设置", "Use its settings"),

@@ -82,6 +82,7 @@ class ImageTab(ImageActions):
     prompt: gr.Textbox
     examples: gr.Dataset
     num_images: gr.Slider
+    transparent: gr.Checkbox
     settings: SettingsPanel
     control: ControlPanel | None
     metadata_file: gr.File
@@ -89,7 +90,8 @@ class ImageTab(ImageActions):
     @property
     def drafts(self) -> dict[str, Any]:
         """The components whose values the browser keeps, by name."""
-        return {"prompt": self.prompt, "num_images": self.num_images, **self.settings.drafts}
+        own = {"prompt": self.prompt, "num_images": self.num_images, "transparent": self.transparent}
+        return {**own, **self.settings.drafts}
 
 
 def make_image_tab(context: PageContext) -> ImageTab:
@@ -108,6 +110,12 @@ def make_image_tab(context: PageContext) -> ImageTab:
             num_images = gr.Slider(
                 1, MAX_NUM_IMAGES, 1, step=1, label=translations("image_count"), elem_id="image-count"
             )
+            transparent = gr.Checkbox(
+                False,
+                label=translations("transparent"),
+                info=translations("transparent_info"),
+                elem_id="image-transparent",
+            )
             control = make_control_panel(context, status=parts["status"])
             settings = make_settings("image", context)
             metadata_file = make_metadata_file("image", list(FORMAT_BY_EXTENSION))
@@ -119,6 +127,7 @@ def make_image_tab(context: PageContext) -> ImageTab:
         examples=examples,
         run_panel=run_panel,
         num_images=num_images,
+        transparent=transparent,
         settings=settings,
         control=control,
         metadata_file=metadata_file,
@@ -168,19 +177,20 @@ def get_image_handlers(tab: ImageActions, context: PageContext, language: Langua
 def _connect_run(tab: ImageTab, context: PageContext) -> None:
     num_settings = len(tab.settings.inputs)
 
-    def generate(request: gr.Request, token: str, prompt: str, num_images: Any, *values: Any) -> Iterator[Updates]:
+    def generate(
+        request: gr.Request, token: str, prompt: str, num_images: Any, transparent: Any, *values: Any
+    ) -> Iterator[Updates]:
         def submit(owner: str) -> Job:
             arguments = to_request_arguments(values[:num_settings], context.capabilities)
             if tab.control is not None:
                 arguments |= to_condition_arguments(values[num_settings:], tab.control.controlnets)
-            return context.queue.submit(
-                TextToImageRequest(prompt=prompt, num_images=float_to_int(num_images), **arguments), owner
-            )
+            arguments |= {"num_images": float_to_int(num_images), "is_transparent": bool(transparent)}
+            return context.queue.submit(TextToImageRequest(prompt=prompt, **arguments), owner)
 
         handlers = get_image_handlers(tab, context, get_request_language(request))
         yield from run_job(tab.run_panel, context, request, token, submit=submit, handlers=handlers)
 
-    inputs = [context.token, tab.prompt, tab.num_images, *tab.settings.inputs]
+    inputs = [context.token, tab.prompt, tab.num_images, tab.transparent, *tab.settings.inputs]
     inputs += [] if tab.control is None else tab.control.inputs
     gr.on([tab.run_panel.button.click, tab.prompt.submit], generate, inputs, tab.run_outputs, **job_event())
     connect_examples(tab.examples, tab.prompt, lambda then: then(generate, inputs, tab.run_outputs, **job_event()))
@@ -198,7 +208,7 @@ def _connect_history(tab: ImageTab, context: PageContext) -> None:
         item = find_history_item(context.get_session(token, request).images, file)
         return {tab.prompt: gr.skip()} if item is None else _restore_settings(tab, item.metadata)
 
-    restored = [tab.prompt, *tab.settings.inputs]
+    restored = [tab.prompt, tab.transparent, *tab.settings.inputs]
     tab.restore_settings.click(restore_settings, [context.token, tab.history.selected_file], restored, **instant())
     connect_metadata_import(
         tab.metadata_file, tab.run_panel, context, restore=partial(_restore_settings, tab), outputs=restored
@@ -255,4 +265,5 @@ def show_image(tab: ImageActions, item: HistoryItem | None, language: Language) 
 
 
 def _restore_settings(tab: ImageTab, metadata: GenerationMetadata) -> Updates:
-    return {tab.prompt: metadata.prompt, **tab.settings.restore(metadata)}
+    is_transparent = metadata.settings.get("background") == "transparent"
+    return {tab.prompt: metadata.prompt, tab.transparent: is_transparent, **tab.settings.restore(metadata)}

@@ -46,6 +46,9 @@ def image(
     negative_prompt: Annotated[str | None, typer.Option(help="What the image should not show.")] = None,
     count: Annotated[int, typer.Option(help="Images per prompt; each takes the next seed.")] = 1,
     grid: Annotated[Path | None, typer.Option(help="Also write all images as one grid to this .png file.")] = None,
+    transparent: Annotated[
+        bool, typer.Option("--transparent", help="Cut out what the prompt names: PNG or WebP with an alpha channel.")
+    ] = False,
     model: ModelOption = "sticker",
     source: SourceOption = None,
     lora: LorasOption = None,
@@ -99,6 +102,7 @@ def image(
         scheduler=scheduler,
         num_images_per_prompt=count,
         grid_path=grid,
+        is_transparent=transparent,
         loras=lora or [],
         conditions=image_job.ImageConditionOptions(
             controlnets=controlnet or [],

@@ -22,11 +22,14 @@ from dianjing.cli.loading import check_device, check_sampling_options
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import PRODUCER, make_image_label
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder
+from dianjing.pipelines.media.color import to_rgb
 from dianjing.pipelines.media.image import read_image_metadata, save_image
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
 from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
 from dianjing.pipelines.prompting.normalization.normalizer import PromptNormalizer
+from dianjing.pipelines.transparency.prompt_check import check_transparent_prompt
 from dianjing.pipelines.validation import ImageRequest, check_int
+from dianjing.weights import registry
 from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
 
@@ -63,6 +66,7 @@ class ImageJob:
     guidance_mode: str | None = None
     scheduler: str | None = None
     conditions: ImageConditions
+    is_transparent: bool = False
 
 
 def validate_image_job(
@@ -80,6 +84,7 @@ def validate_image_job(
     guidance_mode: str | None = None,
     scheduler: str | None = None,
     conditions: ImageConditionOptions | None = None,
+    is_transparent: bool = False,
     **settings: Any,
 ) -> ImageJob:
     """Check all options before weights load, and choose the paths. Raises: DianjingError."""
@@ -92,11 +97,15 @@ def validate_image_job(
     check_sampling_options(guidance_mode=guidance_mode, scheduler=scheduler, folder=folder)
     adapters = tuple(parse_adapters(loras))
     PromptNormalizer.check_prompts(prompts, folder, [adapter.path for adapter in adapters])
+    if is_transparent:
+        _check_transparent_prompts(prompts, folder, has_adapters=bool(adapters))
     image_conditions = validate_image_conditions(
         conditions or ImageConditionOptions(), model=model, model_folder=folder
     )
     num_images = requests[0].num_images_per_prompt
-    all_paths = _make_output_paths(out, seed, len(requests) * num_images)
+    all_paths = _make_output_paths(
+        out, seed, len(requests) * num_images, extensions=(".png", ".webp") if is_transparent else (".png",)
+    )
     paths = [all_paths[i : i + num_images] for i in range(0, len(all_paths), num_images)]
     if grid_path is not None and check_output_path(grid_path) in all_paths:
         raise DianjingError("grid_overwrites_image", path=grid_path)
@@ -113,14 +122,24 @@ def validate_image_job(
         guidance_mode=guidance_mode,
         scheduler=scheduler,
         conditions=image_conditions,
+        is_transparent=is_transparent,
     )
 
 
-def _make_output_paths(out: Path | None, seed: int, count: int) -> list[Path]:
+def _check_transparent_prompts(prompts: Sequence[str], folder: Path | None, *, has_adapters: bool) -> None:
+    """Raise DianjingError for a prompt in which the bundled model knows no object; adapters may know others."""
+    if folder is None or has_adapters or not registry.is_bundled_folder(folder):
+        return
+    normalizer = PromptNormalizer.from_folder(folder)
+    for prompt in prompts:
+        check_transparent_prompt(normalizer, prompt)
+
+
+def _make_output_paths(out: Path | None, seed: int, count: int, *, extensions: Sequence[str]) -> list[Path]:
     """Return the paths of the images, numbered if there are several; names that are not given never exist yet."""
     if out is not None and not out.is_dir():
         names = [out] if count == 1 else [out.with_stem(f"{out.stem}-{i + 1}") for i in range(count)]
-        return [check_output_path(name) for name in names]
+        return [check_output_path(name, extensions=extensions) for name in names]
     folder = out if out is not None else Path()
     check_writable_folder(folder)
     paths: list[Path] = []
@@ -155,9 +174,13 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
             seeds = request.seeds[start : start + IMAGE_BATCH_SIZE]
             start_s = time.monotonic()
             images = generate_images(pipe, request, seeds, edit=edit, guider=job.guidance_mode, **condition_arguments)
+            if job.is_transparent:
+                images = [pipe.remove_background(image, request.prompt) for image in images]
             seconds = (time.monotonic() - start_s) / len(images)
             for image, seed, path in zip(images, seeds, paths[start:], strict=False):
                 metadata = build_image_metadata(pipe, image, request, seed=seed, model=job.model)
+                if job.is_transparent:
+                    metadata.settings["background"] = "transparent"
                 metadata.settings.update(lora | job.conditions.describe())
                 metadata.settings.update({} if edit is None else edit.get_metadata(request))
                 label = make_image_label(image, metadata, producer=job.producer or PRODUCER)
@@ -189,8 +212,8 @@ def write_grid(job: ImageJob) -> None:
     assert job.grid_path is not None
     images = []
     for path in (path for paths in job.paths for path in paths):
-        with Image.open(path, formats=("PNG",)) as file:
-            images.append(file.convert("RGB"))
+        with Image.open(path, formats=("PNG", "WEBP")) as file:
+            images.append(to_rgb(file))
     num_images, (width, height) = len(job.paths[0]), images[0].size
     columns = num_images if num_images > 1 else min(GRID_COLUMNS, len(images))
     scale = max(1, -(-GRID_CELL_PX // width))

@@ -25,7 +25,13 @@ from dianjing.cli.options import (
 def stickers(
     themes: Annotated[list[str], typer.Argument(metavar="THEME", help="An object, such as cat or 红色的汽车.")],
     album: Annotated[Path, typer.Option(help="A new folder for the files of the album.")],
-    count: Annotated[int, typer.Option(help="8, 16 or 24 stickers: the themes in turn, each with other motions.")] = 8,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            help="8, 16 or 24 stickers: the themes in turn, each with other motions.",
+            show_default="the fewest that show every theme",
+        ),
+    ] = None,
     seed: SeedOption = None,
     model: ModelOption = "sticker",
     source: SourceOption = None,

@@ -8,7 +8,13 @@ from typing import Any
 from dianjing.cli.loading import check_device, load_pipeline
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import make_aigc_label, serialize_label
-from dianjing.pipelines.media.sticker_album import AlbumSticker, check_album, write_album
+from dianjing.pipelines.media.sticker_album import (
+    ALBUM_COUNTS,
+    AlbumSticker,
+    check_album,
+    choose_album_count,
+    write_album,
+)
 from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE
 from dianjing.pipelines.prompting.motions import MOTIONS_FILE
 from dianjing.pipelines.prompting.normalization.normalizer import PromptNormalizer
@@ -43,10 +49,15 @@ class StickersJob:
     producer: str | None
 
 
-def validate_stickers_job(themes: list[str], *, folder: Path, count: int, model: str, **settings: Any) -> StickersJob:
-    """Check all options before weights load. Raises: DianjingError."""
+def validate_stickers_job(
+    themes: list[str], *, folder: Path, count: int | None, model: str, **settings: Any
+) -> StickersJob:
+    """Check all options before weights load. count: None for the smallest album that has room for all objects.
+
+    Raises: DianjingError.
+    """
     check_int(len(themes), "the number of themes", low=1, high=MAX_THEMES)
-    check_album(count, folder)
+    check_album(ALBUM_COUNTS[0] if count is None else count, folder)
     check_seed(settings["seed"])
     check_device(settings["device"])
     model_folder = resolve_local_model(model)
@@ -54,6 +65,9 @@ def validate_stickers_job(themes: list[str], *, folder: Path, count: int, model:
         raise DianjingError("stickers_need_concepts", model=model)
     normalizer = PromptNormalizer.from_folder(model_folder)
     parsed = [theme for text in themes for theme in _read_themes(normalizer, text)]
+    count = choose_album_count(len(parsed)) if count is None else count
+    if len(parsed) > count:
+        raise DianjingError("album_count_too_small", num_objects=len(parsed), count=count, allowed=list(ALBUM_COUNTS))
     return StickersJob(themes=tuple(parsed), folder=folder, count=count, model=model, **settings)
 
 
@@ -88,7 +102,7 @@ def run_stickers_job(job: StickersJob) -> dict[str, Any]:
         theme, motion = job.themes[theme_index], motions[index // len(job.themes) % len(motions)]
         if theme_index not in images:
             images[theme_index] = cut_out_object(
-                image_pipe, theme.name, colour=theme.colour, seed=job.seed + theme_index, language="en"
+                image_pipe, theme.name, colour=theme.colour, seed=job.seed + theme_index
             )
         frames = animate_sticker(video_pipe, images[theme_index], motion)
         stickers.append(AlbumSticker(frames=frames, fps=video_pipe.config.default_fps, meaning=theme.meaning))

@@ -5,19 +5,22 @@ has one bit, so that its rim is matted on white.
 """
 
 import csv
+import errno
 import io
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from dianjing.errors import DianjingError
-from dianjing.pipelines.media.atomic import write_atomic
+from dianjing.pipelines.media.atomic import check_writable_folder
 
 ALBUM_COUNTS = (8, 16, 24)
 STICKER_PX, THUMBNAIL_PX, COVER_PX, ICON_PX = 240, 120, 240, 50
@@ -49,22 +52,54 @@ def write_album(stickers: Sequence[AlbumSticker], folder: Path, *, label: str | 
     """
     check_album(len(stickers), folder)
     contents = dict(_iterate_contents(stickers, label))  # all are packed before the first is written
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        write_atomic(folder / name, partial(_write_content, content))
+    with _make_folder_at_once(folder) as temporary:
+        for name, content in contents.items():
+            (temporary / name).write_bytes(content)
     return [folder / name for name in contents]
 
 
-def _write_content(content: bytes, file: BinaryIO) -> None:
-    file.write(content)
+def choose_album_count(num_objects: int) -> int:
+    """Choose the smallest number of stickers that shows every object, or the largest one that the platform takes."""
+    return next((count for count in ALBUM_COUNTS if count >= num_objects), ALBUM_COUNTS[-1])
+
+
+@contextmanager
+def _make_folder_at_once(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder whose files are those of `folder` in the end; after an exception nothing is left.
+
+    Raises: DianjingError for a full disk, and a place that cannot be written.
+    """
+    try:
+        is_new = not folder.exists()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".album-", dir=folder.parent if is_new else folder))
+        try:
+            yield temporary
+            if is_new:
+                temporary.chmod(0o755)
+                temporary.rename(folder)
+            else:
+                for path in sorted(temporary.iterdir()):
+                    path.rename(folder / path.name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise DianjingError("disk_full", path=folder) from None
+        raise DianjingError("output_unwritable", path=folder, reason=error.strerror) from None
 
 
 def check_album(count: int, folder: Path) -> None:
-    """Raise DianjingError for a number of stickers that the platform does not take, and a folder with files in it."""
+    """Raise DianjingError for a number of stickers that the platform does not take, and a folder with files in it.
+
+    Also for one that cannot be made because of what is above it.
+    """
     if count not in ALBUM_COUNTS:
         raise DianjingError("album_count_unsupported", count=count, allowed=list(ALBUM_COUNTS))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DianjingError("album_folder_not_empty", path=folder)
+    above = [folder.absolute(), *folder.absolute().parents]
+    check_writable_folder(next(path for path in above if os.path.lexists(path)))
 
 
 def _iterate_contents(stickers: Sequence[AlbumSticker], label: str | None) -> Iterator[tuple[str, bytes]]:

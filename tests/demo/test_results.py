@@ -39,6 +39,15 @@ def test_the_visible_label_is_in_the_corner_and_large_enough(make_store):
     assert read_image_metadata(path) == METADATA
 
 
+def test_the_visible_label_of_a_transparent_image_is_visible_and_the_rest_stays_transparent(make_store):
+    clear = Image.new("RGBA", (200, 300), (0, 0, 0, 0))
+    [path] = make_store(has_visible_label=True).save_images("job", [clear], [METADATA])
+    with Image.open(path) as image:
+        alpha = np.asarray(image.getchannel("A"))
+    assert alpha[-10:, -30:].min() >= 150  # the ground of the text
+    assert not alpha[:200].any()
+
+
 def test_without_a_visible_label_the_pixels_are_unchanged(make_store):
     [path] = make_store().save_images("job", [GRAY], [METADATA])
     with Image.open(path) as image:

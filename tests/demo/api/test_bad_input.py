@@ -104,7 +104,7 @@ IMAGES = {
     "an internal field": ({"num_images": 2}, "there is no field num_images; /docs lists the fields"),
     "an unknown format": ({"output_format": "gif"}, "output_format is 'gif'; give one of png, jpeg, webp"),
     "compression 101": ({"output_compression": 101}, "output_compression is 101; give a whole number from 0 to 100"),
-    "transparency": ({"background": "transparent"}, "background is 'transparent', but .* give one of auto, opaque"),
+    "transparency": ({"background": "transparent", "output_format": "jpeg"}, "output_format is jpeg, which has no"),
     "four previews": ({"stream": True, "partial_images": 4}, "partial_images is 4; give a whole number from 0 to 3"),
     "a stream of addresses": ({"stream": True, "response_format": "url"}, "response_format is 'url', but a stream"),
     "too much": ({"size": "8192x8192", "num_inference_steps": 1000}, TOO_LONG),

@@ -136,3 +136,8 @@ def test_an_edit_without_an_image_or_without_a_form_is_refused(client):
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "image"
     assert client.post("/v1/images/edits", json={"prompt": "cat"}).status_code == 415
+
+
+def test_edits_have_no_transparent_background(api, picture):
+    with pytest.raises(openai.BadRequestError, match="edits and variations of an image are opaque"):
+        api.images.edit(image=("a.png", to_png(picture)), prompt="cat", background="transparent", extra_body=FAST)

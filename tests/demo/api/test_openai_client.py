@@ -10,6 +10,7 @@ import pytest
 from openai.types import ImageGenCompletedEvent, ImageGenPartialImageEvent
 from PIL import Image
 
+from dianjing import TextToImagePipeline
 from dianjing.pipelines.media.aigc_label import XMP_KEY
 from dianjing.pipelines.media.image import read_image_metadata
 from dianjing.pipelines.media.image_file import read_image_texts
@@ -66,6 +67,20 @@ def test_every_documented_option_of_images_is_accepted(api, options):
     assert open_image(images.data[0].b64_json).format == "PNG"
     assert images.created > 1_700_000_000
     assert (images.background, images.output_format, images.size) == ("opaque", "png", "32x32")
+
+
+@pytest.mark.parametrize("image_format", ["png", "webp"])
+def test_a_transparent_background_is_an_alpha_channel(api, monkeypatch, image_format):
+    def remove_background(self, image, prompt):
+        assert prompt == "cat"
+        return Image.merge("RGBA", (*image.convert("RGB").split(), Image.linear_gradient("L").resize(image.size)))
+
+    monkeypatch.setattr(TextToImagePipeline, "remove_background", remove_background)
+    images = api.images.generate(prompt="cat", background="transparent", output_format=image_format)
+    image = open_image(images.data[0].b64_json)
+    assert images.background == "transparent"
+    assert image.mode == "RGBA"
+    assert image.getchannel("A").getextrema() == (4, 251)
 
 
 @pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
@@ -235,7 +250,7 @@ def test_what_is_not_offered_is_a_404_in_the_callers_language(connect, language)
         ({"size": "64x65"}, "size"),
         ({"size": "huge"}, "size"),
         ({"quality": "best"}, "quality"),
-        ({"background": "transparent"}, "background"),
+        ({"background": "transparent", "output_format": "jpeg"}, "output_format"),
         ({"output_compression": -1}, "output_compression"),
         ({"model": "other"}, "model"),
         ({"prompt": ""}, "prompt"),

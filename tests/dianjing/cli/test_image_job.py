@@ -107,3 +107,49 @@ def test_the_label_is_there_unless_switched_off(stub, call, option, labelled):
 def test_the_label_names_the_producer(stub, call):
     call("image", "cat", "--out", "a.png", "--producer", "某社")
     assert '"ContentProducer":"某社"' in Image.open("a.png").text[XMP_KEY]
+
+
+@pytest.fixture
+def transparent_stub(stub):
+    """A stub that cuts the left half out of an image."""
+
+    def remove_background(image, prompt):
+        image = image.convert("RGBA")
+        image.putalpha(Image.new("L", image.size, 0))
+        image.paste((200, 0, 0, 255), (0, 0, image.width // 2, image.height))
+        return image
+
+    stub.remove_background = remove_background
+    return stub
+
+
+@pytest.mark.parametrize("name", ["cat.png", "cat.webp"])
+def test_a_transparent_image_has_an_alpha_channel_metadata_and_label(transparent_stub, call, name):
+    code, out, _ = call("image", "a cat", "--transparent", "--seed", "7", "--out", name)
+    assert (code, out) == (0, f"{name}\n")
+    with Image.open(name) as image:
+        assert image.mode == "RGBA"
+        assert image.getchannel("A").getextrema() == (0, 255)
+    metadata = read_image_metadata(name)
+    assert (metadata.seed, metadata.settings["background"]) == (7, "transparent")
+
+
+def test_a_grid_of_transparent_images_is_on_white(transparent_stub, call):
+    code, _, _ = call("image", "a cat", "--transparent", "--out", "cat.webp", "--grid", "grid.png")
+    assert code == 0
+    with Image.open("grid.png") as grid:
+        assert grid.getpixel((grid.width - 2, 2)) == (255, 255, 255)
+        assert grid.getpixel((2, 2)) != (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [(("on the grass",), "names no object"), (("cat", "--out", "cat.jpg"), "does not end in .png, .webp")],
+)
+def test_what_cannot_be_transparent_is_refused_before_weights_load(call, monkeypatch, tmp_path, arguments, part):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(image_job, "load_conditioned_pipeline", None)
+    code, _, err = call("image", *arguments, "--transparent")
+    assert code == 2
+    assert part in err
+    assert list(tmp_path.iterdir()) == []

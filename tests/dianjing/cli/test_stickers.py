@@ -9,6 +9,7 @@ from PIL import Image
 
 import dianjing
 from dianjing.cli import stickers_job
+from dianjing.errors import DianjingError
 from dianjing.pipelines import sticker_animation
 
 
@@ -20,6 +21,7 @@ from dianjing.pipelines import sticker_animation
         (("cat", "--count", "5"), "8, 16, 24"),
         (("cat", "--model", "hunyuan-dit-v1.2"), "names its objects"),
         (("no cat",), "should not be drawn"),
+        (("cat",) * 9 + ("--count", "8"), "9 objects, more than the 8 stickers"),
     ],
 )
 def test_what_cannot_become_an_album_is_refused_before_weights_load(call, monkeypatch, tmp_path, arguments, part):
@@ -87,12 +89,35 @@ def test_the_themes_take_turns_with_different_motions(call, monkeypatch, tmp_pat
         assert json.loads(icon.text["AIGC"])["Label"] == "1"
 
 
-def test_specks_leave_a_matte_and_its_rim_stays():
-    alpha = np.zeros((32, 32), np.float32)
-    alpha[8:24, 8:24] = 1
-    alpha[7, 8:24] = 0.05  # a soft rim below the threshold
-    alpha[2, 2] = 1
-    large = sticker_animation.find_large_parts(alpha)
-    assert not large[2, 2]
-    assert large[7, 8:24].all()
-    assert large[8:24, 8:24].all()
+def test_a_sticker_is_the_visible_part_in_the_center_with_room_around_and_no_edge_cut_flat():
+    image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    image.paste((200, 40, 40, 255), (0, 10, 20, 50))  # at the border, and not in the middle
+    alpha = np.asarray(sticker_animation.fit_sticker(image))[..., 3]
+    rows, columns = np.nonzero(alpha > 127)
+    assert alpha.shape == (240, 240)
+    assert rows.max() - rows.min() + 1 == pytest.approx(144, abs=2)
+    assert columns.max() - columns.min() + 1 == pytest.approx(72, abs=2)
+    assert (rows.max() + rows.min()) / 2 == pytest.approx(119.5, abs=1)
+    assert (columns.max() + columns.min()) / 2 == pytest.approx(119.5, abs=1)
+    assert 0 < alpha[120, columns.min() - 2] < 127 or 0 < alpha[120, columns.min() - 1] < 127  # a soft edge
+
+
+def test_a_scaled_sticker_has_no_dark_rim():
+    image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    image.paste((240, 200, 40, 255), (20, 20, 44, 44))
+    pixels = np.asarray(sticker_animation.fit_sticker(image)).astype(int)
+    rim = (pixels[..., 3] > 40) & (pixels[..., 3] < 250)
+    assert np.abs(pixels[rim][:, :3] - (240, 200, 40)).max() < 16
+
+
+def test_a_wholly_transparent_image_makes_no_sticker():
+    with pytest.raises(DianjingError, match="wholly transparent"):
+        sticker_animation.fit_sticker(Image.new("RGBA", (64, 64), (0, 0, 0, 0)))
+
+
+@pytest.mark.parametrize(("num_themes", "count"), [(1, 8), (8, 8), (9, 16), (17, 24), (24, 24)])
+def test_an_album_is_by_default_the_smallest_that_shows_every_theme(tmp_path, num_themes, count):
+    settings = {"seed": 0, "model": "sticker", "device": "cpu", "dtype": "auto", "producer": None}
+    themes = ["cat", "红色的汽车"] * 12
+    job = stickers_job.validate_stickers_job(themes[:num_themes], folder=tmp_path / "album", count=None, **settings)
+    assert job.count == count

@@ -1,7 +1,9 @@
 """Albums against the bounds of the WeChat sticker platform, read by a checker of its own."""
 
 import csv
+import errno
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,3 +142,38 @@ def test_a_thumbnail_on_white_and_on_black_has_no_fringe():
         laid = Image.alpha_composite(Image.new("RGBA", image.size, (ground,) * 3 + (255,)), image)
         truth = coverage * np.array(COLOUR) + (1 - coverage) * ground
         assert np.abs(np.asarray(laid)[..., :3] - truth).max() <= 8
+
+
+def make_album_stickers():
+    return [AlbumSticker(frames=make_disc(seed=seed), fps=8, meaning="disc") for seed in range(8)]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_full_disk_leaves_no_part_of_an_album(tmp_path, monkeypatch, exists):
+    if exists:
+        (tmp_path / "album").mkdir()
+    written = []
+
+    def write(path, content):
+        if len(written) == 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    with pytest.raises(DianjingError, match="disk is full"):
+        write_album(make_album_stickers(), tmp_path / "album")
+    assert len(written) == 5
+    assert [path.name for path in tmp_path.rglob("*")] == (["album"] if exists else [])
+
+
+def test_an_album_is_written_into_an_empty_folder_and_into_new_ones_below_each_other(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "new" / "album"):
+        assert all(path.is_file() for path in write_album(make_album_stickers(), folder))
+        assert find_violations(folder) == []
+
+
+def test_an_album_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DianjingError, match="file"):
+        sticker_album.check_album(8, tmp_path / "file" / "album")
