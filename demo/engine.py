@@ -14,14 +14,13 @@ from PIL import Image
 
 from dianjing import __version__
 from dianjing.demo.capabilities import get_capabilities
-from dianjing.demo.edit_request import EditRequest
 from dianjing.demo.editing import ImageEditor
 from dianjing.demo.extensions import AdapterSwitch
 from dianjing.demo.image_conditioner import ImageConditioner
+from dianjing.demo.image_generation import generate_images
 from dianjing.demo.jobs import Job, JobResult
 from dianjing.demo.mask_service import MaskService
 from dianjing.demo.progress import ProgressListener, ProgressReporter
-from dianjing.demo.request_base import IMAGE_BATCH_SIZE
 from dianjing.demo.requests import (
     AnyRequest,
     ConversationRequest,
@@ -47,7 +46,6 @@ from dianjing.pipelines.segmentation.base import Segmenter, get_region_metadata
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.pipelines.text_to_video import TextToVideoPipeline
-from dianjing.pipelines.transparency.prompt_check import check_transparent_prompt
 from dianjing.pipelines.validation import coalesce
 from dianjing.weights.description import ModelDescription, describe_model
 from dianjing.weights.resolve import resolve_model
@@ -135,7 +133,7 @@ class InferenceEngine:
         predicted_s, start_s = self.predict_s(request), time.monotonic()
         self.adapter_switch.activate(request.adapters or {})
         if isinstance(request, TextToImageRequest):
-            images, metadata = self._generate_images(request, on_progress)
+            images, metadata = generate_images(self, request, on_progress)
             files = results.save_images(
                 job.id,
                 images,
@@ -212,55 +210,6 @@ class InferenceEngine:
         return self.make_metadata(turn.prompt, seed=conversation.seed, settings=settings)
 
     free_memory = staticmethod(release_memory)  # after a run that ran out of it
-
-    def _generate_images(
-        self, request: TextToImageRequest, on_progress: ProgressListener
-    ) -> tuple[list[Image.Image], tuple[GenerationMetadata, ...]]:
-        assert request.seed is not None
-        if request.is_transparent:
-            check_transparent_prompt(
-                self.text_to_image.prompt_normalizer, request.prompt, self.text_to_image.list_trigger_words()
-            )
-        seeds = [request.seed + i for i in range(request.num_images)]
-        run_steps = [run.num_steps for run in request.list_work(self.capabilities)]
-        images: list[Image.Image] = []
-        pipe, condition_arguments, extra_metadata = self._select_pipeline(request)
-        reporter = ProgressReporter(pipe, on_progress, run_steps=run_steps)
-        with use_scheduler(pipe, request.scheduler), pipe.observe_steps(reporter):
-            for first in range(0, len(seeds), IMAGE_BATCH_SIZE):
-                batch = seeds[first : first + IMAGE_BATCH_SIZE]
-                if isinstance(request, EditRequest):
-                    images += self.image_editor.run(pipe, request, batch)
-                    continue
-                output: Any = pipe(
-                    request.prompt,
-                    num_images_per_prompt=len(batch),
-                    generator=[torch.Generator().manual_seed(seed) for seed in batch],
-                    **request.get_pipeline_params(),
-                    **condition_arguments,
-                )
-                images += output.images
-            if request.is_transparent:
-                images = [self.text_to_image.remove_background(image, request.prompt) for image in images]
-                extra_metadata = {**extra_metadata, "background": "transparent"}
-            sampling_metadata = get_sampling_metadata(pipe)
-        settings = {
-            "width": request.width,
-            "height": request.height,
-            "negative_prompt": request.negative_prompt,
-            **sampling_metadata,
-            **extra_metadata,
-            **self.adapter_switch.make_metadata(request.adapters),
-        }
-        return images, tuple(self.make_metadata(request.prompt, seed=seed, settings=settings) for seed in seeds)
-
-    def _select_pipeline(self, request: TextToImageRequest) -> tuple[Any, dict[str, Any], dict[str, object]]:
-        """The pipeline of a request, its arguments for image conditions, and the metadata of an edit or of these."""
-        if isinstance(request, EditRequest):
-            return self.image_editor.get_pipeline(request), {}, request.edit.get_metadata()
-        if not (request.controls or request.pictures):
-            return self.text_to_image, {}, {}
-        return (self.conditioner.pipe, *self.conditioner.prepare(request))
 
     def _run_turn(
         self, request: ConversationRequest, on_progress: ProgressListener
