@@ -102,15 +102,26 @@ EDIT_TEXTS = {
     "edit_strength_info": BilingualText("0 保持原图，1 完全重新生成", "0 keeps the image, 1 starts from noise"),
 }
 ANIMATE_TEXTS = {
-    "animate_picture": BilingualText("点击要动的物体", "Click on the object that should move"),
+    "animate_picture": BilingualText(
+        "点击要动的物体，或从物体上拖出路径", "Click on what should move, or drag a path from it"
+    ),
     "animate_upload": BilingualText("拖入一张图片，或点击上传", "Drop an image here, or click to choose one"),
     "animate_click": BilingualText("点击的含义", "A click means"),
     "animate_in": BilingualText("要动的", "Moves"),
     "animate_out": BilingualText("不动的", "Stays"),
-    "animate_undo": BilingualText("撤销点击", "Undo click"),
+    "animate_anchor": BilingualText("连接处", "Joint"),
+    "animate_undo": BilingualText("撤销", "Undo"),
     "animate_clear": BilingualText("清空", "Clear"),
     "animate_region": BilingualText("区域", "Region"),
-    "animate_add": BilingualText("添加区域", "Add a region"),
+    "animate_add": BilingualText("添加区域", "Add region"),
+    "animate_camera": BilingualText("镜头运动", "Camera"),
+    "animate_remove": BilingualText("删除区域", "Remove"),
+    "animate_turn": BilingualText("旋转（度）", "Turn (°)"),
+    "animate_scale": BilingualText("最终大小", "Final size"),
+    "strict_background": BilingualText("背景保持不变", "Keep the background"),
+    "strict_background_info": BilingualText(
+        "没有区域经过的部分与图片一致", "What no region moves over stays as in the image"
+    ),
     "animate_motion": BilingualText("动作", "Motion"),
     "animate_strength": BilingualText("强度", "Strength"),
     "animate_prompt": BilingualText("图片内容（可不填）", "What the image shows (optional)"),

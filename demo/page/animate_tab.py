@@ -5,24 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
 from dianjing.demo.i18n.catalog import format_status
 from dianjing.demo.jobs import Job
-from dianjing.demo.page.canvas import RegionCanvas, RegionSelection
+from dianjing.demo.page.canvas import RegionCanvas
 from dianjing.demo.page.context import PageContext, get_request_language, instant, job_event
 from dianjing.demo.page.forecast import connect_animation_forecast, make_forecast
 from dianjing.demo.page.history_panel import HistoryPanel
 from dianjing.demo.page.metadata_import import connect_metadata_import, make_metadata_file
 from dianjing.demo.page.prompt_box import make_prompt_box
-from dianjing.demo.page.region_panel import (
-    RegionPanel,
-    check_regions,
-    connect_region_panel,
-    make_region_panel,
-    predict_mask,
-    render_canvas,
-)
+from dianjing.demo.page.region_events import connect_region_panel
+from dianjing.demo.page.region_import import parse_regions, select_regions
+from dianjing.demo.page.region_panel import RegionPanel, check_regions, make_region_panel, render_canvas
 from dianjing.demo.page.run_panel import RunPanel, connect_cancel, make_run_buttons, make_run_panel, resume_run, run_job
 from dianjing.demo.page.runs import Updates
 from dianjing.demo.page.sessions import find_history_item
@@ -36,7 +30,6 @@ from dianjing.demo.results import VIDEO_SUFFIXES
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.image import get_input_image_metadata, open_image
 from dianjing.pipelines.media.metadata import GenerationMetadata
-from dianjing.pipelines.segmentation.base import Point, check_points
 
 TAB_ID = "animate"
 
@@ -48,6 +41,7 @@ class AnimateTab:
     regions: RegionPanel
     prompt: gr.Textbox
     video_model: gr.Dropdown
+    strict_background: gr.Checkbox
     num_frames: gr.Slider
     settings: SettingsPanel
     metadata_file: gr.File
@@ -82,6 +76,13 @@ def make_animate_tab(context: PageContext) -> AnimateTab:
         with gr.Column(elem_classes="dj-more"):
             prompt = make_prompt_box("animate", label="animate_prompt")
             video_model = make_video_model_choice("animate", context, ImageToVideoRequest.task)
+            strict_background = gr.Checkbox(
+                True,
+                label=translations("strict_background"),
+                info=translations("strict_background_info"),
+                elem_id="animate-strict",
+                visible=False,
+            )
             default, label = capabilities.num_frames, translations("animate_frames")
             longest = [model.pipeline.default_num_frames for model in capabilities.video_models]
             num_frames = gr.Slider(2, max(2 * default, *longest, 0), default, step=1, label=label)
@@ -96,6 +97,7 @@ def make_animate_tab(context: PageContext) -> AnimateTab:
         regions=regions,
         prompt=prompt,
         video_model=video_model,
+        strict_background=strict_background,
         num_frames=num_frames,
         settings=settings,
         metadata_file=metadata_file,
@@ -114,6 +116,7 @@ def make_animate_tab(context: PageContext) -> AnimateTab:
         lengths=(num_frames,),
         to_lengths=lambda model: (model.pipeline.default_num_frames,),
     )
+    video_model.change(lambda name: gr.Checkbox(visible=bool(name)), video_model, strict_background, **instant())
     return tab
 
 
@@ -127,6 +130,7 @@ def _connect_run(tab: AnimateTab, context: PageContext) -> None:
         prompt: str,
         num_frames: Any,
         video_model: str,
+        strict_background: bool,
         *values: Any,
     ) -> Iterator[Updates]:
         motions, strengths, settings = (
@@ -145,6 +149,7 @@ def _connect_run(tab: AnimateTab, context: PageContext) -> None:
                 prompt=prompt or "",
                 num_frames=float_to_int(num_frames),
                 video_model=video_model or None,
+                strict_background=bool(strict_background) or not video_model,
                 **to_request_arguments(settings, context.capabilities),
             )
             return context.queue.submit(animation, owner)
@@ -152,7 +157,7 @@ def _connect_run(tab: AnimateTab, context: PageContext) -> None:
         handlers = get_video_handlers(tab.video_panel, context, get_request_language(request))
         yield from run_job(tab.run_panel, context, request, token, submit=submit, handlers=handlers)
 
-    inputs = [context.token, tab.regions.canvas, tab.prompt, tab.num_frames, tab.video_model]
+    inputs = [context.token, tab.regions.canvas, tab.prompt, tab.num_frames, tab.video_model, tab.strict_background]
     inputs += [*tab.regions.motions, *tab.regions.strengths, *tab.settings.inputs]
     gr.on([tab.run_panel.button.click, tab.prompt.submit], generate, inputs, tab.run_outputs, **job_event())
     connect_cancel(tab.run_panel, context)
@@ -172,14 +177,12 @@ def _connect_metadata_import(tab: AnimateTab, context: PageContext) -> None:
         num_frames = metadata.settings.get("num_frames")
         if isinstance(num_frames, int):
             updates[tab.num_frames] = min(max(num_frames, tab.num_frames.minimum), tab.num_frames.maximum)
-        for (motion, strength, _), motion_box, slider in zip(
-            regions, tab.regions.motions, tab.regions.strengths, strict=False
-        ):
-            updates |= {motion_box: motion, slider: strength}
+        for region, motion_box, slider in zip(regions, tab.regions.motions, tab.regions.strengths, strict=False):
+            updates |= {motion_box: region.motion, slider: region.strength}
         if canvas is None or get_input_image_metadata(canvas.image)["pixels_sha256"] != _get_image_hash(metadata):
             text = format_status("settings_restored_without_image", get_request_language(request))
             return updates | {tab.run_panel.status: render_hint(text)}
-        canvas = select_points(context, canvas.image, [points for _, _, points in regions])
+        canvas = select_regions(context, canvas.image, regions)
         context.get_session(token, request).canvas = canvas
         return updates | render_canvas(tab.regions, canvas)
 
@@ -197,37 +200,6 @@ def _connect_metadata_import(tab: AnimateTab, context: PageContext) -> None:
 def _get_image_hash(metadata: GenerationMetadata) -> object:
     image = metadata.settings.get("image")
     return image.get("pixels_sha256") if isinstance(image, Mapping) else None
-
-
-def _get_list(metadata: GenerationMetadata, name: str) -> list[Any]:
-    value = metadata.settings.get(name)
-    return value if isinstance(value, list) else []
-
-
-def parse_regions(metadata: GenerationMetadata) -> list[tuple[str, float, tuple[Point, ...]]]:
-    """Motion, strength and points of each region of an animation's metadata; none for metadata of another kind."""
-    try:
-        return [
-            (
-                str(region["motion"]),
-                min(max(float(region["strength"]), 0.0), 1.0),
-                tuple(Point(x=float(p["x"]), y=float(p["y"]), positive=bool(p["positive"])) for p in region["points"]),
-            )
-            for region in _get_list(metadata, "regions")
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return []
-
-
-def select_points(context: PageContext, image: Any, points: list[tuple[Point, ...]]) -> RegionCanvas:
-    """Make a canvas whose regions are selected by points. Raises: DianjingError for points outside the image."""
-    canvas = RegionCanvas(image=image)
-    regions = []
-    for each in points:
-        check_points(each, width=image.width, height=image.height)
-        mask: np.ndarray | None = predict_mask(context, canvas, each)
-        regions.append(RegionSelection(points=each, mask=mask))
-    return RegionCanvas(image=image, regions=tuple(regions))
 
 
 def connect_send_to_animate(

@@ -1,35 +1,55 @@
-"""The canvas of the Animate tab: an image with regions that clicks select, and its rendering.
+"""The canvas of the Animate tab: an image with regions that clicks select, and the paths that they follow.
 
 H height, W width; masks are bool (H, W) of the image.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
-from dianjing.pipelines.segmentation.base import Point, Region
+from dianjing.demo.page.canvas_drawing import draw_regions
+from dianjing.pipelines.media.color import to_rgb
+from dianjing.pipelines.segmentation.base import Point, Region, RegionTarget
+from dianjing.pipelines.video.motion_path import XY
 
-REGION_COLORS = ((255, 64, 64), (64, 128, 255), (64, 200, 64), (250, 170, 30), (180, 90, 220), (40, 190, 190))
 MIN_DISPLAY_PX = 512  # smaller images are enlarged, so that outlines and points are fine
-MASK_OPACITY = 0.45
-POINT_RADIUS_PX = 7
-WHITE, DARK_GRAY = (255, 255, 255), (40, 40, 40)
+GRAB_TOLERANCE = 0.02  # of the longer side: how far from a region's mask a drag of it may begin
+REGION_FIELDS = ("points", "path", "times", "turn", "scale", "anchor", "target")  # of a selection, as of a `Region`
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RegionSelection:
-    """The points of one region and their mask."""
+    """The selection of one region and its motion without a phrase: fields of `Region`, and the mask of its points.
+
+    previous: the selection before the last change, without its mask.
+    """
 
     points: tuple[Point, ...] = ()
     mask: np.ndarray | None = None
+    path: tuple[XY, ...] | None = None
+    times: tuple[float, ...] | None = None
+    turn: float = 0.0
+    scale: float = 1.0
+    anchor: Point | None = None
+    target: RegionTarget = "object"
+    previous: "RegionSelection | None" = None
+
+    @property
+    def is_empty(self) -> bool:
+        return self.target == "object" and not self.points
+
+    @property
+    def has_transform(self) -> bool:
+        """True if the region moves without a motion phrase."""
+        return self.path is not None or self.turn != 0 or self.scale != 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RegionCanvas:
-    """An image and its regions; the next click goes to the one at `active_index`."""
+    """An image, RGB or RGBA, and its regions; the next click goes to the one at `active_index`."""
 
     image: Image.Image
     regions: tuple[RegionSelection, ...] = (RegionSelection(),)
@@ -41,60 +61,69 @@ class RegionCanvas:
         return max(1, -(-MIN_DISPLAY_PX // max(self.image.size)))
 
     @property
-    def active_points(self) -> tuple[Point, ...]:
-        return self.regions[self.active_index].points
+    def active(self) -> RegionSelection:
+        return self.regions[self.active_index]
 
-    def to_image_coordinates(self, display_x: float, display_y: float) -> tuple[float, float]:
+    def to_image_coordinates(self, display_x: float, display_y: float) -> XY:
         """Map a position on the displayed image to pixels of the image."""
         return display_x / self.display_scale, display_y / self.display_scale
-
-    def with_points(self, points: Sequence[Point], mask: np.ndarray | None) -> "RegionCanvas":
-        """Replace the points and the mask of the active region."""
-        regions = list(self.regions)
-        regions[self.active_index] = RegionSelection(points=tuple(points), mask=mask)
-        return replace(self, regions=tuple(regions))
-
-    def with_new_region(self) -> "RegionCanvas":
-        """Add an empty region and make it the active one."""
-        return replace(self, regions=(*self.regions, RegionSelection()), active_index=len(self.regions))
 
     def with_active(self, index: int) -> "RegionCanvas":
         """Make another region the active one; the index is clamped."""
         return replace(self, active_index=min(max(index, 0), len(self.regions) - 1))
 
+    def with_change(self, **changes: Any) -> "RegionCanvas":
+        """Change fields of the active region, so that `undo` takes it back."""
+        return self._replace_active(replace(self.active, **changes, previous=replace(self.active, mask=None)))
+
+    def with_mask(self, mask: np.ndarray | None) -> "RegionCanvas":
+        """Set the mask of the active region's points."""
+        return self._replace_active(replace(self.active, mask=mask))
+
+    def undo(self) -> "RegionCanvas":
+        """Take back the last change of the active region, whose mask has to be predicted again."""
+        return self if self.active.previous is None else self._replace_active(self.active.previous)
+
+    def _replace_active(self, region: RegionSelection) -> "RegionCanvas":
+        index = self.active_index
+        return replace(self, regions=(*self.regions[:index], region, *self.regions[index + 1 :]))
+
+    def with_new_region(self, target: RegionTarget = "object") -> "RegionCanvas":
+        """Add a region and make it the active one; a camera move takes the place of an empty active region."""
+        if target == "image" and self.active.is_empty:
+            return self.with_change(target=target)
+        return replace(self, regions=(*self.regions, RegionSelection(target=target)), active_index=len(self.regions))
+
+    def without_active(self) -> "RegionCanvas":
+        """Remove the active region; the last one is emptied."""
+        others = self.regions[: self.active_index] + self.regions[self.active_index + 1 :]
+        return replace(self, regions=others or (RegionSelection(),)).with_active(self.active_index)
+
+    def find_region(self, x: float, y: float) -> int | None:
+        """Find the region whose mask is at a position in px of the image, or near it; the active one first."""
+        radius = max(1, round(GRAB_TOLERANCE * max(self.image.size)))
+        rows = slice(max(0, round(y) - radius), round(y) + radius + 1)
+        columns = slice(max(0, round(x) - radius), round(x) + radius + 1)
+        for index in (self.active_index, *reversed(range(len(self.regions)))):
+            mask = self.regions[index].mask
+            if mask is not None and mask[rows, columns].any():
+                return index
+        return None
+
     def render(self) -> Image.Image:
-        """Draw every region as a tint and an outline in its own color, and its points, over the enlarged image."""
+        """Draw every region in its own color over the enlarged image: mask, points, path, and outline at the end."""
         size = (self.image.width * self.display_scale, self.image.height * self.display_scale)
-        pixels = np.asarray(self.image.resize(size, Image.Resampling.BICUBIC)).copy()
-        for index, region in enumerate(self.regions):
-            if region.mask is not None:
-                _draw_mask(pixels, region.mask, REGION_COLORS[index % len(REGION_COLORS)])
-        for index, region in enumerate(self.regions):
-            for point in region.points:
-                _draw_point(pixels, point, REGION_COLORS[index % len(REGION_COLORS)], scale=self.display_scale)
+        pixels = np.asarray(to_rgb(self.image).resize(size, Image.Resampling.BICUBIC)).copy()
+        draw_regions(pixels, self.regions, scale=self.display_scale)
         return Image.fromarray(pixels)
 
     def to_regions(self, motions: Sequence[str], strengths: Sequence[float]) -> list[Region]:
         """The regions of an `ImageToVideoRequest`. Raises: DianjingError as `Region`."""
         return [
-            Region(motion=motion, points=selection.points, strength=strength)
+            Region(
+                motion=motion if selection.target == "object" else "",
+                strength=strength,
+                **{name: getattr(selection, name) for name in REGION_FIELDS},
+            )
             for selection, motion, strength in zip(self.regions, motions, strengths, strict=False)
         ]
-
-
-def _draw_mask(pixels: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> None:
-    large = cv2.resize(mask.astype(np.float32), pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR) > 0.5
-    tinted = pixels[large] * (1 - MASK_OPACITY) + np.array(color) * MASK_OPACITY
-    pixels[large] = tinted.round().astype(np.uint8)
-    outlines, _ = cv2.findContours(large.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(pixels, outlines, -1, color, thickness=2, lineType=cv2.LINE_AA)
-
-
-def _draw_point(pixels: np.ndarray, point: Point, color: tuple[int, int, int], *, scale: int) -> None:
-    """Draw a disc with a white rim; a negative point is dark and crossed."""
-    center = (round(point.x * scale), round(point.y * scale))
-    fill = color if point.positive else DARK_GRAY
-    cv2.circle(pixels, center, POINT_RADIUS_PX + 2, WHITE, thickness=-1, lineType=cv2.LINE_AA)
-    cv2.circle(pixels, center, POINT_RADIUS_PX, fill, thickness=-1, lineType=cv2.LINE_AA)
-    if not point.positive:
-        cv2.drawMarker(pixels, center, WHITE, cv2.MARKER_TILTED_CROSS, POINT_RADIUS_PX, 2, cv2.LINE_AA)

@@ -106,6 +106,69 @@ window.dianjing = (({ texts, gradio_zh }) => {
     load();
   };
 
+  /* Paths on the Animate tab: a pointer that is dragged over the picture gives points in pixels of the displayed image;
+     one that hardly moves is a click, which Gradio handles. The server draws the smooth curve. */
+  const MIN_DRAG_PX = 8;
+
+  const connectDrag = (selector, trigger) => {
+    let drag = null, isClickDragged = false;
+    const overlay = document.createElement("canvas");
+    overlay.className = "dj-drag";
+    const getImage = (target) => (target.tagName === "IMG" && target.closest(selector) ? target : null);
+    const getPoint = ({ clientX, clientY }, image) => {
+      const box = image.getBoundingClientRect();
+      const scale = Math.min(box.width / image.naturalWidth, box.height / image.naturalHeight);
+      const x = (clientX - box.left - (box.width - image.naturalWidth * scale) / 2) / scale;
+      const y = (clientY - box.top - (box.height - image.naturalHeight * scale) / 2) / scale;
+      return [x, y];
+    };
+    const clamp = (value, maximum) => Math.min(Math.max(value, 0), maximum);
+    const isInside = ([x, y], image) => x >= 0 && y >= 0 && x < image.naturalWidth && y < image.naturalHeight;
+    const draw = () => {
+      const box = drag.image.getBoundingClientRect();
+      Object.assign(overlay.style, { left: `${box.left + scrollX}px`, top: `${box.top + scrollY}px` });
+      Object.assign(overlay, { width: box.width, height: box.height });
+      document.body.append(overlay);
+      const pen = overlay.getContext("2d");
+      for (const [strokeStyle, lineWidth] of [["#fff", 6], ["#cf5742", 3]]) {
+        Object.assign(pen, { strokeStyle, lineWidth, lineCap: "round", lineJoin: "round" });
+        pen.beginPath();
+        drag.trail.forEach(([x, y], index) => pen[index ? "lineTo" : "moveTo"](x - box.left, y - box.top));
+        pen.stroke();
+      }
+    };
+    const stop = () => {
+      drag = null;
+      overlay.remove();
+    };
+    document.addEventListener("pointerdown", (event) => {
+      const image = getImage(event.target);
+      if (!image || event.button !== 0 || !event.isPrimary || !isInside(getPoint(event, image), image)) return;
+      image.setPointerCapture(event.pointerId);
+      drag = { image, points: [getPoint(event, image)], trail: [[event.clientX, event.clientY]], isMoving: false };
+    });
+    document.addEventListener("pointermove", (event) => {
+      if (!drag || !event.isPrimary) return;
+      const [x, y] = getPoint(event, drag.image);
+      drag.points.push([clamp(x, drag.image.naturalWidth - 1), clamp(y, drag.image.naturalHeight - 1)]);
+      drag.trail.push([event.clientX, event.clientY]);
+      const [left, top] = drag.trail[0];
+      drag.isMoving ||= Math.hypot(event.clientX - left, event.clientY - top) >= MIN_DRAG_PX;
+      if (drag.isMoving) draw();
+    });
+    document.addEventListener("pointerup", () => {
+      if (drag?.isMoving) {
+        isClickDragged = true;
+        setTimeout(() => (isClickDragged = false));
+        trigger("input", { points: JSON.stringify(drag.points) });
+      }
+      stop();
+    });
+    document.addEventListener("pointercancel", stop);
+    window.addEventListener("click", (event) => isClickDragged && event.stopImmediatePropagation(), true);
+    document.addEventListener("dragstart", (event) => getImage(event.target) && event.preventDefault());
+  };
+
   const download = (file) => {
     if (!file) return [];
     const link = document.createElement("a");
@@ -211,5 +274,5 @@ window.dianjing = (({ texts, gradio_zh }) => {
   if (document.body) observe();
   else document.addEventListener("DOMContentLoaded", observe);
 
-  return { loadDrafts, saveDrafts, download, connectBrush };
+  return { loadDrafts, saveDrafts, download, connectBrush, connectDrag };
 })(DIANJING_TEXTS);

@@ -1,4 +1,4 @@
-"""The region panel of the Animate tab: an image, clicks on it that select regions, and a motion for each region."""
+"""The region panel of the Animate tab: an image, regions that clicks select and drags move, and a motion for each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,43 +8,53 @@ import gradio as gr
 
 from dianjing.demo.i18n.catalog import MOTION_SUGGESTIONS
 from dianjing.demo.page.canvas import RegionCanvas
-from dianjing.demo.page.context import PageContext, get_request_language, instant
-from dianjing.demo.page.metadata_import import get_payload_path
+from dianjing.demo.page.canvas_drawing import REGION_COLORS
+from dianjing.demo.page.context import PageContext
 from dianjing.demo.page.runs import Updates
-from dianjing.demo.page.status import render_error
 from dianjing.demo.page.theme import translations
-from dianjing.demo.uploads import decode_upload
 from dianjing.errors import DianjingError, Language
-from dianjing.pipelines.segmentation.base import Point
 
 DEFAULT_STRENGTH = 0.5
-POSITIVE, NEGATIVE = "positive", "negative"  # labels of a click
+POSITIVE, NEGATIVE, ANCHOR = "positive", "negative", "anchor"  # meanings of a click
+MAX_SLIDER_TURN = 360
+MIN_SLIDER_SCALE, MAX_SLIDER_SCALE = 0.1, 3.0
+DRAG_SCRIPT = "window.dianjing.connectDrag('#animate-picture', trigger);"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegionPanel:
-    """Components; `canvas` holds the `RegionCanvas` behind `image`, None before there is an image."""
+    """Components; `canvas` holds the `RegionCanvas` behind `image`, None before there is an image.
+
+    turn and scale: of the active region. drag: reports the points of a pointer that is dragged over the image.
+    """
 
     image: gr.Image
+    drag: gr.HTML
     canvas: gr.State
-    point_label: gr.Radio
+    click_meaning: gr.Radio
     undo: gr.Button
     clear: gr.Button
     active_region: gr.Radio
     add_region: gr.Button
+    add_camera: gr.Button
+    remove_region: gr.Button
     region_rows: tuple[gr.Row, ...]
     motions: tuple[gr.Dropdown, ...]
     strengths: tuple[gr.Slider, ...]
+    turn: gr.Slider
+    scale: gr.Slider
 
     @property
     def canvas_outputs(self) -> list[Any]:
         """The outputs of `render_canvas`."""
-        return [self.canvas, self.image, self.active_region, self.add_region, *self.region_rows]
+        buttons = [self.add_region, self.add_camera]
+        return [self.canvas, self.image, self.active_region, *buttons, *self.region_rows, self.turn, self.scale]
 
 
 def make_region_panel(max_regions: int) -> RegionPanel:
-    """Make the components inside a column."""
-    return RegionPanel(**_make_canvas(), **_make_regions(max_regions))
+    """Make the components inside a column, with as many regions as there are colors, or as the model takes."""
+    canvas, regions = _make_canvas(), _make_region_bar()
+    return RegionPanel(**canvas, **regions, **_make_motions(max(max_regions, len(REGION_COLORS))))
 
 
 def _make_canvas() -> dict[str, Any]:
@@ -58,23 +68,44 @@ def _make_canvas() -> dict[str, Any]:
         elem_id="animate-picture",
         elem_classes=["dj-stage", "dj-canvas"],
     )
+    drag = gr.HTML("", js_on_load=DRAG_SCRIPT, elem_id="animate-drag", elem_classes="dj-hidden")
     with gr.Row(elem_classes="dj-tools"):
-        choices = [(translations("animate_in"), POSITIVE), (translations("animate_out"), NEGATIVE)]
-        point_label = gr.Radio(
-            choices, value=POSITIVE, label=translations("animate_click"), elem_id="animate-label", min_width=200
+        meanings = {"animate_in": POSITIVE, "animate_out": NEGATIVE, "animate_anchor": ANCHOR}
+        click_meaning = gr.Radio(
+            [(translations(name), value) for name, value in meanings.items()],
+            value=POSITIVE,
+            label=translations("animate_click"),
+            elem_id="animate-label",
+            min_width=200,
         )
         small = {"size": "sm", "min_width": 80, "scale": 0}
         undo = gr.Button(translations("animate_undo"), elem_id="animate-undo", **small)
         clear = gr.Button(translations("animate_clear"), elem_id="animate-clear-clicks", **small)
-    return {"image": image, "canvas": gr.State(None), "point_label": point_label, "undo": undo, "clear": clear}
+    return {
+        "image": image,
+        "drag": drag,
+        "canvas": gr.State(None),
+        "click_meaning": click_meaning,
+        "undo": undo,
+        "clear": clear,
+    }
 
 
-def _make_regions(max_regions: int) -> dict[str, Any]:
-    with gr.Row(elem_classes="dj-tools", visible=max_regions > 1):
+def _make_region_bar() -> dict[str, Any]:
+    with gr.Row(elem_classes="dj-tools"):
         active_region = gr.Radio(
-            [1], value=1, label=translations("animate_region"), elem_id="animate-region", min_width=200
+            [1], value=1, label=translations("animate_region"), elem_id="animate-region", min_width=160
         )
-        add_region = gr.Button(translations("animate_add"), elem_id="animate-add", size="sm", min_width=110, scale=0)
+        small = {"size": "sm", "min_width": 70, "scale": 0}
+        return {
+            "active_region": active_region,
+            "add_region": gr.Button(translations("animate_add"), elem_id="animate-add", **small),
+            "add_camera": gr.Button(translations("animate_camera"), elem_id="animate-camera", **small),
+            "remove_region": gr.Button(translations("animate_remove"), elem_id="animate-remove", **small),
+        }
+
+
+def _make_motions(max_regions: int) -> dict[str, Any]:
     rows, motions, strengths = [], [], []
     for number in range(1, max_regions + 1):
         with gr.Row(visible=number == 1, elem_classes=["dj-region", f"dj-region-{number}"]) as row:
@@ -93,13 +124,20 @@ def _make_regions(max_regions: int) -> dict[str, Any]:
         rows.append(row)
         motions.append(motion)
         strengths.append(strength)
-    return {
-        "active_region": active_region,
-        "add_region": add_region,
-        "region_rows": tuple(rows),
-        "motions": tuple(motions),
-        "strengths": tuple(strengths),
-    }
+    with gr.Row():
+        turn = gr.Slider(
+            -MAX_SLIDER_TURN, MAX_SLIDER_TURN, 0, step=1, label=translations("animate_turn"), elem_id="animate-turn"
+        )
+        scale = gr.Slider(
+            MIN_SLIDER_SCALE,
+            MAX_SLIDER_SCALE,
+            1,
+            step=0.05,
+            label=translations("animate_scale"),
+            elem_id="animate-scale",
+        )
+    rows_and_values = {"region_rows": tuple(rows), "motions": tuple(motions), "strengths": tuple(strengths)}
+    return {**rows_and_values, "turn": turn, "scale": scale}
 
 
 def suggest_motions(panel: RegionPanel, context: PageContext, language: Language) -> Updates:
@@ -111,111 +149,28 @@ def suggest_motions(panel: RegionPanel, context: PageContext, language: Language
 
 
 def render_canvas(panel: RegionPanel, canvas: RegionCanvas | None) -> Updates:
-    """Updates that show the image with its masks and one row for each region."""
-    count = 1 if canvas is None else len(canvas.regions)
-    active = 1 if canvas is None else canvas.active_index + 1
+    """Updates that show the image with its regions, and one row for each of them that is not the whole image."""
+    regions = RegionCanvas.regions if canvas is None else canvas.regions
+    index = 0 if canvas is None else canvas.active_index
+    can_add = canvas is not None and len(regions) < len(panel.region_rows)
     updates: Updates = {
         panel.canvas: canvas,
         panel.image: None if canvas is None else canvas.render(),
-        panel.active_region: gr.Radio(choices=list(range(1, count + 1)), value=active),
-        panel.add_region: gr.Button(interactive=canvas is not None and count < len(panel.region_rows)),
+        panel.active_region: gr.Radio(choices=list(range(1, len(regions) + 1)), value=index + 1),
+        panel.add_region: gr.Button(interactive=can_add),
+        panel.add_camera: gr.Button(interactive=can_add or (canvas is not None and canvas.active.is_empty)),
+        panel.turn: min(max(regions[index].turn, -MAX_SLIDER_TURN), MAX_SLIDER_TURN),
+        panel.scale: min(max(regions[index].scale, MIN_SLIDER_SCALE), MAX_SLIDER_SCALE),
     }
-    return updates | {row: gr.Row(visible=index < count) for index, row in enumerate(panel.region_rows)}
-
-
-def connect_region_panel(panel: RegionPanel, context: PageContext, *, status: gr.HTML, prompt: gr.Textbox) -> None:
-    """Connect the events; `prompt` describes an image and goes with it, `status` shows errors."""
-    _connect_image(panel, context, status=status, prompt=prompt)
-    _connect_clicks(panel, context, status=status)
-
-
-def _set_canvas(
-    panel: RegionPanel, context: PageContext, request: gr.Request, token: str, canvas: RegionCanvas | None
-) -> Updates:
-    """Show a canvas, and keep it for a page that is loaded again."""
-    context.get_session(token, request).canvas = canvas
-    return render_canvas(panel, canvas)
-
-
-def _connect_image(panel: RegionPanel, context: PageContext, *, status: gr.HTML, prompt: gr.Textbox) -> None:
-    def upload(payload: Any, token: str, old_canvas: RegionCanvas | None, request: gr.Request) -> Updates:
-        canvas, error_text = None, ""
-        try:
-            with context.uploads.open_path(get_payload_path(payload)) as file:
-                canvas = RegionCanvas(image=decode_upload(file.read_bytes(), context.limits))
-        except Exception as error:
-            error_text = render_error(error, get_request_language(request))
-        cleared = {} if old_canvas is None else {prompt: ""}
-        return {**_set_canvas(panel, context, request, token, canvas), **cleared, status: error_text}
-
-    def remove(token: str, request: gr.Request) -> Updates:
-        return {**_set_canvas(panel, context, request, token, None), prompt: "", status: ""}
-
-    outputs = [*panel.canvas_outputs, status, prompt]
-    # without preprocess: Gradio would decode the file before its format and size are checked
-    inputs = [panel.image, context.token, panel.canvas]
-    panel.image.upload(upload, inputs, outputs, preprocess=False, **instant())
-    panel.image.clear(remove, context.token, outputs, **instant())
-
-
-def _connect_clicks(panel: RegionPanel, context: PageContext, *, status: gr.HTML) -> None:
-    def show(request: gr.Request, token: str, canvas: RegionCanvas | None) -> Updates:
-        return {**_set_canvas(panel, context, request, token, canvas), status: ""}
-
-    def show_error(request: gr.Request, error: Exception) -> Updates:
-        return {status: render_error(error, get_request_language(request))}
-
-    def set_points(request: gr.Request, token: str, canvas: RegionCanvas, points: Sequence[Point]) -> Updates:
-        try:
-            return show(request, token, canvas.with_points(points, predict_mask(context, canvas, points)))
-        except Exception as error:
-            return show_error(request, error)
-
-    def click(
-        token: str, canvas: RegionCanvas | None, label: str, request: gr.Request, event: gr.SelectData
-    ) -> Updates:
-        if canvas is None:
-            return show_error(request, DianjingError("no_image_to_animate"))
-        x, y = canvas.to_image_coordinates(*event.index)
-        return set_points(request, token, canvas, (*canvas.active_points, Point(x=x, y=y, positive=label == POSITIVE)))
-
-    def undo(token: str, canvas: RegionCanvas | None, request: gr.Request) -> Updates:
-        if canvas is None:
-            return show(request, token, None)
-        return set_points(request, token, canvas, canvas.active_points[:-1])
-
-    def clear(token: str, canvas: RegionCanvas | None, request: gr.Request) -> Updates:
-        return show(request, token, None if canvas is None else RegionCanvas(image=canvas.image))
-
-    def select_region(token: str, canvas: RegionCanvas | None, number: int, request: gr.Request) -> Updates:
-        return show(request, token, None if canvas is None else canvas.with_active(number - 1))
-
-    def add_region(token: str, canvas: RegionCanvas | None, request: gr.Request) -> Updates:
-        can_add = canvas is not None and len(canvas.regions) < len(panel.region_rows)
-        return show(request, token, canvas.with_new_region() if canvas is not None and can_add else canvas)
-
-    # one click after the other, and never behind a generation
-    mask_event = instant(queue=True, concurrency_id="masks", concurrency_limit=1, trigger_mode="multiple")
-    state, outputs = [context.token, panel.canvas], [*panel.canvas_outputs, status]
-    panel.image.select(click, [*state, panel.point_label], outputs, **mask_event)
-    panel.undo.click(undo, state, outputs, **mask_event)
-    panel.clear.click(clear, state, outputs, **mask_event)
-    panel.active_region.input(select_region, [*state, panel.active_region], outputs, **mask_event)
-    panel.add_region.click(add_region, state, outputs, **mask_event)
-
-
-def predict_mask(context: PageContext, canvas: RegionCanvas, points: Sequence[Point]) -> Any:
-    """Predict the mask, bool (H, W), of points on a canvas; None without a positive point."""
-    if not any(point.positive for point in points):
-        return None
-    coordinates, labels = [(point.x, point.y) for point in points], [point.positive for point in points]
-    return context.engine.predict_mask(canvas.image, coordinates, labels)
+    is_visible = [region.target == "object" for region in regions]
+    is_visible += [False] * (len(panel.region_rows) - len(regions))
+    return updates | {row: gr.Row(visible=each) for row, each in zip(panel.region_rows, is_visible, strict=True)}
 
 
 def check_regions(canvas: RegionCanvas, motions: Sequence[str]) -> None:
-    """Raise DianjingError for the first region without a click or without a motion."""
+    """Raise DianjingError for the first region without a click, or without a motion and a path."""
     for number, (region, motion) in enumerate(zip(canvas.regions, motions, strict=False), start=1):
-        if region.mask is None:
+        if region.target == "object" and region.mask is None:
             raise DianjingError("region_without_click", number=number)
-        if not (motion or "").strip():
+        if not region.has_transform and (region.target == "image" or not (motion or "").strip()):
             raise DianjingError("region_without_motion", number=number)

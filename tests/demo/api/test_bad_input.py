@@ -193,12 +193,6 @@ VIDEOS = {
     "too strong": ({"regions": [{**REGION, "strength": 1.5}]}, "strength is 1.5; give a number from 0 to 1"),
     "a path that leaves": ({"regions": [{**REGION, "path": [[1, 1], [99, 1]]}]}, "outside the image of 32 x 32"),
     "a path of one point": ({"regions": [{**REGION, "path": [[1, 1]]}]}, "1 point"),
-    "17 paths": (
-        {"regions": [{**REGION, "motion": "", "path": [[1, 1], [2, 2]]}] * 17},
-        "17 regions are given; .* takes 1 to 16",
-    ),
-    "a path of 100,000 points": ({"regions": [{**REGION, "path": [[1, 1]] * 100_000}]}, "100,000 points; at most"),
-    "a free background": ({"strict_background": False}, "for published video models alone"),
     "a path of triples": ({"regions": [{**REGION, "path": [[1, 1, 1], [2, 2, 2]]}]}, "path"),
     "times backwards": ({"regions": [{**REGION, "path": [[1, 1], [2, 2]], "times": [0.6, 0.5]}]}, "from 0.6 to 0.5"),
     "a camera with points": ({"regions": [{**REGION, "target": "image"}]}, "takes no points"),

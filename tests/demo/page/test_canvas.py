@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from dianjing.demo.page.canvas import REGION_COLORS, RegionCanvas, RegionSelection
+from dianjing.demo.page.canvas import RegionCanvas, RegionSelection
+from dianjing.demo.page.canvas_drawing import REGION_COLORS
 from dianjing.pipelines.segmentation.base import Point
 
 
@@ -31,14 +32,14 @@ def test_each_region_is_tinted_in_its_own_color_and_the_rest_is_unchanged():
 
 
 def test_points_belong_to_the_active_region():
-    canvas = RegionCanvas(image=make_gray()).with_new_region().with_points([Point(x=1, y=2)], np.ones((48, 64), bool))
+    canvas = RegionCanvas(image=make_gray()).with_new_region().with_change(points=(Point(x=1, y=2),))
     assert [len(region.points) for region in canvas.regions] == [0, 1]
-    assert canvas.with_active(0).active_points == ()
+    assert canvas.with_active(0).active.points == ()
     assert canvas.with_active(9).active_index == 1
 
 
 def test_regions_carry_their_own_motion_and_strength():
-    canvas = RegionCanvas(image=make_gray()).with_points([Point(x=1, y=1)], None).with_new_region()
-    canvas = canvas.with_points([Point(x=2, y=2)], None)
+    canvas = RegionCanvas(image=make_gray()).with_change(points=(Point(x=1, y=1),)).with_new_region()
+    canvas = canvas.with_change(points=(Point(x=2, y=2),))
     regions = canvas.to_regions(["jump", "sway", ""], [0.2, 0.8, 0.5])
     assert [(r.motion, r.strength, r.points[0].x) for r in regions] == [("jump", 0.2, 1), ("sway", 0.8, 2)]

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from dianjing.demo.jobs import Cancelled, Done, Job, JobResult
-from dianjing.demo.page.animate_tab import parse_regions
 from dianjing.demo.page.examples import make_example_prompts
 from dianjing.demo.page.history_panel import make_archive
+from dianjing.demo.page.region_import import parse_regions
 from dianjing.demo.page.runs import SessionRun
 from dianjing.demo.page.sessions import SessionStore
 from dianjing.demo.progress import make_sheet
