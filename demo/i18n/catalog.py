@@ -129,6 +129,7 @@ ANIMATE_TEXTS = {
     "animate_button": BilingualText("生成动画", "Generate"),
     "download_video": BilingualText("下载视频 MP4", "Video MP4"),
     "download_webp": BilingualText("动态贴纸 WebP", "Sticker WebP"),
+    "download_apng": BilingualText("透明贴纸 APNG", "Sticker APNG"),
     "download_gif": BilingualText("动态贴纸 GIF", "Sticker GIF"),
 }
 VIDEO_TEXTS = {

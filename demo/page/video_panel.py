@@ -1,4 +1,4 @@
-"""The video panel of two tabs: a player, downloads in three formats, and the history."""
+"""The video panel of two tabs: a player, downloads in three formats, of transparent ones in four, and the history."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from dianjing.demo.page.theme import translations
 from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest
 from dianjing.errors import Language
 
-VIDEO_FORMATS = ("video", "webp", "gif")  # in the order of VIDEO_SUFFIXES
+VIDEO_FORMATS = ("video", "webp", "gif", "apng")  # the first in the order of VIDEO_SUFFIXES; the last with alpha alone
 STICKER_INDEX = VIDEO_FORMATS.index("webp")  # the format that a gallery plays
 
 
@@ -63,7 +63,11 @@ def make_video_panel(name: str, *, get_history: Callable[[Session], list[History
     with gr.Row(elem_classes="dj-actions"):
         downloads = tuple(
             gr.DownloadButton(
-                translations(f"download_{kind}"), elem_id=f"{name}-download-{kind}", interactive=False, min_width=90
+                translations(f"download_{kind}"),
+                elem_id=f"{name}-download-{kind}",
+                interactive=False,
+                min_width=90,
+                visible=kind != "apng",
             )
             for kind in VIDEO_FORMATS
         )
@@ -120,11 +124,13 @@ def show_video_history(panel: VideoPanel, session: Session, language: Language) 
 
 def show_video(panel: VideoPanel, item: HistoryItem | None, language: Language) -> Updates:
     """Updates that play one video in place of the preview and offer its files; None: an empty preview."""
-    files: list[str | None] = [None] * len(VIDEO_FORMATS) if item is None else [str(file) for file in item.files]
+    files: list[str | None] = [] if item is None else [str(file) for file in item.files]
+    files += [None] * (len(VIDEO_FORMATS) - len(files))
     updates: Updates = {
         panel.video: gr.Video(value=files[0], visible=item is not None),
         panel.preview: gr.Image(value=None, visible=item is None),
     }
-    for button, file in zip(panel.downloads, files, strict=True):
-        updates[button] = gr.DownloadButton(value=file, interactive=item is not None)
+    for kind, button, file in zip(VIDEO_FORMATS, panel.downloads, files, strict=True):
+        is_visible = kind != "apng" or file is not None
+        updates[button] = gr.DownloadButton(value=file, interactive=file is not None, visible=is_visible)
     return updates | show_item(panel.history, item, language)
