@@ -29,6 +29,7 @@ from dianjing.demo.requests import (
     TextToVideoRequest,
 )
 from dianjing.demo.results import ResultStore
+from dianjing.demo.sticker_albums import StickerAlbumRequest, make_sticker_album
 from dianjing.demo.video_models import VideoModels, release_memory
 from dianjing.errors import Message
 from dianjing.pipelines.conversation.parsing.chat_model import ChatModelParser
@@ -130,6 +131,8 @@ class InferenceEngine:
         `on_progress` is called after every denoising step; an exception that it raises ends the run.
         """
         request, label = job.request, job.request.visible_label
+        if isinstance(request, StickerAlbumRequest):
+            return make_sticker_album(self, job, results, on_progress)
         predicted_s, start_s = self.predict_s(request), time.monotonic()
         self.adapter_switch.activate(request.adapters or {})
         if isinstance(request, TextToImageRequest):

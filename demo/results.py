@@ -5,7 +5,8 @@ F frames, H height, W width.
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +27,7 @@ from dianjing.pipelines.media.metadata import GenerationMetadata
 from dianjing.pipelines.media.video import save_video
 
 VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
+SIGNED_SUFFIXES = (".png", ".gif")  # of the files in an archive
 TRANSPARENT_VIDEO_SUFFIX = ".apng"  # one more file of videos with alpha: MP4 and GIF show them over white
 
 
@@ -100,6 +102,18 @@ class ResultStore:
         for path in paths:
             save_video(frames, path, metadata, fps=fps, producer=self.labelling.producer)
         return self._sign_files(paths)
+
+    def save_archive(self, job_id: str, name: str, write: Callable[[Path], object]) -> Path:
+        """Write files into a new folder by `write`, and pack them into one ZIP file."""
+        path = self._make_path(job_id, name)
+        folder = path.with_suffix("")
+        write(folder)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # the files are compressed already
+            self._sign_files([file for file in folder.iterdir() if file.suffix in SIGNED_SUFFIXES])
+            for file in sorted(folder.iterdir()):
+                archive.write(file, file.name)
+        shutil.rmtree(folder)
+        return path
 
     def remove(self, job_id: str) -> None:
         """Remove a job's files, if there are any."""

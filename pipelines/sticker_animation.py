@@ -14,6 +14,7 @@ from dianjing.pipelines.conversation.captions import build_noun_phrase
 from dianjing.pipelines.conversation.edits import ObjectSpec
 from dianjing.pipelines.image_to_video import ImageToVideoPipeline
 from dianjing.pipelines.media.sticker_album import STICKER_PX
+from dianjing.pipelines.prompting.motions import MotionVocabulary
 from dianjing.pipelines.segmentation.base import Region, Segmenter
 from dianjing.pipelines.transparency.background_removal import remove_background
 
@@ -21,6 +22,8 @@ OBJECT_PX = 144  # of a sticker's side: the rest is room to move
 BACKGROUNDS = {"green": "purple"}  # the plain background by the color of the object, which it must differ from
 DEFAULT_BACKGROUND = "green"
 DEFAULT_STRENGTH = 0.5
+# one after the other for the stickers of an album, as far as the model knows them
+MOTION_NAMES = ("jump", "sway", "nod", "shake", "spin", "grow", "flap", "arc")
 
 
 def cut_out_object(
@@ -60,6 +63,12 @@ def fit_sticker(image: Image.Image) -> Image.Image:
     sticker = Image.new("RGBA", (STICKER_PX, STICKER_PX), (0, 0, 0, 0))
     sticker.paste(straight, ((STICKER_PX - size[0]) // 2, (STICKER_PX - size[1]) // 2))
     return sticker
+
+
+def choose_motions(vocabulary: MotionVocabulary) -> list[str]:
+    """Choose the phrases of the motions that the stickers of an album have, one after the other."""
+    known = {motion.name: motion.phrases[0] for motion in vocabulary.motions}
+    return [known[name] for name in MOTION_NAMES if name in known] or list(known.values())
 
 
 def animate_sticker(pipe: ImageToVideoPipeline, image: Image.Image, motion: str) -> np.ndarray:

@@ -80,6 +80,7 @@ SETTINGS_TEXTS = {
 IMAGE_TEXTS = {
     "image_placeholder": BilingualText("例如：草地上的一只小猫", "For example: a cat on the grass"),
     "image_button": BilingualText("生成图片", "Generate"),
+    "make_album": BilingualText("制作表情包", "Make a sticker album"),
     "transparent": BilingualText("透明背景", "Transparent background"),
     "transparent_info": BilingualText("抠出描述中的物体", "Cuts out what the prompt names"),
     "image_count": BilingualText("图片数量", "Number of images"),

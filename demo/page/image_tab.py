@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from dianjing.demo.jobs import Cancelled, Done, Job, JobEvent
+from dianjing.demo.page.album_button import AlbumButton, connect_album_button, make_album_button
 from dianjing.demo.page.context import PageContext, get_request_language, instant, job_event
 from dianjing.demo.page.control_panel import ControlPanel, make_control_panel, to_condition_arguments
 from dianjing.demo.page.forecast import connect_image_forecast, make_forecast
@@ -83,6 +84,7 @@ class ImageTab(ImageActions):
     examples: gr.Dataset
     num_images: gr.Slider
     transparent: gr.Checkbox
+    album: AlbumButton
     settings: SettingsPanel
     control: ControlPanel | None
     metadata_file: gr.File
@@ -104,7 +106,10 @@ def make_image_tab(context: PageContext) -> ImageTab:
             examples = make_examples("image", prompt)
         with gr.Column(elem_classes="dj-preview"):
             parts = make_preview_column(
-                "image", get_history=lambda session: session.images, can_animate=context.capabilities.can_animate
+                "image",
+                get_history=lambda session: session.images,
+                can_animate=context.capabilities.can_animate,
+                make_extra=lambda: {"album": make_album_button(context)},
             )
         with gr.Column(elem_classes="dj-more"):
             num_images = gr.Slider(
@@ -135,14 +140,22 @@ def make_image_tab(context: PageContext) -> ImageTab:
     )
     _connect_run(tab, context)
     _connect_history(tab, context)
+    connect_album_button(tab.album, tab.run_panel, context)
     connect_image_forecast(forecast, context, num_images, settings)
     return tab
 
 
 def make_preview_column(
-    name: str, *, get_history: Callable[[Session], list[HistoryItem]], can_animate: bool
+    name: str,
+    *,
+    get_history: Callable[[Session], list[HistoryItem]],
+    can_animate: bool,
+    make_extra: Callable[[], dict[str, Any]] = dict,
 ) -> dict[str, Any]:
-    """Make the components of `ImageActions` below each other; `preview` and `status` are parts of its run panel."""
+    """Make the components of `ImageActions` below each other; `preview` and `status` are parts of its run panel.
+
+    make_extra: makes further components between the actions and the gallery.
+    """
     preview = gr.Image(
         interactive=False, buttons=["fullscreen"], elem_classes="dj-stage", elem_id=f"{name}-stage", show_label=False
     )
@@ -156,6 +169,7 @@ def make_preview_column(
         restore_settings = gr.Button(translations("image_to_settings"), elem_id=f"{name}-to-settings", **disabled)
         download = gr.DownloadButton(translations("download"), elem_id=f"{name}-download", **disabled)
     return {
+        **make_extra(),
         "preview": preview,
         "status": status,
         "to_animate": to_animate,

@@ -21,8 +21,6 @@ from dianjing.pipelines.prompting.normalization.normalizer import PromptNormaliz
 from dianjing.pipelines.validation import check_int, check_seed
 from dianjing.weights.resolve import resolve_local_model
 
-# one after the other for the stickers of an album, as far as the model knows them
-MOTION_NAMES = ("jump", "sway", "nod", "shake", "spin", "grow", "flap", "arc")
 MAX_THEMES = 24
 
 
@@ -87,14 +85,13 @@ def _read_themes(normalizer: PromptNormalizer, text: str) -> list[StickerTheme]:
 def run_stickers_job(job: StickersJob) -> dict[str, Any]:
     """Generate the stickers and write the album; return its paths and what each sticker shows."""
     from dianjing import TextToImagePipeline
-    from dianjing.pipelines.sticker_animation import animate_sticker, cut_out_object
+    from dianjing.pipelines.sticker_animation import animate_sticker, choose_motions, cut_out_object
 
     start_s = time.monotonic()
     video_pipe = load_pipeline("ImageToVideoPipeline", model=job.model, device=job.device, dtype=job.dtype)
     image_pipe: Any = TextToImagePipeline.from_pipe(video_pipe)
     image_pipe.set_progress_bar_config(disable=True)
-    known = {motion.name: motion.phrases[0] for motion in video_pipe.motion_vocabulary.motions}
-    motions = [known[name] for name in MOTION_NAMES if name in known] or list(known.values())
+    motions = choose_motions(video_pipe.motion_vocabulary)
     images: dict[int, Any] = {}
     stickers, described = [], []
     for index in range(job.count):

@@ -136,3 +136,22 @@ def test_a_run_goes_on_when_the_server_was_out_of_reach_and_the_page_is_loaded_a
     assert page.locator(SEED).first.input_value() == "9"
     open_tab(page, "video")
     wait_for_value(page, "#video-prompt textarea", texts["video"])
+
+
+def test_a_transparent_image_is_generated_and_the_gallery_becomes_an_album(server, open_page, save_download):
+    locale = "zh-CN"
+    page = open_page(server.address, locale=locale)
+    page.fill("#image-prompt textarea", TEXTS[locale]["prompt"])
+    page.check("#image-transparent input")
+    page.click("#image-button")
+    wait_for_history(page, "image", 1)
+    wait_until_idle(page, "image")
+    with Image.open(save_download(page, "#image-download")) as image:
+        assert image.mode == "RGBA"
+        assert image.getchannel("A").getextrema() == (0, 255)
+    assert page.inner_text("#image-album").strip() == "制作表情包"
+    with zipfile.ZipFile(save_download(page, "#image-album")) as album:
+        names = album.namelist()
+    assert len([name for name in names if name.endswith(".gif")]) == 8
+    assert {"banner.png", "cover.png", "icon.png", "meanings.csv"} <= set(names)
+    check_language(page, locale)
