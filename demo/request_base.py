@@ -68,6 +68,11 @@ def _check_guidance_mode(mode: str) -> str:
 
 
 MAX_CONDITIONS = 4  # control images of a request, and pictures of it
+# without a meaning for published video models
+OWN_MODEL_OPTIONS = (
+    *("guidance_mode", "scheduler", "adapters"),
+    *("long_video", "continuation_steps", "continuation_guidance_scale"),
+)
 IMAGE_BATCH_SIZE = 8  # images of one sampling run; a seed gives the same image in any batch
 BYTES_PER_PIXEL = 16  # memory of one pixel of a frame: uint8, and copies of the float32 latents
 
@@ -237,8 +242,8 @@ class VideoRequestBase(GenerationRequest):
         model = capabilities.find_video_model(self.video_model, self.task)
         if self.negative_prompt and not model.pipeline.takes_negative_prompt:
             model.refuse_option("negative_prompt")
-        for name in ("guidance_mode", "scheduler"):
-            if getattr(self, name):
+        for name in OWN_MODEL_OPTIONS:
+            if getattr(self, name, None) not in (None, "", {}):
                 model.refuse_option(name)
         size = model.resolve_size(self.width, self.height, image_size) or model.choose_default_size()
         return replace(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from PIL import Image
 from typing_extensions import Self
@@ -41,9 +41,6 @@ from dianjing.pipelines.video.windows import (
     plan_text_to_video_runs,
     resolve_long_video,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +205,12 @@ class ImageToVideoRequest(VideoRequestBase):
 
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
         if self.video_model is not None:
-            return self.with_published_defaults(capabilities, self.image.size)
+            if self.refine != "auto":
+                capabilities.find_video_model(self.video_model, self.task).refuse_option("refine")
+            request = self.with_published_defaults(capabilities, self.image.size)
+            if self.regions:
+                request._check_motion(MAX_WARPED_REGIONS)
+            return request
         if self.refine == "auto":
             return self._resolve_refine(capabilities).with_defaults(capabilities)
         request = super().with_defaults(capabilities)
@@ -216,15 +218,18 @@ class ImageToVideoRequest(VideoRequestBase):
             raise DianjingError("model_cannot_animate", model=capabilities.model)
         if not (self.is_refined or capabilities.has_flow_field) and not self._moves_by_paths_alone:
             raise DianjingError("model_without_flow_field")
-        max_regions = capabilities.max_regions if self.is_refined else MAX_WARPED_REGIONS
-        if len(self.regions) > max_regions:
-            raise DianjingError("region_count_out_of_range", count=len(self.regions), maximum=max_regions)
         if not self.regions:
             parse_moving_subjects(capabilities.motion_parser, self.prompt)
-        assert request.num_frames is not None
-        if request.num_frames < 2:
-            raise DianjingError("motion_needs_frames", num_frames=request.num_frames)
+        request._check_motion(capabilities.max_regions if self.is_refined else MAX_WARPED_REGIONS)
         return request
+
+    def _check_motion(self, max_regions: int) -> None:
+        """Raise DianjingError for too many regions, and for a video of one frame."""
+        if len(self.regions) > max_regions:
+            raise DianjingError("region_count_out_of_range", count=len(self.regions), maximum=max_regions)
+        assert self.num_frames is not None
+        if self.num_frames < 2:
+            raise DianjingError("motion_needs_frames", num_frames=self.num_frames)
 
     def _resolve_refine(self, capabilities: ModelCapabilities) -> Self:
         """Decide now what "auto" is, by the pipeline's own rule: the sides that are filled in would change it."""

@@ -143,14 +143,16 @@ def _connect_run(tab: AnimateTab, context: PageContext) -> None:
             if canvas is None:
                 raise DianjingError("no_image_to_animate")
             check_regions(canvas, motions)
+            arguments = to_request_arguments(settings, context.capabilities)
+            if video_model:
+                arguments |= {"video_model": video_model, "adapters": None}
             animation = ImageToVideoRequest(
                 image=canvas.image,
                 regions=canvas.to_regions(motions, strengths),
                 prompt=prompt or "",
                 num_frames=float_to_int(num_frames),
-                video_model=video_model or None,
                 strict_background=bool(strict_background) or not video_model,
-                **to_request_arguments(settings, context.capabilities),
+                **arguments,
             )
             return context.queue.submit(animation, owner)
 

@@ -135,7 +135,7 @@ def _connect(tab: VideoTab, context: PageContext) -> None:
             capabilities, num_settings = context.capabilities, len(tab.settings.inputs)
             arguments = to_request_arguments(values[:num_settings], capabilities)
             if video_model:
-                arguments["video_model"] = video_model
+                arguments |= {"video_model": video_model, "adapters": None}
             else:
                 arguments |= to_continuation_arguments(list(tab.continuation), values[num_settings:], capabilities)
             return context.queue.submit(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dianjing
 from dianjing.cli.announcements import announce_published_run
 from dianjing.cli.loading import resolve_device, resolve_dtype, set_progress_bars
-from dianjing.errors import Message, get_language
+from dianjing.errors import DianjingError, Message, get_language
 from dianjing.pipelines.media.image import get_input_image_metadata, open_image
 from dianjing.pipelines.media.metadata import GenerationMetadata
 from dianjing.pipelines.media.video import get_video_metadata, save_video
@@ -61,6 +61,7 @@ def check_published_job(job: "VideoJob") -> None:
 def _check_model(job: "VideoJob", model: PublishedModel) -> None:
     settings = job.settings or {}
     own_options = {name: settings.get(name) for name in WINDOW_OPTIONS}
+    own_options["--refine"] = job.refine != "auto"
     own_options |= {"--lora": job.adapters, "guidance_mode": settings.get("guider"), "scheduler": job.scheduler}
     for name, value in own_options.items():
         if value:
@@ -69,7 +70,9 @@ def _check_model(job: "VideoJob", model: PublishedModel) -> None:
         model.refuse_option("negative_prompt")
     if not job.regions:
         check_prompt(job.prompt)
-    model.resolve_num_frames(settings["num_frames"], settings["duration_s"], settings["fps"])
+    num_frames = model.resolve_num_frames(settings["num_frames"], settings["duration_s"], settings["fps"])
+    if job.regions and num_frames < 2:
+        raise DianjingError("motion_needs_frames", num_frames=num_frames)
     image_size = None if job.image_path is None else open_image(job.image_path).size
     model.resolve_size(settings["width"], settings["height"], image_size)
 

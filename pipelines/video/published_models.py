@@ -175,7 +175,7 @@ class PublishedModel:
     def resolve_num_frames(self, num_frames: int | None, duration_s: float | None, fps: float | None) -> int:
         """Resolve the number of frames: checked if given as such, and the nearest possible one to a duration.
 
-        Raises: DianjingError for a number that the model does not generate, with the nearest that it does.
+        Raises: DianjingError for a number or a duration that the model does not generate, with the nearest one.
         """
         checked_fps = validation.check_fps(self.default_fps if fps is None else fps)
         size = self.default_size or max(self.fixed_sizes, default=(1, 1))
@@ -185,7 +185,8 @@ class PublishedModel:
         if resolved is None:
             return self.pipeline.default_num_frames
         nearest = self._get_nearest_num_frames(resolved)
-        if num_frames is not None and resolved not in nearest:
+        is_reached = min(abs(count - resolved) for count in nearest) < self.temporal_factor
+        if not is_reached or (num_frames is not None and resolved not in nearest):
             raise DianjingError(
                 "video_frames_unsupported",
                 model=self.name,

@@ -18,7 +18,7 @@ from dianjing.demo.results import ResultStore
 from dianjing.demo.video_models import VideoModels
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.video_reading import read_video
-from dianjing.pipelines.segmentation.base import Region
+from dianjing.pipelines.segmentation.base import Point, Region
 from dianjing.pipelines.video.published_cost import PublishedCostModel
 
 WAN = "wan-2.2-ti2v"
@@ -82,6 +82,26 @@ def test_a_text_and_an_image_become_videos_of_the_chosen_model(engine):
 def test_what_the_chosen_model_cannot_do_is_refused(engine):
     with pytest.raises(DianjingError, match="nearest numbers of frames: 5, 9"):
         TextToVideoRequest(prompt="a cat", video_model=WAN, num_frames=6).with_defaults(engine.capabilities)
+    for options, message in (
+        ({"width": 70, "height": 64}, "nearest size is 64x64"),
+        ({"duration_s": 60}, "nearest numbers of frames: 125"),
+        ({"long_video": "joint"}, "long_video has no meaning"),
+        ({"continuation_steps": 3}, "continuation_steps has no meaning"),
+        ({"adapters": {"style": 1.0}}, "adapters has no meaning"),
+        ({"scheduler": "DDIMScheduler"}, "scheduler has no meaning"),
+    ):
+        with pytest.raises(DianjingError, match=message):
+            TextToVideoRequest(prompt="a cat", video_model=WAN, **options).with_defaults(engine.capabilities)
+    image, region = Image.new("RGB", (64, 64)), Region(motion="jump", points=[Point(x=3, y=3)])
+    for options, message in (
+        ({"regions": [region] * 17}, "17 regions"),
+        ({"num_frames": 1}, "num_frames is 1"),
+        ({"refine": "on"}, "refine has no meaning"),
+        ({"height": 60, "width": 64}, "nearest size is 64x64"),
+    ):
+        request = ImageToVideoRequest(**{"image": image, "regions": [region], "video_model": WAN, **options})
+        with pytest.raises(DianjingError, match=message):
+            request.with_defaults(engine.capabilities)
     with pytest.raises(DianjingError, match="no video model nobody"):
         TextToVideoRequest(prompt="a cat", video_model="nobody").with_defaults(engine.capabilities)
 
@@ -157,3 +177,7 @@ def test_a_client_of_the_api_names_the_model(engine, make_queue, monkeypatch):
         assert reply.status_code == 200, reply.text
         assert submitted[-1].strict_background is False
     assert client.post("/v1/videos", json={"prompt": "a cat", "model": "nobody"}).status_code == 404
+    for field, nearest in (({"size": "70x64"}, "nearest size is 64x64"), ({"num_frames": 8}, "5, 9")):
+        reply = client.post("/v1/videos", json={"prompt": "a cat", "model": WAN, **field})
+        assert reply.status_code == 400
+        assert nearest in reply.text

@@ -26,12 +26,12 @@ class PinyinReader:
     names: frozenset[str]
 
     @cached_property
-    def _words_by_sound(self) -> dict[str, str]:
+    def _words_by_sound(self) -> dict[str, list[str]]:
         from pypinyin import lazy_pinyin
 
-        by_sound: dict[str, str] = {}
+        by_sound: dict[str, list[str]] = {}
         for word in self.words:
-            by_sound.setdefault("".join(lazy_pinyin(word, v_to_u=False)), word)
+            by_sound.setdefault("".join(lazy_pinyin(word, v_to_u=False)), []).append(word)
         return by_sound
 
     def read(self, words: Iterable[str]) -> str | None:
@@ -44,13 +44,20 @@ class PinyinReader:
         is_phrase = has_long_name or len(found) == 1 or found[0] in NUMBERS
         return "".join(found) if is_phrase else None
 
+    def _select_word(self, sound: str, before: Sequence[str]) -> str:
+        """Select the word of a sound: the preferred one, but no number after a number ("yi liang" is 一辆)."""
+        words = self._words_by_sound[sound]
+        if before and before[-1] in NUMBERS:
+            return next((word for word in words if word not in NUMBERS), words[0])
+        return words[0]
+
     def _split(self, sound: str) -> list[str] | None:
         """Split a sound into the fewest known words."""
         longest = max(map(len, self._words_by_sound))
         best: list[list[str] | None] = [[]]
         for end in range(1, len(sound) + 1):
             options = [
-                [*before, self._words_by_sound[sound[start:end]]]
+                [*before, self._select_word(sound[start:end], before)]
                 for start in range(max(0, end - longest), end)
                 if (before := best[start]) is not None and sound[start:end] in self._words_by_sound
             ]

@@ -121,7 +121,7 @@ def _read_negated(tokens: Sequence[Token], index: int) -> tuple[int, list[str]]:
     while index < len(tokens):
         token = tokens[index]
         name = token.get_value("object") or token.get_value("background")
-        is_unknown = token.text == UNKNOWN_WORD
+        is_unknown = token.text == UNKNOWN_WORD or token.text in BACKGROUND_WORDS
         if token.text in NEGATION_END and (is_complete or token.text in CLAUSE_END):
             break
         if is_complete and token.text not in LIST_WORDS:

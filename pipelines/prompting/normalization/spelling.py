@@ -28,6 +28,15 @@ def _is_slip(word: str, known: str) -> bool:
     return sorted(word) == sorted(known) or REPEATED_LETTER.sub(r"\1", word) == REPEATED_LETTER.sub(r"\1", known)
 
 
+def _may_sound_alike(name: str, other: str) -> bool:
+    """True if two words have the same sounds and tones by any reading of each character (散 is sǎn and sàn)."""
+    from pypinyin import Style, lazy_pinyin, pinyin
+
+    readings = pinyin(other, style=Style.TONE, heteronym=True)
+    sounds = lazy_pinyin(name, style=Style.TONE)
+    return len(readings) == len(sounds) and all(sound in each for sound, each in zip(sounds, readings, strict=True))
+
+
 @dataclass(frozen=True, kw_only=True)
 class SpellingCorrector:
     """Corrector of words that are one edit from a known one.
@@ -114,8 +123,6 @@ class SpellingCorrector:
 
     def _find_chinese(self, text: str, start: int, end: int) -> tuple[str, str] | None:
         """Find a wrong name that overlaps the unknown word at [start, end), and the right one."""
-        from pypinyin import Style, lazy_pinyin
-
         for length in (5, 4, 3, 2):
             names = [name for name in self.names_zh if len(name) == length]
             for first in range(max(0, start - length + 1), min(end, len(text) - length + 1)):
@@ -123,9 +130,7 @@ class SpellingCorrector:
                 if length >= MIN_LENGTH_ZH:
                     near = [name for name in names if sum(a != b for a, b in zip(name, window, strict=True)) == 1]
                 else:
-                    sound = lazy_pinyin(window, style=Style.TONE)
-                    shared = [name for name in names if {*name} & {*window}]
-                    near = [name for name in shared if lazy_pinyin(name, style=Style.TONE) == sound]
+                    near = [name for name in names if {*name} & {*window} and _may_sound_alike(name, window)]
                 if near:
                     return window, near[0]
         return None

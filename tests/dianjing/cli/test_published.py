@@ -15,6 +15,7 @@ from dianjing.pipelines.video import published_cost
 from tests.dianjing.cli.test_video import run
 from tests.published import IMAGE_MODELS, TEXT_MODELS
 
+CONTROL = ("--mask", "mask.png", "--motion", "move right")
 LENGTH = ("--num-frames", "5", "--steps", "2", "--seed", "3")
 
 
@@ -74,12 +75,11 @@ def test_video_writes_the_frames_of_diffusers(get_folder, monkeypatch, capsys, n
 def test_animate_moves_a_mask_and_keeps_what_is_outside(get_folder, monkeypatch, capsys, name, picture):
     side, size = get_size(name)
     where = ("--size", size, "--model", get_folder(name), "--json")
-    control = ("--mask", "mask.png", "--motion", "move right")
     frames = {}
     for out_name, options in {
         "plain.png": ("--prompt", "a red square"),
-        "strict.png": control,
-        "free.png": (*control, "--free-background"),
+        "strict.png": CONTROL,
+        "free.png": (*CONTROL, "--free-background"),
     }.items():
         command = ("animate", "square.png", *options, *LENGTH, *where, "--out", out_name)
         code, out, err = run(monkeypatch, capsys, *command)
@@ -107,6 +107,10 @@ def folder_without_weights(published_folder, tmp_path):
     [
         ("wan-2.1-t2v", ("video", "a cat", "--num-frames", "24"), "nearest numbers of frames: 21, 25"),
         ("wan-2.2-ti2v", ("video", "a cat", "--size", "80x64"), "the nearest size is 64x64"),
+        ("wan-2.1-t2v", ("video", "a cat", "--seconds", "60"), "nearest numbers of frames: 125"),
+        ("wan-2.1-i2v", ("animate", "square.png", *CONTROL, "--num-frames", "1"), "num_frames is 1"),
+        ("wan-2.1-i2v", ("animate", "square.png", *CONTROL, "--refine", "on"), "--refine has no meaning"),
+        ("wan-2.1-i2v", ("animate", "square.png", *(17 * CONTROL)), "takes 1 to 16"),
         ("wan-2.1-t2v", ("animate", "square.png", "--prompt", "a cat"), "from a text alone"),
         ("wan-2.1-i2v", ("video", "a cat"), "from an image"),
         ("wan-2.1-i2v", ("animate", "square.png"), "prompt is empty"),

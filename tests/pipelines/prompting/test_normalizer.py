@@ -167,6 +167,11 @@ def test_sloppy_prompts_are_read_as_they_were_meant(normalizer, language):
         ("我想要一桶爆米花！！", "一桶爆米花", []),
         ("宇航员骑着马在火星上", "一匹马", ["火星", "宇航员"]),
         ("一只麒麟和貓", "一只小猫", ["麒麟"]),
+        ("yi liang zi xing che", "一辆自行车", []),  # liang is the number two elsewhere
+        ("liang liang qi che", "两辆汽车", []),
+        ("雨散！！", "一把雨伞", []),  # 散 has the sound of 伞 and another one
+        ("没有背景的小狗", "一只小狗", []),
+        ("a dog without any background on the beach", "a dog on the beach", []),
     ],
 )
 def test_known_words_become_a_caption_and_the_others_are_named(normalizer, prompt, text, left_out):

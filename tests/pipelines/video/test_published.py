@@ -22,12 +22,12 @@ def get_side(name):
 
 
 def make_warped_frames(side):
-    """A red square that moves right, and its masks."""
+    """A red block that moves right, and its masks."""
     frames, masks = np.full((FRAMES, side, side, 3), 90, np.uint8), np.zeros((FRAMES, side, side), bool)
     for index in range(FRAMES):
         left = index * side // 64
-        frames[index, 0 : side // 4, left : left + side // 4] = (220, 40, 40)
-        masks[index, 0 : side // 4, left : left + side // 4] = True
+        frames[index, 0 : side // 4, left : left + side // 2] = (220, 40, 40)
+        masks[index, 0 : side // 4, left : left + side // 2] = True
     return frames, masks
 
 
@@ -176,8 +176,7 @@ def test_the_warped_frames_are_inside_the_mask_above_t_strong_and_the_still_imag
         inside[row, column] = in_all_frames[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell].all()
     outside = torch.zeros_like(inside)
     outside[-2:, :] = True
-    if side // cell > 4:
-        assert inside.any()
+    assert inside.any()
 
     output, inputs = run_guided(pipe, side)
     sigmas, channels = get_sigmas(pipe), warped.shape[1]
@@ -188,9 +187,9 @@ def test_the_warped_frames_are_inside_the_mask_above_t_strong_and_the_still_imag
         noised_still = ((1 - sigmas[step]) * still + sigmas[step] * noise)[:, :, 1:]
         difference = (latents - noised_warped).abs()[..., inside]
         if step <= 3:
-            assert difference.numel() == 0 or difference.max() < 1e-4
+            assert difference.max() < 1e-4
         else:
-            assert difference.numel() == 0 or difference.mean() > 1e-2
+            assert difference.mean() > 1e-2
         if step > 1:
             assert (latents - noised_still).abs()[..., outside].max() < 1e-4
     assert np.array_equal(output[0][:, -side // 8 :], np.broadcast_to(frames[0], output[0].shape)[:, -side // 8 :])
