@@ -1,5 +1,6 @@
 """Requests that edit an image: all of it, a part of it, or beyond its border."""
 
+import io
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,6 +10,15 @@ from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.cost_model import SamplingWork
 from dianjing.pipelines.editing.edit import ImageEdit
 from dianjing.pipelines.media.crop import choose_start_size
+from dianjing.pipelines.media.image import read_image_metadata
+
+
+def read_variation_prompt(content: bytes) -> str:
+    """Read the prompt of an image file that was generated here; empty for any other image."""
+    try:
+        return read_image_metadata(io.BytesIO(content)).prompt
+    except DianjingError:
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,6 +37,7 @@ class EditRequest(TextToImageRequest):
         super().__post_init__()
         if not self.prompt and self.edit.is_masked:
             raise DianjingError("prompt_empty", name="prompt")
+        self.edit.check_conditions(self.controls)
 
     def _choose_size(self, capabilities: ModelCapabilities) -> dict[str, Any]:
         width, height = self._fit_size(capabilities, width=self.width, height=self.height)

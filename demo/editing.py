@@ -36,8 +36,8 @@ class ImageEditor:
         pipe.scheduler, pipe.trained_scheduler = self.text_to_image.scheduler, self.text_to_image.trained_scheduler
         return pipe
 
-    def run(self, pipe: Any, request: EditRequest, seeds: list[int]) -> list[Image.Image]:
-        """Make the edit of a request by its pipeline, one image for each seed."""
+    def run(self, pipe: Any, request: EditRequest, seeds: list[int], **arguments: Any) -> list[Image.Image]:
+        """Make the edit of a request by its pipeline, one image for each seed. arguments: for image conditions."""
         return run_edit(
             pipe,
             request.edit,
@@ -45,4 +45,5 @@ class ImageEditor:
             segmenter=self.segmenter_factory(),
             seeds=seeds,
             **request.get_pipeline_params(),
+            **arguments,
         )

@@ -15,7 +15,7 @@ from dianjing.pipelines.text_to_image import TextToImagePipeline
 
 
 class ImageConditioner:
-    """Control images and pictures of requests, on one pipeline over the components of `text_to_image`.
+    """Control images and pictures of requests, on pipelines over the components of `text_to_image`.
 
     controlnets and preprocessors: paths by name; preprocessors without a model need none. ip_adapter: of the weights.
     Raises: DianjingError for weights that do not load or belong to another model.
@@ -50,14 +50,19 @@ class ImageConditioner:
         """Blocks of the largest ControlNet."""
         return max((len(net.blocks) for net in self.controlnets.values()), default=0)
 
-    def prepare(self, request: TextToImageRequest) -> tuple[dict[str, Any], dict[str, object]]:
-        """Make the pipeline ready for a request: its arguments, and the metadata of what the request names."""
+    def prepare(self, request: TextToImageRequest, pipe: Any = None) -> tuple[dict[str, Any], dict[str, object]]:
+        """Make a pipeline ready for a request: its arguments, and the metadata of what the request names.
+
+        pipe: one over the same components; None for that of text to image.
+        """
+        pipe = self.pipe if pipe is None else pipe
         nets = [self.controlnets[control.controlnet] for control in request.controls if control.controlnet is not None]
-        self.pipe.register_modules(controlnet=combine_controlnets(nets) if nets else None)
+        pipe.register_modules(controlnet=combine_controlnets(nets) if nets else None)
         arguments = make_control_arguments(request.controls, self.preprocessors)
         if request.pictures:
-            self.pipe.load_ip_adapter([self.ip_adapter] * len(request.pictures), image_encoder_folder=None)
-            self.pipe.set_ip_adapter_scale([picture.scale for picture in request.pictures])
+            pipe.register_modules(image_encoder=self.pipe.image_encoder, feature_extractor=self.pipe.feature_extractor)
+            pipe.load_ip_adapter([self.ip_adapter] * len(request.pictures), image_encoder_folder=None)
+            pipe.set_ip_adapter_scale([picture.scale for picture in request.pictures])
             arguments["ip_adapter_image"] = [picture.image for picture in request.pictures]
         return arguments, describe_conditions(request.controls, request.pictures)
 

@@ -35,7 +35,7 @@ def generate_images(
         for first in range(0, len(seeds), IMAGE_BATCH_SIZE):
             batch = seeds[first : first + IMAGE_BATCH_SIZE]
             if isinstance(request, EditRequest):
-                images += engine.image_editor.run(pipe, request, batch)
+                images += engine.image_editor.run(pipe, request, batch, **condition_arguments)
                 continue
             output: Any = pipe(
                 request.prompt,
@@ -65,7 +65,9 @@ def _select_pipeline(
 ) -> tuple[Any, dict[str, Any], dict[str, object]]:
     """The pipeline of a request, its arguments for image conditions, and the metadata of an edit or of these."""
     if isinstance(request, EditRequest):
-        return engine.image_editor.get_pipeline(request), {}, request.edit.get_metadata()
+        pipe = engine.image_editor.get_pipeline(request)
+        arguments, metadata = engine.conditioner.prepare(request, pipe)
+        return pipe, arguments, request.edit.get_metadata() | metadata
     if not (request.controls or request.pictures):
         return engine.text_to_image, {}, {}
     return (engine.conditioner.pipe, *engine.conditioner.prepare(request))

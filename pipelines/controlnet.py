@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from diffusers import HunyuanDiT2DControlNetModel, HunyuanDiT2DMultiControlNetModel
 from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
 from torch import Tensor, nn
 
 from dianjing.dit import Conditioning, DiT
@@ -139,6 +140,25 @@ def count_control_images(image: Any) -> int:
     if isinstance(image, list | tuple):
         return sum(count_control_images(each) for each in image)
     return len(image) if isinstance(image, Tensor | np.ndarray) and image.ndim == 4 else 1
+
+
+def crop_control_images(image: Any, box: tuple[int, int, int, int], *, size: tuple[int, int]) -> Any:
+    """Crop control images to the part of a picture that is worked on, in the same arrangement.
+
+    box: left, top, right and bottom of the part, in px of the picture; size: its (width, height), which that of a
+    control image may differ from. A tensor, which has the size of the call, is returned as it is.
+    """
+    if image is None or isinstance(image, Tensor) or box == (0, 0, *size):
+        return image
+    if isinstance(image, list | tuple):
+        return [crop_control_images(each, box, size=size) for each in image]
+    height, width = (image.height, image.width) if isinstance(image, Image.Image) else np.shape(image)[-3:-1]
+    scales = (width / size[0], height / size[1]) * 2
+    left, top, right, bottom = (round(edge * scale) for edge, scale in zip(box, scales, strict=True))
+    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    if isinstance(image, Image.Image):
+        return image.crop((left, top, right, bottom))
+    return image[..., top:bottom, left:right, :]
 
 
 def encode_controls(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dianjing.pipelines import validation
 from dianjing.pipelines.base import SEGMENTER_FOLDER
+from dianjing.pipelines.controlnet import crop_control_images
 from dianjing.pipelines.image_base import ImagePipelineBase, TextToImageOutput
 from dianjing.pipelines.image_input import read_masks, read_pixels
 from dianjing.pipelines.image_start import Box, Overlay, StartImage, to_latent_mask
@@ -137,7 +138,7 @@ class InpaintPipeline(ImagePipelineBase):
             target_size=target_size,
             crops_coords_top_left=crops_coords_top_left,
             use_resolution_binning=False,  # done already
-            control_image=control_image,
+            control_image=crop_control_images(control_image, box, size=(pixels.shape[-1], pixels.shape[-2])),
             controlnet_conditioning_scale=controlnet_conditioning_scale,
             control_guidance_start=control_guidance_start,
             control_guidance_end=control_guidance_end,

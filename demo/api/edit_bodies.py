@@ -1,8 +1,6 @@
 """Bodies of `POST /v1/images/edits` and `/v1/images/variations`: forms with files, as OpenAI's clients send them."""
 
-import io
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -14,21 +12,19 @@ from starlette.requests import Request
 
 from dianjing.demo.api.schemas import ImageGenerationSchema, make_bounds
 from dianjing.demo.api.video_schemas import PointSchema
-from dianjing.demo.edit_request import EditRequest
+from dianjing.demo.edit_request import EditRequest, read_variation_prompt
 from dianjing.demo.errors import UnsupportedMediaTypeError
 from dianjing.demo.limits import ServerLimits
 from dianjing.demo.uploads import decode_upload, decode_upload_as
 from dianjing.errors import DianjingError
-from dianjing.pipelines.editing.edit import ImageEdit
+from dianjing.pipelines.editing.edit import DEFAULT_VARIATION_STRENGTH, ImageEdit
 from dianjing.pipelines.editing.extension import parse_extension
-from dianjing.pipelines.media.image import read_image_metadata
 from dianjing.pipelines.media.mask import select_opaque
 from dianjing.pipelines.segmentation.base import Point
 from dianjing.pipelines.validation import MAX_SIDE_PX, check_prompt
 
 FORM_TYPE = "multipart/form-data"
 IMAGE_FIELDS, MASK_FIELD = ("image", "image[]"), "mask"
-DEFAULT_VARIATION_STRENGTH = 0.6
 TEXT_FIELDS = {  # the values of the other fields are JSON
     "model",
     "prompt",
@@ -62,10 +58,8 @@ class ImageVariationSchema(ImageGenerationSchema):
         description="How far to go from the image: 0 returns it as the VAE reconstructs it, 1 starts from noise.",
         json_schema_extra=make_bounds(0, 1),
     )
-    control_image: None = Field(None, exclude=True)
-    controlnet: None = Field(None, exclude=True)
 
-    def make_request(self, edit: ImageEdit) -> EditRequest:
+    def make_request(self, edit: ImageEdit, limits: ServerLimits) -> EditRequest:
         """Make the request for an edit. Raises: DianjingError."""
         self.check_output()
         return EditRequest(
@@ -74,6 +68,7 @@ class ImageVariationSchema(ImageGenerationSchema):
             num_images=1 if self.n is None else self.n,
             output_format=self.output_format or "png",
             output_compression=self.output_compression,
+            **self.get_conditions(limits),
             **self.get_common_params(),
         )
 
@@ -106,14 +101,18 @@ class EditFiles:
     mask: bytes | None = None
 
 
-async def read_edit_form(request: Request, schema: type[SchemaT]) -> tuple[SchemaT, EditFiles]:
-    """Read the fields and files of a form. Raises: DianjingError, RequestValidationError."""
+async def read_edit_form(request: Request, schema: type[SchemaT], limits: ServerLimits) -> tuple[SchemaT, EditFiles]:
+    """Read the fields and files of a form. Raises: DianjingError, RequestValidationError.
+
+    A field may be as long as a body: control images and pictures are in base64.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != FORM_TYPE:
         raise UnsupportedMediaTypeError("edit_is_no_form", content_type=ascii(kind)[:60])
     fields: dict[str, Any] = {}
     files: dict[str, bytes] = {}
-    async with request.form(max_files=4, max_fields=len(schema.model_fields) + 4) as form:
+    fields_limit = len(schema.model_fields) + 4
+    async with request.form(max_files=4, max_fields=fields_limit, max_part_size=limits.max_body_bytes) as form:
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
                 field = "image" if name in IMAGE_FIELDS else name
@@ -155,7 +154,7 @@ def make_edit_request(body: ImageEditSchema, files: EditFiles, limits: ServerLim
         strength=body.strength,
         padding_mask_crop=body.padding_mask_crop,
     )
-    return body.make_request(edit)
+    return body.make_request(edit, limits)
 
 
 def make_variation_request(body: ImageVariationSchema, files: EditFiles, limits: ServerLimits) -> EditRequest:
@@ -166,9 +165,8 @@ def make_variation_request(body: ImageVariationSchema, files: EditFiles, limits:
     strength = DEFAULT_VARIATION_STRENGTH if body.strength is None else body.strength
     edit = ImageEdit(image=decode_upload(files.image, limits), strength=strength)
     if body.prompt is None:
-        with suppress(DianjingError):  # an image without metadata
-            body = body.model_copy(update={"prompt": read_image_metadata(io.BytesIO(files.image)).prompt})
-    return body.make_request(edit)
+        body = body.model_copy(update={"prompt": read_variation_prompt(files.image)})
+    return body.make_request(edit, limits)
 
 
 def _select_transparent(files: EditFiles, limits: ServerLimits, *, is_selected: bool) -> np.ndarray | None:

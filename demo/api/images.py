@@ -60,7 +60,7 @@ def make_image_routes(queue: JobQueue, models: ServedModels, access: AccessContr
     async def edit(request: Request) -> dict[str, Any] | Response:
         """Edit an image: what is transparent in the mask, or else in the image, or all of it."""
         access.get_owner(request)
-        body, files = await read_edit_form(request, ImageEditSchema)
+        body, files = await read_edit_form(request, ImageEditSchema, queue.limits)
         return await respond(body, request, lambda: make_edit_request(body, files, queue.limits))
 
     @router.post(
@@ -72,7 +72,7 @@ def make_image_routes(queue: JobQueue, models: ServedModels, access: AccessContr
     async def vary(request: Request) -> dict[str, Any] | Response:
         """Generate variations of an image."""
         access.get_owner(request)
-        body, files = await read_edit_form(request, ImageVariationSchema)
+        body, files = await read_edit_form(request, ImageVariationSchema, queue.limits)
         return await respond(body, request, lambda: make_variation_request(body, files, queue.limits))
 
     @router.get(

@@ -146,10 +146,16 @@ class ImageGenerationSchema(GenerationSchema):
             output_format=self.output_format or "png",
             output_compression=self.output_compression,
             is_transparent=self.background == "transparent",
-            controls=[control.to_input(limits) for control in self.controls or ()],
-            pictures=[picture.to_input(limits) for picture in self.ip_adapter_images or ()],
+            **self.get_conditions(limits),
             **self.get_common_params(),
         )
+
+    def get_conditions(self, limits: ServerLimits) -> dict[str, Any]:
+        """The control images and pictures as arguments of a request. Raises: DianjingError."""
+        return {
+            "controls": [control.to_input(limits) for control in self.controls or ()],
+            "pictures": [picture.to_input(limits) for picture in self.ip_adapter_images or ()],
+        }
 
 
 def _parse_size(size: str | None) -> tuple[int | None, int | None]:

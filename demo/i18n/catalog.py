@@ -84,6 +84,7 @@ IMAGE_TEXTS = {
     "transparent": BilingualText("透明背景", "Transparent background"),
     "transparent_info": BilingualText("抠出描述中的物体", "Cuts out what the prompt names"),
     "image_count": BilingualText("图片数量", "Number of images"),
+    "image_to_edit": BilingualText("编辑", "Edit"),
     "image_to_animate": BilingualText("制作动画", "Animate"),
     "image_to_settings": BilingualText("使用其设置", "Use its settings"),
     "download": BilingualText("下载", "Download"),

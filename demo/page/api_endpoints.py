@@ -3,7 +3,7 @@
 Images go in as base64 and come out as files; points are in pixels of the image.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,9 +13,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from dianjing.demo.errors import to_user_error
-from dianjing.demo.i18n.translation import render_for_http
-from dianjing.demo.jobs import Done, Failed, JobResult
+from dianjing.demo.jobs import JobResult
 from dianjing.demo.page.chat_sessions import load_conversation
 from dianjing.demo.page.context import MAX_CONCURRENT_JOB_EVENTS, PageContext, get_request_language
 from dianjing.demo.page.endpoint_arguments import RegionArguments, document_arguments, parse_points, parse_region
@@ -27,18 +25,19 @@ from dianjing.demo.requests import (
     TextToVideoRequest,
 )
 from dianjing.demo.uploads import decode_base64_image, decode_base64_image_with_alpha
-from dianjing.errors import Language
 from dianjing.pipelines.conversation.parsing.base import detect_language
 from dianjing.pipelines.conversation.session import Conversation
-
-GradioFiles = list[dict[str, Any]]
 
 
 def connect_api_endpoints(context: PageContext) -> None:
     """Define the endpoints inside the page's `gr.Blocks`; a parameter that is left out is left to the model."""
     cache = gr.File(visible=False)  # Gradio serves the files that a component has cached, and expires them
     capabilities = context.capabilities
-    endpoints: dict[str, Callable[..., Any]] = {"image": _make_image_endpoint(context, cache)}
+    endpoints: dict[str, Callable[..., Any]] = {
+        "image": _make_image_endpoint(context, cache),
+        "edit": make_edit_endpoint(context, cache),
+        "variations": make_variations_endpoint(context, cache),
+    }
     if capabilities.can_animate:
         endpoints["animate"] = _make_animate_endpoint(context, cache)
     if capabilities.can_generate_video:
@@ -85,7 +84,7 @@ def _make_image_endpoint(context: PageContext, cache: gr.File) -> Callable[..., 
             seed=seed,
             num_images=num_images,
         )
-        yield from _generate_files(context, cache, request, make_request)
+        yield from generate_files(context, cache, request, make_request)
 
     return image
 
@@ -114,7 +113,7 @@ def _make_video_endpoint(context: PageContext, cache: gr.File) -> Callable[..., 
             scheduler=scheduler,
             seed=seed,
         )
-        yield from _generate_files(context, cache, request, make_request)
+        yield from generate_files(context, cache, request, make_request)
 
     return video
 
@@ -154,7 +153,7 @@ def _make_animate_endpoint(context: PageContext, cache: gr.File) -> Callable[...
                 seed=seed,
             )
 
-        yield from _generate_files(context, cache, request, make_request)
+        yield from generate_files(context, cache, request, make_request)
 
     return animate
 
@@ -169,11 +168,11 @@ def _make_mask_endpoint(context: PageContext, cache: gr.File) -> Callable[..., A
             coordinates, is_positive = [(point.x, point.y) for point in parsed], [point.positive for point in parsed]
             return context.engine.predict_mask(picture, coordinates, is_positive)
 
-        selected = _call_with_gradio_errors(request, predict_mask)
+        selected = call_with_gradio_errors(request, predict_mask)
         with TemporaryDirectory() as folder:
             path = Path(folder) / "mask.png"
             Image.fromarray(selected.astype(np.uint8) * 255).save(path)
-            return _cache_files(cache, [path])[0]
+            return cache_files(cache, [path])[0]
 
     return mask
 
@@ -181,65 +180,15 @@ def _make_mask_endpoint(context: PageContext, cache: gr.File) -> Callable[..., A
 def _make_chat_endpoint(context: PageContext, cache: gr.File) -> Callable[..., Any]:
     def chat(request: gr.Request, text: str, conversation: str = "", seed: int = 0) -> Iterator[dict[str, Any]]:
         """Send a message to a conversation that generates and edits an image."""
-        loaded = _call_with_gradio_errors(request, lambda: _parse_conversation(conversation, seed, context))
+        loaded = call_with_gradio_errors(request, lambda: _parse_conversation(conversation, seed, context))
         make_request = partial(ConversationRequest, conversation=loaded, text=text)
-        for result in _run_request(context, request, make_request, error_language=detect_language(text)):
+        for result in run_request(context, request, make_request, error_language=detect_language(text)):
             if result is None:
                 yield {}
             else:
-                yield _make_chat_response(loaded, result, _cache_files(cache, result.files)[0])
+                yield _make_chat_response(loaded, result, cache_files(cache, result.files)[0])
 
     return chat
-
-
-def _generate_files(
-    context: PageContext, cache: gr.File, request: gr.Request, make_request: Callable[[], AnyRequest]
-) -> Iterator[GradioFiles]:
-    for result in _run_request(context, request, make_request):
-        yield _cache_files(cache, () if result is None else result.files)
-
-
-def _run_request(
-    context: PageContext,
-    request: gr.Request,
-    make_request: Callable[[], AnyRequest],
-    *,
-    error_language: Language | None = None,
-) -> Iterator[JobResult | None]:
-    """Yield None for every event of the job, and its result at the end; a client that leaves ends the job."""
-    job = _call_with_gradio_errors(
-        request, lambda: context.queue.submit(make_request(), f"program-{request.session_hash}")
-    )
-    for event in context.queue.stream_events(job):
-        if isinstance(event, Failed):
-            raise _to_gradio_error(event.error, error_language or get_request_language(request))
-        yield event.result if isinstance(event, Done) else None
-
-
-def _call_with_gradio_errors(request: gr.Request, function: Callable[[], Any]) -> Any:
-    """Call a function; its exceptions become `gr.Error`s in the caller's language."""
-    try:
-        return function()
-    except Exception as error:
-        raise _to_gradio_error(error, get_request_language(request)) from None
-
-
-def _to_gradio_error(error: Exception, language: Language) -> gr.Error:
-    text = render_for_http(to_user_error(error, context="an endpoint"), language)
-    return gr.Error(text, print_exception=False)
-
-
-def _cache_files(cache: gr.File, files: Sequence[Path]) -> GradioFiles:
-    """Copy files to Gradio's cache, in the form in which its clients download them."""
-    return [
-        {
-            "path": cache.move_resource_to_block_cache(file),
-            "url": None,
-            "orig_name": file.name,
-            "meta": {"_type": "gradio.FileData"},
-        }
-        for file in files
-    ]
 
 
 def _make_chat_response(conversation: Conversation, result: JobResult, image: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from dianjing.demo.page.chat_tab import ChatTab, make_chat_tab, resume_chat_run,
 from dianjing.demo.page.checked_blocks import CheckedBlocks, PublishedFiles
 from dianjing.demo.page.context import PageContext, get_request_language, instant, job_event
 from dianjing.demo.page.drafts import connect_drafts
-from dianjing.demo.page.edit_tab import EditTab, make_edit_tab, resume_edit_run
+from dianjing.demo.page.edit_tab import TAB_ID as EDIT_TAB_ID
+from dianjing.demo.page.edit_tab import EditTab, connect_send_to_edit, make_edit_tab, resume_edit_run
 from dianjing.demo.page.examples import make_example_prompts
 from dianjing.demo.page.image_tab import ImageTab, make_image_tab, resume_image_run, show_image_history
 from dianjing.demo.page.prompt_box import show_examples
@@ -67,6 +68,8 @@ def make_page(queue: JobQueue, engine: Any, uploads: UploadStore) -> CheckedBloc
         _make_head(context)
         with gr.Tabs(elem_id="tabs") as tab_bar:
             tabs = _make_tabs(context)
+        for source in (tabs.image, tabs.edit):
+            connect_send_to_edit(source.to_edit, source.history, tabs.edit, context, tabs=tab_bar)
         if tabs.animate is not None:
             for tab in (tabs.image, tabs.edit, tabs.chat):
                 if tab is None:
@@ -94,7 +97,7 @@ def _make_tabs(context: PageContext) -> PageTabs:
     animate = video = chat = None
     with gr.Tab(translations("tab_image"), id="image"):
         image = make_image_tab(context)
-    with gr.Tab(translations("tab_edit"), id="edit"):
+    with gr.Tab(translations("tab_edit"), id=EDIT_TAB_ID):
         edit = make_edit_tab(context)
     if capabilities.can_animate:
         with gr.Tab(translations("tab_animate"), id=ANIMATE_TAB_ID):

@@ -37,21 +37,21 @@ class ControlPanel:
     inputs: list[Any]
 
 
-def make_control_panel(context: PageContext, *, status: gr.HTML) -> ControlPanel | None:
+def make_control_panel(tab_name: str, context: PageContext, *, status: gr.HTML) -> ControlPanel | None:
     """Make the panels in accordions and connect their uploads; None for a server without ControlNets and pictures."""
     capabilities = context.capabilities
     inputs: list[Any] = []
     uploads: list[ImageUpload] = []
     if capabilities.controlnets:
-        with gr.Accordion("ControlNet", open=False, elem_id="image-control"):
+        with gr.Accordion("ControlNet", open=False, elem_id=f"{tab_name}-control"):
             for name in capabilities.controlnets:
-                upload, others = _make_control_inputs(name, context)
+                upload, others = _make_control_inputs(tab_name, name, context)
                 uploads.append(upload)
                 inputs += [upload.image, *others]
     if capabilities.takes_pictures:
-        with gr.Accordion("IP-Adapter", open=False, elem_id="image-pictures"):
+        with gr.Accordion("IP-Adapter", open=False, elem_id=f"{tab_name}-pictures"):
             for number in range(1, NUM_PICTURES + 1):
-                upload = _make_upload(translations("picture_prompt"), elem_id=f"picture-{number}-upload")
+                upload = _make_upload(translations("picture_prompt"), elem_id=f"{tab_name}-picture-{number}-upload")
                 scale = gr.Slider(0, MAX_PICTURE_SCALE, 1.0, step=0.05, label=translations("picture_scale"))
                 uploads.append(upload)
                 inputs += [upload.image, scale]
@@ -60,24 +60,25 @@ def make_control_panel(context: PageContext, *, status: gr.HTML) -> ControlPanel
     return ControlPanel(controlnets=capabilities.controlnets, inputs=inputs) if inputs else None
 
 
-def _make_control_inputs(name: str, context: PageContext) -> tuple[ImageUpload, list[Any]]:
+def _make_control_inputs(tab_name: str, name: str, context: PageContext) -> tuple[ImageUpload, list[Any]]:
     """The upload of a ControlNet, and its preprocessor, strength, start and end."""
     allowed = context.capabilities.preprocessors
     inferred = infer_preprocessor(name)
+    prefix = f"{tab_name}-control-{name}"
     gr.Markdown(f"**{name}**")
-    upload = _make_upload(translations("control_image"), elem_id=f"control-{name}-upload")
+    upload = _make_upload(translations("control_image"), elem_id=f"{prefix}-upload")
     preprocessor = gr.Dropdown(
         [NO_PREPROCESSOR, *allowed],
         value=inferred if inferred in allowed else NO_PREPROCESSOR,
         label=translations("control_preprocessor"),
         info=translations("control_preprocessor_info"),
-        elem_id=f"control-{name}-preprocessor",
+        elem_id=f"{prefix}-preprocessor",
     )
     scale = gr.Slider(
-        0, MAX_CONDITIONING_SCALE, 1.0, step=0.05, label=translations("control_scale"), elem_id=f"control-{name}-scale"
+        0, MAX_CONDITIONING_SCALE, 1.0, step=0.05, label=translations("control_scale"), elem_id=f"{prefix}-scale"
     )
-    start = gr.Slider(0, 1, 0.0, step=0.05, label=translations("control_start"), elem_id=f"control-{name}-start")
-    end = gr.Slider(0, 1, 1.0, step=0.05, label=translations("control_end"), elem_id=f"control-{name}-end")
+    start = gr.Slider(0, 1, 0.0, step=0.05, label=translations("control_start"), elem_id=f"{prefix}-start")
+    end = gr.Slider(0, 1, 1.0, step=0.05, label=translations("control_end"), elem_id=f"{prefix}-end")
     return upload, [preprocessor, scale, start, end]
 
 

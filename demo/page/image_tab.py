@@ -49,6 +49,7 @@ class ImageActions:
     """Components around the image in view; `selected_file` of the history is the state that holds its file."""
 
     run_panel: RunPanel
+    to_edit: gr.Button
     to_animate: gr.Button
     restore_settings: gr.Button
     download: gr.DownloadButton
@@ -59,6 +60,7 @@ class ImageActions:
         """The outputs of `show_image`."""
         return [
             self.run_panel.preview,
+            self.to_edit,
             self.to_animate,
             self.restore_settings,
             self.download,
@@ -121,7 +123,7 @@ def make_image_tab(context: PageContext) -> ImageTab:
                 info=translations("transparent_info"),
                 elem_id="image-transparent",
             )
-            control = make_control_panel(context, status=parts["status"])
+            control = make_control_panel("image", context, status=parts["status"])
             settings = make_settings("image", context)
             metadata_file = make_metadata_file("image", list(FORMAT_BY_EXTENSION))
     run_panel = make_run_panel(
@@ -163,6 +165,7 @@ def make_preview_column(
     status = make_status(name)
     with gr.Row(elem_classes="dj-actions"):
         disabled = {"interactive": False, "min_width": 90}
+        to_edit = gr.Button(translations("image_to_edit"), elem_id=f"{name}-to-edit", **disabled)
         to_animate = gr.Button(
             translations("image_to_animate"), elem_id=f"{name}-to-animate", visible=can_animate, **disabled
         )
@@ -172,6 +175,7 @@ def make_preview_column(
         **make_extra(),
         "preview": preview,
         "status": status,
+        "to_edit": to_edit,
         "to_animate": to_animate,
         "restore_settings": restore_settings,
         "download": download,
@@ -271,6 +275,7 @@ def show_image(tab: ImageActions, item: HistoryItem | None, language: Language) 
     is_enabled = {"interactive": item is not None}
     return {
         tab.run_panel.preview: file,
+        tab.to_edit: gr.Button(**is_enabled),
         tab.to_animate: gr.Button(**is_enabled),
         tab.restore_settings: gr.Button(**is_enabled),
         tab.download: gr.DownloadButton(value=file, **is_enabled),

@@ -9,6 +9,8 @@ import typer
 import dianjing
 from dianjing.cli.options import (
     ControlNetsOption,
+    ControlsFromOption,
+    ControlsOption,
     DebugOption,
     DeviceOption,
     Dtype,
@@ -16,6 +18,7 @@ from dianjing.cli.options import (
     GuidanceModeOption,
     GuidanceScaleOption,
     IPAdapterEncoderOption,
+    IPAdapterImagesOption,
     IPAdapterOption,
     JsonOption,
     LabelOption,
@@ -53,26 +56,11 @@ def image(
     source: SourceOption = None,
     lora: LorasOption = None,
     controlnet: ControlNetsOption = None,
-    control: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=MAP[:STRENGTH[:START-END]]",
-            help="A control image for a ControlNet, or several; canny=edges.png:0.8:0-0.6 acts in the first 60 %.",
-        ),
-    ] = None,
-    control_from: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=PICTURE[:STRENGTH[:START-END]]",
-            help="A picture that a preprocessor (canny, lineart, tile, depth, pose) makes the control image from.",
-        ),
-    ] = None,
+    control: ControlsOption = None,
+    control_from: ControlsFromOption = None,
     preprocessor: PreprocessorsOption = None,
     ip_adapter: IPAdapterOption = None,
-    ip_adapter_image: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE[:STRENGTH]", help="A picture as prompt for --ip-adapter, or several; FILE:0.6."),
-    ] = None,
+    ip_adapter_image: IPAdapterImagesOption = None,
     ip_adapter_encoder: IPAdapterEncoderOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.auto,

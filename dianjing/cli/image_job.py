@@ -102,6 +102,8 @@ def validate_image_job(
     image_conditions = validate_image_conditions(
         conditions or ImageConditionOptions(), model=model, model_folder=folder
     )
+    if edit is not None:
+        edit.edit.check_conditions(image_conditions.controls)
     num_images = requests[0].num_images_per_prompt
     all_paths = _make_output_paths(
         out, seed, len(requests) * num_images, extensions=(".png", ".webp") if is_transparent else (".png",)

@@ -79,12 +79,30 @@ ControlNetsOption = Annotated[
         help="A ControlNet, or several: a folder or a Hub id; NAME, else the last part of its path, is what calls it.",
     ),
 ]
+ControlsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=MAP[:STRENGTH[:START-END]]",
+        help="A control image for a ControlNet, or several; canny=edges.png:0.8:0-0.6 acts in the first 60 %.",
+    ),
+]
+ControlsFromOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=PICTURE[:STRENGTH[:START-END]]",
+        help="A picture that a preprocessor (canny, lineart, tile, depth, pose) makes the control image from.",
+    ),
+]
 PreprocessorsOption = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=FOLDER", help="The model of the preprocessor depth or pose: a folder or a Hub id."),
 ]
 IPAdapterOption = Annotated[
     str | None, typer.Option(help="An IP-Adapter (ipa.pt, or .safetensors): the file, its folder or a Hub id.")
+]
+IPAdapterImagesOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE[:STRENGTH]", help="A picture as prompt for --ip-adapter, or several; FILE:0.6."),
 ]
 IPAdapterEncoderOption = Annotated[
     str | None,

@@ -21,6 +21,7 @@ from dianjing.pipelines.validation import MAX_SIDE_PX, check_int, check_number, 
 
 DEFAULT_STRENGTH = 0.8  # of an edit of the whole image, as in diffusers
 DEFAULT_MASKED_STRENGTH = 1.0
+DEFAULT_VARIATION_STRENGTH = 0.6  # of a variation, which needs no prompt
 GROWTH_FRACTION = 1 / 8  # of the shorter side: what a click or words select grows by it, so that a new shape has room
 
 
@@ -82,6 +83,11 @@ class ImageEdit:
     def start_size(self) -> tuple[int, int]:
         """(width, height) in px that the size at which the model works follows; an extension is made in squares."""
         return self.image.size if self.extension is None else (min(self.image.size),) * 2
+
+    def check_conditions(self, controls: Sequence[object]) -> None:
+        """Raise DianjingError for control images of an edit whose canvas grows: they would fit none of its steps."""
+        if controls and self.extension is not None:
+            raise DianjingError("extension_with_control")
 
     def count_runs(self) -> int:
         """The number of sampling runs of this edit: one, or one for each part of an extension."""

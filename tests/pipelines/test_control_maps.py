@@ -24,6 +24,7 @@ from dianjing.pipelines.control_maps import (
     make_tile_map,
 )
 from dianjing.pipelines.control_models import draw_openpose
+from dianjing.pipelines.controlnet import crop_control_images
 
 
 @pytest.fixture
@@ -135,3 +136,17 @@ def test_wrong_preprocessors_are_refused(name, folder, message, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DianjingError, match=message):
         load_preprocessor(name, folder=folder)
+
+
+def test_control_images_of_every_kind_are_cropped_alike(line_image):
+    image = line_image
+    expected = np.asarray(image.crop((image.width // 4, 0, image.width // 2, image.height)))
+    size = (image.width * 2, image.height * 2)
+    box = (size[0] // 4, 0, size[0] // 2, size[1])
+    pixels = np.asarray(image)
+    for each in (image, pixels, [image], pixels[None]):
+        cropped = crop_control_images(each, box, size=size)
+        np.testing.assert_array_equal(np.asarray(cropped).reshape(expected.shape), expected)
+    tensor = torch.zeros(1, 3, 8, 8)
+    assert crop_control_images(tensor, box, size=size) is tensor
+    assert crop_control_images(image, (0, 0, *size), size=size) is image

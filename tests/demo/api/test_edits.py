@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 
 import numpy as np
 import openai
@@ -106,6 +107,29 @@ def test_a_stream_has_the_events_of_an_edit(api, picture):
     assert {event.type for event in events} <= {"image_edit.partial_image", "image_edit.completed"}
 
 
+@pytest.mark.parametrize("path", ["edits", "variations"])
+def test_a_form_names_adapters_and_control_images(make_client, extended_engine, picture, tmp_path, path):
+    control = base64.b64encode(to_png(np.random.default_rng(1).integers(0, 256, (700, 700, 3), np.uint8))).decode()
+    assert len(control) > 2**20  # more than forms allow for a field unless they are told to
+    fields = {"prompt": "cat", **{name: str(value) for name, value in FAST.items()}}
+    choices = (
+        {"adapters": "{}"},
+        {"adapters": '{"robot": 1.5}'},
+        {"adapters": "{}", "controls": json.dumps([{"image": control, "guidance_end": 0.5}])},
+    )
+    images = []
+    for choice in choices:
+        response = make_client(extended_engine).post(
+            f"/v1/images/{path}", data=fields | choice, files={"image": ("a.png", to_png(picture))}
+        )
+        assert response.status_code == 200, response.text
+        images.append(response.json()["data"][0]["b64_json"])
+    assert len(set(images)) == 3
+    (tmp_path / "a.png").write_bytes(base64.b64decode(images[2]))
+    (described,) = read_image_metadata(tmp_path / "a.png").settings["controls"]
+    assert (described["name"], described["guidance_end"]) == ("edges", 0.5)
+
+
 @pytest.mark.parametrize(
     ("files", "fields", "message"),
     [
@@ -116,6 +140,14 @@ def test_a_stream_has_the_events_of_an_edit(api, picture):
         ({}, {"strength": 1.5}, "strength"),
         ({}, {"strength": "NaN"}, "strength"),
         ({}, {"extend": "up=8"}, "'up=8'"),
+        ({}, {"controls": '[{"image": "?"}]'}, "base64"),
+        ({}, {"controls": "edges.png"}, "controls"),
+        (
+            {},
+            {"ip_adapter_images": json.dumps([{"image": base64.b64encode(to_png(make_mask())).decode()}])},
+            "ip-adapter",
+        ),
+        ({}, {"adapters": '{"robot": 1}'}, "--lora"),
         ({}, {"points": '[{"x": 40, "y": 3}]'}, "outside"),
         ({}, {"padding_mask_crop": 4}, "padding_mask_crop"),
         ({}, {"nonsense": "1"}, "nonsense"),

@@ -1,6 +1,7 @@
 """Endpoints for programs: the work of each tab by gradio_client, with plain arguments."""
 
 import base64
+import io
 import json
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 from PIL import Image
 
 from dianjing.pipelines.media.image import read_image_metadata
+from dianjing.pipelines.media.mask import grow_mask
 from dianjing.pipelines.media.video import read_video_metadata
 
 pytestmark = pytest.mark.timeout(600)  # the machine may be busy
+RIM_PX = 8  # in which an edit fades into the image
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,54 @@ def encode(path):
 def test_an_image_comes_as_a_file_with_its_settings(image_file):
     metadata = read_image_metadata(image_file)
     assert (metadata.prompt, metadata.seed, metadata.settings["num_inference_steps"]) == ("a cat on the grass", 5, 6)
+
+
+@pytest.mark.parametrize("name", ["mask", "points", "words"])
+def test_an_edit_changes_what_is_selected_and_nothing_else(client, image_file, name):
+    mask = np.zeros((64, 64), bool)
+    mask[20:40, 20:40] = True
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, format="PNG")
+    selections = {
+        "mask": {"mask": base64.b64encode(buffer.getvalue()).decode()},
+        "points": {"points": [[32, 32]], "labels": [1]},
+        "words": {"words": "cat"},
+    }
+    files = client.predict(
+        encode(image_file), "a dog", **selections[name], num_inference_steps=2, seed=3, api_name="/edit"
+    )
+    path = Path(get_path(files[0]))
+    before, after = (np.asarray(Image.open(each).convert("RGB")) for each in (image_file, path))
+    is_changed = (before != after).any(axis=2)
+    assert 0 < is_changed.mean() < 0.9
+    assert name in read_image_metadata(path).settings
+    if name == "mask":
+        assert not (is_changed & ~grow_mask(mask, radius_px=RIM_PX)).any()
+
+
+def test_variations_keep_the_prompt_of_an_image_generated_here(client, image_file):
+    files = client.predict(encode(image_file), num_inference_steps=2, seed=3, num_images=2, api_name="/variations")
+    assert len(files) == 2
+    metadata = read_image_metadata(Path(get_path(files[0])))
+    assert metadata.prompt == "a cat on the grass"
+    assert metadata.settings["strength"] == 0.6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"strength": 1.5}, "strength"),
+        ({"mask": "?"}, "base64"),
+        ({"points": [[200, 3]]}, "outside"),
+        ({"words": "cat", "extend": "left=8"}, "several ways"),
+    ],
+    ids=str,
+)
+def test_an_edit_that_cannot_be_is_refused(client, image_file, arguments, message):
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError, match=message):
+        client.predict(encode(image_file), "a dog", **arguments, api_name="/edit")
 
 
 def test_points_give_a_mask(client, image_file):

@@ -48,3 +48,18 @@ def test_what_the_brush_paints_changes_and_the_rest_stays(image_server, open_pag
     wait_for_history(page, "edit", 2)
     wait_until_idle(page, "edit")
     assert read_image_metadata(save_download(page, "#edit-download")).settings["words"] == "cat"
+
+
+def test_an_image_is_sent_to_the_edit_tab_with_its_prompt(image_server, open_page):
+    page = open_page(image_server.address, locale="en-US")
+    page.fill("#image-prompt textarea", "cat")
+    page.click("#image-button")
+    wait_for_history(page, "image", 1)
+    wait_until_idle(page, "image")
+    page.click("#image-to-edit")
+    page.locator("#edit-board canvas").wait_for(state="visible")
+    assert page.input_value("#edit-prompt textarea") == "cat"
+    page.fill("#edit-words textarea, #edit-words input", "cat")
+    page.click("#edit-button")
+    wait_for_history(page, "edit", 1)
+    wait_until_idle(page, "edit")

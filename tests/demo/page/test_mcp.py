@@ -48,7 +48,7 @@ def open_image(content):
 
 def test_each_tab_has_a_tool_whose_arguments_are_described(send):
     tools = {tool.name: tool for tool in send(lambda session: session.list_tools()).tools}
-    assert set(tools) == {"image", "mask", "animate", "video", "chat"}
+    assert set(tools) == {"image", "edit", "variations", "mask", "animate", "video", "chat"}
     for tool in tools.values():
         assert tool.description
         assert all(argument["description"] for argument in tool.inputSchema["properties"].values())
@@ -72,6 +72,17 @@ def test_an_image_comes_with_its_settings_and_label(generated):
 def test_every_requested_image_is_returned(call):
     contents = call("image", prompt="a cat", num_inference_steps=1, num_images=2).content
     assert [content.type for content in contents] == ["image", "text", "image", "text"]
+
+
+def test_an_edit_and_variations_come_as_images(call, generated):
+    picture = generated.content[0].data
+    common = {"image": picture, "num_inference_steps": 2, "seed": 3}
+    edited = call("edit", prompt="a dog", words="cat", **common)
+    varied = call("variations", num_images=2, **common)
+    assert [content.type for content in (*edited.content, *varied.content)] == ["image", "text"] * 3
+    with open_image(edited.content[0]) as image:
+        assert image.size == (64, 64)
+    assert edited.content[0].data != picture
 
 
 def test_points_give_a_mask(call, generated):

@@ -72,8 +72,8 @@ def generate(call, tiny_folder, tmp_path, monkeypatch):
     detect_canny_edges(image).save("edges.png")
     image.transpose(Image.Transpose.ROTATE_90).save("other.png")
 
-    def run(*arguments, out="a.png"):
-        code, _, err = call("image", *GENERATE, "--model", str(tiny_folder), "--out", out, *arguments)
+    def run(*arguments, command=("image", *GENERATE), out="a.png"):
+        code, _, err = call(*command, "--model", str(tiny_folder), "--out", out, *arguments)
         assert code == 0, err
         with Image.open(out) as file:
             return file.tobytes(), read_image_metadata(out).settings
@@ -119,6 +119,19 @@ def test_pictures_are_prompts(generate, models):
     again, settings = generate(*file, *named, "--ip-adapter-image", "photo.png:0.6")
     assert again == one
     assert len(settings["ip_adapter"]["sha256"]) == 64
+
+
+def test_an_edit_follows_controls_and_pictures(generate, models):
+    edit = {"command": ("edit", "photo.png", *GENERATE)}
+    net = ("--controlnet", str(models / "canny"), "--control-from", "canny=other.png:0.7")
+    picture = ("--ip-adapter", str(models / "ip-adapter"), "--ip-adapter-image", "other.png:0.6")
+    plain, _ = generate(**edit)
+    controlled, settings = generate(*net, **edit)
+    pictured, _ = generate(*picture, **edit)
+    both, _ = generate(*net, *picture, **edit)
+    assert len({plain, controlled, pictured, both}) == 4
+    assert settings["controls"][0]["conditioning_scale"] == 0.7
+    assert settings["strength"] == 0.8
 
 
 @pytest.mark.parametrize(
