@@ -15,8 +15,16 @@ from PIL import Image
 
 from dianjing.demo.jobs import JobResult
 from dianjing.demo.page.chat_sessions import load_conversation
-from dianjing.demo.page.context import MAX_CONCURRENT_JOB_EVENTS, PageContext, get_request_language
+from dianjing.demo.page.context import MAX_CONCURRENT_JOB_EVENTS, PageContext
+from dianjing.demo.page.edit_endpoints import make_edit_endpoint, make_variations_endpoint
 from dianjing.demo.page.endpoint_arguments import RegionArguments, document_arguments, parse_points, parse_region
+from dianjing.demo.page.endpoint_runs import (
+    GradioFiles,
+    cache_files,
+    call_with_gradio_errors,
+    generate_files,
+    run_request,
+)
 from dianjing.demo.requests import (
     AnyRequest,
     ConversationRequest,
