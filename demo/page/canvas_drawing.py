@@ -81,8 +81,9 @@ def _draw_path(pixels: np.ndarray, path: Sequence[XY], color: Color, *, scale: i
 def _draw_end(pixels: np.ndarray, region: "RegionSelection", color: Color, *, scale: int) -> None:
     """Draw the dashed outline of a region, or of the whole image, where it is in the last frame."""
     outlines, pivot = _find_outlines(region, size=(pixels.shape[1] // scale, pixels.shape[0] // scale))
-    motion = {"path": region.path, "turn": region.turn, "scale": region.scale, "times": region.times}
-    end = make_similarities(**motion, num_frames=2)[-1]
+    end = make_similarities(path=region.path, turn=region.turn, scale=region.scale, times=region.times, num_frames=2)[
+        -1
+    ]
     c, s = np.cos(end.angle) * end.scale, np.sin(end.angle) * end.scale
     for outline in outlines:
         x, y = (outline - pivot).T

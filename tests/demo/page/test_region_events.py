@@ -61,7 +61,7 @@ def test_a_drag_belongs_to_the_region_that_it_begins_on(canvas):
         drag(canvas, (500, 50), (550, 50))
 
 
-def test_a_drag_over_a_camera_move_is_its_path_and_the_whole_picture_moves(canvas):
+def test_a_drag_over_a_camera_move_is_its_path_and_moves_all_of_the_picture(canvas):
     canvas = drag(canvas.with_new_region("image"), (10, 10), (60, 10))
     [region] = canvas.to_regions(["jump"], [0.5])
     assert (region.target, region.motion, region.path) == ("image", "", ((10.0, 10.0), (60.0, 10.0)))
