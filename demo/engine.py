@@ -17,7 +17,7 @@ from dianjing.demo.capabilities import get_capabilities
 from dianjing.demo.editing import ImageEditor
 from dianjing.demo.extensions import AdapterSwitch
 from dianjing.demo.image_conditioner import ImageConditioner
-from dianjing.demo.image_generation import generate_images
+from dianjing.demo.image_generation import run_image_request
 from dianjing.demo.jobs import Job, JobResult
 from dianjing.demo.mask_service import MaskService
 from dianjing.demo.progress import ProgressListener, ProgressReporter
@@ -136,7 +136,7 @@ class InferenceEngine:
         predicted_s, start_s = self.predict_s(request), time.monotonic()
         self.adapter_switch.activate(request.adapters or {})
         if isinstance(request, TextToImageRequest):
-            images, metadata = generate_images(self, request, on_progress)
+            images, metadata = run_image_request(self, request, on_progress)
             files = results.save_images(
                 job.id,
                 images,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dianjing.demo.engine import InferenceEngine
 
 
-def generate_images(
+def run_image_request(
     engine: "InferenceEngine", request: TextToImageRequest, on_progress: ProgressListener
 ) -> tuple[list[Image.Image], tuple[GenerationMetadata, ...]]:
     """Generate the images of a request, with defaults filled in, and their metadata."""
