@@ -96,10 +96,15 @@ def check_album(count: int, folder: Path) -> None:
     """
     if count not in ALBUM_COUNTS:
         raise DianjingError("album_count_unsupported", count=count, allowed=list(ALBUM_COUNTS))
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DianjingError("album_folder_not_empty", path=folder)
-    above = [folder.absolute(), *folder.absolute().parents]
-    check_writable_folder(next(path for path in above if os.path.lexists(path)))
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise DianjingError("album_folder_not_empty", path=folder)
+        above = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+        check_writable_folder(above)
+        with tempfile.TemporaryDirectory(prefix=".album-", dir=above):
+            pass  # some places refuse new folders though they look writable
+    except OSError as error:  # also a name too long, and a loop of links
+        raise DianjingError("output_unwritable", path=folder, reason=error.strerror) from None
 
 
 def _iterate_contents(stickers: Sequence[AlbumSticker], label: str | None) -> Iterator[tuple[str, bytes]]:

@@ -173,6 +173,12 @@ def test_an_album_is_written_into_an_empty_folder_and_into_new_ones_below_each_o
         assert find_violations(folder) == []
 
 
+@pytest.mark.parametrize("folder", ["/proc/album", "x" * 300])
+def test_an_album_where_no_folder_can_be_made_is_refused_at_once(folder):
+    with pytest.raises(DianjingError, match="cannot be written"):
+        sticker_album.check_album(8, Path(folder))
+
+
 def test_an_album_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DianjingError, match="file"):
