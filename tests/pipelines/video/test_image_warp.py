@@ -150,6 +150,32 @@ def test_a_hole_in_stripes_is_filled_with_stripes():
     assert np.abs(filled[hole].astype(int) - image[hole]).mean() < 20
 
 
+def make_shaded_scene():
+    """A textured plane with a disc and its shadow below, the hole of the disc, and the plane as it is in truth."""
+    y, x = np.mgrid[:180, :240]
+    noise = cv2.GaussianBlur(np.random.default_rng(3).normal(0, 40, (180, 240)).astype(np.float32), (0, 0), 1.5)
+    plane = np.stack([170 + noise, 110 + noise, 60 + noise], axis=-1).clip(0, 255).astype(np.uint8)
+    hole = np.hypot(x - 120, y - 80) <= 50
+    shadow = (np.hypot(x - 120, y - 88) <= 50) & ~hole
+    image = plane.copy()
+    image[shadow] = image[shadow] // 6
+    image[hole] = (20, 60, 220)
+    return image, hole, plane
+
+
+def test_a_hole_at_a_shadow_is_filled_with_what_is_beyond_the_shadow():
+    """The truth is the plane without a shadow; at the shadow the filling starts as dark and has no step."""
+    image, hole, plane = make_shaded_scene()
+    filled = inpaint(image, hole)
+    np.testing.assert_array_equal(filled[~hole], image[~hole])
+    depth = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 5)
+    smooth, truth = (cv2.GaussianBlur(part, (0, 0), 4).astype(float).mean(axis=-1) for part in (filled, plane))
+    assert np.abs(smooth - truth)[depth > 18].mean() < 8
+    column = filled[120:131, 115:126].astype(float).mean(axis=(1, 2))  # towards the shadow's middle, at row 131
+    assert column[-1] < 0.55 * truth.mean()
+    assert np.abs(np.diff(column)).max() < 0.25 * truth.mean()
+
+
 def make_part():
     """A stalk with a head on a plain background; the part is the head with half of the stalk."""
     image = np.full((120, 120, 3), 225, np.uint8)
