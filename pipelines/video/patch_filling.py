@@ -168,9 +168,9 @@ class _Level:
 
     def _try(self, positions: np.ndarray, tolerance: float) -> None:
         """Take these positions (N, 2) where they are sources and cost less than `tolerance` times the present ones."""
-        is_valid = ((positions >= 0) & (positions < self.hole.shape)).all(axis=1)
-        is_valid[is_valid] = self.is_source[tuple(positions[is_valid].T)]
-        (indices,) = np.nonzero(is_valid)
+        is_inside = ((positions >= 0) & (positions < self.hole.shape)).all(axis=1)
+        inside = positions.clip(0, np.array(self.hole.shape) - 1)
+        (indices,) = np.nonzero(is_inside & self.is_source[tuple(inside.T)])
         cost = self._compute_cost(indices, positions[indices])
         is_better = cost < self.cost[indices] * tolerance
         self.chosen[indices[is_better]] = positions[indices[is_better]]
