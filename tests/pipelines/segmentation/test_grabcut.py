@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+import skimage.data
 
 from dianjing.pipelines.segmentation.base import Point, check_points
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
@@ -73,6 +74,36 @@ def test_a_further_click_only_adds_to_a_mask_or_only_takes_away():
             changed = predict_mask(sample.image, first, Point(x=point.x, y=point.y, positive=positive))
             assert not ((mask & ~changed) if positive else (changed & ~mask)).any()
             assert changed[int(point.y), int(point.x)] == positive
+
+
+def compose_photo(name, side=160):
+    """A lighter piece of one photograph, blurred at its edge, on a piece of another, and its exact mask."""
+    generator = np.random.default_rng(len(name))
+    background, surface = (
+        cv2.resize(getattr(skimage.data, each)()[..., :3], (side, side), interpolation=cv2.INTER_AREA).astype(float)
+        for each in name
+    )
+    y, x = np.mgrid[:side, :side]
+    angles = np.arctan2(y - 75, x - 85)
+    radius = 36 * (1 + 0.2 * np.cos(3 * angles + generator.uniform(0, 6)) + 0.1 * np.cos(5 * angles))
+    mask = np.hypot(y - 75, x - 85) <= radius
+    opacity = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.8)[..., None]
+    image = background * (1 - opacity) + (surface * 0.7 + 40) * opacity
+    return image.clip(0, 255).astype(np.uint8), mask
+
+
+@pytest.mark.parametrize("name", [("coffee", "chelsea"), ("chelsea", "rocket"), ("rocket", "astronaut")], ids="-".join)
+def test_a_true_second_click_never_makes_a_mask_worse(name):
+    """Photographs of scikit-image, composed so that the truth is known; clicks anywhere, right by the truth."""
+    image, truth = compose_photo(name)
+    first = find_center(truth)
+    before = compute_iou(predict_mask(image, first), truth)
+    generator = np.random.default_rng(0)
+    for positive in (True, False):
+        depth = cv2.distanceTransform((truth if positive else ~truth).astype(np.uint8), cv2.DIST_L2, 3)
+        for y, x in generator.permutation(np.argwhere(depth > 3))[:4]:
+            second = Point(x=float(x), y=float(y), positive=positive)
+            assert compute_iou(predict_mask(image, first, second), truth) >= before
 
 
 def test_a_click_that_the_mask_agrees_with_changes_nothing():
