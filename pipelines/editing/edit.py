@@ -138,26 +138,43 @@ def run_edit(
 ) -> list[Image.Image]:
     """Make an edit by its pipeline, one image for each seed; an empty prompt leaves the content to the image.
 
+    The bundled model gets of the prompt what belongs in the mask, see `make_region_prompt`.
     arguments: of the pipeline's call; width and height follow `ImageEdit.start_size`.
+    Raises: DianjingError also for an image that the bundled model cannot vary without a prompt.
     """
     import torch
 
-    if prompt:
-        arguments["prompt"] = [prompt] * len(seeds)
-    else:
-        arguments |= {**vars(pipe.encode_texts([""] * len(seeds))), "guidance_scale": 1.0, "negative_prompt": None}
+    images = [edit.image] * len(seeds)
+    mask = edit.select(pipe, segmenter) if edit.is_masked and edit.extension is None else None
+    arguments |= _make_prompt_arguments(pipe, edit, mask, prompt, count=len(seeds))
 
     def generate(images: list[Image.Image], **more: Any) -> list[Image.Image]:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         return pipe(image=images, generator=generators, strength=edit.used_strength, **more, **arguments).images
 
-    images = [edit.image] * len(seeds)
-    if not edit.is_masked:
-        return generate(images)
+    if mask is not None:
+        return generate(images, mask_image=mask, padding_mask_crop=edit.padding_mask_crop)
     if edit.extension is None:
-        return generate(images, mask_image=edit.select(pipe, segmenter), padding_mask_crop=edit.padding_mask_crop)
+        return generate(images)
     for part in edit.extension.split(edit.image.size):
         canvases, masks = zip(*(part.apply(image) for image in images), strict=True)
         padding_px = min(edit.image.size) // 2
         images = generate(list(canvases), mask_image=list(masks), padding_mask_crop=padding_px)
     return images
+
+
+def _make_prompt_arguments(
+    pipe: Any, edit: ImageEdit, mask: np.ndarray | None, prompt: str, *, count: int
+) -> dict[str, Any]:
+    """Make the arguments of a pipeline's call that follow from a prompt: that of the mask, or embeddings of none."""
+    from dianjing.pipelines.editing.region_prompt import make_region_prompt  # with torch
+    from dianjing.pipelines.editing.variation import check_variation
+
+    if not prompt:
+        if edit.used_strength > 0:
+            check_variation(pipe, edit.image)
+        return {**vars(pipe.encode_texts([""] * count)), "guidance_scale": 1.0, "negative_prompt": None}
+    if mask is not None:
+        is_cropped = edit.padding_mask_crop is not None
+        prompt = make_region_prompt(pipe, edit.image, mask, prompt, is_cropped=is_cropped)
+    return {"prompt": [prompt] * count}

@@ -121,6 +121,27 @@ RECORDED = (
         bounds={"all.edit_applied": 0.85, "languages.zh.edit_applied": 0.85, "languages.en.edit_applied": 0.85},
     ),
     Record(
+        name="edits",
+        command=(
+            *("-m", f"{EVALUATION}.edits", "--count", "100", "--seed", "2029", "--processes", "2"),
+            *("--out", "{out}"),
+        ),
+        measures=(
+            *MODEL,
+            *STICKERS,
+            "pipelines/editing/*.py",
+            "pipelines/media/mask.py",
+            "pipelines/prompting/**/*",
+            "pipelines/conversation/captions.py",
+            "pipelines/conversation/parsing/*.py",
+            "pipelines/segmentation/*.py",
+            "train/evaluation/edits.py",
+            "train/evaluation/settings.py",
+        ),
+        read=read_json("report.json"),
+        bounds={"overall.zh": 0.9, "overall.en": 0.9, "rest_identical.zh": 1.0, "rest_identical.en": 1.0},
+    ),
+    Record(
         name="new_concept",
         command=("-m", "benchmarks.new_concept", "--out", "{out}"),
         measures=(

@@ -2,9 +2,10 @@
 
     python -m dianjing.train.evaluation.edits --model sticker --count 100 --out report
 
-Scenes of held-out combinations of object, background and cell are what an edit asks for; the images that it starts from
-show another object there, another colour, or nothing. Every result is read back by template matching: what was asked
-must be there, and every pixel outside the mask and its rim as before. Writes report.json and grid.png.
+Scenes of held-out combinations of object, background and cell are what an edit asks for, in a prompt of the whole
+scene; the images that it starts from show another object there, another colour, or nothing. The mask is painted roughly
+around the object, or found by words that name it. Every result is read back by template matching: what was asked must
+be there, and every pixel outside the mask and its rim as before. Writes report.json and grid.png.
 """
 
 import json
@@ -39,9 +40,8 @@ from dianjing.train.stickers.sprite_classes import COLOURS
 
 KINDS = ("replace", "add", "recolour", "words")
 IMAGE_SIZE_PX = 64
-MASK_MARGIN_PX = 8  # of a mask around the object, as a person would paint it
+MASK_MARGINS_PX = (2, 6)  # least and largest, of each side of a mask around an object, as a person would paint it
 RIM_PX = 5  # around a mask: the rim in which a result fades into the image, and one pixel of rounding
-EDIT_BATCH_SIZE = 16
 NUM_PREVIEWS = 12  # for each kind, in grid.png
 
 
@@ -50,7 +50,8 @@ class EditSample:
     """One edit: the image that it starts from, prompts, the box (x, y, side, side) in px that changes, and the truth.
 
     expected: the image of the scene that is asked for. words: a phrase that names what changes, for an edit by words;
-    None for one by a mask of the box.
+    None for one by a mask. painted_mask: bool (H, W), the box with a margin on each side, which reaches into the
+    neighbouring object where there is one.
     """
 
     kind: str
@@ -59,6 +60,7 @@ class EditSample:
     texts: dict[str, str]
     words: dict[str, str] | None
     box: tuple[int, int, int, int]
+    painted_mask: np.ndarray
     target: SpriteInstance
 
 
@@ -83,7 +85,25 @@ def sample_edit(kind: str, position: int, *, seed: int) -> EditSample:
     source = render_scene(replace(sample.scene, instances=instances), size_px=IMAGE_SIZE_PX)
     texts = {"zh": sample.text_zh, "en": sample.text_en}
     box = get_instance_box(target, IMAGE_SIZE_PX)
-    return EditSample(kind=kind, source=source, expected=sample.image, texts=texts, words=words, box=box, target=target)
+    return EditSample(
+        kind=kind,
+        source=source,
+        expected=sample.image,
+        texts=texts,
+        words=words,
+        box=box,
+        painted_mask=_paint_mask(box, rng),
+        target=target,
+    )
+
+
+def _paint_mask(box: tuple[int, int, int, int], rng: random.Random) -> np.ndarray:
+    """Paint a mask over a box (x, y, side, side) in px, with a random margin on each side."""
+    x, y, side, _ = box
+    left, top, right, bottom = (rng.randint(*MASK_MARGINS_PX) for _ in range(4))
+    mask = np.zeros((IMAGE_SIZE_PX, IMAGE_SIZE_PX), bool)
+    mask[max(0, y - top) : y + side + bottom, max(0, x - left) : x + side + right] = True
+    return mask
 
 
 def _replace_object(
@@ -129,12 +149,22 @@ def make_masks(pipe: Any, samples: Sequence[EditSample], language: str) -> list[
             edit = ImageEdit(image=Image.fromarray(sample.source), words=sample.words[language])
             masks.append(edit.select(pipe, GrabCutSegmenter()))
         else:
-            x, y, side, _ = sample.box
-            top, left = max(0, y - MASK_MARGIN_PX), max(0, x - MASK_MARGIN_PX)
-            mask = np.zeros(sample.source.shape[:2], bool)
-            mask[top : y + side + MASK_MARGIN_PX, left : x + side + MASK_MARGIN_PX] = True
-            masks.append(mask)
+            masks.append(sample.painted_mask)
     return masks
+
+
+def make_edit(
+    pipe: Any, sample: EditSample, mask: np.ndarray, language: str, settings: EvaluationSettings, *, seed: int
+) -> np.ndarray:
+    """Make an edit as the command line, the page and HTTP do, with their default settings."""
+    from dianjing.pipelines.editing.edit import ImageEdit, run_edit
+    from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
+
+    edit = ImageEdit(image=Image.fromarray(sample.source), mask=mask)
+    [image] = run_edit(
+        pipe, edit, sample.texts[language], segmenter=GrabCutSegmenter(), seeds=[seed], **settings.generation_settings
+    )
+    return np.asarray(image)
 
 
 def evaluate_kind(kind: str, language: str, settings: EvaluationSettings) -> tuple[dict[str, int], list[np.ndarray]]:
@@ -143,17 +173,10 @@ def evaluate_kind(kind: str, language: str, settings: EvaluationSettings) -> tup
     count = -(-settings.num_samples // len(KINDS))
     samples = [sample_edit(kind, position, seed=settings.seed) for position in range(count)]
     masks = make_masks(pipe, samples, language)
-    images: list[np.ndarray] = []
-    for start in range(0, count, EDIT_BATCH_SIZE):
-        batch = slice(start, start + EDIT_BATCH_SIZE)
-        output = pipe(
-            [sample.texts[language] for sample in samples[batch]],
-            [sample.source for sample in samples[batch]],
-            masks[batch],
-            generator=[torch.Generator().manual_seed(settings.seed + start + i) for i in range(len(samples[batch]))],
-            **settings.generation_settings,
-        )
-        images += [np.asarray(image) for image in output.images]
+    images = [
+        make_edit(pipe, sample, mask, language, settings, seed=settings.seed + position)
+        for position, (sample, mask) in enumerate(zip(samples, masks, strict=True))
+    ]
     pairs = list(zip(samples, images, masks, strict=True))
     counts = {
         "count": count,

@@ -1,0 +1,97 @@
+"""Prompt of the masked part of an image: the objects of a prompt that the rest of the image does not show.
+
+The bundled model mixes the objects of a prompt where only one of them has room. It generates that one alone better, at
+its position and on its background, as in conversations.
+
+Masks are bool (H, W); latents are (1, C, Y, X).
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dianjing.pipelines.conversation.captions import build_noun_phrase, compose_caption
+from dianjing.pipelines.conversation.edits import ObjectSpec
+from dianjing.pipelines.conversation.parsing.base import detect_language
+from dianjing.pipelines.conversation.scene import POSITIONS
+from dianjing.pipelines.image_start import to_latent_mask
+from dianjing.pipelines.prompting.localization import compute_relevance_map
+from dianjing.pipelines.prompting.normalization.scene_reading import PromptScene
+from dianjing.pipelines.prompting.normalization.wording import contains_any
+from dianjing.pipelines.vae import encode_images
+
+POSITION_CENTERS = (0.25, 0.5, 0.75)  # of the three columns and rows of positions, in image sides
+MAX_BOX_FRACTION = 0.8  # of the image; a mask whose box is larger is the background or the whole scene
+PRESENT_FRACTION = 0.5  # of the largest reduction of the error by an object: one that reduces it by more is present
+
+
+def find_position(mask: np.ndarray) -> str | None:
+    """Find the one of POSITIONS that the box of a mask is nearest to; None for a box of about the whole image."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    spans = [(each[0], each[-1] + 1) for each in (rows, columns)]
+    fractions = [(stop - start) / side for (start, stop), side in zip(spans, mask.shape, strict=True)]
+    if np.prod(fractions) > MAX_BOX_FRACTION:
+        return None
+    centers = [(start + stop) / (2 * side) for (start, stop), side in zip(spans, mask.shape, strict=True)]
+    row, column = (int(np.argmin(np.abs(np.subtract(POSITION_CENTERS, center)))) for center in centers)
+    return POSITIONS[3 * row + column]
+
+
+def make_region_prompt(pipe: Any, image: Image.Image, mask: np.ndarray, prompt: str, *, is_cropped: bool) -> str:
+    """Make the prompt of what a mask of an image may show, for the bundled model; for others, the prompt itself.
+
+    It is the prompt itself also where the image outside the mask shows all of its objects, or none of several, for a
+    mask of about the whole image, and with trigger words of adapters. is_cropped: the model works on the part of the
+    image around the mask alone.
+    """
+    position = find_position(mask)
+    if pipe.prompt_normalizer is None or position is None or contains_any(prompt, pipe.list_trigger_words()):
+        return prompt
+    if is_cropped:
+        position = "center"
+    scene: PromptScene = pipe.prompt_normalizer.read_scene(prompt)
+    if not scene.objects:
+        return prompt
+    language = detect_language(prompt)
+
+    def caption(objects: list[ObjectSpec], position: str | None = None) -> str:
+        phrases = [
+            build_noun_phrase(each, pipe.concept_vocabulary, language=language, count=each.count, size=each.size)
+            for each in objects
+        ]
+        return compose_caption(
+            phrases,
+            pipe.concept_vocabulary,
+            relation=None,
+            position=position,
+            background=scene.background,
+            language=language,
+        )
+
+    scores = _measure_absence(pipe, image, mask, [caption([each]) for each in scene.objects])
+    threshold = PRESENT_FRACTION * min(0.0, *scores)
+    absent = [each for each, score in zip(scene.objects, scores, strict=True) if score > threshold]
+    if not absent or len(absent) == len(scene.objects) > 1:
+        return prompt
+    pipe.warn_about_unknown_words(prompt)  # the caption has known words alone
+    return caption(absent, position if len(absent) == absent[0].count == 1 else None)
+
+
+@torch.no_grad()
+def _measure_absence(pipe: Any, image: Image.Image, mask: np.ndarray, captions: list[str]) -> list[float]:
+    """Measure by how much each caption raises the prediction error outside a mask; it lowers that of what is there."""
+    width, height = pipe.choose_start_size(image.size)
+    pixels = pipe.preprocess_image(image, height=height, width=width)
+    latents = encode_images(pipe.vae, pixels.to(pipe.execution_device))
+    relevance_map = compute_relevance_map(
+        pipe.transformer,
+        pipe.trained_scheduler or pipe.scheduler,
+        latents,
+        pipe.encode_texts(["", *captions]),
+        image_meta_size=(height, width, height, width, 0, 0),
+    )
+    changes = to_latent_mask(torch.from_numpy(mask)[None, None], latents.shape[-2:])[0, 0].to(relevance_map)
+    is_known = 1 - changes
+    return ((relevance_map * is_known).sum(dim=(1, 2)) / is_known.sum().clamp_min(1)).tolist()
