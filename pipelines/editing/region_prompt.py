@@ -6,6 +6,7 @@ its position and on its background, as in conversations.
 Masks are bool (H, W); latents are (1, C, Y, X).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from dianjing.pipelines.conversation.edits import ObjectSpec
 from dianjing.pipelines.conversation.parsing.base import detect_language
 from dianjing.pipelines.conversation.scene import POSITIONS
 from dianjing.pipelines.image_start import to_latent_mask
+from dianjing.pipelines.prompting.concepts import ConceptVocabulary
 from dianjing.pipelines.prompting.localization import compute_relevance_map
 from dianjing.pipelines.prompting.normalization.scene_reading import PromptScene
 from dianjing.pipelines.prompting.normalization.wording import contains_any
@@ -24,7 +26,7 @@ from dianjing.pipelines.vae import encode_images
 
 POSITION_CENTERS = (0.25, 0.5, 0.75)  # of the three columns and rows of positions, in image sides
 MAX_BOX_FRACTION = 0.8  # of the image; a mask whose box is larger is the background or the whole scene
-PRESENT_FRACTION = 0.5  # of the largest reduction of the error by an object: one that reduces it by more is present
+PRESENT_FRACTION = 0.5  # of the largest relevance of an object to the known part: one of more relevance is there
 
 
 def find_position(mask: np.ndarray) -> str | None:
@@ -56,32 +58,48 @@ def make_region_prompt(pipe: Any, image: Image.Image, mask: np.ndarray, prompt: 
         return prompt
     language = detect_language(prompt)
 
-    def caption(objects: list[ObjectSpec], position: str | None = None) -> str:
-        phrases = [
-            build_noun_phrase(each, pipe.concept_vocabulary, language=language, count=each.count, size=each.size)
-            for each in objects
-        ]
-        return compose_caption(
-            phrases,
-            pipe.concept_vocabulary,
-            relation=None,
-            position=position,
-            background=scene.background,
-            language=language,
-        )
+    def caption(objects: Sequence[ObjectSpec], **arrangement: str | None) -> str:
+        return _caption_objects(objects, scene.background, pipe.concept_vocabulary, language=language, **arrangement)
 
-    scores = _measure_absence(pipe, image, mask, [caption([each]) for each in scene.objects])
-    threshold = PRESENT_FRACTION * min(0.0, *scores)
-    absent = [each for each, score in zip(scene.objects, scores, strict=True) if score > threshold]
-    if not absent or len(absent) == len(scene.objects) > 1:
+    without_each = [caption([each for each in scene.objects if each is not one]) for one in scene.objects]
+    relevances = _measure_relevance(pipe, image, mask, [caption(scene.objects, relation=scene.relation), *without_each])
+    threshold = PRESENT_FRACTION * max(0.0, *relevances)
+    new = [each for each, relevance in zip(scene.objects, relevances, strict=True) if relevance <= threshold]
+    if not new or len(new) == len(scene.objects) > 1:
         return prompt
     pipe.warn_about_unknown_words(prompt)  # the caption has known words alone
-    return caption(absent, position if len(absent) == absent[0].count == 1 else None)
+    return caption(new, position=position if len(new) == new[0].count == 1 else None)
+
+
+def _caption_objects(
+    objects: Sequence[ObjectSpec],
+    background: str | None,
+    vocabulary: ConceptVocabulary,
+    *,
+    language: str,
+    relation: str | None = None,
+    position: str | None = None,
+) -> str:
+    """Describe objects on a background as training captions do; without objects, the background alone."""
+    if not objects:
+        known = None if background is None else vocabulary.find_background(background)
+        if known is None:
+            return ""
+        return (known.location_phrases_zh if language == "zh" else known.location_phrases_en)[0]
+    phrases = [
+        build_noun_phrase(each, vocabulary, language=language, count=each.count, size=each.size) for each in objects
+    ]
+    return compose_caption(
+        phrases, vocabulary, relation=relation, position=position, background=background, language=language
+    )
 
 
 @torch.no_grad()
-def _measure_absence(pipe: Any, image: Image.Image, mask: np.ndarray, captions: list[str]) -> list[float]:
-    """Measure by how much each caption raises the prediction error outside a mask; it lowers that of what is there."""
+def _measure_relevance(pipe: Any, image: Image.Image, mask: np.ndarray, captions: list[str]) -> list[float]:
+    """Measure how much each object reduces the prediction error outside a mask, which one does that is there.
+
+    captions: of all objects, and then without each of them.
+    """
     width, height = pipe.choose_start_size(image.size)
     pixels = pipe.preprocess_image(image, height=height, width=width)
     latents = encode_images(pipe.vae, pixels.to(pipe.execution_device))
@@ -89,7 +107,7 @@ def _measure_absence(pipe: Any, image: Image.Image, mask: np.ndarray, captions: 
         pipe.transformer,
         pipe.trained_scheduler or pipe.scheduler,
         latents,
-        pipe.encode_texts(["", *captions]),
+        pipe.encode_texts(captions),
         image_meta_size=(height, width, height, width, 0, 0),
     )
     changes = to_latent_mask(torch.from_numpy(mask)[None, None], latents.shape[-2:])[0, 0].to(relevance_map)

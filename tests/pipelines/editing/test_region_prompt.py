@@ -70,14 +70,11 @@ def test_the_object_that_the_rest_lacks_is_named_alone(sticker, kind, language):
 
 def test_a_prompt_stays_where_nothing_is_new_or_the_scene_is_replaced(sticker):
     sample = sample_edit("add", 0, seed=SEED)
-    [mask] = make_masks(sticker, [sample], "en")
-    prompt, finished = sample.texts["en"], Image.fromarray(sample.expected)
-    x, y, side, _ = sample.box
-    corner = make_box_mask(0, 0, 8, 8)
-    assert not (corner & mask)[y : y + side, x : x + side].any()
-    assert make_region_prompt(sticker, finished, corner, prompt, is_cropped=False) == prompt
-    assert make_region_prompt(sticker, finished, np.ones((64, 64), bool), prompt, is_cropped=False) == prompt
-    assert make_region_prompt(sticker, finished, ~mask, prompt, is_cropped=False) == prompt
+    empty, image, prompt = sample.painted_mask, Image.fromarray(sample.source), "a penguin at sea"
+    assert read_objects(sticker, sample.texts["en"])[0] == ("penguin", 1)  # the one that the source shows
+    assert make_region_prompt(sticker, image, empty, prompt, is_cropped=False) == prompt
+    for mask in (np.ones((64, 64), bool), ~make_box_mask(16, 32, 48, 64)):
+        assert make_region_prompt(sticker, image, mask, sample.texts["en"], is_cropped=False) == sample.texts["en"]
 
 
 def test_another_model_and_a_trigger_word_get_the_prompt_as_it_is(sticker, monkeypatch):
@@ -90,7 +87,7 @@ def test_another_model_and_a_trigger_word_get_the_prompt_as_it_is(sticker, monke
 
 @pytest.mark.parametrize("position", [5, 13])
 def test_an_edit_shows_the_new_object_and_not_its_neighbour_again(sticker, position):
-    """With the prompt of the whole scene, the model drew the neighbour a second time in these two."""
+    """The model draws the neighbour a second time in these two with the prompt of the whole scene."""
     sample = sample_edit("replace", position, seed=SEED)
     [mask] = make_masks(sticker, [sample], "en")
     edit = ImageEdit(image=Image.fromarray(sample.source), mask=mask)
