@@ -171,7 +171,8 @@ def evaluate_kind(kind: str, language: str, settings: EvaluationSettings) -> tup
     """Make the edits of one kind in one language: the counts of successes, and images before and after for the grid."""
     pipe, matcher = _load_evaluator(settings)
     count = -(-settings.num_samples // len(KINDS))
-    samples = [sample_edit(kind, position, seed=settings.seed) for position in range(count)]
+    first = KINDS.index(kind) * count  # so that no two edits have the same scene
+    samples = [sample_edit(kind, first + position, seed=settings.seed) for position in range(count)]
     masks = make_masks(pipe, samples, language)
     images = [
         make_edit(pipe, sample, mask, language, settings, seed=settings.seed + position)
