@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from dianjing.demo.i18n.catalog import TEXTS
+from tests.demo.page.browser import click_on_image
 from tests.demo.page.conftest import TIMEOUT_MS, run_app, wait_until_mounted
 
 pytestmark = pytest.mark.timeout(600)  # the machine may be busy
@@ -101,7 +102,7 @@ def test_adapters_and_a_controlnet_are_chosen_on_the_page(locale, extended_serve
         page.wait_for_selector(f"#{name}-adapter-robot", timeout=TIMEOUT_MS)
 
 
-def test_a_published_video_model_is_chosen_on_the_page(tiny_video_folder, published_folder, open_page):
+def test_a_published_video_model_is_chosen_on_the_page(tiny_video_folder, published_folder, open_page, tmp_path):
     from dianjing.demo.video_models import VideoModels
     from dianjing.errors import DianjingError
 
@@ -126,3 +127,17 @@ def test_a_published_video_model_is_chosen_on_the_page(tiny_video_folder, publis
         assert requests[0].video_model == "wan-2.2-ti2v"
         assert (requests[0].width, requests[0].height) == (832, 480)
         assert (requests[0].num_frames, requests[0].fps, requests[0].guidance_scale) == (81, 24, 5)
+        Image.new("RGB", (64, 64), "gray").save(tmp_path / "gray.png")
+        page.click("#tabs [role=tab] >> text=Animate")
+        page.set_input_files("#animate-picture input[type=file]", tmp_path / "gray.png")
+        page.wait_for_selector("#animate-picture img")
+        assert page.locator("#animate-strict").count() == 0
+        page.click("#animate-model input")
+        page.click("[role=option] >> text=wan-2.2-ti2v >> visible=true")
+        page.uncheck("#animate-strict input")
+        click_on_image(page, 0.5, 0.5)
+        page.fill("#animate-motion-1 input", "jump")
+        page.keyboard.press("Enter")
+        page.click("#animate-button")
+        page.wait_for_selector("#animate-status [role=alert]")
+        assert (requests[1].video_model, requests[1].strict_background) == ("wan-2.2-ti2v", False)
