@@ -117,7 +117,8 @@ def replace_files(value: Any, find: Callable[[object], Upload], *, depth: int = 
         return [replace_files(item, find, depth=depth + 1) for item in value]
     if not isinstance(value, dict):
         return value
-    if FILE_KEYS & value.keys():
+    is_region = FILE_KEYS & value.keys() == {"path"} and isinstance(value["path"], list)  # its points; no file's path
+    if FILE_KEYS & value.keys() and not is_region:
         upload = find(value.get("path"))
         return {
             "path": str(upload.path),

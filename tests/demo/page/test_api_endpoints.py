@@ -111,6 +111,22 @@ def test_an_animation_comes_in_all_formats(client, image_file):
     assert [region["motion"] for region in metadata.settings["regions"]] == ["jump", "sway"]
 
 
+def test_a_path_is_followed_and_one_that_leaves_the_image_is_refused(client, image_file):
+    from gradio_client.exceptions import AppError
+
+    motion = {"path": [[32, 32], [40, 30]], "times": [0, 0.5], "turn": 10, "scale": 0.9, "anchor": [32, 40]}
+    regions = [{"points": [[32, 32]], **motion}, {"target": "image", "turn": 5}]
+    files = client.predict(encode(image_file), regions, num_frames=2, api_name="/animate")
+    settings = read_video_metadata(Path(get_path(files[0])))[0].settings
+    assert settings["refine"] == "off"
+    region, camera = settings["regions"]
+    assert {**region, "anchor": list(region["anchor"].values())}.items() >= motion.items()
+    assert (camera["target"], camera["turn"]) == ("image", 5)
+    regions[0]["path"][1] = [99, 30]
+    with pytest.raises(AppError, match="outside the image of 64 x 64"):
+        client.predict(encode(image_file), regions, num_frames=2, api_name="/animate")
+
+
 def test_a_prompt_gives_a_video_in_three_formats(client):
     files = client.predict("a cat", seconds=0.25, num_inference_steps=2, guidance_scale=1, api_name="/video")
     assert len(files) == 3

@@ -56,7 +56,8 @@ def test_each_tab_has_a_tool_whose_arguments_are_described(send):
     point_schema = {"type": "array", "items": {"type": "number"}}
     assert tools["mask"].inputSchema["properties"]["points"]["items"] == point_schema
     region = tools["animate"].inputSchema["properties"]["regions"]["items"]["properties"]
-    assert region["points"]["items"] == point_schema
+    assert region["points"]["items"] == region["path"]["items"] == point_schema
+    assert {"turn", "scale", "times", "anchor", "target"} <= set(region)
 
 
 def test_an_image_comes_with_its_settings_and_label(generated):
