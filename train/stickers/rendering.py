@@ -44,11 +44,23 @@ def composite_premultiplied(canvas: np.ndarray, pixels: np.ndarray, *, x: int, y
 def render_scene(scene: StickerScene, *, size_px: int) -> np.ndarray:
     """Render a scene at rest: uint8 (S, S, 3); S is `size_px`."""
     canvas = render_background(scene.background, scene.variant, size_px=size_px).copy()
+    _composite_instances(canvas, scene)
+    return canvas
+
+
+def render_instances(scene: StickerScene, *, size_px: int) -> np.ndarray:
+    """Render the objects of a scene alone, on white: uint8 (S, S, 3); S is `size_px`."""
+    canvas = np.full((size_px, size_px, 3), 255, np.uint8)
+    _composite_instances(canvas, scene)
+    return canvas
+
+
+def _composite_instances(canvas: np.ndarray, scene: StickerScene) -> None:
+    """Composite the objects of a scene over the canvas (S, S, 3), in place."""
     for instance in scene.instances:
-        x, y, side, _ = get_instance_box(instance, size_px)
+        x, y, side, _ = get_instance_box(instance, len(canvas))
         sprite = get_sprite(instance.class_id, size_px=side, colour=instance.colour)
         composite_premultiplied(canvas, sprite, x=x, y=y)
-    return canvas
 
 
 @dataclass(frozen=True)
