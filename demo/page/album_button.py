@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
@@ -44,7 +45,8 @@ def connect_album_button(album: AlbumButton, run_panel: RunPanel, context: PageC
 
         def submit(owner: str) -> Job:
             images = [AlbumImage(path=item.files[0], prompt=item.metadata.prompt) for item in session.images]
-            return context.queue.submit(StickerAlbumRequest(images=select_album_images(context.engine, images)), owner)
+            album_request: Any = StickerAlbumRequest(images=select_album_images(context.engine, images))
+            return context.queue.submit(album_request, owner)
 
         handlers = RunHandlers(start=lambda session, job: {album.archive: None}, save=_save, done=show)
         yield from run_job(run_panel, context, request, token, submit=submit, handlers=handlers)
