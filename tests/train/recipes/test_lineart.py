@@ -12,7 +12,7 @@ from dianjing.train.recipes.sticker_lineart_data import SCENES, SIZE_PX, write_s
 from dianjing.train.stickers import StickerWorld
 
 
-def test_each_scene_has_a_line_drawing_of_its_objects(tmp_path):
+def test_each_scene_has_lines_along_its_objects(tmp_path):
     write_scenes(tmp_path, count=6, seed=1)
     rows = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
     world = StickerWorld(size_px=SIZE_PX, stages=(SCENES,))
