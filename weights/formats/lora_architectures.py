@@ -13,6 +13,9 @@ from dianjing.errors import DianjingError
 CROSS_ATTENTION_WIDTHS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "SDXL"}  # of the text
 UNET = re.compile(r"^(lora_unet_|unet\.|diffusion_model\.)?((down|up|input|output)_blocks[._]\d|mid(dle)?_block[._])")
 TEXT_TO_UNET = re.compile(r"attn2[._]to_[kv][._].*(lora_A|lora_down|\.down|lokr_w2_b|hada_w1_b)")
+# HunyuanVideo has 20 double and 40 single blocks with the attention names of Flux, which has 19 and 38
+TWENTIETH_DOUBLE_BLOCK = re.compile(r"(?<!single_)(double|transformer)_blocks[._]19[._]")
+SINGLE_BLOCK = re.compile(r"single_(transformer_)?blocks[._]\d")
 PATTERNS = (  # of keys; the first that is found says the model
     (re.compile(r"token_refiner|(img|txt)_mlp[._]fc\d|\.(img|txt)_attn_qkv"), "HunyuanVideo"),
     (re.compile(r"(img|txt)_mod[._]linear|single_blocks[._]\d+[._]modulation[._]linear"), "HunyuanVideo"),
@@ -36,6 +39,8 @@ def find_architecture(tensors: Mapping[str, Tensor]) -> str | None:
         widths = (tensor.shape[-1] for key, tensor in tensors.items() if TEXT_TO_UNET.search(key) and tensor.ndim == 2)
         known = next((CROSS_ATTENTION_WIDTHS[width] for width in widths if width in CROSS_ATTENTION_WIDTHS), None)
         return known or "Stable Diffusion or SDXL"
+    if all(any(pattern.search(key) for key in tensors) for pattern in (TWENTIETH_DOUBLE_BLOCK, SINGLE_BLOCK)):
+        return "HunyuanVideo"
     return next((model for pattern, model in PATTERNS if any(pattern.search(key) for key in tensors)), None)
 
 

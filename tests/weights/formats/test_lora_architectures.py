@@ -52,6 +52,22 @@ def test_the_model_of_an_adapter_is_named(model, key, size):
     assert find_architecture({key: torch.zeros(size)}) == model
 
 
+@pytest.mark.parametrize(("model", "double", "single"), [("Flux", 19, 38), ("HunyuanVideo", 20, 40)])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("transformer.transformer_blocks.{}.attn.to_q", "transformer.single_transformer_blocks.{}.attn.to_q"),
+        ("lora_unet_double_blocks_{}_img_attn_qkv", "lora_unet_single_blocks_{}_linear1"),
+    ],
+    ids=["diffusers", "kohya"],
+)
+def test_models_with_equal_names_are_told_apart_by_their_numbers_of_blocks(model, double, single, names):
+    """An adapter of the attention alone, as finetrainers and musubi-tuner can write it."""
+    counts = zip(names, (double, single), strict=True)
+    keys = [f"{name.format(index)}.lora_A.weight" for name, count in counts for index in range(count)]
+    assert find_architecture({key: torch.zeros(8, 3072) for key in keys}) == model
+
+
 def test_no_module_of_hunyuan_dit_is_called_another_model():
     for rule in RULES:
         for name in (rule.tencent, *rule.diffusers):
