@@ -9,7 +9,7 @@ and for its background, Chinese and English apart. Writes report.json and grid.p
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import count, islice
 from pathlib import Path
@@ -225,9 +225,13 @@ def summarize_counts(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> d
 @cache
 def _load_evaluator(settings: EvaluationSettings) -> tuple[ImageGenerator, SpriteMatcher]:
     """Load the model and the matcher, once per process."""
+    from dianjing.pipelines.schedulers import load_adapter_scheduler
     from dianjing.pipelines.text_to_image import TextToImagePipeline
 
-    pipeline = TextToImagePipeline.from_pretrained(settings.model).to(settings.device)
+    pipeline: Any = TextToImagePipeline.from_pretrained(settings.model).to(settings.device)
+    if settings.lora is not None:
+        pipeline.load_lora_weights(settings.lora)
+        pipeline.scheduler = load_adapter_scheduler(settings.lora) or pipeline.scheduler
     pipeline.set_progress_bar_config(disable=True)
     size_px = pipeline.transformer.config.sample_size * pipeline.vae_scale_factor
     generate = make_image_generator(pipeline, size_px=size_px, **settings.generation_settings)
@@ -245,6 +249,8 @@ def write_image_report(settings: EvaluationSettings, out: Path) -> None:
     results = list(map_in_processes(evaluate, range(len(CATEGORIES)), num_processes=settings.num_processes))
     report, preview = make_image_report([category.name for category in CATEGORIES], results)
     report |= {"model": settings.model, "seed": settings.seed, **settings.generation_settings}
+    if settings.lora is not None:
+        report["lora"] = settings.lora
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     Image.fromarray(tile_images(torch.from_numpy(np.stack(preview)), columns=16)).save(out / "grid.png")
@@ -259,9 +265,10 @@ def _main() -> None:
         count_help="prompts per category and language",
         epilog=EPILOG,
     )
+    parser.add_argument("--lora", help="folder of an adapter that was trained here, with its scheduler")
     arguments = parser.parse_args()
     with exit_on_user_error(parser):
-        write_image_report(parse_evaluation_settings(arguments), arguments.out)
+        write_image_report(replace(parse_evaluation_settings(arguments), lora=arguments.lora), arguments.out)
 
 
 if __name__ == "__main__":

@@ -38,11 +38,13 @@ def exit_on_user_error(parser: argparse.ArgumentParser) -> Iterator[None]:
 class EvaluationSettings:
     """The model to evaluate, the number of samples, and the device.
 
-    model: a registry name, a folder or a Hub id. num_inference_steps, guidance_scale: None stands for the model's
-    defaults. num_samples: per row of the report and language. num_processes: with one thread each if above 1.
+    model: a registry name, a folder or a Hub id. lora: the folder of an adapter, with its scheduler.
+    num_inference_steps, guidance_scale: None stands for the model's defaults. num_samples: per row of the report and
+    language. num_processes: with one thread each if above 1.
     """
 
     model: str = "sticker"
+    lora: str | None = None
     device: str = "cpu"
     num_inference_steps: int | None = None
     guidance_scale: float | None = None

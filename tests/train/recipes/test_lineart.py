@@ -7,15 +7,15 @@ import numpy as np
 from PIL import Image
 
 from dianjing.train.config.run_file import read_run_config
-from dianjing.train.recipes import sticker_lineart_data
-from dianjing.train.recipes.sticker_lineart_data import SCENES, SIZE_PX, write_scenes
+from dianjing.train.recipes import sticker_scene_data
+from dianjing.train.recipes.sticker_scene_data import LINEART, SCENES, SIZE_PX, write_scenes
 from dianjing.train.stickers import StickerWorld
 
 
 def test_each_scene_has_lines_along_its_objects(tmp_path):
-    write_scenes(tmp_path, count=6, seed=1)
+    write_scenes(tmp_path, LINEART, count=6, seed=1)
     rows = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
-    world = StickerWorld(size_px=SIZE_PX, stages=(SCENES,))
+    world = StickerWorld(size_px=SIZE_PX, stages=(SCENES[LINEART],))
     for position, row in enumerate(rows):
         sample = world.get_image_sample(1, position)
         assert (row["text_zh"], row["text_en"]) == (sample.text_zh, sample.text_en)
@@ -26,5 +26,5 @@ def test_each_scene_has_lines_along_its_objects(tmp_path):
 
 
 def test_the_run_file_trains_a_controlnet_on_the_drawings_alone():
-    config = read_run_config(Path(sticker_lineart_data.__file__).with_name("sticker_lineart.toml"))
+    config = read_run_config(Path(sticker_scene_data.__file__).with_name("sticker_lineart.toml"))
     assert (config.model.trainable, config.model.control_preprocessor) == ("controlnet", "none")
