@@ -142,6 +142,13 @@ RECORDED = (
         bounds={"overall.zh": 0.9, "overall.en": 0.9, "rest_identical.zh": 1.0, "rest_identical.en": 1.0},
     ),
     Record(
+        name="own_size",
+        command=("-m", "benchmarks.own_size", "--out", "{out}"),
+        measures=(*VIDEOS, "pipelines/image_to_video.py", "benchmarks/own_size.py"),
+        read=read_json("report.json"),
+        bounds={"seconds_left": 0, "gib_left": 0},
+    ),
+    Record(
         name="new_concept",
         command=("-m", "benchmarks.new_concept", "--out", "{out}"),
         measures=(
