@@ -155,7 +155,7 @@ def test_no_named_endpoint_touches_a_file(open_server, paths):
     server = open_server
     start = server.audit_log.stat().st_size
     names = [event["api_name"] for event in server.get_events() if event["api_visibility"] == "public"]
-    assert set(names) == {"image", "mask", "animate", "video", "chat"}
+    assert set(names) == {"image", "mask", "edit", "variations", "animate", "video", "chat"}
     for name, kind in itertools.product(names, ("absolute", "zero", "http", "environment")):
         for payload in get_payloads(paths[kind])[:3]:
             for route in ("run", "api", "call"):
