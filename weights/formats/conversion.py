@@ -128,7 +128,11 @@ def check_room(out: Path, num_bytes: int) -> None:
     existing = next(folder for folder in (out.absolute().parent, *out.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
     if num_bytes > free:
-        raise WeightsError("convert_no_room", path=str(out), needed=f"{num_bytes / 1e9:.1f}", free=f"{free / 1e9:.1f}")
+        raise WeightsError("convert_no_room", path=str(out), needed=_format_bytes(num_bytes), free=_format_bytes(free))
+
+
+def _format_bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 def _count_other_bytes(folder: Path, content: ModelContent) -> int:
@@ -149,6 +153,9 @@ def temporary_result(out: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.rename(out)
+    except OSError as error:
+        error.filename = error.filename or str(out)  # a write to an open file that fails has no name
+        raise
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)

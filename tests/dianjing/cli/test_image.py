@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from dianjing.cli import app
 from dianjing.pipelines.media.aigc_label import XMP_KEY
@@ -174,10 +175,13 @@ def test_an_adapter_changes_the_image_and_is_named_in_it(tiny_folder, tmp_path, 
     assert "lora" not in read_image_metadata(tmp_path / "plain.png").settings
 
 
-@pytest.mark.parametrize("name", ["nowhere.safetensors", "empty", "lora.bin"])
+@pytest.mark.parametrize("name", ["nowhere.safetensors", "empty", "lora.bin", "cut.safetensors", "whole"])
 def test_a_path_without_adapter_is_refused_before_weights_load(name, tmp_path, monkeypatch, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "lora.bin").write_bytes(b"")
+    (tmp_path / "cut.safetensors").write_bytes(b"")
+    (tmp_path / "whole").mkdir()  # but for its file, which is cut off
+    (tmp_path / "whole" / "pytorch_lora_weights.safetensors").write_bytes(save({"lora_A": torch.zeros(8)})[:-4])
     monkeypatch.setattr("dianjing.cli.image_conditions.load_pipeline", None)
     monkeypatch.setattr(sys, "argv", ["dianjing", "image", "cat", "--lora", str(tmp_path / name)])
     with pytest.raises(SystemExit) as stopped:
