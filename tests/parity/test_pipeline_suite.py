@@ -106,16 +106,16 @@ def test_guidance_changes_the_image_and_not_its_shape(case):
 
 def test_a_callback_gets_the_tensors_that_it_names_and_its_latents_are_used(case):
     names = case.pipe._callback_tensor_inputs
-    for asked in (["latents"], names):
+    for requested in (["latents"], names):
         received = []
 
         def record(pipe, index, timestep, tensors, received=received):
             received.append(set(tensors))
             return tensors
 
-        settings = {"callback_on_step_end_tensor_inputs": asked, "output_type": "latent"}
+        settings = {"callback_on_step_end_tensor_inputs": requested, "output_type": "latent"}
         case.generate(callback_on_step_end=record, **settings)
-        assert received == [set(asked)] * case.pipe.num_timesteps
+        assert received == [set(requested)] * case.pipe.num_timesteps
 
     def clear(pipe, index, timestep, tensors):
         return tensors | ({"latents": 0 * tensors["latents"]} if index == pipe.num_timesteps - 1 else {})

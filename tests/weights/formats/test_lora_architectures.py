@@ -61,7 +61,7 @@ def test_the_model_of_an_adapter_is_named(model, key, size):
     ],
     ids=["diffusers", "kohya"],
 )
-def test_models_with_equal_names_are_told_apart_by_their_numbers_of_blocks(model, double, single, names):
+def test_models_with_equal_names_are_distinguished_by_their_numbers_of_blocks(model, double, single, names):
     """An adapter of the attention alone, as finetrainers and musubi-tuner can write it."""
     counts = zip(names, (double, single), strict=True)
     keys = [f"{name.format(index)}.lora_A.weight" for name, count in counts for index in range(count)]
