@@ -159,7 +159,18 @@ def read_image(path):
 
 
 def read_pixels(page, selector):
-    page.evaluate("selector => document.querySelector(selector).decode()", selector)
+    """The pixels of an image on the page; one that is replaced while it is decoded is decoded again."""
+    script = """async (selector) => {
+      for (let attempt = 1; ; attempt++) {
+        try {
+          return await document.querySelector(selector).decode();
+        } catch (error) {
+          if (attempt === 50) throw error;
+          await new Promise((resolve) => setTimeout(resolve, 100));
+        }
+      }
+    }"""
+    page.evaluate(script, selector)
     with Image.open(io.BytesIO(page.locator(selector).screenshot())) as screenshot:
         return np.asarray(screenshot.convert("RGB"), int)
 
