@@ -28,7 +28,7 @@ from dianjing.train.data.schedule import BatchShards, Bucket, make_image_schedul
 from dianjing.train.export import load_weights, save_module
 from dianjing.train.tasks.base import CardSections, Task
 from dianjing.train.tasks.discriminator import PatchDiscriminator, adversarial_losses
-from dianjing.train.tasks.pca_encoder import copy_pca_encoder, init_pca
+from dianjing.train.tasks.pca_encoder import copy_pca_encoder, extend_decoder, init_pca
 from dianjing.train.tasks.scratch import VALIDATION_SEED_OFFSET, ScratchDefinition
 
 INITIAL_LOG_VARIANCE = -6.0
@@ -92,6 +92,7 @@ class AutoencoderTask(Task):
         if model.encoder_from is not None:
             source = AutoencoderKL.from_pretrained(model.encoder_from)
             copy_pca_encoder(self.vae, source, to_pixels(validation_images), log_variance=INITIAL_LOG_VARIANCE)
+            extend_decoder(self.vae, source)
         elif model.encoder == "pca":
             init_pca(
                 self.vae, to_pixels(validation_images), whitening=model.whitening, log_variance=INITIAL_LOG_VARIANCE

@@ -71,6 +71,29 @@ def copy_pca_encoder(vae: AutoencoderKL, source: AutoencoderKL, pixels: Tensor, 
     _set_encoder(vae, projection, stds, num_averaged=num_averaged, log_variance=log_variance)
 
 
+@torch.no_grad()
+def extend_decoder(vae: AutoencoderKL, source: AutoencoderKL) -> bool:
+    """Start the decoder of `vae` from that of `source`, if every level that it has more is as wide as the last one.
+
+    Each further level doubles the features before the last convolution. Returns whether the widths fit.
+    """
+    widths, source_widths = vae.config.block_out_channels, source.config.block_out_channels
+    num_added = len(widths) - len(source_widths)
+    if tuple(widths) != (source_widths[0],) * num_added + tuple(source_widths):
+        return False
+    vae.post_quant_conv.load_state_dict(source.post_quant_conv.state_dict())
+    vae.decoder.load_state_dict(source.decoder.state_dict(), strict=False)
+    first_added = len(source_widths)
+    for block in vae.decoder.up_blocks[first_added - 1 : -1]:
+        upsampling = block.upsamplers[0].conv
+        _zero_init(upsampling)
+        nn.init.dirac_(upsampling.weight)
+    for block in vae.decoder.up_blocks[first_added:]:
+        for resnet in block.resnets:
+            _zero_init(resnet.conv2)
+    return True
+
+
 class Projection(NamedTuple):
     """Components of patches, axes (C, 3, p, p) times pixels plus offsets (C,), and their standard deviations (C,)."""
 

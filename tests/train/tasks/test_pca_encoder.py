@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL
 from dianjing.train.config.autoencoder import AutoencoderModelConfig
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.tasks.autoencoder import make_autoencoder
-from dianjing.train.tasks.pca_encoder import copy_pca_encoder, fold_to_conv, init_pca
+from dianjing.train.tasks.pca_encoder import copy_pca_encoder, extend_decoder, fold_to_conv, init_pca
 
 
 def sticker_pixels(count: int, *, seed: int) -> torch.Tensor:
@@ -72,6 +72,33 @@ def test_a_copied_encoder_gives_the_latents_of_the_reduced_image():
     assert layer is not None
     with torch.no_grad():
         assert (layer(larger) - expected).norm() / expected.norm() < 4e-3
+
+
+def test_an_extended_decoder_doubles_the_image_of_its_source():
+    source, larger = make_vae(whitening=0.5), torch.rand(4, 3, 64, 64) * 2 - 1
+    taps = torch.zeros(3, 3)
+    taps[1, 1] = 1  # without neighbours, whose distance would be halved
+    with torch.no_grad():
+        source.decoder.conv_out.weight.mul_(taps)
+    model = AutoencoderModelConfig(latent_channels=8, block_out_channels=(16, 16, 32, 48), norm_num_groups=8)
+    vae = make_autoencoder(model, size_px=64)
+    copy_pca_encoder(vae, source, larger, log_variance=-6.0)
+    assert extend_decoder(vae, source)
+    latents = torch.randn(2, 8, 8, 8)
+    with torch.no_grad():
+        expected = source.decode(latents).sample.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
+        decoded = vae.decode(latents).sample
+    torch.testing.assert_close(decoded, expected, atol=1e-5, rtol=1e-5)
+    assert expected.std() > 0.01
+
+
+def test_a_decoder_of_other_widths_starts_anew():
+    source = make_vae()
+    model = AutoencoderModelConfig(latent_channels=8, block_out_channels=(8, 16, 32, 48), norm_num_groups=8)
+    vae = make_autoencoder(model, size_px=64)
+    before = vae.decoder.conv_in.weight.clone()
+    assert not extend_decoder(vae, source)
+    assert torch.equal(vae.decoder.conv_in.weight, before)
 
 
 def test_an_encoder_that_was_trained_is_not_copied():
