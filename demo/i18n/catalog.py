@@ -118,6 +118,14 @@ ANIMATE_TEXTS = {
     "animate_add": BilingualText("添加区域", "Add region"),
     "animate_camera": BilingualText("镜头运动", "Camera"),
     "animate_remove": BilingualText("删除区域", "Remove"),
+    "animate_pace": BilingualText("路径的快慢", "Pace of the path"),
+    "animate_pace_info": BilingualText(
+        "也可填写到达各点的时刻，从 0 到 1，例如 0 0.7 1", "Or the times at its points, from 0 to 1, such as 0 0.7 1"
+    ),
+    "pace_even": BilingualText("匀速", "Even"),
+    "pace_faster": BilingualText("越来越快", "Faster and faster"),
+    "pace_slower": BilingualText("越来越慢", "Slower and slower"),
+    "pace_gentle": BilingualText("慢起慢停", "Gentle start and end"),
     "animate_turn": BilingualText("旋转（度）", "Turn (°)"),
     "animate_scale": BilingualText("最终大小", "Final size"),
     "strict_background": BilingualText("背景保持不变", "Keep the background"),

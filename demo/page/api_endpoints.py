@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 import numpy as np
@@ -35,6 +35,7 @@ from dianjing.demo.requests import (
 from dianjing.demo.uploads import decode_base64_image, decode_base64_image_with_alpha
 from dianjing.pipelines.conversation.parsing.base import detect_language
 from dianjing.pipelines.conversation.session import Conversation
+from dianjing.pipelines.validation import Refine
 
 
 def connect_api_endpoints(context: PageContext) -> None:
@@ -108,6 +109,7 @@ def _make_video_endpoint(context: PageContext, cache: gr.File) -> Callable[..., 
         guidance_mode: str | None = None,
         scheduler: str | None = None,
         seed: int | None = None,
+        video_model: str | None = None,
     ) -> Iterator[GradioFiles]:
         """Generate a video from a prompt; the files are MP4, WebP and GIF."""
         make_request = partial(
@@ -120,6 +122,7 @@ def _make_video_endpoint(context: PageContext, cache: gr.File) -> Callable[..., 
             guidance_mode=guidance_mode,
             scheduler=scheduler,
             seed=seed,
+            video_model=video_model or None,
         )
         yield from generate_files(context, cache, request, make_request)
 
@@ -138,6 +141,9 @@ def _make_animate_endpoint(context: PageContext, cache: gr.File) -> Callable[...
         guidance_mode: str | None = None,
         scheduler: str | None = None,
         seed: int | None = None,
+        refine: str = "auto",
+        video_model: str | None = None,
+        strict_background: bool = True,
     ) -> Iterator[GradioFiles]:
         """Animate regions of an image; the files are MP4, WebP and GIF, of a transparent image also APNG.
 
@@ -159,6 +165,9 @@ def _make_animate_endpoint(context: PageContext, cache: gr.File) -> Callable[...
                 guidance_mode=guidance_mode,
                 scheduler=scheduler,
                 seed=seed,
+                refine=cast(Refine, refine),
+                video_model=video_model or None,
+                strict_background=strict_background,
             )
 
         yield from generate_files(context, cache, request, make_request)

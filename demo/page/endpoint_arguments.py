@@ -32,6 +32,9 @@ ARGUMENT_DESCRIPTIONS = {
     "regions": "what moves: points on it, and its motion, such as jump, or its path; or target image, a camera move",
     "points": "clicks [x, y] in pixels from the top left corner",
     "labels": "for each point 1 for the object, or 0 for its surroundings",
+    "refine": "on: the model generates the frames; off: the image itself moves, at its own size; auto: by the image",
+    "video_model": "a published video model of the server, by name; the server's own model if left out",
+    "strict_background": "false leaves what no region moves over to a published model, which else keeps it",
     "text": "what to generate, or what to change in the last image, in Chinese or English",
     "conversation": "the field of the same name of the last answer; empty to start a new conversation",
 }

@@ -11,6 +11,7 @@ from dianjing.demo.page.canvas import RegionCanvas
 from dianjing.demo.page.context import PageContext, get_request_language, instant
 from dianjing.demo.page.drag import parse_drag, simplify_path
 from dianjing.demo.page.metadata_import import get_payload_path
+from dianjing.demo.page.pace import apply_pace
 from dianjing.demo.page.region_panel import ANCHOR, DEFAULT_STRENGTH, POSITIVE, RegionPanel, render_canvas
 from dianjing.demo.page.runs import Updates
 from dianjing.demo.page.status import render_error
@@ -118,6 +119,7 @@ def _connect_buttons(panel: RegionPanel, context: PageContext, *, status: gr.HTM
     connect(panel.active_region.input, lambda canvas, number: canvas.with_active(number - 1), panel.active_region)
     connect(panel.add_region.click, lambda canvas: _add_region(canvas, max_regions))
     connect(panel.add_camera.click, lambda canvas: _add_region(canvas, max_regions, "image"))
+    connect(panel.pace.input, _set_pace, panel.pace)
     connect(panel.turn.release, lambda canvas, turn: canvas.with_change(turn=float(turn)), panel.turn)
     connect(panel.scale.release, lambda canvas, scale: canvas.with_change(scale=float(scale)), panel.scale)
 
@@ -177,6 +179,13 @@ def drag_canvas(
             start = Point(x=path[0][0], y=path[0][1])
             canvas = _predict_active_mask(context, canvas.with_change(points=(start,)))
     return canvas.with_change(path=path, times=None)
+
+
+def _set_pace(canvas: RegionCanvas, pace: str | None) -> RegionCanvas:
+    if canvas.active.path is None:
+        return canvas
+    path, times = apply_pace(canvas.active.path, pace or "")
+    return canvas.with_change(path=path, times=times)
 
 
 def _add_region(canvas: RegionCanvas, max_regions: int, target: RegionTarget = "object") -> RegionCanvas:

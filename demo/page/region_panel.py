@@ -10,6 +10,7 @@ from dianjing.demo.i18n.catalog import MOTION_SUGGESTIONS
 from dianjing.demo.page.canvas import RegionCanvas
 from dianjing.demo.page.canvas_drawing import REGION_COLORS
 from dianjing.demo.page.context import PageContext
+from dianjing.demo.page.pace import EVEN, PACES, name_pace
 from dianjing.demo.page.runs import Updates
 from dianjing.demo.page.theme import translations
 from dianjing.errors import DianjingError, Language
@@ -25,7 +26,7 @@ DRAG_SCRIPT = "window.dianjing.connectDrag('#animate-picture', trigger);"
 class RegionPanel:
     """Components; `canvas` holds the `RegionCanvas` behind `image`, None before there is an image.
 
-    turn and scale: of the active region. drag: reports the points of a pointer that is dragged over the image.
+    pace, turn and scale: of the active region. drag: reports the points of a pointer that is dragged over the image.
     """
 
     image: gr.Image
@@ -41,6 +42,7 @@ class RegionPanel:
     region_rows: tuple[gr.Row, ...]
     motions: tuple[gr.Dropdown, ...]
     strengths: tuple[gr.Slider, ...]
+    pace: gr.Dropdown
     turn: gr.Slider
     scale: gr.Slider
 
@@ -48,7 +50,8 @@ class RegionPanel:
     def canvas_outputs(self) -> list[Any]:
         """The outputs of `render_canvas`."""
         buttons = [self.add_region, self.add_camera]
-        return [self.canvas, self.image, self.active_region, *buttons, *self.region_rows, self.turn, self.scale]
+        motion = [self.pace, self.turn, self.scale]
+        return [self.canvas, self.image, self.active_region, *buttons, *self.region_rows, *motion]
 
 
 def make_region_panel(max_regions: int) -> RegionPanel:
@@ -124,7 +127,21 @@ def _make_motions(max_regions: int) -> dict[str, Any]:
         rows.append(row)
         motions.append(motion)
         strengths.append(strength)
+    rows_and_values = {"region_rows": tuple(rows), "motions": tuple(motions), "strengths": tuple(strengths)}
+    return rows_and_values | _make_transform()
+
+
+def _make_transform() -> dict[str, Any]:
     with gr.Row():
+        pace = gr.Dropdown(
+            [(translations(f"pace_{name or 'even'}"), name) for name in (EVEN, *PACES)],
+            value=EVEN,
+            allow_custom_value=True,
+            interactive=False,
+            label=translations("animate_pace"),
+            info=translations("animate_pace_info"),
+            elem_id="animate-pace",
+        )
         turn = gr.Slider(
             -MAX_SLIDER_TURN, MAX_SLIDER_TURN, 0, step=1, label=translations("animate_turn"), elem_id="animate-turn"
         )
@@ -136,8 +153,7 @@ def _make_motions(max_regions: int) -> dict[str, Any]:
             label=translations("animate_scale"),
             elem_id="animate-scale",
         )
-    rows_and_values = {"region_rows": tuple(rows), "motions": tuple(motions), "strengths": tuple(strengths)}
-    return {**rows_and_values, "turn": turn, "scale": scale}
+    return {"pace": pace, "turn": turn, "scale": scale}
 
 
 def suggest_motions(panel: RegionPanel, context: PageContext, language: Language) -> Updates:
@@ -159,6 +175,9 @@ def render_canvas(panel: RegionPanel, canvas: RegionCanvas | None) -> Updates:
         panel.active_region: gr.Radio(choices=list(range(1, len(regions) + 1)), value=index + 1),
         panel.add_region: gr.Button(interactive=can_add),
         panel.add_camera: gr.Button(interactive=can_add or (canvas is not None and canvas.active.is_empty)),
+        panel.pace: gr.Dropdown(
+            value=name_pace(regions[index].path, regions[index].times), interactive=regions[index].path is not None
+        ),
         panel.turn: min(max(regions[index].turn, -MAX_SLIDER_TURN), MAX_SLIDER_TURN),
         panel.scale: min(max(regions[index].scale, MIN_SLIDER_SCALE), MAX_SLIDER_SCALE),
     }

@@ -60,6 +60,7 @@ def generate_over_http(address, picture, region, settings):
 def generate_by_command(picture, region, settings, monkeypatch):
     clicks = ";".join(f"{point['x']},{point['y']}" for point in region["points"])
     option = f"click={clicks};path=" + " ".join(f"{x},{y}" for x, y in region["path"])
+    option += ";times=" + " ".join(map(str, region["times"]))
     lengths = ["--num-frames", str(settings["num_frames"]), "--fps", str(settings["fps"])]
     out = picture.with_name("command.webp")
     command = ["dianjing", "animate", str(picture), "--region", option, *lengths, "--out", str(out)]
@@ -74,7 +75,9 @@ def generate_in_python(picture, region, settings):
     points = [Point(**point) for point in region["points"]]
     lengths = {"num_frames": settings["num_frames"], "fps": settings["fps"]}
     with Image.open(picture) as image:
-        warped = make_warped_image(image, [Region(points=points, path=region["path"])], **lengths)
+        warped = make_warped_image(
+            image, [Region(points=points, path=region["path"], times=region["times"])], **lengths
+        )
     out = picture.with_name("python.webp")
     metadata = GenerationMetadata(prompt="", seed=0, settings={}, model="sticker", version="0")
     save_video(warped.frames, out, metadata, fps=settings["fps"], producer=None)
@@ -102,6 +105,10 @@ def test_a_dragged_path_gives_the_frames_of_http_command_and_python(
     wait_for_count(page, "#animate-region input", 2)  # the camera's path is no further region
     page.click("#animate-remove")
     wait_for_count(page, "#animate-region input", 1)
+    shown = page.locator("#animate-picture img").get_attribute("src")
+    page.click("#animate-pace input")
+    page.click("[role=option] >> text=Faster and faster")
+    page.wait_for_function(f"document.querySelector('#animate-picture img').src != {shown!r}")
     page.click("#animate-button")
     wait_for_playback(page, "animate")
     wait_until_idle(page, "animate")
@@ -109,10 +116,12 @@ def test_a_dragged_path_gives_the_frames_of_http_command_and_python(
     settings = read_video_metadata(file)[0].settings
     [region] = settings["regions"]
     assert 3 <= len(region["path"]) < len(DRAGGED)
+    steps = np.diff(region["times"]) / np.hypot(*np.diff(region["path"], axis=0).T)
+    assert steps[0] > 2 * steps[-1]  # the first part of the way takes longer
     assert np.abs(np.array(region["path"])[[0, -1]] - np.array(DRAGGED)[[0, -1]]).max() < 0.6
     frames = read_video(file).frames
     assert not np.array_equal(frames[0], frames[-1])
-    http_region = {"points": region["points"], "path": region["path"]}
+    http_region = {name: region[name] for name in ("points", "path", "times")}
     for content in (
         generate_over_http(server.address, picture, http_region, settings),
         generate_by_command(picture, region, settings, monkeypatch),

@@ -9,6 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dianjing.pipelines.media.metadata import GenerationMetadata
+from dianjing.pipelines.media.video import save_video
+from dianjing.pipelines.media.video_reading import read_video
+from dianjing.pipelines.segmentation.base import Point, Region
+from dianjing.pipelines.video.warped_image import make_warped_image
+
 pytestmark = pytest.mark.timeout(600)  # the machine may be busy
 
 
@@ -58,6 +64,8 @@ def test_each_tab_has_a_tool_whose_arguments_are_described(send):
     region = tools["animate"].inputSchema["properties"]["regions"]["items"]["properties"]
     assert region["points"]["items"] == region["path"]["items"] == point_schema
     assert {"turn", "scale", "times", "anchor", "target"} <= set(region)
+    assert {"refine", "video_model", "strict_background"} <= set(tools["animate"].inputSchema["properties"])
+    assert "video_model" in tools["video"].inputSchema["properties"]
 
 
 def test_an_image_comes_with_its_settings_and_label(generated):
@@ -101,6 +109,33 @@ def test_an_animation_comes_as_a_sticker_and_as_files(call, generated):
         assert sticker.n_frames == 2
     suffixes = [content.text.rpartition(".")[2] for content in contents if content.type == "text"]
     assert suffixes == ["mp4", "webp", "gif"]
+
+
+def test_a_path_gives_the_frames_of_python(call, tmp_path):
+    """A path excludes the transformer, and a published model that is not served is refused by its name."""
+    pixels = np.full((60, 90, 3), (200, 210, 220), np.uint8)
+    pixels[22:38, 12:28] = (200, 30, 30)
+    picture = io.BytesIO()
+    Image.fromarray(pixels).save(picture, "PNG")
+    path, times = [[20, 30], [50, 20], [70, 30]], [0, 0.8, 1]
+    arguments = {
+        "image": base64.b64encode(picture.getvalue()).decode(),
+        "regions": [{"points": [[20, 30]], "path": path, "times": times}],
+        "num_frames": 4,
+    }
+    result = call("animate", refine="off", **arguments)
+    sticker = next(content for content in result.content if content.type == "image")
+    (tmp_path / "mcp.webp").write_bytes(base64.b64decode(sticker.data))
+    region = Region(points=[Point(x=20, y=30)], path=path, times=times)
+    frames = make_warped_image(Image.fromarray(pixels), [region], num_frames=4).frames
+    metadata = GenerationMetadata(prompt="", seed=0, settings={}, model="sticker", version="0")
+    save_video(frames, tmp_path / "python.webp", metadata, fps=8, producer=None)
+    expected = read_video(tmp_path / "python.webp").frames
+    np.testing.assert_array_equal(read_video(tmp_path / "mcp.webp").frames, expected)
+    for refused, reason in (({"refine": "on"}, "refine"), ({"video_model": "nobody"}, "nobody")):
+        answer = call("animate", **arguments, **refused)
+        assert answer.isError
+        assert reason in answer.content[0].text
 
 
 def test_a_conversation_continues_when_it_is_sent_back(call):
