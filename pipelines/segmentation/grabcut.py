@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from dianjing.pipelines.segmentation.base import Point, check_points
+from dianjing.pipelines.segmentation.joining import join_pieces
 
 WORKING_SIDE_PX = 384  # GrabCut takes many seconds on more
 BORDER_FRACTION = 0.02  # of the longer side: assumed to be background
@@ -40,7 +41,7 @@ class GrabCutSegmenter:
         """Predict the mask, bool (H, W), of the object at the points.
 
         The points are taken as clicks, one after the other: one that the mask agrees with changes nothing, a positive
-        one outside it adds what is there, and a negative one inside it takes that away.
+        one outside it adds what is there and what joins both, and a negative one inside it takes that away.
         """
         points = check_points(points, width=self.image_size[0], height=self.image_size[1])
         first = next(point for point in points if point.positive)
@@ -58,7 +59,7 @@ class GrabCutSegmenter:
                 found = area | _select_components(segmented if point.positive else mask & ~segmented, [(column, row)])
                 if point.positive or (mask & ~found).sum() >= MIN_REMAINING_FRACTION * mask.sum():
                     area = found
-            mask = mask | area if point.positive else mask & ~area
+            mask = join_pieces(self.resized_image, mask, area) if point.positive else mask & ~area
             mask |= self._draw_discs(clicks, positive=True) > 0
             mask &= self._draw_discs(clicks, positive=False) == 0
         resized = cv2.resize(mask.astype(np.float32), self.image_size, interpolation=cv2.INTER_LINEAR)

@@ -17,6 +17,7 @@ MAX_JOINT_FRACTION = 0.4  # of the same: more of it lies within a surface
 HALO_FRACTION = 0.3  # of the root of a mask's area: how far such a surface stretches
 MAX_CONTRAST = 18.0  # in Lab: less across an outline is taken for the same surface going on
 ANCHOR_RADIUS_FRACTION = 0.2  # of the root of a mask's area
+PIECE_GAP_FRACTION = 0.5  # of the same, of a piece: an outline that is as near to another piece faces what joins them
 STEP_FRACTION = 0.03  # of the same: how far to both sides of an outline colors are compared
 
 
@@ -41,10 +42,10 @@ def plan_bend(
     image. If that is most of the outline, the surface around it stretches with it. An object that stands free bends
     about its base; one that flaps has both wings, and None is returned.
     """
-    outline = _find_outline(mask)
     if anchor is not None:
-        joint = _find_near(outline, anchor, size=float(mask.sum()) ** 0.5)
+        joint = _find_anchored_joint(mask, anchor)
     else:
+        outline = _find_outline(mask)
         candidates = _find_candidates(image, mask, outline)
         if candidates.sum() > MAX_JOINT_FRACTION * outline.sum():
             return _bend_surface(mask)
@@ -59,11 +60,16 @@ def _find_outline(mask: np.ndarray) -> np.ndarray:
     return mask & ~(cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0)
 
 
-def _find_near(outline: np.ndarray, anchor: tuple[float, float], *, size: float) -> np.ndarray:
-    rows, columns = np.nonzero(outline)
-    distance = np.hypot(columns + 0.5 - anchor[0], rows + 0.5 - anchor[1])
-    is_near = distance <= 1.5 * distance.min() + ANCHOR_RADIUS_FRACTION * size
-    return _select(outline.shape, rows[is_near], columns[is_near])
+def _find_anchored_joint(mask: np.ndarray, anchor: tuple[float, float]) -> np.ndarray:
+    """Find the joint at an anchor: a disc about it, or about the nearest place of the mask, and never all of it."""
+    rows, columns = np.nonzero(mask)
+    to_anchor = np.hypot(columns + 0.5 - anchor[0], rows + 0.5 - anchor[1])
+    nearest = int(to_anchor.argmin())
+    center = anchor if to_anchor[nearest] < 1 else (columns[nearest] + 0.5, rows[nearest] + 0.5)
+    height, width = mask.shape
+    distance = np.hypot(np.arange(width) + 0.5 - center[0], np.arange(height)[:, None] + 0.5 - center[1])
+    radius = min(ANCHOR_RADIUS_FRACTION * float(mask.sum()) ** 0.5, float(distance[mask].max()) / 2)
+    return distance <= max(radius, float(distance.min()))
 
 
 def _find_candidates(image: np.ndarray, mask: np.ndarray, outline: np.ndarray) -> np.ndarray:
@@ -71,9 +77,20 @@ def _find_candidates(image: np.ndarray, mask: np.ndarray, outline: np.ndarray) -
     rows, columns = np.nonzero(outline)
     contrast = _measure_contrast(image, mask, rows, columns, step=max(2.0, STEP_FRACTION * float(mask.sum()) ** 0.5))
     is_border = (rows == 0) | (rows == mask.shape[0] - 1) | (columns == 0) | (columns == mask.shape[1] - 1)
-    is_candidate = (contrast < MAX_CONTRAST) | is_border
+    is_candidate = ((contrast < MAX_CONTRAST) & ~_find_between(mask)[rows, columns]) | is_border
     candidates = _select(outline.shape, rows[is_candidate], columns[is_candidate])
     return (cv2.dilate(candidates.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0) & outline
+
+
+def _find_between(mask: np.ndarray) -> np.ndarray:
+    """Find where each piece of a mask is near another one: a surface that goes on there joins the pieces."""
+    count, pieces = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    between = np.zeros_like(mask)
+    for label in range(1, count if count > 2 else 1):
+        piece = pieces == label
+        distance = cv2.distanceTransform((piece | ~mask).astype(np.uint8), cv2.DIST_L2, 5)  # to the other pieces
+        between |= piece & (distance < PIECE_GAP_FRACTION * float(piece.sum()) ** 0.5)
+    return between
 
 
 def _choose_joint(candidates: np.ndarray, outline: np.ndarray, mask: np.ndarray, *, motion: str) -> np.ndarray | None:

@@ -13,6 +13,7 @@ from dianjing.pipelines.media.color import flatten_alpha
 from dianjing.pipelines.segmentation.base import Region, Segmenter, check_region, predict_masks
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.video.bending import BENDING_MOTIONS, WORKING_SIDE_PX, Bend, plan_bend
+from dianjing.pipelines.video.fold_limit import limit_folds
 from dianjing.pipelines.video.image_warp import XY, ImageWarp, RegionMotion
 from dianjing.pipelines.video.motion_path import make_similarities
 from dianjing.pipelines.video.phrase_flow import MASK_SIDE_PX, PhraseFlow
@@ -113,7 +114,8 @@ def _make_motion(
         weight, object_mask = bend.weight, bend.object_mask
         moving = mask | (cv2.resize(bend.mask.astype(np.float32), mask.shape[::-1]) > 0.5)
     if not region.motion:
-        return moving, RegionMotion(similarities=similarities, pivot=pivot, bend_weight=weight)
+        motion = RegionMotion(similarities=similarities, pivot=pivot, bend_weight=weight)
+        return moving, limit_folds(motion, moving)
     assert phrase_flow is not None
     square = choose_square(mask)
     flow_mask = _cut_square(object_mask, square, size=(mask.shape[1], mask.shape[0]))
@@ -121,7 +123,7 @@ def _make_motion(
         torch.from_numpy(flow_mask)[None], [region.motion], [region.strength], num_frames=num_frames, fps=fps
     )
     motion = RegionMotion(similarities=similarities, pivot=pivot, flow=flow[0], square=square, bend_weight=weight)
-    return moving, motion
+    return moving, limit_folds(motion, moving)
 
 
 def _plan_bend(image: np.ndarray, region: Region, mask: np.ndarray, phrase_flow: PhraseFlow | None) -> Bend | None:
