@@ -105,10 +105,10 @@ def test_a_dragged_path_gives_the_frames_of_http_command_and_python(
     wait_for_count(page, "#animate-region input", 2)  # the camera's path is no further region
     page.click("#animate-remove")
     wait_for_count(page, "#animate-region input", 1)
-    drawn = page.locator("#animate-picture img").get_attribute("src")
+    source = page.locator("#animate-picture img").get_attribute("src")
     page.click("#animate-pace input")
     page.click("[role=option] >> text=Faster and faster")
-    page.wait_for_function(f"document.querySelector('#animate-picture img').src != {drawn!r}")
+    page.wait_for_function(f"document.querySelector('#animate-picture img').src != {source!r}")
     page.click("#animate-button")
     wait_for_playback(page, "animate")
     wait_until_idle(page, "animate")
