@@ -17,6 +17,7 @@ from dianjing.pipelines.video.region_layers import LayeredImage, RegionLayer, di
 CELL_PX, SMALL_CELL_PX = 8, 2
 SMALL_SIDE_PX = 256
 STRIP_PIXELS = 1_000_000
+NUM_FIXED_POINT_STEPS = 8  # towards the point that a motion takes to a given one
 XY = tuple[float, float]
 
 
@@ -50,6 +51,17 @@ class RegionMotion:
         cells = self.flow.shape[1] - 1
         flow = _sample(self.flow[frame_index], (x - left) / side * cells, (y - top) / side * cells)
         return x + side * weight * flow[..., 0], y + side * weight * flow[..., 1]
+
+    def follow_center(self, center: XY, *, size: tuple[int, int]) -> "RegionMotion":
+        """The motion of what goes where a point of the region goes, and neither turns nor grows, such as a shadow."""
+        similarities = []
+        for frame_index in range(len(self.similarities)):
+            x, y = (np.full((1, 1), part, float) for part in center)
+            for _ in range(NUM_FIXED_POINT_STEPS):
+                origin_x, origin_y = self.map_backward(x, y, frame_index, size=size)
+                x, y = x - (origin_x - center[0]), y - (origin_y - center[1])
+            similarities.append(Similarity(dx=float(x.item()) - center[0], dy=float(y.item()) - center[1]))
+        return RegionMotion(similarities=similarities, pivot=center)
 
 
 def _sample(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -111,11 +123,13 @@ def _remap(pixels: np.ndarray, x: np.ndarray, y: np.ndarray, *, border: int) -> 
 class ImageWarp:
     """A video of an image whose layers move: a sequence of frames, each made when it is asked for.
 
-    motions: one for each layer. camera: motions of the whole image, in this order.
+    motions: one for each layer. shadow_motions: the same for their shadows. camera: motions of the whole image, in this
+    order.
     """
 
     layered: LayeredImage
     motions: Sequence[RegionMotion]
+    shadow_motions: Sequence[RegionMotion]
     camera: Sequence[RegionMotion]
     num_frames: int
 
@@ -135,12 +149,15 @@ class ImageWarp:
         """Render a frame, uint8 (H, W, C), and the mask, bool (H, W), of what regions cover in it.
 
         The first frame is the image. In every frame, the pixels that no region covers, in it or in the first one, are
-        those of the image.
+        those of the image. A region covers its shadow as well.
         """
         layered = self.layered
         if frame_index == 0:
             return layered.image.copy(), layered.occupied | bool(self.camera)
         canvas, covered = layered.background.copy(), np.zeros(layered.occupied.shape, bool)
+        for shadow, motion in zip(layered.shadows, self.shadow_motions, strict=True):
+            if shadow is not None:
+                self._composite(canvas, covered, shadow, motion, frame_index)
         for layer, motion in zip(layered.layers, self.motions, strict=True):
             self._composite(canvas, covered, layer, motion, frame_index)
         for motion in self.camera:

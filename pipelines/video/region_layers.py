@@ -10,8 +10,9 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from dianjing.pipelines.video.inpainting import inpaint
+from dianjing.pipelines.video.inpainting import find_contact_shadow, inpaint
 from dianjing.pipelines.video.matting import compute_matte
+from dianjing.pipelines.video.shadows import get_shadow_reach, measure_opacity
 
 MAX_LEVELS = 6  # of half the size each
 HOLE_MARGIN_PX = 2  # around a matte, where an object's colors still show
@@ -44,18 +45,25 @@ class RegionLayer:
 class LayeredImage:
     """An image (H, W, C) uint8 with its layers: background (H, W, C) uint8, and the regions from bottom to top.
 
-    image: as it was given. background: multiplied by alpha, if there is one. occupied: bool (H, W), where regions were.
-    Where no region was, the background is the image. All layers where they were give the image again.
+    image: as it was given. background: multiplied by alpha, if there is one. occupied: bool (H, W), where regions and
+    their shadows were. Where nothing was, the background is the image. All layers where they were give the image again,
+    but for the texture within shadows. shadows: one for each layer, None without one.
     """
 
     image: np.ndarray
     background: np.ndarray
     layers: tuple[RegionLayer, ...]
     occupied: np.ndarray
+    shadows: tuple[RegionLayer | None, ...]
 
 
-def split_layers(image: np.ndarray, masks: Sequence[np.ndarray]) -> LayeredImage:
-    """Split an image, uint8 (H, W, 3) or with alpha (H, W, 4), into the layers of its masks, bool (H, W)."""
+def split_layers(
+    image: np.ndarray, masks: Sequence[np.ndarray], *, stands_free: Sequence[bool] | None = None
+) -> LayeredImage:
+    """Split an image, uint8 (H, W, 3) or with alpha (H, W, 4), into the layers of its masks, bool (H, W).
+
+    stands_free: for each mask whether it is an object by itself, which may cast a shadow beside it, and not a part.
+    """
     colors = premultiply(image)
     mattes: list[np.ndarray] = []
     for mask in reversed(masks):  # what lies on top hides what is below
@@ -67,12 +75,22 @@ def split_layers(image: np.ndarray, masks: Sequence[np.ndarray]) -> LayeredImage
     occupied = np.zeros(image.shape[:2], bool)
     for matte in mattes:
         occupied |= matte > 0
+    shadow_masks: list[np.ndarray | None] = []
+    for matte, is_free in zip(mattes, stands_free or [False] * len(mattes), strict=True):
+        shadow = _find_shadow(image, matte > 0, occupied) if is_free else None
+        shadow_masks.append(shadow)
+        if shadow is not None:
+            occupied |= shadow
     background = _fill_background(colors, occupied)
     layers, below = [], background.copy()
     for matte in mattes:
         layers.append(_cut_out(colors, below, matte))
         below[matte > 0] = colors[matte > 0]
-    return LayeredImage(image=image, background=background, layers=tuple(layers), occupied=occupied)
+    shadows = tuple(
+        None if mask is None else _cut_shadow(colors, background, matte > 0, mask)
+        for matte, mask in zip(mattes, shadow_masks, strict=True)
+    )
+    return LayeredImage(image=image, background=background, layers=tuple(layers), occupied=occupied, shadows=shadows)
 
 
 def premultiply(image: np.ndarray) -> np.ndarray:
@@ -99,6 +117,38 @@ def _fill_background(colors: np.ndarray, occupied: np.ndarray) -> np.ndarray:
         alpha = inpaint(np.repeat(colors[..., 3:], 3, axis=2), hole)[..., :1]
         filled = np.concatenate([np.minimum(filled, alpha), alpha], axis=-1)
     return np.where(occupied[..., None], filled, colors)
+
+
+def _find_shadow(image: np.ndarray, hole: np.ndarray, occupied: np.ndarray) -> np.ndarray | None:
+    """Find the shadow of an object outside of all objects, bool (H, W); an image with alpha has none."""
+    if image.shape[2] == 4:
+        return None
+    shadow = find_contact_shadow(image, hole) & ~occupied
+    return shadow if shadow.any() else None
+
+
+def _cut_shadow(colors: np.ndarray, background: np.ndarray, hole: np.ndarray, shadow: np.ndarray) -> RegionLayer:
+    """Make a black layer, as opaque as a shadow is dark."""
+    margin = round(get_shadow_reach(hole))
+    opacity = _extend(measure_opacity(colors, background, hole, shadow), margin)
+    rows, columns = (np.nonzero((opacity > 0).any(axis=axis))[0] for axis in (1, 0))
+    if not len(rows):
+        return RegionLayer(np.zeros((1, 1, 4), np.float32), 0, 0)
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    pixels = np.zeros((*opacity[box].shape, 4), np.float32)
+    pixels[..., 3] = opacity[box]
+    return RegionLayer(pixels, int(columns[0]) - margin, int(rows[0]) - margin)
+
+
+def _extend(opacity: np.ndarray, margin: int) -> np.ndarray:
+    """Extend a shadow beyond the borders of the image, where it fades out: what is beyond may move into the image."""
+    padded = np.pad(opacity, margin, mode="edge")
+    height, width = opacity.shape
+    down, across = (
+        np.maximum(np.abs(np.arange(-margin, n + margin) - (n - 1) / 2) - (n - 1) / 2, 0) for n in (height, width)
+    )
+    distance = np.hypot(down[:, None], across) / max(1, margin)
+    return (padded * (0.5 + 0.5 * np.cos(np.pi * np.minimum(distance, 1)))).astype(np.float32)
 
 
 def _cut_out(colors: np.ndarray, below: np.ndarray, matte: np.ndarray) -> RegionLayer:

@@ -79,9 +79,13 @@ def prepare_warp(
         for region in regions
         if region.target == "image"
     ]
-    layered = split_layers(image, [mask for mask, _ in pairs])
     motions = [motion for _, motion in pairs]
-    return ImageWarp(layered=layered, motions=motions, camera=camera, num_frames=num_frames)
+    stands_free = [motion.bend_weight is None for motion in motions]
+    layered = split_layers(image, [mask for mask, _ in pairs], stands_free=stands_free)
+    shadow_motions = [motion.follow_center(_get_center(mask), size=(width, height)) for mask, motion in pairs]
+    return ImageWarp(
+        layered=layered, motions=motions, shadow_motions=shadow_motions, camera=camera, num_frames=num_frames
+    )
 
 
 def load_phrase_flow(model: str = "sticker") -> PhraseFlow:
