@@ -9,12 +9,16 @@ import cv2
 import numpy as np
 
 from dianjing.pipelines.segmentation.base import Point, check_points
+from dianjing.pipelines.segmentation.click_hypotheses import Position, choose_mask, list_start_marks
 from dianjing.pipelines.segmentation.joining import join_pieces
 
 WORKING_SIDE_PX = 384  # GrabCut takes many seconds on more
+SEARCH_SIDE_PX = 192  # on which the meaning of a click is chosen
 BORDER_FRACTION = 0.02  # of the longer side: assumed to be background
 POINT_RADIUS_FRACTION = 0.015  # of the longer side
 NUM_ITERATIONS = 5
+NUM_REFINING_ITERATIONS = 2
+REFINING_BAND_FRACTION = 0.03  # of the longer side: how far a mask's edge may move when it is refined
 MIN_REMAINING_FRACTION = 0.1  # of a mask: a negative click that would take away more takes its own surroundings alone
 MAX_RUNS = 8  # of GrabCut for one mask; further points change the mask around them alone
 RANDOM_SEED = 0  # of OpenCV's generator, from which GrabCut initializes its mixtures
@@ -25,7 +29,8 @@ LAB_TOLERANCE = 12  # of the flood fill, in each channel
 class GrabCutSegmenter:
     """`Segmenter` without weights: the border is background, the points are foreground.
 
-    Where GrabCut finds no object, a flood fill of similar color takes its place.
+    GrabCut starts from areas of several sizes around a click, and the most likely of its masks is chosen. Where it
+    finds no object, a flood fill of similar color takes its place.
     Source: GrabCut (Rother et al. 2004), as implemented in OpenCV.
     """
 
@@ -33,9 +38,8 @@ class GrabCutSegmenter:
         """Prepare an image, uint8 (H, W, 3)."""
         height, width = image.shape[:2]
         self.image_size = (width, height)
-        self.scale = min(1.0, WORKING_SIDE_PX / max(height, width))
-        small = (max(2, round(width * self.scale)), max(2, round(height * self.scale)))
-        self.resized_image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        self.resized_image = _limit_side(image, WORKING_SIDE_PX)
+        self.search_image = _limit_side(self.resized_image, SEARCH_SIDE_PX)
 
     def predict(self, points: Sequence[Point]) -> np.ndarray:
         """Predict the mask, bool (H, W), of the object at the points.
@@ -46,17 +50,17 @@ class GrabCutSegmenter:
         points = check_points(points, width=self.image_size[0], height=self.image_size[1])
         first = next(point for point in points if point.positive)
         clicks, num_runs = [first], 1
-        mask = self._segment(clicks)
+        mask = self._find_object(clicks)
         for point in [point for point in points if point is not first]:
             clicks.append(point)
-            ((column, row),) = self._scale_points([point], positive=point.positive)
+            ((column, row),) = self._scale_points(self.resized_image, [point], positive=point.positive)
             if mask[row, column] == point.positive:
                 continue
             area = self._draw_discs([point], positive=point.positive) > 0
             if num_runs < MAX_RUNS:
                 num_runs += 1
-                segmented = self._segment(clicks)
-                found = area | _select_components(segmented if point.positive else mask & ~segmented, [(column, row)])
+                found = self._find_object(clicks) if point.positive else mask & ~self._segment(clicks)
+                found = area | _select_components(found, [(column, row)])
                 if point.positive or (mask & ~found).sum() >= MIN_REMAINING_FRACTION * mask.sum():
                     area = found
             mask = join_pieces(self.resized_image, mask, area) if point.positive else mask & ~area
@@ -65,57 +69,101 @@ class GrabCutSegmenter:
         resized = cv2.resize(mask.astype(np.float32), self.image_size, interpolation=cv2.INTER_LINEAR)
         return resized > 0.5
 
-    def _segment(self, points: Sequence[Point]) -> np.ndarray:
-        """Segment the resized image by all points at once, with a flood fill where GrabCut finds no object."""
-        mask = _select_components(self._run_grabcut(points), self._scale_points(points, positive=True))
+    def _find_object(self, clicks: Sequence[Point]) -> np.ndarray:
+        """Find the object at the last of the clicks: on a small image, then the edge of its mask on a larger one."""
+        image = self.search_image
+        click = self._scale_points(image, clicks[-1:], positive=True)[0]
+        masks = []
+        for marks in list_start_marks(image.shape[:2], click):
+            self._mark_points(marks, clicks)
+            mask = _select_components(_run_grabcut(image, marks, NUM_ITERATIONS), [click])
+            if MIN_AREA_FRACTION < mask.mean() < MAX_AREA_FRACTION:
+                masks.append(mask)
+        if not masks:
+            return self._segment(clicks)
+        mask = choose_mask(image, masks)
+        return mask if image.shape == self.resized_image.shape else self._refine(mask, clicks)
+
+    def _refine(self, small_mask: np.ndarray, clicks: Sequence[Point]) -> np.ndarray:
+        """Find the edge of a mask on the larger image, in a band about its edge on the smaller one."""
+        height, width = self.resized_image.shape[:2]
+        levels = cv2.resize(small_mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+        band_px = max(2, round(REFINING_BAND_FRACTION * max(height, width)))
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * band_px + 1,) * 2)
+        mask = levels > 0.5
+        marks = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+        marks[cv2.dilate(mask.astype(np.uint8), kernel) == 0] = cv2.GC_BGD
+        marks[cv2.erode(mask.astype(np.uint8), kernel) > 0] = cv2.GC_FGD
+        self._mark_points(marks, clicks)
+        refined = _run_grabcut(self.resized_image, marks, NUM_REFINING_ITERATIONS)
+        return _select_components(refined, self._scale_points(self.resized_image, clicks[-1:], positive=True))
+
+    def _segment(self, clicks: Sequence[Point]) -> np.ndarray:
+        """Segment the image by all points at once, with a flood fill where GrabCut finds no object."""
+        marks = np.full(self.resized_image.shape[:2], cv2.GC_PR_FGD, np.uint8)
+        self._mark_points(marks, clicks)
+        positions = self._scale_points(self.resized_image, clicks, positive=True)
+        mask = _select_components(_run_grabcut(self.resized_image, marks, NUM_ITERATIONS), positions)
         if not MIN_AREA_FRACTION < mask.mean() < MAX_AREA_FRACTION:
-            mask = _select_components(self._flood_fill(points), self._scale_points(points, positive=True))
+            mask = _select_components(self._flood_fill(positions), positions)
         return mask
+
+    def _mark_points(self, marks: np.ndarray, points: Sequence[Point]) -> None:
+        """Set GrabCut's marks, uint8 (h, w), that are certain: the border, and discs at the points."""
+        border = max(1, round(BORDER_FRACTION * max(marks.shape)))
+        marks[:border], marks[-border:], marks[:, :border], marks[:, -border:] = (cv2.GC_BGD,) * 4
+        for positive, mark in ((True, cv2.GC_FGD), (False, cv2.GC_BGD)):
+            for center in self._scale_points(marks, points, positive=positive):
+                cv2.circle(marks, center, _get_radius(marks), mark, thickness=-1)
 
     def _draw_discs(self, points: Sequence[Point], *, positive: bool) -> np.ndarray:
         """Draw the areas, uint8 (h, w), that points of one kind are certain of."""
         discs = np.zeros(self.resized_image.shape[:2], np.uint8)
-        for center in self._scale_points(points, positive=positive):
-            cv2.circle(discs, center, self._get_radius(), 1, thickness=-1)
+        for center in self._scale_points(discs, points, positive=positive):
+            cv2.circle(discs, center, _get_radius(discs), 1, thickness=-1)
         return discs
 
-    def _get_radius(self) -> int:
-        return max(1, round(POINT_RADIUS_FRACTION * max(self.resized_image.shape[:2])))
-
-    def _scale_points(self, points: Sequence[Point], *, positive: bool) -> list[tuple[int, int]]:
-        """Convert points to (column, row) of the resized image."""
-        height, width = self.resized_image.shape[:2]
+    def _scale_points(self, pixels: np.ndarray, points: Sequence[Point], *, positive: bool) -> list[Position]:
+        """Convert points of one kind to (column, row) of pixels (h, w) that show the image."""
+        height, width = pixels.shape[:2]
+        across, down = width / self.image_size[0], height / self.image_size[1]
         return [
-            (min(int(point.x * self.scale), width - 1), min(int(point.y * self.scale), height - 1))
+            (min(int(point.x * across), width - 1), min(int(point.y * down), height - 1))
             for point in points
             if point.positive is positive
         ]
 
-    def _run_grabcut(self, points: Sequence[Point]) -> np.ndarray:
-        height, width = self.resized_image.shape[:2]
-        border, radius = max(1, round(BORDER_FRACTION * max(height, width))), self._get_radius()
-        marks = np.full((height, width), cv2.GC_PR_FGD, np.uint8)
-        marks[:border], marks[-border:], marks[:, :border], marks[:, -border:] = (cv2.GC_BGD,) * 4
-        for positive, mark in ((True, cv2.GC_FGD), (False, cv2.GC_BGD)):
-            for center in self._scale_points(points, positive=positive):
-                cv2.circle(marks, center, radius, mark, thickness=-1)
-        # areas of one color make the Gaussian mixtures degenerate: slow, or a failed assertion
-        noise = np.random.default_rng(0).integers(-2, 3, self.resized_image.shape)
-        noisy = (self.resized_image + noise).clip(0, 255).astype(np.uint8)
-        models = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.setRNGSeed(RANDOM_SEED)
-        for iteration in range(NUM_ITERATIONS):
-            mode = cv2.GC_INIT_WITH_MASK if iteration == 0 else cv2.GC_EVAL
-            cv2.grabCut(noisy, marks, (0, 0, 1, 1), *models, 1, mode)  # the rectangle is ignored
-        return (marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)
-
-    def _flood_fill(self, points: Sequence[Point]) -> np.ndarray:
+    def _flood_fill(self, positions: Sequence[Position]) -> np.ndarray:
         lab = cv2.cvtColor(self.resized_image, cv2.COLOR_RGB2LAB)
         filled = np.zeros((lab.shape[0] + 2, lab.shape[1] + 2), np.uint8)
-        for seed in self._scale_points(points, positive=True):
+        for seed in positions:
             flags = 4 | cv2.FLOODFILL_MASK_ONLY | cv2.FLOODFILL_FIXED_RANGE | (1 << 8)
             cv2.floodFill(lab, filled, seed, 0, (LAB_TOLERANCE,) * 3, (LAB_TOLERANCE,) * 3, flags)
         return filled[1:-1, 1:-1] > 0
+
+
+def _limit_side(image: np.ndarray, side_px: int) -> np.ndarray:
+    height, width = image.shape[:2]
+    scale = min(1.0, side_px / max(height, width))
+    size = (max(2, round(width * scale)), max(2, round(height * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _get_radius(pixels: np.ndarray) -> int:
+    return max(1, round(POINT_RADIUS_FRACTION * max(pixels.shape[:2])))
+
+
+def _run_grabcut(image: np.ndarray, marks: np.ndarray, num_iterations: int) -> np.ndarray:
+    """Run GrabCut from marks, uint8 (h, w): the mask of what it takes for the object."""
+    # areas of one color make the Gaussian mixtures degenerate: slow, or a failed assertion
+    noise = np.random.default_rng(0).integers(-2, 3, image.shape)
+    noisy = (image + noise).clip(0, 255).astype(np.uint8)
+    marks, models = marks.copy(), (np.zeros((1, 65)), np.zeros((1, 65)))
+    cv2.setRNGSeed(RANDOM_SEED)
+    for iteration in range(num_iterations):
+        mode = cv2.GC_INIT_WITH_MASK if iteration == 0 else cv2.GC_EVAL
+        cv2.grabCut(noisy, marks, (0, 0, 1, 1), *models, 1, mode)  # the rectangle is ignored
+    return (marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)
 
 
 def _select_components(mask: np.ndarray, points: Sequence[tuple[int, int]]) -> np.ndarray:

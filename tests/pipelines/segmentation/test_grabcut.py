@@ -151,3 +151,21 @@ def test_a_mask_depends_on_the_image_and_the_points_alone(monkeypatch):
     slow = iter(range(0, 10_000_000, 1000))
     monkeypatch.setattr("time.monotonic", lambda: next(slow))
     np.testing.assert_array_equal(predict_mask(sample.image, point), expected)
+
+
+def test_a_click_on_a_rocket_selects_no_sky():
+    """A photograph of scikit-image: the rocket's box is known, and around it are sky and towers."""
+    image = skimage.data.rocket()
+    mask = predict_mask(image, Point(x=322, y=200))
+    rocket = np.zeros(mask.shape, bool)
+    rocket[100:400, 295:345] = True
+    assert mask[180:260, 318:328].mean() > 0.9
+    assert (mask & ~rocket).sum() < 0.1 * mask.sum()
+
+
+def test_one_click_on_a_composed_photograph_selects_most_of_the_object():
+    """The object has the colors of the background in part, but not along its edge; the truth is exact."""
+    names = [("coffee", "chelsea"), ("chelsea", "rocket"), ("rocket", "astronaut"), ("astronaut", "coffee")]
+    pairs = [compose_photo(name, side=200) for name in names]
+    ious = [compute_iou(predict_mask(image, find_center(truth)), truth) for image, truth in pairs]
+    assert np.mean(ious) > 0.8
