@@ -6,6 +6,8 @@ This module is below every floor: it imports the standard library alone, and eve
 
 import errno
 import os
+import re
+import shutil
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -130,6 +132,9 @@ def convert_system_error(error: BaseException) -> DianjingError | None:
     if is_out_of_memory(error):
         return DianjingError("out_of_memory")
     names = {cls.__name__ for cls in type(error).__mro__}
+    if isinstance(error, shutil.Error) or "SafetensorError" in names:  # hold the error of the system as a text
+        found = re.search(r"\[Errno (\d+)\]|\(os error (\d+)\)", str(error))
+        error = error if found is None else OSError(int(found[1] or found[2]), "")
     if isinstance(error, OSError):
         path = error.filename or "?"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -23,6 +23,8 @@ class AdapterState(LoraBaseMixin):
     """Queries of adapters, and the context in which fused ones may change; a component may be None."""
 
     _lora_loadable_modules: ClassVar[list[str]] = ["transformer", "text_encoder", "text_encoder_2"]
+    transformer_name: ClassVar[str] = "transformer"
+    text_encoder_name: ClassVar[str] = "text_encoder"
     transformer: Any
 
     @contextmanager
@@ -83,6 +85,19 @@ class AdapterState(LoraBaseMixin):
 
     def _get_fused_names(self) -> set[str]:
         return {name for layer in self._iterate_adapter_layers() for name in layer.merged_adapters}
+
+    def _order_for_fusing(self, names: Sequence[str]) -> list[str]:
+        """Put DoRA adapters first, as PEFT merges them by scaling the weight with all that is in it already.
+
+        Raises: DianjingError for several of one layer.
+        """
+        first: dict[str, None] = {}
+        for layer in self._iterate_adapter_layers():
+            doras = [name for name in names if name in getattr(layer, "lora_magnitude_vector", {})]
+            if len(doras) > 1:
+                raise DianjingError("fused_doras", names=doras)
+            first |= dict.fromkeys(doras)
+        return [*first, *(name for name in names if name not in first)]
 
     def _check_adapter_names(self, names: str | Sequence[str] | None) -> None:
         """Raise DianjingError for a name that is not loaded, and for None, all active ones, if none is loaded."""

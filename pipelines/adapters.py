@@ -15,6 +15,7 @@ from diffusers.utils.torch_utils import unwrap_module
 from torch import Tensor
 
 from dianjing.errors import DianjingError
+from dianjing.pipelines.adapter_saving import LoRALayers, SaveFunction, save_adapter
 from dianjing.pipelines.adapter_state import AdapterState, Fusion
 from dianjing.pipelines.schedulers import has_equal_process, load_adapter_scheduler
 from dianjing.weights.adapters import Adapter, AdapterSource, fetch_adapters
@@ -107,17 +108,37 @@ class LoRAMixin(AdapterState):
     def save_lora_weights(
         cls,
         save_directory: str | PathLike,
-        transformer_lora_layers: Mapping[str, Tensor],
-        *,
+        transformer_lora_layers: LoRALayers | None = None,
+        text_encoder_lora_layers: LoRALayers | None = None,
+        text_encoder_2_lora_layers: LoRALayers | None = None,
+        is_main_process: bool = True,
         weight_name: str | None = None,
+        save_function: SaveFunction | None = None,
+        safe_serialization: bool = True,
         transformer_lora_adapter_metadata: dict | None = None,
+        text_encoder_lora_adapter_metadata: dict | None = None,
+        text_encoder_2_lora_adapter_metadata: dict | None = None,
     ) -> None:
-        """Write the tensors of an adapter, from `peft.get_peft_model_state_dict`, to safetensors."""
-        cls._save_lora_weights(
-            save_directory=save_directory,
-            lora_layers={"transformer": dict(transformer_lora_layers)},
-            lora_metadata={"transformer": transformer_lora_adapter_metadata},
+        """Write the tensors of an adapter, from `peft.get_peft_model_state_dict`, to one safetensors file.
+
+        ..._lora_adapter_metadata: the settings of `peft.LoraConfig` as a dictionary; the scale is 1 without. Pickles
+        are not written, whatever `safe_serialization` is. Processes other than the main one write nothing.
+        Raises: DianjingError for no layers, and for settings that a save_function would lose.
+        """
+        if not is_main_process:
+            return
+        layers = {
+            cls.transformer_name: (transformer_lora_layers, transformer_lora_adapter_metadata),
+            cls.text_encoder_name: (text_encoder_lora_layers, text_encoder_lora_adapter_metadata),
+            f"{cls.text_encoder_name}_2": (text_encoder_2_lora_layers, text_encoder_2_lora_adapter_metadata),
+        }
+        save_adapter(
+            save_directory,
+            {component: each for component, (each, _) in layers.items()},
+            {component: settings for component, (_, settings) in layers.items()},
             weight_name=weight_name,
+            save_function=save_function,
+            safe_serialization=safe_serialization,
         )
 
     def set_adapters(self, adapter_names: list[str] | str, adapter_weights: Any = None) -> None:
@@ -147,14 +168,15 @@ class LoRAMixin(AdapterState):
     ) -> None:
         """Merge adapters, the active ones by default, into the weights, so that they cost nothing per step.
 
-        Raises: DianjingError for a name that is not loaded, and if active adapters were left out: they would not act.
+        Raises: DianjingError for a name that is not loaded, if active adapters were left out, which would not act then,
+        and for several DoRA adapters of one layer.
         """
         self._check_adapter_names(adapter_names)
         if adapter_names is not None:
             left_out = set(self._get_active_names()) - set(adapter_names) - self._get_fused_names()
             if left_out:
                 raise DianjingError("fused_partly", names=list(adapter_names), left_out=sorted(left_out))
-        names = self._get_active_names() if adapter_names is None else adapter_names
+        names = self._order_for_fusing(self._get_active_names() if adapter_names is None else adapter_names)
         for layer in self._iterate_adapter_layers(components):
             if not layer.merged:
                 layer._scaling_before_fusing = dict(layer.scaling)
@@ -165,7 +187,7 @@ class LoRAMixin(AdapterState):
             super().fuse_lora(
                 components=components or list(self._get_adapted_models()),
                 safe_fusing=safe_fusing,
-                adapter_names=adapter_names,
+                adapter_names=names,
                 **options,
             )
         unwrap_module(self.transformer)._lora_fusion = Fusion(components, lora_scale)

@@ -6,12 +6,14 @@ H height, W width, K key points; images are RGB.
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from dianjing.errors import DianjingError
+from dianjing.weights.manifest import check_weight_files
 
 ControlMapMaker = Callable[[Image.Image], Image.Image]
 CANNY_THRESHOLDS = (100, 200)  # of the gradient: below the first no edge, above the second always one
@@ -67,7 +69,7 @@ def check_preprocessor(name: str, *, folder: str | None = None) -> None:
     """Check that a control map can be made, before anything loads.
 
     folder: of the model, which depth and pose need.
-    Raises: DianjingError for an unknown name, and for a model that is missing or not needed.
+    Raises: DianjingError for an unknown name, and for a model that is missing, damaged or not needed.
     """
     if name not in PREPROCESSORS:
         raise DianjingError("preprocessor_unknown", name=name, allowed=list(PREPROCESSORS))
@@ -75,6 +77,8 @@ def check_preprocessor(name: str, *, folder: str | None = None) -> None:
         raise DianjingError("preprocessor_without_model", name=name)
     if name not in MODEL_PREPROCESSORS and folder is not None:
         raise DianjingError("preprocessor_takes_no_model", name=name, allowed=list(MODEL_PREPROCESSORS))
+    if folder is not None and Path(folder).is_dir():
+        check_weight_files(Path(folder))
 
 
 def load_preprocessor(name: str, *, folder: str | None = None, device: str = "cpu") -> ControlMapMaker:

@@ -6,16 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dianjing.errors import DianjingError
 from dianjing.pipelines.media.metadata import compute_file_sha256
 from dianjing.pipelines.validation import check_number
-from dianjing.weights.resolve import HUB_ID_PATTERN
+from dianjing.weights.adapter_files import check_adapter_path, find_adapter_file
 
 if TYPE_CHECKING:
     from torch import nn
 
 MAX_ADAPTER_SCALE = 2.0
-LORA_WEIGHT_NAME_SAFE = "pytorch_lora_weights.safetensors"  # of diffusers, which takes it from a folder first
 SCALE_PATTERN = re.compile(r"(.+):([-+]?(?:\d+\.?\d*|\.\d+))")
 
 
@@ -35,7 +33,7 @@ class NamedAdapter:
 def parse_adapters(texts: Sequence[str]) -> list[NamedAdapter]:
     """Parse "FILE" or "FILE:0.8" for several adapters, and give each a name of its own: that of its file or folder.
 
-    Raises: DianjingError for a path that is no adapter, and for a strength that is out of range.
+    Raises: DianjingError for a path that is no adapter, a file that is cut off, and a strength that is out of range.
     """
     sources: list[NamedAdapter] = []
     for text in texts:
@@ -57,19 +55,6 @@ def _parse_adapter(text: str) -> NamedAdapter:
     return NamedAdapter(name=name or "adapter", path=path, scale=scale)
 
 
-def check_adapter_path(name_or_path: str) -> None:
-    """Check that a path is an adapter, or else has the form of a Hub id. Raises: DianjingError."""
-    path = Path(name_or_path)
-    if path.is_dir():
-        if not list(path.glob("*.safetensors")):
-            raise DianjingError("adapter_folder_empty", path=name_or_path)
-    elif path.exists():
-        if path.suffix != ".safetensors":
-            raise DianjingError("adapter_not_safetensors", path=name_or_path)
-    elif not HUB_ID_PATTERN.fullmatch(name_or_path):
-        raise DianjingError("adapter_not_found", path=name_or_path)
-
-
 def load_adapters(pipe: Any, sources: Sequence[NamedAdapter]) -> None:
     """Load adapters side by side and activate them with their strengths.
 
@@ -89,10 +74,8 @@ def load_adapters(pipe: Any, sources: Sequence[NamedAdapter]) -> None:
 
 def compute_adapter_sha256(name_or_path: str) -> str | None:
     """Compute the SHA-256 of the weights of an adapter; None for one that is not a local file or folder."""
-    path = Path(name_or_path)
-    if path.is_dir():
-        path = min(path.glob("*.safetensors"), key=lambda file: (file.name != LORA_WEIGHT_NAME_SAFE, file.name))
-    return compute_file_sha256(path) if path.is_file() else None
+    path = find_adapter_file(name_or_path)
+    return None if path is None else compute_file_sha256(path)
 
 
 def get_adapter_state(transformer: "nn.Module") -> tuple[tuple[str, float], ...]:

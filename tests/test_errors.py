@@ -3,10 +3,12 @@
 import ast
 import errno
 import pickle
+import shutil
 from pathlib import Path
 from string import Formatter
 
 import pytest
+from safetensors import SafetensorError
 
 from dianjing.errors import DianjingError, Lines, Message, convert_system_error, get_language, get_messages
 
@@ -93,6 +95,9 @@ def test_an_error_survives_pickling_with_its_arguments():
         (MemoryError(), "out_of_memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
         (OSError(errno.ENOSPC, "No space left on device", "a.png"), "disk_full"),
+        (shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]), "disk_full"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "disk_full"),
+        (shutil.Error([("a", "b", "[Errno 13] Permission denied: 'b'")]), "permission_denied"),
         (PermissionError(errno.EACCES, "Permission denied", "a.png"), "permission_denied"),
         (type("ConnectError", (Exception,), {})("refused"), "network_failed"),
     ],
@@ -101,7 +106,7 @@ def test_a_failure_of_the_machine_becomes_a_users_error(error, message_id):
     assert convert_system_error(error).message_id == message_id
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), ValueError("x"), OSError(errno.EINVAL, "x")])
+@pytest.mark.parametrize("error", [KeyError("x"), ValueError("x"), OSError(errno.EINVAL, "x"), shutil.Error("x")])
 def test_any_other_error_stays_a_fault_of_ours(error):
     assert convert_system_error(error) is None
 

@@ -15,9 +15,10 @@ from torch import nn
 from dianjing.dit import DiT
 from dianjing.errors import DianjingError
 from dianjing.pipelines.text_to_image import TextToImagePipeline
-from dianjing.weights.adapters import PEFT_PREFIX, PEFT_WEIGHTS_NAME
+from dianjing.weights.adapter_files import LORA_WEIGHTS_NAME, PEFT_WEIGHTS_NAME
+from dianjing.weights.adapters import PEFT_PREFIX
 from dianjing.weights.product_adapters import read_product_adapter
-from dianjing.weights.trigger_words import LORA_WEIGHTS_NAME, write_trigger_words
+from dianjing.weights.trigger_words import write_trigger_words
 
 
 def save_module(module: Any, folder: Path, dtype: torch.dtype) -> None:

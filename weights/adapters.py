@@ -15,16 +15,17 @@ from typing import Any, NamedTuple
 
 import torch
 from diffusers.loaders.lora_base import _fetch_state_dict
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dianjing.errors import DianjingError
+from dianjing.weights.adapter_files import check_adapter_path
 from dianjing.weights.formats.lora_architectures import refuse_other_architecture
 from dianjing.weights.formats.lora_components import select_component_config, split_components
 from dianjing.weights.formats.lora_formats import convert_lora
-from dianjing.weights.manifest import PICKLE_SUFFIXES, read_config_json, summarize_names
+from dianjing.weights.manifest import read_config_json, summarize_names
 
 PEFT_CONFIG_NAME = "adapter_config.json"
-PEFT_WEIGHTS_NAME = "adapter_model.safetensors"
 FETCH_OPTIONS = ("local_files_only", "cache_dir", "force_download", "proxies", "token", "revision", "subfolder")
 HUB_OPTIONS = ("local_files_only", "cache_dir", "force_download", "token", "revision")
 IN_MEMORY = "the given tensors"
@@ -222,20 +223,7 @@ def fetch_adapters(source: AdapterSource, *, weight_name: str | None = None, **o
     Raises: DianjingError for a file that is not safetensors, and for an adapter that cannot be read.
     """
     name: Any = IN_MEMORY if isinstance(source, Mapping) else source
-    for path in (weight_name, source):
-        if isinstance(path, str | PathLike) and str(path).endswith(PICKLE_SUFFIXES):
-            raise DianjingError("adapter_is_pickle", path=path)
-    folder = None if isinstance(source, Mapping) else Path(source)
-    if folder is not None and weight_name is None and (folder / PEFT_WEIGHTS_NAME).is_file():
-        weight_name = PEFT_WEIGHTS_NAME
-    tensors, metadata = _fetch_state_dict(
-        dict(source) if isinstance(source, Mapping) else str(source),
-        weight_name=weight_name,
-        use_safetensors=True,
-        allow_pickle=False,
-        user_agent={"file_type": "attn_procs_weights", "framework": "pytorch"},
-        **{option: options.get(option) for option in FETCH_OPTIONS},
-    )
+    tensors, metadata, folder = _read_tensors(source, weight_name=weight_name, **options)
     refuse_other_architecture(tensors, name)
     peft_config = None
     if metadata is None and folder is not None and any(key.startswith(PEFT_PREFIX) for key in tensors):
@@ -245,11 +233,41 @@ def fetch_adapters(source: AdapterSource, *, weight_name: str | None = None, **o
         state, alphas = read_adapter_state(part, name)
         config: Mapping[str, Any] | None = peft_config
         if metadata is not None:  # of a file by diffusers
-            config = select_component_config(metadata, component)
+            config = select_component_config(metadata, component) or None
         adapters[component] = Adapter(
             state, make_config(state, alphas) if config is None else check_config(config, name)
         )
     return adapters
+
+
+def _read_tensors(
+    source: AdapterSource, *, weight_name: str | None, **options: Any
+) -> tuple[dict[str, Tensor], dict[str, Any] | None, Path | None]:
+    """Read the tensors, the settings by diffusers, and the path of a file or a Hub id; None for what is not there.
+
+    Raises: DianjingError for what cannot be read or downloaded.
+    """
+    if isinstance(source, Mapping):
+        return dict(source), None, None
+    file = check_adapter_path(source, subfolder=options.get("subfolder"), weight_name=weight_name)
+    fetch_options = {option: options.get(option) for option in FETCH_OPTIONS}
+    if file is not None:
+        fetch_options["subfolder"] = None
+    try:
+        tensors, metadata = _fetch_state_dict(
+            str(source if file is None else file),
+            weight_name=weight_name if file is None else None,
+            use_safetensors=True,
+            allow_pickle=False,
+            user_agent={"file_type": "attn_procs_weights", "framework": "pytorch"},
+            **fetch_options,
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        if file is None and not isinstance(error, SafetensorError):
+            raise DianjingError("download_failed", repository=source, reason=reason) from None
+        raise DianjingError("adapter_weights_unreadable", path=file or source, reason=reason) from None
+    return tensors, metadata, Path(source) if file is None else file
 
 
 def _read_peft_config(source: Path, *, subfolder: str | None = None, **options: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dianjing.errors import DianjingError
+from dianjing.weights.manifest import check_weight_files
 from dianjing.weights.resolve import HUB_ID_PATTERN
 
 CONTROLNET_CLASS = "HunyuanDiT2DControlNetModel"
@@ -13,10 +14,13 @@ SHARED_SIZES = ("num_attention_heads", "attention_head_dim", "in_channels", "pat
 
 
 def check_controlnet_path(name_or_path: str | PathLike) -> None:
-    """Check that a path is the folder of a ControlNet, or else has the form of a Hub id. Raises: DianjingError."""
+    """Check that a path is the folder of a ControlNet, or else has the form of a Hub id.
+
+    Raises: DianjingError also for weights that are damaged or cut off.
+    """
     path = Path(name_or_path)
     if path.is_dir():
-        if read_controlnet_config(path) is None or not list(path.glob("*.safetensors")):
+        if read_controlnet_config(path) is None or not check_weight_files(path):
             raise DianjingError("controlnet_folder_invalid", folder=path)
     elif path.exists() or not HUB_ID_PATTERN.fullmatch(str(name_or_path)):
         raise DianjingError("controlnet_not_found", path=name_or_path)

@@ -4,7 +4,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from dianjing.weights.manifest import WeightsError
+from dianjing.weights.manifest import WeightsError, check_weight_files, read_tensor_shapes
 from dianjing.weights.resolve import HUB_ID_PATTERN
 
 IP_ADAPTER_NAMES = ("ipa.safetensors", "ipa.pt")
@@ -45,9 +45,12 @@ def find_ip_adapter(
 
 
 def check_ip_adapter_path(source: str | PathLike) -> None:
-    """Check that there is an IP-Adapter at a path, or that it has the form of a Hub id. Raises: WeightsError."""
+    """Check that there is an IP-Adapter at a path, or that it has the form of a Hub id.
+
+    Raises: WeightsError also for a safetensors file that is damaged or cut off.
+    """
     if Path(source).exists():
-        find_ip_adapter(source)
+        _check_header(find_ip_adapter(source))
     elif not HUB_ID_PATTERN.fullmatch(str(source)):
         raise WeightsError("ip_adapter_not_found", path=str(source))
 
@@ -55,7 +58,7 @@ def check_ip_adapter_path(source: str | PathLike) -> None:
 def find_image_encoder(name: str | PathLike, *, weights: Path | None) -> Path | None:
     """Find an image tower: the path itself, or in the folder of the weights; None if the default is not there.
 
-    Raises: WeightsError for another name that does not exist.
+    Raises: WeightsError for another name that does not exist, and for safetensors that are damaged or cut off.
     """
     candidates = [Path(name)] if str(name) != DEFAULT_ENCODER_FOLDER or Path(name).is_dir() else []
     if weights is not None:
@@ -64,4 +67,13 @@ def find_image_encoder(name: str | PathLike, *, weights: Path | None) -> Path | 
     found = next((path for path in candidates if path.exists()), None)
     if found is None and str(name) != DEFAULT_ENCODER_FOLDER:
         raise WeightsError("image_encoder_not_found", path=str(name))
+    if found is not None and found.is_dir():
+        check_weight_files(found)
+    elif found is not None:
+        _check_header(found)
     return found
+
+
+def _check_header(file: Path) -> None:
+    if file.suffix == ".safetensors":
+        read_tensor_shapes(file)

@@ -112,6 +112,17 @@ def get_weight_files(folder: Path, variant: str | None = None) -> tuple[Path, ..
     return ()
 
 
+def check_weight_files(folder: Path, variant: str | None = None) -> tuple[Path, ...]:
+    """Return the safetensors files that a library loads from a component's folder, whose headers are checked.
+
+    Raises: WeightsError also for a file that is damaged or cut off.
+    """
+    files = get_weight_files(folder, variant)
+    for file in files:
+        read_tensor_shapes(file)
+    return files
+
+
 def _iterate_shards(index: Path) -> Iterator[Path]:
     """Yield the files that an index of shards names."""
     weight_map = read_config_json(index).get("weight_map")
@@ -161,7 +172,5 @@ def _read_component(folder: Path, name: str, index_entry: list, variant: str | N
         raise WeightsError("component_missing", folder=str(component_folder))
     for config in sorted(component_folder.glob("*config.json")):
         read_config_json(config)
-    files = get_weight_files(component_folder, variant)
-    for file in files:
-        read_tensor_shapes(file)
+    files = check_weight_files(component_folder, variant)
     return Component(name=name, library=library, class_name=class_name, folder=component_folder, files=files)

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dianjing.errors import DianjingError
-from dianjing.weights.adapters import PEFT_CONFIG_NAME, PEFT_PREFIX, PEFT_WEIGHTS_NAME
+from dianjing.weights.adapter_files import PEFT_WEIGHTS_NAME
+from dianjing.weights.adapters import PEFT_CONFIG_NAME, PEFT_PREFIX
 from dianjing.weights.manifest import read_config_json, summarize_names
 
 KEY_PREFIXES = {"LOHA": ".hada_", "LOKR": ".lokr_"}  # of the tensors of a module, by PEFT's name of the method

@@ -13,11 +13,9 @@ from huggingface_hub import try_to_load_from_cache
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from dianjing.weights.adapters import PEFT_WEIGHTS_NAME
+from dianjing.weights.adapter_files import PREFERRED_NAMES, find_adapter_file
 
 TRIGGER_KEY, TAGS_KEY = "modelspec.trigger_phrase", "ss_tag_frequency"
-LORA_WEIGHTS_NAME = "pytorch_lora_weights.safetensors"  # of diffusers
-WEIGHTS_NAMES = (LORA_WEIGHTS_NAME, PEFT_WEIGHTS_NAME)
 MAX_WORDS = 100
 
 
@@ -47,14 +45,11 @@ def read_trigger_words(source: str | PathLike) -> tuple[str, ...]:
 
 
 def _find_file(source: str | PathLike) -> Path | None:
-    path = Path(source)
-    if path.is_dir():
-        named = [path / name for name in WEIGHTS_NAMES if (path / name).is_file()]
-        return next(iter([*named, *sorted(path.glob("*.safetensors"))]), None)
-    if path.is_file():
+    path = find_adapter_file(source)
+    if path is not None:
         return path
     if str(source).count("/") == 1:
-        found = (try_to_load_from_cache(str(source), name) for name in WEIGHTS_NAMES)
+        found = (try_to_load_from_cache(str(source), name) for name in PREFERRED_NAMES)
         return next((Path(each) for each in found if isinstance(each, str)), None)
     return None
 

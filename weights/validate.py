@@ -45,11 +45,16 @@ def validate_model(folder: Path, *, variant: str | None = None) -> None:
     Raises: WeightsError that names what is wrong.
     """
     for component in read_components(folder, variant):
-        key = (component.class_name, _get_fingerprint(component))
-        if component.files and key not in _valid_components:
-            check_names_and_shapes(component)
-            check_finite(component)
-            _valid_components.add(key)
+        validate_component(component)
+
+
+def validate_component(component: Component) -> None:
+    """Check the tensors of one network as `validate_model` does those of all."""
+    key = (component.class_name, _get_fingerprint(component))
+    if component.files and key not in _valid_components:
+        check_names_and_shapes(component)
+        check_finite(component)
+        _valid_components.add(key)
 
 
 def _get_fingerprint(component: Component) -> Fingerprint:

@@ -9,7 +9,6 @@ import typer
 
 from dianjing.cli.options import DebugOption, JsonOption, print_json
 from dianjing.errors import Message, get_language
-from dianjing.weights.manifest import PICKLE_SUFFIXES
 
 
 class StorageDtype(str, Enum):
@@ -69,11 +68,8 @@ def convert(
 
     check_conversion_paths(source, out, dtype=dtype and dtype.value)
     if to is not None:
-        from dianjing.cli.loading import check_adapter_files
         from dianjing.weights.formats.lora_export import convert_adapter
 
-        if source.suffix not in PICKLE_SUFFIXES:
-            check_adapter_files(source)
         _print_report(convert_adapter(source, out, to=to.value), as_json=as_json)
         return
     base_folder = None if base is None else resolve_model(base)

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
-from dianjing.cli.loading import check_device, check_model_path, read_adapter_options, resolve_device, resolve_dtype
+from dianjing.cli.loading import check_device, check_model_path, resolve_device, resolve_dtype
 from dianjing.demo.api.auth import AccessControl
 from dianjing.demo.api.login import PUBLIC_PATHS, RESULTS_PREFIX
 from dianjing.demo.app import bind_socket, make_app, run_server
@@ -26,7 +26,7 @@ from dianjing.demo.results import Labelling, ResultStore
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.image_conditions import parse_controlnets, parse_preprocessors
 from dianjing.pipelines.media.aigc_label import PRODUCER
-from dianjing.pipelines.named_adapters import NamedAdapter
+from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
 from dianjing.pipelines.video.published_models import find_pipeline_class
 from dianjing.weights.ip_adapter_files import check_ip_adapter_path, find_image_encoder
 from dianjing.weights.manifest import read_components
@@ -105,7 +105,7 @@ def validate_demo_server(
     limits = ServerLimits(max_run_s=max_run_s)
     if max_queue is not None:
         limits = replace(limits, max_queue_length=max_queue, max_queue_length_per_owner=min(max_queue, 8))
-    adapters, controlnet_paths = read_adapter_options(loras), parse_controlnets(controlnets)
+    adapters, controlnet_paths = tuple(parse_adapters(loras)), parse_controlnets(controlnets)
     preprocessor_folders = parse_preprocessors(preprocessors)
     _check_ip_adapter(ip_adapter, ip_adapter_encoder)
     if chat_model is not None:

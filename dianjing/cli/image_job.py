@@ -18,14 +18,14 @@ from dianjing.cli.image_conditions import (
     load_conditioned_pipeline,
     validate_image_conditions,
 )
-from dianjing.cli.loading import check_device, check_sampling_options, read_adapter_options
+from dianjing.cli.loading import check_device, check_sampling_options
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import PRODUCER, make_image_label
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder
 from dianjing.pipelines.media.color import to_rgb
 from dianjing.pipelines.media.image import read_image_metadata, save_image
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
-from dianjing.pipelines.named_adapters import NamedAdapter
+from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
 from dianjing.pipelines.prompting.normalization.normalizer import PromptNormalizer
 from dianjing.pipelines.transparency.prompt_check import check_transparent_prompt
 from dianjing.pipelines.validation import ImageRequest, check_int
@@ -95,7 +95,7 @@ def validate_image_job(
     if folder is not None:
         read_components(folder)
     check_sampling_options(guidance_mode=guidance_mode, scheduler=scheduler, folder=folder)
-    adapters = read_adapter_options(loras)
+    adapters = tuple(parse_adapters(loras))
     PromptNormalizer.check_prompts(prompts, folder, [adapter.path for adapter in adapters])
     if is_transparent:
         _check_transparent_prompts(prompts, folder, has_adapters=bool(adapters))

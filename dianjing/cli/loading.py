@@ -10,9 +10,8 @@ from typing import Any
 import dianjing
 from dianjing.errors import DianjingError
 from dianjing.pipelines.guiders import make_guider, parse_guidance_mode
-from dianjing.pipelines.named_adapters import NamedAdapter, load_adapters, parse_adapters
+from dianjing.pipelines.named_adapters import NamedAdapter, load_adapters
 from dianjing.pipelines.named_choice import parse_choice
-from dianjing.weights.manifest import read_tensor_shapes
 from dianjing.weights.resolve import HUB_ID_PATTERN
 
 
@@ -27,21 +26,6 @@ def check_model_path(name_or_path: str, option: str) -> None:
     path = Path(name_or_path)
     if not path.is_dir() and (path.exists() or not HUB_ID_PATTERN.fullmatch(name_or_path)):
         raise DianjingError("option_model_not_found", option=option, path=name_or_path)
-
-
-def read_adapter_options(texts: Sequence[str]) -> tuple[NamedAdapter, ...]:
-    """Parse the adapters of --lora and check their files. Raises: DianjingError, also for a file that is cut off."""
-    adapters = tuple(parse_adapters(texts))
-    for adapter in adapters:
-        check_adapter_files(Path(adapter.path))
-    return adapters
-
-
-def check_adapter_files(path: Path) -> None:
-    """Check that a file, or those of a folder, are whole safetensors files. Raises: DianjingError."""
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
-    for file in files:
-        read_tensor_shapes(file)
 
 
 def check_sampling_options(*, guidance_mode: str | None, scheduler: str | None, folder: Path | None) -> None:

@@ -14,7 +14,7 @@ import dianjing
 from dianjing.cli.animation_job import check_animation_job, check_background, needs_weights, run_animation_job
 from dianjing.cli.announcements import announce_run, make_video_request
 from dianjing.cli.enhancement import check_enhancement, enhance_job
-from dianjing.cli.loading import check_device, check_sampling_options, load_pipeline, read_adapter_options
+from dianjing.cli.loading import check_device, check_sampling_options, load_pipeline
 from dianjing.cli.mask_preview import make_segmenter, write_mask_preview
 from dianjing.cli.published_job import check_published_job, is_published_model, may_be_published, run_published_job
 from dianjing.cli.region_options import make_regions
@@ -24,7 +24,7 @@ from dianjing.pipelines.media.atomic import check_output_path, check_writable_fo
 from dianjing.pipelines.media.image import open_image
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
 from dianjing.pipelines.media.video import check_video_output_path, get_video_metadata, save_video
-from dianjing.pipelines.named_adapters import NamedAdapter
+from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
 from dianjing.pipelines.prompting.normalization.normalizer import PromptNormalizer
 from dianjing.pipelines.segmentation.base import MAX_WARPED_REGIONS, Region, check_region
 from dianjing.pipelines.validation import (
@@ -200,7 +200,7 @@ def _validate_common(
         "path": check_video_output_path(out) if out is not None else _make_output_path(seed),
         "seed": seed,
         "model": model,
-        "adapters": read_adapter_options(loras),
+        "adapters": tuple(parse_adapters(loras)),
         "device": device,
         "dtype": dtype,
         "enhance": enhance,

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from safetensors.torch import save_file
 from dianjing import DianjingError, TextToImagePipeline
 
 LOHA_MODULES = ("blocks.0.attn1.to_q", "blocks.1.attn2.to_k")
+LOKR_MODULES = ("blocks.0.attn1.to_q", "blocks.2.ff.net.2")
+DORA_MODULES = ("blocks.0.attn1.to_q", "blocks.1.attn1.to_q")
 TARGETS = {
     "transformer": ["attn1.to_q", "attn2.to_k", "ff.net.2"],
     "text_encoder": ["query", "value"],
@@ -62,29 +65,51 @@ def files(plain, adapters):
         "B": to_kohya(adapters["B"]),
         "C": to_kohya(adapters["C"]),
         "D": {key.replace("transformer.", "diffusion_model.", 1): each for key, each in adapters["D"].items()},
-        "LoHa": {
-            f"lora_unet_{module.replace('.', '_')}.{part}": tensor
-            for module in LOHA_MODULES
-            for part, tensor in make_loha(plain.transformer.get_submodule(module)).items()
-        },
+        "LoHa": name_by_lycoris(plain, LOHA_MODULES, make_loha),
+        "LoKr": name_by_lycoris(plain, LOKR_MODULES, make_lokr),
+        "DoRA": name_by_lycoris(plain, DORA_MODULES, make_dora),
+    }
+
+
+def name_by_lycoris(plain, modules, make):
+    return {
+        f"lora_unet_{module.replace('.', '_')}.{part}": tensor
+        for module in modules
+        for part, tensor in make(plain.transformer.get_submodule(module)).items()
     }
 
 
 @pytest.fixture(scope="module")
 def deltas(plain, adapters):
-    """The change of every weight, by adapter and by component and module."""
+    """The change of every weight by the adapter's weight, by adapter and by component and module."""
     deltas = {}
     for name, tensors in adapters.items():
         for key, down in tensors.items():
             if key.endswith("lora_A.weight"):
                 component, _, module = key.removesuffix(".lora_A.weight").partition(".")
                 up = tensors[key.replace("lora_A", "lora_B")]
-                deltas.setdefault(name, {})[component, module] = up @ down
+                deltas.setdefault(name, {})[component, module] = partial(torch.mul, up @ down)
     for module in LOHA_MODULES:
         w1_a, w1_b, w2_a, w2_b, alpha = make_loha(plain.transformer.get_submodule(module)).values()
         change = alpha / len(w1_b) * (w1_a @ w1_b) * (w2_a @ w2_b)
-        deltas.setdefault("LoHa", {})["transformer", module] = change
+        deltas.setdefault("LoHa", {})["transformer", module] = partial(torch.mul, change)
+    for module in LOKR_MODULES:
+        w1, w2_a, w2_b, alpha = make_lokr(plain.transformer.get_submodule(module)).values()
+        change = torch.kron(w1, alpha / len(w2_b) * w2_a @ w2_b)
+        deltas.setdefault("LoKr", {})["transformer", module] = partial(torch.mul, change)
+    for module in DORA_MODULES:
+        layer = plain.transformer.get_submodule(module)
+        deltas.setdefault("DoRA", {})["transformer", module] = partial(
+            compute_dora, layer.weight.detach(), make_dora(layer)
+        )
     return deltas
+
+
+def compute_dora(base, tensors, weight):
+    """The change of a weight by DoRA (Liu et al. 2024, Eq. 5): m (W + w B A) / |W + w B A| - W, by rows."""
+    scale = weight * tensors["alpha"] / len(tensors["lora_down.weight"])
+    direction = base + scale * tensors["lora_up.weight"] @ tensors["lora_down.weight"]
+    return tensors["dora_scale"] * direction / direction.norm(dim=1, keepdim=True) - base
 
 
 def make_loha(layer):
@@ -94,6 +119,23 @@ def make_loha(layer):
     sizes |= {"w2_a": (layer.out_features, 2), "w2_b": (2, layer.in_features)}
     tensors = {f"hada_{name}": 0.5 * torch.randn(size, generator=generator) for name, size in sizes.items()}
     return {**tensors, "alpha": torch.tensor(3.0)}
+
+
+def make_lokr(layer):
+    """The tensors of LyCORIS for one layer, whose second factor is a product itself."""
+    generator = torch.Generator().manual_seed(layer.out_features)
+    sizes = {"w1": (4, 4), "w2_a": (layer.out_features // 4, 2), "w2_b": (2, layer.in_features // 4)}
+    tensors = {f"lokr_{name}": 0.5 * torch.randn(size, generator=generator) for name, size in sizes.items()}
+    return {**tensors, "alpha": torch.tensor(1.0)}
+
+
+def make_dora(layer):
+    """The tensors of kohya for one layer, with magnitudes of its rows."""
+    generator, rows = torch.Generator().manual_seed(0), len(layer.weight)
+    down, up = (0.3 * torch.randn(size, generator=generator) for size in ((2, layer.in_features), (rows, 2)))
+    magnitudes = (1 + torch.rand(rows, 1, generator=generator)) * layer.weight.norm(dim=1, keepdim=True)
+    alpha = torch.tensor(4.0)
+    return {"lora_down.weight": down, "lora_up.weight": up, "alpha": alpha, "dora_scale": magnitudes.detach()}
 
 
 @pytest.fixture
@@ -115,7 +157,7 @@ def add_deltas(plain, deltas, weights):
     pipe.set_progress_bar_config(disable=True)
     for name, weight in weights.items():
         for (component, module), delta in deltas[name].items():
-            getattr(pipe, component).get_submodule(module).weight.data += weight * delta
+            getattr(pipe, component).get_submodule(module).weight.data += delta(weight)
     return pipe
 
 
@@ -177,6 +219,29 @@ def test_any_order_of_operations_ends_where_a_fresh_load_ends(pipe, plain, files
     if model.loaded:
         pipe.disable_lora()
     torch.testing.assert_close(generate(pipe), generate(plain), rtol=1e-5, atol=1e-5)
+
+
+def test_every_adapter_changes_the_latents_by_itself(plain, deltas, files):
+    assert deltas.keys() == files.keys()
+    for name in files:
+        assert (generate(add_deltas(plain, deltas, {name: 1.0})) - generate(plain)).abs().max() > 1e-3
+
+
+def test_fusing_dora_beside_others_of_its_layers_is_as_exact_as_not_fusing(pipe, plain, files, deltas):
+    weights = {"A": 0.7, "LoKr": 1.0, "DoRA": 1.0, "LoHa": -0.5}
+    for name in weights:
+        pipe.load_lora_weights(files[name], adapter_name=name)
+    pipe.set_adapters(list(weights), list(weights.values()))
+    expected = generate(add_deltas(plain, deltas, weights))
+    torch.testing.assert_close(generate(pipe), expected, rtol=1e-5, atol=1e-5)
+    pipe.fuse_lora()
+    torch.testing.assert_close(generate(pipe), expected, rtol=1e-5, atol=1e-5)
+    pipe.unfuse_lora()
+    pipe.load_lora_weights(files["DoRA"], adapter_name="second")
+    pipe.set_adapters(["DoRA", "second"])
+    with pytest.raises(DianjingError, match="DoRA, second"):
+        pipe.fuse_lora()
+    assert pipe.num_fused_loras == 0
 
 
 def test_an_adapter_is_loaded_and_acts_while_another_is_fused(pipe, plain, adapters, deltas):

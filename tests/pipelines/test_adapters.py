@@ -165,6 +165,64 @@ def test_an_adapter_that_cannot_be_used_is_refused_before_anything_changes(
         assert_unchanged(own_pipe, before)
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message_id"),
+    [
+        (cut, "safetensors_truncated"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"more"), "safetensors_truncated"),
+        (lambda path: path.write_bytes(b""), "not_safetensors"),
+        (lambda path: path.write_bytes(b"not an adapter" * 9), "not_safetensors"),
+        (lambda path: path.write_bytes(path.read_bytes()[:8] + b"{{" + path.read_bytes()[10:]), "safetensors_header"),
+        (lambda path: path.write_bytes(b"PK\x03\x04" + path.read_bytes()), "weights_are_pickle"),
+        (lambda path: torch.save({}, path), "weights_are_pickle"),
+        (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "git_lfs_pointer"),
+        (lambda path: path.rename(path.with_suffix(".bin")), "adapter_not_found weights_only_as_pickle"),
+        (lambda path: path.unlink(), "adapter_not_found adapter_folder_empty"),
+    ],
+)
+def test_a_damaged_or_missing_file_is_refused_before_anything_changes(own_pipe, adapter, tmp_path, spoil, message_id):
+    path = tmp_path / "adapter.safetensors"
+    save_file(adapter[0], path)
+    own_pipe.load_lora_weights(path, adapter_name="whole")
+    spoil(path)
+    before = snapshot(own_pipe)
+    for source in (path, tmp_path):
+        for read in (own_pipe.load_lora_weights, own_pipe.lora_state_dict):
+            with pytest.raises(DianjingError) as refusal:
+                read(source)
+            assert any(refusal.value.message_id.startswith(each) for each in message_id.split())
+    assert snapshot(own_pipe).keys() == before.keys()
+    assert own_pipe.get_active_adapters() == ["whole"]
+
+
+def test_a_file_whose_metadata_are_damaged_is_refused(own_pipe, adapter, tmp_path):
+    save_file(adapter[0], tmp_path / "adapter.safetensors", metadata={"lora_adapter_metadata": "{"})
+    with pytest.raises(DianjingError, match=r"adapter\.safetensors"):
+        own_pipe.load_lora_weights(tmp_path)
+    assert own_pipe.get_list_adapters() == {}
+
+
+def test_a_hub_id_that_is_not_on_this_machine_is_refused(own_pipe):
+    for options in ({}, {"weight_name": "style.safetensors"}):
+        with pytest.raises(DianjingError, match="nobody/style"):
+            own_pipe.load_lora_weights("nobody/style", **options)
+
+
+def test_a_file_in_a_folder_is_chosen_by_its_name_and_subfolder(own_pipe, adapter, tmp_path):
+    (tmp_path / "last").mkdir()
+    save_file(adapter[0], tmp_path / "last" / "b.safetensors")
+    cut_file = tmp_path / "last" / "a.safetensors"
+    cut_file.write_bytes(b"")
+    own_pipe.load_lora_weights(tmp_path, weight_name="b.safetensors", subfolder="last", adapter_name="A")
+    assert own_pipe.get_active_adapters() == ["A"]
+    with pytest.raises(DianjingError, match=r"c\.safetensors"):
+        own_pipe.load_lora_weights(tmp_path, weight_name="c.safetensors", subfolder="last")
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [

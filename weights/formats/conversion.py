@@ -4,12 +4,15 @@ Tensors are streamed one by one into a temporary place beside the result; the re
 its name.
 """
 
+import errno
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -35,6 +38,8 @@ FP8_WEIGHT_PATTERN = re.compile(r"blocks?\.\d+\.(?!.*norm).*\.weight")  # projec
 SPIECE_NAME = "text_encoders.mt5xl.spiece_model"
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index*.json", *(f"*{suffix}" for suffix in PT_SUFFIXES))
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 ProgressListener = Callable[[int], None]
 
 
@@ -51,8 +56,8 @@ class ConversionReport:
 
 
 def convert_model(
-    source: Path,
-    out: Path,
+    source: str | PathLike,
+    out: str | PathLike,
     *,
     dtype: str | None = None,
     base: Path | None = None,
@@ -69,6 +74,7 @@ def convert_model(
 
     Raises: DianjingError for a source that cannot be converted, a result that exists, or a disk without room.
     """
+    source, out = Path(source), Path(out)
     check_conversion_paths(source, out, dtype=dtype)
     content = read_model_content(source, sample_size=sample_size)
     if dtype is not None:
@@ -96,7 +102,7 @@ def convert_model(
     )
 
 
-def check_conversion_paths(source: Path, out: Path, *, dtype: str | None) -> None:
+def check_conversion_paths(source: Path, out: Path, *, dtype: str | None = None) -> None:
     """Raises: DianjingError for a result that exists or lies inside the source, or an unknown dtype."""
     if dtype is not None and dtype not in STORAGE_DTYPES:
         raise WeightsError("convert_dtype_unknown", dtype=dtype, allowed=list(STORAGE_DTYPES))
@@ -154,7 +160,8 @@ def temporary_result(out: Path) -> Iterator[Path]:
         yield temporary
         temporary.rename(out)
     except OSError as error:
-        error.filename = error.filename or str(out)  # a write to an open file that fails has no name
+        if error.filename is None or error.errno in DISK_FULL:  # of a copy, the name would be that of its source
+            error.filename = str(out)
         raise
     finally:
         if temporary.is_dir():
@@ -239,16 +246,25 @@ def _write_folder(folder: Path, content: ModelContent, *, base: Path | None, on_
     if strangers:
         raise WeightsError("convert_base_lacks", folder=str(rest), names=strangers)
 
-    def find_replaced_weights(path: str, entries: list[str]) -> set[str]:
-        if Path(path).parent != rest or Path(path).name not in content.components:
-            return set()
-        return {entry for entry in entries if any(Path(entry).match(pattern) for pattern in WEIGHT_PATTERNS)}
-
-    shutil.copytree(rest, folder, ignore=find_replaced_weights)
+    _copy_folder(rest, folder, without_weights=set(content.components))
     for name, tensors in content.components.items():
         _write_component(folder / name, tensors, content.configs.get(name), on_bytes)
     if (folder / "SHA256SUMS").is_file():  # those of the base
         (folder / "SHA256SUMS").unlink()
+
+
+def _copy_folder(source: Path, out: Path, *, without_weights: set[str]) -> None:
+    """Copy a pipeline's folder without the weights of some components; the first error ends it.
+
+    `shutil.copytree` would go on with the next file, and hide that the disk is full in a list of texts.
+    """
+    for folder, _, names in os.walk(source, followlinks=True):
+        place = Path(folder).relative_to(source)
+        patterns = WEIGHT_PATTERNS if str(place) in without_weights else ()
+        (out / place).mkdir()
+        for name in names:
+            if not any(Path(name).match(pattern) for pattern in patterns):
+                shutil.copy2(Path(folder, name), out / place / name)
 
 
 def _write_component(

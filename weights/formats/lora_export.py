@@ -7,6 +7,7 @@ Source: kohya-ss/sd-scripts, networks/lora.py; ComfyUI, comfy/lora.py (`model_lo
 """
 
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dianjing.weights.adapters import Adapter, fetch_adapters
-from dianjing.weights.formats.conversion import ConversionReport, check_room, temporary_result
+from dianjing.weights.formats.conversion import ConversionReport, check_conversion_paths, check_room, temporary_result
 from dianjing.weights.formats.lazy_tensors import LazyTensor, write_safetensors
 from dianjing.weights.formats.tencent_names import RULES, split_name
 from dianjing.weights.manifest import WeightsError
@@ -34,15 +35,18 @@ class Lora(NamedTuple):
     magnitude: Tensor | None = None
 
 
-def convert_adapter(source: Path, out: Path, *, to: str) -> ConversionReport:
+def convert_adapter(source: str | PathLike, out: str | PathLike, *, to: str) -> ConversionReport:
     """Write an adapter of any format that loads here under the names of another writer, as a .safetensors file.
 
-    to: one of LORA_FORMATS. Raises: DianjingError for an adapter that cannot be read, or that the names cannot hold.
+    to: one of LORA_FORMATS. Raises: DianjingError for an adapter that cannot be read, or that the names cannot hold,
+    and for a result that exists.
     """
+    source, out = Path(source), Path(out)
     if to not in LORA_FORMATS:
         raise WeightsError("value_not_allowed", name="--to", value=to, allowed=list(LORA_FORMATS))
     if out.suffix != ".safetensors":
         raise WeightsError("convert_adapter_suffix", path=str(out))
+    check_conversion_paths(source, out)
     adapters = fetch_adapters(source)
     tensors = name_adapter(adapters, to)
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from diffusers import HunyuanDiT2DControlNetModel, HunyuanDiT2DModel
 from safetensors.torch import load_file, save_file
 
 from dianjing import TextToImagePipeline
+from dianjing.cli import app
 from dianjing.errors import DianjingError
 from dianjing.weights.formats.conversion import convert_model
 from tests.weights.formats.tencent_reference import TencentHunyuanDiT
@@ -225,6 +227,45 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path, monkeypatch, name)
     assert error.value.errno == errno.ENOSPC
     assert error.value.filename == str(tmp_path / name)  # which the message says
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("from_base", [False, True])
+def test_a_disk_that_fills_up_while_components_are_copied_leaves_nothing_behind(
+    tmp_path, tiny_folder, monkeypatch, capsys, from_base
+):
+    source, out = tiny_folder, tmp_path / "deep" / "half"
+    if from_base:
+        source = tmp_path / "transformer"
+        shutil.copytree(tiny_folder / "transformer", source)
+    before, copied = sorted(tmp_path.rglob("*")), []
+
+    def copy(start, target, **rest):
+        copied.append(start)
+        if len(copied) > 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(start), None, str(target))
+        return shutil.copyfile(start, target)
+
+    monkeypatch.setattr(shutil, "copy2", copy)
+    with pytest.raises(OSError, match="No space left") as error:
+        convert_model(source, out, dtype="fp16", base=tiny_folder if from_base else None)
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(out))
+    assert sorted(tmp_path.rglob("*")) == before
+    base = ["--base", str(tiny_folder)] if from_base else []
+    monkeypatch.setattr(sys, "argv", ["dianjing", "convert", str(source), str(out), "--dtype", "fp16", *base])
+    with pytest.raises(SystemExit):
+        app.main()
+    assert f"the disk is full while {out} is written" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_linked_components_are_copied(tmp_path, tiny_folder):
+    (tmp_path / "model").mkdir()
+    for path in tiny_folder.iterdir():
+        (tmp_path / "model" / path.name).symlink_to(path)
+    convert_model(str(tmp_path / "model"), str(tmp_path / "half"), dtype="fp16")
+    names = {path.relative_to(tiny_folder) for path in tiny_folder.rglob("*")}
+    assert {path.relative_to(tmp_path / "half") for path in (tmp_path / "half").rglob("*")} == names
+    assert not any(path.is_symlink() for path in (tmp_path / "half").rglob("*"))
 
 
 def test_a_link_to_the_source_is_the_source(tmp_path):

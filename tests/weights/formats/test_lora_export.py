@@ -13,6 +13,7 @@ from dianjing import DianjingError, TextToImagePipeline
 from dianjing.cli import app
 from dianjing.weights.formats.lora_export import convert_adapter
 
+FILE_NAME = "adapter_model.safetensors"
 TARGETS = ["attn1.to_q", "attn1.to_v", "attn2.to_k", "attn2.to_v", "ff.net.0.proj", "norm_out.linear", "attn1.to_out.0"]
 
 
@@ -91,11 +92,14 @@ def test_the_command_exports_and_leaves_nothing_half_written(pipe, tmp_path, mon
     assert capsys.readouterr().out.strip() == str(out)
     out.unlink()
     dora = save_adapter(pipe, tmp_path / "dora", use_dora=True)  # of two parts of a fused projection
-    before = sorted(tmp_path.iterdir())
+    before, content = sorted(tmp_path.iterdir()), (folder / FILE_NAME).read_bytes()
     for source, to, name in (
         (dora, "kohya", "out.safetensors"),
         (folder, "kohya", "out"),
         (folder, "peft", "o.safetensors"),
+        (folder / FILE_NAME, "kohya", f"adapter/{FILE_NAME}"),
+        (folder, "kohya", f"adapter/{FILE_NAME}"),
+        (folder, "kohya", f"dora/{FILE_NAME}"),
     ):
         with pytest.raises(DianjingError):
             convert_adapter(source, tmp_path / name, to=to)
@@ -103,3 +107,4 @@ def test_the_command_exports_and_leaves_nothing_half_written(pipe, tmp_path, mon
     with pytest.raises(DianjingError, match="make room"):
         convert_adapter(folder, out, to="kohya")
     assert sorted(tmp_path.iterdir()) == before
+    assert (folder / FILE_NAME).read_bytes() == content
