@@ -35,10 +35,10 @@ def save_adapter(
     Raises: DianjingError for no layers, a folder that is a file, a name that is not of safetensors, and settings that a
     save_function could not write.
     """
-    given = {component: each for component, each in layers.items() if each}
-    kept = {component: dict(each) for component, each in settings.items() if each and component in given}
+    nonempty = {component: each for component, each in layers.items() if each}
+    metadata = {component: dict(each) for component, each in settings.items() if each and component in nonempty}
     name = weight_name or LORA_WEIGHTS_NAME
-    if not given:
+    if not nonempty:
         raise DianjingError("adapter_layers_missing", names=[f"{component}_lora_layers" for component in layers])
     if Path(folder).is_file():
         raise DianjingError("folder_is_file", path=folder)
@@ -46,13 +46,13 @@ def save_adapter(
         raise DianjingError("adapter_name_suffix", name=name)
     if not safe_serialization:
         logger.warning("safe_serialization=False is ignored: pickles are neither written nor loaded")
-    packed = {component: _copy_tensors(each) for component, each in given.items()}
+    packed = {component: _copy_tensors(each) for component, each in nonempty.items()}
     if save_function is None:
         with temporary_result(Path(folder) / name) as temporary:
-            LoraBaseMixin._save_lora_weights(folder, packed, kept, weight_name=temporary.name)
+            LoraBaseMixin._save_lora_weights(folder, packed, metadata, weight_name=temporary.name)
         return
-    if kept:
-        raise DianjingError("adapter_settings_unsaved", names=[f"{each}_lora_adapter_metadata" for each in kept])
+    if metadata:
+        raise DianjingError("adapter_settings_unsaved", names=[f"{each}_lora_adapter_metadata" for each in metadata])
     Path(folder).mkdir(parents=True, exist_ok=True)
     named = {f"{component}.{key}": tensor for component, each in packed.items() for key, tensor in each.items()}
     save_function(named, str(Path(folder) / name))

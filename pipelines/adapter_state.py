@@ -80,24 +80,18 @@ class AdapterState(LoraBaseMixin):
 
     def _set_active_names(self, names: Sequence[str]) -> None:
         """Let all components have the same active adapters, whichever of them an adapter changes."""
+        names = self._order_names(names)
         for layer in self._iterate_adapter_layers():
-            layer.set_adapter(list(names))
+            layer.set_adapter(names)
 
     def _get_fused_names(self) -> set[str]:
         return {name for layer in self._iterate_adapter_layers() for name in layer.merged_adapters}
 
-    def _order_for_fusing(self, names: Sequence[str]) -> list[str]:
-        """Put DoRA adapters first, as PEFT merges them by scaling the weight with all that is in it already.
-
-        Raises: DianjingError for several of one layer.
-        """
-        first: dict[str, None] = {}
-        for layer in self._iterate_adapter_layers():
-            doras = [name for name in names if name in getattr(layer, "lora_magnitude_vector", {})]
-            if len(doras) > 1:
-                raise DianjingError("fused_doras", names=doras)
-            first |= dict.fromkeys(doras)
-        return [*first, *(name for name in names if name not in first)]
+    def _order_names(self, names: Sequence[str]) -> list[str]:
+        """Put DoRA adapters first: PEFT lets them scale the changes of those before them, also where it merges."""
+        layers = list(self._iterate_adapter_layers())
+        doras = [name for name in names if any(name in getattr(layer, "lora_magnitude_vector", {}) for layer in layers)]
+        return [*doras, *(name for name in names if name not in doras)]
 
     def _check_adapter_names(self, names: str | Sequence[str] | None) -> None:
         """Raise DianjingError for a name that is not loaded, and for None, all active ones, if none is loaded."""

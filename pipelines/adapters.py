@@ -36,16 +36,26 @@ class LoRAMixin(AdapterState):
 
     @classmethod
     def lora_state_dict(
-        cls, pretrained_model_name_or_path_or_dict: AdapterSource, *, weight_name: str | None = None, **options: Any
-    ) -> tuple[dict[str, Tensor], dict]:
-        """Read the tensors of an adapter under the transformer's names, and the arguments of its `peft.LoraConfig`.
+        cls,
+        pretrained_model_name_or_path_or_dict: AdapterSource,
+        *,
+        weight_name: str | None = None,
+        return_lora_metadata: bool = False,
+        **options: Any,
+    ) -> dict[str, Tensor] | tuple[dict[str, Tensor], dict[str, Any]]:
+        """Read the tensors of an adapter under diffusers' names, and with them its settings if `return_lora_metadata`.
 
         pretrained_model_name_or_path_or_dict: a folder, a .safetensors file, a Hub id, or the tensors themselves.
+        Names of tensors and settings begin with that of the component.
         Raises: DianjingError for an adapter that cannot be read.
         """
-        source = pretrained_model_name_or_path_or_dict
-        adapter = fetch_adapters(source, weight_name=weight_name, **options).get("transformer", Adapter({}, {}))
-        return adapter.state, adapter.config
+        adapters = fetch_adapters(pretrained_model_name_or_path_or_dict, weight_name=weight_name, **options)
+        parts = adapters.items()
+        state = {f"{component}.{key}": each for component, adapter in parts for key, each in adapter.state.items()}
+        if not return_lora_metadata:
+            return state
+        settings = [(component, adapter.metadata or adapter.config) for component, adapter in parts]
+        return state, {f"{component}.{key}": value for component, each in settings for key, value in each.items()}
 
     def load_lora_weights(
         self,
@@ -157,6 +167,7 @@ class LoRAMixin(AdapterState):
                 )
         with self._unfused(), self._uncompiled():
             super().set_adapters(adapter_names, adapter_weights)
+            self._set_active_names([adapter_names] if isinstance(adapter_names, str) else adapter_names)
 
     def fuse_lora(
         self,
@@ -168,15 +179,14 @@ class LoRAMixin(AdapterState):
     ) -> None:
         """Merge adapters, the active ones by default, into the weights, so that they cost nothing per step.
 
-        Raises: DianjingError for a name that is not loaded, if active adapters were left out, which would not act then,
-        and for several DoRA adapters of one layer.
+        Raises: DianjingError for a name that is not loaded, and if active adapters were left out: they would not act.
         """
         self._check_adapter_names(adapter_names)
         if adapter_names is not None:
             left_out = set(self._get_active_names()) - set(adapter_names) - self._get_fused_names()
             if left_out:
                 raise DianjingError("fused_partly", names=list(adapter_names), left_out=sorted(left_out))
-        names = self._order_for_fusing(self._get_active_names() if adapter_names is None else adapter_names)
+        names = self._order_names(self._get_active_names() if adapter_names is None else adapter_names)
         for layer in self._iterate_adapter_layers(components):
             if not layer.merged:
                 layer._scaling_before_fusing = dict(layer.scaling)

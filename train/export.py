@@ -16,7 +16,7 @@ from dianjing.dit import DiT
 from dianjing.errors import DianjingError
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.weights.adapter_files import LORA_WEIGHTS_NAME, PEFT_WEIGHTS_NAME
-from dianjing.weights.adapters import PEFT_PREFIX
+from dianjing.weights.adapters import PEFT_PREFIX, fetch_adapters
 from dianjing.weights.product_adapters import read_product_adapter
 from dianjing.weights.trigger_words import write_trigger_words
 
@@ -91,7 +91,7 @@ def export_adapter(
     if config.peft_type == "LORA":
         TextToImagePipeline.save_lora_weights(folder, weights, transformer_lora_adapter_metadata=config.to_dict())
         write_trigger_words(folder / LORA_WEIGHTS_NAME, trigger_words)
-        reloaded, _ = TextToImagePipeline.lora_state_dict(folder)
+        reloaded = fetch_adapters(folder)["transformer"].state
     else:
         config.save_pretrained(str(folder))
         named = {PEFT_PREFIX + name: weight.cpu().contiguous() for name, weight in weights.items()}

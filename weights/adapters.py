@@ -81,10 +81,12 @@ class Adapter(NamedTuple):
 
     state: tensors under `<module>.lora_A.weight`, `<module>.lora_B.weight` and, for DoRA,
     `<module>.lora_magnitude_vector`, with the transformer's names of modules. config: arguments of `peft.LoraConfig`.
+    metadata: all settings that a file by diffusers or PEFT holds; empty for others.
     """
 
     state: dict[str, Tensor]
     config: dict[str, Any]
+    metadata: Mapping[str, Any] = {}
 
 
 def read_adapter_state(tensors: Mapping[str, Tensor], source: object) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -234,9 +236,8 @@ def fetch_adapters(source: AdapterSource, *, weight_name: str | None = None, **o
         config: Mapping[str, Any] | None = peft_config
         if metadata is not None:  # of a file by diffusers
             config = select_component_config(metadata, component) or None
-        adapters[component] = Adapter(
-            state, make_config(state, alphas) if config is None else check_config(config, name)
-        )
+        used_config = make_config(state, alphas) if config is None else check_config(config, name)
+        adapters[component] = Adapter(state, used_config, config or {})
     return adapters
 
 

@@ -45,7 +45,7 @@ def _unflatten(adapter: Adapter, model: nn.Module) -> Adapter:
         named = {key.removeprefix("^").replace("\\", ""): value for key, value in config.get(patterns, {}).items()}
         if named and all(name not in dict(model.named_modules()) for name in named):
             config[patterns] = {f"^{find(name)}": value for name, value in named.items()}
-    return Adapter(state, config)
+    return Adapter(state, config, adapter.metadata)
 
 
 def add_text_encoder_adapter(model: Any, adapter: Adapter, name: str) -> None:

@@ -141,7 +141,7 @@ def test_a_lora_that_was_added_for_training_is_saved_with_its_alpha_and_loaded(c
     assert_near(case.images(), before)
     case.pipe.load_lora_weights(tmp_path)
     assert_near(case.images(), added)
-    assert case.pipe.lora_state_dict(tmp_path)[1]["lora_alpha"] == alpha
+    assert case.pipe.lora_state_dict(tmp_path, return_lora_metadata=True)[1]["transformer.lora_alpha"] == alpha
 
 
 def test_wrong_names_of_adapters_are_refused(case, files):

@@ -98,6 +98,9 @@ def test_diffusers_reads_what_is_saved(make_hunyuan, layers, tmp_path):
     state, metadata = SD3LoraLoaderMixin.lora_state_dict(tmp_path, return_lora_metadata=True)
     assert state.keys() == {f"{component}.{key}" for component, each in tensors.items() for key in each}
     assert {name: metadata[f"{name}.lora_alpha"] for name in SETTINGS} == {n: s[1] for n, s in SETTINGS.items()}
+    ours = TextToImagePipeline.lora_state_dict(tmp_path, return_lora_metadata=True)
+    torch.testing.assert_close(ours, (state, metadata))
+    assert TextToImagePipeline.lora_state_dict(tmp_path).keys() == state.keys()
     source = make_hunyuan().transformer
     model, before = AdaptableHunyuanDiT.from_config(source.config), source.state_dict()
     model.load_state_dict(before)
@@ -160,9 +163,11 @@ def test_pickles_are_not_written(layers, tmp_path, warnings):
 def test_what_cannot_be_saved_is_refused_and_nothing_is_written(layers, tmp_path, monkeypatch, options, message_id):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
-    given = {} if message_id == "adapter_layers_missing" else {"transformer_lora_layers": layers[0]["transformer"]}
+    arguments = {"transformer_lora_layers": layers[0]["transformer"]}
+    if message_id == "adapter_layers_missing":
+        arguments = {}
     with pytest.raises(DianjingError) as refusal:
-        TextToImagePipeline.save_lora_weights(**{"save_directory": "out", **given, **options})
+        TextToImagePipeline.save_lora_weights(**{"save_directory": "out", **arguments, **options})
     assert refusal.value.message_id == message_id
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

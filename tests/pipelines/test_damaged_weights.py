@@ -55,7 +55,7 @@ def spoil(path, change):
         (lambda path: spoil(path, lambda t, name: {**t, name: t[name] * torch.nan}), "tensors_not_finite"),
         (lambda path: spoil(path, lambda t, name: {**t, name: t[name][:1]}), "tensor_shapes_mismatch"),
         (lambda path: spoil(path, lambda t, name: {k: v for k, v in t.items() if k != name}), "tensors_missing"),
-        (lambda path: spoil(path, lambda t, name: {**t, "extra": t[name]}), "tensors_unknown"),
+        (lambda path: spoil(path, lambda t, name: {**t, "extra": t[name] + 0}), "tensors_unknown"),
         (lambda path: torch.save({}, path), "weights_are_pickle"),
         (lambda path: path.rename(path.with_suffix(".bin")), "weights_only_as_pickle"),
     ],
