@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from dianjing.errors import DianjingError
+from dianjing.pipelines.editing.background import names_background, segment_background
 from dianjing.pipelines.editing.extension import Extension
 from dianjing.pipelines.media.image import check_image, get_input_image_metadata
 from dianjing.pipelines.media.mask import check_mask_of_change, grow_mask
@@ -96,7 +97,8 @@ class ImageEdit:
     def select(self, pipe: Any, segmenter: Segmenter) -> np.ndarray:
         """Find the mask, bool (H, W), of an edit by mask, click or words.
 
-        segmenter: makes the mask of a click, and of words; for these the model's own goes before GrabCut.
+        segmenter: makes the mask of a click, and of words; for these the model's own goes before GrabCut. Words that
+        name the background select what lies around the objects.
         """
         if self.mask is not None:
             return self.mask
@@ -104,9 +106,11 @@ class ImageEdit:
         if self.points:
             segmenter.set_image(pixels)
             return grow_mask(segmenter.predict(self.points), radius_px=radius_px)
+        assert self.words is not None
+        if names_background(pipe, self.words):
+            return segment_background(pixels)
         from dianjing.pipelines.editing.localization import locate_words  # with torch
 
-        assert self.words is not None
         points = locate_words(pipe, self.image, self.words)
         if isinstance(segmenter, GrabCutSegmenter):
             segmenter = pipe.unet_segmenter or segmenter

@@ -23,6 +23,7 @@ MIN_REMAINING_FRACTION = 0.1  # of a mask: a negative click that would take away
 MAX_RUNS = 8  # of GrabCut for one mask; further points change the mask around them alone
 RANDOM_SEED = 0  # of OpenCV's generator, from which GrabCut initializes its mixtures
 MIN_AREA_FRACTION, MAX_AREA_FRACTION = 0.0005, 0.7  # of the image: anything else is taken for a failure
+MIN_OBJECT_FRACTION = 0.004  # of the image: smaller parts of the foreground belong to the background
 LAB_TOLERANCE = 12  # of the flood fill, in each channel
 
 
@@ -66,8 +67,18 @@ class GrabCutSegmenter:
             mask = join_pieces(self.resized_image, mask, area) if point.positive else mask & ~area
             mask |= self._draw_discs(clicks, positive=True) > 0
             mask &= self._draw_discs(clicks, positive=False) == 0
-        resized = cv2.resize(mask.astype(np.float32), self.image_size, interpolation=cv2.INTER_LINEAR)
-        return resized > 0.5
+        return self._enlarge(mask)
+
+    def predict_foreground(self) -> np.ndarray:
+        """Predict the mask, bool (H, W), of all that is not like the border of the image, without specks."""
+        mask = self._run_grabcut([])
+        _, components, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+        areas = stats[1:, cv2.CC_STAT_AREA]
+        return self._enlarge(np.isin(components, 1 + np.flatnonzero(areas >= MIN_OBJECT_FRACTION * mask.size)))
+
+    def _enlarge(self, mask: np.ndarray) -> np.ndarray:
+        """Resize a mask to the size of the image."""
+        return cv2.resize(mask.astype(np.float32), self.image_size, interpolation=cv2.INTER_LINEAR) > 0.5
 
     def _find_object(self, clicks: Sequence[Point]) -> np.ndarray:
         """Find the object at the last of the clicks: on a small image, then the edge of its mask on a larger one."""

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from dianjing import DianjingError, InpaintPipeline, Point
+from dianjing.pipelines.editing.background import names_background
 from dianjing.pipelines.editing.edit import ImageEdit
 from dianjing.pipelines.editing.extension import Extension, parse_extension
 from dianjing.pipelines.editing.localization import locate_words, make_indefinite
@@ -112,3 +113,21 @@ def test_a_malformed_extension_is_refused(texts):
 def test_an_edit_that_does_not_fit_is_refused(arguments, message):
     with pytest.raises(DianjingError, match=message):
         ImageEdit(**{"image": Image.new("RGB", (64, 64)), **arguments})
+
+
+@pytest.mark.parametrize("words", ["the background", "Background", "the whole background", "背景", "整个背景", "雪地"])
+def test_words_for_the_background_select_what_lies_around_the_objects(sticker, words):
+    overlaps = []
+    for position in range(6):
+        sample = sample_edit("replace", position, seed=1)
+        x, y, side, _ = sample.box
+        inside = np.zeros(sample.source.shape[:2], bool)
+        inside[y : y + side, x : x + side] = True
+        mask = ImageEdit(image=Image.fromarray(sample.source), words=words).select(sticker, GrabCutSegmenter())
+        overlaps.append((mask[[0, -1]].mean() + mask[:, [0, -1]].mean()) / 2 > 0.9 and mask[inside].mean() < 0.7)
+    assert sum(overlaps) >= 5
+
+
+def test_words_for_objects_do_not_name_the_background(sticker):
+    for words in ("the cat", "那只猫", "a star", "the background of the cat"):
+        assert not names_background(sticker, words)
