@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from diffusers.loaders.lora_base import LoraBaseMixin
@@ -16,7 +16,7 @@ from dianjing.weights.formats.conversion import temporary_result
 
 logger = logging.get_logger(__name__)
 
-LoRALayers = nn.Module | Mapping[str, Tensor]
+LoRALayers: TypeAlias = nn.Module | Mapping[str, Tensor]
 SaveFunction = Callable[[dict[str, Tensor], str], Any]
 
 
