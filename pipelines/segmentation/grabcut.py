@@ -71,7 +71,9 @@ class GrabCutSegmenter:
 
     def predict_foreground(self) -> np.ndarray:
         """Predict the mask, bool (H, W), of all that is not like the border of the image, without specks."""
-        mask = self._run_grabcut([])
+        marks = np.full(self.resized_image.shape[:2], cv2.GC_PR_FGD, np.uint8)
+        self._mark_points(marks, ())
+        mask = _run_grabcut(self.resized_image, marks, NUM_ITERATIONS)
         _, components, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
         areas = stats[1:, cv2.CC_STAT_AREA]
         return self._enlarge(np.isin(components, 1 + np.flatnonzero(areas >= MIN_OBJECT_FRACTION * mask.size)))
