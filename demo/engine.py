@@ -125,6 +125,11 @@ class InferenceEngine:
         width, height = request.get_size(self.capabilities)
         return self.cost_model.predict_s(request.list_work(self.capabilities), width=width, height=height)
 
+    def is_estimate(self, request: AnyRequest) -> bool:
+        """True for a prediction of a published model that no run has corrected yet."""
+        is_video = isinstance(request, TextToVideoRequest | ImageToVideoRequest)
+        return is_video and request.video_model is not None and not self.video_models.has_measured(request)
+
     def run(self, job: Job, results: ResultStore, *, on_progress: ProgressListener) -> JobResult:
         """Generate what a job requests and write its files.
 

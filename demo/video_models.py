@@ -61,6 +61,10 @@ class VideoModels:
         key = request.video_model, request.task
         return next(model for model in self.models if (model.name, model.pipeline.task) == key)
 
+    def has_measured(self, request: TextToVideoRequest | ImageToVideoRequest) -> bool:
+        """True once a run of the request's model has corrected the predictions."""
+        return self.cost_model.has_measured(self._find(request))
+
     def predict_s(self, request: TextToVideoRequest | ImageToVideoRequest) -> float:
         """Predict how many s a request with defaults filled in takes, once its model is loaded."""
         model = self._find(request)

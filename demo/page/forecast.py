@@ -27,7 +27,8 @@ def render_forecast(request: AnyRequest, context: PageContext, language: Languag
     seconds = context.engine.predict_s(request)
     lines = request.list_warnings(context.capabilities)
     if seconds > LONG_RUN_S:
-        lines.append(Message("run_takes_long", duration=describe_duration(seconds)))
+        name = "run_takes_long_estimate" if context.engine.is_estimate(request) else "run_takes_long"
+        lines.append(Message(name, duration=describe_duration(seconds)))
     return "".join(render_hint(line.render(language)) for line in lines)
 
 

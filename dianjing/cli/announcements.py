@@ -43,7 +43,7 @@ def announce_published_run(model: Any, work: Any, *, device: str, dtype: Any) ->
 
     seconds = PublishedCostModel(device=device, dtype=dtype).predict_s(model, work)
     if seconds > LONG_RUN_S:
-        message = Message("run_takes_long", duration=describe_duration(seconds))
+        message = Message("run_takes_long_estimate", duration=describe_duration(seconds))
         print(message.render(get_language()), file=sys.stderr, flush=True)
 
 

@@ -29,7 +29,7 @@ TEXT_LAYERS = re.compile(r"attn2\.to_[kv]$")
 VAE_PROBE_SIDE = 8  # latents
 MATMUL_SIDE = 1024
 MIN_PROBE_S = 0.05
-EFFICIENCY = 0.6  # of a matrix product's speed, which a whole step reaches on current GPUs
+EFFICIENCY = 0.6  # of a matrix product's speed that a whole step reaches: an estimate, which no run has measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +144,10 @@ class PublishedCostModel:
     def add_run(self, model: PublishedModel, *, predicted_s: float, measured_s: float) -> None:
         """Correct the prediction of a model by a run that is over."""
         self._get_correction(model).add_run(predicted_s=predicted_s, measured_s=measured_s)
+
+    def has_measured(self, model: PublishedModel) -> bool:
+        """True once a run has corrected the predictions of a model, which are rough estimates until then."""
+        return model.name in self._corrections and self._corrections[model.name].factor != 1
 
     def _get_correction(self, model: PublishedModel) -> DurationCorrection:
         return self._corrections.setdefault(model.name, DurationCorrection())

@@ -118,9 +118,16 @@ def slow_engine(engine, monkeypatch):
 def test_the_page_says_before_a_run_how_long_the_chosen_model_takes(slow_engine):
     context = SimpleNamespace(engine=slow_engine, capabilities=slow_engine.capabilities)
     request = TextToVideoRequest(prompt="a cat", video_model=WAN).with_defaults(slow_engine.capabilities)
-    assert "this takes about 2 min" in render_forecast(request, context, "en")
+    assert "this takes about 2 min, by a rough estimate" in render_forecast(request, context, "en")
+    assert "粗略的估计" in render_forecast(request, context, "zh")
     shorter = dataclasses.replace(request, num_frames=5, num_inference_steps=2)
     assert render_forecast(shorter, context, "en") == ""
+    slow_engine.video_models.cost_model.add_run(
+        slow_engine.capabilities.find_video_model(WAN, "text-to-video"), predicted_s=100, measured_s=120
+    )
+    corrected = render_forecast(request, context, "en")
+    assert "this takes about" in corrected
+    assert "estimate" not in corrected
 
 
 def test_what_takes_far_longer_than_a_default_video_is_refused(slow_engine, make_queue, monkeypatch):

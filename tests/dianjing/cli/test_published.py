@@ -154,5 +154,5 @@ def test_an_enhanced_prompt_is_the_one_that_is_generated_and_recorded(get_folder
         result = json.loads(out)
         assert result["prompt"] == recorded
         assert result["settings"].get("original_prompt") == (None if prompt == recorded else prompt)
-        assert "this takes about" in err
+        assert "by a rough estimate" in err
     assert "the prompt stays as it is" in err
