@@ -27,6 +27,7 @@ from dianjing.train.data.samples import Batch
 from dianjing.train.run import build_training
 from dianjing.train.stickers import StickerWorld
 from dianjing.train.trainer.loop import Trainer
+from dianjing.weights.image_sizes import read_default_size_px
 from dianjing.weights.resolve import resolve_model
 
 WARMUP_STEPS = 3  # during which Dianjing's loops compile
@@ -96,9 +97,7 @@ def measure_training_speed(
 ) -> dict[str, dict[str, Quantiles]]:
     """Return by loop the seconds a step, and the ratio to Dianjing's trainer with a compiled model."""
     source = resolve_model(model)
-    sample_size = json.loads((source / "transformer" / "config.json").read_text())["sample_size"]
-    vae_config = json.loads((source / "vae" / "config.json").read_text())
-    size_px = sample_size * 2 ** (len(vae_config["block_out_channels"]) - 1)
+    size_px = read_default_size_px(source)
     with tempfile.TemporaryDirectory() as temporary_folder:
         folder = Path(temporary_folder)
         (folder / "images").mkdir()

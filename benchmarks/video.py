@@ -85,7 +85,7 @@ def make_predictions(transformer: DiT, *, num_frames: int) -> tuple[Callable[[],
 def measure_steps(model: str, *, pairs: int) -> dict[str, Quantiles]:
     """Return seconds of predictions, a video and an animation, and the ratio of a video's prediction to its images'."""
     _, video_pipe, animation_pipe = load_pipelines(model)
-    side = animation_pipe.transformer.config.sample_size * animation_pipe.vae_scale_factor
+    side = animation_pipe.default_size_px
     image = np.full((side, side, 3), 255, np.uint8)
     mask = np.zeros((side, side), bool)
     image[side // 4 : side // 2, side // 4 : side // 2] = (200, 40, 40)

@@ -22,12 +22,11 @@ def get_capabilities(
     video_models: tuple[PublishedModel, ...] = (),
 ) -> ModelCapabilities:
     """Read the capabilities of pipelines from their configurations and the description of the model."""
-    config, scale = text_to_image.transformer.config, text_to_image.vae_scale_factor
-    multiple_px = config.patch_size * scale
+    multiple_px = text_to_image.size_multiple_px
     return ModelCapabilities(
         model=description.name,
         licence=description.licence,
-        default_size_px=config.sample_size * scale,
+        default_size_px=text_to_image.default_size_px,
         size_multiple_px=multiple_px,
         trained_sizes=tuple(size for size in description.trained_sizes if not any(side % multiple_px for side in size)),
         num_inference_steps=text_to_image.config.default_num_inference_steps,

@@ -36,6 +36,7 @@ from dianjing.pipelines.media.crop import choose_start_size, get_nearest_trained
 from dianjing.pipelines.prompt_embeds import TruncatedText
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, SamplingPipelineBase
 from dianjing.pipelines.vae import decode_result
+from dianjing.weights.image_sizes import get_scale_factor
 
 
 @dataclass
@@ -114,7 +115,7 @@ class ImagePipelineBase(ImagePromptPipelineBase):
         self.register_to_config(
             default_num_inference_steps=default_num_inference_steps, default_guidance_scale=default_guidance_scale
         )
-        self.vae_scale_factor = 8 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
+        self.vae_scale_factor = 8 if vae is None else get_scale_factor(vae.config)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
 
     @property
@@ -251,16 +252,15 @@ class ImagePipelineBase(ImagePromptPipelineBase):
         return self.image_processor.postprocess(images, output_type=output_type, do_denormalize=do_denormalize), flags
 
     def _check_size(self, height: int | None, width: int | None, use_resolution_binning: bool) -> tuple[int, int]:
-        multiple_px = self.vae_scale_factor * self.transformer.config.patch_size
-        default_px = self.transformer.config.sample_size * self.vae_scale_factor
-        height, width = validation.coalesce(height, default_px), validation.coalesce(width, default_px)
+        height = validation.coalesce(height, self.default_size_px)
+        width = validation.coalesce(width, self.default_size_px)
         if use_resolution_binning:
             height = validation.check_side_px(height, "height", multiple_px=1)
             width = validation.check_side_px(width, "width", multiple_px=1)
             height, width = get_nearest_trained_size(height, width)
         return (
-            validation.check_side_px(height, "height", multiple_px=multiple_px),
-            validation.check_side_px(width, "width", multiple_px=multiple_px),
+            validation.check_side_px(height, "height", multiple_px=self.size_multiple_px),
+            validation.check_side_px(width, "width", multiple_px=self.size_multiple_px),
         )
 
     def choose_start_size(
@@ -268,11 +268,7 @@ class ImagePipelineBase(ImagePromptPipelineBase):
     ) -> tuple[int, int]:
         """Choose the (width, height) in px at which images of `size` (width, height) are worked on, if not given."""
         return choose_start_size(
-            size,
-            base_px=self.transformer.config.sample_size * self.vae_scale_factor,
-            multiple_px=self.vae_scale_factor * self.transformer.config.patch_size,
-            width=width,
-            height=height,
+            size, base_px=self.default_size_px, multiple_px=self.size_multiple_px, width=width, height=height
         )
 
     def _choose_size(

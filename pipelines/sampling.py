@@ -79,8 +79,19 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->transformer->vae"
+    vae_scale_factor: int
     sampling_params: SamplingParams | None = None
     truncated: list[TruncatedText] = []  # noqa: RUF012 (never changed in place)
+
+    @property
+    def default_size_px(self) -> int:
+        """Side of the square, in pixels, that the model was trained on."""
+        return self.transformer.config.sample_size * self.vae_scale_factor
+
+    @property
+    def size_multiple_px(self) -> int:
+        """The number of pixels whose multiples are the sides that the model generates."""
+        return self.transformer.config.patch_size * self.vae_scale_factor
 
     def _check_params(
         self,

@@ -34,6 +34,7 @@ from dianjing.train.tasks.finetune_model import (
 )
 from dianjing.train.trainer import distributed
 from dianjing.train.trainer.posthoc_ema import SIGMA_RELS
+from dianjing.weights.image_sizes import get_scale_factor
 from dianjing.weights.resolve import resolve_model
 from dianjing.weights.validate import validate_model
 
@@ -183,7 +184,7 @@ def get_shard_fractions(num_processes: int) -> ShardFractions:
 def estimate_cache_bytes(config: FinetuneRunConfig, folder: Path, index: DatasetIndex) -> int:
     """The size of all latents and text-encoder states of an index in the cache."""
     vae, transformer = (read_json(folder / name / "config.json") for name in ("vae", "transformer"))
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    factor = get_scale_factor(vae)
     num_pixels = sum(shape[0] * shape[1] * get_num_frames(shape) * len(same) for shape, same in index.records.items())
     num_latents = transformer["in_channels"] * num_pixels // factor**2
     if config.model.trainable == "controlnet":

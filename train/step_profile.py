@@ -22,6 +22,7 @@ from dianjing.train.data.latent_cache import TEXT_ENCODER_CLASSES
 from dianjing.train.data.preparation import read_json
 from dianjing.train.tasks.controlnet import init_controlnet, predict_with_controlnet
 from dianjing.train.tasks.finetune_model import get_storage_dtype, prepare_transformer
+from dianjing.weights.image_sizes import get_scale_factor
 
 MIN_CONTROLNET_BLOCKS = 4  # a ControlNet needs an even number of blocks, 4 or more
 NUM_REPEATS = 3  # of a timed step; the fastest counts
@@ -195,7 +196,7 @@ def make_random_inputs(
 ) -> dict[str, Any]:
     """Arguments of `DiT.forward` with the shapes of training."""
     vae = read_json(folder / "vae" / "config.json")
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    factor = get_scale_factor(vae)
     frames = [get_num_frames(shape)] if get_num_frames(shape) > 1 else []
     sides = shape[0] // factor, shape[1] // factor
     latents = torch.randn(batch_size, transformer_config["in_channels"], *frames, *sides, device=device)

@@ -46,12 +46,13 @@ class AnimationPipelineBase(VideoPipelineBase):
             return False
         if refine != "auto" or self.transformer.motion_conditioner.flow_field is None:
             return refine != "off"
-        source, multiple_px = check_image_with_alpha(image), self._get_size_multiple()
+        source, multiple_px = check_image_with_alpha(image), self.size_multiple_px
         if source.mode != "RGB" or any(side is not None and side % multiple_px for side in (height, width)):
             return False
         size = self._choose_size(source, height, width)[::-1]
-        base_px = self.transformer.config.sample_size * self.vae_scale_factor
-        if (height is None and width is None and size != source.size) or size[0] * size[1] > MAX_AREA * base_px**2:
+        if height is None and width is None and size != source.size:
+            return False
+        if size[0] * size[1] > MAX_AREA * self.default_size_px**2:
             return False
         fitted, _ = resize_crop(source, width=size[0], height=size[1])
         return measure_autoencoder_error(self.vae, fitted) <= MAX_AUTOENCODER_ERROR
@@ -91,15 +92,12 @@ class AnimationPipelineBase(VideoPipelineBase):
 
     def _choose_size(self, image: Image.Image, height: int | None, width: int | None) -> tuple[int, int]:
         """Height and width of the video, checked; what is not given follows the aspect ratio of the image."""
-        base_px, multiple_px = self.transformer.config.sample_size * self.vae_scale_factor, self._get_size_multiple()
+        base_px, multiple_px = self.default_size_px, self.size_multiple_px
         for side, name in ((height, "height"), (width, "width")):
             if side is not None:
                 validation.check_side_px(side, name, multiple_px=multiple_px)
         width, height = choose_size(image.size, base_px=base_px, multiple_px=multiple_px, width=width, height=height)
         return self._check_size(height, width)
-
-    def _get_size_multiple(self) -> int:
-        return self.vae_scale_factor * self.transformer.config.patch_size
 
     def _warn_about_unknown_motions(self, regions: Sequence[Region]) -> None:
         motions = self.motion_vocabulary.motions

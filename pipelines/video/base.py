@@ -36,6 +36,7 @@ from dianjing.pipelines.video.denoiser import VideoDenoiser
 from dianjing.pipelines.video.detail import restore_detail
 from dianjing.pipelines.video.motion_request import MotionRequest, WarpedVideo, get_window_control
 from dianjing.pipelines.video.windows import get_max_window_size, make_autoregressive_windows
+from dianjing.weights.image_sizes import get_scale_factor
 
 logger = logging.get_logger(__name__)
 
@@ -109,7 +110,7 @@ class VideoPipelineBase(SamplingPipelineBase):
             default_continuation_steps=default_continuation_steps,
             default_continuation_guidance_scale=default_continuation_guidance_scale,
         )
-        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.vae_scale_factor = get_scale_factor(vae.config)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
         self.segmenter: Segmenter = GrabCutSegmenter()
 
@@ -128,11 +129,11 @@ class VideoPipelineBase(SamplingPipelineBase):
         return all_frames.reshape(len(latents), -1, *all_frames.shape[1:])
 
     def _check_size(self, height: int | None, width: int | None) -> tuple[int, int]:
-        multiple_px = self.vae_scale_factor * self.transformer.config.patch_size
-        default_px = self.transformer.config.sample_size * self.vae_scale_factor
+        height = validation.coalesce(height, self.default_size_px)
+        width = validation.coalesce(width, self.default_size_px)
         return (
-            validation.check_side_px(default_px if height is None else height, "height", multiple_px=multiple_px),
-            validation.check_side_px(default_px if width is None else width, "width", multiple_px=multiple_px),
+            validation.check_side_px(height, "height", multiple_px=self.size_multiple_px),
+            validation.check_side_px(width, "width", multiple_px=self.size_multiple_px),
         )
 
     @property

@@ -19,6 +19,7 @@ from dianjing.train.data.prior_images import PriorImages
 from dianjing.train.data.sample_prompts import get_sample_prompts
 from dianjing.train.data.schedule import BatchShards
 from dianjing.train.data.tensor_cache import TensorCache
+from dianjing.weights.image_sizes import read_size_multiple_px
 from dianjing.weights.resolve import resolve_model
 from dianjing.weights.validate import validate_model
 
@@ -67,7 +68,7 @@ def index_datasets(config: FinetuneRunConfig, folder: Path) -> DatasetIndex:
             raise DianjingError(
                 "listed_dataset_missing", path=dataset.path.absolute(), datasets_file=data.datasets_file.absolute()
             )
-    multiple_px = get_size_multiple_px(folder)
+    multiple_px = read_size_multiple_px(folder)
 
     def make_shapes(size_px: int | None) -> list[BucketShape]:
         size_px = data.size_px if size_px is None else size_px
@@ -83,12 +84,6 @@ def index_datasets(config: FinetuneRunConfig, folder: Path) -> DatasetIndex:
         clip_lengths=data.num_frames,
         fps=data.fps,
     )
-
-
-def get_size_multiple_px(folder: Path) -> int:
-    """The number of pixels whose multiples are the sides that the model in a folder takes."""
-    vae, transformer = (read_json(folder / name / "config.json") for name in ("vae", "transformer"))
-    return 2 ** (len(vae["block_out_channels"]) - 1) * transformer["patch_size"]
 
 
 def fill_latent_cache(
@@ -116,7 +111,7 @@ def make_prior_images(config: FinetuneRunConfig, latent_cache: LatentCache) -> P
     captions = list_prior_captions(config, latent_cache.model_folder)
     if not captions or config.data.num_frames:
         return None
-    multiple_px = get_size_multiple_px(latent_cache.model_folder)
+    multiple_px = read_size_multiple_px(latent_cache.model_folder)
     size_px = config.data.size_px // multiple_px * multiple_px
     return PriorImages(latent_cache=latent_cache, captions=captions, size_px=size_px)
 

@@ -218,7 +218,7 @@ def write_conversation_report(
 
         parser = ChatModelParser.from_pretrained(chat_model, rule_parser=first.parser)  # type: ignore[arg-type]
     pipe = first.pipe
-    size_px = pipe.transformer.config.sample_size * pipe.vae_scale_factor
+    size_px = pipe.default_size_px
     matcher = SpriteMatcher.for_images(size_px)
     results, grid = [], []
     for index, (language, dialogue) in enumerate(tqdm(generate_dialogues(count, seed=seed), unit="dialogue")):

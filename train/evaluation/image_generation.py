@@ -233,7 +233,7 @@ def _load_evaluator(settings: EvaluationSettings) -> tuple[ImageGenerator, Sprit
         pipeline.load_lora_weights(settings.lora)
         pipeline.scheduler = load_adapter_scheduler(settings.lora) or pipeline.scheduler
     pipeline.set_progress_bar_config(disable=True)
-    size_px = pipeline.transformer.config.sample_size * pipeline.vae_scale_factor
+    size_px = pipeline.default_size_px
     generate = make_image_generator(pipeline, size_px=size_px, **settings.generation_settings)
     return generate, SpriteMatcher.for_images(size_px, settings.device)
 

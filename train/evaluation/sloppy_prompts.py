@@ -161,7 +161,7 @@ def _main() -> None:
 
         pipeline: Any = TextToImagePipeline.from_pretrained(settings.model).to(settings.device)
         pipeline.set_progress_bar_config(disable=True)
-        size_px = pipeline.transformer.config.sample_size * pipeline.vae_scale_factor
+        size_px = pipeline.default_size_px
         generate = make_image_generator(pipeline, size_px=size_px, **settings.generation_settings)
         matcher = SpriteMatcher.for_images(size_px, settings.device)
         rows = tomllib.loads(arguments.prompts.read_text(encoding="utf-8"))

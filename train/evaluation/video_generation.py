@@ -108,7 +108,7 @@ def load_video_evaluator(settings: EvaluationSettings) -> VideoEvaluator:
         return text_to_video(prompt, generator=torch.Generator().manual_seed(seed), **common).frames[0]
 
     config = image_to_video.config
-    size_px = image_to_video.transformer.config.sample_size * image_to_video.vae_scale_factor
+    size_px = image_to_video.default_size_px
     return VideoEvaluator(
         animate=animate,
         generate=generate,

@@ -10,6 +10,7 @@ from dianjing.train.evaluation.settings import COLUMNS, LANGUAGES
 from dianjing.train.stickers.backgrounds import BACKGROUNDS
 from dianjing.train.stickers.motions import MOTIONS
 from dianjing.train.stickers.sprite_classes import load_sprite_classes
+from dianjing.weights.image_sizes import read_default_size_px
 
 CARD_TEMPLATE = """# sticker: the bundled model of Dianjing
 
@@ -115,7 +116,7 @@ def write_bundle_card(bundle: Path, *, sample_counts: TrainingSampleCounts, psnr
     num_bytes = sum(path.stat().st_size for path in bundle.glob("*/*.safetensors"))
     card = CARD_TEMPLATE.format(
         modalities="images" if video_report is None else "images, motion control and videos",
-        size_px=8 * _read_json(bundle / "transformer" / "config.json")["sample_size"],
+        size_px=read_default_size_px(bundle),
         parameters=num_bytes / 2e6,
         images=sample_counts.images,
         autoencoder=sample_counts.autoencoder,

@@ -39,7 +39,7 @@ def evaluate_within(source: Path, target: Path, *, seconds: float, device: str) 
     started = time.perf_counter()
     pipeline = TextToImagePipeline.from_pretrained(source).to(device)
     pipeline.set_progress_bar_config(disable=True)
-    size_px = pipeline.transformer.config.sample_size * pipeline.vae_scale_factor
+    size_px = pipeline.default_size_px
     generate = make_image_generator(pipeline, size_px=size_px, num_inference_steps=None, guidance_scale=None)
     matcher = make_matcher_within(size_px, device, seconds=seconds - (time.perf_counter() - started))
     figures: dict[str, Any] = {}

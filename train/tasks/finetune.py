@@ -35,6 +35,7 @@ from dianjing.train.diffusion.noise_process import adapt_scheduler, init_warp_gu
 from dianjing.train.export import export_adapter, export_pipeline
 from dianjing.train.tasks.base import Task
 from dianjing.train.tasks.finetune_model import get_motion_config, get_storage_dtype, prepare_transformer
+from dianjing.weights.image_sizes import get_scale_factor
 
 
 class FinetuneTask(Task):
@@ -86,7 +87,7 @@ class FinetuneTask(Task):
 
     def sample_noise(self, bucket: Bucket, generator: torch.Generator) -> Batch:
         rows = bucket.shards.global_batch_size
-        factor = 2 ** (len(self.vae_config["block_out_channels"]) - 1)
+        factor = get_scale_factor(self.vae_config)
         assert bucket.height is not None
         assert bucket.width is not None
         frames = [] if bucket.num_frames == 1 else [bucket.num_frames]
@@ -168,7 +169,7 @@ class FinetuneTask(Task):
 
     def _make_model_inputs(self, batch: Batch, noisy_latents: Tensor) -> dict[str, Any]:
         """The transformer's arguments besides latents and timestep; images count as not cropped."""
-        factor = 2 ** (len(self.vae_config["block_out_channels"]) - 1)
+        factor = get_scale_factor(self.vae_config)
         height, width = (factor * side for side in noisy_latents.shape[-2:])
         return make_model_inputs(
             self.transformer,

@@ -17,6 +17,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from dianjing.errors import DianjingError
+from dianjing.weights.image_sizes import get_scale_factor
 
 COMPONENT_AMPLITUDE = 0.01  # of components relative to the constants: the norm is then linear to about 1e-3
 
@@ -47,7 +48,7 @@ def init_pca(vae: AutoencoderKL, pixels: Tensor, *, whitening: float, log_varian
     `whitening` 0 keeps the standard deviations of the components, 1 makes them equal.
     Raises: DianjingError if the encoder has too few channels.
     """
-    patch_px = 2 ** (len(vae.config.block_out_channels) - 1)
+    patch_px = get_scale_factor(vae.config)
     mean, axes, stds = compute_principal_components(pixels, patch_px=patch_px, count=vae.config.latent_channels)
     projection = Projection(axes, -(mean * axes).sum(dim=(1, 2, 3)), stds)
     _set_encoder(vae, projection, stds ** (1 - whitening), num_averaged=0, log_variance=log_variance)

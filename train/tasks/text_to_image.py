@@ -43,6 +43,7 @@ from dianjing.train.tasks.text_to_image_model import (
     is_trainable,
     make_transformer,
 )
+from dianjing.weights.image_sizes import get_scale_factor
 
 TRAINED_MODULES = ("transformer", "text_encoder", "text_encoder_2")
 
@@ -65,7 +66,7 @@ class TextToImageTask(Task):
     ) -> None:
         super().__init__()
         vae = AutoencoderKL.from_pretrained(model.vae).requires_grad_(False).eval()
-        side = size_px // 2 ** (len(vae.config.block_out_channels) - 1)
+        side = size_px // get_scale_factor(vae.config)
         self.size_px = size_px
         self.latent_shape = (vae.config.latent_channels, side, side)
         self.transformer = make_transformer(model, channels=vae.config.latent_channels, sample_size=side)
