@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
@@ -38,8 +39,9 @@ from dianjing.train.run import train_model
 from dianjing.train.stickers.backgrounds import BACKGROUNDS, render_background
 from dianjing.train.stickers.matching import SpriteMatcher
 from dianjing.train.stickers.rendering import composite_premultiplied
+from dianjing.weights.registry import get_finetune_defaults
 
-IMAGE_SIZE_PX = 64
+MATCHED_IMAGE_PX = 64  # images are read at this side; sizes and offsets of the object are in pixels of it
 CONCEPT_NAMES = {"zh": "灯塔", "en": "lighthouse"}
 TRAIN_BACKGROUNDS = (0, 2, 4, 8, 9, 10, 11, 12, 13, 14, 16, 20)
 TRAIN_SIZES_PX = (28, 32, 36)
@@ -71,22 +73,25 @@ def render_lighthouse(side_px: int) -> np.ndarray:
     return np.asarray(image.resize((side_px, side_px), Image.Resampling.BOX).convert("RGBa")).copy()
 
 
-def render_concept_image(background: int, *, size_px: int = 32, offset_px: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """Render the new object in front of a background, away from the center by (x, y): uint8 (H, W, 3)."""
-    canvas = render_background(background, 0, size_px=IMAGE_SIZE_PX).copy()
-    x, y = ((IMAGE_SIZE_PX - size_px) // 2 + offset for offset in offset_px)
-    composite_premultiplied(canvas, render_lighthouse(size_px), x=x, y=y)
+def render_concept_image(
+    background: int, *, size_px: int = 32, offset_px: tuple[int, int] = (0, 0), image_px: int = MATCHED_IMAGE_PX
+) -> np.ndarray:
+    """Render the new object in front of a background, away from the center by (x, y): uint8 (image_px, image_px, 3)."""
+    canvas = render_background(background, 0, size_px=image_px).copy()
+    scale = image_px // MATCHED_IMAGE_PX
+    x, y = (((MATCHED_IMAGE_PX - size_px) // 2 + offset) * scale for offset in offset_px)
+    composite_premultiplied(canvas, render_lighthouse(size_px * scale), x=x, y=y)
     return canvas
 
 
-def write_concept_images(folder: Path) -> None:
+def write_concept_images(folder: Path, *, image_px: int) -> None:
     """Write one training image for each of TRAIN_BACKGROUNDS, with captions in both languages."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(5)
     for index, background in enumerate(TRAIN_BACKGROUNDS):
         size_px = rng.choice(TRAIN_SIZES_PX)
         x, y = (rng.randint(-MAX_OFFSET_PX, MAX_OFFSET_PX) for _ in range(2))
-        image = Image.fromarray(render_concept_image(background, size_px=size_px, offset_px=(x, y)))
+        image = Image.fromarray(render_concept_image(background, size_px=size_px, offset_px=(x, y), image_px=image_px))
         image.save(folder / f"{index:02}.png")
         for language, text in make_concept_captions(background).items():
             (folder / f"{index:02}.{language}.txt").write_text(text, encoding="utf-8")
@@ -110,10 +115,13 @@ def list_new_backgrounds(count: int) -> list[int]:
 def measure_presence(image: np.ndarray, background: int) -> float:
     """Return the explained share of the change that the new object makes to a background, at the best size and place.
 
-    1 for a perfect image of the object, 0 or less for none. image: uint8 (H, W, 3).
+    1 for a perfect image of the object, 0 or less for none. image: uint8 (H, W, 3), which is reduced by averages.
     """
-    empty = torch.from_numpy(render_background(background, 0, size_px=IMAGE_SIZE_PX).astype(np.float32) / 255)
-    difference = torch.from_numpy(image.astype(np.float32) / 255) - empty
+    empty = torch.from_numpy(render_background(background, 0, size_px=MATCHED_IMAGE_PX).astype(np.float32) / 255)
+    size = (MATCHED_IMAGE_PX, MATCHED_IMAGE_PX)
+    difference = (
+        torch.from_numpy(cv2.resize(image.astype(np.float32) / 255, size, interpolation=cv2.INTER_AREA)) - empty
+    )
     best = -math.inf
     for side_px in MATCHED_SIZES_PX:
         sprite = torch.from_numpy(render_lighthouse(side_px).astype(np.float32) / 255).permute(2, 0, 1)
@@ -134,7 +142,9 @@ class ConceptScores:
     images: list[np.ndarray]
 
 
-def evaluate_concept(generate: ImageGenerator, *, num_prompts: int, num_prior_prompts: int) -> ConceptScores:
+def evaluate_concept(
+    generate: ImageGenerator, *, image_px: int, num_prompts: int, num_prior_prompts: int
+) -> ConceptScores:
     """Evaluate the new object in front of other backgrounds in both languages, and held-out images of known objects.
 
     The `num_prior_prompts` are of all categories in equal parts, always with the same seeds.
@@ -143,11 +153,11 @@ def evaluate_concept(generate: ImageGenerator, *, num_prompts: int, num_prior_pr
     prompts = [make_concept_captions(each)[("zh", "en")[i % 2]] for i, each in enumerate(backgrounds)]
     images = generate_batches(generate, prompts)
     presences = [measure_presence(image, each) for image, each in zip(images, backgrounds, strict=True)]
-    matcher = SpriteMatcher(size_px=IMAGE_SIZE_PX)
+    matcher = SpriteMatcher.for_images(image_px)
     num_right = count = 0
     for category in CATEGORIES:
         samples = sample_held_out(
-            category, num_samples=num_prior_prompts // len(CATEGORIES), seed=1, size_px=IMAGE_SIZE_PX
+            category, num_samples=num_prior_prompts // len(CATEGORIES), seed=1, size_px=matcher.size_px
         )
         texts = [getattr(sample, f"text_{('zh', 'en')[i % 2]}") for i, sample in enumerate(samples)]
         counts = evaluate_images(samples, generate_batches(generate, texts), category, matcher)
@@ -173,7 +183,7 @@ def train_concept(out: Path, *, model: str, overrides: Sequence[str] = ()) -> Pa
 
     The run file is used as it was written, but for the folders of the run and of the cache, and for `overrides`.
     """
-    write_concept_images(out / "pictures")  # where the data set file of --init looks
+    write_concept_images(out / "pictures", image_px=get_finetune_defaults(model).size_px)  # where --init looks
     path = out / "run.toml"
     if not path.exists():
         write_run_files(path, overrides=[f"model.name={model}"])
@@ -221,8 +231,9 @@ def _main() -> None:
     arguments = parser.parse_args()
     pipe: Any = TextToImagePipeline.from_pretrained(arguments.model)
     pipe.set_progress_bar_config(disable=True)
-    generate = make_image_generator(pipe, size_px=IMAGE_SIZE_PX)
-    counts = {"num_prompts": arguments.prompts, "num_prior_prompts": arguments.prior_prompts}
+    image_px = pipe.default_size_px
+    generate = make_image_generator(pipe, size_px=image_px)
+    counts = {"image_px": image_px, "num_prompts": arguments.prompts, "num_prior_prompts": arguments.prior_prompts}
     before = evaluate_concept(generate, **counts)
     start_s = time.perf_counter()
     adapter = train_concept(arguments.out, model=arguments.model)

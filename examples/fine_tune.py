@@ -28,7 +28,7 @@ def main() -> None:
         {
             "task": "finetune",
             "run": {"folder": str(arguments.out), "total_steps": arguments.steps, "batch_size": arguments.batch},
-            "data": {"datasets_file": str(datasets_file), "size_px": 64, "cache_folder": str(arguments.out / "cache")},
+            "data": {"datasets_file": str(datasets_file), "size_px": 128, "cache_folder": str(arguments.out / "cache")},
             "optimizer": {"learning_rate": 5e-4, "warmup_steps": 10},
             "model": {"name": "sticker", "trainable": "lora", "lora": {"rank": 16}},
             "samples": {"prompts": ["a cat on the grass"]},

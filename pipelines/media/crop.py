@@ -117,11 +117,11 @@ def choose_start_size(
 ) -> tuple[int, int]:
     """Choose the size at which a model works on an image of `size`: the image's own, rounded down to a multiple.
 
-    For an image of more than MAX_START_AREA_RATIO times the area that the model was trained on, or less than its
-    inverse, and where one side is chosen already, as `choose_size`.
+    For an image of more than MAX_START_AREA_RATIO times the area that the model was trained on, or of its inverse or
+    less, and where one side is chosen already, as `choose_size`.
     """
     ratio = size[0] * size[1] / base_px**2
-    is_near = 1 / MAX_START_AREA_RATIO <= ratio <= MAX_START_AREA_RATIO and min(size) >= multiple_px
+    is_near = 1 / MAX_START_AREA_RATIO < ratio <= MAX_START_AREA_RATIO and min(size) >= multiple_px
     if width is None and height is None and is_near:
         return size[0] // multiple_px * multiple_px, size[1] // multiple_px * multiple_px
     return choose_size(size, base_px=base_px, multiple_px=multiple_px, width=width, height=height)

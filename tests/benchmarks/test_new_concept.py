@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.new_concept import (
-    IMAGE_SIZE_PX,
+    MATCHED_IMAGE_PX,
     MATCHED_SIZES_PX,
     PRESENCE_THRESHOLD,
     TRAIN_BACKGROUNDS,
@@ -37,7 +37,9 @@ def test_true_compositions_are_recognized_at_every_size_also_through_the_autoenc
     pipe = TextToImagePipeline.from_pretrained("sticker", transformer=None)
     for index, background in enumerate(islice(list_new_backgrounds(24), 12)):
         size_px = list(MATCHED_SIZES_PX)[index % len(MATCHED_SIZES_PX)]
-        image = render_concept_image(background, size_px=size_px, offset_px=(index % 5 - 2, 3 - index % 7))
+        image = render_concept_image(
+            background, size_px=size_px, offset_px=(index % 5 - 2, 3 - index % 7), image_px=pipe.default_size_px
+        )
         assert measure_presence(image, background) > 0.95
         latents = encode_images(pipe.vae, to_pixels(image_to_tensor(image)[None].mul(255).permute(0, 2, 3, 1).byte()))
         decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample[0].clamp(-1, 1)
@@ -47,11 +49,11 @@ def test_true_compositions_are_recognized_at_every_size_also_through_the_autoenc
 
 def test_empty_backgrounds_and_known_objects_are_not_confused_with_the_new_one():
     others = list_new_backgrounds(24)
-    assert all(measure_presence(render_background(b, 0, size_px=IMAGE_SIZE_PX), b) <= 0 for b in set(others))
+    assert all(measure_presence(render_background(b, 0, size_px=MATCHED_IMAGE_PX), b) <= 0 for b in set(others))
     confused = []
     for index, sprite_class in enumerate(load_sprite_classes()[::8]):
         background = others[index % len(others)]
-        canvas = render_background(background, 0, size_px=IMAGE_SIZE_PX).copy()
+        canvas = render_background(background, 0, size_px=MATCHED_IMAGE_PX).copy()
         composite_premultiplied(canvas, get_sprite(sprite_class.id, size_px=32, colour=None), x=16, y=16)
         if measure_presence(canvas, background) > PRESENCE_THRESHOLD:
             confused.append(sprite_class.names_en[0])
@@ -85,7 +87,7 @@ def test_run_file_is_that_of_init_with_the_defaults_of_the_model(tmp_path, monke
 @pytest.mark.timeout(600)
 def test_short_run_comes_nearer_to_the_object_and_hardly_changes_others(tmp_path, monkeypatch):
     monkeypatch.setattr(prior_images, "MIN_NUM_IMAGES", 8)
-    write_concept_images(tmp_path / "pictures")
+    write_concept_images(tmp_path / "pictures", image_px=STICKER_FINETUNING.size_px)
     pipe = TextToImagePipeline.from_pretrained("sticker")
     pipe.set_progress_bar_config(disable=True)
     backgrounds = list_new_backgrounds(4)
@@ -94,8 +96,6 @@ def test_short_run_comes_nearer_to_the_object_and_hardly_changes_others(tmp_path
     def generate(texts):
         images = pipe(
             texts,
-            height=64,
-            width=64,
             num_inference_steps=15,
             output_type="np",
             generator=[torch.Generator().manual_seed(seed) for seed in range(len(texts))],

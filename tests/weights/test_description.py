@@ -3,15 +3,19 @@
 import json
 
 from dianjing.weights.description import describe_model
-from dianjing.weights.registry import HUNYUAN_SIZES, get_model_info
+from dianjing.weights.image_sizes import read_default_size_px
+from dianjing.weights.registry import HUNYUAN_SIZES, get_finetune_defaults, get_model_info
 
 
 def test_a_registered_model_is_described_by_its_entry_under_any_of_its_names():
     assert describe_model("sticker").licence == "Apache-2.0"
-    assert describe_model("sticker").trained_sizes == ((64, 64),)
     repository = get_model_info("hunyuan-dit-v1.2").repository
     assert describe_model(repository).trained_sizes == HUNYUAN_SIZES
-    bundle = describe_model(str(get_model_info("sticker").bundled_folder))
+    folder = get_model_info("sticker").bundled_folder
+    side_px = read_default_size_px(folder)  # as its configurations say
+    assert describe_model("sticker").trained_sizes == ((side_px, side_px),)
+    assert get_finetune_defaults("sticker").size_px == side_px
+    bundle = describe_model(str(folder))
     assert (bundle.name, bundle.licence) == ("sticker", "Apache-2.0")
 
 

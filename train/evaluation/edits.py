@@ -9,6 +9,7 @@ be there, and every pixel outside the mask and its rim as before. Writes report.
 """
 
 import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -39,9 +40,7 @@ from dianjing.train.stickers.scenes import NounMention, SpriteInstance
 from dianjing.train.stickers.sprite_classes import COLOURS
 
 KINDS = ("replace", "add", "recolour", "words")
-IMAGE_SIZE_PX = 64
-MASK_MARGINS_PX = (2, 6)  # least and largest, of each side of a mask around an object, as a person would paint it
-RIM_PX = 5  # around a mask: the rim in which a result fades into the image, and one pixel of rounding
+MASK_MARGINS = (2, 6)  # 64ths of the image: of each side of a mask around an object, as a person would paint it
 NUM_PREVIEWS = 12  # for each kind, in grid.png
 
 
@@ -64,13 +63,16 @@ class EditSample:
     target: SpriteInstance
 
 
-def sample_edit(kind: str, position: int, *, seed: int) -> EditSample:
-    """Sample an edit whose result is a held-out scene of two objects, the second of which it makes."""
+def sample_edit(kind: str, position: int, *, seed: int, size_px: int) -> EditSample:
+    """Sample an edit whose result is a held-out scene of two objects, the second of which it makes.
+
+    size_px: side of its images.
+    """
     coloured_share = 1.0 if kind == "recolour" else None
     stage = CurriculumStage(
         scene_weights={"pair": 1.0}, grid_px=(GRID_PX,), coloured_share=coloured_share, canonical_share=1.0
     )
-    world = StickerWorld(size_px=IMAGE_SIZE_PX, split="held_out", stages=(stage,))
+    world = StickerWorld(size_px=size_px, split="held_out", stages=(stage,))
     sample = world.get_image_sample(seed, position)
     rng = random.Random(f"{kind} {seed} {position}")
     other, target = sample.scene.instances
@@ -82,9 +84,9 @@ def sample_edit(kind: str, position: int, *, seed: int) -> EditSample:
         if kind == "words":
             mention = NounMention(class_id=before.class_id)
             words = {"zh": make_noun_phrase_zh(mention, rng), "en": make_noun_phrase_en(mention, rng)}
-    source = render_scene(replace(sample.scene, instances=instances), size_px=IMAGE_SIZE_PX)
+    source = render_scene(replace(sample.scene, instances=instances), size_px=size_px)
     texts = {"zh": sample.text_zh, "en": sample.text_en}
-    box = get_instance_box(target, IMAGE_SIZE_PX)
+    box = get_instance_box(target, size_px)
     return EditSample(
         kind=kind,
         source=source,
@@ -92,16 +94,16 @@ def sample_edit(kind: str, position: int, *, seed: int) -> EditSample:
         texts=texts,
         words=words,
         box=box,
-        painted_mask=_paint_mask(box, rng),
+        painted_mask=_paint_mask(box, rng, size_px=size_px),
         target=target,
     )
 
 
-def _paint_mask(box: tuple[int, int, int, int], rng: random.Random) -> np.ndarray:
+def _paint_mask(box: tuple[int, int, int, int], rng: random.Random, *, size_px: int) -> np.ndarray:
     """Paint a mask over a box (x, y, side, side) in px, with a random margin on each side."""
     x, y, side, _ = box
-    left, top, right, bottom = (rng.randint(*MASK_MARGINS_PX) for _ in range(4))
-    mask = np.zeros((IMAGE_SIZE_PX, IMAGE_SIZE_PX), bool)
+    left, top, right, bottom = (rng.randint(*MASK_MARGINS) * size_px // 64 for _ in range(4))
+    mask = np.zeros((size_px, size_px), bool)
     mask[max(0, y - top) : y + side + bottom, max(0, x - left) : x + side + right] = True
     return mask
 
@@ -120,7 +122,7 @@ def has_target(sample: EditSample, image: np.ndarray, matcher: SpriteMatcher) ->
     """True if the object that was asked for is in the box, in its colour if it has one."""
     x, y, side, _ = sample.box
     pixels = image_to_tensor(image)
-    scale = matcher.size_px / IMAGE_SIZE_PX
+    scale = matcher.size_px / len(image)
     for detection in matcher.detect(pixels).objects:
         center_x, center_y = (value / scale for value in detection.center)
         is_there = x <= center_x < x + side and y <= center_y < y + side
@@ -130,12 +132,12 @@ def has_target(sample: EditSample, image: np.ndarray, matcher: SpriteMatcher) ->
     return False
 
 
-def keeps_rest(sample: EditSample, image: np.ndarray, mask: np.ndarray) -> bool:
+def keeps_rest(sample: EditSample, image: np.ndarray, mask: np.ndarray, *, rim_px: int) -> bool:
     """True if every pixel outside the mask and its rim is as it was."""
     from dianjing.pipelines.media.mask import grow_mask
 
     is_changed = (image != sample.source).any(axis=2)
-    return not (is_changed & ~grow_mask(mask, radius_px=RIM_PX)).any()
+    return not (is_changed & ~grow_mask(mask, radius_px=rim_px)).any()
 
 
 def make_masks(pipe: Any, samples: Sequence[EditSample], language: str) -> list[np.ndarray]:
@@ -172,20 +174,31 @@ def evaluate_kind(kind: str, language: str, settings: EvaluationSettings) -> tup
     pipe, matcher = _load_evaluator(settings)
     count = -(-settings.num_samples // len(KINDS))
     first = KINDS.index(kind) * count  # so that no two edits have the same scene
-    samples = [sample_edit(kind, first + position, seed=settings.seed) for position in range(count)]
+    samples = [
+        sample_edit(kind, first + position, seed=settings.seed, size_px=pipe.default_size_px)
+        for position in range(count)
+    ]
     masks = make_masks(pipe, samples, language)
     images = [
         make_edit(pipe, sample, mask, language, settings, seed=settings.seed + position)
         for position, (sample, mask) in enumerate(zip(samples, masks, strict=True))
     ]
     pairs = list(zip(samples, images, masks, strict=True))
+    rim_px = get_rim_px(pipe)
     counts = {
         "count": count,
         "applied": sum(has_target(sample, image, matcher) for sample, image, _ in pairs),
-        "unchanged": sum(keeps_rest(sample, image, mask) for sample, image, mask in pairs),
+        "unchanged": sum(keeps_rest(sample, image, mask, rim_px=rim_px) for sample, image, mask in pairs),
     }
     preview = [each for sample, image, _ in pairs[:NUM_PREVIEWS] for each in (sample.source, image)]
     return counts, preview
+
+
+def get_rim_px(pipe: Any) -> int:
+    """The rim around a mask in which a result fades into the image, and one pixel of rounding."""
+    from dianjing.pipelines.inpaint import MASK_RIM_LATENTS
+
+    return math.ceil(MASK_RIM_LATENTS * pipe.vae_scale_factor) + 1
 
 
 @cache
@@ -195,7 +208,7 @@ def _load_evaluator(settings: EvaluationSettings) -> tuple[Any, SpriteMatcher]:
 
     pipe = InpaintPipeline.from_pretrained(settings.model).to(settings.device)
     pipe.set_progress_bar_config(disable=True)
-    return pipe, SpriteMatcher.for_images(IMAGE_SIZE_PX, settings.device)
+    return pipe, SpriteMatcher.for_images(pipe.default_size_px, settings.device)
 
 
 def _evaluate_in_process(

@@ -60,14 +60,18 @@ def _measure_extent(motion: SpriteMotion) -> tuple[float, float, float, float]:
     return left, up, right, down
 
 
-def build_bundle(export_folder: Path, bundle: Path, *, segmenter: Path | None = None) -> None:
+def build_bundle(export_folder: Path, bundle: Path, *, vae: Path | None = None, segmenter: Path | None = None) -> None:
     """Copy an export into a bundle, and add its vocabularies, default settings and checksums.
 
-    Files of an older bundle are removed, apart from EVALUATION_FILES. segmenter: a folder that is copied as well.
+    Files of an older bundle are removed, apart from EVALUATION_FILES. vae: a folder that takes the place of the
+    export's, an autoencoder of larger images with the same latents. segmenter: a folder that is copied as well.
     """
     for old in [path for path in bundle.glob("*") if path.name not in EVALUATION_FILES]:
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     shutil.copytree(export_folder, bundle, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
+    if vae is not None:
+        shutil.rmtree(bundle / "vae")
+        shutil.copytree(vae, bundle / "vae", ignore=shutil.ignore_patterns("measured.json"))
     if segmenter is not None:
         shutil.copytree(segmenter, bundle / segmenter.name)
     for config_path in bundle.glob("*/config.json"):

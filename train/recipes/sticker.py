@@ -1,4 +1,4 @@
-"""The recipe of the bundled model, from nothing: autoencoder, text encoders and DiT, motion, reports, model card.
+"""The recipe of the bundled model, from nothing: autoencoders, text encoders and DiT, motion, reports, model card.
 
 python -m dianjing.train.recipes.sticker --processes 2   # everything; hours on two cores, resumable
 python -m dianjing.train.recipes.sticker --only bundle   # from the last export to weights/sticker
@@ -24,22 +24,29 @@ RECIPES = Path(__file__).parent
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """One run of the trainer: its run file, its folder, and the folder of the run whose export it starts from."""
+    """One run of the trainer: its run file, its folder, and what it takes from the runs before it.
+
+    base_folder: of the run whose export it starts from. vae_key: of the setting that names the autoencoder of
+    AUTOENCODER_FOLDER, if it takes that.
+    """
 
     recipe: str
     folder: str
     base_folder: str | None = None
+    vae_key: str | None = "model.vae"
 
 
-AUTOENCODER_FOLDER = "sticker-vae"
+AUTOENCODER_FOLDER = "sticker-vae"  # of 64 px: the latents that transformers are trained on
+DECODER_FOLDER = "sticker-decoder"  # of 128 px, from the same latents: what the bundle ships
 SEGMENTER_RUN_FOLDER = "sticker-segmenter"
 MOTION_STAGES = ("flow_field", "motion")  # trained on clips
 TRAINING_RUNS = {
-    "autoencoder": TrainingRun(recipe="sticker_vae.toml", folder=AUTOENCODER_FOLDER),
+    "autoencoder": TrainingRun(recipe="sticker_vae.toml", folder=AUTOENCODER_FOLDER, vae_key=None),
+    "decoder": TrainingRun(recipe="sticker_decoder.toml", folder=DECODER_FOLDER, vae_key="model.encoder_from"),
     "text_to_image": TrainingRun(recipe="sticker_dit.toml", folder="sticker-dit"),
     "refine": TrainingRun(recipe="sticker_refine.toml", folder="sticker-refine", base_folder="sticker-dit"),
     "canonical": TrainingRun(recipe="sticker_canonical.toml", folder="sticker-canonical", base_folder="sticker-refine"),
-    "segmenter": TrainingRun(recipe="sticker_segmenter.toml", folder=SEGMENTER_RUN_FOLDER),
+    "segmenter": TrainingRun(recipe="sticker_segmenter.toml", folder=SEGMENTER_RUN_FOLDER, vae_key=None),
     "flow_field": TrainingRun(
         recipe="sticker_flow_field.toml", folder="sticker-flow-field", base_folder="sticker-canonical"
     ),
@@ -50,8 +57,8 @@ TRAINING_RUNS = {
 def launch_training(training: TrainingRun, runs_folder: Path, *, processes: int) -> None:
     """Run the trainer in a process of its own, or in several (GPUs, or CPU processes with one thread each)."""
     settings = {"run.folder": runs_folder / training.folder}
-    if training.folder not in (AUTOENCODER_FOLDER, SEGMENTER_RUN_FOLDER):
-        settings["model.vae"] = runs_folder / AUTOENCODER_FOLDER / "export" / "vae"
+    if training.vae_key is not None:
+        settings[training.vae_key] = runs_folder / AUTOENCODER_FOLDER / "export" / "vae"
     if training.base_folder is not None:
         settings["model.start_from"] = runs_folder / training.base_folder / "export"
     command = [sys.executable, "-m", "dianjing.train", str(RECIPES / training.recipe)]
@@ -70,7 +77,8 @@ def count_training_samples(runs_folder: Path) -> TrainingSampleCounts:
     counts = {name: count_run_samples(runs_folder / each.folder) for name, each in TRAINING_RUNS.items()}
     clips = sum(counts.pop(name) for name in MOTION_STAGES)
     counts.pop("segmenter")
-    return TrainingSampleCounts(autoencoder=counts.pop("autoencoder"), images=sum(counts.values()), clips=clips)
+    autoencoder = counts.pop("autoencoder") + counts.pop("decoder")
+    return TrainingSampleCounts(autoencoder=autoencoder, images=sum(counts.values()), clips=clips)
 
 
 def run_evaluation(module: str, bundle: Path, *, num_samples: int, processes: int) -> None:
@@ -83,7 +91,7 @@ def evaluate_bundle(bundle: Path, runs_folder: Path, *, num_samples: int, proces
     """Evaluate a bundle, and write its reports, its model card and its checksums."""
     run_evaluation("evaluation.image_generation", bundle, num_samples=num_samples, processes=processes)
     run_evaluation("evaluation.video_generation", bundle, num_samples=num_samples // 2, processes=processes)
-    metrics_path = runs_folder / AUTOENCODER_FOLDER / "export" / "vae" / "measured.json"
+    metrics_path = runs_folder / DECODER_FOLDER / "export" / "vae" / "measured.json"
     psnr_db = json.loads(metrics_path.read_text(encoding="utf-8"))["psnr_db"]
     write_bundle_card(bundle, sample_counts=count_training_samples(runs_folder), psnr_db=psnr_db)
     write_checksums(bundle)
@@ -116,7 +124,8 @@ def _main() -> None:
         elif step == "bundle":
             last_run = list(TRAINING_RUNS.values())[-1]
             segmenter = runs / SEGMENTER_RUN_FOLDER / "export" / SEGMENTER_FOLDER
-            build_bundle(runs / last_run.folder / "export", bundle, segmenter=segmenter)
+            vae = runs / DECODER_FOLDER / "export" / "vae"
+            build_bundle(runs / last_run.folder / "export", bundle, vae=vae, segmenter=segmenter)
         else:
             evaluate_bundle(bundle, runs, num_samples=arguments.count, processes=arguments.processes)
 

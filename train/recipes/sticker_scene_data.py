@@ -17,8 +17,8 @@ from dianjing.pipelines.control_maps import detect_canny_edges
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.stickers.rendering import render_instances
 from dianjing.train.stickers.world import StickerSample
+from dianjing.weights.registry import STICKER_SIZE_PX
 
-SIZE_PX = 64
 DETAIL_FACTORS = (1, 2, 4)  # drawings are made at this multiple of the size, and reduced
 OBJECTS_ONLY_SHARE = 0.5  # of drawings without lines of the background, as a person would make them
 MIN_GRAY, MAX_GRAY = 96, 255  # of the lines
@@ -39,10 +39,14 @@ SCENES = {
 
 def draw_lines(sample: StickerSample, rng: random.Random) -> Image.Image:
     """Draw the lines of a scene, white on black: its edges, or those of its objects alone, coarse or fine."""
-    detailed = replace(sample, size_px=SIZE_PX * rng.choice(DETAIL_FACTORS))
+    detailed = replace(sample, size_px=STICKER_SIZE_PX * rng.choice(DETAIL_FACTORS))
     is_plain = rng.random() < OBJECTS_ONLY_SHARE
     pixels = render_instances(sample.scene, size_px=detailed.size_px) if is_plain else detailed.image
-    lines = detect_canny_edges(Image.fromarray(pixels)).convert("L").resize((SIZE_PX, SIZE_PX), Image.Resampling.BOX)
+    lines = (
+        detect_canny_edges(Image.fromarray(pixels))
+        .convert("L")
+        .resize((STICKER_SIZE_PX, STICKER_SIZE_PX), Image.Resampling.BOX)
+    )
     gray = np.asarray(lines).astype(np.float32)
     strength = rng.uniform(MIN_GRAY, MAX_GRAY)
     return Image.fromarray((gray * strength / max(1.0, gray.max())).astype(np.uint8)).convert("RGB")
@@ -54,7 +58,7 @@ def write_scenes(folder: Path, recipe: str, *, count: int, seed: int, split: str
     recipe: a key of SCENES. split: of `StickerWorld`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    world = StickerWorld(size_px=SIZE_PX, split=split, stages=(SCENES[recipe],))
+    world = StickerWorld(size_px=STICKER_SIZE_PX, split=split, stages=(SCENES[recipe],))
     rows = []
     for position in range(count):
         sample = world.get_image_sample(seed, position)

@@ -28,7 +28,7 @@ def test_words_select_the_object_that_they_name(sticker, language):
     """In pictures of two objects whose positions are known exactly."""
     covered = []
     for position in range(4):
-        sample = sample_edit("words", position, seed=0)
+        sample = sample_edit("words", position, seed=0, size_px=sticker.default_size_px)
         words = sample.words[language].replace("a ", "the ", 1).replace("一", "那", 1)
         mask = ImageEdit(image=Image.fromarray(sample.source), words=words).select(sticker, GrabCutSegmenter())
         x, y, side, _ = sample.box

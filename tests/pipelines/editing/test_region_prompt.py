@@ -12,7 +12,7 @@ from dianjing.pipelines.editing.edit import ImageEdit, run_edit
 from dianjing.pipelines.editing.region_prompt import find_position, make_region_prompt
 from dianjing.pipelines.editing.variation import check_variation
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
-from dianjing.train.evaluation.edits import has_target, keeps_rest, make_masks, sample_edit
+from dianjing.train.evaluation.edits import get_rim_px, has_target, keeps_rest, make_masks, sample_edit
 from dianjing.train.stickers.matching import SpriteMatcher
 from dianjing.train.stickers.sprite_classes import load_sprite_classes
 
@@ -55,7 +55,7 @@ def test_a_mask_around_objects_has_no_position():
 @pytest.mark.parametrize("kind", ["replace", "add", "recolour"])
 def test_the_object_that_the_rest_lacks_is_named_alone(sticker, kind, language):
     for position in range(4):
-        sample = sample_edit(kind, position, seed=SEED)
+        sample = sample_edit(kind, position, seed=SEED, size_px=sticker.default_size_px)
         [mask] = make_masks(sticker, [sample], language)
         image, prompt = Image.fromarray(sample.source), sample.texts[language]
         result = make_region_prompt(sticker, image, mask, prompt, is_cropped=False)
@@ -69,7 +69,7 @@ def test_the_object_that_the_rest_lacks_is_named_alone(sticker, kind, language):
 
 
 def test_a_prompt_stays_where_nothing_is_new_or_the_scene_is_replaced(sticker):
-    sample = sample_edit("add", 0, seed=SEED)
+    sample = sample_edit("add", 0, seed=SEED, size_px=64)
     empty, image, prompt = sample.painted_mask, Image.fromarray(sample.source), "a penguin at sea"
     assert read_objects(sticker, sample.texts["en"])[0] == ("penguin", 1)  # the one that the source shows
     assert make_region_prompt(sticker, image, empty, prompt, is_cropped=False) == prompt
@@ -88,16 +88,16 @@ def test_another_model_and_a_trigger_word_get_the_prompt_as_it_is(sticker, monke
 @pytest.mark.parametrize("position", [5, 13])
 def test_an_edit_shows_the_new_object_and_not_its_neighbour_again(sticker, position):
     """The model draws the neighbour a second time in these two with the prompt of the whole scene."""
-    sample = sample_edit("replace", position, seed=SEED)
+    sample = sample_edit("replace", position, seed=SEED, size_px=sticker.default_size_px)
     [mask] = make_masks(sticker, [sample], "en")
     edit = ImageEdit(image=Image.fromarray(sample.source), mask=mask)
     [image] = run_edit(sticker, edit, sample.texts["en"], segmenter=GrabCutSegmenter(), seeds=[SEED + position])
     assert has_target(sample, np.asarray(image), SpriteMatcher.for_images(64))
-    assert keeps_rest(sample, np.asarray(image), mask)
+    assert keeps_rest(sample, np.asarray(image), mask, rim_px=get_rim_px(sticker))
 
 
 def test_without_a_prompt_a_foreign_image_is_refused_and_a_sticker_is_not(sticker):
-    sample = sample_edit("replace", 0, seed=SEED)
+    sample = sample_edit("replace", 0, seed=SEED, size_px=sticker.default_size_px)
     check_variation(sticker, Image.fromarray(sample.source))
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 80, 3), np.uint8))
     check_variation(SimpleNamespace(prompt_normalizer=None), noise)

@@ -8,14 +8,15 @@ from PIL import Image
 
 from dianjing.train.config.run_file import read_run_config
 from dianjing.train.recipes import sticker_scene_data
-from dianjing.train.recipes.sticker_scene_data import LINEART, SCENES, SIZE_PX, write_scenes
+from dianjing.train.recipes.sticker_scene_data import LINEART, SCENES, write_scenes
 from dianjing.train.stickers import StickerWorld
+from dianjing.weights.registry import STICKER_SIZE_PX
 
 
 def test_each_scene_has_lines_along_its_objects(tmp_path):
     write_scenes(tmp_path, LINEART, count=6, seed=1)
     rows = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
-    world = StickerWorld(size_px=SIZE_PX, stages=(SCENES[LINEART],))
+    world = StickerWorld(size_px=STICKER_SIZE_PX, stages=(SCENES[LINEART],))
     for position, row in enumerate(rows):
         sample = world.get_image_sample(1, position)
         assert (row["text_zh"], row["text_en"]) == (sample.text_zh, sample.text_en)
