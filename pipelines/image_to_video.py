@@ -218,4 +218,8 @@ class ImageToVideoPipeline(AnimationPipelineBase):
         if video.warped is not None:
             return videos
         still = np.broadcast_to(np.asarray(image), videos[0].shape)
-        return np.stack([restore_detail(frames, still, frames[:1].repeat(len(frames), 0)) for frames in videos])
+        restored = [
+            restore_detail(frames, still, frames[:1].repeat(len(frames), 0), scale_factor=self.vae_scale_factor)
+            for frames in videos
+        ]
+        return np.stack(restored)

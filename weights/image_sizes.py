@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dianjing.weights.manifest import read_config_json
+from dianjing.weights.manifest import WeightsError, read_config_json
 
 
 def get_scale_factor(vae_config: Mapping[str, Any]) -> int:
@@ -22,3 +22,11 @@ def read_size_multiple_px(folder: Path) -> int:
     """Read the number of pixels whose multiples are the sides that the model in a folder takes."""
     vae, transformer = (read_config_json(folder / name / "config.json") for name in ("vae", "transformer"))
     return int(transformer["patch_size"]) * get_scale_factor(vae)
+
+
+def find_size_multiple_px(folder: Path | None, *, default: int) -> int:
+    """Find what `read_size_multiple_px` reads; `default` without a folder, and for other models than a `DiT`."""
+    try:
+        return default if folder is None else read_size_multiple_px(folder)
+    except (WeightsError, KeyError, TypeError):
+        return default

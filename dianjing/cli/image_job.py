@@ -28,8 +28,9 @@ from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_m
 from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
 from dianjing.pipelines.prompting.normalization.normalizer import PromptNormalizer
 from dianjing.pipelines.transparency.prompt_check import check_transparent_prompt
-from dianjing.pipelines.validation import ImageRequest, check_int
+from dianjing.pipelines.validation import DEFAULT_SIZE_MULTIPLE_PX, ImageRequest, check_int
 from dianjing.weights import registry
+from dianjing.weights.image_sizes import find_size_multiple_px
 from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
 
@@ -89,9 +90,10 @@ def validate_image_job(
 ) -> ImageJob:
     """Check all options before weights load, and choose the paths. Raises: DianjingError."""
     check_int(len(prompts), "the number of prompts", low=1, high=1000)
-    requests = [ImageRequest(prompt=prompt, seed=seed, **settings) for prompt in prompts]
-    check_device(device)
     folder = resolve_local_model(model)
+    multiple_px = find_size_multiple_px(folder, default=DEFAULT_SIZE_MULTIPLE_PX)
+    requests = [ImageRequest(prompt=prompt, seed=seed, size_multiple_px=multiple_px, **settings) for prompt in prompts]
+    check_device(device)
     if folder is not None:
         read_components(folder)
     check_sampling_options(guidance_mode=guidance_mode, scheduler=scheduler, folder=folder)

@@ -28,6 +28,7 @@ from dianjing.pipelines.named_adapters import NamedAdapter, parse_adapters
 from dianjing.pipelines.prompting.normalization.normalizer import PromptNormalizer
 from dianjing.pipelines.segmentation.base import MAX_WARPED_REGIONS, Region, check_region
 from dianjing.pipelines.validation import (
+    DEFAULT_SIZE_MULTIPLE_PX,
     ImageRequest,
     Refine,
     check_fps,
@@ -37,11 +38,11 @@ from dianjing.pipelines.validation import (
     check_prompt,
 )
 from dianjing.pipelines.video.published_models import find_pipeline_class
+from dianjing.weights.image_sizes import find_size_multiple_px
 from dianjing.weights.manifest import read_components
 from dianjing.weights.resolve import resolve_local_model
 
 __all__ = ["PRODUCER", "VideoJob", "run_video_job", "validate_animation_job", "validate_video_job"]
-SIZE_MULTIPLES_PX = {"auto": 1, "off": 1, "on": 16}  # by the mode of refinement: what moves itself has any size
 DEFAULT_FPS, MIN_SIDE_PX = 8.0, 16  # for the estimate of memory; a lower bound of the default size
 
 
@@ -121,7 +122,7 @@ def validate_animation_job(
     """Check the options of `dianjing animate` and the image and masks, before weights load. Raises: DianjingError."""
     if prompt:
         check_prompt(prompt)
-    common = _validate_common(negative_prompt=None, size_multiple_px=SIZE_MULTIPLES_PX[refine], **settings)
+    common = _validate_common(negative_prompt=None, has_any_size=refine != "on", **settings)
     size = open_image(image_path).size
     has_selection = bool(click_texts or mask_paths or region_texts)
     if not has_selection and (mask_preview_path is not None or not may_be_published(common["model"])):
@@ -180,16 +181,18 @@ def _validate_common(
     negative_prompt: str | None,
     guidance_mode: str | None,
     scheduler: str | None,
-    size_multiple_px: int = 16,
+    has_any_size: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Check the options of both commands, and return them as fields of a job."""
-    ImageRequest(
-        prompt="video", seed=seed, negative_prompt=negative_prompt, size_multiple_px=size_multiple_px, **settings
-    )
+    """Check the options of both commands, and return them as fields of a job.
+
+    has_any_size: for an image that moves itself.
+    """
+    folder = resolve_local_model(model)
+    multiple_px = 1 if has_any_size else find_size_multiple_px(folder, default=DEFAULT_SIZE_MULTIPLE_PX)
+    ImageRequest(prompt="video", seed=seed, negative_prompt=negative_prompt, size_multiple_px=multiple_px, **settings)
     check_device(device)
     check_enhancement(enhance)
-    folder = resolve_local_model(model)
     if folder is not None:
         read_components(folder)
     check_sampling_options(guidance_mode=guidance_mode, scheduler=scheduler, folder=folder)

@@ -284,7 +284,7 @@ class VideoPipelineBase(SamplingPipelineBase):
         warped_frames = video.warped.frames[:, :num_frames].permute(0, 1, 3, 4, 2).numpy()
         warped_latents = video.warped.warp.frames[:, :num_frames].transpose(1, 2).to(video.latents)
         videos = zip(frames, warped_frames, self.decode(warped_latents), strict=True)
-        return np.stack([restore_detail(*video_frames) for video_frames in videos])
+        return np.stack([restore_detail(*each, scale_factor=self.vae_scale_factor) for each in videos])
 
 
 def postprocess_frames(frames: np.ndarray, output_type: str) -> list[list[Image.Image]] | np.ndarray | Tensor:

@@ -40,7 +40,7 @@ def test_an_album_of_a_transparent_and_an_opaque_image_is_one_archive(engine, re
         return np.stack([np.asarray(image), np.roll(np.asarray(image), 8, axis=0)])
 
     monkeypatch.setattr(sticker_albums, "animate_sticker", move)
-    sample = next(each for each in sample_scenes(40, seed=5, size_px=64) if each.scene.scene_type == "single")
+    sample = next(each for each in sample_scenes(40, seed=5, size_px=128) if each.scene.scene_type == "single")
     make_disc().save(tmp_path / "disc.png")
     Image.fromarray(sample.image).save(tmp_path / "scene.png")
     images = [

@@ -225,7 +225,7 @@ def test_static_parts_keep_the_pixels_of_the_image_and_moving_parts_do_not():
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     blurred = np.full((2, 64, 64, 3), 120, np.uint8)
     blurred[1, :20, :20] = 250
-    restored = restore_detail(blurred, image[None].repeat(2, 0), blurred[:1].repeat(2, 0))
+    restored = restore_detail(blurred, image[None].repeat(2, 0), blurred[:1].repeat(2, 0), scale_factor=8)
     np.testing.assert_array_equal(restored[0], image)
     np.testing.assert_array_equal(restored[1, 32:, 32:], image[32:, 32:])
     np.testing.assert_array_equal(restored[1, :10, :10], blurred[1, :10, :10])
@@ -235,4 +235,4 @@ def test_warped_parts_keep_their_detail():
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     warped = np.stack([image, np.roll(image, 5, axis=1)])
     blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), 3) for frame in warped])
-    np.testing.assert_array_equal(restore_detail(blurred, warped, blurred), warped)
+    np.testing.assert_array_equal(restore_detail(blurred, warped, blurred, scale_factor=8), warped)

@@ -19,7 +19,7 @@ from dianjing.train.data.prior_images import PriorImages
 from dianjing.train.data.sample_prompts import get_sample_prompts
 from dianjing.train.data.schedule import BatchShards
 from dianjing.train.data.tensor_cache import TensorCache
-from dianjing.weights.image_sizes import read_size_multiple_px
+from dianjing.weights.image_sizes import read_default_size_px, read_size_multiple_px
 from dianjing.weights.resolve import resolve_model
 from dianjing.weights.validate import validate_model
 
@@ -46,6 +46,8 @@ def index_and_encode(config: FinetuneRunConfig, accelerator: Accelerator) -> tup
     folder = resolve_model(config.model.name)
     validate_model(folder)
     index = index_datasets(config, folder)
+    if accelerator.is_main_process:
+        warn_about_size(config, folder)
     if (control_source := ControlImageSource.from_config(config.model)) is not None:
         control_source.check_records(index.list_records())
     if accelerator.is_main_process:
@@ -54,6 +56,14 @@ def index_and_encode(config: FinetuneRunConfig, accelerator: Accelerator) -> tup
         line = Message("data_report", summary=index.summarize(), path=report)
         print(line.render(get_language()), flush=True)
     return index, fill_latent_cache(config, folder, index, accelerator)
+
+
+def warn_about_size(config: FinetuneRunConfig, folder: Path) -> None:
+    """Print a warning for images of at most half the side that the model in `folder` was trained on."""
+    size_px, default_px = config.data.size_px, read_default_size_px(folder)
+    if 2 * size_px <= default_px:
+        line = Message("training_size_below_model", size_px=size_px, name=config.model.name, default_px=default_px)
+        print(line.render(get_language()), flush=True)
 
 
 def index_datasets(config: FinetuneRunConfig, folder: Path) -> DatasetIndex:

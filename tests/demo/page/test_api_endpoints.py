@@ -14,7 +14,7 @@ from dianjing.pipelines.media.mask import grow_mask
 from dianjing.pipelines.media.video import read_video_metadata
 
 pytestmark = pytest.mark.timeout(600)  # the machine may be busy
-RIM_PX = 8  # in which an edit fades into the image
+RIM_PX = 9  # in which an edit fades into the image
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +46,13 @@ def test_an_image_comes_as_a_file_with_its_settings(image_file):
 
 @pytest.mark.parametrize("name", ["mask", "points", "words"])
 def test_an_edit_changes_what_is_selected_and_nothing_else(client, image_file, name):
-    mask = np.zeros((64, 64), bool)
-    mask[20:40, 20:40] = True
+    mask = np.zeros((128, 128), bool)
+    mask[40:80, 40:80] = True
     buffer = io.BytesIO()
     Image.fromarray(mask).save(buffer, format="PNG")
     selections = {
         "mask": {"mask": base64.b64encode(buffer.getvalue()).decode()},
-        "points": {"points": [[32, 32]], "labels": [1]},
+        "points": {"points": [[64, 64]], "labels": [1]},
         "words": {"words": "cat"},
     }
     files = client.predict(
@@ -93,15 +93,15 @@ def test_an_edit_that_cannot_be_is_refused(client, image_file, arguments, messag
 
 
 def test_points_give_a_mask(client, image_file):
-    file = client.predict(encode(image_file), [[32, 32]], [1], api_name="/mask")
+    file = client.predict(encode(image_file), [[64, 64]], [1], api_name="/mask")
     mask = np.asarray(Image.open(get_path(file)))
-    assert mask.shape == (64, 64)
-    assert mask[32, 32] == 255
+    assert mask.shape == (128, 128)
+    assert mask[64, 64] == 255
     assert 0 < (mask == 255).mean() < 1
 
 
 def test_an_animation_comes_in_all_formats(client, image_file):
-    regions = [{"points": [[32, 32]], "motion": "jump"}, {"points": [[4, 4]], "labels": [1], "motion": "sway"}]
+    regions = [{"points": [[64, 64]], "motion": "jump"}, {"points": [[4, 4]], "labels": [1], "motion": "sway"}]
     files = client.predict(
         encode(image_file), regions, num_frames=2, num_inference_steps=2, guidance_scale=1, api_name="/animate"
     )
@@ -114,16 +114,16 @@ def test_an_animation_comes_in_all_formats(client, image_file):
 def test_a_path_is_followed_and_one_that_leaves_the_image_is_refused(client, image_file):
     from gradio_client.exceptions import AppError
 
-    motion = {"path": [[32, 32], [40, 30]], "times": [0, 0.5], "turn": 10, "scale": 0.9, "anchor": [32, 40]}
-    regions = [{"points": [[32, 32]], **motion}, {"target": "image", "turn": 5}]
+    motion = {"path": [[64, 64], [80, 60]], "times": [0, 0.5], "turn": 10, "scale": 0.9, "anchor": [64, 80]}
+    regions = [{"points": [[64, 64]], **motion}, {"target": "image", "turn": 5}]
     files = client.predict(encode(image_file), regions, num_frames=2, api_name="/animate")
     settings = read_video_metadata(Path(get_path(files[0])))[0].settings
     assert settings["refine"] == "off"
     region, camera = settings["regions"]
     assert {**region, "anchor": list(region["anchor"].values())}.items() >= motion.items()
     assert (camera["target"], camera["turn"]) == ("image", 5)
-    regions[0]["path"][1] = [99, 30]
-    with pytest.raises(AppError, match="outside the image of 64 x 64"):
+    regions[0]["path"][1] = [199, 30]
+    with pytest.raises(AppError, match="outside the image of 128 x 128"):
         client.predict(encode(image_file), regions, num_frames=2, api_name="/animate")
 
 

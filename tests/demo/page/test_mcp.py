@@ -72,7 +72,7 @@ def test_an_image_comes_with_its_settings_and_label(generated):
     image, address = generated.content
     assert image.mimeType == "image/png"
     with open_image(image) as decoded:
-        assert decoded.size == (64, 64)
+        assert decoded.size == (128, 128)
         assert decoded.text["seed"] == "5"
         assert "AIGC" in decoded.info["xmp"].decode()
     assert address.text.endswith(".png")
@@ -90,18 +90,18 @@ def test_an_edit_and_variations_come_as_images(call, generated):
     varied = call("variations", num_images=2, **common)
     assert [content.type for content in (*edited.content, *varied.content)] == ["image", "text"] * 3
     with open_image(edited.content[0]) as image:
-        assert image.size == (64, 64)
+        assert image.size == (128, 128)
     assert edited.content[0].data != picture
 
 
 def test_points_give_a_mask(call, generated):
-    image = call("mask", image=generated.content[0].data, points=[[32, 32]], labels=[1]).content[0]
+    image = call("mask", image=generated.content[0].data, points=[[64, 64]], labels=[1]).content[0]
     with open_image(image) as mask:
-        assert np.asarray(mask)[32, 32] == 255
+        assert np.asarray(mask)[64, 64] == 255
 
 
 def test_an_animation_comes_as_a_sticker_and_as_files(call, generated):
-    regions = [{"points": [[32, 32]], "motion": "jump"}]
+    regions = [{"points": [[64, 64]], "motion": "jump"}]
     contents = call(
         "animate", image=generated.content[0].data, regions=regions, num_frames=2, num_inference_steps=2
     ).content

@@ -56,7 +56,7 @@ def test_a_size_that_the_model_was_not_trained_for_is_announced_with_its_time(lo
         side.fill("1024")
         side.press("Tab")
     wait_for_forecast(page, "9 min" if locale == "en-US" else "9 分钟")
-    wait_for_forecast(page, "64 x 64")
+    wait_for_forecast(page, "128 x 128")
     assert not page.is_checked("#image-size input")
     page.fill("#image-prompt textarea", "a cat")
     page.click("#image-button")
@@ -64,7 +64,7 @@ def test_a_size_that_the_model_was_not_trained_for_is_announced_with_its_time(lo
     assert ("5 min" if locale == "en-US" else "5 分钟") in page.inner_text("#image-status")
     page.click("#image-size label")
     page.wait_for_function("document.querySelector('#image-forecast').innerText.trim() === ''")
-    assert width.input_value() == height.input_value() == "64"
+    assert width.input_value() == height.input_value() == "128"
 
 
 @pytest.mark.parametrize("locale", LANGUAGES)

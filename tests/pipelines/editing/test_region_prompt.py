@@ -27,8 +27,9 @@ def sticker():
 
 
 def make_box_mask(left, top, right, bottom):
-    mask = np.zeros((64, 64), bool)
-    mask[top:bottom, left:right] = True
+    """A mask of 128 px; the box is in 64ths of it."""
+    mask = np.zeros((128, 128), bool)
+    mask[2 * top : 2 * bottom, 2 * left : 2 * right] = True
     return mask
 
 
@@ -47,7 +48,7 @@ def test_the_position_is_that_of_the_box_with_or_without_a_margin(index, margin_
 
 
 def test_a_mask_around_objects_has_no_position():
-    assert find_position(np.ones((64, 64), bool)) is None
+    assert find_position(np.ones((128, 128), bool)) is None
     assert find_position(~make_box_mask(0, 16, 32, 48)) is None
 
 
@@ -69,16 +70,16 @@ def test_the_object_that_the_rest_lacks_is_named_alone(sticker, kind, language):
 
 
 def test_a_prompt_stays_where_nothing_is_new_or_the_scene_is_replaced(sticker):
-    sample = sample_edit("add", 0, seed=SEED, size_px=64)
+    sample = sample_edit("add", 0, seed=SEED, size_px=sticker.default_size_px)
     empty, image, prompt = sample.painted_mask, Image.fromarray(sample.source), "a penguin at sea"
     assert read_objects(sticker, sample.texts["en"])[0] == ("penguin", 1)  # the one that the source shows
     assert make_region_prompt(sticker, image, empty, prompt, is_cropped=False) == prompt
-    for mask in (np.ones((64, 64), bool), ~make_box_mask(16, 32, 48, 64)):
+    for mask in (np.ones((128, 128), bool), ~make_box_mask(16, 32, 48, 64)):
         assert make_region_prompt(sticker, image, mask, sample.texts["en"], is_cropped=False) == sample.texts["en"]
 
 
 def test_another_model_and_a_trigger_word_get_the_prompt_as_it_is(sticker, monkeypatch):
-    mask, image = make_box_mask(0, 0, 32, 32), Image.new("RGB", (64, 64))
+    mask, image = make_box_mask(0, 0, 32, 32), Image.new("RGB", (128, 128))
     other = SimpleNamespace(prompt_normalizer=None)
     assert make_region_prompt(other, image, mask, "a cat and a dog", is_cropped=False) == "a cat and a dog"
     monkeypatch.setattr(sticker, "list_trigger_words", lambda: ["zyx"])
@@ -92,7 +93,7 @@ def test_an_edit_shows_the_new_object_and_not_its_neighbour_again(sticker, posit
     [mask] = make_masks(sticker, [sample], "en")
     edit = ImageEdit(image=Image.fromarray(sample.source), mask=mask)
     [image] = run_edit(sticker, edit, sample.texts["en"], segmenter=GrabCutSegmenter(), seeds=[SEED + position])
-    assert has_target(sample, np.asarray(image), SpriteMatcher.for_images(64))
+    assert has_target(sample, np.asarray(image), SpriteMatcher.for_images(sticker.default_size_px))
     assert keeps_rest(sample, np.asarray(image), mask, rim_px=get_rim_px(sticker))
 
 

@@ -51,7 +51,9 @@ def test_the_bundled_model_localizes_two_objects_of_held_out_scenes():
     pipe = TextToImagePipeline.from_pretrained("sticker", dtype=torch.float32)
     parser = MotionPromptParser(MotionVocabulary(), make_concept_vocabulary())
     world = StickerWorld(
-        size_px=64, stages=[CurriculumStage(scene_weights={"pair": 1.0}, grid_px=(32,))], split="held_out"
+        size_px=pipe.default_size_px,
+        stages=[CurriculumStage(scene_weights={"pair": 1.0}, grid_px=(32,))],
+        split="held_out",
     )
     num_correct = 0
     for position in range(PAIRS):
@@ -63,10 +65,10 @@ def test_the_bundled_model_localizes_two_objects_of_held_out_scenes():
             [motion_prompt.static_prompt, *(part.prompt_without for part in motion_prompt.subjects)]
         )
         relevance_map = compute_relevance_map(
-            pipe.transformer, pipe.scheduler, latents, embeds, image_meta_size=(64,) * 4 + (0, 0)
+            pipe.transformer, pipe.scheduler, latents, embeds, image_meta_size=(pipe.default_size_px,) * 4 + (0, 0)
         )
         peaks = find_peaks(relevance_map, [1] * len(motion_prompt.subjects))
         for ((column, row),), box in zip(peaks, scene.boxes[0], strict=True):
-            x, y, width, height = box
-            num_correct += x <= 8 * column + 4 < x + width and y <= 8 * row + 4 < y + height
+            (x, y, width, height), side = box, pipe.vae_scale_factor
+            num_correct += x <= (column + 0.5) * side < x + width and y <= (row + 0.5) * side < y + height
     assert num_correct >= 0.85 * 2 * PAIRS

@@ -101,11 +101,11 @@ def pipe():
 
 
 def test_what_the_prompt_names_is_found_in_the_image_and_cut_out(pipe):
-    sample = next(each for each in sample_scenes(40, seed=5, size_px=64) if each.scene.scene_type == "single")
+    sample = next(each for each in sample_scenes(40, seed=5, size_px=128) if each.scene.scene_type == "single")
     truth = render_true_sprites(sample)
     for prompt in (sample.text_en, sample.text_zh):
         cut = pipe.remove_background(Image.fromarray(sample.image), prompt)
-        assert (cut.mode, cut.size) == ("RGBA", (64, 64))
+        assert (cut.mode, cut.size) == ("RGBA", (128, 128))
         mask, expected = np.asarray(cut)[..., 3] > 127, truth[..., 3] > 0.5
         assert (mask & expected).sum() / (mask | expected).sum() > 0.8
 

@@ -9,7 +9,7 @@ from dianjing.pipelines.vae import frames_to_pixels
 from dianjing.train.evaluation.video_metrics import get_motion_requests, iterate_controlled_clips
 from dianjing.train.stickers.tracking import estimate_motion
 
-WORLD = {"size_px": 64, "num_frames": 9, "fps": 8.0}
+WORLD = {"size_px": 128, "num_frames": 9, "fps": 8.0}
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +65,14 @@ def test_without_a_motion_in_the_prompt_a_video_is_generated_with_a_warning(text
     from diffusers.utils import logging
 
     logging.enable_propagation()
-    assert generate(text_to_video, "a cat on the grass", num_frames=3).shape == (3, 64, 64, 3)
+    assert generate(text_to_video, "a cat on the grass", num_frames=3).shape == (3, 128, 128, 3)
     assert "it knows: " in caplog.text
 
 
 def test_a_region_that_would_leave_the_image_in_a_long_video_is_slower(image_to_video):
     """A square that goes to the right at full strength is outside the image after two seconds."""
-    image, mask = np.full((64, 64, 3), 255, np.uint8), np.zeros((64, 64), bool)
-    image[24:40, 4:20], mask[24:40, 4:20] = (200, 40, 40), True
+    image, mask = np.full((128, 128, 3), 255, np.uint8), np.zeros((128, 128), bool)
+    image[48:80, 8:40], mask[48:80, 8:40] = (200, 40, 40), True
     pixels = frames_to_pixels(image[None], device=image_to_video.execution_device, dtype=torch.float32)
     request = image_to_video._encode_motion_request(pixels, [mask[None]], [[("move right", 0.37)]])
     conditioner = image_to_video.transformer.motion_conditioner

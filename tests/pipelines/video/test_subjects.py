@@ -24,9 +24,9 @@ def parser(pipe):
 
 
 def frame(picture, margin):
-    """The picture, three times as large, with a margin at its left and right that the crop to a square removes."""
-    large = Image.fromarray(picture).resize((192, 192), Image.Resampling.NEAREST)
-    framed = Image.new("RGB", (192 + 2 * margin, 192), (200, 200, 200))
+    """The picture, twice as large, with a margin at its left and right that the crop to a square removes."""
+    large = Image.fromarray(picture).resize((256, 256), Image.Resampling.NEAREST)
+    framed = Image.new("RGB", (256 + 2 * margin, 256), (200, 200, 200))
     framed.paste(large, (margin, 0))
     return framed
 
@@ -35,7 +35,7 @@ def frame(picture, margin):
 def test_the_click_is_on_the_object_that_the_prompt_moves(pipe, parser, margin):
     """In held-out scenes of two objects, one of which moves; clicks are in pixels of the image as it was uploaded."""
     world = StickerWorld(
-        size_px=64, stages=[CurriculumStage(scene_weights={"pair": 1.0}, grid_px=(32,))], split="held_out"
+        size_px=128, stages=[CurriculumStage(scene_weights={"pair": 1.0}, grid_px=(32,))], split="held_out"
     )
     num_correct = 0
     for position in range(PAIRS):
@@ -48,7 +48,7 @@ def test_the_click_is_on_the_object_that_the_prompt_moves(pipe, parser, margin):
         first, *others = regions[0].points
         assert first.positive
         assert [point.positive for point in others] == [False]
-        x, y, width, height = (3 * side for side in scene.boxes[0][index])
+        x, y, width, height = (2 * side for side in scene.boxes[0][index])
         num_correct += x <= first.x - margin < x + width and y <= first.y < y + height
     assert num_correct >= 0.8 * PAIRS
 

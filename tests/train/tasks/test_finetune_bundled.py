@@ -18,7 +18,7 @@ from dianjing.train.tasks.finetune_build import find_trigger_words
 from dianjing.train.tasks.finetune_model import MOTION_PREFIXES, prepare_transformer
 from dianjing.weights.resolve import resolve_model
 
-SIZE_PX, FRAMES = 64, 8
+SIZE_PX, FRAMES = 128, 8
 PRIOR_CAPTIONS = 'objective.prior_captions=["a cat on the grass", "海上的红色气球"]'  # the default are hundreds
 RECORD = GenerationMetadata(prompt="a", seed=0, settings={}, model="sticker", version="0")
 
