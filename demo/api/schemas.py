@@ -19,7 +19,7 @@ from dianjing.pipelines.validation import MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_SE
 
 MAX_PARTIAL_IMAGES = 3
 ImageSize = Annotated[
-    str, Field(description="WIDTHxHEIGHT in pixels, or auto: the size of the model.", examples=["64x64"])
+    str, Field(description="WIDTHxHEIGHT in pixels, or auto: the size of the model.", examples=["128x128"])
 ]
 
 
@@ -80,7 +80,7 @@ class ImageGenerationSchema(GenerationSchema):
     can_be_transparent: ClassVar[bool] = True
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"prompt": "草地上的一只小猫", "n": 2, "size": "64x64", "seed": 7}]}
+        json_schema_extra={"examples": [{"prompt": "草地上的一只小猫", "n": 2, "size": "128x128", "seed": 7}]}
     )
 
     prompt: str = Field(
