@@ -14,7 +14,10 @@ from diffusers import UNet2DModel
 from torch import Tensor
 
 from dianjing.pipelines.segmentation.base import Point, check_points
+from dianjing.pipelines.segmentation.guided_filter import apply_guided_filter
 
+GUIDE_RADIUS = 3 / 64  # of the longer side of an image: in such windows its colors move the edges of a mask
+GUIDE_REGULARIZATION = 1e-3
 POINT_SIGMA_PX = 2.0  # width of a point in the heatmap
 PIXEL_UNSHUFFLE = 2  # side in px of the block that is one position of the network
 
@@ -54,16 +57,20 @@ class UNetSegmenter:
 
     def set_image(self, image: np.ndarray) -> None:
         """Prepare an image, uint8 (H, W, 3)."""
-        self.image_size = (image.shape[1], image.shape[0])
+        self.image, self.image_size = image, (image.shape[1], image.shape[0])
         small = cv2.resize(image, (self.side_px, self.side_px), interpolation=cv2.INTER_AREA)
         self.pixels = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 127.5 - 1
 
     @torch.no_grad()
     def predict(self, points: Sequence[Point]) -> np.ndarray:
-        """Predict the mask, bool (H, W), of the object at the points."""
+        """Predict the mask, bool (H, W), of the object at the points; its edges follow those of the whole image."""
         across, down = (self.side_px / side for side in self.image_size)
         points = check_points(points, width=self.image_size[0], height=self.image_size[1])
         scaled = [Point(x=point.x * across, y=point.y * down, positive=point.positive) for point in points]
         heatmap = torch.from_numpy(make_point_heatmap(scaled, self.side_px))[None].to(self.unet.device)
         logits = predict_mask_logits(self.unet, self.pixels.to(self.unet.device), heatmap)[0].cpu().numpy()
-        return cv2.resize(logits, self.image_size, interpolation=cv2.INTER_LINEAR) > 0
+        enlarged = cv2.resize(logits, self.image_size, interpolation=cv2.INTER_LINEAR)
+        probability = 1 / (1 + np.exp(-enlarged.clip(-30, 30)))
+        radius = max(1, round(GUIDE_RADIUS * max(self.image_size)))
+        filtered = apply_guided_filter(self.image, probability, radius=radius, regularization=GUIDE_REGULARIZATION)
+        return filtered > 0.5

@@ -182,7 +182,7 @@ def write_sharpness_report(settings: EvaluationSettings, out: Path) -> None:
 
     pipe: Any = TextToImagePipeline.from_pretrained(settings.model).to(settings.device)
     pipe.set_progress_bar_config(disable=True)
-    size_px = pipe.transformer.config.sample_size * pipe.vae_scale_factor
+    size_px = pipe.default_size_px
     matcher, seed = SpriteMatcher.for_images(size_px, settings.device), settings.seed
     samples = sample_held_out(CATEGORIES[0], num_samples=settings.num_samples, seed=seed, size_px=size_px)
     columns: dict[str, list[np.ndarray]] = {"true": [], "reconstructed": [], "generated": []}

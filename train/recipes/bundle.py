@@ -64,14 +64,14 @@ def build_bundle(export_folder: Path, bundle: Path, *, vae: Path | None = None, 
     """Copy an export into a bundle, and add its vocabularies, default settings and checksums.
 
     Files of an older bundle are removed, apart from EVALUATION_FILES. vae: a folder that takes the place of the
-    export's, an autoencoder of larger images with the same latents. segmenter: a folder that is copied as well.
+    export's, an autoencoder of larger images with the same latents, which keep their scale. segmenter: a folder that is
+    copied as well.
     """
     for old in [path for path in bundle.glob("*") if path.name not in EVALUATION_FILES]:
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     shutil.copytree(export_folder, bundle, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
     if vae is not None:
-        shutil.rmtree(bundle / "vae")
-        shutil.copytree(vae, bundle / "vae", ignore=shutil.ignore_patterns("measured.json"))
+        _replace_vae(bundle / "vae", vae)
     if segmenter is not None:
         shutil.copytree(segmenter, bundle / segmenter.name)
     for config_path in bundle.glob("*/config.json"):
@@ -96,6 +96,15 @@ def build_bundle(export_folder: Path, bundle: Path, *, vae: Path | None = None, 
     _write_json(bundle / VOCABULARY_FILE, words, indent=0)
     make_concept_vocabulary().save(bundle / CONCEPTS_FILE)
     write_checksums(bundle)
+
+
+def _replace_vae(folder: Path, vae: Path) -> None:
+    """Put another autoencoder into `folder`, with the scaling factor that the transformer was trained with."""
+    scaling_factor = _read_json(folder / "config.json")["scaling_factor"]
+    shutil.rmtree(folder)
+    shutil.copytree(vae, folder, ignore=shutil.ignore_patterns("measured.json", "README.md"))
+    config = _read_json(folder / "config.json") | {"scaling_factor": scaling_factor}
+    _write_json(folder / "config.json", config, indent=2)
 
 
 def _remove_load_path(config_path: Path) -> None:

@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
+from diffusers import AutoencoderKL
 
 from dianjing import ImageToVideoPipeline, TextToImagePipeline, TextToVideoPipeline
 from dianjing.pipelines.prompting.vocabulary import Vocabulary
@@ -58,6 +60,20 @@ def test_a_bundle_of_an_image_model_has_no_motions(make_hunyuan, tmp_path):
     assert set(words["en"]) == set(list_caption_words()["en"])
     assert not set(list_motion_words()["en"]) <= set(words["en"])
     assert not (tmp_path / "bundle" / "motions.json").exists()
+
+
+def test_another_autoencoder_takes_the_place_of_the_exports_with_its_scale(make_hunyuan, tmp_path):
+    pipe = make_hunyuan(with_size=False)
+    pipe.vae.register_to_config(scaling_factor=0.9)
+    pipe.save_pretrained(tmp_path / "export")
+    levels = {"down_block_types": ("DownEncoderBlock2D",) * 5, "up_block_types": ("UpDecoderBlock2D",) * 5}
+    vae = AutoencoderKL(block_out_channels=(8,) * 5, latent_channels=4, norm_num_groups=4, scaling_factor=0.7, **levels)
+    vae.save_pretrained(tmp_path / "decoder")
+    build_bundle(tmp_path / "export", tmp_path / "bundle", vae=tmp_path / "decoder")
+    loaded = TextToImagePipeline.from_pretrained(tmp_path / "bundle")
+    assert loaded.default_size_px == 2 * pipe.transformer.config.sample_size * pipe.vae_scale_factor
+    assert loaded.vae.config.scaling_factor == 0.9
+    assert all(map(torch.equal, loaded.vae.state_dict().values(), vae.state_dict().values()))
 
 
 def test_full_strength_has_the_speed_of_full_amplitude():
