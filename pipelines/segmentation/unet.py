@@ -16,7 +16,7 @@ from torch import Tensor
 from dianjing.pipelines.segmentation.base import Point, check_points
 from dianjing.pipelines.segmentation.guided_filter import apply_guided_filter
 
-GUIDE_RADIUS = 3 / 64  # of the longer side of an image: in such windows its colors move the edges of a mask
+GUIDE_RADIUS = 5 / 64  # of the longer side of an image: in such windows its colors move the edges of a mask
 GUIDE_REGULARIZATION = 1e-3
 POINT_SIGMA_PX = 2.0  # width of a point in the heatmap
 PIXEL_UNSHUFFLE = 2  # side in px of the block that is one position of the network

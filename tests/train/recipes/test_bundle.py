@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL
 
 from dianjing import ImageToVideoPipeline, TextToImagePipeline, TextToVideoPipeline
 from dianjing.pipelines.prompting.vocabulary import Vocabulary
+from dianjing.train.recipes import sticker
 from dianjing.train.recipes.bundle import INFERENCE_STEPS, build_bundle, measure_motion_vocabulary
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.stickers.captions import list_caption_words, list_motion_words, make_concept_vocabulary
@@ -60,6 +61,21 @@ def test_a_bundle_of_an_image_model_has_no_motions(make_hunyuan, tmp_path):
     assert set(words["en"]) == set(list_caption_words()["en"])
     assert not set(list_motion_words()["en"]) <= set(words["en"])
     assert not (tmp_path / "bundle" / "motions.json").exists()
+
+
+def test_every_run_takes_the_latents_of_the_same_autoencoder(monkeypatch, tmp_path):
+    """Transformers are trained on them, and the decoder that the bundle ships decodes them."""
+    launched = []
+    monkeypatch.setattr(sticker.subprocess, "run", lambda command, **options: launched.append(command))
+    for training in sticker.TRAINING_RUNS.values():
+        sticker.launch_training(training, tmp_path, processes=1)
+    commands = dict(zip(sticker.TRAINING_RUNS, launched, strict=True))
+    vae = tmp_path / "sticker-vae" / "export" / "vae"
+    keys = {name: [part for part in command if part.endswith(f"={vae}")] for name, command in commands.items()}
+    assert list(keys)[:2] == ["autoencoder", "decoder"]
+    assert keys["autoencoder"] == keys["segmenter"] == []
+    assert keys["decoder"] == [f"model.encoder_from={vae}"]
+    assert keys["text_to_image"] == keys["motion"] == [f"model.vae={vae}"]
 
 
 def test_another_autoencoder_takes_the_place_of_the_exports_with_its_scale(make_hunyuan, tmp_path):

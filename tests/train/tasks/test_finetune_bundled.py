@@ -11,7 +11,7 @@ from dianjing.pipelines.media.video import save_video
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.train.cli import main
 from dianjing.train.config.run_file import read_run_config
-from dianjing.train.data.preparation import index_datasets
+from dianjing.train.data.preparation import index_datasets, warn_about_size
 from dianjing.train.export import export_adapter
 from dianjing.train.stickers import StickerWorld
 from dianjing.train.tasks.finetune_build import find_trigger_words
@@ -73,6 +73,14 @@ def test_it_fits_in_memory_and_resumes_exactly(tmp_path, data, capsys, changes):
     assert "this fits" in capsys.readouterr().out
     assert main(["verify-resume", str(path), *settings]) == 0
     assert "resuming is exact" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("size_px", "is_announced"), [(64, True), (96, False), (128, False)])
+def test_a_size_of_half_the_models_or_less_is_announced(tmp_path, data, capsys, size_px, is_announced):
+    path, _ = write_run_file(tmp_path, data)
+    capsys.readouterr()
+    warn_about_size(read_run_config(path, [f"data.size_px={size_px}"]), resolve_model("sticker"))
+    assert ("set size_px = 128" in capsys.readouterr().out) is is_announced
 
 
 def test_adapter_for_images_has_no_motion_weights_and_loads_without_a_warning(tmp_path, data, recwarn):
