@@ -79,7 +79,9 @@ def connect_animation_forecast(
     forecast: gr.HTML, context: PageContext, video_model: Any, num_frames: Any, settings: SettingsPanel
 ) -> None:
     """Show how long an animation with these settings takes."""
-    image, region = Image.new("RGB", (64, 64)), Region(motion=PLACEHOLDER_PROMPT, points=[Point(x=0, y=0)])
+    side_px = context.capabilities.default_size_px
+    image = Image.new("RGB", (side_px, side_px))
+    region = Region(motion=PLACEHOLDER_PROMPT, points=[Point(x=0, y=0)])
 
     def make_request(video_model: str, num_frames: Any, *values: Any) -> ImageToVideoRequest:
         arguments = {"num_frames": float_to_int(num_frames), "video_model": video_model or None}

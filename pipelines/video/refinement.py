@@ -10,20 +10,29 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn.functional import avg_pool2d
 
 from dianjing.pipelines.media.crop import CropTransform
 from dianjing.pipelines.segmentation.base import Point, Region
 from dianjing.pipelines.vae import decode_result, encode_images, frames_to_pixels, pixels_to_uint8
+from dianjing.weights.image_sizes import get_scale_factor
 
 MAX_AUTOENCODER_ERROR = 14.0  # root mean square, in levels of 255: a model can show images below it
+MEASURED_LATENT_PX = 8  # pixels along a latent at which the error is measured
 
 
 @torch.no_grad()
 def measure_autoencoder_error(vae: Any, image: Image.Image) -> float:
-    """Root mean square difference, in levels of 255, of an image from what its latents decode to."""
+    """Root mean square difference, in levels of 255, of an image from what its latents decode to.
+
+    For latents of more than MEASURED_LATENT_PX the difference is averaged over blocks of pixels: what latents tell is
+    compared, and not how much finer detail an image has than they hold.
+    """
     pixels = frames_to_pixels(np.asarray(image)[None], device=vae.device, dtype=vae.dtype)
     decoded = pixels_to_uint8(decode_result(vae, encode_images(vae, pixels)))[0].permute(1, 2, 0).numpy()
-    return float(np.sqrt(np.square(decoded.astype(np.float32) - np.asarray(image)).mean()))
+    difference = torch.from_numpy(decoded.astype(np.float32) - np.asarray(image)).permute(2, 0, 1)
+    block_px = max(1, get_scale_factor(vae.config) // MEASURED_LATENT_PX)
+    return float(avg_pool2d(difference, block_px).square().mean().sqrt())
 
 
 def crop_regions(regions: Sequence[Region], masks: np.ndarray, crop_transform: CropTransform) -> list[Region]:
