@@ -40,7 +40,7 @@ def test_a_mask_has_the_size_of_the_image_and_follows_the_point(unet, tmp_path):
 
 
 def test_edges_follow_those_of_the_image_at_its_own_size():
-    """Of objects of held-out scenes, by the network of the bundled model, which sees them at half the size."""
+    """The network of the bundled model sees objects of held-out scenes at half the size."""
     segmenter = UNetSegmenter.from_pretrained(resolve_model("sticker") / SEGMENTER_FOLDER)
     clips = iterate_controlled_clips(num_moving=1, size_px=128, seed=3, num_frames=2, fps=8.0)
     overlaps = {"guided": [], "enlarged": []}
