@@ -38,7 +38,7 @@ def test_true_compositions_are_recognized_at_every_size_also_through_the_autoenc
     for index, background in enumerate(islice(list_new_backgrounds(24), 12)):
         size_px = list(MATCHED_SIZES_PX)[index % len(MATCHED_SIZES_PX)]
         image = render_concept_image(
-            background, size_px=size_px, offset_px=(index % 5 - 2, 3 - index % 7), image_px=pipe.default_size_px
+            background, size_px=size_px, offset_px=(index % 5 - 2, 3 - index % 7), image_px=STICKER_FINETUNING.size_px
         )
         assert measure_presence(image, background) > 0.95
         latents = encode_images(pipe.vae, to_pixels(image_to_tensor(image)[None].mul(255).permute(0, 2, 3, 1).byte()))

@@ -100,7 +100,7 @@ def test_an_edit_shows_the_new_object_and_not_its_neighbour_again(sticker, posit
 def test_without_a_prompt_a_foreign_image_is_refused_and_a_sticker_is_not(sticker):
     sample = sample_edit("replace", 0, seed=SEED, size_px=sticker.default_size_px)
     check_variation(sticker, Image.fromarray(sample.source))
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 80, 3), np.uint8))
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 96, 3), np.uint8))
     check_variation(SimpleNamespace(prompt_normalizer=None), noise)
     vary = ImageToImagePipeline.from_pipe(sticker)
     with pytest.raises(DianjingError, match="Give a prompt"):
