@@ -127,8 +127,9 @@ class InferenceEngine:
 
     def is_estimate(self, request: AnyRequest) -> bool:
         """True for a prediction of a published model that no run has corrected yet."""
-        is_video = isinstance(request, TextToVideoRequest | ImageToVideoRequest)
-        return is_video and request.video_model is not None and not self.video_models.has_measured(request)
+        if not isinstance(request, TextToVideoRequest | ImageToVideoRequest) or request.video_model is None:
+            return False
+        return not self.video_models.has_measured(request)
 
     def run(self, job: Job, results: ResultStore, *, on_progress: ProgressListener) -> JobResult:
         """Generate what a job requests and write its files.
