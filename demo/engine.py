@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from dianjing import __version__
+from dianjing.demo.album_request import StickerAlbumRequest
 from dianjing.demo.capabilities import get_capabilities
 from dianjing.demo.editing import ImageEditor
 from dianjing.demo.extensions import AdapterSwitch
@@ -29,21 +30,18 @@ from dianjing.demo.requests import (
     TextToVideoRequest,
 )
 from dianjing.demo.results import ResultStore
-from dianjing.demo.sticker_albums import StickerAlbumRequest, make_sticker_album
+from dianjing.demo.sticker_albums import make_sticker_album
+from dianjing.demo.video_generation import run_video_request
 from dianjing.demo.video_models import VideoModels, release_memory
-from dianjing.errors import Message
 from dianjing.pipelines.conversation.parsing.chat_model import ChatModelParser
 from dianjing.pipelines.conversation.parsing.rule_parser import RuleParser
 from dianjing.pipelines.conversation.session import Conversation
 from dianjing.pipelines.cost_model import CostModel
 from dianjing.pipelines.image_to_video import ImageToVideoPipeline
-from dianjing.pipelines.media.image import get_input_image_metadata
-from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
-from dianjing.pipelines.media.video import get_video_metadata
+from dianjing.pipelines.media.metadata import GenerationMetadata
 from dianjing.pipelines.named_adapters import NamedAdapter
-from dianjing.pipelines.named_schedulers import use_scheduler
 from dianjing.pipelines.prompting.enhancement import CompleteChat
-from dianjing.pipelines.segmentation.base import Segmenter, get_region_metadata
+from dianjing.pipelines.segmentation.base import Segmenter
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.pipelines.text_to_video import TextToVideoPipeline
@@ -157,7 +155,7 @@ class InferenceEngine:
             files, crop = results.save_images(job.id, [turn.image], metadata, visible_label=label), None
         else:
             assert request.fps is not None
-            frames, metadata, crop = self._generate_video(request, on_progress)
+            frames, metadata, crop = run_video_request(self, request, on_progress)
             files, turn = results.save_video(job.id, frames, metadata[0], fps=request.fps, visible_label=label), None
         if request.list_work(self.capabilities) and not isinstance(request, ConversationRequest):  # at most
             self.cost_model.add_run(predicted_s=predicted_s, measured_s=time.monotonic() - start_s)
@@ -226,39 +224,3 @@ class InferenceEngine:
         with self.text_to_image.observe_steps(ProgressReporter(self.text_to_image, on_progress)):
             turn = request.conversation.send(request.text)
         return turn, (self.make_conversation_metadata(request.conversation, adapters=request.adapters),)
-
-    def _generate_video(
-        self, request: TextToVideoRequest | ImageToVideoRequest, on_progress: ProgressListener
-    ) -> tuple[np.ndarray, tuple[GenerationMetadata, ...], Message | None]:
-        """Generate frames uint8 (F, H, W, 3), their metadata, and how an uploaded image was cropped."""
-        assert request.seed is not None
-        if request.video_model is not None:
-            return self.video_models.generate(request, on_progress, segmenter=self.segmenter_factory())
-        assert request.fps is not None
-        pipe: Any = self.image_to_video if isinstance(request, ImageToVideoRequest) else self.text_to_video
-        run_steps = [run.num_steps for run in request.list_work(self.capabilities)]
-        reporter = ProgressReporter(pipe, on_progress, run_steps=run_steps, num_windows=len(run_steps))
-        params = {
-            **request.get_pipeline_params(),
-            "num_frames": request.num_frames,
-            "fps": request.fps,
-            "output_type": "uint8",
-            "generator": torch.Generator().manual_seed(request.seed),
-        }
-        settings: dict[str, object] = {"negative_prompt": request.negative_prompt}
-        crop, is_sampled = None, True
-        with use_scheduler(pipe, request.scheduler), pipe.observe_steps(reporter):
-            if isinstance(request, ImageToVideoRequest):
-                regions = request.regions or pipe.locate_regions(request.image, request.prompt)
-                output = pipe(request.image, regions, request.prompt, **params)
-                settings["image"] = get_input_image_metadata(request.image)
-                settings["regions"] = [get_region_metadata(region) for region in regions]
-                settings["refine"] = "on" if output.is_refined else "off"
-                crop, is_sampled = output.crop_transform.to_message(), output.is_refined
-            else:
-                output = pipe(request.prompt, **params)
-                settings["long_video"] = request.long_video
-            settings = {**(get_sampling_metadata(pipe) if is_sampled else {}), **settings}
-        frames, adapters = output.frames[0], self.adapter_switch.make_metadata(request.adapters)
-        settings = {**get_video_metadata(frames, request.fps), **settings, **adapters}
-        return frames, (self.make_metadata(request.prompt, seed=request.seed, settings=settings),), crop

@@ -13,9 +13,9 @@ from dianjing.demo.errors import JobNotFoundError, QueueFullError, ServerMemoryE
 from dianjing.demo.jobs import Cancelled, Done, Failed, Job, JobEvent, JobResult, Progress, Queued
 from dianjing.demo.limits import DEFAULT_MAX_RUN_S, ModelCapabilities, ServerLimits
 from dianjing.demo.metrics import ServerMetrics
-from dianjing.demo.request_base import VideoRequestBase
 from dianjing.demo.requests import AnyRequest, TextToImageRequest
 from dianjing.demo.results import ResultStore
+from dianjing.demo.video_request_base import VideoRequestBase
 from dianjing.errors import DianjingError
 from dianjing.pipelines.cost_model import describe_duration
 

@@ -17,19 +17,15 @@ from dianjing.pipelines.named_adapters import MAX_ADAPTER_SCALE
 from dianjing.pipelines.named_schedulers import make_scheduler
 from dianjing.pipelines.validation import (
     MAX_IMAGES,
-    check_fps,
     check_guidance_scale,
     check_int,
     check_negative_prompt,
-    check_num_frames,
     check_num_inference_steps,
     check_number,
     check_seed,
     check_side_px,
     format_value,
 )
-from dianjing.pipelines.video.published_models import VideoTask
-from dianjing.weights.registry import Size
 
 
 def check_adapters(adapters: object) -> dict[str, float]:
@@ -68,13 +64,7 @@ def _check_guidance_mode(mode: str) -> str:
 
 
 MAX_CONDITIONS = 4  # control images of a request, and pictures of it
-# without a meaning for published video models
-OWN_MODEL_OPTIONS = (
-    *("guidance_mode", "scheduler", "adapters"),
-    *("long_video", "continuation_steps", "continuation_guidance_scale"),
-)
 IMAGE_BATCH_SIZE = 8  # images of one sampling run; a seed gives the same image in any batch
-BYTES_PER_PIXEL = 16  # memory of one pixel of a frame: uint8, and copies of the float32 latents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,87 +199,6 @@ class ImageRequestBase(GenerationRequest):
             "num_control_layers": len(self.controls) * capabilities.num_control_layers,
         }
         return [SamplingWork(num_frames=size, **common) for size in batches]
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoRequestBase(GenerationRequest):
-    """The fields that videos share; the length is given as num_frames or duration_s.
-
-    `video_model` is the name of one of the server's published models; None: the model of the server.
-    """
-
-    task: ClassVar[VideoTask]
-
-    video_model: str | None = None
-    num_frames: int | None = None
-    duration_s: float | None = None
-    fps: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._validate_fields(fps=check_fps)
-        self._resolve_num_frames(fps=self.fps or 8.0, pixels=(self.width or 1) * (self.height or 1))
-
-    def _resolve_num_frames(self, *, fps: float, pixels: int) -> int | None:
-        return check_num_frames(self.num_frames, self.duration_s, fps, bytes_per_frame=BYTES_PER_PIXEL * pixels)
-
-    def with_published_defaults(self, capabilities: ModelCapabilities, image_size: Size | None = None) -> Self:
-        """Fill in the parameters of a request that names a published model, whose own defaults are the pipeline's.
-
-        Raises: DianjingError for what this model cannot generate.
-        """
-        assert self.video_model is not None
-        model = capabilities.find_video_model(self.video_model, self.task)
-        if self.negative_prompt and not model.pipeline.takes_negative_prompt:
-            model.refuse_option("negative_prompt")
-        for name in OWN_MODEL_OPTIONS:
-            if getattr(self, name, None) not in (None, "", {}):
-                model.refuse_option(name)
-        size = model.resolve_size(self.width, self.height, image_size) or model.choose_default_size()
-        return replace(
-            self,
-            width=size[0],
-            height=size[1],
-            num_frames=model.resolve_num_frames(self.num_frames, self.duration_s, self.fps),
-            duration_s=None,
-            fps=model.default_fps if self.fps is None else self.fps,
-            num_inference_steps=self.num_inference_steps or model.pipeline.default_num_inference_steps,
-            seed=secrets.randbelow(2**32) if self.seed is None else self.seed,
-            adapters={},
-        )
-
-    def without_sampling_params(self) -> Self:
-        """The same request with the model's own size, length and steps."""
-        names = ("width", "height", "num_frames", "duration_s", "fps", "num_inference_steps", "guidance_scale")
-        return replace(self, **dict.fromkeys(names))
-
-    def format_sizes(self, capabilities: ModelCapabilities) -> list[str | Message]:
-        """The sizes of the model of a request, for a message."""
-        if self.video_model is None:
-            return capabilities.format_sizes()
-        model = capabilities.find_video_model(self.video_model, self.task)
-        return [format_size(*(model.default_size or model.choose_default_size()))]
-
-    def get_published_params(self) -> dict[str, Any]:
-        """The arguments of a published model's pipeline that are set."""
-        params = GenerationRequest.get_pipeline_params(self) | {"num_frames": self.num_frames}
-        return {name: value for name, value in params.items() if value not in (None, "")}
-
-    def list_warnings(self, capabilities: ModelCapabilities) -> list[Message]:
-        return [] if self.video_model is not None else super().list_warnings(capabilities)
-
-    def with_defaults(self, capabilities: ModelCapabilities) -> Self:
-        """Fill in every parameter that is left to the model; a duration becomes a number of frames."""
-        if capabilities.num_frames is None:
-            raise DianjingError("model_generates_images_only", model=capabilities.model)
-        request = super().with_defaults(capabilities)
-        fps = capabilities.fps if self.fps is None else self.fps
-        assert request.width is not None
-        assert request.height is not None
-        num_frames = self._resolve_num_frames(fps=fps, pixels=request.width * request.height)
-        if num_frames is None:
-            num_frames = capabilities.num_frames
-        return replace(request, num_frames=num_frames, duration_s=None, fps=fps)
 
 
 def count_passes(guidance_scale: float | None) -> int:

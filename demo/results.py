@@ -28,7 +28,7 @@ from dianjing.pipelines.media.video import save_video
 
 VIDEO_SUFFIXES = (".mp4", ".webp", ".gif")
 SIGNED_SUFFIXES = (".png", ".gif")  # of the files in an archive
-TRANSPARENT_VIDEO_SUFFIX = ".apng"  # one more file of videos with alpha: MP4 and GIF show them over white
+TRANSPARENT_VIDEO_SUFFIX = ".apng"  # one more file of videos with alpha, which MP4 shows over white
 
 
 class FileSigner(Protocol):

@@ -1,20 +1,16 @@
-"""Albums of animated stickers from images of the page: the request, and its run in the inference engine."""
+"""Albums of animated stickers from images of the page: their run in the inference engine."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from dianjing.demo.album_request import AlbumImage, StickerAlbumRequest
 from dianjing.demo.jobs import Job, JobResult, Progress
-from dianjing.demo.limits import ModelCapabilities
 from dianjing.demo.progress import ProgressListener
-from dianjing.demo.request_base import GenerationRequest
 from dianjing.demo.results import ResultStore
-from dianjing.errors import DianjingError, Message
-from dianjing.pipelines.cost_model import SamplingWork
+from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import make_aigc_label, serialize_label
 from dianjing.pipelines.media.sticker_album import ALBUM_COUNTS, AlbumSticker, choose_album_count, write_album
 from dianjing.pipelines.sticker_animation import animate_sticker, choose_motions, fit_sticker
@@ -24,30 +20,6 @@ if TYPE_CHECKING:
     from dianjing.demo.engine import InferenceEngine
 
 ARCHIVE_NAME = "dianjing-stickers.zip"
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlbumImage:
-    """An image of an album with its prompt; one with an alpha channel is cut out already."""
-
-    path: Path
-    prompt: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class StickerAlbumRequest(GenerationRequest):
-    """A request for an album of images in turn, each with other motions: the smallest one that shows them all."""
-
-    kind: ClassVar[str] = "stickers"
-
-    images: Sequence[AlbumImage]
-
-    def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
-        """No sampling runs: the images are there, and are moved by the motion field."""
-        return []
-
-    def list_warnings(self, capabilities: ModelCapabilities) -> list[Message]:
-        return []
 
 
 def select_album_images(engine: "InferenceEngine", images: Sequence[AlbumImage]) -> list[AlbumImage]:

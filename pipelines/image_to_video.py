@@ -19,7 +19,7 @@ from dianjing.pipelines import validation
 from dianjing.pipelines.embeds import PromptEmbeds
 from dianjing.pipelines.media.crop import CropTransform, resize_crop
 from dianjing.pipelines.media.image import check_image, check_image_with_alpha
-from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
+from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser, parse_moving_subjects
 from dianjing.pipelines.prompting.placement import DEFAULT_MOTION_STRENGTH
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators, SamplingCall
 from dianjing.pipelines.segmentation.base import Region, check_region, predict_masks
@@ -27,7 +27,7 @@ from dianjing.pipelines.vae import encode_images, frames_to_pixels
 from dianjing.pipelines.video.animation_base import AnimationPipelineBase
 from dianjing.pipelines.video.base import VIDEO_OUTPUT_TYPES, SampledVideo, VideoOutput, postprocess_frames
 from dianjing.pipelines.video.detail import restore_detail
-from dianjing.pipelines.video.subjects import find_subject_clicks, parse_moving_subjects
+from dianjing.pipelines.video.subjects import find_subject_clicks
 from dianjing.pipelines.video.warped_image import crop_masks
 
 logger = logging.get_logger(__name__)

@@ -30,6 +30,7 @@ from dianjing.pipelines.video.base import (
 )
 from dianjing.pipelines.video.motion_request import MotionRequest
 from dianjing.pipelines.video.subjects import find_subject_clicks
+from dianjing.pipelines.video.warped_image import WarpedImage
 from dianjing.pipelines.video.windows import LONG_VIDEO_MODES, LongVideo, resolve_long_video
 
 logger = logging.get_logger(__name__)
@@ -147,6 +148,17 @@ class TextToVideoPipeline(VideoPipelineBase):
         is_joint = long_video == "joint"
         frames = self._run(call, lambda embeds, noise: self._sample_video(embeds, noise, call, joint=is_joint), decode)
         return VideoOutput(frames=frames, truncated=self.truncated) if return_dict else (frames,)
+
+    def generate_transparent(self, prompt: str, **arguments: Any) -> WarpedImage:
+        """Generate a video of what a prompt names, transparent around it: frames uint8 (F, H, W, 4), made one by one.
+
+        The first frame is sampled and cut out; the model's motion field moves it with its alpha, which does not
+        flicker. arguments: those of a call for the length and for the sampling of an image.
+        Raises: DianjingError for a prompt without an object or a motion, and for a model without a flow field.
+        """
+        from dianjing.pipelines.transparency.transparent_video import generate_transparent_video
+
+        return generate_transparent_video(self, prompt, **arguments)
 
     def _check_long_video(self, long_video: LongVideo | None) -> LongVideo:
         takes_first_frame = bool(self.transformer.config.max_regions)

@@ -1,6 +1,7 @@
 """The body of a request for a video."""
 
 import re
+from typing import Literal
 
 from pydantic import ConfigDict, Field
 
@@ -104,6 +105,11 @@ class VideoSchema(GenerationSchema):
         description="With an image: on has the model generate the frames, off moves the image itself at its own size,"
         " auto decides by the image.",
     )
+    background: Literal["auto", "opaque", "transparent"] | None = Field(
+        None,
+        description="transparent: what the prompt names or the regions select is cut out, and moved with its edges by"
+        " the model's motion field; the video is downloaded as webp, gif or apng. auto and opaque: the whole image.",
+    )
     strict_background: bool = Field(
         True,
         description="Whether a published video model keeps what no region moves over as it is in the image; false"
@@ -137,6 +143,7 @@ class VideoSchema(GenerationSchema):
             "duration_s": _parse_seconds(self.seconds),
             "fps": self.fps,
             "video_model": video_model,
+            "is_transparent": self.background == "transparent",
         }
         encoded = self._get_base64_image(upload)
         if upload is None and encoded is None:

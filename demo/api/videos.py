@@ -19,7 +19,9 @@ from dianjing.demo.jobs import Job
 from dianjing.demo.queue import JobQueue
 from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest
 from dianjing.demo.results import TRANSPARENT_VIDEO_SUFFIX
+from dianjing.demo.video_request_base import VideoRequestBase
 from dianjing.errors import DianjingError
+from dianjing.pipelines.media.video import ALPHA_EXTENSIONS
 
 VIDEO_KINDS = (TextToVideoRequest.kind, ImageToVideoRequest.kind)
 VARIANTS = {
@@ -83,7 +85,7 @@ def make_video_routes(queue: JobQueue, models: ServedModels, access: AccessContr
         responses=get_error_responses(400, 401, 403, 404, 409, 500, 503) | {200: {"content": RESPONSE_CONTENT}},
     )
     async def download(video_id: str, request: Request, variant: str = "video") -> Response:
-        """The finished video: `variant` video (MP4), webp or gif; with transparent parts, kept by webp, also apng."""
+        """The finished video: `variant` video (MP4), webp or gif; apng too if it has transparent parts."""
         return _make_file_response(find_job(request, video_id), variant)
 
     @router.delete("/{video_id}", responses=get_error_responses(401, 403, 404))
@@ -98,6 +100,11 @@ def make_video_routes(queue: JobQueue, models: ServedModels, access: AccessContr
 def _make_file_response(job: Job, variant: str) -> Response:
     files = {path.suffix: path for path in get_result(job).files}
     available = {name: kind for name, kind in VARIANTS.items() if kind[0] in files}
+    assert isinstance(job.request, VideoRequestBase)
+    if job.request.is_transparent:
+        allowed = [name for name, (suffix, _) in available.items() if suffix in ALPHA_EXTENSIONS]
+        if variant in available and variant not in allowed:
+            raise DianjingError("transparent_video_format", format=variant, allowed=allowed)
     if variant not in available:
         raise DianjingError("unknown_variant", value=ascii(variant)[:40], allowed=list(available))
     suffix, media_type = available[variant]

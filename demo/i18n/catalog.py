@@ -82,6 +82,12 @@ IMAGE_TEXTS = {
     "image_button": BilingualText("生成图片", "Generate"),
     "make_album": BilingualText("制作表情包", "Make a sticker album"),
     "transparent": BilingualText("透明背景", "Transparent background"),
+    "transparent_video_info": BilingualText(
+        "只留下描述中的物体；下载 WebP、GIF 或 APNG", "Keeps what the prompt names alone; download WebP, GIF or APNG"
+    ),
+    "transparent_animation_info": BilingualText(
+        "只留下选中的物体；下载 WebP、GIF 或 APNG", "Keeps what is selected alone; download WebP, GIF or APNG"
+    ),
     "transparent_info": BilingualText("抠出描述中的物体", "Cuts out what the prompt names"),
     "image_count": BilingualText("图片数量", "Number of images"),
     "image_to_edit": BilingualText("编辑", "Edit"),

@@ -3,10 +3,10 @@
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import gradio as gr
 
+from dianjing.demo.album_request import AlbumImage, StickerAlbumRequest
 from dianjing.demo.jobs import Done, Job, JobEvent
 from dianjing.demo.page.context import PageContext, instant, job_event
 from dianjing.demo.page.run_panel import RunPanel, run_job
@@ -14,7 +14,7 @@ from dianjing.demo.page.runs import RunHandlers, Updates
 from dianjing.demo.page.sessions import Session
 from dianjing.demo.page.status import StatusView
 from dianjing.demo.page.theme import translations
-from dianjing.demo.sticker_albums import ARCHIVE_NAME, AlbumImage, StickerAlbumRequest, select_album_images
+from dianjing.demo.sticker_albums import ARCHIVE_NAME, select_album_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def connect_album_button(album: AlbumButton, run_panel: RunPanel, context: PageC
 
         def submit(owner: str) -> Job:
             images = [AlbumImage(path=item.files[0], prompt=item.metadata.prompt) for item in session.images]
-            album_request: Any = StickerAlbumRequest(images=select_album_images(context.engine, images))
+            album_request = StickerAlbumRequest(images=select_album_images(context.engine, images))
             return context.queue.submit(album_request, owner)
 
         handlers = RunHandlers(start=lambda session, job: {album.archive: None}, save=_save, done=show)

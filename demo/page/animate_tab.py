@@ -20,7 +20,13 @@ from dianjing.demo.page.region_panel import RegionPanel, check_regions, make_reg
 from dianjing.demo.page.run_panel import RunPanel, connect_cancel, make_run_buttons, make_run_panel, resume_run, run_job
 from dianjing.demo.page.runs import Updates
 from dianjing.demo.page.sessions import find_history_item
-from dianjing.demo.page.settings import SettingsPanel, float_to_int, make_settings, to_request_arguments
+from dianjing.demo.page.settings import (
+    SettingsPanel,
+    float_to_int,
+    make_settings,
+    make_transparent_switch,
+    to_request_arguments,
+)
 from dianjing.demo.page.status import render_hint
 from dianjing.demo.page.theme import translations
 from dianjing.demo.page.video_model_choice import connect_video_model_choice, make_video_model_choice
@@ -42,6 +48,7 @@ class AnimateTab:
     prompt: gr.Textbox
     video_model: gr.Dropdown
     strict_background: gr.Checkbox
+    transparent: gr.Checkbox
     num_frames: gr.Slider
     settings: SettingsPanel
     metadata_file: gr.File
@@ -83,6 +90,7 @@ def make_animate_tab(context: PageContext) -> AnimateTab:
                 elem_id="animate-strict",
                 visible=False,
             )
+            transparent = make_transparent_switch("animate", info="transparent_animation_info")
             default, label = capabilities.num_frames, translations("animate_frames")
             longest = [model.pipeline.default_num_frames for model in capabilities.video_models]
             num_frames = gr.Slider(2, max(2 * default, *longest, 0), default, step=1, label=label)
@@ -98,6 +106,7 @@ def make_animate_tab(context: PageContext) -> AnimateTab:
         prompt=prompt,
         video_model=video_model,
         strict_background=strict_background,
+        transparent=transparent,
         num_frames=num_frames,
         settings=settings,
         metadata_file=metadata_file,
@@ -131,6 +140,7 @@ def _connect_run(tab: AnimateTab, context: PageContext) -> None:
         num_frames: Any,
         video_model: str,
         strict_background: bool,
+        is_transparent: bool,
         *values: Any,
     ) -> Iterator[Updates]:
         motions, strengths, settings = (
@@ -152,6 +162,7 @@ def _connect_run(tab: AnimateTab, context: PageContext) -> None:
                 prompt=prompt or "",
                 num_frames=float_to_int(num_frames),
                 strict_background=bool(strict_background) or not video_model,
+                is_transparent=bool(is_transparent),
                 **arguments,
             )
             return context.queue.submit(animation, owner)
@@ -160,7 +171,7 @@ def _connect_run(tab: AnimateTab, context: PageContext) -> None:
         yield from run_job(tab.run_panel, context, request, token, submit=submit, handlers=handlers)
 
     inputs = [context.token, tab.regions.canvas, tab.prompt, tab.num_frames, tab.video_model, tab.strict_background]
-    inputs += [*tab.regions.motions, *tab.regions.strengths, *tab.settings.inputs]
+    inputs += [tab.transparent, *tab.regions.motions, *tab.regions.strengths, *tab.settings.inputs]
     gr.on([tab.run_panel.button.click, tab.prompt.submit], generate, inputs, tab.run_outputs, **job_event())
     connect_cancel(tab.run_panel, context)
     connect_video_panel(tab.video_panel, context)
@@ -176,6 +187,7 @@ def _connect_metadata_import(tab: AnimateTab, context: PageContext) -> None:
     def restore(metadata: GenerationMetadata, token: str, canvas: RegionCanvas | None, request: gr.Request) -> Updates:
         regions = parse_regions(metadata)[: len(tab.regions.region_rows)]
         updates: Updates = {tab.prompt: metadata.prompt, **tab.settings.restore(metadata)}
+        updates[tab.transparent] = metadata.settings.get("background") == "transparent"
         num_frames = metadata.settings.get("num_frames")
         if isinstance(num_frames, int):
             updates[tab.num_frames] = min(max(num_frames, tab.num_frames.minimum), tab.num_frames.maximum)
@@ -188,7 +200,14 @@ def _connect_metadata_import(tab: AnimateTab, context: PageContext) -> None:
         context.get_session(token, request).canvas = canvas
         return updates | render_canvas(tab.regions, canvas)
 
-    restored = [tab.prompt, tab.num_frames, *tab.settings.inputs, *tab.regions.motions, *tab.regions.strengths]
+    restored = [
+        tab.prompt,
+        tab.transparent,
+        tab.num_frames,
+        *tab.settings.inputs,
+        *tab.regions.motions,
+        *tab.regions.strengths,
+    ]
     connect_metadata_import(
         tab.metadata_file,
         tab.run_panel,

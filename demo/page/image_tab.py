@@ -33,7 +33,13 @@ from dianjing.demo.page.run_panel import (
 )
 from dianjing.demo.page.runs import RunHandlers, Updates
 from dianjing.demo.page.sessions import HistoryItem, Session, find_history_item
-from dianjing.demo.page.settings import SettingsPanel, float_to_int, make_settings, to_request_arguments
+from dianjing.demo.page.settings import (
+    SettingsPanel,
+    float_to_int,
+    make_settings,
+    make_transparent_switch,
+    to_request_arguments,
+)
 from dianjing.demo.page.status import StatusView
 from dianjing.demo.page.theme import translations
 from dianjing.demo.requests import TextToImageRequest
@@ -117,12 +123,7 @@ def make_image_tab(context: PageContext) -> ImageTab:
             num_images = gr.Slider(
                 1, MAX_NUM_IMAGES, 1, step=1, label=translations("image_count"), elem_id="image-count"
             )
-            transparent = gr.Checkbox(
-                False,
-                label=translations("transparent"),
-                info=translations("transparent_info"),
-                elem_id="image-transparent",
-            )
+            transparent = make_transparent_switch("image", info="transparent_info")
             control = make_control_panel("image", context, status=parts["status"])
             settings = make_settings("image", context)
             metadata_file = make_metadata_file("image", list(FORMAT_BY_EXTENSION))

@@ -164,6 +164,11 @@ def make_steps_slider(steps: int) -> gr.Slider:
     return gr.Slider(1, max(MAX_SLIDER_STEPS, steps), steps, step=1, label=label, info=info)
 
 
+def make_transparent_switch(name: str, *, info: str) -> gr.Checkbox:
+    """Make the switch for results with a transparent background. info: the key of its explanation."""
+    return gr.Checkbox(False, label=translations("transparent"), info=translations(info), elem_id=f"{name}-transparent")
+
+
 def make_guidance_slider(guidance_scale: float) -> gr.Slider:
     label, info = translations("guidance"), translations("guidance_info")
     return gr.Slider(0, MAX_SLIDER_GUIDANCE, guidance_scale, step=0.5, label=label, info=info)

@@ -19,6 +19,7 @@ from dianjing.demo.page.settings import (
     make_guidance_slider,
     make_settings,
     make_steps_slider,
+    make_transparent_switch,
     to_request_arguments,
 )
 from dianjing.demo.page.theme import translations
@@ -40,6 +41,7 @@ class VideoTab:
     examples: gr.Dataset
     seconds: gr.Slider
     fps: gr.Number
+    transparent: gr.Checkbox
     settings: SettingsPanel
     long_video: gr.Radio | None
     continuation_steps: gr.Slider | None
@@ -83,6 +85,7 @@ def make_video_tab(context: PageContext) -> VideoTab:
             video_panel = make_video_panel("video", get_history=lambda session: session.videos)
         with gr.Column(elem_classes="dj-more"):
             fps = gr.Number(capabilities.fps, label=translations("video_fps"), minimum=1)
+            transparent = make_transparent_switch("video", info="transparent_video_info")
             settings = make_settings("video", context)
             continuation = _make_continuation(context)
             metadata_file = make_metadata_file("video", VIDEO_SUFFIXES)
@@ -95,6 +98,7 @@ def make_video_tab(context: PageContext) -> VideoTab:
         examples=examples,
         seconds=seconds,
         fps=fps,
+        transparent=transparent,
         settings=settings,
         metadata_file=metadata_file,
         run_panel=run_panel,
@@ -129,29 +133,35 @@ def _make_continuation(context: PageContext) -> dict[str, Any]:
 
 def _connect(tab: VideoTab, context: PageContext) -> None:
     def generate(
-        request: gr.Request, token: str, video_model: str, prompt: str, seconds: float, fps: float, *values: Any
+        request: gr.Request,
+        token: str,
+        video_model: str,
+        prompt: str,
+        seconds: float,
+        fps: float,
+        is_transparent: bool,
+        *values: Any,
     ) -> Iterator[Updates]:
         def submit(owner: str) -> Job:
             capabilities, num_settings = context.capabilities, len(tab.settings.inputs)
             arguments = to_request_arguments(values[:num_settings], capabilities)
             if video_model:
                 arguments |= {"video_model": video_model, "adapters": None}
-            else:
+            elif not is_transparent:
                 arguments |= to_continuation_arguments(list(tab.continuation), values[num_settings:], capabilities)
-            return context.queue.submit(
-                TextToVideoRequest(prompt=prompt, duration_s=seconds, fps=fps, **arguments), owner
-            )
+            arguments |= {"duration_s": seconds, "fps": fps, "is_transparent": bool(is_transparent)}
+            return context.queue.submit(TextToVideoRequest(prompt=prompt, **arguments), owner)
 
         handlers = get_video_handlers(tab.video_panel, context, get_request_language(request))
         yield from run_job(tab.run_panel, context, request, token, submit=submit, handlers=handlers)
 
-    inputs = [context.token, tab.video_model, tab.prompt, tab.seconds, tab.fps]
+    inputs = [context.token, tab.video_model, tab.prompt, tab.seconds, tab.fps, tab.transparent]
     inputs += [*tab.settings.inputs, *tab.continuation.values()]
     gr.on([tab.run_panel.button.click, tab.prompt.submit], generate, inputs, tab.run_outputs, **job_event())
     connect_examples(tab.examples, tab.prompt, lambda then: then(generate, inputs, tab.run_outputs, **job_event()))
     connect_cancel(tab.run_panel, context)
     connect_video_panel(tab.video_panel, context)
-    restored = [tab.prompt, tab.seconds, tab.fps, *tab.settings.inputs, *tab.continuation.values()]
+    restored = [tab.prompt, tab.transparent, tab.seconds, tab.fps, *tab.settings.inputs, *tab.continuation.values()]
     connect_metadata_import(
         tab.metadata_file, tab.run_panel, context, restore=partial(_restore_settings, tab), outputs=restored
     )
@@ -164,7 +174,8 @@ def resume_video_run(tab: VideoTab, context: PageContext, request: gr.Request, t
 
 
 def _restore_settings(tab: VideoTab, metadata: GenerationMetadata) -> Updates:
-    updates: Updates = {tab.prompt: metadata.prompt, **tab.settings.restore(metadata)}
+    is_transparent = metadata.settings.get("background") == "transparent"
+    updates: Updates = {tab.prompt: metadata.prompt, tab.transparent: is_transparent, **tab.settings.restore(metadata)}
     updates |= {
         component: metadata.settings[name]
         for name, component in tab.continuation.items()

@@ -92,6 +92,9 @@ def animate(
             help="Whether a published model keeps what no region moves over as it is in IMAGE.",
         ),
     ] = True,
+    transparent: Annotated[
+        bool, typer.Option("--transparent", help="Cut out what the regions select: WebP, APNG, GIF, PNG.")
+    ] = False,
     enhance: EnhanceOption = None,
     model: ModelOption = "sticker",
     source: SourceOption = None,
@@ -121,6 +124,7 @@ def animate(
         strict_background=strict_background,
         refine=refine.value,
         enhance=enhance,
+        is_transparent=transparent,
         out=out,
         duration_s=seconds,
         num_frames=num_frames,

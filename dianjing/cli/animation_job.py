@@ -46,23 +46,30 @@ def run_animation_job(job: "VideoJob", *, load: Callable[["VideoJob"], Any]) -> 
     assert job.image_path is not None
     assert job.settings is not None
     check_background(job)
-    image = open_image_with_alpha(job.image_path)
+    image, regions = open_image_with_alpha(job.image_path), job.regions
     arguments = {name: value for name, value in job.settings.items() if value is not None}
     start_s = time.monotonic()
     pipe = load(job) if needs_weights(job) else None
+    if job.is_transparent:
+        from dianjing.pipelines.transparency.transparent_video import cut_out_regions
+
+        segmenter = make_segmenter(job.segmenter) if pipe is None else pipe.segmenter
+        cut = cut_out_regions(image, regions, segmenter=segmenter)
+        image, regions = cut.image, list(cut.regions)
     warp_arguments = {name: value for name, value in arguments.items() if name in WARP_OPTIONS}
     if pipe is None:
         from dianjing.pipelines.video.warped_image import make_warped_image
 
-        warped = make_warped_image(image, job.regions, segmenter=make_segmenter(job.segmenter), **warp_arguments)
+        warped = make_warped_image(image, regions, segmenter=make_segmenter(job.segmenter), **warp_arguments)
         frames, crop_transform, is_refined = warped.frames, warped.crop_transform, False
     else:
         sides = {name: arguments.get(name) for name in ("height", "width")}
-        is_refined = pipe.should_refine(image, job.regions, refine=job.refine, **sides)
+        refine = "off" if job.is_transparent else job.refine
+        is_refined = pipe.should_refine(image, regions, refine=refine, **sides)
         if is_refined:
             frames, crop_transform = _generate(pipe, job, arguments)
         else:
-            warped = pipe.warp(image, job.regions, **warp_arguments)
+            warped = pipe.warp(image, regions, **warp_arguments)
             frames, crop_transform = warped.frames, warped.crop_transform
     if crop_transform.source_size != crop_transform.target_size:
         message = Message("image_is_cropped", crop=crop_transform.to_message())
@@ -116,6 +123,8 @@ def _build_metadata(pipe: Any, job: "VideoJob", frames: Any, *, is_refined: bool
         if job.adapters:
             settings["lora"] = [adapter.describe() for adapter in job.adapters]
     settings |= job.extra_metadata
+    if job.is_transparent:
+        settings["background"] = "transparent"
     settings["refine"] = "on" if is_refined else "off"
     settings["image"] = get_input_image_metadata(open_image(job.image_path), name=job.image_path.name)
     settings["regions"] = [get_region_metadata(region) for region in job.regions]

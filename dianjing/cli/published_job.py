@@ -50,6 +50,7 @@ def check_published_job(job: "VideoJob") -> None:
     class_name, folder = find_pipeline_class(job.model), resolve_local_model(job.model)
     if class_name is None:
         return
+    _refuse_transparency(job)
     task = _get_task(job)
     if folder is None:
         if class_name != "WanPipeline":  # some of these take images too, as their configuration says
@@ -58,7 +59,13 @@ def check_published_job(job: "VideoJob") -> None:
     _check_model(job, PublishedModel.from_folder(job.model, folder, task))
 
 
+def _refuse_transparency(job: "VideoJob") -> None:
+    if job.is_transparent:
+        raise DianjingError("transparent_video_unsupported", model=job.model)
+
+
 def _check_model(job: "VideoJob", model: PublishedModel) -> None:
+    _refuse_transparency(job)
     settings = job.settings or {}
     own_options = {name: settings.get(name) for name in WINDOW_OPTIONS}
     own_options["--refine"] = job.refine != "auto"

@@ -1,6 +1,7 @@
 """The command `dianjing stickers`. Nothing heavy is imported before it runs."""
 
 import secrets
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from dianjing.cli.options import (
     SourceOption,
     print_json,
 )
+from dianjing.errors import get_language
 
 
 def stickers(
@@ -56,6 +58,8 @@ def stickers(
         dtype=dtype.value,
         producer=(producer or PRODUCER) if label else None,
     )
+    for warning in stickers_job.list_theme_warnings(job):
+        print(warning.render(get_language()), file=sys.stderr, flush=True)
     result = stickers_job.run_stickers_job(job)
     if as_json:
         print_json({"version": dianjing.__version__, **result})

@@ -1,12 +1,13 @@
 """Work of `dianjing stickers`: themes are checked without torch; then objects are cut out, animated and packed."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dianjing.cli.loading import check_device, load_pipeline
-from dianjing.errors import DianjingError
+from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.media.aigc_label import make_aigc_label, serialize_label
 from dianjing.pipelines.media.sticker_album import (
     ALBUM_COUNTS,
@@ -17,7 +18,7 @@ from dianjing.pipelines.media.sticker_album import (
 )
 from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE
 from dianjing.pipelines.prompting.motions import MOTIONS_FILE
-from dianjing.pipelines.prompting.normalization.normalizer import PromptNormalizer
+from dianjing.pipelines.prompting.normalization.normalizer import PromptNormalizer, describe_words
 from dianjing.pipelines.validation import check_int, check_seed
 from dianjing.weights.resolve import resolve_local_model
 
@@ -35,7 +36,11 @@ class StickerTheme:
 
 @dataclass(frozen=True, kw_only=True)
 class StickersJob:
-    """One run of `dianjing stickers`: `count` stickers of the themes in turn, in a new folder."""
+    """One run of `dianjing stickers`: `count` stickers of the themes in turn, in a new folder.
+
+    unknown_words: what the themes are drawn without, with the nearest known names. reduced_themes: those that say more
+    than objects with colors, which are all that a sticker shows.
+    """
 
     themes: tuple[StickerTheme, ...]
     folder: Path
@@ -45,6 +50,8 @@ class StickersJob:
     device: str
     dtype: str
     producer: str | None
+    unknown_words: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    reduced_themes: tuple[str, ...] = ()
 
 
 def validate_stickers_job(
@@ -63,10 +70,20 @@ def validate_stickers_job(
         raise DianjingError("stickers_need_concepts", model=model)
     normalizer = PromptNormalizer.from_folder(model_folder)
     parsed = [theme for text in themes for theme in _read_themes(normalizer, text)]
+    unknown = {word: nearest for text in themes for word, nearest in normalizer.find_nearest_words(text).items()}
+    reduced = tuple(text for text in themes if _says_more_than_objects(normalizer, text))
     count = choose_album_count(len(parsed)) if count is None else count
     if len(parsed) > count:
         raise DianjingError("album_count_too_small", num_objects=len(parsed), count=count, allowed=list(ALBUM_COUNTS))
-    return StickersJob(themes=tuple(parsed), folder=folder, count=count, model=model, **settings)
+    return StickersJob(
+        themes=tuple(parsed),
+        folder=folder,
+        count=count,
+        model=model,
+        unknown_words=unknown,
+        reduced_themes=reduced,
+        **settings,
+    )
 
 
 def _read_themes(normalizer: PromptNormalizer, text: str) -> list[StickerTheme]:
@@ -80,6 +97,23 @@ def _read_themes(normalizer: PromptNormalizer, text: str) -> list[StickerTheme]:
         assert known is not None, "objects are read from the vocabulary"
         themes.append(StickerTheme(name=spec.name, meaning=known.names_zh[0], colour=spec.colour))
     return themes
+
+
+def _says_more_than_objects(normalizer: PromptNormalizer, text: str) -> bool:
+    """True for a theme with a background, a relation, a position, a number or a size."""
+    scene = normalizer.read_scene(text)
+    is_arranged = scene.background is not None or scene.relation is not None
+    return is_arranged or any(spec.count > 1 or spec.size or spec.position for spec in scene.objects)
+
+
+def list_theme_warnings(job: StickersJob) -> list[Message]:
+    """List what the stickers of a job do not show of its themes."""
+    warnings = []
+    if job.unknown_words:
+        warnings.append(Message("sticker_words_left_out", words=describe_words(job.unknown_words)))
+    if job.reduced_themes:
+        warnings.append(Message("sticker_theme_reduced", themes=list(job.reduced_themes)))
+    return warnings
 
 
 def run_stickers_job(job: StickersJob) -> dict[str, Any]:
@@ -109,4 +143,11 @@ def run_stickers_job(job: StickersJob) -> dict[str, Any]:
         label = serialize_label(make_aigc_label(stickers[0].frames.tobytes(), producer=job.producer))
     paths = write_album(stickers, job.folder, label=label)
     seconds = round(time.monotonic() - start_s, 3)
-    return {"paths": [str(path) for path in paths], "seed": job.seed, "stickers": described, "seconds": seconds}
+    return {
+        "paths": [str(path) for path in paths],
+        "seed": job.seed,
+        "stickers": described,
+        "unknown_words": list(job.unknown_words),
+        "nearest_words": job.unknown_words,
+        "seconds": seconds,
+    }

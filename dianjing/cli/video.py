@@ -44,6 +44,9 @@ def video(
     guidance_mode: GuidanceModeOption = None,
     scheduler: SchedulerOption = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What the video should not show.")] = None,
+    transparent: Annotated[
+        bool, typer.Option("--transparent", help="Cut out what the prompt names: WebP, APNG, GIF, PNG.")
+    ] = False,
     joint: Annotated[
         bool, typer.Option("--joint", help="Generate the parts of a long video together, not one after another.")
     ] = False,
@@ -73,6 +76,7 @@ def video(
         prompt,
         negative_prompt=negative_prompt,
         enhance=enhance,
+        is_transparent=transparent,
         long_video="joint" if joint else None,
         continuation_steps=continuation_steps,
         continuation_guidance_scale=continuation_guidance_scale,

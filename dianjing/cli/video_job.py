@@ -8,16 +8,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import dianjing
 from dianjing.cli.animation_job import check_animation_job, check_background, needs_weights, run_animation_job
-from dianjing.cli.announcements import announce_run, make_video_request
 from dianjing.cli.enhancement import check_enhancement, enhance_job
 from dianjing.cli.loading import check_device, check_sampling_options, load_pipeline
 from dianjing.cli.mask_preview import make_segmenter, write_mask_preview
 from dianjing.cli.published_job import check_published_job, is_published_model, may_be_published, run_published_job
 from dianjing.cli.region_options import make_regions
+from dianjing.cli.transparent_job import DEFAULT_ALPHA_EXTENSION, check_alpha_path, check_transparent_job
+from dianjing.cli.video_frames import generate_frames
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import PRODUCER
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder
@@ -52,7 +51,7 @@ class VideoJob:
 
     settings: arguments of the pipeline, with None for its defaults; without settings, only the mask preview is written.
     strict_background: of a published model's video. refine: of a model that has a motion field. enhance: the chat model
-    that rewrites the prompt first.
+    that rewrites the prompt first. is_transparent: what moves is cut out of its background.
     """
 
     path: Path
@@ -73,6 +72,7 @@ class VideoJob:
     enhance: str | None = None
     extra_metadata: dict[str, Any] = field(default_factory=dict)
     scheduler: str | None = None
+    is_transparent: bool = False
 
 
 def validate_video_job(
@@ -157,6 +157,8 @@ def _check_model(job: VideoJob) -> None:
     if find_pipeline_class(job.model) is not None:
         check_published_job(job)
         return
+    if job.is_transparent:
+        check_transparent_job(job)
     if job.image_path is not None:
         check_animation_job(job)
         if not may_be_published(job.model):
@@ -182,6 +184,7 @@ def _validate_common(
     guidance_mode: str | None,
     scheduler: str | None,
     has_any_size: bool = False,
+    is_transparent: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
     """Check the options of both commands, and return them as fields of a job.
@@ -199,8 +202,13 @@ def _validate_common(
     num_bytes = 3 * (settings["width"] or MIN_SIDE_PX) * (settings["height"] or MIN_SIDE_PX)
     check_num_frames(num_frames, duration_s, check_fps(DEFAULT_FPS if fps is None else fps), bytes_per_frame=num_bytes)
     settings |= {"duration_s": duration_s, "num_frames": num_frames, "fps": fps, "guider": guidance_mode}
+    suffix = DEFAULT_ALPHA_EXTENSION if is_transparent else ".mp4"
+    path = _make_output_path(seed, suffix=suffix) if out is None else check_video_output_path(out)
+    if is_transparent:
+        check_alpha_path(path)
     return {
-        "path": check_video_output_path(out) if out is not None else _make_output_path(seed),
+        "path": path,
+        "is_transparent": is_transparent,
         "seed": seed,
         "model": model,
         "adapters": tuple(parse_adapters(loras)),
@@ -226,9 +234,9 @@ def require_video_model(model: str) -> None:
         raise DianjingError("folder_generates_images_only", folder=folder)
 
 
-def _make_output_path(seed: int) -> Path:
+def _make_output_path(seed: int, *, suffix: str) -> Path:
     check_writable_folder(Path())
-    names = (f"dianjing-{seed}{suffix}.mp4" for suffix in ["", *(f"-{n}" for n in range(1, 10_000))])
+    names = (f"dianjing-{seed}{number}{suffix}" for number in ["", *(f"-{n}" for n in range(1, 10_000))])
     return Path(next(name for name in names if not os.path.lexists(name)))
 
 
@@ -248,17 +256,12 @@ def run_video_job(job: VideoJob) -> dict[str, Any]:
             raise DianjingError("animation_without_region")
         return result | run_animation_job(job, load=load_video_pipeline)
     pipe = load_video_pipeline(job)
-    import torch
-
-    announce_run(pipe, job.model, [make_video_request(job)])
-    arguments = {name: value for name, value in job.settings.items() if value is not None}
-    arguments |= {"generator": torch.Generator().manual_seed(job.seed), "output_type": "uint8"}
     start_s = time.monotonic()
-    output = pipe(job.prompt, **arguments)
-    result["seconds"] = round(time.monotonic() - start_s, 3)
-    frames, fps = output.frames[0], arguments.get("fps", pipe.config.default_fps)
+    frames = generate_frames(pipe, job)
+    fps = job.settings["fps"] or pipe.config.default_fps
     metadata = build_video_metadata(pipe, job, frames, fps)
     result["paths"] = [str(path) for path in save_video(frames, job.path, metadata, fps=fps, producer=job.producer)]
+    result["seconds"] = round(time.monotonic() - start_s, 3)
     nearest = pipe.find_nearest_words(job.prompt)
     words = {"unknown_words": list(nearest), "nearest_words": nearest}
     return {**result, **vars(metadata), **words, "truncated": [asdict(each) for each in pipe.truncated]}
@@ -275,13 +278,15 @@ def load_video_pipeline(job: VideoJob) -> Any:
     return pipe
 
 
-def build_video_metadata(pipe: Any, job: VideoJob, frames: np.ndarray, fps: float) -> GenerationMetadata:
+def build_video_metadata(pipe: Any, job: VideoJob, frames: Any, fps: float) -> GenerationMetadata:
     """Return the metadata from which the video can be generated again."""
     arguments = job.settings or {}
     settings = {**get_video_metadata(frames, fps), **get_sampling_metadata(pipe)}
     names = ("negative_prompt", "long_video")
     settings |= {name: arguments[name] for name in names if arguments.get(name) is not None}
     settings |= job.extra_metadata
+    if job.is_transparent:
+        settings["background"] = "transparent"
     if job.adapters:
         settings["lora"] = [adapter.describe() for adapter in job.adapters]
     return GenerationMetadata(

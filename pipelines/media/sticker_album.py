@@ -21,17 +21,16 @@ from PIL.PngImagePlugin import PngInfo
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.atomic import check_writable_folder
+from dianjing.pipelines.media.gif import MAX_COLOURS, TRANSPARENT_INDEX, make_palette_frames
 
 ALBUM_COUNTS = (8, 16, 24)
 STICKER_PX, THUMBNAIL_PX, COVER_PX, ICON_PX = 240, 120, 240, 50
 BANNER_SIZE = (750, 400)  # width and height in px
 MAX_STICKER_BYTES, MAX_THUMBNAIL_BYTES, MAX_COVER_BYTES = 500_000, 200_000, 500_000
 MAX_ICON_BYTES, MAX_BANNER_BYTES = 100_000, 500_000
-COLOUR_COUNTS = (255, 128, 64, 32, 16)  # of the palette of a GIF, the first that fits; one more is transparent
+COLOUR_COUNTS = (MAX_COLOURS, 128, 64, 32, 16)  # of the palette of a GIF, the first that fits
 PNG_COLOUR_COUNTS = (256, 128, 64, 32, 16)
 FRAME_STRIDES = (1, 2, 3, 4)  # frames are left out after colors
-ALPHA_THRESHOLD = 128
-TRANSPARENT_INDEX = 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,16 +142,7 @@ def pack_gif(frames: np.ndarray, *, fps: float, name: str, label: str | None = N
 
 def _encode_gif(images: Sequence[Image.Image], *, num_colours: int, duration_ms: float, label: str | None) -> bytes:
     """Encode RGBA images with one palette; their rims are matted on white, and the rest is transparent."""
-    matted = [_matte_on_white(image) for image in images]
-    strip = Image.fromarray(np.concatenate([np.asarray(image.convert("RGB")) for image in matted]))
-    palette = strip.quantize(num_colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    indexed = []
-    for image in matted:
-        indices = np.asarray(image.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)).copy()
-        indices[np.asarray(image)[..., 3] == 0] = TRANSPARENT_INDEX
-        frame = Image.fromarray(indices, mode="P")
-        frame.putpalette(palette.getpalette() or [])
-        indexed.append(frame)
+    indexed = make_palette_frames([np.asarray(image) for image in images], num_colours=num_colours)
     file = io.BytesIO()
     indexed[0].save(
         file,
@@ -219,12 +209,3 @@ def _fit(image: Image.Image, side: int) -> Image.Image:
     square = Image.new("RGBA", (side, side), (0, 0, 0, 0))
     square.paste(scaled, ((side - scaled.width) // 2, (side - scaled.height) // 2))
     return square
-
-
-def _matte_on_white(image: Image.Image) -> Image.Image:
-    """Composite on white and make what is mostly transparent wholly so."""
-    alpha = np.asarray(image)[..., 3]
-    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    pixels = np.asarray(Image.alpha_composite(white, image)).copy()
-    pixels[..., 3] = np.where(alpha >= ALPHA_THRESHOLD, 255, 0)
-    return Image.fromarray(pixels, mode="RGBA")

@@ -19,6 +19,7 @@ from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import XMP_KEY, make_aigc_label, make_xmp_packet, serialize_label
 from dianjing.pipelines.media.atomic import atomic_file, check_output_path
 from dianjing.pipelines.media.color import flatten_alpha
+from dianjing.pipelines.media.gif import TRANSPARENT_INDEX, make_palette_frames
 from dianjing.pipelines.media.image import save_image
 from dianjing.pipelines.media.image_file import EXIF_IMAGE_DESCRIPTION, read_image_texts
 from dianjing.pipelines.media.metadata import (
@@ -32,7 +33,7 @@ from dianjing.pipelines.validation import check_fps
 OUTPUT_EXTENSIONS = (".mp4", ".webp", ".apng", ".gif", ".png")
 # browsers slow frames of 10 ms and less down to 100 ms; GIF counts in hundredths of a second
 MAX_ANIMATION_FPS = {".webp": 60.0, ".apng": 60.0, ".gif": 50.0}
-ALPHA_EXTENSIONS = (".webp", ".apng")  # of files that keep transparent parts; the others show them over white
+ALPHA_EXTENSIONS = (".webp", ".apng", ".gif", ".png")  # of files that keep transparent parts; MP4 shows white there
 MAX_FPS_DENOMINATOR = 1001  # of 30000 / 1001, the frame rate of NTSC
 
 
@@ -152,8 +153,13 @@ def _write_gif(
 ) -> None:
     comment = json.dumps(texts if label is None else {**texts, "AIGC": serialize_label(label)})
     frames, fps = _limit_fps(frames, fps, max_fps=MAX_ANIMATION_FPS[".gif"])
-    images = _set_gif_durations(map(Image.fromarray, frames), fps)
-    next(images).save(path, format="GIF", save_all=True, append_images=images, loop=0, comment=comment.encode())
+    first, frames = _peek_first_frame(frames)
+    has_alpha = first.shape[2] == 4
+    alpha_options = {"disposal": 2, "transparency": TRANSPARENT_INDEX, "optimize": False} if has_alpha else {}
+    images = _set_gif_durations(make_palette_frames(list(frames)) if has_alpha else map(Image.fromarray, frames), fps)
+    next(images).save(
+        path, format="GIF", save_all=True, append_images=images, loop=0, comment=comment.encode(), **alpha_options
+    )
 
 
 def _limit_fps(frames: Iterable[np.ndarray], fps: float, *, max_fps: float) -> tuple[Iterator[np.ndarray], float]:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+from dianjing.errors import DianjingError
+from dianjing.pipelines.conversation.errors import LocalizedName
 from dianjing.pipelines.prompting.concepts import ConceptVocabulary
-from dianjing.pipelines.prompting.motions import MotionVocabulary
+from dianjing.pipelines.prompting.motions import MotionConcept, MotionVocabulary
 from dianjing.pipelines.prompting.placement import choose_placement
 from dianjing.pipelines.prompting.vocabulary import HAN_RANGES
 
@@ -116,6 +118,29 @@ class MotionPromptParser:
         return _compile_alternatives(
             name for e in entries for name in (*e.location_phrases_en, *e.location_phrases_zh, e.name_en, e.name_zh)
         )
+
+
+def parse_moving_subjects(
+    parser: MotionPromptParser, prompt: str, *, message_id: str = "prompt_without_motion"
+) -> MotionPrompt:
+    """Parse the prompt for an image in which something moves.
+
+    message_id: of the error of a prompt without a motion, which takes the known ones.
+    Raises: DianjingError for a model without named motions, and for a prompt that names none of them.
+    """
+    if not parser.motion_vocabulary.motions:
+        raise DianjingError("motions_without_names")
+    motion_prompt = parser.parse(prompt)
+    if all(subject.motion is None for subject in motion_prompt.subjects):
+        known = [_get_name(motion) for motion in parser.motion_vocabulary.motions]
+        raise DianjingError(message_id, known=known)
+    return motion_prompt
+
+
+def _get_name(motion: MotionConcept) -> LocalizedName:
+    """The canonical phrase of a motion in each language."""
+    names = {phrase.isascii(): phrase for phrase in reversed(motion.phrases)}
+    return LocalizedName(en=names.get(True, motion.phrases[0]), zh=names.get(False, motion.phrases[0]))
 
 
 def _compile_alternatives(phrases: Iterable[str]) -> re.Pattern[str]:

@@ -1,10 +1,14 @@
-"""Check of prompts for images with a transparent background, without torch."""
+"""Check of prompts for images and videos with a transparent background, without torch."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from dianjing.errors import DianjingError
+from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser, parse_moving_subjects
 from dianjing.pipelines.prompting.normalization.normalizer import PromptNormalizer
 from dianjing.pipelines.prompting.normalization.wording import contains_any
+
+NO_MOTION_MESSAGE_ID = "transparent_without_motion"
 
 
 def check_transparent_prompt(
@@ -18,3 +22,14 @@ def check_transparent_prompt(
         return
     if not normalizer.read_scene(prompt).objects:
         raise DianjingError("transparent_without_object", prompt=prompt)
+
+
+def check_transparent_video_prompt(folder: Path, prompt: str) -> None:
+    """Check the prompt of a video with a transparent background by the vocabularies in a model's folder.
+
+    Raises: DianjingError for a prompt without an object or a motion.
+    """
+    normalizer = PromptNormalizer.from_folder(folder, keeps_motions=True)
+    check_transparent_prompt(normalizer, prompt)
+    parser = MotionPromptParser(normalizer.motion_vocabulary, normalizer.concept_vocabulary)
+    parse_moving_subjects(parser, normalizer.normalize(prompt).text, message_id=NO_MOTION_MESSAGE_ID)

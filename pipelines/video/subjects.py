@@ -8,32 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from dianjing.errors import DianjingError
-from dianjing.pipelines.conversation.errors import LocalizedName
 from dianjing.pipelines.prompting.localization import compute_relevance_map, find_peaks
-from dianjing.pipelines.prompting.motion_prompt import MotionPrompt, MotionPromptParser
-from dianjing.pipelines.prompting.motions import MotionConcept
+from dianjing.pipelines.prompting.motion_prompt import MotionPrompt
 from dianjing.pipelines.segmentation.base import Point
-
-
-def parse_moving_subjects(parser: MotionPromptParser, prompt: str) -> MotionPrompt:
-    """Parse the prompt for an image in which something moves.
-
-    Raises: DianjingError for a model without named motions, and for a prompt that names none of them.
-    """
-    if not parser.motion_vocabulary.motions:
-        raise DianjingError("motions_without_names")
-    motion_prompt = parser.parse(prompt)
-    if all(subject.motion is None for subject in motion_prompt.subjects):
-        known = [_get_name(motion) for motion in parser.motion_vocabulary.motions]
-        raise DianjingError("prompt_without_motion", known=known)
-    return motion_prompt
-
-
-def _get_name(motion: MotionConcept) -> LocalizedName:
-    """The canonical phrase of a motion in each language."""
-    names = {phrase.isascii(): phrase for phrase in reversed(motion.phrases)}
-    return LocalizedName(en=names.get(True, motion.phrases[0]), zh=names.get(False, motion.phrases[0]))
 
 
 def find_subject_clicks(pipe: Any, latents: Tensor, motion_prompt: MotionPrompt) -> list[tuple[list[Point], str]]:

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image, ImageDraw
 
 from dianjing.demo import sticker_albums
+from dianjing.demo.album_request import AlbumImage, StickerAlbumRequest
 from dianjing.demo.engine import InferenceEngine
 from dianjing.demo.jobs import Job
 from dianjing.demo.results import ResultStore
-from dianjing.demo.sticker_albums import AlbumImage, StickerAlbumRequest, make_sticker_album, select_album_images
+from dianjing.demo.sticker_albums import make_sticker_album, select_album_images
 from dianjing.errors import DianjingError
 from dianjing.train.evaluation.transparency import sample_scenes
 

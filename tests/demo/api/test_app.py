@@ -132,6 +132,35 @@ def test_transparent_parts_stay_in_webp_and_apng(client, encoding):
                 assert alpha[:, : left - 3].max() == alpha[:, left + 23 :].max() == alpha[:7].max() == 0
 
 
+def test_a_selected_object_is_cut_out_and_mp4_is_refused(client, square):
+    region = {"points": [{"x": 14, "y": 14}], "path": [[14, 14], [18, 14]]}
+    body = {"image": square, "regions": [region], "num_frames": 3, "seed": 1, "background": "transparent"}
+    video = wait_for_video(client, client.post("/v1/videos", json=body).json())
+    assert video["status"] == "completed", video
+    for variant in ("webp", "gif", "apng"):
+        response = client.get(f"/v1/videos/{video['id']}/content", params={"variant": variant})
+        with Image.open(io.BytesIO(response.content)) as made:
+            made.seek(2)
+            alpha = np.asarray(made.convert("RGBA"))[..., 3]
+        assert alpha[10:20, 14:24].min() == 255
+        assert alpha[:5].max() == alpha[:, :8].max() == 0
+    refused = client.get(f"/v1/videos/{video['id']}/content")
+    assert refused.status_code == 400
+    assert "use one of webp, gif, apng" in refused.json()["error"]["message"].replace(" or ", ", ")
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [({"refine": "on"}, "refine is on"), ({"regions": [{"path": [[4, 4], [8, 8]], "target": "image"}]}, "camera move")],
+)
+def test_what_cannot_be_cut_out_is_refused(client, square, fields, part):
+    response = client.post(
+        "/v1/videos", json={"image": square, "regions": [REGION], "background": "transparent", **fields}
+    )
+    assert response.status_code == 400
+    assert part in response.json()["error"]["message"]
+
+
 def test_a_video_without_transparent_parts_is_no_apng(client, square):
     body = {"image": square, "regions": [REGION], "num_frames": 2, "num_inference_steps": 1}
     video = wait_for_video(client, client.post("/v1/videos", json=body).json())

@@ -121,3 +121,25 @@ def test_an_album_is_by_default_the_smallest_that_shows_every_theme(tmp_path, nu
     themes = ["cat", "红色的汽车"] * 12
     job = stickers_job.validate_stickers_job(themes[:num_themes], folder=tmp_path / "album", count=None, **settings)
     assert job.count == count
+
+
+@pytest.mark.parametrize(
+    ("theme", "names", "unknown", "is_reduced"),
+    [
+        ("a cat with a zyzzyva", ["cat"], ["zyzzyva"], False),
+        ("猫和奥特曼", ["cat"], ["奥特曼"], False),
+        ("unicornn", ["unicorn"], [], False),  # spelled almost as a known name
+        ("a dog on the beach", ["dog"], [], True),
+        ("3 stars", ["star"], [], True),
+        ("a red car", ["car"], [], False),
+    ],
+)
+def test_what_a_sticker_does_not_show_of_its_theme_is_said(tmp_path, theme, names, unknown, is_reduced):
+    settings = {"seed": 0, "model": "sticker", "device": "cpu", "dtype": "auto", "producer": None}
+    job = stickers_job.validate_stickers_job([theme], folder=tmp_path / "album", count=8, **settings)
+    assert [each.name for each in job.themes] == names
+    assert list(job.unknown_words) == unknown
+    warnings = " ".join(warning.render("en") for warning in stickers_job.list_theme_warnings(job))
+    assert all(word in warnings for word in unknown)
+    assert (theme in warnings) == is_reduced
+    assert bool(warnings) == bool(unknown or is_reduced)

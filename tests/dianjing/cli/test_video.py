@@ -239,3 +239,40 @@ def test_an_adapter_changes_the_video_and_is_named_in_it(tiny_video_folder, monk
     assert read_frames("plain.webp") != read_frames("adapted.webp")
     assert read_video_metadata("adapted.webp")[0].settings["lora"][0]["name"] == "adapter"
     assert "lora" not in read_video_metadata("plain.webp")[0].settings
+
+
+@pytest.mark.parametrize("extension", [".webp", ".apng", ".gif", ".png"])
+def test_a_region_is_cut_out_and_moves_without_its_background(picture, monkeypatch, capsys, extension):
+    regions = ["--region", "mask=mask.png;path=16,16 20,16", "--transparent", "--num-frames", "3"]
+    code, out, err = run(monkeypatch, capsys, "animate", "square.png", *regions, "--out", f"a{extension}")
+    assert code == 0, err
+    paths = out.split()
+    assert len(paths) == (3 if extension == ".png" else 1)
+    with Image.open(paths[-1]) as video:
+        video.seek(getattr(video, "n_frames", 1) - 1)
+        alpha = np.asarray(video.convert("RGBA"))[..., 3]
+    moved = np.zeros((32, 32), bool)
+    moved[10:22, 14:26] = True
+    np.testing.assert_array_equal(alpha > 127, moved)
+    record = read_image_metadata(paths[0]) if extension == ".png" else read_video_metadata(paths[0])[0]
+    assert record.settings["background"] == "transparent"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("video", "a cat jumping", "--out", "a.mp4"), "use one of .webp, .apng, .gif, .png"),
+        (("video", "a cat jumping", "--joint"), "long_video"),
+        (("video", "a cat jumping", "--continuation-steps", "4"), "continuation_steps"),
+        (("video", "a cat on the grass"), "what moves and how"),
+        (("video", "on the beach"), "names no object"),
+        (("video", "a cat jumping", "--model", "wan-2.1-t2v-1.3b"), "without a transparent background"),
+        (("animate", "square.png", "--click", "16,16", "--motion", "jump", "--refine", "on"), "refine is on"),
+        (("animate", "square.png", "--region", "target=image;path=4,4 8,8"), "camera move"),
+    ],
+)
+def test_what_cannot_be_transparent_is_refused_before_weights_load(picture, monkeypatch, capsys, arguments, part):
+    monkeypatch.setattr(video_job, "load_video_pipeline", None)
+    code, _, err = run(monkeypatch, capsys, *arguments, "--transparent")
+    assert code == 2
+    assert part in " ".join(err.split())

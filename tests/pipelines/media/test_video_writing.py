@@ -117,10 +117,10 @@ def test_transparency_is_written_where_a_format_has_it_and_else_laid_over_white(
         for index in range(3):
             image.seek(index)
             decoded = np.asarray(image.convert("RGBA"))
-            if extension == ".gif":
-                assert decoded[:6].min() > 240
-            else:
-                np.testing.assert_array_equal(decoded[..., 3], frames[index, ..., 3])
+            expected = frames[index, ..., 3]
+            if extension == ".gif":  # one bit
+                expected = np.where(expected >= 128, 255, 0)
+            np.testing.assert_array_equal(decoded[..., 3], expected)
 
 
 def test_png_writes_every_frame_exactly(tmp_path):
@@ -164,3 +164,21 @@ def test_a_file_of_another_program_has_no_metadata(tmp_path):
     for name in ("other.webp", "broken.mp4", "none.gif"):
         with pytest.raises(ValueError, match=name):
             read_video_metadata(tmp_path / name)
+
+
+def test_a_gif_of_frames_with_alpha_has_one_bit_of_it_and_rims_on_white(tmp_path):
+    frames = np.zeros((2, 12, 16, 4), np.uint8)
+    frames[:, 3:9, 3:9] = (200, 40, 40, 255)
+    frames[0, 3:9, 9] = (200, 40, 40, 160)  # a rim that is mostly opaque, and one that is mostly transparent
+    frames[0, 3:9, 2] = (200, 40, 40, 60)
+    frames[1] = np.roll(frames[1], 4, axis=1)
+    save_video(frames, tmp_path / "a.gif", RECORD, fps=10, producer=None)
+    with Image.open(tmp_path / "a.gif") as made:
+        first = np.asarray(made.convert("RGBA")).astype(int)
+        made.seek(1)
+        second = np.asarray(made.convert("RGBA"))
+    assert set(np.unique(first[..., 3])) == {0, 255}
+    np.testing.assert_array_equal(first[..., 3] > 0, frames[0, ..., 3] >= 128)
+    np.testing.assert_array_equal(second[..., 3], frames[1, ..., 3])  # nothing is left of the first frame
+    expected = 255 - (255 - np.array([200, 40, 40])) * 160 / 255
+    assert np.abs(first[4, 9, :3] - expected).max() < 10
