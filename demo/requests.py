@@ -135,8 +135,8 @@ class TextToVideoRequest(VideoRequestBase):
 
     def _with_transparent_defaults(self, capabilities: ModelCapabilities) -> Self:
         """Fill in the parameters of a video whose first frame alone is sampled."""
-        if given := [name for name in CONTINUATION_OPTIONS if getattr(self, name) is not None]:
-            raise DianjingError("transparent_without_continuation", options=given)
+        if useless := [name for name in CONTINUATION_OPTIONS if getattr(self, name) is not None]:
+            raise DianjingError("transparent_without_continuation", options=useless)
         if not capabilities.has_flow_field:
             raise DianjingError("transparent_video_unsupported", model=capabilities.model)
         return super().with_defaults(capabilities)

@@ -32,8 +32,8 @@ def check_transparent_job(job: "VideoJob") -> None:
             raise DianjingError("transparent_without_region")
         return
     assert job.settings is not None
-    if given := [name for name in CONTINUATION_OPTIONS if job.settings.get(name) is not None]:
-        raise DianjingError("transparent_without_continuation", options=given)
+    if useless := [name for name in CONTINUATION_OPTIONS if job.settings.get(name) is not None]:
+        raise DianjingError("transparent_without_continuation", options=useless)
     folder = resolve_local_model(job.model)
     if job.adapters or folder is None or not all((folder / name).is_file() for name in (CONCEPTS_FILE, MOTIONS_FILE)):
         return  # checked once it is loaded

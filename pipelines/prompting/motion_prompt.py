@@ -48,6 +48,11 @@ class MotionPrompt:
     placed_prompt: str
     subjects: tuple[Subject, ...] = ()
 
+    @property
+    def has_motion(self) -> bool:
+        """True if any subject moves."""
+        return any(subject.motion is not None for subject in self.subjects)
+
 
 @dataclass(frozen=True)
 class MotionPromptParser:
@@ -120,21 +125,22 @@ class MotionPromptParser:
         )
 
 
-def parse_moving_subjects(
-    parser: MotionPromptParser, prompt: str, *, message_id: str = "prompt_without_motion"
-) -> MotionPrompt:
+def parse_moving_subjects(parser: MotionPromptParser, prompt: str) -> MotionPrompt:
     """Parse the prompt for an image in which something moves.
 
-    message_id: of the error of a prompt without a motion, which takes the known ones.
     Raises: DianjingError for a model without named motions, and for a prompt that names none of them.
     """
+    motion_prompt = parser.parse(prompt)
+    if not motion_prompt.has_motion:
+        raise DianjingError("prompt_without_motion", known=list_motion_names(parser))
+    return motion_prompt
+
+
+def list_motion_names(parser: MotionPromptParser) -> list[LocalizedName]:
+    """List the motions that a prompt may name. Raises: DianjingError for a model without named motions."""
     if not parser.motion_vocabulary.motions:
         raise DianjingError("motions_without_names")
-    motion_prompt = parser.parse(prompt)
-    if all(subject.motion is None for subject in motion_prompt.subjects):
-        known = [_get_name(motion) for motion in parser.motion_vocabulary.motions]
-        raise DianjingError(message_id, known=known)
-    return motion_prompt
+    return [_get_name(motion) for motion in parser.motion_vocabulary.motions]
 
 
 def _get_name(motion: MotionConcept) -> LocalizedName:

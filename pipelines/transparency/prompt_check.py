@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dianjing.errors import DianjingError
-from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser, parse_moving_subjects
+from dianjing.pipelines.prompting.motion_prompt import MotionPrompt, MotionPromptParser, list_motion_names
 from dianjing.pipelines.prompting.normalization.normalizer import PromptNormalizer
 from dianjing.pipelines.prompting.normalization.wording import contains_any
-
-NO_MOTION_MESSAGE_ID = "transparent_without_motion"
 
 
 def check_transparent_prompt(
@@ -24,6 +22,14 @@ def check_transparent_prompt(
         raise DianjingError("transparent_without_object", prompt=prompt)
 
 
+def parse_transparent_motion(parser: MotionPromptParser, prompt: str) -> MotionPrompt:
+    """Parse the prompt of a video with a transparent background. Raises: DianjingError for one without a motion."""
+    motion_prompt = parser.parse(prompt)
+    if not motion_prompt.has_motion:
+        raise DianjingError("transparent_without_motion", known=list_motion_names(parser))
+    return motion_prompt
+
+
 def check_transparent_video_prompt(folder: Path, prompt: str) -> None:
     """Check the prompt of a video with a transparent background by the vocabularies in a model's folder.
 
@@ -32,4 +38,4 @@ def check_transparent_video_prompt(folder: Path, prompt: str) -> None:
     normalizer = PromptNormalizer.from_folder(folder, keeps_motions=True)
     check_transparent_prompt(normalizer, prompt)
     parser = MotionPromptParser(normalizer.motion_vocabulary, normalizer.concept_vocabulary)
-    parse_moving_subjects(parser, normalizer.normalize(prompt).text, message_id=NO_MOTION_MESSAGE_ID)
+    parse_transparent_motion(parser, normalizer.normalize(prompt).text)

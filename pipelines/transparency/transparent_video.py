@@ -14,16 +14,17 @@ from PIL import Image
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.image import check_image_with_alpha
-from dianjing.pipelines.prompting.motion_prompt import MotionPrompt, MotionPromptParser, parse_moving_subjects
+from dianjing.pipelines.prompting.motion_prompt import MotionPrompt, MotionPromptParser
 from dianjing.pipelines.segmentation.base import Region, Segmenter, predict_masks
 from dianjing.pipelines.transparency.background_removal import cut_out, find_object_mask
 from dianjing.pipelines.transparency.mask_refinement import MIN_PART_SHARE, refine_mask
-from dianjing.pipelines.transparency.prompt_check import NO_MOTION_MESSAGE_ID, check_transparent_prompt
+from dianjing.pipelines.transparency.prompt_check import check_transparent_prompt, parse_transparent_motion
 from dianjing.pipelines.video.phrase_flow import PhraseFlow
 from dianjing.pipelines.video.warped_image import WarpedImage, check_warped_regions
 
 STRENGTH_FACTORS = (1.0, 0.75, 0.5, 0.35, 0.25, 0.1)  # the first with which objects stay in the image
 MAX_CUT_SHARE = 0.01  # of the opaque pixels of the first frame that may lie at the border of a later one
+MIN_REMAINING_SHARE = 0.95  # of them, for an object that lies at the border from the first frame on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ def parse_transparent_video_prompt(pipe: Any, prompt: str) -> MotionPrompt:
     PhraseFlow.from_pipeline(pipe)
     check_transparent_prompt(pipe.prompt_normalizer, prompt, pipe.list_trigger_words())
     parser = MotionPromptParser(pipe.motion_vocabulary, pipe.concept_vocabulary)
-    return parse_moving_subjects(parser, str(pipe.normalize_prompts(prompt)), message_id=NO_MOTION_MESSAGE_ID)
+    return parse_transparent_motion(parser, str(pipe.normalize_prompts(prompt)))
 
 
 def cut_out_prompt(pipe: Any, image_pipe: Any, image: Image.Image, prompt: str) -> CutOutRegions:
@@ -158,12 +159,10 @@ def limit_strengths(pipe: Any, cut: CutOutRegions, **arguments: Any) -> CutOutRe
 
 
 def _is_cut_off(warped: WarpedImage) -> bool:
-    """True if more than MAX_CUT_SHARE of the objects touches the border in a frame, and did not in the first one."""
-    opaque = [_count_border_pixels(frame) for frame in warped.frames]
-    area = (next(iter(warped.frames))[..., 3] > 127).sum()
-    return max(opaque) - opaque[0] > MAX_CUT_SHARE * area
-
-
-def _count_border_pixels(frame: np.ndarray) -> int:
-    opaque = frame[..., 3] > 127
-    return int(opaque[[0, -1]].sum() + opaque[:, [0, -1]].sum())
+    """True if objects move over the border of the image: more of them touches it, or less of them is left at it."""
+    opaque = [frame[..., 3] > 127 for frame in warped.frames]
+    areas = np.array([each.sum() for each in opaque])
+    at_border = np.array([each[[0, -1]].sum() + each[:, [0, -1]].sum() for each in opaque])
+    is_leaving = at_border - at_border[0] > MAX_CUT_SHARE * areas[0]
+    is_left = (at_border > MAX_CUT_SHARE * areas[0]) & (areas < MIN_REMAINING_SHARE * areas[0])
+    return bool((is_leaving | is_left).any())

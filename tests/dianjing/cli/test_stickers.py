@@ -134,7 +134,7 @@ def test_an_album_is_by_default_the_smallest_that_shows_every_theme(tmp_path, nu
         ("a red car", ["car"], [], False),
     ],
 )
-def test_what_a_sticker_does_not_show_of_its_theme_is_said(tmp_path, theme, names, unknown, is_reduced):
+def test_the_user_reads_what_a_sticker_does_not_show_of_its_theme(tmp_path, theme, names, unknown, is_reduced):
     settings = {"seed": 0, "model": "sticker", "device": "cpu", "dtype": "auto", "producer": None}
     job = stickers_job.validate_stickers_job([theme], folder=tmp_path / "album", count=8, **settings)
     assert [each.name for each in job.themes] == names
