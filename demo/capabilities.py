@@ -29,8 +29,7 @@ def get_capabilities(
         default_size_px=text_to_image.default_size_px,
         size_multiple_px=multiple_px,
         trained_sizes=tuple(size for size in description.trained_sizes if not any(side % multiple_px for side in size)),
-        num_inference_steps=text_to_image.config.default_num_inference_steps,
-        guidance_scale=text_to_image.config.default_guidance_scale,
+        **_get_sampling_capabilities(text_to_image),
         can_chat=hasattr(text_to_image.scheduler, "add_noise"),  # by which a turn keeps what it does not change
         adapters=adapters,
         scheduler=text_to_image.trained_scheduler or text_to_image.scheduler,
@@ -39,6 +38,18 @@ def get_capabilities(
         **({} if conditioner is None else _get_condition_capabilities(conditioner)),
         **({} if video_pipe is None else _get_video_capabilities(video_pipe)),
     )
+
+
+def _get_sampling_capabilities(pipe: TextToImagePipeline) -> dict[str, Any]:
+    """The steps and guidance scale of the model, of an active adapter, and of the default adapter."""
+    sampling = pipe.get_adapter_sampling()
+    if sampling is not None:
+        return vars(sampling)
+    return {
+        "num_inference_steps": pipe.config.default_num_inference_steps,
+        "guidance_scale": pipe.config.default_guidance_scale,
+        "default_sampling": None if pipe.default_adapter is None else pipe.default_adapter.sampling,
+    }
 
 
 def _get_condition_capabilities(conditioner: ImageConditioner) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from typing_extensions import Self
 
 from dianjing.demo.limits import ModelCapabilities
-from dianjing.demo.request_base import check_adapters, count_passes, resolve_adapters
+from dianjing.demo.request_adapters import allow_default_adapter, check_adapters, resolve_adapters
+from dianjing.demo.request_base import count_passes
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.cost_model import SamplingWork
 from dianjing.pipelines.validation import check_prompt, coalesce
@@ -43,8 +44,13 @@ class ConversationRequest:
 
     def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
         """The sampling runs of the longest possible turn."""
-        steps = self.conversation.num_inference_steps or capabilities.num_inference_steps
-        passes = count_passes(coalesce(self.conversation.guidance_scale, capabilities.guidance_scale))
+        conversation, sampling = self.conversation, capabilities.default_sampling
+        is_default = conversation.num_inference_steps is None and conversation.guidance_scale is None
+        if sampling is not None and is_default and allow_default_adapter(self.adapters or {}, capabilities):
+            steps, passes = sampling.num_inference_steps, count_passes(sampling.guidance_scale)
+        else:
+            steps = conversation.num_inference_steps or capabilities.num_inference_steps
+            passes = count_passes(coalesce(conversation.guidance_scale, capabilities.guidance_scale))
         return [SamplingWork(num_frames=1, num_steps=steps, num_passes=passes)] * MAX_SAMPLING_RUNS_PER_TURN
 
     def get_size(self, capabilities: ModelCapabilities) -> tuple[int, int]:

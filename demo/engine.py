@@ -22,6 +22,7 @@ from dianjing.demo.image_generation import run_image_request
 from dianjing.demo.jobs import Job, JobResult
 from dianjing.demo.mask_service import MaskService
 from dianjing.demo.progress import ProgressListener, ProgressReporter
+from dianjing.demo.request_base import ImageRequestBase
 from dianjing.demo.requests import (
     AnyRequest,
     ConversationRequest,
@@ -45,7 +46,6 @@ from dianjing.pipelines.segmentation.base import Segmenter
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.pipelines.text_to_video import TextToVideoPipeline
-from dianjing.pipelines.validation import coalesce
 from dianjing.weights.description import ModelDescription, describe_model
 from dianjing.weights.resolve import resolve_model
 
@@ -198,20 +198,34 @@ class InferenceEngine:
             prompt=prompt, seed=seed, settings=settings, model=model or self.model, version=__version__
         )
 
+    def describe_sampling(self, request: ImageRequestBase) -> dict[str, object]:
+        """Steps, guidance scale and default adapter of a request with defaults filled in, as settings of metadata."""
+        adapter = self.text_to_image.default_adapter if request.uses_default_adapter else None
+        return {
+            "num_inference_steps": request.num_inference_steps,
+            "guidance_scale": request.guidance_scale,
+            **({} if adapter is None else {"default_adapter": adapter.name}),
+        }
+
     def make_conversation_metadata(
         self, conversation: Conversation, *, adapters: Mapping[str, float] | None = None
     ) -> GenerationMetadata:
         """Metadata of the last image of a conversation: its instructions and seed generate it again."""
-        turn, defaults = conversation.turns[-1], self.capabilities
+        turn, pipe = conversation.turns[-1], self.text_to_image
+        params = ImageRequestBase(
+            num_inference_steps=conversation.num_inference_steps,
+            guidance_scale=conversation.guidance_scale,
+            adapters=adapters or {},
+        ).with_defaults(self.capabilities)
+        adapter = pipe.default_adapter if params.uses_default_adapter else None
         settings = {
             "width": turn.image.width,
             "height": turn.image.height,
             "instructions": [each.text for each in conversation.turns],
-            "num_inference_steps": coalesce(conversation.num_inference_steps, defaults.num_inference_steps),
-            "guidance_scale": coalesce(conversation.guidance_scale, defaults.guidance_scale),
-            "scheduler": type(self.text_to_image.scheduler).__name__,
-            "device": str(self.text_to_image.device.type),
-            "dtype": str(self.text_to_image.dtype).removeprefix("torch."),
+            **self.describe_sampling(params),
+            "scheduler": type(pipe.scheduler if adapter is None else adapter.scheduler).__name__,
+            "device": str(pipe.device.type),
+            "dtype": str(pipe.dtype).removeprefix("torch."),
             **self.adapter_switch.make_metadata(adapters),
         }
         return self.make_metadata(turn.prompt, seed=conversation.seed, settings=settings)

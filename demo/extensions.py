@@ -6,6 +6,7 @@ from typing import Any
 from dianjing.demo.limits import AdapterInfo
 from dianjing.pipelines.named_adapters import NamedAdapter, load_adapters
 from dianjing.pipelines.schedulers import has_equal_process, load_adapter_scheduler
+from dianjing.weights.adapter_sampling import read_adapter_sampling
 
 
 class AdapterSwitch:
@@ -18,21 +19,30 @@ class AdapterSwitch:
         self.pipelines, self.sources = pipelines, {source.name: source for source in sources}
         self.model_scheduler = pipelines[0].scheduler
         load_adapters(pipelines[0], sources)
+        self.sampling = {name: read_adapter_sampling(source.path) for name, source in self.sources.items()}
         self.schedulers = {name: self._load_scheduler(source) for name, source in self.sources.items()}
         self._metadata = {source.name: source.describe() for source in sources}
         self.activate({})
 
     def _load_scheduler(self, source: NamedAdapter) -> Any:
-        """The scheduler of an adapter that was trained for another process than the model, else the model's own."""
+        """The scheduler of an adapter for few steps, or for another process than the model's; else the model's own."""
         scheduler = load_adapter_scheduler(source.path)
-        is_own = scheduler is not None and not has_equal_process(scheduler, self.model_scheduler)
+        if scheduler is None:
+            return self.model_scheduler
+        is_own = self.sampling[source.name] is not None or not has_equal_process(scheduler, self.model_scheduler)
         return scheduler if is_own else self.model_scheduler
 
     @property
     def infos(self) -> tuple[AdapterInfo, ...]:
         """Names, default strengths and noise processes of all adapters."""
         return tuple(
-            AdapterInfo(name=name, scale=source.scale, process=_describe_process(self.schedulers[name]))
+            AdapterInfo(
+                name=name,
+                scale=source.scale,
+                process=_describe_process(self.schedulers[name]),
+                sampling=self.sampling[name],
+                has_own_scheduler=self.schedulers[name] is not self.model_scheduler,
+            )
             for name, source in self.sources.items()
         )
 
@@ -45,9 +55,12 @@ class AdapterSwitch:
                 pipe.set_adapters(list(scales), list(scales.values()))
             else:
                 pipe.disable_lora()
-        scheduler = next((self.schedulers[name] for name in scales), self.model_scheduler)
+        own = (self.schedulers[name] for name in scales if self.schedulers[name] is not self.model_scheduler)
+        scheduler = next(own, self.model_scheduler)
+        is_equal = has_equal_process(scheduler, self.model_scheduler)
         for pipe in self.pipelines:
-            pipe.scheduler = pipe.trained_scheduler = scheduler
+            pipe.scheduler = scheduler
+            pipe.trained_scheduler = self.model_scheduler if is_equal else scheduler
 
     def make_metadata(self, scales: Mapping[str, float] | None) -> dict[str, object]:
         """The setting `lora` of a result: names, strengths and hashes of its adapters, never their paths."""

@@ -9,6 +9,7 @@ from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
 from dianjing.pipelines.prompting.motions import MotionVocabulary
 from dianjing.pipelines.schedulers import get_fitting_schedulers
 from dianjing.pipelines.video.published_models import PublishedModel, VideoTask
+from dianjing.weights.adapter_sampling import AdapterSampling
 from dianjing.weights.manifest import summarize_names
 from dianjing.weights.registry import Size
 
@@ -47,11 +48,17 @@ class ServerLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterInfo:
-    """A LoRA adapter of a server: its name, its default strength, and the noise process that it was trained for."""
+    """A LoRA adapter of a server: its name, its default strength, and the noise process that it was trained for.
+
+    sampling: its own steps and guidance scale, of an adapter for few steps. has_own_scheduler: its scheduler takes the
+    place of the model's, and the model's default adapter does not act.
+    """
 
     name: str
     scale: float
     process: str = ""
+    sampling: AdapterSampling | None = None
+    has_own_scheduler: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +72,8 @@ class ModelCapabilities:
     `motion_parser` finds the motions in a prompt; the default knows none: only regions say what moves in an image.
     `trained_sizes`: (width, height) in px. `adapters`, `controlnets`, `preprocessors` and `video_models` are those that
     a request may name; the last are published models, each for one task. `takes_pictures`: an IP-Adapter takes pictures
-    as prompts. `scheduler` is the model's own, and `num_layers` the depth of its transformer.
+    as prompts. `scheduler` is the model's own, and `num_layers` the depth of its transformer. `default_sampling`: steps
+    and guidance scale of the model's default adapter, which draws the images of requests that give neither.
     """
 
     model: str
@@ -73,6 +81,7 @@ class ModelCapabilities:
     size_multiple_px: int
     num_inference_steps: int
     guidance_scale: float
+    default_sampling: AdapterSampling | None = None
     num_frames: int | None = None
     fps: float = 8.0
     max_regions: int = 0

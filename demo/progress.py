@@ -74,16 +74,17 @@ class PreviewDecoder:
         self._clock = PreviewClock()
         self._previous: Tensor | None = None
         self._last_step: tuple[Tensor, Tensor, int] | None = None  # latents before and after a step, and its index
+        self._scheduler: Any = None  # of the run: the pipeline may have another one after it
 
     def update(self, step: int, latents: Tensor, *, num_steps: int | None = None) -> Image.Image | None:
         """Take the latents after step `step`, and return the newest preview: of a video, that of its middle frame.
 
         num_steps: of the run, which starts at a later timestep if it starts from an image.
         """
-        previous, self._previous = self._previous, latents
-        if step == 0 or previous is None or not hasattr(self.pipe.scheduler, "alphas_cumprod"):
+        previous, self._previous, self._scheduler = self._previous, latents, self.pipe.scheduler
+        if step == 0 or previous is None or not hasattr(self._scheduler, "alphas_cumprod"):
             return self._clock.image
-        first = 0 if num_steps is None else len(self.pipe.scheduler.timesteps) - num_steps
+        first = 0 if num_steps is None else len(self._scheduler.timesteps) - num_steps
         self._last_step = (previous, latents, first + step)
         frame = latents.shape[2] // 2 if latents.ndim == 5 else None
         self._clock.refresh(lambda: make_sheet(self.decode_images(frame=frame)))
@@ -97,7 +98,7 @@ class PreviewDecoder:
         """
         assert self._last_step is not None
         previous, latents, step = self._last_step
-        x0 = predict_x0(_to_frames(previous, frame), _to_frames(latents, frame), self.pipe.scheduler, step=step)
+        x0 = predict_x0(_to_frames(previous, frame), _to_frames(latents, frame), self._scheduler, step=step)
         pixels = decode_result(self.pipe.vae, shrink_latents(x0)).float().clamp(-1, 1)
         return self.pipe.image_processor.postprocess(pixels.cpu(), output_type="pil")
 

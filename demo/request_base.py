@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from typing_extensions import Self
 
 from dianjing.demo.limits import ModelCapabilities, format_size
+from dianjing.demo.request_adapters import can_use_default_adapter, check_adapters, get_default_params, resolve_adapters
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.cost_model import SamplingWork
 from dianjing.pipelines.guiders import make_guider
 from dianjing.pipelines.image_conditions import ControlInput, PictureInput
-from dianjing.pipelines.named_adapters import MAX_ADAPTER_SCALE
 from dianjing.pipelines.named_schedulers import make_scheduler
 from dianjing.pipelines.validation import (
     MAX_IMAGES,
@@ -21,40 +21,9 @@ from dianjing.pipelines.validation import (
     check_int,
     check_negative_prompt,
     check_num_inference_steps,
-    check_number,
     check_seed,
     check_side_px,
-    format_value,
 )
-
-
-def check_adapters(adapters: object) -> dict[str, float]:
-    """Check a mapping of adapter names to strengths; those of strength 0 are left out."""
-    if not isinstance(adapters, Mapping):
-        raise DianjingError("adapters_not_a_mapping", value=format_value(adapters))
-    scales = {
-        str(name): check_number(scale, f"adapters.{name}"[:60], low=-MAX_ADAPTER_SCALE, high=MAX_ADAPTER_SCALE)
-        for name, scale in adapters.items()
-    }
-    return {name: scale for name, scale in scales.items() if scale}
-
-
-def resolve_adapters(adapters: Mapping[str, float] | None, capabilities: ModelCapabilities) -> dict[str, float]:
-    """Return the adapters of a request with their strengths; None stands for those that the server starts with.
-
-    Raises: DianjingError for a name that the server does not have, and for adapters that predict different things.
-    """
-    served = {adapter.name: adapter for adapter in capabilities.adapters}
-    if adapters is None:
-        adapters = check_adapters({adapter.name: adapter.scale for adapter in capabilities.adapters})
-    for name in adapters:
-        if name not in served:
-            if not served:
-                raise DianjingError("no_adapter_served", name=format_value(name))
-            raise DianjingError("adapter_not_served", name=format_value(name), names=list(served))
-    if len({served[name].process for name in adapters}) > 1:
-        raise DianjingError("adapters_disagree", processes=[f"{name}: {served[name].process}" for name in adapters])
-    return dict(adapters)
 
 
 def _check_guidance_mode(mode: str) -> str:
@@ -121,14 +90,17 @@ class GenerationRequest:
         sides = self._choose_size(capabilities)
         for name, side_px in sides.items():
             check_side_px(side_px, name, multiple_px=self._get_size_multiple_px(capabilities))
-        default_steps, default_guidance_scale = self._get_default_params(capabilities)
+        adapters = resolve_adapters(self.adapters, capabilities)
+        default_steps, default_guidance_scale = get_default_params(
+            adapters, capabilities, of_model=self._get_default_params(capabilities), guidance_mode=self.guidance_mode
+        )
         return replace(
             self,
             **sides,
             num_inference_steps=default_steps if self.num_inference_steps is None else self.num_inference_steps,
             guidance_scale=default_guidance_scale if self.guidance_scale is None else self.guidance_scale,
             seed=secrets.randbelow(2**32) if self.seed is None else self.seed,
-            adapters=resolve_adapters(self.adapters, capabilities),
+            adapters=adapters,
         )
 
     def get_pipeline_params(self) -> dict[str, Any]:
@@ -174,10 +146,16 @@ class GenerationRequest:
 class ImageRequestBase(GenerationRequest):
     """The fields that tell the work of `num_images` images, whatever they show.
 
-    `controls` are control images for ControlNets of the server, `pictures` those for its IP-Adapter.
+    `controls` are control images for ControlNets of the server, `pictures` those for its IP-Adapter. `is_slow`: the
+    model draws alone, without its default adapter, which draws what leaves out steps, guidance and conditions;
+    `uses_default_adapter` says so once defaults are filled in.
     """
 
+    has_default_adapter: ClassVar[bool] = True
+
     num_images: int = 1
+    is_slow: bool = False
+    uses_default_adapter: bool | None = None
     controls: Sequence[ControlInput] = ()
     pictures: Sequence[PictureInput] = ()
 
@@ -189,6 +167,23 @@ class ImageRequestBase(GenerationRequest):
             object.__setattr__(self, name, items)
             if len(items) > MAX_CONDITIONS:
                 raise DianjingError("too_many_conditions", name=name, count=len(items), maximum=MAX_CONDITIONS)
+
+    def with_defaults(self, capabilities: ModelCapabilities) -> Self:
+        request = self
+        if self.uses_default_adapter is None:
+            request = replace(self, uses_default_adapter=can_use_default_adapter(self, capabilities))
+        return super(ImageRequestBase, request).with_defaults(capabilities)
+
+    def _get_default_params(self, capabilities: ModelCapabilities) -> tuple[int, float]:
+        sampling = capabilities.default_sampling
+        if not self.uses_default_adapter or sampling is None:
+            return super()._get_default_params(capabilities)
+        return sampling.num_inference_steps, sampling.guidance_scale
+
+    def get_pipeline_params(self) -> dict[str, Any]:
+        """The keyword arguments of a pipeline, which draws with the default adapter if two are left out."""
+        left_out = ("num_inference_steps", "guidance_scale") if self.uses_default_adapter else ()
+        return super().get_pipeline_params() | dict.fromkeys(left_out)
 
     def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
         assert self.num_inference_steps is not None

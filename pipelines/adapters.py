@@ -18,6 +18,7 @@ from dianjing.errors import DianjingError
 from dianjing.pipelines.adapter_saving import LoRALayers, SaveFunction, save_adapter
 from dianjing.pipelines.adapter_state import AdapterState, Fusion
 from dianjing.pipelines.schedulers import has_equal_process, load_adapter_scheduler
+from dianjing.weights.adapter_sampling import AdapterSampling, read_adapter_sampling
 from dianjing.weights.adapters import Adapter, AdapterSource, fetch_adapters
 from dianjing.weights.product_adapters import add_product_adapter, check_product_adapter, read_product_adapter
 from dianjing.weights.text_encoder_adapters import add_text_encoder_adapter, fit_adapters
@@ -33,6 +34,7 @@ class LoRAMixin(AdapterState):
     trained_scheduler: SchedulerMixin | None
     _scheduler_before_adapter: tuple[str, Any, SchedulerMixin | None] | None = None
     _trigger_words: Mapping[str, tuple[str, ...]] = {}  # by name of the adapter
+    _adapter_sampling: Mapping[str, AdapterSampling] = {}  # by name of the adapter
 
     @classmethod
     def lora_state_dict(
@@ -68,7 +70,8 @@ class LoRAMixin(AdapterState):
         """Add an adapter, given as for `lora_state_dict`, or a folder of LoHa or LoKr by PEFT, and activate it alone.
 
         Its parts for text encoders act on these. Where adapters are fused, it is fused too. An adapter that was trained
-        for another prediction or noise schedule brings its scheduler, which stays until it is unloaded.
+        for another prediction or noise schedule, or for few steps, brings its scheduler, which stays until it is
+        unloaded; one for few steps also brings the steps and the guidance scale of calls that give none.
         Raises: DianjingError for an adapter that does not fit, before anything changes.
         """
         source = pretrained_model_name_or_path_or_dict
@@ -81,6 +84,7 @@ class LoRAMixin(AdapterState):
         if not adapter_name or "." in adapter_name or (adapter_name in loaded and not hotswap):
             raise DianjingError("adapter_name_unusable", name=adapter_name, loaded=loaded or ["-"])
         scheduler = None if isinstance(source, Mapping) else load_adapter_scheduler(source)
+        sampling = None if isinstance(source, Mapping) else read_adapter_sampling(source)
         adapters: dict[str, Adapter] = {}
         if product is not None:
             check_product_adapter(product, models["transformer"])
@@ -95,9 +99,13 @@ class LoRAMixin(AdapterState):
             self._set_active_names([adapter_name])
         if not isinstance(source, Mapping):
             self._trigger_words = {**self._trigger_words, adapter_name: read_trigger_words(source)}
-        if scheduler is not None and not has_equal_process(scheduler, self.trained_scheduler):
+        others = {name: each for name, each in self._adapter_sampling.items() if name != adapter_name}
+        self._adapter_sampling = others if sampling is None else {**others, adapter_name: sampling}
+        is_equal = scheduler is None or has_equal_process(scheduler, self.trained_scheduler)
+        if scheduler is not None and (sampling is not None or not is_equal):
             self._scheduler_before_adapter = (adapter_name, self.scheduler, self.trained_scheduler)
-            self.scheduler = self.trained_scheduler = scheduler
+            self.scheduler = scheduler
+            self.trained_scheduler = self.trained_scheduler if is_equal else scheduler
 
     def _add_adapter(self, model: Any, adapter: Adapter, name: str, *, hotswap: bool) -> None:
         """Add a checked adapter to one component."""
@@ -266,6 +274,13 @@ class LoRAMixin(AdapterState):
         if not self._trigger_words:  # a pipeline for its text encoders alone has no transformer to ask
             return []
         return [word for name in self._get_active_names() for word in self._trigger_words.get(name, ())]
+
+    def get_adapter_sampling(self) -> AdapterSampling | None:
+        """Return the steps and the guidance scale that an active adapter was distilled for; None without one."""
+        if not self._adapter_sampling:
+            return None
+        names = [*self._get_active_names(), *self._get_fused_names()]
+        return next((self._adapter_sampling[name] for name in names if name in self._adapter_sampling), None)
 
     def _restore_scheduler(self, removed: Sequence[str] | None) -> None:
         """Put back the scheduler from before an adapter that brought its own, if that is among those removed."""

@@ -19,10 +19,12 @@ from typing_extensions import Self
 from dianjing.errors import DianjingError
 from dianjing.pipelines.adapters import LoRAMixin
 from dianjing.pipelines.controlnet_loading import replace_controlnet_path
+from dianjing.pipelines.default_adapter import DEFAULT_ADAPTER_KEY, DefaultAdapter
 from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE, ConceptVocabulary
 from dianjing.pipelines.prompting.motions import MOTIONS_FILE, MotionVocabulary
 from dianjing.pipelines.prompting.vocabulary import VOCABULARY_FILE, Vocabulary
 from dianjing.pipelines.schedulers import load_adapter_scheduler
+from dianjing.weights.manifest import WeightsError
 from dianjing.weights.registry import is_bundled_folder
 from dianjing.weights.resolve import resolve_model
 from dianjing.weights.validate import validate_model
@@ -71,6 +73,7 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
         "motion_vocabulary",
         "unet_segmenter",
         "_trigger_words",
+        "_adapter_sampling",
         "_is_bundled",
     )
 
@@ -80,6 +83,7 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
     unet_segmenter: Any = None  # `UNetSegmenter`, loaded where images are segmented
     trained_scheduler: SchedulerMixin | None = None  # of the model's noise schedule and prediction type
     _folder: Path | None = None
+    default_adapter: DefaultAdapter | None = None  # what images are drawn with, see `DefaultAdapterMixin`
     _is_bundled = False  # a registry bundle with its own components
 
     @classmethod
@@ -115,6 +119,8 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
         pipeline._folder = folder
         pipeline._is_bundled = is_bundled_folder(folder) and not TEXT_TO_IMAGE_COMPONENTS & options.keys()
         pipeline._load_extra_files(folder)
+        if "transformer" not in options:
+            pipeline._load_default_adapter(folder)
         return pipeline
 
     @classmethod
@@ -137,6 +143,8 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
             new._folder, new.trained_scheduler = pipeline._folder, pipeline.trained_scheduler
             if new._folder is not None:
                 new._load_extra_files(new._folder)
+            if new.transformer is pipeline.transformer:
+                new.default_adapter = pipeline.default_adapter
             for name in new._extra_names:
                 if getattr(pipeline, name, None) is not None:
                     setattr(new, name, getattr(pipeline, name))
@@ -150,6 +158,14 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
             self.concept_vocabulary = ConceptVocabulary.from_file(folder / CONCEPTS_FILE)
         if (folder / MOTIONS_FILE).is_file():
             self.motion_vocabulary = MotionVocabulary.from_file(folder / MOTIONS_FILE)
+
+    def _load_default_adapter(self, folder: Path) -> None:
+        """Load the adapter that a model's folder names as its default."""
+        name = self.load_config(str(folder)).get(DEFAULT_ADAPTER_KEY)
+        if name is not None:
+            if not isinstance(name, str) or Path(name).name != name:
+                raise WeightsError("component_missing", folder=str(folder / str(name)))
+            self.default_adapter = DefaultAdapter(folder / name)
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move the pipeline to a device or a dtype, as in diffusers; a dtype that all components have is left out."""
@@ -202,6 +218,9 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
             renamed["transformer"] = DIFFUSERS_TRANSFORMER_CLASS if is_standard else DIT_TRANSFORMER_CLASS
         renamed["_class_name"] = DIFFUSERS_PIPELINES["controlnet" in renamed]
         renamed["requires_safety_checker"] = renamed.get("safety_checker", [None])[0] is not None
+        renamed.pop(DEFAULT_ADAPTER_KEY, None)
+        if self.default_adapter is not None:
+            renamed[DEFAULT_ADAPTER_KEY] = self.default_adapter.name
         path.write_text(json.dumps(renamed, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def save_pretrained(self, save_directory: str | PathLike, safe_serialization: bool = True, **options: Any) -> None:
@@ -221,6 +240,9 @@ class PipelineBase(LoRAMixin, DiffusionPipeline):
             self.concept_vocabulary.save(folder / CONCEPTS_FILE)
         if self.motion_vocabulary.motions:
             self.motion_vocabulary.save(folder / MOTIONS_FILE)
+        adapter = self.default_adapter
+        if adapter is not None and adapter.folder.resolve() != (folder / adapter.name).resolve():
+            shutil.copytree(adapter.folder, folder / adapter.name, dirs_exist_ok=True)
         source = None if self._folder is None else self._folder / SEGMENTER_FOLDER
         if self.unet_segmenter is not None:
             self.unet_segmenter.unet.save_pretrained(folder / SEGMENTER_FOLDER)

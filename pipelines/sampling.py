@@ -4,8 +4,8 @@
 7 decode. B batch; latents are B C Y X or B C F Y X.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 
 from dianjing.dit import Conditioning
 from dianjing.pipelines import validation
+from dianjing.pipelines.default_adapter import DefaultAdapter, DefaultAdapterMixin
 from dianjing.pipelines.denoiser import Denoiser, PrecomputedConditioning, SamplingStep, combine_predictions
 from dianjing.pipelines.embeds import PromptEmbeds
 from dianjing.pipelines.guiders import changes_model, predict_with_guider, resolve_guider
@@ -32,13 +33,17 @@ OutputT = TypeVar("OutputT")
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """Settings that a call is run with, defaults filled in."""
+    """Settings that a call is run with, defaults filled in.
+
+    default_adapter: the one that it is drawn with; a call that gives neither steps nor a guidance scale makes it again.
+    """
 
     num_inference_steps: int
     guidance_scale: float
     guidance_rescale: float = 0.0
     eta: float = 0.0
     guider: BaseGuidance | None = None
+    default_adapter: DefaultAdapter | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +77,7 @@ def sample_noise(shape: Sequence[int], generator: Generators, *, device: torch.d
     return torch.cat(rows)
 
 
-class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
+class SamplingPipelineBase(SamplingHooks, PromptPipelineBase, DefaultAdapterMixin):
     """Base of pipelines over text encoders, transformer, scheduler and VAE: the sampling loop.
 
     `sampling_params` holds the settings of the last call, `truncated` the ends of its prompts that were cut off.
@@ -81,6 +86,7 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
     model_cpu_offload_seq = "text_encoder->text_encoder_2->transformer->vae"
     vae_scale_factor: int
     sampling_params: SamplingParams | None = None
+    _call_device: torch.device | None = None  # inside a call
     truncated: list[TruncatedText] = []  # noqa: RUF012 (never changed in place)
 
     @property
@@ -103,17 +109,24 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
         guider: BaseGuidance | str | None = None,
         default_guidance_scale: float | None = None,
     ) -> SamplingParams:
-        """Check the settings of a call, with the model's defaults for None, and make them the pipeline's own.
+        """Check the settings of a call, with those of an active adapter or of the model for None, and keep them.
 
         guider: a guider of diffusers, or a guidance mode, see `make_guider`. default_guidance_scale: in place of the
         model's for images. Raises: DianjingError also for a scheduler that cannot sample from this model.
         """
         check_scheduler(self.scheduler, self.trained_scheduler)
-        steps = validation.coalesce(num_inference_steps, self.config.default_num_inference_steps)
+        default_steps = self.config.default_num_inference_steps
+        default_guidance_scale = validation.coalesce(default_guidance_scale, self.config.default_guidance_scale)
+        adapter_sampling = self.get_adapter_sampling()
+        if adapter_sampling is not None:
+            default_steps = adapter_sampling.num_inference_steps
+            if guider is None:  # one guides by the scale of the model
+                default_guidance_scale = adapter_sampling.guidance_scale
+        steps = validation.coalesce(num_inference_steps, default_steps)
         self._guider, scale, rescale = resolve_guider(
             guider,
             guidance_scale,
-            default_scale=validation.coalesce(default_guidance_scale, self.config.default_guidance_scale),
+            default_scale=default_guidance_scale,
             guidance_rescale=guidance_rescale,
             num_layers=len(self.transformer.blocks),
         )
@@ -123,6 +136,7 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
             guidance_rescale=rescale,
             eta=validation.check_number(eta, "eta", low=0, high=1),
             guider=self._guider,
+            default_adapter=self._merged_adapter,
         )
         self._guidance_scale = self.sampling_params.guidance_scale
         self._guidance_rescale = self.sampling_params.guidance_rescale
@@ -165,6 +179,29 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase):
 
         sample: from prompt embeddings and noise to latents, by one or more runs of `_sample`. decode: to the output.
         """
+        with self._keep_execution_device():
+            return self._run_steps(call, sample, decode)
+
+    @property
+    def _execution_device(self) -> torch.device:
+        """The device that models run on; a call looks for it once, as diffusers looks at every module for it."""
+        return super()._execution_device if self._call_device is None else self._call_device
+
+    @contextmanager
+    def _keep_execution_device(self) -> Iterator[None]:
+        """Let the execution device be what it is now, inside the block."""
+        outer, self._call_device = self._call_device, self._execution_device
+        try:
+            yield
+        finally:
+            self._call_device = outer
+
+    def _run_steps(
+        self,
+        call: SamplingCall,
+        sample: Callable[[PromptEmbeds, Tensor], SampledT],
+        decode: Callable[[SampledT], OutputT],
+    ) -> OutputT:
         # 2. Encode
         negative_prompt = call.negative_prompt if self.do_classifier_free_guidance else None
         self.truncated = self.find_truncated(call.prompt, negative_prompt)

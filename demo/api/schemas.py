@@ -113,7 +113,12 @@ class ImageGenerationSchema(GenerationSchema):
         description="transparent: what the prompt names is cut out, as PNG or WebP; auto and opaque: the whole image.",
     )
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = Field(
-        None, description="Accepted, and not used: num_inference_steps sets the effort."
+        None, description="Accepted, and not used: slow and num_inference_steps set the effort."
+    )
+    slow: bool | None = Field(
+        None,
+        description="true: the model draws alone, in its own many guided steps. If left out, its adapter for few steps"
+        " draws, where it has one, unless steps, guidance, a scheduler or a condition are given.",
     )
     style: Literal["vivid", "natural"] | None = Field(None, description="Accepted, and not used: the prompt says it.")
     moderation: Literal["auto", "low"] | None = Field(None, description="Accepted, and not used.")
@@ -146,6 +151,7 @@ class ImageGenerationSchema(GenerationSchema):
             output_format=self.output_format or "png",
             output_compression=self.output_compression,
             is_transparent=self.background == "transparent",
+            is_slow=bool(self.slow),
             **self.get_conditions(limits),
             **self.get_common_params(),
         )

@@ -78,6 +78,7 @@ def _make_image_endpoint(context: PageContext, cache: gr.File) -> Callable[..., 
         scheduler: str | None = None,
         seed: int | None = None,
         num_images: int = 1,
+        slow: bool = False,
     ) -> Iterator[GradioFiles]:
         """Generate images; the PNG files hold their settings."""
         make_request = partial(
@@ -92,6 +93,7 @@ def _make_image_endpoint(context: PageContext, cache: gr.File) -> Callable[..., 
             scheduler=scheduler,
             seed=seed,
             num_images=num_images,
+            is_slow=slow,
         )
         yield from generate_files(context, cache, request, make_request)
 

@@ -125,7 +125,7 @@ def make_image_tab(context: PageContext) -> ImageTab:
             )
             transparent = make_transparent_switch("image", info="transparent_info")
             control = make_control_panel("image", context, status=parts["status"])
-            settings = make_settings("image", context)
+            settings = make_settings("image", context, has_default_adapter=True)
             metadata_file = make_metadata_file("image", list(FORMAT_BY_EXTENSION))
     run_panel = make_run_panel(
         "image", button=button, cancel=cancel, status=parts.pop("status"), preview=parts.pop("preview")
@@ -250,7 +250,7 @@ def save_images(
         for file, metadata in reversed(list(zip(event.result.files, event.result.metadata, strict=True))):
             session.add_item(get_history(session), [file], metadata)
     elif isinstance(event, Cancelled):
-        settings = request.get_pipeline_params() | {"unfinished": True}
+        settings = request.get_pipeline_params() | context.engine.describe_sampling(request) | {"unfinished": True}
         for index, image in reversed(list(enumerate(event.images))):
             metadata = context.engine.make_metadata(request.prompt, seed=request.seed + index, settings=settings)
             context.save_session_image(

@@ -23,10 +23,12 @@ MAX_SLIDER_STEPS, MAX_SLIDER_GUIDANCE = 100, 15
 class SettingsPanel:
     """Components; the values of `inputs` go to `to_request_arguments`.
 
-    `adapters` are the sliders of the server's adapters, see `make_adapter_sliders`.
+    `adapters` are the sliders of the server's adapters, see `make_adapter_sliders`. `slow`: the switch of a
+    model with a default adapter; steps and guidance count where it is on. None: they always do.
     """
 
     capabilities: ModelCapabilities
+    slow: gr.Checkbox | None
     negative_prompt: gr.Textbox
     width: gr.Number
     height: gr.Number
@@ -45,7 +47,8 @@ class SettingsPanel:
     @property
     def forecast_inputs(self) -> list[Any]:
         """The components that change the duration of a run; their values go to `to_forecast_arguments`."""
-        return [self.width, self.height, self.steps, self.guidance]
+        switch = [] if self.slow is None else [self.slow]
+        return [self.width, self.height, self.steps, self.guidance, *switch]
 
     @property
     def drafts(self) -> dict[str, Any]:
@@ -55,7 +58,8 @@ class SettingsPanel:
         adapters = {
             f"adapter_{info.name}": each for info, each in zip(self.capabilities.adapters, self.adapters, strict=True)
         }
-        return {name: getattr(self, name) for name in names} | adapters
+        switch = {} if self.slow is None else {"slow": self.slow}
+        return {name: getattr(self, name) for name in names} | adapters | switch
 
     def restore(self, metadata: GenerationMetadata) -> dict[Any, Any]:
         """Updates that set the components to a file's metadata."""
@@ -73,6 +77,10 @@ class SettingsPanel:
             value = metadata.settings.get(name)
             if isinstance(value, int | float) and not isinstance(value, bool):
                 updates[component] = value
+        if self.slow is not None:
+            updates[self.slow] = "default_adapter" not in metadata.settings
+            if not updates[self.slow]:  # the numbers are the adapter's, and count for nothing
+                updates |= {self.steps: gr.skip(), self.guidance: gr.skip()}
         scheduler, own = metadata.settings.get("scheduler"), type(self.capabilities.scheduler).__name__
         updates[self.guidance_mode] = str(metadata.settings.get("guider") or "")
         updates[self.scheduler] = "" if scheduler == own else str(scheduler or "")
@@ -80,12 +88,17 @@ class SettingsPanel:
 
 
 def make_settings(
-    name: str, context: PageContext, *, default_params: tuple[int, float] | None = None, has_default_size: bool = True
+    name: str,
+    context: PageContext,
+    *,
+    default_params: tuple[int, float] | None = None,
+    has_default_size: bool = True,
+    has_default_adapter: bool = False,
 ) -> SettingsPanel:
     """Make the settings of a tab: the seed, and the others in an accordion.
 
     `default_params` are steps and guidance scale; None: the model's for images. Without a default size, width and
-    height are empty at first, and follow an image.
+    height are empty at first, and follow an image. has_default_adapter: the tab draws with the model's, if it has one.
     """
     capabilities = context.capabilities
     steps, guidance_scale = default_params or (capabilities.num_inference_steps, capabilities.guidance_scale)
@@ -107,6 +120,11 @@ def make_settings(
             default_px = capabilities.default_size_px if has_default_size else None
             width = gr.Number(default_px, label=translations("width"), **side)
             height = gr.Number(default_px, label=translations("height"), **side)
+        slow = None
+        if has_default_adapter and capabilities.default_sampling is not None:
+            slow = gr.Checkbox(
+                False, label=translations("slow"), info=translations("slow_info"), elem_id=f"{name}-slow"
+            )
         steps_slider, guidance_slider = make_steps_slider(steps), make_guidance_slider(guidance_scale)
         guidance_mode = _make_choice("guidance_mode", GUIDANCE_MODES)
         scheduler = _make_choice("scheduler", capabilities.fitting_schedulers)
@@ -114,8 +132,11 @@ def make_settings(
         visible_label = make_label_switch(context)
     _connect_size_choice(size_choice, width, height, capabilities)
     dice.click(randomize_seed, None, seed_box, **instant())
+    if slow is not None:
+        _connect_slow(slow, steps_slider, guidance_slider)
     return SettingsPanel(
         capabilities=capabilities,
+        slow=slow,
         negative_prompt=negative_prompt,
         width=width,
         height=height,
@@ -159,6 +180,17 @@ def _connect_size_choice(
     gr.on([width.change, height.change], follow, [width, height], size_choice, **instant())
 
 
+def _connect_slow(slow: gr.Checkbox, *sliders: gr.Slider) -> None:
+    """Show the sliders only where the switch is on."""
+
+    def follow(is_slow: Any) -> list[Any]:
+        return [gr.Slider(visible=bool(is_slow)) for _ in sliders]
+
+    for slider in sliders:
+        slider.visible = False
+    slow.change(follow, slow, list(sliders), **instant())
+
+
 def make_steps_slider(steps: int) -> gr.Slider:
     label, info = translations("steps"), translations("steps_info")
     return gr.Slider(1, max(MAX_SLIDER_STEPS, steps), steps, step=1, label=label, info=info)
@@ -198,8 +230,16 @@ def randomize_seed() -> str:
 
 def to_forecast_arguments(values: Sequence[Any]) -> dict[str, Any]:
     """Turn the values of `SettingsPanel.forecast_inputs` into arguments of a request."""
-    width, height, steps, guidance_scale = map(float_to_int, values)
-    return {"width": width, "height": height, "num_inference_steps": steps, "guidance_scale": guidance_scale}
+    width, height, steps, guidance_scale, *switch = map(float_to_int, values)
+    sides = {"width": width, "height": height}
+    return {**sides, **to_sampling_arguments(steps, guidance_scale, switch)}
+
+
+def to_sampling_arguments(steps: Any, guidance_scale: Any, switch: Sequence[Any]) -> dict[str, Any]:
+    """Turn the values of both sliders, and of the switch of a model with a default adapter, into arguments."""
+    if switch and not switch[0]:
+        return {"num_inference_steps": None, "guidance_scale": None}
+    return {"num_inference_steps": float_to_int(steps), "guidance_scale": guidance_scale}
 
 
 def to_request_arguments(values: Sequence[Any], capabilities: ModelCapabilities) -> dict[str, Any]:
@@ -207,15 +247,14 @@ def to_request_arguments(values: Sequence[Any], capabilities: ModelCapabilities)
 
     Raises: DianjingError for a seed that is not a whole number.
     """
-    negative_prompt, width, height, steps, guidance_scale, guidance_mode, scheduler, seed, visible_label, *adapters = (
-        values
-    )
+    negative_prompt, width, height, steps, guidance_scale, *rest = values
+    guidance_mode, scheduler, seed, visible_label, *others = rest
+    adapters, switch = others[: len(capabilities.adapters)], others[len(capabilities.adapters) :]
     return {
         "negative_prompt": negative_prompt or None,
         "width": float_to_int(width),
         "height": float_to_int(height),
-        "num_inference_steps": float_to_int(steps),
-        "guidance_scale": guidance_scale,
+        **to_sampling_arguments(steps, guidance_scale, switch),
         "guidance_mode": guidance_mode or None,
         "scheduler": scheduler or None,
         "seed": _parse_seed(seed),

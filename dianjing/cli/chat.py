@@ -21,6 +21,7 @@ from dianjing.cli.options import (
     ModelOption,
     ProducerOption,
     SeedOption,
+    SlowOption,
     SourceOption,
     StepsOption,
     format_error,
@@ -39,6 +40,7 @@ def chat(
     chat_model: ChatModelOption = None,
     steps: StepsOption = None,
     guidance_scale: GuidanceScaleOption = None,
+    slow: SlowOption = False,
     model: ModelOption = "sticker",
     source: SourceOption = None,
     device: DeviceOption = "auto",
@@ -62,6 +64,7 @@ def chat(
         dtype=dtype.value,
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
+        is_slow=slow,
         producer=(producer or chat_job.PRODUCER) if label else None,
     )
     answers = []

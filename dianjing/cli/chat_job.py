@@ -48,6 +48,7 @@ def validate_chat_job(
     dtype: str,
     num_inference_steps: int | None,
     guidance_scale: float | None,
+    is_slow: bool = False,
     producer: str | None,
 ) -> ChatJob:
     """Check all options before weights load. Raises: DianjingError."""
@@ -60,7 +61,7 @@ def validate_chat_job(
         check_output_path(out)
     if save_path is not None:
         check_output_path(save_path, extensions=(".json",))
-    options: dict[str, Any] = {"load_pipeline": partial(_load_pipeline, device=device, dtype=dtype)}
+    options: dict[str, Any] = {"load_pipeline": partial(_load_pipeline, device=device, dtype=dtype, is_slow=is_slow)}
     if load_path is not None:
         conversation = Conversation.load(load_path, model, **options)
     else:
@@ -78,9 +79,11 @@ def validate_chat_job(
     )
 
 
-def _load_pipeline(model: str, *, device: str, dtype: str) -> Any:
+def _load_pipeline(model: str, *, device: str, dtype: str, is_slow: bool) -> Any:
     pipe = load_pipeline("TextToImagePipeline", model=model, device=device, dtype=dtype)
     pipe.set_progress_bar_config(disable=True)  # several sampling runs a turn: their bars would hide the conversation
+    if is_slow:
+        pipe.default_adapter = None
     return pipe
 
 

@@ -28,6 +28,7 @@ from dianjing.cli.options import (
     ProducerOption,
     SchedulerOption,
     SeedOption,
+    SlowOption,
     SourceOption,
     StepsOption,
     parse_size,
@@ -44,6 +45,7 @@ def image(
     size: Annotated[str | None, typer.Option(help="Width x height in pixels: 128x96, or 128 for a square.")] = None,
     steps: StepsOption = None,
     guidance_scale: GuidanceScaleOption = None,
+    slow: SlowOption = False,
     guidance_mode: GuidanceModeOption = None,
     scheduler: SchedulerOption = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What the image should not show.")] = None,
@@ -91,6 +93,7 @@ def image(
         num_images_per_prompt=count,
         grid_path=grid,
         is_transparent=transparent,
+        is_slow=slow,
         loras=lora or [],
         conditions=image_job.ImageConditionOptions(
             controlnets=controlnet or [],

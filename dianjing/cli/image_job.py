@@ -68,6 +68,7 @@ class ImageJob:
     scheduler: str | None = None
     conditions: ImageConditions
     is_transparent: bool = False
+    is_slow: bool = False
 
 
 def validate_image_job(
@@ -86,6 +87,7 @@ def validate_image_job(
     scheduler: str | None = None,
     conditions: ImageConditionOptions | None = None,
     is_transparent: bool = False,
+    is_slow: bool = False,
     **settings: Any,
 ) -> ImageJob:
     """Check all options before weights load, and choose the paths. Raises: DianjingError."""
@@ -127,6 +129,7 @@ def validate_image_job(
         scheduler=scheduler,
         conditions=image_conditions,
         is_transparent=is_transparent,
+        is_slow=is_slow,
     )
 
 
@@ -170,8 +173,10 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
         adapters=job.adapters,
         scheduler=job.scheduler,
     )
+    if job.is_slow:
+        pipe.default_adapter = None
     requests = job.requests if edit is None else [edit.choose_size(pipe, request) for request in job.requests]
-    announce_run(pipe, job.model, [_get_work(request) for request in requests])
+    announce_run(pipe, job.model, [_get_work(request, job) for request in requests])
     for request, paths in zip(requests, job.paths, strict=True):
         nearest = pipe.find_nearest_words(request.prompt)
         for start in range(0, len(paths), IMAGE_BATCH_SIZE):
@@ -200,13 +205,15 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _get_work(request: ImageRequest) -> Any:
+def _get_work(request: ImageRequest, job: ImageJob) -> Any:
     """Return the part of a request that tells its work, without the prompt."""
     from dianjing.demo.request_base import ImageRequestBase
 
-    names = ("width", "height", "num_inference_steps", "guidance_scale")
+    names = ("width", "height", "num_inference_steps", "guidance_scale", "negative_prompt")
     arguments = {name: getattr(request, name) for name in names}
-    return ImageRequestBase(num_images=request.num_images_per_prompt, **arguments)
+    conditions = (job.edit, job.guidance_mode, job.scheduler, job.conditions.ip_adapter)
+    is_slow = job.is_slow or bool(job.conditions.controls) or any(each is not None for each in conditions)
+    return ImageRequestBase(num_images=request.num_images_per_prompt, is_slow=is_slow, **arguments)
 
 
 def write_grid(job: ImageJob) -> None:

@@ -123,6 +123,9 @@ LabelOption = Annotated[bool, typer.Option("--label/--no-label", help="Write the
 ProducerOption = Annotated[str | None, typer.Option(help="The producer that the label names; default: Dianjing.")]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of the noise; default: a random one, which is reported.")]
 StepsOption = Annotated[int | None, typer.Option(help="Denoising steps.")]
+SlowOption = Annotated[
+    bool, typer.Option("--slow", help="Draw without the model's adapter for few steps, as --steps or a guidance do.")
+]
 GuidanceScaleOption = Annotated[
     float | None, typer.Option(help="How closely to follow the prompt; 1 means no guidance.")
 ]

@@ -10,7 +10,7 @@ from typing import Any
 from dianjing.pipelines.guiders import describe_guider
 
 MAX_METADATA_CHARS = 1_000_000  # JSON of small values takes a hundred times the memory of its text
-OFF_BY_DEFAULT = {"guidance_rescale": 0.0, "eta": 0.0, "guider": None}  # recorded only if used
+OFF_BY_DEFAULT = {"guidance_rescale": 0.0, "eta": 0.0, "guider": None, "default_adapter": None}  # recorded only if used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +30,21 @@ class GenerationMetadata:
 def get_sampling_metadata(pipe: Any) -> dict[str, object]:
     """Settings of a pipeline's last call: the arguments that make it again, scheduler, device and dtype.
 
+    A call with `default_adapter` is made again by one that gives neither steps nor a guidance scale.
+
     pipe: a pipeline with `sampling_params`, whose fields are arguments of its call.
     """
     from dianjing.pipelines.named_schedulers import describe_scheduler  # which needs torch, as nothing else here
 
     params = dict(vars(pipe.sampling_params))
+    scheduler, default_adapter = pipe.scheduler, params.get("default_adapter")
+    if default_adapter is not None:
+        scheduler, params["default_adapter"] = default_adapter.scheduler, default_adapter.name
     if params["guider"] is not None:
         params["guider"] = describe_guider(params["guider"])
     return {
         **{name: value for name, value in params.items() if (name, value) not in OFF_BY_DEFAULT.items()},
-        "scheduler": describe_scheduler(pipe.scheduler, pipe.trained_scheduler),
+        "scheduler": describe_scheduler(scheduler, pipe.trained_scheduler),
         "device": str(pipe.device.type),
         "dtype": str(pipe.dtype).removeprefix("torch."),
     }

@@ -4,7 +4,7 @@
 
 Prompts are of held-out combinations of object, background and cell. Every image is read back by template matching
 (dianjing.train.stickers.matching) and evaluated under GenEval's six categories (Ghosh et al. 2023, arXiv 2310.11513)
-and for its background, Chinese and English apart. Writes report.json and grid.png.
+and for its background, Chinese and English apart. Writes report.json and grid.webp.
 """
 
 import json
@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from dianjing.train.data.images import tile_images
 from dianjing.train.evaluation.settings import (
     COLUMNS,
+    GRID_FORMAT,
     GRID_PX,
     GROUND_TRUTH,
     LANGUAGES,
@@ -38,7 +39,7 @@ from dianjing.train.stickers.matching import Detection, Detections, SpriteMatche
 from dianjing.train.stickers.scenes import StickerScene
 
 IMAGE_BATCH_SIZE = 16
-NUM_PREVIEW_IMAGES = 8  # per category and language, in grid.png
+NUM_PREVIEW_IMAGES = 8  # per category and language, in grid.webp
 EPILOG = (
     "Videos and motion control: python -m dianjing.train.evaluation.video_generation. "
     "Any two folders of videos: python -m dianjing.train.evaluation.compare_videos."
@@ -228,11 +229,10 @@ def _load_evaluator(settings: EvaluationSettings) -> tuple[ImageGenerator, Sprit
     from dianjing.pipelines.schedulers import load_adapter_scheduler
     from dianjing.pipelines.text_to_image import TextToImagePipeline
 
-    pipeline: Any = TextToImagePipeline.from_pretrained(settings.model).to(settings.device)
+    pipeline: Any = settings.prepare(TextToImagePipeline.from_pretrained(settings.model))
     if settings.lora is not None:
         pipeline.load_lora_weights(settings.lora)
         pipeline.scheduler = load_adapter_scheduler(settings.lora) or pipeline.scheduler
-    pipeline.set_progress_bar_config(disable=True)
     size_px = pipeline.default_size_px
     generate = make_image_generator(pipeline, size_px=size_px, **settings.generation_settings)
     return generate, SpriteMatcher.for_images(size_px, settings.device)
@@ -249,11 +249,12 @@ def write_image_report(settings: EvaluationSettings, out: Path) -> None:
     results = list(map_in_processes(evaluate, range(len(CATEGORIES)), num_processes=settings.num_processes))
     report, preview = make_image_report([category.name for category in CATEGORIES], results)
     report |= {"model": settings.model, "seed": settings.seed, **settings.generation_settings}
+    report |= {"slow": True} if settings.is_slow else {}
     if settings.lora is not None:
         report["lora"] = settings.lora
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    Image.fromarray(tile_images(torch.from_numpy(np.stack(preview)), columns=16)).save(out / "grid.png")
+    Image.fromarray(tile_images(torch.from_numpy(np.stack(preview)), columns=16)).save(out / "grid.webp", **GRID_FORMAT)
     print(json.dumps(report, indent=1))
 
 

@@ -16,6 +16,7 @@ from dianjing.errors import convert_system_error, get_language
 LANGUAGES = ("zh", "en")
 GROUND_TRUTH = "ground_truth"  # column of a report: the procedural world itself, in place of a model's output
 COLUMNS = (*LANGUAGES, GROUND_TRUTH)
+GRID_FORMAT: dict[str, Any] = {"quality": 90, "method": 6}  # of the WebP files of generated images
 GRID_PX = 16  # grid of positions and sizes in evaluated scenes, in pixels of the canvas
 
 Item = TypeVar("Item")
@@ -39,8 +40,8 @@ class EvaluationSettings:
     """The model to evaluate, the number of samples, and the device.
 
     model: a registry name, a folder or a Hub id. lora: the folder of an adapter, with its scheduler.
-    num_inference_steps, guidance_scale: None stands for the model's defaults. num_samples: per row of the report and
-    language. num_processes: with one thread each if above 1.
+    num_inference_steps, guidance_scale: None stands for the model's defaults. is_slow: without its default adapter.
+    num_samples: per row of the report and language. num_processes: with one thread each if above 1.
     """
 
     model: str = "sticker"
@@ -48,6 +49,7 @@ class EvaluationSettings:
     device: str = "cpu"
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    is_slow: bool = False
     num_samples: int
     seed: int = 0
     num_processes: int = 1
@@ -56,6 +58,13 @@ class EvaluationSettings:
     def generation_settings(self) -> dict[str, Any]:
         """Keyword arguments of a pipeline's call."""
         return {"num_inference_steps": self.num_inference_steps, "guidance_scale": self.guidance_scale}
+
+    def prepare(self, pipeline: Any) -> Any:
+        """Move a pipeline to the device, without progress bars, and without its default adapter if it is slow."""
+        pipeline.set_progress_bar_config(disable=True)
+        if self.is_slow:
+            pipeline.default_adapter = None
+        return pipeline.to(self.device)
 
 
 def make_evaluation_parser(
@@ -68,6 +77,7 @@ def make_evaluation_parser(
     parser.add_argument("--seed", type=int, default=0, help="seed of the prompts and of the noise (default: 0)")
     parser.add_argument("--steps", type=int, default=None, help="denoising steps (default: the model's)")
     parser.add_argument("--guidance", type=float, default=None, help="guidance scale (default: the model's)")
+    parser.add_argument("--slow", action="store_true", help="draw without the model's adapter for few steps")
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     parser.add_argument("--processes", type=int, default=1, help="processes with one thread each (default: 1)")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder for the report (default: report)")
@@ -81,6 +91,7 @@ def parse_evaluation_settings(arguments: argparse.Namespace) -> EvaluationSettin
         device=arguments.device,
         num_inference_steps=arguments.steps,
         guidance_scale=arguments.guidance,
+        is_slow=arguments.slow,
         num_samples=arguments.count,
         seed=arguments.seed,
         num_processes=arguments.processes,

@@ -180,8 +180,7 @@ def write_sharpness_report(settings: EvaluationSettings, out: Path) -> None:
     """Evaluate the three columns, write the report and a contact sheet to a folder, and print the report."""
     from dianjing.pipelines.text_to_image import TextToImagePipeline
 
-    pipe: Any = TextToImagePipeline.from_pretrained(settings.model).to(settings.device)
-    pipe.set_progress_bar_config(disable=True)
+    pipe: Any = settings.prepare(TextToImagePipeline.from_pretrained(settings.model))
     size_px = pipe.default_size_px
     matcher, seed = SpriteMatcher.for_images(size_px, settings.device), settings.seed
     samples = sample_held_out(CATEGORIES[0], num_samples=settings.num_samples, seed=seed, size_px=size_px)

@@ -159,8 +159,7 @@ def _main() -> None:
         settings = parse_evaluation_settings(arguments)
         from dianjing.pipelines.text_to_image import TextToImagePipeline
 
-        pipeline: Any = TextToImagePipeline.from_pretrained(settings.model).to(settings.device)
-        pipeline.set_progress_bar_config(disable=True)
+        pipeline: Any = settings.prepare(TextToImagePipeline.from_pretrained(settings.model))
         size_px = pipeline.default_size_px
         generate = make_image_generator(pipeline, size_px=size_px, **settings.generation_settings)
         matcher = SpriteMatcher.for_images(size_px, settings.device)

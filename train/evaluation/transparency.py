@@ -147,8 +147,7 @@ def write_transparency_report(settings: EvaluationSettings, out: Path) -> None:
     """Evaluate true and generated images, write the report and contact sheets to a folder, and print the report."""
     from dianjing.pipelines.text_to_image import TextToImagePipeline
 
-    pipe: Any = TextToImagePipeline.from_pretrained(settings.model).to(settings.device)
-    pipe.set_progress_bar_config(disable=True)
+    pipe: Any = settings.prepare(TextToImagePipeline.from_pretrained(settings.model))
     size_px = pipe.default_size_px
     matcher, seed = SpriteMatcher.for_images(size_px, settings.device), settings.seed
     held_out = [

@@ -3,7 +3,7 @@
     python -m dianjing.train.evaluation.video_generation --model sticker --count 100 --out report
 
 Scenes are held-out combinations, Chinese and English apart. Rows of the report: motion of one region, of two regions,
-of one region at five strengths, text to video, and the mask of one point. Writes video_report.json and video_grid.png.
+of one region at five strengths, text to video, and the mask of one point. Writes video_report.json and video_grid.webp.
 """
 
 import json
@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from dianjing.train.data.images import tile_images
 from dianjing.train.evaluation.settings import (
     COLUMNS,
+    GRID_FORMAT,
     GROUND_TRUTH,
     LANGUAGES,
     EvaluationSettings,
@@ -52,7 +53,7 @@ from dianjing.train.stickers.matching import SpriteMatcher
 NUM_MOVING_OBJECTS = {"one_region": 1, "two_regions": 2, "strength": 1}  # row of motion control -> moving objects
 REPORT_ROWS = (*NUM_MOVING_OBJECTS, "text_to_video", "masks")
 WORK_ITEM_SIZE = 5  # clips
-NUM_PREVIEW_CLIPS = 4  # per row and language, in video_grid.png
+NUM_PREVIEW_CLIPS = 4  # per row and language, in video_grid.webp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +216,7 @@ def write_video_report(settings: EvaluationSettings, rows: Sequence[str], out: P
     (out / "video_report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if previews:
         grid = tile_images(torch.from_numpy(np.concatenate(previews)), columns=len(previews[0]))
-        Image.fromarray(grid).save(out / "video_grid.png")
+        Image.fromarray(grid).save(out / "video_grid.webp", **GRID_FORMAT)
     print(json.dumps(report, indent=1))
 
 

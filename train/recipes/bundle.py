@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from dianjing.pipelines.default_adapter import DEFAULT_ADAPTER_KEY
 from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE
 from dianjing.pipelines.prompting.motions import MOTIONS_FILE, MotionConcept, MotionVocabulary
 from dianjing.pipelines.prompting.vocabulary import VOCABULARY_FILE
@@ -20,13 +21,15 @@ from dianjing.weights.checksums import write_checksums
 INFERENCE_STEPS, GUIDANCE_SCALE = 30, 4.0
 CONTINUATION_STEPS, CONTINUATION_GUIDANCE_SCALE = 10, 1.0  # of frames that continue a given first frame
 NUM_FRAMES, FPS = 9, 8.0  # of a clip, as in sticker_motion.toml: one second, with its first and its last frame
+DEFAULT_ADAPTER_FOLDER = "few_steps"
 NUM_MEASURED_CLIPS = 24
 MEASURED_SIZE_PX = 64  # of the clips that motions are measured on; speeds are in image sides
 EVALUATION_FILES = (  # files of a bundle that are not part of an export
     "report.json",
-    "grid.png",
+    "grid.webp",
+    "few_steps.json",
     "video_report.json",
-    "video_grid.png",
+    "video_grid.webp",
     "README.md",
 )
 
@@ -105,6 +108,17 @@ def _replace_vae(folder: Path, vae: Path) -> None:
     shutil.copytree(vae, folder, ignore=shutil.ignore_patterns("measured.json", "README.md"))
     config = _read_json(folder / "config.json") | {"scaling_factor": scaling_factor}
     _write_json(folder / "config.json", config, indent=2)
+
+
+def add_default_adapter(export_folder: Path, bundle: Path) -> None:
+    """Copy an adapter for few steps into a bundle, which draws with it by default, and renew the checksums."""
+    folder = bundle / DEFAULT_ADAPTER_FOLDER
+    if folder.exists():
+        shutil.rmtree(folder)
+    shutil.copytree(export_folder, folder, ignore=shutil.ignore_patterns("README.md"))
+    index = _read_json(bundle / "model_index.json") | {DEFAULT_ADAPTER_KEY: DEFAULT_ADAPTER_FOLDER}
+    _write_json(bundle / "model_index.json", index, indent=1)
+    write_checksums(bundle)
 
 
 def _remove_load_path(config_path: Path) -> None:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dianjing.pipelines.default_adapter import DEFAULT_ADAPTER_KEY
 from dianjing.train.evaluation.settings import COLUMNS, LANGUAGES
+from dianjing.train.recipes.bundle import DEFAULT_ADAPTER_FOLDER
 from dianjing.train.stickers.backgrounds import BACKGROUNDS
 from dianjing.train.stickers.motions import MOTIONS
 from dianjing.train.stickers.sprite_classes import load_sprite_classes
+from dianjing.weights.adapter_sampling import read_adapter_sampling
 from dianjing.weights.image_sizes import read_default_size_px
 
 CARD_TEMPLATE = """# sticker: the bundled model of Dianjing
@@ -27,9 +30,9 @@ All settings are in `train/recipes/`. This bundle was trained on {images:,} imag
 {autoencoder:,} for the autoencoder, which reconstructs unseen images at {psnr_db:.1f} dB PSNR{and_clips}.
 
 ## Evaluation
-Prompts of held-out combinations of object, background and cell, {count} per row and language, {steps} steps, guidance
-scale {guidance}. Every image is read back by template matching with all sprites; "ground truth" is the rendered scene
-itself, read in the same way, and so the ceiling.
+Prompts of held-out combinations of object, background and cell, {count} per row and language, drawn in {sampling}.
+Every image is read back by template matching with all sprites; "ground truth" is the rendered scene itself, read in the
+same way, and so the ceiling.
 
     python -m dianjing.train.evaluation.image_generation --model sticker --count {count}
 
@@ -37,8 +40,8 @@ itself, read in the same way, and so the ceiling.
 |---|---|---|---|
 {rows}
 
-![Held-out prompts: eight of each row above, Chinese then English](grid.png)
-{video_section}
+![Held-out prompts: eight of each row above, Chinese then English](grid.webp)
+{few_steps_section}{video_section}
 ## Limitations
 It knows the words in `vocabulary.json`: {objects} objects, ten colours for some of them, {backgrounds} backgrounds,
 numbers up to four, positions and relations; it names words that it does not know. It fails most often on small
@@ -47,6 +50,15 @@ objects: about one in six.
 ## Licence
 Weights: Apache-2.0. The sprites that it was trained on are rendered from Noto Color Emoji (SIL OFL 1.1; artwork
 Apache-2.0); the names follow Unicode CLDR. See NOTICE.
+"""
+FEW_STEPS_SECTION_TEMPLATE = """
+The same prompts and seeds by the model alone (`--slow`), which takes {times_as_fast:.1f} times as long:
+
+    python -m dianjing.train.evaluation.few_steps --model sticker
+
+| % correct, both languages | few steps | the model alone |
+|---|---|---|
+{rows}
 """
 VIDEO_SECTION_TEMPLATE = """
 Clips of {frames} frames at {fps:g} frames per second, of held-out combinations, with {motions} motions. The motion of
@@ -63,7 +75,7 @@ The first frame differs from the given image by {mse:.2f} (I1-MSE, 0 to 255), an
 regions receive the pixels of the image. Rank correlation of requested strength and observed amplitude: {strength}.
 Median IoU of the mask of one point and the true mask: {iou:.2f}.
 
-![Held-out clips: four of each row above, Chinese then English](video_grid.png)
+![Held-out clips: four of each row above, Chinese then English](video_grid.webp)
 """
 IMAGE_ROWS = {
     "single_object": "single object",
@@ -111,9 +123,11 @@ def write_bundle_card(bundle: Path, *, sample_counts: TrainingSampleCounts, psnr
     """
     report, index = _read_json(bundle / "report.json"), _read_json(bundle / "model_index.json")
     rows = [_format_row(title, report[name]) for name, title in IMAGE_ROWS.items()]
-    video_path = bundle / "video_report.json"
+    few_steps_path, video_path = bundle / "few_steps.json", bundle / "video_report.json"
+    few_steps_report = _read_json(few_steps_path) if few_steps_path.exists() else None
     video_report = _read_json(video_path) if video_path.exists() else None
-    num_bytes = sum(path.stat().st_size for path in bundle.glob("*/*.safetensors"))
+    weights = [path for path in bundle.glob("*/*.safetensors") if path.parent.name != DEFAULT_ADAPTER_FOLDER]
+    num_bytes = sum(path.stat().st_size for path in weights)
     card = CARD_TEMPLATE.format(
         modalities="images" if video_report is None else "images, motion control and videos",
         size_px=read_default_size_px(bundle),
@@ -123,14 +137,34 @@ def write_bundle_card(bundle: Path, *, sample_counts: TrainingSampleCounts, psnr
         psnr_db=psnr_db,
         and_clips="" if video_report is None else f", and then on {sample_counts.clips:,} clips",
         count=report["prompts_per_language"]["single_object"],
-        steps=index["_default_num_inference_steps"],
-        guidance=index["_default_guidance_scale"],
+        sampling=_describe_sampling(bundle, index),
         rows="\n".join(rows),
+        few_steps_section="" if few_steps_report is None else _format_few_steps_section(few_steps_report),
         video_section="" if video_report is None else _format_video_section(video_report, index),
         objects=len(load_sprite_classes()),
         backgrounds=len(BACKGROUNDS),
     )
     (bundle / "README.md").write_text(card, encoding="utf-8")
+
+
+def _describe_sampling(bundle: Path, index: Mapping[str, Any]) -> str:
+    """Describe the default drawing: by the adapter for few steps, if the bundle has one, or by the model alone."""
+    alone = f"{index['_default_num_inference_steps']} steps and guidance scale {index['_default_guidance_scale']}"
+    name = index.get(DEFAULT_ADAPTER_KEY)
+    sampling = None if name is None else read_adapter_sampling(bundle / name)
+    if sampling is None:
+        return alone
+    few = f"{sampling.num_inference_steps} steps\nwithout guidance, by the adapter in `{name}/`"
+    return f"{few}; the model alone takes {alone}"
+
+
+def _format_few_steps_section(report: Mapping[str, Any]) -> str:
+    rows = [
+        f"| {title} | {100 * report[name]['few']:.1f} | {100 * report[name]['slow']:.1f} |"
+        for name, title in IMAGE_ROWS.items()
+        if name in report
+    ]
+    return FEW_STEPS_SECTION_TEMPLATE.format(times_as_fast=report["timing"]["times_as_fast"], rows="\n".join(rows))
 
 
 def _format_video_section(report: Mapping[str, Any], index: Mapping[str, Any]) -> str:

@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 
 from dianjing.pipelines.base import SEGMENTER_FOLDER
-from dianjing.train.recipes.bundle import build_bundle
+from dianjing.train.recipes.bundle import add_default_adapter, build_bundle
 from dianjing.train.recipes.bundle_card import TrainingSampleCounts, count_run_samples, write_bundle_card
+from dianjing.train.recipes.sticker_scene_data import FEW_STEPS, write_scenes
 from dianjing.weights.checksums import write_checksums
 
 RECIPES = Path(__file__).parent
@@ -39,6 +40,7 @@ class TrainingRun:
 AUTOENCODER_FOLDER = "sticker-vae"  # of 64 px: the latents that transformers are trained on
 DECODER_FOLDER = "sticker-decoder"  # of 128 px, from the same latents: what the bundle ships
 SEGMENTER_RUN_FOLDER = "sticker-segmenter"
+NUM_FEW_STEPS_SCENES, FEW_STEPS_SEED = 2400, 91
 MOTION_STAGES = ("flow_field", "motion")  # trained on clips
 TRAINING_RUNS = {
     "autoencoder": TrainingRun(recipe="sticker_vae.toml", folder=AUTOENCODER_FOLDER, vae_key=None),
@@ -72,6 +74,21 @@ def launch_training(training: TrainingRun, runs_folder: Path, *, processes: int)
     subprocess.run(command, check=True, env=environment)
 
 
+def train_few_steps(bundle: Path, runs_folder: Path) -> None:
+    """Distill a bundle to few steps on scenes that are written first, and add the adapter to it."""
+    scenes, datasets_file = runs_folder / "few-steps-scenes", runs_folder / "few-steps-scenes.toml"
+    if not (scenes / "metadata.jsonl").exists():
+        write_scenes(scenes, FEW_STEPS, count=NUM_FEW_STEPS_SCENES, seed=FEW_STEPS_SEED)
+    datasets_file.write_text(f'[[datasets]]\npath = "{scenes.name}"\n', encoding="utf-8")
+    folder = runs_folder / "sticker-few-steps"
+    settings = {"run.folder": folder, "data.datasets_file": datasets_file, "model.name": bundle}
+    command = [sys.executable, "-m", "dianjing.train", str(RECIPES / "sticker_few_steps.toml")]
+    for key, value in settings.items():
+        command += ["--set", f"{key}={value}"]
+    subprocess.run(command, check=True)
+    add_default_adapter(folder / "export", bundle)
+
+
 def count_training_samples(runs_folder: Path) -> TrainingSampleCounts:
     """Count the samples of all runs behind the bundle; those of the segmenter are left out."""
     counts = {name: count_run_samples(runs_folder / each.folder) for name, each in TRAINING_RUNS.items()}
@@ -90,6 +107,7 @@ def run_evaluation(module: str, bundle: Path, *, num_samples: int, processes: in
 def evaluate_bundle(bundle: Path, runs_folder: Path, *, num_samples: int, processes: int) -> None:
     """Evaluate a bundle, and write its reports, its model card and its checksums."""
     run_evaluation("evaluation.image_generation", bundle, num_samples=num_samples, processes=processes)
+    run_evaluation("evaluation.few_steps", bundle, num_samples=num_samples, processes=processes)
     run_evaluation("evaluation.video_generation", bundle, num_samples=num_samples // 2, processes=processes)
     metrics_path = runs_folder / DECODER_FOLDER / "export" / "vae" / "measured.json"
     psnr_db = json.loads(metrics_path.read_text(encoding="utf-8"))["psnr_db"]
@@ -115,7 +133,7 @@ def _main() -> None:
     parser = _make_parser()
     arguments = parser.parse_args()
     runs, bundle = arguments.runs, arguments.bundle
-    steps = (*TRAINING_RUNS, "bundle", "evaluate")
+    steps = (*TRAINING_RUNS, "bundle", "few_steps", "evaluate")
     if arguments.only is not None and arguments.only not in steps:
         parser.error(f"--only {arguments.only}: the steps are {', '.join(steps)}")
     for step in steps if arguments.only is None else (arguments.only,):
@@ -126,6 +144,8 @@ def _main() -> None:
             segmenter = runs / SEGMENTER_RUN_FOLDER / "export" / SEGMENTER_FOLDER
             vae = runs / DECODER_FOLDER / "export" / "vae"
             build_bundle(runs / last_run.folder / "export", bundle, vae=vae, segmenter=segmenter)
+        elif step == "few_steps":
+            train_few_steps(bundle, runs)
         else:
             evaluate_bundle(bundle, runs, num_samples=arguments.count, processes=arguments.processes)
 

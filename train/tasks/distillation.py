@@ -7,6 +7,7 @@ al. 2023, arXiv 2210.03142, for guidance). The student steps by DDIM, the teache
 arXiv 2211.01095, Algorithm 2). A process has the levels (alpha, sigma) at a timestep: x_t = alpha x_0 + sigma noise.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.train.data.samples import Batch
 from dianjing.train.diffusion.noise_process import NoiseProcess
 from dianjing.train.tasks.finetune import FinetuneTask
+from dianjing.weights.adapter_sampling import AdapterSampling, write_adapter_sampling
 
 
 def make_few_step_scheduler(scheduler: SchedulerMixin) -> DPMSolverMultistepScheduler:
@@ -117,6 +119,11 @@ class DistillationTask(FinetuneTask):
             latents, previous = step_to(latents, central, levels[step], levels[step + 1]), x0
         self.transformer.enable_adapters()
         return latents
+
+    def _export(self, folder: Path, dtype: torch.dtype) -> None:
+        super()._export(folder, dtype)
+        steps, guidance_scale = self.default_sampling
+        write_adapter_sampling(folder, AdapterSampling(num_inference_steps=steps, guidance_scale=guidance_scale))
 
     def _predict_x0(self, latents: Tensor, timestep: Tensor, batch: Batch) -> Tensor:
         predicted = self._predict(latents, timestep.float(), batch)[:, : latents.shape[1]].float()

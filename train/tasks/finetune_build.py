@@ -51,8 +51,12 @@ from dianjing import TextToImagePipeline
 pipe = TextToImagePipeline.from_pretrained("{base}")
 pipe.load_lora_weights("FOLDER")
 pipe.scheduler = {scheduler}.from_pretrained("FOLDER", subfolder="scheduler")"""
-FEW_STEP_CALL = """
-images = pipe("...", num_inference_steps={steps}, guidance_scale=1.0).images"""
+FEW_STEP_USAGE = """\
+from dianjing import TextToImagePipeline
+
+pipe = TextToImagePipeline.from_pretrained("{base}")
+pipe.load_lora_weights("FOLDER")  # with its scheduler, {steps} steps and guidance scale 1
+images = pipe("...").images"""
 CONTROLNET_USAGE = """\
 from diffusers import {scheduler}
 from dianjing import TextToImagePipeline
@@ -196,8 +200,7 @@ def _get_usage(config: FinetuneRunConfig, folder: Path) -> str:
         names = {"base": _get_base_name(config), "scheduler": scheduler["_class_name"]}
         if config.model.trainable == "lora":
             steps = config.objective.distillation_steps
-            call = FEW_STEP_CALL.format(steps=steps) if steps is not None else ""
-            return ADAPTER_USAGE.format(**names) + call
+            return (ADAPTER_USAGE if steps is None else FEW_STEP_USAGE).format(**names, steps=steps)
         return CONTROLNET_USAGE.format(**names, **_get_preprocessor_usage(config))
     return PIPELINE_USAGE.format(pipeline="TextToVideoPipeline" if config.data.num_frames else "TextToImagePipeline")
 

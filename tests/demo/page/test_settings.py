@@ -3,7 +3,7 @@
 import pytest
 
 from dianjing.demo.limits import AdapterInfo, ModelCapabilities
-from dianjing.demo.page.settings import randomize_seed, to_request_arguments
+from dianjing.demo.page.settings import randomize_seed, to_forecast_arguments, to_request_arguments
 
 MODEL = {
     "model": "tiny",
@@ -41,3 +41,15 @@ def test_every_adapter_has_a_strength_of_its_own():
     values = ["", 64, 64, 30, 4.5, "", "", "", False, 0.5, 0.0]
     arguments = to_request_arguments(values, ModelCapabilities(**MODEL, adapters=adapters))
     assert arguments["adapters"] == {"robot": 0.5, "ink": 0.0}
+
+
+@pytest.mark.parametrize(("is_slow", "expected"), [(True, (30, 4.5)), (False, (None, None))])
+def test_steps_and_guidance_count_where_the_switch_is_on(is_slow, expected):
+    adapters = (AdapterInfo(name="robot", scale=0.8),)
+    capabilities = ModelCapabilities(**MODEL, adapters=adapters)
+    values = ["", 64, 64, 30, 4.5, "", "", "", False, 0.5, is_slow]
+    arguments = to_request_arguments(values, capabilities)
+    assert (arguments["num_inference_steps"], arguments["guidance_scale"]) == expected
+    assert arguments["adapters"] == {"robot": 0.5}
+    forecast = to_forecast_arguments([64, 64, 30, 4.5, is_slow])
+    assert (forecast["num_inference_steps"], forecast["guidance_scale"]) == expected

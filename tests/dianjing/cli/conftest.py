@@ -19,6 +19,7 @@ class StubPipeline:
     sampling_params = SimpleNamespace(num_inference_steps=20, guidance_scale=4.5, guider=None)
     trained_scheduler = None
     truncated = ()
+    default_adapter = None
 
     def __init__(self):
         self.calls = []

@@ -50,4 +50,4 @@ def test_the_command_writes_the_report_and_the_grid(tmp_path, monkeypatch):
     assert report["one_region"]["ground_truth"]["motion_accuracy"] == 1
     assert report["one_region"]["ground_truth"]["i1_mse"] == 0
     assert 0 <= report["mask_iou_median"] <= 1
-    assert (tmp_path / "video_grid.png").exists()
+    assert (tmp_path / "video_grid.webp").exists()

@@ -10,10 +10,12 @@ from diffusers import AutoencoderKL
 from dianjing import ImageToVideoPipeline, TextToImagePipeline, TextToVideoPipeline
 from dianjing.pipelines.prompting.vocabulary import Vocabulary
 from dianjing.train.recipes import sticker
-from dianjing.train.recipes.bundle import INFERENCE_STEPS, build_bundle, measure_motion_vocabulary
+from dianjing.train.recipes.bundle import INFERENCE_STEPS, add_default_adapter, build_bundle, measure_motion_vocabulary
+from dianjing.train.recipes.bundle_card import _describe_sampling
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.stickers.captions import list_caption_words, list_motion_words, make_concept_vocabulary
 from dianjing.train.stickers.motions import MOTIONS
+from dianjing.weights.checksums import verify_checksums
 
 WORLD = StickerWorld(size_px=64, stages=[CurriculumStage(scene_weights={"single": 0.5, "pair": 0.5}, grid_px=(16,))])
 
@@ -106,3 +108,23 @@ def test_full_strength_has_the_speed_of_full_amplitude():
             clip, object_motions=(replace(clip.object_motions[0], amplitude=amplitude), *clip.object_motions[1:])
         )
         assert motions.get_speed("go left", amplitude) == pytest.approx(moving.strengths[0], rel=0.1)
+
+
+def test_an_adapter_for_few_steps_becomes_the_default_of_a_bundle_until_it_is_built_anew(make_hunyuan, tmp_path):
+    from tests.pipelines.test_default_adapter import SAMPLING, write_few_steps
+
+    make_hunyuan(with_size=False).save_pretrained(tmp_path / "export")
+    bundle = tmp_path / "bundle"
+    build_bundle(tmp_path / "export", bundle)
+    write_few_steps(tmp_path / "adapter", bundle)
+    (tmp_path / "adapter" / "README.md").write_text("the card of the adapter")
+    add_default_adapter(tmp_path / "adapter", bundle)
+    assert verify_checksums(bundle) == []
+    adapter = TextToImagePipeline.from_pretrained(bundle).default_adapter
+    assert (adapter.name, adapter.sampling) == ("few_steps", SAMPLING)
+    assert not (bundle / "few_steps" / "README.md").exists()
+    index = json.loads((bundle / "model_index.json").read_text())
+    assert "2 steps\nwithout guidance, by the adapter in `few_steps/`" in _describe_sampling(bundle, index)
+    build_bundle(tmp_path / "export", bundle)
+    assert TextToImagePipeline.from_pretrained(bundle).default_adapter is None
+    assert verify_checksums(bundle) == []
