@@ -1,7 +1,7 @@
 """Animate an image by a click: the part at a point moves as a phrase says, the rest stays.
 
 python examples/animate_click.py --motion jump --out jump.mp4
-python examples/animate_click.py cat.png --point 32 40 --motion 旋转 --out turn.gif
+python examples/animate_click.py cat.png --point 64 80 --motion 旋转 --out turn.gif
 """
 
 import argparse

@@ -192,7 +192,7 @@ PAGES_WITH_CODE = [page for page in ALL_PAGES if any(b.is_run for b in find_bloc
 @pytest.mark.parametrize("page", PAGES_WITH_CODE)
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Image.new("RGB", (64, 64), "white").save("cat.png")
+    Image.new("RGB", (128, 128), "white").save("cat.png")
     code = "\n\n".join(block.text for block in find_blocks(page, "python") if block.is_run)
     exec(compile(code, page, "exec"), {"__name__": "example"})
 
