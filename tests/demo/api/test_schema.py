@@ -27,7 +27,7 @@ def schema(tiny_engine):
         )
 
     # a low limit, so that accepted requests run quickly
-    limits = ServerLimits(max_run_s=64 * 64 * 8, max_queue_length=1000, max_queue_length_per_owner=1000)
+    limits = ServerLimits(max_run_s=128 * 128 * 4, max_queue_length=1000, max_queue_length_per_owner=1000)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny_engine, "predict_s", count_pixels)
         queue = JobQueue(tiny_engine, limits)
