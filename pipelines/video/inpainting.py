@@ -8,11 +8,12 @@ import numpy as np
 
 from dianjing.pipelines.video.shadows import MAX_GAP_PX, fade_shadow, find_shadow, find_soft_shadow
 from dianjing.pipelines.video.shift_filling import fill_by_shifts
-from dianjing.pipelines.video.smooth_filling import push_pull
+from dianjing.pipelines.video.smooth_filling import copy_seamlessly, push_pull
 
 CONTEXT_FRACTION = 0.6  # of the hole's sides: how far around it patches are taken from
 MIN_CONTEXT_PX = 12
 WORKING_SIDE_PX = 160  # longest side of a hole with its context at which patches are compared
+RIM_PX = 4  # within a hole, where fine detail is joined
 
 
 def inpaint(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
@@ -116,4 +117,12 @@ def _enlarge(
     moved = np.round(offsets[small_rows, small_columns] * scale).astype(int)
     from_rows, from_columns = (rows + moved[:, 0]).clip(0, height - 1), (columns + moved[:, 1]).clip(0, width - 1)
     result[rows, columns] += detail[from_rows, from_columns]
-    return result
+    return _join_rim(np.where(hole[..., None], result, image) / np.float32(255), hole, moved) * 255
+
+
+def _join_rim(filled: np.ndarray, hole: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    """Join the fine detail on both sides of the rim of a filled hole, whose N pixels were moved by (N, 2)."""
+    distance = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 3)
+    offsets = np.zeros((*hole.shape, 2), int)
+    offsets[hole] = moved
+    return copy_seamlessly(filled, hole & (distance <= RIM_PX), offsets)

@@ -13,7 +13,9 @@ from dianjing.pipelines.video.shift_labels import RIM_PX, Features, ShiftLabelin
 from dianjing.pipelines.video.smooth_filling import copy_seamlessly
 
 NUM_SHIFTS = 40
-NUM_RIM_SHIFTS = 27  # of these, for the rim; the others reach what lies deep in a hole
+# how many of these are chosen for the rim, from shifts that find at least such a fraction of a hole, relative to the
+# best: those that find more can go on deep into it. The others reach what is left
+RIM_CHOICES = ((0.7, 12), (0.35, 9), (0.0, 9))
 LABELING_SIDE_PX = 72  # longest side of the image on which the shifts are chosen
 MAX_RIM_PIXELS = 400
 MIN_SHIFT_FRACTION = 0.06  # of the longer side
@@ -37,7 +39,7 @@ def fill_by_shifts(image: np.ndarray, hole: np.ndarray) -> tuple[np.ndarray, np.
         return None
     labels = ShiftLabeling(small, small_hole, shifts).find_labels()
     labels = cv2.resize(labels.astype(np.int16), (width, height), interpolation=cv2.INTER_NEAREST).astype(int)
-    shifts = np.round(shifts * (height / size[1], width / size[0])).astype(int)
+    shifts = _align(image, hole, np.round(shifts * (height / size[1], width / size[0])).astype(int), shrink)
     labels = ShiftLabeling(image, hole, shifts).refine_labels(labels)
     offsets = shifts[labels] * hole[..., None]
     return copy_seamlessly(image, hole, offsets), offsets
@@ -59,14 +61,10 @@ def choose_shifts(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
     if not len(shifts) or not len(rim):
         return shifts[:0]
     costs = _compute_rim_costs(features, shifts, rim)
+    coverage = _count_found(features.is_known, hole, shifts)
     chosen: list[int] = []
-    least = np.full(len(rim), MAX_COST, np.float32)
-    while len(chosen) < NUM_RIM_SHIFTS:
-        gain = np.maximum(least - costs, 0).sum(axis=1)
-        if gain.max() <= 1e-4:
-            break
-        chosen.append(int(gain.argmax()))
-        least = np.minimum(least, costs[chosen[-1]])
+    for min_fraction, count in RIM_CHOICES:
+        chosen += _choose_for_rim(costs, coverage >= min_fraction * coverage.max(), count, chosen)
     best_part = np.sort(costs, axis=1)[:, : max(1, len(rim) // 4)].mean(axis=1)
     num_choices = sum((shift_values(features.is_known, shifts[index]) for index in chosen), np.zeros(hole.shape, int))
     while len(chosen) < NUM_SHIFTS and num_choices[hole].min() < NUM_CHOICES:
@@ -78,6 +76,22 @@ def choose_shifts(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
         chosen.append(int(score.argmax()))
         num_choices += shift_values(features.is_known, shifts[chosen[-1]])
     return shifts[chosen]
+
+
+def _choose_for_rim(costs: np.ndarray, is_eligible: np.ndarray, count: int, others: list[int]) -> list[int]:
+    """Choose up to `count` of the eligible shifts, besides others, so that each part of the rim agrees with one."""
+    chosen: list[int] = []
+    eligible = np.setdiff1d(np.nonzero(is_eligible)[0], others)
+    costs = costs[eligible]
+    least = np.full(costs.shape[1], MAX_COST, np.float32)
+    while len(chosen) < count and len(eligible):
+        gain = np.maximum(least - costs, 0).sum(axis=1)
+        if gain.max() <= 1e-4:
+            break
+        best = int(gain.argmax())
+        chosen.append(int(eligible[best]))
+        least = np.minimum(least, costs[best])
+    return chosen
 
 
 def _list_shifts(is_known: np.ndarray, hole: np.ndarray) -> np.ndarray:
@@ -92,6 +106,28 @@ def _count_found(is_known: np.ndarray, places: np.ndarray, shifts: np.ndarray) -
     """How many of the places, bool (H, W), each shift leads to known ones: (S,)."""
     counts = signal.fftconvolve(is_known.astype(float), places[::-1, ::-1].astype(float)).round()
     return counts[tuple((shifts + np.array(places.shape) - 1).T)]
+
+
+def _align(image: np.ndarray, hole: np.ndarray, shifts: np.ndarray, shrink: float) -> np.ndarray:
+    """Align shifts that were found on an image smaller by `shrink`: by what each finds for its part of the rim."""
+    reach = int(np.ceil(shrink / 2))
+    if shrink == 1 or not reach:
+        return shifts
+    features = compute_features(image, hole)
+    rim = _list_rim(features, hole)
+    if not len(rim):
+        return shifts
+    steps = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
+    steps = steps[np.argsort(np.hypot(*steps.T), kind="stable")]  # the first one is zero
+    costs = _compute_rim_costs(features, (shifts[:, None] + steps).reshape(-1, 2), rim)
+    costs = costs.reshape(len(shifts), len(steps), len(rim))
+    nearest = costs.min(axis=1).argmin(axis=0)  # the shift of each part of the rim
+    aligned = shifts.copy()
+    for index in range(len(shifts)):
+        is_own = nearest == index
+        if is_own.any():
+            aligned[index] += steps[costs[index][:, is_own].sum(axis=1).argmin()]
+    return aligned
 
 
 def _list_rim(features: Features, hole: np.ndarray) -> np.ndarray:

@@ -16,13 +16,14 @@ from scipy import ndimage
 from dianjing.pipelines.video.smooth_filling import STEPS, push_pull
 
 RIM_PX = 3  # width of the known band that a piece has to agree with
-COLOR_WEIGHT, CHANGE_WEIGHT = 0.5, 2.0  # of colors, and of differences between neighbors, when pieces are compared
+COLOR_WEIGHT, CHANGE_WEIGHT = 1.0, 2.0  # of colors, and of differences between neighbors, when pieces are compared
 # per missing pixel, relative to a squared difference of features: of disagreement with the rim, of the length of a
 # shift in sides of the image, of the squared difference of the blurred colors from what the rim lets expect, and of
 # the same of the logarithm of the contrast, where there is more than expected, and where there is less
-RIM_WEIGHT, DISTANCE_WEIGHT, SMOOTH_COLOR_WEIGHT = 6.0, 0.02, 0.3
-MORE_CONTRAST_WEIGHT, LESS_CONTRAST_WEIGHT = 0.2, 0.004
+RIM_WEIGHT, DISTANCE_WEIGHT, SMOOTH_COLOR_WEIGHT = 6.0, 0.005, 0.05
+MORE_CONTRAST_WEIGHT, LESS_CONTRAST_WEIGHT = 0.05, 0.001
 MIN_CONTRAST = 0.01
+MAX_CONTRAST_RATIO = 1.5  # logarithm: an edge is as good as a texture
 SMOOTHING_FRACTION = 1 / 64  # of the longer side
 UNUSABLE_COST = 30.0  # of a source that is missing itself
 MIN_RIM_FRACTION = 0.3  # of the known pixels around a place: so many have to be known at its source too
@@ -159,7 +160,7 @@ def _blur_known(values: np.ndarray, is_known: np.ndarray, sigma: float) -> np.nd
 
 def _compare_looks(look: np.ndarray, expected: np.ndarray) -> np.ndarray:
     difference = look - expected
-    more = difference[..., 3]
+    more = difference[..., 3].clip(-MAX_CONTRAST_RATIO, MAX_CONTRAST_RATIO)
     weight = np.where(more > 0, MORE_CONTRAST_WEIGHT, LESS_CONTRAST_WEIGHT)
     return SMOOTH_COLOR_WEIGHT * (difference[..., :3] ** 2).sum(axis=-1) + weight * more**2
 
