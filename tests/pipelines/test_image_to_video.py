@@ -1,5 +1,6 @@
 """Image to video: what reaches the model, what is returned, what is refused."""
 
+import dataclasses
 import logging
 
 import cv2
@@ -202,6 +203,19 @@ def test_an_unknown_motion_is_warned_about_and_tried(pipe, caplog):
         animate(pipe, regions=[Region(motion="explode", mask=make_mask())])
     assert "not trained on the motion 'explode'" in caplog.text
     assert "jump, move left" in caplog.text
+
+
+def test_the_warning_about_a_motion_names_what_the_reader_can_type(pipe, caplog, monkeypatch):
+    pipe.motion_vocabulary = dataclasses.replace(
+        MOTIONS, motions=[dataclasses.replace(motion, phrases=("跳", "jump")) for motion in MOTIONS.motions[:1]]
+    )
+    for language, known, other in (("en", "jump", "跳"), ("zh", "跳", "jump")):
+        caplog.clear()
+        monkeypatch.setenv("DIANJING_LANG", language)
+        with caplog.at_level(logging.WARNING):
+            animate(pipe, regions=[Region(motion="explode", mask=make_mask())])
+        assert known in caplog.text
+        assert other not in caplog.text
 
 
 def test_motions_are_found_by_their_longest_phrase_and_as_separate_words():
