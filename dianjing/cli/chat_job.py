@@ -15,10 +15,14 @@ from dianjing.pipelines.media.aigc_label import PRODUCER, make_image_label
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder
 from dianjing.pipelines.media.image import save_image
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
+from dianjing.weights.manifest import read_config_json
+from dianjing.weights.resolve import resolve_local_model
 
 if TYPE_CHECKING:
     from dianjing.pipelines.conversation.session import Conversation
     from dianjing.pipelines.conversation.turn import Turn
+
+DEFAULT_STEPS_KEY = "_default_num_inference_steps"  # in model_index.json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,8 @@ def validate_chat_job(
     else:
         options |= {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
         conversation = Conversation(model, seed=seed, **options)
+    if is_slow and conversation.num_inference_steps is None:  # it stays slow when it is loaded again
+        conversation.num_inference_steps = _read_default_steps(model)
     if chat_model is not None:
         from dianjing.pipelines.conversation.parsing.chat_model import ChatModelParser
         from dianjing.pipelines.conversation.parsing.rule_parser import RuleParser
@@ -77,6 +83,13 @@ def validate_chat_job(
     return ChatJob(
         conversation=conversation, model=model, chat_model=chat_model, out=out, save_path=save_path, producer=producer
     )
+
+
+def _read_default_steps(model: str) -> int | None:
+    """Read the number of steps of the model alone; None for one that is not on this machine, or says none."""
+    folder = resolve_local_model(model)
+    steps = None if folder is None else read_config_json(folder / "model_index.json").get(DEFAULT_STEPS_KEY)
+    return steps if isinstance(steps, int) else None
 
 
 def _load_pipeline(model: str, *, device: str, dtype: str, is_slow: bool) -> Any:

@@ -61,6 +61,13 @@ def chat(monkeypatch, tmp_path, capsys):
     return run
 
 
+def test_a_slow_conversation_stays_slow_when_it_goes_on(chat):
+    assert chat("a cat on the grass\n", "--slow", "--save", "slow.json")[0] == 0
+    assert Conversation.load("slow.json").num_inference_steps == 30
+    assert chat("a cat on the grass\n", "--save", "fast.json")[0] == 0
+    assert Conversation.load("fast.json").num_inference_steps is None
+
+
 def test_every_line_becomes_a_numbered_image_with_its_metadata(chat):
     code, out, err = chat("a cat on the grass\n\n加一只小狗\n", "--seed", "7", "--out", "a.png")
     assert code == 0

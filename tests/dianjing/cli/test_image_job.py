@@ -30,6 +30,13 @@ def test_settings_left_out_are_left_to_the_model(stub, call):
     assert stub.calls == [{"prompt": "cat", "count": 1}]
 
 
+@pytest.mark.parametrize(("arguments", "expected"), [([], "few_steps"), (["--slow"], None)])
+def test_slow_switches_the_default_adapter_off(stub, call, arguments, expected):
+    stub.default_adapter = "few_steps"
+    assert call("image", "cat", *arguments)[0] == 0
+    assert stub.default_adapter == expected
+
+
 def test_json_on_stdout_has_ids_paths_and_settings(stub, call):
     code, out, _ = call("image", "cat", "--seed", "3", "--json")
     (image,) = json.loads(out)["images"]
