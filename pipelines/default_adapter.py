@@ -87,11 +87,23 @@ class DefaultAdapter:
     def _get_layers(self, model: nn.Module) -> dict[str, Any]:
         """The layers that the adapter changes, by name; of a layer with adapters of a user, the one inside."""
         if self._changes is None:
-            adapter = fetch_adapters(self.folder)["transformer"]
-            check_adapter_fits(adapter, model, self.folder)
-            self._changes = _read_changes(adapter)
+            self._changes = self._read_changes(model)
         layers: dict[str, Any] = {name: model.get_submodule(name) for name in self._changes}
         return {name: _get_base_layer(layer) for name, layer in layers.items()}
+
+    def _read_changes(self, model: nn.Module) -> dict[str, LowRankChange]:
+        """Read the weights of the adapter. Raises: DianjingError for one that cannot be merged, or does not fit."""
+        adapters = fetch_adapters(self.folder)
+        if adapters.keys() != {"transformer"}:
+            raise DianjingError(
+                "adapter_setting_unsupported", path=self.folder, name="components", value=", ".join(adapters)
+            )
+        adapter = adapters["transformer"]
+        for name in ("use_dora", "lora_bias"):  # the first depends on the weights, the second changes biases
+            if adapter.config.get(name):
+                raise DianjingError("adapter_setting_unsupported", path=self.folder, name=name, value="True")
+        check_adapter_fits(adapter, model, self.folder)
+        return _to_changes(adapter)
 
     def _get_merged(self, name: str, weight: Tensor) -> Tensor:
         """Return the weight of a layer with the adapter; it is computed anew when the weight itself has changed."""
@@ -110,11 +122,9 @@ class DefaultAdapter:
         return self._merged[name].merged
 
 
-def _read_changes(adapter: Adapter) -> dict[str, LowRankChange]:
-    """Read what an adapter adds to the weights, in float32, with the scale of `peft.LoraConfig`."""
+def _to_changes(adapter: Adapter) -> dict[str, LowRankChange]:
+    """Convert an adapter to what it adds to the weights, in float32, with the scale of `peft.LoraConfig`."""
     config, state = adapter.config, adapter.state
-    assert not config.get("use_dora"), "the change of DoRA depends on the weights"
-    assert not config.get("lora_bias"), "biases stay as they are"
     changes = {}
     for module in sorted({key.partition(".lora_")[0] for key in state}):
         down, up = (state[f"{module}.lora_{part}.weight"].float() for part in "AB")
@@ -132,8 +142,9 @@ def _get_base_layer(layer: Any) -> Any:
 def _is_plain(layer: Any) -> bool:
     """Return True for a linear layer whose weight is a tensor of its own, in memory."""
     weight = layer.weight
-    is_tensor = type(weight) is nn.Parameter and type(weight.data) is Tensor and not weight.is_meta
-    return type(layer) is nn.Linear and is_tensor and weight.dtype in MERGEABLE_DTYPES
+    is_tensor = type(weight) is nn.Parameter and type(weight.data) is Tensor
+    is_changeable = is_tensor and not weight.is_meta and not weight.is_inference()
+    return type(layer) is nn.Linear and is_changeable and weight.dtype in MERGEABLE_DTYPES
 
 
 def _is_replaced(module: nn.Module) -> bool:

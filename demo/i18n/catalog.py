@@ -60,9 +60,7 @@ SETTINGS_TEXTS = {
         "Options follow a colon, such as EulerDiscreteScheduler:use_karras_sigmas",
     ),
     "slow": BilingualText("慢速生成", "Slow"),
-    "slow_info": BilingualText(
-        "不用少步适配器，按下面的步数和引导强度生成", "Without the adapter for few steps: steps and guidance count"
-    ),
+    "slow_info": BilingualText("按步数和引导强度生成", "By the steps and the guidance below"),
     "models_own": BilingualText("模型默认", "The model's own"),
     "seed": BilingualText("随机种子", "Seed"),
     "size_of_image": BilingualText("随图片比例", "as the image"),

@@ -238,6 +238,15 @@ def test_an_incomplete_default_adapter_is_named(folder, tmp_path, name):
     assert error.value.message_id == "default_adapter_incomplete"
 
 
+def test_an_adapter_that_cannot_be_merged_is_refused_at_its_first_call(folder, hunyuan_folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "model")
+    write_few_steps(tmp_path / "model" / "few_steps", hunyuan_folder, use_dora=True)
+    pipe = load(tmp_path / "model")
+    with pytest.raises(DianjingError) as error:
+        draw(pipe)
+    assert error.value.message_id == "adapter_setting_unsupported"
+
+
 def test_a_folder_outside_of_the_model_is_refused(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "model")
     path = tmp_path / "model" / "model_index.json"
