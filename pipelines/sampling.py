@@ -183,7 +183,7 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase, DefaultAdapterMixi
             return self._run_steps(call, sample, decode)
 
     @property
-    def _execution_device(self) -> torch.device:
+    def _execution_device(self) -> torch.device:  # type: ignore[override]
         """The device that models run on; a call looks for it once, as diffusers looks at every module for it."""
         return super()._execution_device if self._call_device is None else self._call_device
 

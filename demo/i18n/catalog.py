@@ -67,9 +67,7 @@ SETTINGS_TEXTS = {
     "seed_placeholder": BilingualText("留空则每次随机", "Empty: a new one each time"),
     "visible_label": BilingualText("在角落标注“AI生成”", "Mark “AI” in the corner"),
     "visible_label_info": BilingualText("文件内始终带有隐式标识", "The file itself always carries an AI label"),
-    "restore_from_file": BilingualText(
-        "恢复设置：拖入在这里生成的文件", "Restore settings: drop a file generated here"
-    ),
+    "restore_from_file": BilingualText("恢复设置：拖入在这里生成的文件", "Restore settings: drop a file made here"),
     "cancel": BilingualText("停止", "Stop"),
     "history": BilingualText("历史记录", "History"),
     "delete": BilingualText("删除", "Delete"),
