@@ -17,7 +17,8 @@ from dianjing.pipelines.video.region_layers import LayeredImage, RegionLayer, di
 CELL_PX, SMALL_CELL_PX = 8, 2
 SMALL_SIDE_PX = 256
 STRIP_PIXELS = 1_000_000
-NUM_FIXED_POINT_STEPS = 8  # towards the point that a motion takes to a given one
+# search of the point that a motion takes to a given one: on a grid of so many points a side, ever finer
+SEARCH_POINTS, NUM_SEARCH_ROUNDS = 17, 6
 XY = tuple[float, float]
 
 
@@ -56,11 +57,16 @@ class RegionMotion:
         """The motion of what goes where a point of the region goes, and neither turns nor grows, such as a shadow."""
         similarities = []
         for frame_index in range(len(self.similarities)):
-            x, y = (np.full((1, 1), part, float) for part in center)
-            for _ in range(NUM_FIXED_POINT_STEPS):
-                origin_x, origin_y = self.map_backward(x, y, frame_index, size=size)
-                x, y = x - (origin_x - center[0]), y - (origin_y - center[1])
-            similarities.append(Similarity(dx=float(x.item()) - center[0], dy=float(y.item()) - center[1]))
+            x, y = center
+            reach = float(max(size))
+            for _ in range(NUM_SEARCH_ROUNDS):
+                steps = np.linspace(-reach, reach, SEARCH_POINTS)
+                near_x, near_y = np.meshgrid(x + steps, y + steps)
+                origin_x, origin_y = self.map_backward(near_x, near_y, frame_index, size=size)
+                best = np.hypot(origin_x - center[0], origin_y - center[1]).argmin()
+                x, y = float(near_x.flat[best]), float(near_y.flat[best])
+                reach *= 3 / (SEARCH_POINTS - 1)
+            similarities.append(Similarity(dx=x - center[0], dy=y - center[1]))
         return RegionMotion(similarities=similarities, pivot=center)
 
 

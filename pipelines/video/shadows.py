@@ -67,7 +67,7 @@ def find_soft_shadow(small: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
 
 def _is_soft(small: np.ndarray, hole: np.ndarray, core: np.ndarray) -> bool:
-    """Whether the luminance rises slowly across the outer edge of a shadow."""
+    """True if the luminance rises slowly across the outer edge of a shadow."""
     inside = cv2.distanceTransform(core.astype(np.uint8), cv2.DIST_L2, 5)
     outside = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, 5)
     from_hole = cv2.distanceTransform((~hole).astype(np.uint8), cv2.DIST_L2, 5)
@@ -105,7 +105,8 @@ def fade_shadow(small: np.ndarray, filled: np.ndarray, hole: np.ndarray, shadow:
 
 def measure_opacity(image: np.ndarray, background: np.ndarray, hole: np.ndarray, shadow: np.ndarray) -> np.ndarray:
     """How much light of the background a shadow takes away, float32 (H, W) on [0, 1], also below the object."""
-    light = fade_shadow(*(part.astype(np.float32) / 255 for part in (image, background)), hole, shadow)
+    shaded, lit = (part.astype(np.float32) / 255 for part in (image, background))
+    light = fade_shadow(shaded, lit, hole, shadow)
     sigma = max(1.0, get_shadow_reach(hole) / 8)
     known = (~hole).astype(np.float32)
     smooth = cv2.GaussianBlur(light * known, (0, 0), sigma) / np.maximum(cv2.GaussianBlur(known, (0, 0), sigma), 1e-3)

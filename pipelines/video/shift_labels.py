@@ -33,7 +33,7 @@ NUM_REFINEMENTS = 4
 
 @dataclass(frozen=True)
 class Features:
-    """What is compared of an image: values (H, W, F), and where they are known, bool (H, W)."""
+    """Features that are compared of an image: values (H, W, F), and where they are known, bool (H, W)."""
 
     values: np.ndarray
     is_known: np.ndarray
@@ -103,11 +103,12 @@ class ShiftLabeling:
         self, labels: np.ndarray, place: tuple, neighbors: list[tuple], candidate: np.ndarray
     ) -> np.ndarray:
         """Cost (N,) of these labels at these places, next to the present ones of their neighbors."""
-        cost, own = self.costs[(*place, candidate)], self.shifted[(*place, candidate)]
+        here = (*place, candidate)
+        cost, own = self.costs[here], self.shifted[here]
         for neighbor in neighbors:
             other = labels[neighbor]
-            seam = (own - self.shifted[(*place, other)]) ** 2
-            seam += (self.shifted[(*neighbor, candidate)] - self.shifted[(*neighbor, other)]) ** 2
+            here, there, there_now = (*place, other), (*neighbor, candidate), (*neighbor, other)
+            seam = (own - self.shifted[here]) ** 2 + (self.shifted[there] - self.shifted[there_now]) ** 2
             cost = cost + seam.sum(axis=-1) * self.hole[neighbor]
         return cost
 
@@ -175,8 +176,8 @@ def _propagate_beliefs(costs: np.ndarray, shifted: np.ndarray, hole: np.ndarray)
             axis = 0 if down else 1
             lines = [(line, slice(None)) if down else (slice(None), line) for line in range(hole.shape[axis])]
             for at, to in pairwise(lines[:: down + across]):
-                known = costs[at] + messages[(slice(None), *at)].sum(axis=0) - messages[(direction ^ 1, *at)]
+                known = costs[at] + sum(part[at] for part in messages) - messages[direction ^ 1][at]
                 message = (known[..., None] + pairs[at] + pairs[to]).min(axis=-2)
                 message -= message.min(axis=-1, keepdims=True)
-                messages[(direction, *to)] = message * (hole[at] & hole[to])[..., None]
+                messages[direction][to] = message * (hole[at] & hole[to])[..., None]
     return costs + messages.sum(axis=0)

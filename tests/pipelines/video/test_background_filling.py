@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from dianjing.pipelines.segmentation.base import Region
+from dianjing.pipelines.video.image_warp import RegionMotion
 from dianjing.pipelines.video.inpainting import find_contact_shadow, inpaint
+from dianjing.pipelines.video.motion_path import Similarity
 from dianjing.pipelines.video.region_layers import split_layers
 from dianjing.pipelines.video.smooth_filling import copy_seamlessly
 from dianjing.pipelines.video.warp_image import warp_image
@@ -23,8 +25,8 @@ def make_grain():
     """Wood: noise that is long along one direction, lighter on the left, so that no piece has the colors of another."""
     noise = np.random.default_rng(0).normal(0, 1, (2 * HEIGHT, 2 * WIDTH)).astype(np.float32)
     streaks = cv2.GaussianBlur(noise, (0, 0), sigmaX=14, sigmaY=0.8)
-    turned = cv2.warpAffine(streaks, cv2.getRotationMatrix2D((WIDTH, HEIGHT), 30, 1), None)
-    grain = turned[HEIGHT // 2 : HEIGHT // 2 + HEIGHT, WIDTH // 2 : WIDTH // 2 + WIDTH]
+    rotated = cv2.warpAffine(streaks, cv2.getRotationMatrix2D((WIDTH, HEIGHT), 30, 1), None)
+    grain = rotated[HEIGHT // 2 : HEIGHT // 2 + HEIGHT, WIDTH // 2 : WIDTH // 2 + WIDTH]
     light = 150 - 60 * X / WIDTH
     return to_image(light * 1.2 + 120 * grain, light * 0.8 + 90 * grain, light * 0.5 + 60 * grain)
 
@@ -73,8 +75,8 @@ def test_the_rim_of_the_filling_is_no_seam():
     ours = fill(truth)[0].astype(float)
     is_rim = HOLE[:, 1:] ^ HOLE[:, :-1]
     steps = np.abs(np.diff(ours, axis=1)).mean(axis=-1)
-    usual = np.abs(np.diff(truth.astype(float), axis=1)).mean()
-    assert steps[is_rim].mean() < 1.4 * usual
+    average = np.abs(np.diff(truth.astype(float), axis=1)).mean()
+    assert steps[is_rim].mean() < 1.4 * average
 
 
 @pytest.mark.parametrize(("kind", "allowed"), [("gradient", 3.0), ("edge", 6.0), ("checks", 20.0)])
@@ -94,17 +96,15 @@ def test_a_known_truth_comes_back_at_least_as_well_as_by_opencv(kind, allowed):
 
 
 def test_a_piece_that_is_lighter_than_its_surroundings_takes_their_light():
-    """What is copied differs by a constant from what it replaces: the truth comes back, by the maths exactly."""
+    """A copy that differs by a constant from what it replaces gives the truth back, by the maths exactly."""
     wave = 0.2 * np.sin(X / 5) + 0.4
     truth = np.repeat(wave[..., None], 3, axis=2)
     source = truth.copy()
     source[:, :60] += 0.2
     hole = np.zeros((HEIGHT, WIDTH), bool)
     hole[80:100, 100:120] = True
-    period = round(2 * np.pi * 5)
     offsets = np.zeros((HEIGHT, WIDTH, 2), int)
-    offsets[hole] = (0, -3 * period + 16)  # any piece: here one that lies within the lighter part
-    offsets[hole] = (0, -94)
+    offsets[hole] = (0, -94)  # three periods: a piece that lies within the lighter part
     copied = copy_seamlessly(source.astype(np.float32), hole, offsets)
     assert np.abs(copied - truth)[hole].mean() < 0.03
     pasted = source[80:100, 6:26]
@@ -158,6 +158,19 @@ def test_a_shadow_does_not_turn_with_its_object():
     opposite = np.hypot(X - 103, Y - 71) <= 42
     opposite &= np.hypot(X - 110, Y - 80) > 45
     np.testing.assert_allclose(frames[1][opposite].astype(float).mean(), wood[opposite].astype(float).mean(), rtol=0.1)
+
+
+@pytest.mark.parametrize("angle", [0.5, 2.0, 3.1])
+def test_a_shadow_follows_the_center_of_an_object_through_any_turn(angle):
+    """The truth is the rotation about the pivot, clockwise on the screen, and the shift."""
+    pivot, center = (100.0, 60.0), (130.0, 80.0)
+    motion = RegionMotion(similarities=[Similarity(dx=12, dy=-7, angle=angle)], pivot=pivot)
+    followed = motion.follow_center(center, size=(WIDTH, HEIGHT)).similarities[0]
+    x, y = center[0] - pivot[0], center[1] - pivot[1]
+    expected_x = pivot[0] + np.cos(angle) * x - np.sin(angle) * y + 12
+    expected_y = pivot[1] + np.sin(angle) * x + np.cos(angle) * y - 7
+    assert (center[0] + followed.dx, center[1] + followed.dy) == pytest.approx((expected_x, expected_y), abs=0.1)
+    assert (followed.angle, followed.scale) == (0, 1)
 
 
 def test_a_part_that_bends_and_an_image_with_alpha_cast_no_shadow_of_their_own():
