@@ -13,7 +13,7 @@ from diffusers.guiders import BaseGuidance
 from diffusers.utils import logging
 from torch import Tensor
 
-from dianjing.errors import DianjingError
+from dianjing.errors import DianjingError, Message, get_language
 from dianjing.pipelines import validation
 from dianjing.pipelines.embeds import PromptEmbeds
 from dianjing.pipelines.guiders import with_guidance_scale
@@ -246,10 +246,8 @@ class TextToVideoPipeline(VideoPipelineBase):
 
     def _warn_without_motion(self, call: SamplingCall) -> None:
         if self.motion_vocabulary.motions and call.prompt is not None:
-            known = ", ".join(motion.phrases[0] for motion in self.motion_vocabulary.motions)
-            logger.warning(
-                f"the prompt contains no motion that this model was trained on, so little may move; it knows: {known}"
-            )
+            message = Message("prompt_without_trained_motion", known=self.motion_vocabulary.list_phrases())
+            logger.warning(message.render(get_language()))
 
     def _plan_motion(
         self, first_frame: Tensor, motion_prompts: Sequence[MotionPrompt], *, num_frames: int

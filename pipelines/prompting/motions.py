@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from dianjing.errors import DianjingError
+from dianjing.errors import DianjingError, get_language
 from dianjing.pipelines.prompting.placement import ZERO_EXTENT, MotionExtent
 
 MOTIONS_FILE = "motions.json"
@@ -52,6 +52,14 @@ class MotionVocabulary:
         except (ValueError, KeyError, TypeError) as error:
             raise DianjingError("motions_file_invalid", path=path, reason=repr(error)) from None
         return cls(tuple(motions))
+
+    def list_phrases(self) -> list[str]:
+        """List a phrase of each motion, in the language of messages where the motion has one."""
+        is_english = get_language() == "en"
+        return [
+            next((phrase for phrase in motion.phrases if phrase.isascii() is is_english), motion.phrases[0])
+            for motion in self.motions
+        ]
 
     def save(self, path: Path) -> None:
         """Write the motions as JSON."""

@@ -10,7 +10,6 @@ from dianjing.errors import DianjingError, Message, get_language
 from dianjing.pipelines import validation
 from dianjing.pipelines.media.crop import choose_size, resize_crop
 from dianjing.pipelines.media.image import check_image_with_alpha
-from dianjing.pipelines.prompting.motions import MotionConcept
 from dianjing.pipelines.segmentation.base import Region
 from dianjing.pipelines.video.base import VideoPipelineBase
 from dianjing.pipelines.video.phrase_flow import PhraseFlow
@@ -101,14 +100,8 @@ class AnimationPipelineBase(VideoPipelineBase):
         return self._check_size(height, width)
 
     def _warn_about_unknown_motions(self, regions: Sequence[Region]) -> None:
-        motions = self.motion_vocabulary.motions
+        vocabulary = self.motion_vocabulary
         for region in regions:
-            if motions and region.motion and self.motion_vocabulary.find(region.motion) is None:
-                message = Message("motion_not_trained", motion=repr(region.motion), known=list_motion_phrases(motions))
+            if vocabulary.motions and region.motion and vocabulary.find(region.motion) is None:
+                message = Message("motion_not_trained", motion=repr(region.motion), known=vocabulary.list_phrases())
                 logger.warning(message.render(get_language()))
-
-
-def list_motion_phrases(motions: Sequence[MotionConcept]) -> list[str]:
-    """List a phrase of each motion, in the language of messages where the motion has one."""
-    is_english = get_language() == "en"
-    return [next((p for p in motion.phrases if p.isascii() is is_english), motion.phrases[0]) for motion in motions]
