@@ -22,6 +22,7 @@ CONJUNCTION = re.compile(r"(\s*[,，、;；。.]\s*|\s+and\s+|和|还有|与)", 
 COPULA = re.compile(r"\s+(?:is|are|that is|that are)\s*$|(?:正在|在|正)$", re.IGNORECASE)  # before a motion
 LINKING_PARTICLE = re.compile(r"[的有里上是]+")  # between a Chinese location and what is there
 NUMERALS = {"two": 2, "2": 2, "两": 2, "二": 2, "three": 3, "3": 3, "三": 3, "four": 4, "4": 4, "四": 4}
+NUMERAL = re.compile(r"\b(?:two|three|four)\b|(?<!\d)[234](?!\d)|[两二三四]", re.IGNORECASE | re.ASCII)
 POSITION_WORD = re.compile(
     r"\b(?:left|right|top|bottom|upper|lower|above|below|over|under|beneath|middle|cent(?:er|re)|corner)\b|[左右上下中角旁边间]",
     re.IGNORECASE,
@@ -85,7 +86,7 @@ class MotionPromptParser:
         for noun in nouns:
             phrase = prompt[slice(*_include_adjectives(prompt, noun, [*backgrounds, *verbs, *nouns]))]
             phrase = COPULA.sub("", phrase).strip()
-            without, count = _remove_phrase(static_prompt, phrase), _parse_count(phrase)
+            without, count = _remove_phrase(static_prompt, phrase), _parse_count(self._object_pattern.sub("", phrase))
             subjects.append(Subject(phrase=phrase, count=count, prompt_without=without, motion=motions.get(noun)))
         placed_prompt = self._add_positions(static_prompt, subjects)
         return MotionPrompt(static_prompt=static_prompt, placed_prompt=placed_prompt, subjects=tuple(subjects))
@@ -164,8 +165,9 @@ def _find_spans(text: str, pattern: re.Pattern[str], occupied: Iterable[Span] = 
 
 
 def _parse_count(phrase: str) -> int:
-    first = phrase.lower().split()[:1] or [""]
-    return NUMERALS.get(first[0], NUMERALS.get(phrase[:1], 1))
+    """Parse the numeral in front of a noun, after words such as "please draw"; 1 without one."""
+    numerals = [match[0].lower() for match in NUMERAL.finditer(phrase)]
+    return NUMERALS[numerals[-1]] if numerals else 1
 
 
 def _include_adjectives(text: str, noun: Span, others: Iterable[Span]) -> Span:

@@ -6,19 +6,20 @@ H height, W width; images are uint8 (H, W, 3), masks bool (H, W). Distances are 
 import cv2
 import numpy as np
 
-MAX_INNER_ERROR, MAX_OUTER_ERROR = 1 / 32, 3 / 64  # how far the edge of a rough mask may be off, inwards and outwards
+from dianjing.pipelines.transparency.closed_form import solve_alpha
+
+MAX_INNER_ERROR, MAX_OUTER_ERROR = 1 / 24, 1 / 16  # how far the edge of a rough mask may be off, inwards and outwards
 FRAME_WIDTH = 1 / 16  # of the pixels at the border of the image, by which the background is judged
 MIN_FRAME_SHARE = 0.3  # of these that must lie outside the mask
 PLAIN_TOLERANCE = 0.06  # 95 % of a plain background at the border are closer to its median color, on [0, 1]
+MIN_PLAIN_SHARE, PLAIN_SCATTER = 0.9, 0.01  # or this share, if 95 % of it are so close: the rest are further objects
 MIN_DIFFERENCE = 0.1  # of a pixel that belongs to an object, from a plain background
 MIN_PART_SHARE = 0.05  # of the largest part of the objects; smaller ones are specks
-NUM_ITERATIONS = 3
-MIN_WORKING_SIDE_PX, MAX_WORKING_SIDE_PX = 128, 384  # of GrabCut
-RANDOM_SEED = 0  # of OpenCV's generator
+MAX_WORKING_SIDE_PX = 256  # of matting
 
 
 def refine_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Refine the mask of objects: by difference from a plain background, else by GrabCut near the edge.
+    """Refine the mask of objects: by difference from a plain background, else by matting near the edge.
 
     Deep inside, an object keeps what looks like the background: a white face before white.
     """
@@ -26,7 +27,7 @@ def refine_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return mask
     refined = _subtract_plain_background(image, mask)
     if refined is None:
-        refined = _refine_by_grabcut(image, mask)
+        refined = _refine_by_matting(image, mask)
     return _remove_specks(refined if refined.any() else mask)
 
 
@@ -47,7 +48,10 @@ def _subtract_plain_background(image: np.ndarray, mask: np.ndarray) -> np.ndarra
         return None
     colors = image.astype(np.float32) / 255
     difference = np.abs(colors - np.median(colors[background], axis=0)).max(axis=-1)
-    if np.quantile(difference[background], 0.95) > PLAIN_TOLERANCE:
+    levels = difference[background]
+    is_close = levels < PLAIN_TOLERANCE
+    has_objects = is_close.mean() > MIN_PLAIN_SHARE and np.quantile(levels[is_close], 0.95) < PLAIN_SCATTER
+    if np.quantile(levels, 0.95) > PLAIN_TOLERANCE and not has_objects:
         return None
     differing = difference > MIN_DIFFERENCE
     return differing | (measure_depth(mask) > MAX_OUTER_ERROR * side)
@@ -59,23 +63,17 @@ def _remove_specks(mask: np.ndarray) -> np.ndarray:
     return np.isin(labels, [i + 1 for i in range(count - 1) if areas[i] >= MIN_PART_SHARE * areas.max()])
 
 
-def _refine_by_grabcut(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Move the edge of a mask by the colors on both sides of it (Rother et al. 2004, as in OpenCV)."""
+def _refine_by_matting(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Move the edge of a mask to where the opacity is a half, solved in a wide band about it from the colors."""
     height, width = mask.shape
-    side = max(height, width)
-    scale = min(max(MIN_WORKING_SIDE_PX / side, 1), MAX_WORKING_SIDE_PX / side)
+    scale = min(1.0, MAX_WORKING_SIDE_PX / max(height, width))
     size = max(2, round(width * scale)), max(2, round(height * scale))
-    enlarged = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+    colors = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float64) / 255
     rough = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    labels = np.where(rough, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    labels[measure_depth(rough) > MAX_INNER_ERROR * max(size)] = cv2.GC_FGD
-    labels[measure_depth(~rough) > MAX_OUTER_ERROR * max(size)] = cv2.GC_BGD
     if rough.all() or not rough.any():
         return mask
-    cv2.setRNGSeed(RANDOM_SEED)
-    models = np.zeros((1, 65)), np.zeros((1, 65))
-    box = (0, 0, 1, 1)  # not used: the labels are given
-    cv2.grabCut(np.ascontiguousarray(enlarged), labels, box, *models, NUM_ITERATIONS, cv2.GC_INIT_WITH_MASK)
-    refined = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
-    interpolation = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR
-    return cv2.resize(refined, (width, height), interpolation=interpolation) > 0.5
+    depth = measure_depth(rough)
+    inside = depth > min(MAX_INNER_ERROR * max(size), depth.max() / 2)
+    outside = measure_depth(~rough) > MAX_OUTER_ERROR * max(size)
+    alpha = solve_alpha(colors, rough.astype(np.float64), ~(inside | outside))
+    return cv2.resize(alpha, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5

@@ -149,7 +149,7 @@ class PromptNormalizer:
 
     def _prepare(self, prompt: str, vocabulary: Vocabulary) -> tuple[str, list[str]]:
         """Normalize characters, words and spelling; return the text and the words that left it."""
-        text = simplify(clean_text(prompt))
+        text = simplify(clean_text(self._tables.replace_emoji(prompt)))
         text, left_out = self._tables.remove_chinese_filler(replace_negations(text))
         text = self._tables.convert_pinyin(text, vocabulary)
         text = self._tables.corrector.correct_english(text)
@@ -181,7 +181,7 @@ class PromptNormalizer:
                 return False
             position = match.end()
         is_end_clean = CLEAN_GAP.fullmatch(text[position:]) is not None and not text[-1:].isdigit()
-        return is_end_clean and not REPEATED_PUNCTUATION.search(text)
+        return is_end_clean and not (REPEATED_PUNCTUATION.search(text) or self._tables.has_compound(text))
 
     def _names_something(self, text: str, trigger_words: Sequence[str]) -> bool:
         """True for a text with an object, a background, a motion or a trigger word."""

@@ -1,6 +1,7 @@
 """Words that the normalizer of prompts looks up, made from a model's vocabularies when they are needed."""
 
 import re
+import unicodedata
 from functools import cached_property
 
 from dianjing.pipelines.conversation.parsing.base import HAN_PATTERN
@@ -12,6 +13,8 @@ from dianjing.pipelines.prompting.normalization.pinyin import PinyinReader
 from dianjing.pipelines.prompting.normalization.spelling import LATIN_WORD, SpellingCorrector
 from dianjing.pipelines.prompting.normalization.wording import NEGATION_WORDS
 from dianjing.pipelines.prompting.vocabulary import Vocabulary
+
+EMOJI_FILLER = frozenset({"face", "head", "with", "heavy", "black", "white"})  # of Unicode names: parts and styles
 
 
 class WordTables:
@@ -107,6 +110,25 @@ class WordTables:
             return match[0] if match["known"] else "" if match["filler"] else "，"
 
         return self.chinese_pattern.sub(replace_word, text), compounds
+
+    def has_compound(self, text: str) -> bool:
+        """True for a text with a compound that means something else than the short names in it."""
+        return any(match["compound"] for match in self.chinese_pattern.finditer(text))
+
+    def replace_emoji(self, text: str) -> str:
+        """Put the name of an object in place of each emoji of it; others stay as they are."""
+        language = "zh" if HAN_PATTERN.search(text) else "en"
+        return "".join(self._name_emoji(char, language) or char for char in text)
+
+    def _name_emoji(self, char: str, language: str) -> str | None:
+        """Name the object of an emoji by its Unicode name, such as PANDA FACE."""
+        if unicodedata.category(char) != "So":
+            return None
+        words = [word for word in unicodedata.name(char, "").lower().split() if word not in EMOJI_FILLER]
+        for phrase in (" ".join(words), *words[::-1]):
+            if (known := self.concept_vocabulary.find_object(phrase)) is not None:
+                return known.names_zh[0] if language == "zh" else f" {known.names_en[0]} "
+        return None
 
     def convert_pinyin(self, text: str, vocabulary: Vocabulary) -> str:
         """Convert the parts of a text that are pinyin, between commas, to Chinese."""

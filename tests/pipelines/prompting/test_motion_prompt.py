@@ -102,3 +102,17 @@ def test_captions_of_clips_are_parsed_correctly(parser):
             names = [None if motion is None else parser.motion_vocabulary.find(motion).name for motion in motions]
             num_correct, total = num_correct + (names == truth), total + 1
     assert num_correct / total > 0.97
+
+
+@pytest.mark.parametrize(
+    ("prompt", "counts"),
+    [
+        ("please draw three koalas on the beach", [3]),
+        ("帮我画三颗绿色的星星在紫色背景上", [3]),
+        ("右边是4只小猫，左边是两只小狗", [4, 2]),
+        ("一个三明治", [1]),  # a name with a numeral in it
+        ("I want two red cars and a dog", [2, 1]),
+    ],
+)
+def test_objects_are_counted_after_words_in_front_of_the_numeral(parser, prompt, counts):
+    assert [subject.count for subject in parser.parse(prompt).subjects] == counts

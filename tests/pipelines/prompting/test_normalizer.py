@@ -260,3 +260,27 @@ def test_clean_prompts_import_no_spelling_libraries():
         "assert not {'rapidfuzz', 'opencc', 'pypinyin', 'torch'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("compound", ["龙猫", "海马", "壁虎", "狗熊", "马车"])
+def test_a_compound_is_not_read_as_the_short_names_in_it(normalizer, compound):
+    with pytest.raises(DianjingError, match=compound):
+        normalizer.normalize(compound)
+    normalized = normalizer.normalize(f"一只小猫和{compound}")
+    assert [spec.name for spec in normalizer.read_scene(normalized.text).objects] == ["cat"]
+    assert [each.word for each in normalized.left_out] == [compound]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "objects"),
+    [
+        ("🐼 on the beach", [("panda", 1)]),
+        ("一只🐼和🍎", [("panda", 1), ("apple", 1)]),
+        ("请画❤️", [("heart", 1)]),
+        ("画2只🐶和1个🌞", [("dog", 2), ("sun", 1)]),
+        ("a 🚀!!", [("rocket", 1)]),
+    ],
+)
+def test_an_emoji_is_the_object_that_it_shows(normalizer, prompt, objects):
+    assert [(spec.name, spec.count) for spec in normalizer.read_scene(prompt).objects] == objects
+    assert not normalizer.normalize(prompt).left_out
