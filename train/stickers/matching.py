@@ -27,6 +27,7 @@ from dianjing.train.stickers.sprite_classes import COLOURS, load_sprite_classes
 
 SIZES_PX = (48, 56, 64, 72, 80, 96, 112)  # in an image of 128 px
 COARSE_PX = 32  # side of the coarse image
+RANKED_PX = 64  # side at which coarse scores begin: averages of finer images would lose thin objects
 MAX_SIZE_PX = 128  # larger images are reduced to it: exact scores at 256 px would take sixteen times as long
 NUM_CANDIDATES = 32  # templates that are scored at full size
 MAX_PIXEL_ERROR = 0.15  # a larger difference from a background is an object, and counts as this much
@@ -101,7 +102,7 @@ class SpriteMatcher:
 
     def __init__(self, *, size_px: int = 128, device: torch.device | str = "cpu"):
         self.size_px, self.device = size_px, torch.device(device)
-        self.coarse_factor = size_px // COARSE_PX
+        self.coarse_factor, self.ranked_px = size_px // COARSE_PX, min(size_px, RANKED_PX)
         self.sizes_px = [side * size_px // 128 for side in SIZES_PX]
         self.template_keys = list_template_keys()
         self.sized_template_keys = [(key, side) for side in self.sizes_px for key in self.template_keys]
@@ -167,15 +168,17 @@ class SpriteMatcher:
 
     def _make_coarse_templates(self, size_px: int) -> tuple[Tensor, Tensor]:
         """Make the templates of all keys in one size: flattened channels (T, 8 s s) and 2 |p|^2 (T, 1)."""
+        ranked_px = size_px * self.ranked_px // self.size_px
         coarse = torch.stack(
-            [F.avg_pool2d(_make_template(*key, size_px), self.coarse_factor) for key in self.template_keys]
+            [F.avg_pool2d(_make_template(*key, ranked_px), self.ranked_px // COARSE_PX) for key in self.template_keys]
         )
         energy = 2 * coarse[:, :3].square().sum((1, 2, 3))
         return coarse.flatten(1).to(self.device), energy[:, None].to(self.device)
 
     def _score_coarse(self, image: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
         """Find the best score (T,) and its coarse offset (T, 2), down and across, of every sized template key."""
-        channels = F.avg_pool2d(_make_score_channels(image, background), self.coarse_factor)
+        reduced = (F.adaptive_avg_pool2d(each, self.ranked_px) for each in (image, background))
+        channels = F.avg_pool2d(_make_score_channels(*reduced), self.ranked_px // COARSE_PX)
         scores, offsets = [], []
         for size_px, (templates, energy) in zip(self.sizes_px, self.coarse_templates, strict=True):
             windows = F.unfold(channels[None], size_px // self.coarse_factor)[0]  # (8 s s, offsets)

@@ -55,6 +55,14 @@ def test_a_larger_image_is_read_as_a_small_one(matcher):
         assert [matcher.classify_colour(pixels, each) for each in coloured] == [each.colour for each in coloured]
 
 
+def test_a_pale_and_thin_object_is_found_at_128_px():
+    """A giraffe in the snow, which averages over 4 x 4 px would lose."""
+    (sample,) = sample_held_out(CATEGORIES[1], num_samples=1, seed=77, size_px=128)
+    assert "giraffe" in sample.text_en
+    objects = SpriteMatcher(size_px=128).detect(image_to_tensor(sample.image)).objects
+    assert list_contents(objects) == list_contents(sample.scene.instances)
+
+
 def test_noise_and_blur_do_not_hide_a_large_object(matcher):
     generator = torch.Generator().manual_seed(0)
     for sample in sample_held_out(CATEGORIES[0], num_samples=4, seed=3, size_px=SIZE_PX):
