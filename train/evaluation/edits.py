@@ -3,9 +3,10 @@
     python -m dianjing.train.evaluation.edits --model sticker --count 100 --out report
 
 Scenes of held-out combinations of object, background and cell are what an edit asks for, in a prompt of the whole
-scene; the images that it starts from show another object there, another colour, or nothing. The mask is painted roughly
-around the object, or found by words that name it. Every result is read back by template matching: what was asked must
-be there, and every pixel outside the mask and its rim as before. Writes report.json and grid.png.
+scene; the images that it starts from show another object there, another colour, or nothing, or the same objects on
+another background. The mask is painted roughly around the object, or around what is not an object, or found by words.
+Every result is read back by template matching: what was asked must be there, and every pixel outside the mask and its
+rim as before. Writes report.json and grid.png.
 """
 
 import json
@@ -33,14 +34,18 @@ from dianjing.train.evaluation.settings import (
     parse_evaluation_settings,
 )
 from dianjing.train.stickers import CurriculumStage, StickerWorld
+from dianjing.train.stickers.backgrounds import BACKGROUNDS
 from dianjing.train.stickers.captions import make_noun_phrase_en, make_noun_phrase_zh
 from dianjing.train.stickers.matching import SpriteMatcher
 from dianjing.train.stickers.rendering import get_instance_box, render_scene
 from dianjing.train.stickers.scenes import NounMention, SpriteInstance
 from dianjing.train.stickers.sprite_classes import COLOURS
+from dianjing.train.stickers.world import StickerSample
 
-KINDS = ("replace", "add", "recolour", "words")
+KINDS = ("replace", "add", "recolour", "words", "background")
 MASK_MARGINS = (2, 6)  # 64ths of the image: of each side of a mask around an object, as a person would paint it
+BACKGROUND_MARGINS = (0, 2)  # 64ths of the image: of a mask of the background around each object
+BACKGROUND_WORDS = {"zh": "背景", "en": "the background"}
 NUM_PREVIEWS = 12  # for each kind, in grid.png
 
 
@@ -50,7 +55,7 @@ class EditSample:
 
     expected: the image of the scene that is asked for. words: a phrase that names what changes, for an edit by words;
     None for one by a mask. painted_mask: bool (H, W), the box with a margin on each side, which reaches into the
-    neighbouring object where there is one.
+    neighbouring object where there is one; all but the objects for a new background. background: its index.
     """
 
     kind: str
@@ -61,6 +66,7 @@ class EditSample:
     box: tuple[int, int, int, int]
     painted_mask: np.ndarray
     target: SpriteInstance
+    background: int | None = None
 
 
 def sample_edit(kind: str, position: int, *, seed: int, size_px: int) -> EditSample:
@@ -75,6 +81,8 @@ def sample_edit(kind: str, position: int, *, seed: int, size_px: int) -> EditSam
     world = StickerWorld(size_px=size_px, split="held_out", stages=(stage,))
     sample = world.get_image_sample(seed, position)
     rng = random.Random(f"{kind} {seed} {position}")
+    if kind == "background":
+        return _sample_new_background(sample, rng, by_words=position % 2 == 1, size_px=size_px)
     other, target = sample.scene.instances
     instances: tuple[SpriteInstance, ...] = (other,)
     words = None
@@ -99,6 +107,26 @@ def sample_edit(kind: str, position: int, *, seed: int, size_px: int) -> EditSam
     )
 
 
+def _sample_new_background(sample: StickerSample, rng: random.Random, *, by_words: bool, size_px: int) -> EditSample:
+    """An edit of the background of a scene, all of whose objects stay."""
+    from dianjing.pipelines.media.mask import grow_mask
+
+    scene, target = sample.scene, sample.scene.instances[1]
+    others = [each for each in range(len(BACKGROUNDS)) if each != scene.background]
+    margin_px = rng.randint(*BACKGROUND_MARGINS) * size_px // 64
+    return EditSample(
+        kind="background",
+        source=render_scene(replace(scene, background=rng.choice(others)), size_px=size_px),
+        expected=sample.image,
+        texts={"zh": sample.text_zh, "en": sample.text_en},
+        words=BACKGROUND_WORDS if by_words else None,
+        box=get_instance_box(target, size_px),
+        painted_mask=~grow_mask(sample.masks.any(axis=0), radius_px=margin_px),
+        target=target,
+        background=scene.background,
+    )
+
+
 def _paint_mask(box: tuple[int, int, int, int], rng: random.Random, *, size_px: int) -> np.ndarray:
     """Paint a mask over a box (x, y, side, side) in px, with a random margin on each side."""
     x, y, side, _ = box
@@ -119,11 +147,14 @@ def _replace_object(
 
 
 def has_target(sample: EditSample, image: np.ndarray, matcher: SpriteMatcher) -> bool:
-    """True if the object that was asked for is in the box, in its colour if it has one."""
+    """True if the object that was asked for is in the box, with the colour and the background, if these were too."""
     x, y, side, _ = sample.box
     pixels = image_to_tensor(image)
     scale = matcher.size_px / len(image)
-    for detection in matcher.detect(pixels).objects:
+    detections = matcher.detect(pixels)
+    if sample.background not in (None, detections.background):
+        return False
+    for detection in detections.objects:
         center_x, center_y = (value / scale for value in detection.center)
         is_there = x <= center_x < x + side and y <= center_y < y + side
         if is_there and detection.class_id == sample.target.class_id:

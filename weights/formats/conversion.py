@@ -18,6 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 import torch
+from safetensors import SafetensorError
 
 from dianjing.weights.formats.lazy_tensors import (
     PT_SUFFIXES,
@@ -162,6 +163,10 @@ def temporary_result(out: Path) -> Iterator[Path]:
     except OSError as error:
         if error.filename is None or error.errno in DISK_FULL:  # of a copy, the name would be that of its source
             error.filename = str(out)
+        raise
+    except SafetensorError as error:  # has the error of the system as a text, and no file
+        if "os error 28" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out)) from None
         raise
     finally:
         if temporary.is_dir():

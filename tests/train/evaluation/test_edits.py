@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dianjing.pipelines.media.mask import grow_mask
 from dianjing.train.evaluation.edits import KINDS, has_target, keeps_rest, make_masks, sample_edit, summarize_edits
 from dianjing.train.stickers.matching import SpriteMatcher
 
@@ -34,6 +35,15 @@ def test_nothing_but_the_box_differs_from_the_expected_scene(size_px):
         assert 0 <= sample.target.cell < 9
 
 
+def test_a_new_background_leaves_the_objects_and_is_selected_by_a_mask_or_by_words():
+    for position in range(6):
+        sample = sample_edit("background", position, seed=0, size_px=SIZE_PX)
+        is_different = (sample.source != sample.expected).any(axis=2)
+        assert not (is_different & ~grow_mask(sample.painted_mask, radius_px=2)).any()  # but for soft edges
+        assert (is_different & sample.painted_mask).any()
+        assert (sample.words is None) == (position % 2 == 0)
+
+
 def test_a_changed_pixel_outside_the_rim_is_counted():
     sample = sample_edit("replace", 0, seed=0, size_px=SIZE_PX)
     [mask] = make_masks(None, [sample], "en")
@@ -59,6 +69,6 @@ def test_rates_are_over_all_edits_of_a_language():
     counts["add", "zh"] = {"count": 4, "applied": 1, "unchanged": 2}
     report = summarize_edits(counts)
     assert report["add"] == {"zh": 0.25, "en": 0.75}
-    assert report["overall"] == {"zh": 0.625, "en": 0.75}
-    assert report["rest_identical"] == {"zh": 0.875, "en": 1.0}
-    assert report["edits_per_language"] == 16
+    assert report["overall"] == {"zh": 0.65, "en": 0.75}
+    assert report["rest_identical"] == {"zh": 0.9, "en": 1.0}
+    assert report["edits_per_language"] == 20
