@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from dianjing.pipelines.media.mask import grow_mask
 from dianjing.train.evaluation.edits import KINDS, has_target, keeps_rest, make_masks, sample_edit, summarize_edits
 from dianjing.train.stickers.matching import SpriteMatcher
 
@@ -38,9 +37,9 @@ def test_nothing_but_the_box_differs_from_the_expected_scene(size_px):
 def test_a_new_background_leaves_the_objects_and_is_selected_by_a_mask_or_by_words():
     for position in range(6):
         sample = sample_edit("background", position, seed=0, size_px=SIZE_PX)
-        is_different = (sample.source != sample.expected).any(axis=2)
-        assert not (is_different & ~grow_mask(sample.painted_mask, radius_px=2)).any()  # but for soft edges
-        assert (is_different & sample.painted_mask).any()
+        difference = np.abs(sample.source.astype(int) - sample.expected).mean(axis=2)
+        inside, outside = difference[sample.painted_mask].mean(), difference[~sample.painted_mask].mean()
+        assert outside < inside / 2  # not zero: parts of objects are translucent
         assert (sample.words is None) == (position % 2 == 0)
 
 
