@@ -119,7 +119,7 @@ def test_an_edit_that_does_not_fit_is_refused(arguments, message):
 def test_words_for_the_background_select_what_lies_around_the_objects(sticker, words):
     overlaps = []
     for position in range(6):
-        sample = sample_edit("replace", position, seed=1)
+        sample = sample_edit("replace", position, seed=1, size_px=sticker.default_size_px)
         x, y, side, _ = sample.box
         inside = np.zeros(sample.source.shape[:2], bool)
         inside[y : y + side, x : x + side] = True
