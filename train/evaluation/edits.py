@@ -121,7 +121,7 @@ def _sample_new_background(sample: StickerSample, rng: random.Random, *, by_word
         texts={"zh": sample.text_zh, "en": sample.text_en},
         words=BACKGROUND_WORDS if by_words else None,
         box=get_instance_box(target, size_px),
-        painted_mask=~grow_mask(sample.masks.any(axis=0), radius_px=margin_px),
+        painted_mask=~grow_mask(sample.masks.max(axis=0), radius_px=margin_px),
         target=target,
         background=scene.background,
     )
