@@ -8,6 +8,7 @@ from typing import Any
 
 from dianjing.cli.loading import check_device, load_pipeline
 from dianjing.errors import DianjingError, Message
+from dianjing.pipelines.conversation.parsing.base import detect_language
 from dianjing.pipelines.media.aigc_label import make_aigc_label, serialize_label
 from dianjing.pipelines.media.sticker_album import (
     ALBUM_COUNTS,
@@ -71,6 +72,7 @@ def validate_stickers_job(
     normalizer = PromptNormalizer.from_folder(model_folder)
     parsed = [theme for text in themes for theme in _read_themes(normalizer, text)]
     unknown = {word: nearest for text in themes for word, nearest in normalizer.find_nearest_words(text).items()}
+    unknown |= {colour: () for text in themes for colour in _list_ignored_colours(normalizer, text)}
     reduced = tuple(text for text in themes if _says_more_than_objects(normalizer, text))
     count = choose_album_count(len(parsed)) if count is None else count
     if len(parsed) > count:
@@ -97,6 +99,13 @@ def _read_themes(normalizer: PromptNormalizer, text: str) -> list[StickerTheme]:
         assert known is not None, "objects are read from the vocabulary"
         themes.append(StickerTheme(name=spec.name, meaning=known.names_zh[0], colour=spec.colour))
     return themes
+
+
+def _list_ignored_colours(normalizer: PromptNormalizer, text: str) -> list[str]:
+    """List the colors that a theme gives to objects with colors of their own, in the theme's language."""
+    colours = [normalizer.concept_vocabulary.find_colour(name) for name in normalizer.read_scene(text).ignored_colours]
+    is_english = detect_language(text) == "en"
+    return [known.name_en if is_english else known.name_zh.removesuffix("的") for known in colours if known is not None]
 
 
 def _says_more_than_objects(normalizer: PromptNormalizer, text: str) -> bool:

@@ -30,6 +30,7 @@ MAX_STICKER_BYTES, MAX_THUMBNAIL_BYTES, MAX_COVER_BYTES = 500_000, 200_000, 500_
 MAX_ICON_BYTES, MAX_BANNER_BYTES = 100_000, 500_000
 COLOUR_COUNTS = (MAX_COLOURS, 128, 64, 32, 16)  # of the palette of a GIF, the first that fits
 PNG_COLOUR_COUNTS = (256, 128, 64, 32, 16)
+MARGIN_PX = 4  # around what is visible, in the icon and the banner
 FRAME_STRIDES = (1, 2, 3, 4)  # frames are left out after colors
 
 
@@ -116,7 +117,8 @@ def _iterate_contents(stickers: Sequence[AlbumSticker], label: str | None) -> It
             pack_png(thumbnail, max_bytes=MAX_THUMBNAIL_BYTES, name=f"{number:02d}.png", label=label),
         )
     yield "cover.png", pack_png(_fit(first, COVER_PX), max_bytes=MAX_COVER_BYTES, name="cover.png", label=label)
-    yield "icon.png", pack_png(_fit(first, ICON_PX), max_bytes=MAX_ICON_BYTES, name="icon.png", label=label)
+    icon = _fit(_crop_to_visible(first), ICON_PX)
+    yield "icon.png", pack_png(icon, max_bytes=MAX_ICON_BYTES, name="icon.png", label=label)
     yield "banner.png", pack_png(make_banner(stickers), max_bytes=MAX_BANNER_BYTES, name="banner.png", label=label)
     yield "meanings.csv", _make_meanings(stickers)
 
@@ -184,7 +186,7 @@ def make_banner(stickers: Sequence[AlbumSticker]) -> Image.Image:
         row, column = divmod(index, columns)
         x = round((column + 0.5) * width / columns - side / 2)
         y = round((row + 0.5) * height / rows - side / 2)
-        banner.alpha_composite(_fit(_to_image(sticker.frames[0]), side), (x, y))
+        banner.alpha_composite(_fit(_crop_to_visible(_to_image(sticker.frames[0])), side), (x, y))
     return banner.convert("RGB")
 
 
@@ -199,6 +201,15 @@ def _make_meanings(stickers: Sequence[AlbumSticker]) -> bytes:
 
 def _to_image(frame: np.ndarray) -> Image.Image:
     return Image.fromarray(frame, mode="RGBA")
+
+
+def _crop_to_visible(image: Image.Image) -> Image.Image:
+    """Crop an image to what is visible, with a margin for soft edges."""
+    box = image.getchannel("A").getbbox()
+    if box is None:
+        return image
+    left, top, right, bottom = box
+    return image.crop((left - MARGIN_PX, top - MARGIN_PX, right + MARGIN_PX, bottom + MARGIN_PX))
 
 
 def _fit(image: Image.Image, side: int) -> Image.Image:

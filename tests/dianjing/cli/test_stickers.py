@@ -132,6 +132,8 @@ def test_an_album_is_by_default_the_smallest_that_shows_every_theme(tmp_path, nu
         ("a dog on the beach", ["dog"], [], True),
         ("3 stars", ["star"], [], True),
         ("a red car", ["car"], [], False),
+        ("purple octopus", ["octopus"], ["purple"], False),  # has colors of its own
+        ("紫色的章鱼", ["octopus"], ["紫色"], False),
     ],
 )
 def test_the_user_reads_what_a_sticker_does_not_show_of_its_theme(tmp_path, theme, names, unknown, is_reduced):

@@ -183,3 +183,14 @@ def test_an_album_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DianjingError, match="file"):
         sticker_album.check_album(8, tmp_path / "file" / "album")
+
+
+def test_the_icon_and_the_banner_show_an_object_large_though_its_sticker_has_room_to_move(tmp_path):
+    frames = np.zeros((2, 240, 240, 4), np.uint8)
+    frames[:, 90:150, 90:150] = (200, 40, 40, 255)  # a quarter of the side
+    write_album([AlbumSticker(frames=frames, fps=8.0, meaning="方块")] * 8, tmp_path / "album")
+    with Image.open(tmp_path / "album" / "icon.png") as icon:
+        assert (np.asarray(icon.convert("RGBA"))[..., 3] > 127).mean() > 0.6
+    with Image.open(tmp_path / "album" / "banner.png") as banner:
+        pixels = np.asarray(banner.convert("RGB")).astype(int)
+    assert (np.abs(pixels - (200, 40, 40)).max(axis=-1) < 40).mean() > 0.5
