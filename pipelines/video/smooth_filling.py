@@ -42,15 +42,14 @@ def copy_seamlessly(image: np.ndarray, hole: np.ndarray, offsets: np.ndarray) ->
     rows, columns = [np.arange(len(places))], [np.arange(len(places))]
     for step in STEPS:
         neighbors = places + step
-        is_inside = ((neighbors >= 0) & (neighbors < hole.shape)).all(axis=1)
+        is_inside = np.all((neighbors >= 0) & (neighbors < hole.shape), axis=1)
         is_missing = is_inside & _take(hole, neighbors)
         is_rim = is_inside & ~is_missing
         change, weight = _get_change(image, hole, sources, step)
         other, other_weight = _get_change(image, hole, places + _take(offsets, neighbors), step)
         other_weight = other_weight * is_missing
-        mean = (change * weight[:, None] + other * other_weight[:, None]) / np.maximum(weight + other_weight, 1)[
-            :, None
-        ]
+        total = np.maximum(weight + other_weight, 1)[:, None]
+        mean = (change * weight[:, None] + other * other_weight[:, None]) / total
         diagonal += is_inside
         right += mean * is_inside[:, None] + _take(image, neighbors) * is_rim[:, None]
         rows.append(np.nonzero(is_missing)[0])
@@ -68,7 +67,8 @@ def _take(values: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def _is_known(places: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    return ((places >= 0) & (places < hole.shape)).all(axis=1) & ~_take(hole, places)
+    is_inside = np.all((places >= 0) & (places < hole.shape), axis=1)
+    return is_inside & ~_take(hole, places)
 
 
 def _get_change(
