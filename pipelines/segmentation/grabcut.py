@@ -9,11 +9,13 @@ import cv2
 import numpy as np
 
 from dianjing.pipelines.segmentation.base import Point, check_points
-from dianjing.pipelines.segmentation.click_hypotheses import Position, choose_mask, list_start_marks
+from dianjing.pipelines.segmentation.click_hypotheses import Position, list_start_marks, measure_color_overlap
 from dianjing.pipelines.segmentation.joining import join_pieces
 
 WORKING_SIDE_PX = 384  # GrabCut takes many seconds on more
-SEARCH_SIDE_PX = 192  # on which the meaning of a click is chosen
+SEARCH_SIDE_PX = 192  # of the search around a click
+MAX_COLOR_OVERLAP = 0.4  # across the edge of a mask; above it the object is searched around the click
+MIN_OVERLAP_GAIN = 0.1  # of what is found there
 BORDER_FRACTION = 0.02  # of the longer side: assumed to be background
 POINT_RADIUS_FRACTION = 0.015  # of the longer side
 NUM_ITERATIONS = 5
@@ -30,8 +32,8 @@ LAB_TOLERANCE = 12  # of the flood fill, in each channel
 class GrabCutSegmenter:
     """`Segmenter` without weights: the border is background, the points are foreground.
 
-    GrabCut starts from areas of several sizes around a click, and the most likely of its masks is chosen. Where it
-    finds no object, a flood fill of similar color takes its place.
+    GrabCut starts from the whole image; where the edge of its mask does not part colors, from areas around the click.
+    Where it finds no object, a flood fill of similar color takes its place.
     Source: GrabCut (Rother et al. 2004), as implemented in OpenCV.
     """
 
@@ -83,19 +85,28 @@ class GrabCutSegmenter:
         return cv2.resize(mask.astype(np.float32), self.image_size, interpolation=cv2.INTER_LINEAR) > 0.5
 
     def _find_object(self, clicks: Sequence[Point]) -> np.ndarray:
-        """Find the object at the last of the clicks: on a small image, then the edge of its mask on a larger one."""
+        """Find the object at the last of the clicks: in the whole image, or around the click where that goes wrong.
+
+        It goes wrong where the edge of the mask does not part colors. Around the click, the search is on a small image.
+        """
+        mask = self._segment(clicks)
+        overlap = measure_color_overlap(self.resized_image, mask)
+        if overlap <= MAX_COLOR_OVERLAP:
+            return mask
         image = self.search_image
         click = self._scale_points(image, clicks[-1:], positive=True)[0]
-        masks = []
+        limit, found = overlap - MIN_OVERLAP_GAIN, None
         for marks in list_start_marks(image.shape[:2], click):
             self._mark_points(marks, clicks)
-            mask = _select_components(_run_grabcut(image, marks, NUM_ITERATIONS), [click])
-            if MIN_AREA_FRACTION < mask.mean() < MAX_AREA_FRACTION:
-                masks.append(mask)
-        if not masks:
-            return self._segment(clicks)
-        mask = choose_mask(image, masks)
-        return mask if image.shape == self.resized_image.shape else self._refine(mask, clicks)
+            candidate = _select_components(_run_grabcut(image, marks, NUM_ITERATIONS), [click])
+            if not MIN_AREA_FRACTION < candidate.mean() < MAX_AREA_FRACTION:
+                continue
+            candidate_overlap = measure_color_overlap(image, candidate)
+            if candidate_overlap < limit:
+                limit, found = candidate_overlap, candidate
+        if found is None:
+            return mask
+        return found if image.shape == self.resized_image.shape else self._refine(found, clicks)
 
     def _refine(self, small_mask: np.ndarray, clicks: Sequence[Point]) -> np.ndarray:
         """Find the edge of a mask on the larger image, in a band about its edge on the smaller one."""
