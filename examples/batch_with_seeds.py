@@ -41,7 +41,9 @@ def main() -> None:
     make_image_grid(images, rows=1, cols=arguments.count).save(arguments.out / "grid.png")
 
     metadata = read_image_metadata(arguments.out / "0.png")
-    names = ("width", "height", "num_inference_steps", "guidance_scale")
+    names = ["width", "height"]
+    if "default_adapter" not in metadata.settings:  # which brings its own steps and guidance
+        names += ["num_inference_steps", "guidance_scale"]
     settings = {name: metadata.settings[name] for name in names}
     again = pipe(metadata.prompt, generator=torch.Generator().manual_seed(metadata.seed), **settings).images[0]
     again.save(arguments.out / "again.png")

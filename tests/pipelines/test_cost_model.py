@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dianjing import TextToImagePipeline, TextToVideoPipeline
 from dianjing.pipelines import cost_model
-from dianjing.pipelines.cost_model import CostModel, SamplingWork, TransformerShape
+from dianjing.pipelines.cost_model import DECODE_PROBE_SIDE, CostModel, SamplingWork, TransformerShape
 
 SHAPE = TransformerShape(
     num_layers=6,
@@ -114,7 +114,7 @@ def test_a_machine_of_any_speed_is_measured(pipe, monkeypatch, flops_per_s):
     model = CostModel.measure(TextToImagePipeline.from_pipe(pipe))
     large = SamplingWork(num_frames=1, num_steps=1, num_passes=2)
     expected = 0.02 + model.shape.count_step_flops(large, width=1024, height=1024) / flops_per_s
-    decoding_s = 0.1 * (1024 / 128) ** 2
+    decoding_s = 0.1 * (1024 / (DECODE_PROBE_SIDE * pipe.vae_scale_factor)) ** 2
     assert model.predict_s([large], width=1024, height=1024) == pytest.approx(expected + decoding_s, rel=0.3)
 
 

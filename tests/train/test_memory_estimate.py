@@ -40,7 +40,8 @@ def test_checkpointing_of_every_other_block_is_extrapolated_to_the_byte(tmp_path
 
 @pytest.mark.parametrize("trainable", ["all", "lora", "controlnet"])
 def test_bundled_model_is_estimated(tmp_path, finetune_config, trainable):
-    changes = {"model": {"name": "sticker", "trainable": trainable, "gradient_checkpointing_interval": 1}}
+    section = {"name": "sticker", "trainable": trainable, "gradient_checkpointing_interval": 1}
+    changes = {"model": section, "data": {"size_px": 32}}
     config = finetune_config(tmp_path, changes=changes)
     assert "this fits" in str(list(memory_estimate.describe_finetune_run(config))[-1])
 

@@ -181,7 +181,8 @@ class PromptNormalizer:
                 return False
             position = match.end()
         is_end_clean = CLEAN_GAP.fullmatch(text[position:]) is not None and not text[-1:].isdigit()
-        return is_end_clean and not (REPEATED_PUNCTUATION.search(text) or self._tables.has_compound(text))
+        has_compound = any(match["compound"] for match in self._tables.chinese_pattern.finditer(text))
+        return is_end_clean and not has_compound and not REPEATED_PUNCTUATION.search(text)
 
     def _names_something(self, text: str, trigger_words: Sequence[str]) -> bool:
         """True for a text with an object, a background, a motion or a trigger word."""

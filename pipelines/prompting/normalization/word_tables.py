@@ -111,10 +111,6 @@ class WordTables:
 
         return self.chinese_pattern.sub(replace_word, text), compounds
 
-    def has_compound(self, text: str) -> bool:
-        """True for a text with a compound that means something else than the short names in it."""
-        return any(match["compound"] for match in self.chinese_pattern.finditer(text))
-
     def replace_emoji(self, text: str) -> str:
         """Put the name of an object in place of each emoji of it; others stay as they are."""
         language = "zh" if HAN_PATTERN.search(text) else "en"

@@ -59,6 +59,8 @@ LATIN_NAMES = (
     "MP4",
     "WebP",
     "GIF",
+    "APNG",
+    "GIF",
     "Enter",
     "Shift",
     "png",

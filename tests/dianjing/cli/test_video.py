@@ -159,7 +159,7 @@ def test_clicks_are_parsed_to_points():
         (["animate", "broken.png", "--click", "1,1", "--motion", "cat"], "cannot be read as an image"),
         (["animate", "thin.png", "--click", "1,1", "--motion", "cat"], "20 times"),
         (["video", "cat", "--out", "a.avi"], "a.avi does not end in"),
-        (["video", "cat", "--lora", "nowhere.safetensors"], "there is no nowhere.safetensors"),
+        (["video", "cat", "--lora", "nowhere.safetensors"], "there is no adapter nowhere.safetensors"),
         (["video", "cat", "--out", "nowhere/a.mp4"], "does not exist"),
         (["video", "cat", "--num-frames", "0"], "num_frames is 0"),
         (["video", "cat", "--num-frames", "1000000000000"], "fit in half of the memory"),

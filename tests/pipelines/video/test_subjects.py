@@ -5,9 +5,8 @@ import pytest
 from PIL import Image
 
 from dianjing import DianjingError, ImageToVideoPipeline
-from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser
+from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser, parse_moving_subjects
 from dianjing.pipelines.prompting.motions import MotionVocabulary
-from dianjing.pipelines.video.subjects import parse_moving_subjects
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 
 PAIRS = 12
