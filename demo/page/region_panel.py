@@ -137,7 +137,7 @@ def _make_transform() -> dict[str, Any]:
             [(translations(f"pace_{name or 'even'}"), name) for name in (EVEN, *PACES)],
             value=EVEN,
             allow_custom_value=True,
-            interactive=False,
+            visible=False,  # until there is a path
             label=translations("animate_pace"),
             info=translations("animate_pace_info"),
             elem_id="animate-pace",
@@ -176,7 +176,7 @@ def render_canvas(panel: RegionPanel, canvas: RegionCanvas | None) -> Updates:
         panel.add_region: gr.Button(interactive=can_add),
         panel.add_camera: gr.Button(interactive=can_add or (canvas is not None and canvas.active.is_empty)),
         panel.pace: gr.Dropdown(
-            value=name_pace(regions[index].path, regions[index].times), interactive=regions[index].path is not None
+            value=name_pace(regions[index].path, regions[index].times), visible=regions[index].path is not None
         ),
         panel.turn: min(max(regions[index].turn, -MAX_SLIDER_TURN), MAX_SLIDER_TURN),
         panel.scale: min(max(regions[index].scale, MIN_SLIDER_SCALE), MAX_SLIDER_SCALE),

@@ -44,8 +44,8 @@ def run_until_sampling(monkeypatch, capsys, tmp_path):
 def test_an_image_of_1024_px_is_announced_with_its_time(run_until_sampling):
     err = run_until_sampling("image", "a cat", "--size", "1024")
     assert "this model was trained for 128 x 128; at 1024 x 1024 the result gets worse" in err
-    assert "this takes about 3 h" in err  # 30 steps of 300 GFLOP
-    assert "大约需要 3 小时" in run_until_sampling("image", "a cat", "--size", "1024", language="zh")
+    assert "this takes about 3 min" in err  # 8 steps of 22 GFLOP
+    assert "大约需要 3 分钟" in run_until_sampling("image", "a cat", "--size", "1024", language="zh")
 
 
 def test_a_long_video_is_announced_and_an_image_of_the_default_size_is_not(run_until_sampling):
