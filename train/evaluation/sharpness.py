@@ -182,7 +182,7 @@ def write_sharpness_report(settings: EvaluationSettings, out: Path) -> None:
 
     pipe: Any = settings.prepare(TextToImagePipeline.from_pretrained(settings.model))
     size_px = pipe.default_size_px
-    matcher, seed = SpriteMatcher.for_images(size_px, settings.device), settings.seed
+    matcher, seed = SpriteMatcher(size_px=size_px, device=settings.device), settings.seed
     samples = sample_held_out(CATEGORIES[0], num_samples=settings.num_samples, seed=seed, size_px=size_px)
     columns: dict[str, list[np.ndarray]] = {"true": [], "reconstructed": [], "generated": []}
     measures = {name: SharpnessMeasure() for name in columns}

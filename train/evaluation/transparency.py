@@ -149,7 +149,7 @@ def write_transparency_report(settings: EvaluationSettings, out: Path) -> None:
 
     pipe: Any = settings.prepare(TextToImagePipeline.from_pretrained(settings.model))
     size_px = pipe.default_size_px
-    matcher, seed = SpriteMatcher.for_images(size_px, settings.device), settings.seed
+    matcher, seed = SpriteMatcher(size_px=size_px, device=settings.device), settings.seed
     held_out = [
         sample
         for category in CATEGORIES

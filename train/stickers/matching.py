@@ -28,7 +28,7 @@ from dianjing.train.stickers.sprite_classes import COLOURS, load_sprite_classes
 SIZES_PX = (48, 56, 64, 72, 80, 96, 112)  # in an image of 128 px
 COARSE_PX = 32  # side of the coarse image
 RANKED_PX = 64  # side at which coarse scores begin: averages of finer images would lose thin objects
-MAX_SIZE_PX = 128  # larger images are reduced to it: exact scores at 256 px would take sixteen times as long
+MAX_SIZE_PX = 64  # `for_images` reduces larger images to it: exact scores at 128 px take four times as long
 NUM_CANDIDATES = 32  # templates that are scored at full size
 MAX_PIXEL_ERROR = 0.15  # a larger difference from a background is an object, and counts as this much
 BORDER_PX = 2
