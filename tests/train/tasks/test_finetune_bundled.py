@@ -97,6 +97,26 @@ def test_adapter_for_images_has_no_motion_weights_and_loads_without_a_warning(tm
     assert not [str(each.message) for each in recwarn if "modules" in str(each.message)]
 
 
+def test_an_adapter_is_drawn_with_in_the_steps_that_it_was_trained_for(tmp_path):
+    """Not in those of the model's own adapter, which was trained without it."""
+    base = resolve_model("sticker")
+    transformer = DiT.from_pretrained(base / "transformer")
+    path, _ = write_run_file(tmp_path, tmp_path)
+    adapted = prepare_transformer(transformer, read_run_config(path).model, has_video=False)
+    pipe = TextToImagePipeline.from_pretrained("sticker")
+    pipe.set_progress_bar_config(disable=True)
+    export_adapter(tmp_path / "adapter", torch.float32, transformer=adapted, scheduler=pipe.scheduler, base=base)
+    settings = {"output_type": "latent"}
+    slow, few = (
+        pipe("a cat", **sampling, **settings | {"generator": torch.Generator().manual_seed(1)}).images
+        for sampling in ({"num_inference_steps": 30, "guidance_scale": 4.0}, {})
+    )
+    pipe.load_lora_weights(tmp_path / "adapter")  # as it was initialized, it changes nothing
+    adapted_images = pipe("a cat", **settings | {"generator": torch.Generator().manual_seed(1)}).images
+    torch.testing.assert_close(adapted_images, slow, atol=1e-4, rtol=1e-4)
+    assert (slow - few).abs().max() > 0.1
+
+
 def test_words_of_an_adapter_are_no_longer_called_unknown(tmp_path):
     transformer = DiT.from_pretrained(resolve_model("sticker") / "transformer")
     path, _ = write_run_file(tmp_path, tmp_path)
