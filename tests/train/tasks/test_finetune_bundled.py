@@ -97,7 +97,7 @@ def test_adapter_for_images_has_no_motion_weights_and_loads_without_a_warning(tm
     assert not [str(each.message) for each in recwarn if "modules" in str(each.message)]
 
 
-def test_an_adapter_is_drawn_with_in_the_steps_that_it_was_trained_for(tmp_path):
+def test_an_adapter_brings_the_steps_that_it_was_trained_for(tmp_path):
     """Not in those of the model's own adapter, which was trained without it."""
     base = resolve_model("sticker")
     transformer = DiT.from_pretrained(base / "transformer")
