@@ -90,10 +90,11 @@ def test_changed_pixels_grow_with_the_strength(sticker, sticker_pictures):
         edit(prompts, sticker_pictures, strength=strength, generator=seeded(0, 1, 2), **settings).images
         for strength in (0, 0.25, 0.5, 0.75, 1)
     ]
-    changed = [float((np.abs(each - images[0]).max(axis=3) > 32 / 255).mean()) for each in images]
-    assert changed == sorted(changed)
+    changes = [np.abs(each - images[0]).max(axis=3) for each in images]
+    changed = [float(each.mean()) for each in changes]  # how many pixels change saturates earlier than how much they do
+    assert changed == sorted(set(changed))
     assert changed[0] == 0
-    assert changed[-1] > 0.9
+    assert (changes[-1] > 32 / 255).mean() > 0.9
 
 
 def test_the_number_of_steps_follows_the_strength_as_in_diffusers(edit_pipe, picture):
