@@ -102,7 +102,7 @@ def _compare_category(index: int, *, settings: EvaluationSettings) -> Verdicts:
     samples = sample_held_out(category, num_samples=settings.num_samples, seed=seed, size_px=matcher.size_px)
     verdicts: Verdicts = {variant: [] for variant in VARIANTS}
     for variant, pipeline in zip(VARIANTS, (few, slow), strict=True):
-        generate = make_image_generator(pipeline, size_px=matcher.size_px)
+        generate = make_image_generator(pipeline, size_px=pipeline.default_size_px)
         for language in LANGUAGES:
             verdicts[variant] += check_images(samples, generate, category, matcher, language=language, seed=seed)
     return verdicts
