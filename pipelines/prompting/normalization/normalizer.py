@@ -149,7 +149,7 @@ class PromptNormalizer:
 
     def _prepare(self, prompt: str, vocabulary: Vocabulary) -> tuple[str, list[str]]:
         """Normalize characters, words and spelling; return the text and the words that left it."""
-        text = simplify(clean_text(self._tables.replace_emoji(prompt)))
+        text = self._tables.phrase_converter.convert(simplify(clean_text(self._tables.replace_emoji(prompt))))
         text, left_out = self._tables.remove_chinese_filler(replace_negations(text))
         text = self._tables.convert_pinyin(text, vocabulary)
         text = self._tables.corrector.correct_english(text)

@@ -9,6 +9,7 @@ from dianjing.pipelines.conversation.parsing.clauses import ObjectMention, parse
 from dianjing.pipelines.conversation.parsing.tokenizer import Token
 from dianjing.pipelines.conversation.scene import MAX_INSTANCES, MAX_SCENE_OBJECTS
 from dianjing.pipelines.prompting.concepts import ConceptVocabulary
+from dianjing.pipelines.prompting.normalization.phrases import choose_other_colours, get_excluded_token
 from dianjing.pipelines.prompting.normalization.word_lists import NEGATED_EN, NEGATED_ZH, NEGATION_END
 
 # aliases of plain backgrounds that are colours of no object: "a grey cat" has no grey background
@@ -59,7 +60,8 @@ class PromptScene:
 
 def read_scene(tokens: Sequence[Token], vocabulary: ConceptVocabulary) -> PromptScene:
     """Read the tokens of a prompt; two of an object whose plural has no number."""
-    remaining, absent = _remove_negated([token for token in tokens if token.text.strip()])
+    remaining, absent = _remove_negated([token for token in tokens if token.text.strip()], vocabulary)
+    remaining, excluded = choose_other_colours(_remove_unknown_places(remaining), vocabulary)
     measure_words = {entry.measure_word_zh for entry in vocabulary.objects}
     remaining = [
         token
@@ -80,7 +82,10 @@ def read_scene(tokens: Sequence[Token], vocabulary: ConceptVocabulary) -> Prompt
         background = f"{'light blue' if clause.colour == 'blue' else clause.colour} background"
     mentions = mentions[:MAX_SCENE_OBJECTS]
     objects = tuple(_make_spec(mention, vocabulary) for mention in mentions)
-    ignored = [m.colour for m, spec in zip(mentions, objects, strict=True) if m.colour and spec.colour is None]
+    ignored = [
+        *excluded,
+        *(m.colour for m, spec in zip(mentions, objects, strict=True) if m.colour and spec.colour is None),
+    ]
     return PromptScene(
         objects=objects,
         background=background,
@@ -99,8 +104,23 @@ def _make_spec(mention: ObjectMention, vocabulary: ConceptVocabulary) -> ObjectS
     )
 
 
-def _remove_negated(tokens: list[Token]) -> tuple[list[Token], list[str]]:
-    """Remove each negation with what it excludes: the objects in a row after it, or a background right after it."""
+def _remove_unknown_places(tokens: Sequence[Token]) -> list[Token]:
+    """Remove the sides of what is unknown: an apple on a table (桌子上面的苹果) is not at the top of the image."""
+    result: list[Token] = []
+    is_unknown = False
+    for token in tokens:
+        is_place = token.get_value("position") is not None and not token.text.isascii()
+        if not (is_unknown and is_place):
+            result.append(token)
+        is_unknown = token.text == UNKNOWN_WORD or (is_unknown and token.text == "的")
+    return result
+
+
+def _remove_negated(tokens: list[Token], vocabulary: ConceptVocabulary) -> tuple[list[Token], list[str]]:
+    """Remove each negation with what it excludes: the objects in a row after it, or a background right after it.
+
+    Colors alone ("a car without red") are excluded from an object, see `choose_other_colours`.
+    """
     remaining: list[Token] = []
     absent: list[str] = []
     index = 0
@@ -109,8 +129,13 @@ def _remove_negated(tokens: list[Token]) -> tuple[list[Token], list[str]]:
             remaining.append(tokens[index])
             index += 1
             continue
-        index, names = _read_negated(tokens, index + 1)
+        first = index + 1
+        index, names = _read_negated(tokens, first)
         absent += names
+        negated = tokens[first:index]
+        if not any(names) and not any(t.text == UNKNOWN_WORD or t.text in BACKGROUND_WORDS for t in negated):
+            colours = [colour for t in negated if (colour := t.get_value("colour")) is not None]
+            remaining += [get_excluded_token(colour, vocabulary) for colour in colours]
     return remaining, absent
 
 

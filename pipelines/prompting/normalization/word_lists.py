@@ -14,6 +14,7 @@ _WORDS = {
 }
 FILLER_EN, FILLER_ZH = frozenset(_WORDS["filler_en"]), _WORDS["filler_zh"]
 VERBS_ZH, COMPOUNDS_ZH, NEGATION_ZH = _WORDS["verbs_zh"], _WORDS["compounds_zh"], _WORDS["negations_zh"]
+SYNONYMS_ZH = dict(pair.split("=") for pair in _WORDS["synonyms_zh"])
 NEGATION_EN = (
     r"\b(?:do not|don'?t|doesn'?t|never|must not|mustn'?t|should not|shouldn'?t)\b"
     r"(?: want| need| draw| show| add| include| paint| put| use| have)?",

@@ -9,11 +9,13 @@ from dianjing.pipelines.conversation.parsing.tokenizer import InstructionTokeniz
 from dianjing.pipelines.conversation.parsing.word_senses import STOPWORDS_EN
 from dianjing.pipelines.prompting.concepts import ConceptVocabulary
 from dianjing.pipelines.prompting.normalization import word_lists
+from dianjing.pipelines.prompting.normalization.phrases import PhraseConverter
 from dianjing.pipelines.prompting.normalization.pinyin import PinyinReader
 from dianjing.pipelines.prompting.normalization.spelling import LATIN_WORD, SpellingCorrector
 from dianjing.pipelines.prompting.normalization.wording import NEGATION_WORDS
 from dianjing.pipelines.prompting.vocabulary import Vocabulary
 
+EMOJI_MODIFIERS = re.compile("[\U0001f3fb-\U0001f3ff]|\u200d[\u2640\u2642]")  # color of the skin, and sex
 EMOJI_FILLER = frozenset({"face", "head", "with", "heavy", "black", "white"})  # of Unicode names: parts and styles
 
 
@@ -36,6 +38,10 @@ class WordTables:
     @cached_property
     def tokenizer(self) -> InstructionTokenizer:
         return InstructionTokenizer(self.concept_vocabulary)
+
+    @cached_property
+    def phrase_converter(self) -> PhraseConverter:
+        return PhraseConverter(self.concept_vocabulary, self.tokenizer.list_words())
 
     @cached_property
     def ignored_words(self) -> frozenset[str]:
@@ -114,6 +120,7 @@ class WordTables:
     def replace_emoji(self, text: str) -> str:
         """Put the name of an object in place of each emoji of it; others stay as they are."""
         language = "zh" if HAN_PATTERN.search(text) else "en"
+        text = EMOJI_MODIFIERS.sub("", text)
         return "".join(self._name_emoji(char, language) or char for char in text)
 
     def _name_emoji(self, char: str, language: str) -> str | None:
