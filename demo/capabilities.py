@@ -41,10 +41,7 @@ def get_capabilities(
 
 
 def _get_sampling_capabilities(pipe: TextToImagePipeline) -> dict[str, Any]:
-    """The steps and guidance scale of the model, of an active adapter, and of the default adapter."""
-    sampling = pipe.get_adapter_sampling()
-    if sampling is not None:
-        return vars(sampling)
+    """The steps and guidance scale of the model and of its default adapter."""
     return {
         "num_inference_steps": pipe.config.default_num_inference_steps,
         "guidance_scale": pipe.config.default_guidance_scale,

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 from typing_extensions import Self
 
 from dianjing.demo.limits import ModelCapabilities
-from dianjing.demo.request_adapters import allow_default_adapter, check_adapters, resolve_adapters
+from dianjing.demo.request_adapters import (
+    check_adapters,
+    get_default_params,
+    resolve_adapters,
+    should_use_default_adapter,
+)
 from dianjing.demo.request_base import count_passes
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.cost_model import SamplingWork
@@ -40,17 +45,28 @@ class ConversationRequest:
         """Fill in the adapters; the conversation holds the other parameters."""
         if not capabilities.can_chat:
             raise DianjingError("model_cannot_chat", model=capabilities.model)
-        return replace(self, adapters=resolve_adapters(self.adapters, capabilities))
+        request = replace(self, adapters=resolve_adapters(self.adapters, capabilities))
+        request.uses_default_adapter(capabilities)
+        return request
+
+    def uses_default_adapter(self, capabilities: ModelCapabilities) -> bool:
+        """Return True if the model's default adapter draws this turn. Raises: DianjingError."""
+        conversation, names = self.conversation, ("num_inference_steps", "guidance_scale")
+        settings = {name: getattr(conversation, name) for name in names}
+        return should_use_default_adapter(conversation.slow, settings, self.adapters or {}, capabilities)
 
     def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
         """The sampling runs of the longest possible turn."""
         conversation, sampling = self.conversation, capabilities.default_sampling
-        is_default = conversation.num_inference_steps is None and conversation.guidance_scale is None
-        if sampling is not None and is_default and allow_default_adapter(self.adapters or {}, capabilities):
+        if sampling is not None and self.uses_default_adapter(capabilities):
             steps, passes = sampling.num_inference_steps, count_passes(sampling.guidance_scale)
         else:
-            steps = conversation.num_inference_steps or capabilities.num_inference_steps
-            passes = count_passes(coalesce(conversation.guidance_scale, capabilities.guidance_scale))
+            model_params = capabilities.num_inference_steps, capabilities.guidance_scale
+            default_steps, default_scale = get_default_params(
+                self.adapters or {}, capabilities, of_model=model_params, guidance_mode=None
+            )
+            steps = coalesce(conversation.num_inference_steps, default_steps)
+            passes = count_passes(coalesce(conversation.guidance_scale, default_scale))
         return [SamplingWork(num_frames=1, num_steps=steps, num_passes=passes)] * MAX_SAMPLING_RUNS_PER_TURN
 
     def get_size(self, capabilities: ModelCapabilities) -> tuple[int, int]:

@@ -30,7 +30,7 @@ class EditRequest(TextToImageRequest):
 
     kind: ClassVar[str] = "edit"
     has_optional_prompt: ClassVar[bool] = True
-    has_default_adapter: ClassVar[bool] = False  # it was trained from noise to an image
+    draws_in_few_steps: ClassVar[bool] = False  # the adapter was trained from noise to an image
 
     edit: ImageEdit
 

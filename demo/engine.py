@@ -167,11 +167,20 @@ class InferenceEngine:
         )
 
     def create_conversation(
-        self, *, seed: int = 0, num_inference_steps: int | None = None, guidance_scale: float | None = None
+        self,
+        *,
+        seed: int = 0,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        slow: bool | None = None,
     ) -> Conversation:
         """Create a conversation for `ConversationRequest`; it references the model, so do not copy it deeply."""
         conversation = Conversation(
-            self.text_to_image, seed=seed, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale
+            self.text_to_image,
+            seed=seed,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            slow=slow,
         )
         return self._set_parser(conversation)
 
@@ -215,6 +224,7 @@ class InferenceEngine:
         params = ImageRequestBase(
             num_inference_steps=conversation.num_inference_steps,
             guidance_scale=conversation.guidance_scale,
+            slow=conversation.slow,
             adapters=adapters or {},
         ).with_defaults(self.capabilities)
         adapter = pipe.default_adapter if params.uses_default_adapter else None

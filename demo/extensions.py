@@ -67,6 +67,15 @@ class AdapterSwitch:
         return {"lora": [{**self._metadata[name], "scale": scale} for name, scale in scales.items()]} if scales else {}
 
 
+def describe_adapters(sources: Sequence[NamedAdapter]) -> tuple[AdapterInfo, ...]:
+    """Describe adapters that act together on a pipeline, by which its requests know their steps and guidance scale."""
+    samplings = [read_adapter_sampling(source.path) for source in sources]
+    return tuple(
+        AdapterInfo(name=source.name, scale=source.scale, sampling=sampling, has_own_scheduler=sampling is not None)
+        for source, sampling in zip(sources, samplings, strict=True)
+    )
+
+
 def _describe_process(scheduler: Any) -> str:
     """The prediction and noise schedule of a scheduler; adapters of different ones cannot act together."""
     config = scheduler.config

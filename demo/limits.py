@@ -51,7 +51,7 @@ class AdapterInfo:
     """A LoRA adapter of a server: its name, its default strength, and the noise process that it was trained for.
 
     sampling: its own steps and guidance scale, of an adapter for few steps. has_own_scheduler: its scheduler takes the
-    place of the model's, and the model's default adapter does not act.
+    place of the model's, and the model's default adapter cannot act beside it.
     """
 
     name: str

@@ -102,7 +102,7 @@ class JobQueue:
         if isinstance(request, VideoRequestBase) and request.video_model is not None:
             default_video = request.without_sampling_params().with_defaults(capabilities)
             return max(DEFAULT_MAX_RUN_S, MAX_DEFAULT_VIDEOS * self.engine.predict_s(default_video))
-        default_image = TextToImageRequest(prompt="default", is_slow=True).with_defaults(capabilities)
+        default_image = TextToImageRequest(prompt="default", slow=True).with_defaults(capabilities)
         return max(DEFAULT_MAX_RUN_S, (MAX_SAMPLING_RUNS_PER_TURN + 1) * self.engine.predict_s(default_image))
 
     def _check_duration(self, request: AnyRequest) -> float:

@@ -1,15 +1,12 @@
 """Adapters of a request: their names and strengths, checked, and what they mean for its other parameters."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from dianjing.demo.limits import ModelCapabilities
-from dianjing.errors import DianjingError
+from dianjing.errors import DianjingError, Message
+from dianjing.pipelines.few_steps import should_use_few_steps
 from dianjing.pipelines.named_adapters import MAX_ADAPTER_SCALE
 from dianjing.pipelines.validation import check_number, format_value
-
-if TYPE_CHECKING:
-    from dianjing.demo.request_base import ImageRequestBase
 
 
 def check_adapters(adapters: object) -> dict[str, float]:
@@ -59,17 +56,29 @@ def get_default_params(
     return sampling.num_inference_steps, sampling.guidance_scale if guidance_mode is None else of_model[1]
 
 
-def allow_default_adapter(adapters: Mapping[str, float], capabilities: ModelCapabilities) -> bool:
-    """Return True if the model's default adapter may draw beside the adapters of a request."""
-    return not any(adapter.has_own_scheduler for adapter in capabilities.adapters if adapter.name in adapters)
+def should_use_default_adapter(
+    slow: bool | None,
+    settings: Mapping[str, object],
+    adapters: Mapping[str, float],
+    capabilities: ModelCapabilities,
+    *,
+    is_default: bool = True,
+) -> bool:
+    """Return True if the model's default adapter draws a request with `settings` and `adapters`.
+
+    The rule is that of `should_use_few_steps`. Raises: DianjingError where few steps are asked for and cannot be.
+    """
+    if not should_use_few_steps(slow, settings, has_adapters=bool(adapters), is_default=is_default):
+        return False
+    obstacle = _find_obstacle(adapters, capabilities)
+    if obstacle is not None and slow is False:
+        raise DianjingError("few_steps_impossible", reason=Message(obstacle))
+    return obstacle is None
 
 
-def can_use_default_adapter(request: "ImageRequestBase", capabilities: ModelCapabilities) -> bool:
-    """Return True if the model's default adapter draws a request: one without steps, guidance and conditions."""
-    settings = (request.num_inference_steps, request.guidance_scale, request.guidance_mode, request.scheduler)
-    conditions = (request.negative_prompt, request.controls, request.pictures, request.is_slow)
-    if any(each is not None for each in settings) or any(conditions):
-        return False
-    if not request.has_default_adapter or capabilities.default_sampling is None:
-        return False
-    return allow_default_adapter(resolve_adapters(request.adapters, capabilities), capabilities)
+def _find_obstacle(adapters: Mapping[str, float], capabilities: ModelCapabilities) -> str | None:
+    """Return the message of the reason why the model's default adapter cannot draw beside adapters; None without."""
+    if capabilities.default_sampling is None:
+        return "few_steps_not_there"
+    has_own_scheduler = any(each.has_own_scheduler for each in capabilities.adapters if each.name in adapters)
+    return "few_steps_of_adapter" if has_own_scheduler else None

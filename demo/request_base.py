@@ -9,9 +9,15 @@ from typing import Any, ClassVar
 from typing_extensions import Self
 
 from dianjing.demo.limits import ModelCapabilities, format_size
-from dianjing.demo.request_adapters import can_use_default_adapter, check_adapters, get_default_params, resolve_adapters
+from dianjing.demo.request_adapters import (
+    check_adapters,
+    get_default_params,
+    resolve_adapters,
+    should_use_default_adapter,
+)
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.cost_model import SamplingWork
+from dianjing.pipelines.few_steps import check_slow
 from dianjing.pipelines.guiders import make_guider
 from dianjing.pipelines.image_conditions import ControlInput, PictureInput
 from dianjing.pipelines.named_schedulers import make_scheduler
@@ -146,15 +152,15 @@ class GenerationRequest:
 class ImageRequestBase(GenerationRequest):
     """The fields that tell the work of `num_images` images, whatever they show.
 
-    `controls` are control images for ControlNets of the server, `pictures` those for its IP-Adapter. `is_slow`: the
-    model draws alone, without its default adapter, which draws what leaves out steps, guidance and conditions;
-    `uses_default_adapter` says so once defaults are filled in.
+    `controls` are control images for ControlNets of the server, `pictures` those for its IP-Adapter. `slow`: True for
+    the model alone, False for its default adapter in few steps, None for the rule of `should_use_few_steps`;
+    `uses_default_adapter` says what it came to once defaults are filled in.
     """
 
-    has_default_adapter: ClassVar[bool] = True
+    draws_in_few_steps: ClassVar[bool] = True  # by default; else where a request asks for it
 
     num_images: int = 1
-    is_slow: bool = False
+    slow: bool | None = None
     uses_default_adapter: bool | None = None
     controls: Sequence[ControlInput] = ()
     pictures: Sequence[PictureInput] = ()
@@ -162,6 +168,7 @@ class ImageRequestBase(GenerationRequest):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._validate_fields(num_images=partial(check_int, name="num_images", low=1, high=MAX_IMAGES))
+        check_slow(self.slow)
         for name in ("controls", "pictures"):
             items = tuple(getattr(self, name))
             object.__setattr__(self, name, items)
@@ -171,8 +178,17 @@ class ImageRequestBase(GenerationRequest):
     def with_defaults(self, capabilities: ModelCapabilities) -> Self:
         request = self
         if self.uses_default_adapter is None:
-            request = replace(self, uses_default_adapter=can_use_default_adapter(self, capabilities))
+            request = replace(self, uses_default_adapter=self._choose_default_adapter(capabilities))
         return super(ImageRequestBase, request).with_defaults(capabilities)
+
+    def _choose_default_adapter(self, capabilities: ModelCapabilities) -> bool:
+        """Decide whether the model's default adapter draws this request. Raises: DianjingError."""
+        names = ("num_inference_steps", "guidance_scale", "guidance_mode", "scheduler", "negative_prompt")
+        settings = {name: getattr(self, name) for name in (*names, "controls", "pictures")}
+        adapters = resolve_adapters(self.adapters, capabilities)
+        return should_use_default_adapter(
+            self.slow, settings, adapters, capabilities, is_default=self.draws_in_few_steps
+        )
 
     def _get_default_params(self, capabilities: ModelCapabilities) -> tuple[int, float]:
         sampling = capabilities.default_sampling
@@ -181,9 +197,10 @@ class ImageRequestBase(GenerationRequest):
         return sampling.num_inference_steps, sampling.guidance_scale
 
     def get_pipeline_params(self) -> dict[str, Any]:
-        """The keyword arguments of a pipeline, which draws with the default adapter if two are left out."""
-        left_out = ("num_inference_steps", "guidance_scale") if self.uses_default_adapter else ()
-        return super().get_pipeline_params() | dict.fromkeys(left_out)
+        """The keyword arguments of a pipeline; its default adapter has steps and guidance of its own."""
+        if not self.uses_default_adapter:
+            return super().get_pipeline_params()
+        return super().get_pipeline_params() | {"num_inference_steps": None, "guidance_scale": None, "slow": False}
 
     def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
         assert self.num_inference_steps is not None

@@ -84,6 +84,16 @@ class AdapterState(LoraBaseMixin):
         for layer in self._iterate_adapter_layers():
             layer.set_adapter(names)
 
+    def has_active_adapters(self) -> bool:
+        """Return True if adapters act, fused or not, with a strength other than 0, or stay in the weights for good."""
+        if getattr(unwrap_module(self.transformer), "_has_permanent_adapters", False):
+            return True
+        for layer in self._iterate_adapter_layers() if self._get_adapter_names() else ():
+            active = [] if layer.disable_adapters else layer.active_adapters
+            if any(layer.scaling.get(name) for name in {*active, *layer.merged_adapters}):
+                return True
+        return False
+
     def _get_fused_names(self) -> set[str]:
         return {name for layer in self._iterate_adapter_layers() for name in layer.merged_adapters}
 

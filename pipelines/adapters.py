@@ -238,6 +238,8 @@ class LoRAMixin(AdapterState):
 
     def unload_lora_weights(self) -> None:
         """Remove all adapters; fused ones stay in the weights for good."""
+        if self._get_fused_names():
+            unwrap_module(self.transformer)._has_permanent_adapters = True
         with self._uncompiled():
             super().unload_lora_weights()
         self._merged_adapters: set[str] = set()

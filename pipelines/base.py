@@ -19,11 +19,12 @@ from typing_extensions import Self
 from dianjing.errors import DianjingError
 from dianjing.pipelines.adapters import LoRAMixin
 from dianjing.pipelines.controlnet_loading import replace_controlnet_path
-from dianjing.pipelines.default_adapter import DEFAULT_ADAPTER_KEY, DefaultAdapter
+from dianjing.pipelines.default_adapter import DefaultAdapter
 from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE, ConceptVocabulary
 from dianjing.pipelines.prompting.motions import MOTIONS_FILE, MotionVocabulary
 from dianjing.pipelines.prompting.vocabulary import VOCABULARY_FILE, Vocabulary
 from dianjing.pipelines.schedulers import load_adapter_scheduler
+from dianjing.weights.adapter_sampling import DEFAULT_ADAPTER_KEY
 from dianjing.weights.manifest import WeightsError
 from dianjing.weights.registry import is_bundled_folder
 from dianjing.weights.resolve import resolve_model

@@ -1,15 +1,15 @@
 """The adapter that a model draws with by default: few steps without guidance, in place of its own many guided ones.
 
 It is merged into the weights of the transformer while a call runs, so that it costs nothing per step, and the weights
-themselves are put back after it, so that they never change. Adapters that a user loads act beside it, and do not see
-it.
+themselves are put back after it, so that they never change. Adapters that a user loads act in the model's own steps, or
+beside it where a call asks for few steps, and do not see it.
 """
 
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from diffusers.utils.torch_utils import unwrap_module
@@ -17,14 +17,25 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 
-from dianjing.errors import DianjingError
+from dianjing.errors import DianjingError, Message
+from dianjing.pipelines.few_steps import should_use_few_steps
 from dianjing.pipelines.schedulers import has_equal_process, load_adapter_scheduler
 from dianjing.weights.adapter_sampling import SAMPLING_NAME, read_adapter_sampling
 from dianjing.weights.adapters import Adapter, check_adapter_fits, fetch_adapters
 
-DEFAULT_ADAPTER_KEY = "_default_adapter"  # in model_index.json: the folder of the adapter inside the model's
 MERGEABLE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MOVING_HOOKS = ("group_offloading", "layerwise_casting")  # of diffusers, which replace weights while the model runs
+UNTRAINED_SETTINGS = (  # of a call: what a default adapter was not trained for
+    "num_inference_steps",
+    "guidance_scale",
+    "guider",
+    "negative_prompt",
+    "negative_prompt_embeds",
+    "negative_prompt_embeds_2",
+    "control_image",
+    "ip_adapter_image",
+    "ip_adapter_image_embeds",
+)
 NUM_SAMPLED_WEIGHTS = 64  # of a layer: by these a change is noticed that torch does not count, such as PEFT's fusing
 
 
@@ -161,24 +172,55 @@ class DefaultAdapterMixin:
     trained_scheduler: Any
     transformer: Any
     default_adapter: DefaultAdapter | None = None
-    get_adapter_sampling: Any  # of `LoRAMixin`
+    draws_in_few_steps: ClassVar[bool] = True  # by default; else where a call asks for it
+    get_adapter_sampling: Any  # of `LoRAMixin`, as is the next one
+    has_active_adapters: Any
+    _generate: Any  # of `ImagePipelineBase`
     _merged_adapter: DefaultAdapter | None = None  # of the call that runs
 
-    def _choose_default_adapter(self, *settings: object) -> DefaultAdapter | None:
-        """Return the default adapter for a call that leaves all of `settings` out; else None.
+    def _draw(self, *, slow: bool | None, **arguments: Any) -> Any:
+        """Generate images of the arguments of `_generate`, by the default adapter or by the model alone.
 
-        A scheduler that was chosen, and an adapter of a user with a scheduler or steps of its own, also mean the model
-        alone.
+        Raises: DianjingError for a call that asks for few steps where they cannot be.
         """
+        adapter = self._choose_default_adapter(slow, **arguments)
+        if adapter is not None:
+            arguments |= vars(adapter.sampling)
+        with self._use_default_adapter(adapter):
+            return self._generate(**arguments)
+
+    def _choose_default_adapter(
+        self, slow: bool | None, *, guidance_rescale: float = 0.0, **arguments: Any
+    ) -> DefaultAdapter | None:
+        """Return the default adapter for a call that it draws by `should_use_few_steps`; None for the model alone.
+
+        Raises: DianjingError for a call that asks for few steps, with settings or a model that rule them out.
+        """
+        settings = {name: arguments.get(name) for name in UNTRAINED_SETTINGS}
+        settings["guidance_rescale"] = guidance_rescale or None
+        has_adapters = self.has_active_adapters()
+        if not should_use_few_steps(slow, settings, has_adapters=has_adapters, is_default=self.draws_in_few_steps):
+            return None
+        obstacle = self._find_obstacle()
+        if obstacle is None:
+            return self.default_adapter
+        if slow is False:
+            raise DianjingError("few_steps_impossible", reason=obstacle)
+        return None
+
+    def _find_obstacle(self) -> Message | None:
+        """Find the reason why the default adapter cannot draw at present; None without one."""
         adapter = self.default_adapter
-        if adapter is None or any(setting is not None for setting in settings):
-            return None
+        if adapter is None:
+            return Message("few_steps_not_there")
+        if self._merged_adapter is not None:
+            return Message("few_steps_running")
+        if self.get_adapter_sampling() is not None:
+            return Message("few_steps_of_adapter")
         is_chosen = self.scheduler is not self.trained_scheduler
-        if is_chosen or self._merged_adapter is not None or self.get_adapter_sampling() is not None:
-            return None
-        if not has_equal_process(adapter.scheduler, self.trained_scheduler):
-            return None
-        return adapter if adapter.can_merge(self.transformer) else None
+        if is_chosen or not has_equal_process(adapter.scheduler, self.trained_scheduler):
+            return Message("few_steps_other_scheduler", scheduler=type(self.scheduler).__name__)
+        return None if adapter.can_merge(self.transformer) else Message("few_steps_not_merged")
 
     @contextmanager
     def _use_default_adapter(self, adapter: DefaultAdapter | None) -> Iterator[None]:

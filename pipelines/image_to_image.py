@@ -4,6 +4,7 @@ B batch of images, N images that are given; latents are B C Y X.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from diffusers.guiders import BaseGuidance
@@ -24,6 +25,8 @@ class ImageToImagePipeline(ImagePipelineBase):
     Components are those of `TextToImagePipeline`; `from_pipe` shares them.
     Source: SDEdit (arXiv 2108.01073).
     """
+
+    draws_in_few_steps: ClassVar[bool] = False  # adapters for few steps are trained from noise to an image
 
     @torch.no_grad()
     def __call__(
@@ -64,6 +67,7 @@ class ImageToImagePipeline(ImagePipelineBase):
         ip_adapter_image: PipelineImageInput | None = None,
         ip_adapter_image_embeds: list[Tensor] | None = None,
         guider: BaseGuidance | str | None = None,
+        slow: bool | None = None,
     ) -> TextToImageOutput | tuple:
         """Generate `num_images_per_prompt` images for each prompt, starting from `image`.
 
@@ -84,7 +88,8 @@ class ImageToImagePipeline(ImagePipelineBase):
             pixels = read_pixels(image, name="image")
             height, width = self._choose_size(pixels, height, width, use_resolution_binning=use_resolution_binning)
             start = StartImage(pixels=self._preprocess(pixels, height=height, width=width), strength=strength)
-        return self._generate(
+        return self._draw(
+            slow=slow,
             prompt=prompt,
             height=height,
             width=width,

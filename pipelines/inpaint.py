@@ -5,6 +5,7 @@ B batch of images, N images or masks that are given, H height, W width; latents 
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -44,6 +45,8 @@ class InpaintPipeline(ImagePipelineBase):
     mask are those of the image with the noise of the step.
     Source: RePaint (arXiv 2201.09865), without its resampling.
     """
+
+    draws_in_few_steps: ClassVar[bool] = False  # adapters for few steps are trained from noise to an image
 
     def _load_extra_files(self, folder: Path) -> None:
         super()._load_extra_files(folder)
@@ -91,6 +94,7 @@ class InpaintPipeline(ImagePipelineBase):
         ip_adapter_image: PipelineImageInput | None = None,
         ip_adapter_image_embeds: list[Tensor] | None = None,
         guider: BaseGuidance | str | None = None,
+        slow: bool | None = None,
     ) -> TextToImageOutput | tuple:
         """Generate `num_images_per_prompt` images for each prompt that differ from `image` inside the mask.
 
@@ -110,7 +114,8 @@ class InpaintPipeline(ImagePipelineBase):
         height, width = self._choose_size(pixels, height, width, use_resolution_binning=use_resolution_binning)
         box = self._choose_box(mask, padding_mask_crop, height=height, width=width)
         start = self._make_start(pixels, mask, box, strength=strength, height=height, width=width)
-        return self._generate(
+        return self._draw(
+            slow=slow,
             prompt=prompt,
             height=height,
             width=width,

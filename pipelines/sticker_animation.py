@@ -27,18 +27,19 @@ MOTION_NAMES = ("jump", "sway", "nod", "shake", "spin", "grow", "flap", "arc")
 
 
 def cut_out_object(
-    pipe: Any, name: str, *, colour: str | None, seed: int, segmenter: Segmenter | None = None
+    pipe: Any, name: str, *, colour: str | None, seed: int, slow: bool | None = None, segmenter: Segmenter | None = None
 ) -> Image.Image:
     """Generate an object by itself: RGBA of STICKER_PX, transparent around it, whatever its colors are.
 
-    name, colour: English, of the model's concepts. segmenter: None for the model's own, or GrabCut.
+    name, colour: English, of the model's concepts. slow: as for `TextToImagePipeline`. segmenter: None for the model's
+    own, or GrabCut.
     Raises: DianjingError if none is found in its image.
     """
     background = BACKGROUNDS.get(colour or "", DEFAULT_BACKGROUND)
     spec = ObjectSpec(name=name, colour=colour)
     phrase = build_noun_phrase(spec, pipe.concept_vocabulary, language="en", count=1, size=None)
     prompt = f"{phrase} on a {background} background"
-    image = pipe(prompt, generator=torch.Generator().manual_seed(seed)).images[0]
+    image = pipe(prompt, generator=torch.Generator().manual_seed(seed), slow=slow).images[0]
     return fit_sticker(remove_background(pipe, image, prompt, segmenter=segmenter))
 
 

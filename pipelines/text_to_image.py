@@ -61,6 +61,7 @@ class TextToImagePipeline(ImagePipelineBase):
         ip_adapter_image: PipelineImageInput | None = None,
         ip_adapter_image_embeds: list[Tensor] | None = None,
         guider: BaseGuidance | str | None = None,
+        slow: bool | None = None,
     ) -> TextToImageOutput | tuple:
         """Generate `num_images_per_prompt` images for each prompt.
 
@@ -68,56 +69,49 @@ class TextToImagePipeline(ImagePipelineBase):
         size. With a list of generators each image has its own seed, and is the same whatever batch it is in. With
         `use_resolution_binning` the nearest size that Hunyuan-DiT was trained at takes the place of the given one.
         guider: one of diffusers with its own scale, or a guidance mode, such as "apg", with the scales of the call.
-        A model with a default adapter, see `DefaultAdapterMixin`, draws with it unless the call gives steps, guidance
-        or a condition: anything that the adapter was not trained for.
+        slow: a model with a default adapter, see `DefaultAdapterMixin`, draws with it and in its few steps by default,
+        unless the call gives steps, guidance or a condition, or adapters of yours are active: True for the model alone,
+        False for few steps, also beside your adapters.
 
         Raises: DianjingError for arguments that cannot work, before anything is computed.
         """
-        adapter = self._choose_default_adapter(
-            *(num_inference_steps, guidance_scale, guider, guidance_rescale or None),
-            *(negative_prompt or None, negative_prompt_embeds, negative_prompt_embeds_2),
-            *(control_image, ip_adapter_image, ip_adapter_image_embeds),
+        return self._draw(
+            slow=slow,
+            prompt=prompt,
+            height=height,
+            width=width,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            negative_prompt=negative_prompt,
+            num_images_per_prompt=num_images_per_prompt,
+            eta=eta,
+            generator=generator,
+            latents=latents,
+            prompt_embeds=prompt_embeds,
+            prompt_embeds_2=prompt_embeds_2,
+            negative_prompt_embeds=negative_prompt_embeds,
+            negative_prompt_embeds_2=negative_prompt_embeds_2,
+            prompt_attention_mask=prompt_attention_mask,
+            prompt_attention_mask_2=prompt_attention_mask_2,
+            negative_prompt_attention_mask=negative_prompt_attention_mask,
+            negative_prompt_attention_mask_2=negative_prompt_attention_mask_2,
+            output_type=output_type,
+            return_dict=return_dict,
+            callback_on_step_end=callback_on_step_end,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            guidance_rescale=guidance_rescale,
+            original_size=original_size,
+            target_size=target_size,
+            crops_coords_top_left=crops_coords_top_left,
+            use_resolution_binning=use_resolution_binning,
+            control_image=control_image,
+            controlnet_conditioning_scale=controlnet_conditioning_scale,
+            control_guidance_start=control_guidance_start,
+            control_guidance_end=control_guidance_end,
+            ip_adapter_image=ip_adapter_image,
+            ip_adapter_image_embeds=ip_adapter_image_embeds,
+            guider=guider,
         )
-        if adapter is not None:
-            num_inference_steps = adapter.sampling.num_inference_steps
-            guidance_scale = adapter.sampling.guidance_scale
-        with self._use_default_adapter(adapter):
-            return self._generate(
-                prompt=prompt,
-                height=height,
-                width=width,
-                num_inference_steps=num_inference_steps,
-                guidance_scale=guidance_scale,
-                negative_prompt=negative_prompt,
-                num_images_per_prompt=num_images_per_prompt,
-                eta=eta,
-                generator=generator,
-                latents=latents,
-                prompt_embeds=prompt_embeds,
-                prompt_embeds_2=prompt_embeds_2,
-                negative_prompt_embeds=negative_prompt_embeds,
-                negative_prompt_embeds_2=negative_prompt_embeds_2,
-                prompt_attention_mask=prompt_attention_mask,
-                prompt_attention_mask_2=prompt_attention_mask_2,
-                negative_prompt_attention_mask=negative_prompt_attention_mask,
-                negative_prompt_attention_mask_2=negative_prompt_attention_mask_2,
-                output_type=output_type,
-                return_dict=return_dict,
-                callback_on_step_end=callback_on_step_end,
-                callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
-                guidance_rescale=guidance_rescale,
-                original_size=original_size,
-                target_size=target_size,
-                crops_coords_top_left=crops_coords_top_left,
-                use_resolution_binning=use_resolution_binning,
-                control_image=control_image,
-                controlnet_conditioning_scale=controlnet_conditioning_scale,
-                control_guidance_start=control_guidance_start,
-                control_guidance_end=control_guidance_end,
-                ip_adapter_image=ip_adapter_image,
-                ip_adapter_image_embeds=ip_adapter_image_embeds,
-                guider=guider,
-            )
 
     @torch.no_grad()
     def remove_background(self, image: Image.Image, prompt: str, *, segmenter: Segmenter | None = None) -> Image.Image:

@@ -14,12 +14,9 @@ from torch import nn
 
 from dianjing.dit import DiT
 from dianjing.errors import DianjingError
-from dianjing.pipelines.default_adapter import DEFAULT_ADAPTER_KEY
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.weights.adapter_files import LORA_WEIGHTS_NAME, PEFT_WEIGHTS_NAME
-from dianjing.weights.adapter_sampling import AdapterSampling, write_adapter_sampling
 from dianjing.weights.adapters import PEFT_PREFIX, fetch_adapters
-from dianjing.weights.manifest import read_config_json
 from dianjing.weights.product_adapters import read_product_adapter
 from dianjing.weights.trigger_words import write_trigger_words
 
@@ -81,25 +78,16 @@ def export_pipeline(
 
 
 def export_adapter(
-    folder: Path,
-    dtype: torch.dtype,
-    *,
-    transformer: DiT,
-    scheduler: SchedulerMixin,
-    trigger_words: Sequence[str] = (),
-    base: Path | None = None,
+    folder: Path, dtype: torch.dtype, *, transformer: DiT, scheduler: SchedulerMixin, trigger_words: Sequence[str] = ()
 ) -> None:
     """Write the adapter of a transformer, and verify what was written.
 
     LoRA and DoRA are written as diffusers loads them, LoHa and LoKr as a folder of PEFT; the words that the adapter
-    gave a meaning to are in the metadata of its file. base: the model that it was trained on; where that draws with a
-    default adapter, the steps and the guidance scale of the model alone are written, which the new adapter is for.
+    gave a meaning to are in the metadata of its file.
     """
     weights = {name: weight.to(dtype) for name, weight in get_peft_model_state_dict(transformer).items()}
     config = transformer.peft_config["default"]
     scheduler.save_pretrained(folder / "scheduler")
-    if base is not None and (sampling := read_own_sampling(base)) is not None:
-        write_adapter_sampling(folder, sampling)
     if config.peft_type == "LORA":
         TextToImagePipeline.save_lora_weights(folder, weights, transformer_lora_adapter_metadata=config.to_dict())
         write_trigger_words(folder / LORA_WEIGHTS_NAME, trigger_words)
@@ -113,15 +101,6 @@ def export_adapter(
         reloaded = {} if product is None else product.state
     assert reloaded.keys() == weights.keys()
     assert all(torch.equal(reloaded[name], weight.cpu()) for name, weight in weights.items())
-
-
-def read_own_sampling(base: Path) -> AdapterSampling | None:
-    """The steps and the guidance scale of a model without its default adapter; None for a model that has none."""
-    settings = read_config_json(base / "model_index.json")
-    steps, guidance_scale = (settings.get(f"_default_{name}") for name in ("num_inference_steps", "guidance_scale"))
-    if DEFAULT_ADAPTER_KEY not in settings or steps is None or guidance_scale is None:
-        return None
-    return AdapterSampling(num_inference_steps=steps, guidance_scale=guidance_scale)
 
 
 def export_controlnet(

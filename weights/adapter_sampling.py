@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dianjing.weights.manifest import WeightsError, read_config_json
 
+DEFAULT_ADAPTER_KEY = "_default_adapter"  # in model_index.json: the folder of the adapter inside the model's
 SAMPLING_NAME = "sampling.json"  # beside the weights of the adapter and its scheduler
 MAX_STEPS, MAX_GUIDANCE_SCALE = 1000, 100.0
 

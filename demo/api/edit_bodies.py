@@ -68,6 +68,7 @@ class ImageVariationSchema(ImageGenerationSchema):
             num_images=1 if self.n is None else self.n,
             output_format=self.output_format or "png",
             output_compression=self.output_compression,
+            slow=self.slow,
             **self.get_conditions(limits),
             **self.get_common_params(),
         )

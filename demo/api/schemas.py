@@ -117,8 +117,9 @@ class ImageGenerationSchema(GenerationSchema):
     )
     slow: bool | None = Field(
         None,
-        description="true: the model draws alone, in its own many guided steps. If left out, its adapter for few steps"
-        " draws, where it has one, unless steps, guidance, a scheduler or a condition are given.",
+        description="true: the model draws alone, in its own many guided steps; false: its adapter for few steps draws,"
+        " also beside adapters. If left out, that adapter draws, where the model has one, unless steps, guidance, a"
+        " scheduler, a condition or adapters are given; edits and variations are made by the model alone.",
     )
     style: Literal["vivid", "natural"] | None = Field(None, description="Accepted, and not used: the prompt says it.")
     moderation: Literal["auto", "low"] | None = Field(None, description="Accepted, and not used.")
@@ -151,7 +152,7 @@ class ImageGenerationSchema(GenerationSchema):
             output_format=self.output_format or "png",
             output_compression=self.output_compression,
             is_transparent=self.background == "transparent",
-            is_slow=bool(self.slow),
+            slow=self.slow,
             **self.get_conditions(limits),
             **self.get_common_params(),
         )

@@ -29,9 +29,7 @@ SETTINGS_TEXTS = {
     "enter_generates": BilingualText("Enter 键生成，Shift+Enter 换行", "Enter generates, Shift+Enter breaks the line"),
     "negative_prompt": BilingualText("反向提示词（不要出现的内容）", "Negative prompt (what to avoid)"),
     "size": BilingualText("尺寸", "Size"),
-    "size_info": BilingualText(
-        "这个模型的训练尺寸；其他尺寸请在下方填写", "What this model was trained for; others below"
-    ),
+    "size_info": BilingualText("这个模型的训练尺寸；其他尺寸在下方填写", "Sizes of its training; others below"),
     "control_image": BilingualText("要遵循的图片", "An image to follow"),
     "control_scale": BilingualText("遵循的程度", "How closely to follow it"),
     "control_preprocessor": BilingualText("预处理", "Preprocessor"),
@@ -51,16 +49,17 @@ SETTINGS_TEXTS = {
     "guidance": BilingualText("引导系数", "Guidance scale"),
     "guidance_info": BilingualText("越大越贴近提示词", "Higher values follow the prompt more closely"),
     "guidance_mode": BilingualText("引导方式", "Guidance mode"),
-    "guidance_mode_info": BilingualText(
-        "选项写在冒号之后，例如 apg:eta=0.5", "Options follow a colon, such as apg:eta=0.5"
-    ),
+    "guidance_mode_info": BilingualText("选项写在冒号之后，例如 apg:eta=0.5", "Options after a colon: apg:eta=0.5"),
     "scheduler": BilingualText("调度器", "Scheduler"),
     "scheduler_info": BilingualText(
         "选项写在冒号之后，例如 EulerDiscreteScheduler:use_karras_sigmas",
         "Options follow a colon, such as EulerDiscreteScheduler:use_karras_sigmas",
     ),
-    "slow": BilingualText("慢速生成", "Slow"),
-    "slow_info": BilingualText("按步数和引导强度生成", "By the steps and the guidance below"),
+    "steps_choice": BilingualText("步数", "Number of steps"),
+    "steps_choice_info": BilingualText("默认少步，用适配器时除外", "Few by default, but not with adapters"),
+    "steps_choice_default": BilingualText("默认", "Default"),
+    "steps_choice_few": BilingualText("少步", "Few"),
+    "steps_choice_own": BilingualText("自定", "As set below"),
     "models_own": BilingualText("模型默认", "The model's own"),
     "seed": BilingualText("随机种子", "Seed"),
     "size_of_image": BilingualText("随图片比例", "as the image"),

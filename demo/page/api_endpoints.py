@@ -78,7 +78,7 @@ def _make_image_endpoint(context: PageContext, cache: gr.File) -> Callable[..., 
         scheduler: str | None = None,
         seed: int | None = None,
         num_images: int = 1,
-        slow: bool = False,
+        slow: bool | None = None,
     ) -> Iterator[GradioFiles]:
         """Generate images; the PNG files hold their settings."""
         make_request = partial(
@@ -93,7 +93,7 @@ def _make_image_endpoint(context: PageContext, cache: gr.File) -> Callable[..., 
             scheduler=scheduler,
             seed=seed,
             num_images=num_images,
-            is_slow=slow,
+            slow=slow,
         )
         yield from generate_files(context, cache, request, make_request)
 
@@ -197,9 +197,11 @@ def _make_mask_endpoint(context: PageContext, cache: gr.File) -> Callable[..., A
 
 
 def _make_chat_endpoint(context: PageContext, cache: gr.File) -> Callable[..., Any]:
-    def chat(request: gr.Request, text: str, conversation: str = "", seed: int = 0) -> Iterator[dict[str, Any]]:
+    def chat(
+        request: gr.Request, text: str, conversation: str = "", seed: int = 0, slow: bool | None = None
+    ) -> Iterator[dict[str, Any]]:
         """Send a message to a conversation that generates and edits an image."""
-        loaded = call_with_gradio_errors(request, lambda: _parse_conversation(conversation, seed, context))
+        loaded = call_with_gradio_errors(request, lambda: _parse_conversation(conversation, seed, slow, context))
         make_request = partial(ConversationRequest, conversation=loaded, text=text)
         for result in run_request(context, request, make_request, error_language=detect_language(text)):
             if result is None:
@@ -226,11 +228,14 @@ def _make_chat_response(conversation: Conversation, result: JobResult, image: di
     }
 
 
-def _parse_conversation(conversation: object, seed: int, context: PageContext) -> Conversation:
+def _parse_conversation(conversation: object, seed: int, slow: bool | None, context: PageContext) -> Conversation:
     """Load the conversation of a previous response, or create one. Raises: DianjingError."""
     if not conversation:
-        return context.engine.create_conversation(seed=seed)
+        return context.engine.create_conversation(seed=seed, slow=slow)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "conversation.json"
         path.write_text(str(conversation), encoding="utf-8", errors="replace")
-        return load_conversation(path, context)
+        loaded = load_conversation(path, context)
+    if slow is not None:
+        loaded.slow = slow
+    return loaded

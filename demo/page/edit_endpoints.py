@@ -35,6 +35,7 @@ def make_edit_endpoint(context: PageContext, cache: gr.File) -> Callable[..., An
         scheduler: str | None = None,
         seed: int | None = None,
         num_images: int = 1,
+        slow: bool | None = None,
     ) -> Iterator[GradioFiles]:
         """Edit an image: what a mask, points or words select, beyond its border, or all of it; the files are PNG."""
 
@@ -57,6 +58,7 @@ def make_edit_endpoint(context: PageContext, cache: gr.File) -> Callable[..., An
                 scheduler=scheduler,
                 seed=seed,
                 num_images=num_images,
+                slow=slow,
             )
 
         yield from generate_files(context, cache, request, make_request)
@@ -75,6 +77,7 @@ def make_variations_endpoint(context: PageContext, cache: gr.File) -> Callable[.
         num_inference_steps: int | None = None,
         seed: int | None = None,
         num_images: int = 1,
+        slow: bool | None = None,
     ) -> Iterator[GradioFiles]:
         """Generate variations of an image; one that was generated here brings its prompt along."""
 
@@ -87,6 +90,7 @@ def make_variations_endpoint(context: PageContext, cache: gr.File) -> Callable[.
                 num_inference_steps=num_inference_steps,
                 seed=seed,
                 num_images=num_images,
+                slow=slow,
             )
 
         yield from generate_files(context, cache, request, make_request)

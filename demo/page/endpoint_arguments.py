@@ -20,7 +20,7 @@ ARGUMENT_DESCRIPTIONS = {
     "guidance_scale": "higher values follow the prompt more closely; 1 switches guidance off",
     "guidance_mode": "how to guide, such as apg or pag:layers=3+4; the usual guidance if left out",
     "scheduler": "a scheduler of diffusers, such as EulerDiscreteScheduler:use_karras_sigmas; the model's if left out",
-    "slow": "true: many guided steps, also where the model has an adapter for few",
+    "slow": "true: the model's own many guided steps; false: its adapter for few steps, also beside other adapters",
     "seed": "a whole number; the same seed gives the same result",
     "num_images": "how many images; image i uses the seed seed + i",
     "seconds": "the duration of the video",

@@ -36,7 +36,7 @@ def connect_image_forecast(forecast: gr.HTML, context: PageContext, num_images: 
     """Show how long images with these settings take."""
 
     def make_request(num_images: Any, *values: Any) -> TextToImageRequest:
-        arguments = to_forecast_arguments(values)
+        arguments = to_forecast_arguments(values, context.capabilities)
         return TextToImageRequest(prompt=PLACEHOLDER_PROMPT, num_images=float_to_int(num_images), **arguments)
 
     _connect_forecast(forecast, context, [num_images, *settings.forecast_inputs], make_request)
@@ -54,7 +54,7 @@ def connect_video_forecast(
     num_settings = len(settings.forecast_inputs)
 
     def make_request(video_model: str, seconds: float, fps: float, *values: Any) -> TextToVideoRequest:
-        arguments = to_forecast_arguments(values[:num_settings])
+        arguments = to_forecast_arguments(values[:num_settings], context.capabilities)
         if video_model:
             arguments["video_model"] = video_model
         else:
@@ -85,7 +85,7 @@ def connect_animation_forecast(
 
     def make_request(video_model: str, num_frames: Any, *values: Any) -> ImageToVideoRequest:
         arguments = {"num_frames": float_to_int(num_frames), "video_model": video_model or None}
-        arguments |= to_forecast_arguments(values)
+        arguments |= to_forecast_arguments(values, context.capabilities)
         return ImageToVideoRequest(image=image, regions=[region], **arguments)
 
     _connect_forecast(forecast, context, [video_model, num_frames, *settings.forecast_inputs], make_request)

@@ -17,18 +17,19 @@ from dianjing.pipelines.media.metadata import GenerationMetadata
 
 SIZE_OF_IMAGE = "image"  # the choice of a size that follows an image
 MAX_SLIDER_STEPS, MAX_SLIDER_GUIDANCE = 100, 15
+DEFAULT_STEPS, FEW_STEPS, OWN_STEPS = STEPS_CHOICES = ("default", "few", "own")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsPanel:
     """Components; the values of `inputs` go to `to_request_arguments`.
 
-    `adapters` are the sliders of the server's adapters, see `make_adapter_sliders`. `slow`: the switch of a
-    model with a default adapter; steps and guidance count where it is on. None: they always do.
+    `adapters` are the sliders of the server's adapters, see `make_adapter_sliders`. `steps_choice`: of a model with a
+    default adapter, one of STEPS_CHOICES; steps and guidance count where it is the last. None: they always do.
     """
 
     capabilities: ModelCapabilities
-    slow: gr.Checkbox | None
+    steps_choice: gr.Radio | None
     negative_prompt: gr.Textbox
     width: gr.Number
     height: gr.Number
@@ -47,8 +48,8 @@ class SettingsPanel:
     @property
     def forecast_inputs(self) -> list[Any]:
         """The components that change the duration of a run; their values go to `to_forecast_arguments`."""
-        switch = [] if self.slow is None else [self.slow]
-        return [self.width, self.height, self.steps, self.guidance, *switch]
+        choice = [] if self.steps_choice is None else [self.steps_choice]
+        return [self.width, self.height, self.steps, self.guidance, *self.adapters, *choice]
 
     @property
     def drafts(self) -> dict[str, Any]:
@@ -58,8 +59,8 @@ class SettingsPanel:
         adapters = {
             f"adapter_{info.name}": each for info, each in zip(self.capabilities.adapters, self.adapters, strict=True)
         }
-        switch = {} if self.slow is None else {"slow": self.slow}
-        return {name: getattr(self, name) for name in names} | adapters | switch
+        choice = {} if self.steps_choice is None else {"steps_choice": self.steps_choice}
+        return {name: getattr(self, name) for name in names} | adapters | choice
 
     def restore(self, metadata: GenerationMetadata) -> dict[Any, Any]:
         """Updates that set the components to a file's metadata."""
@@ -77,9 +78,10 @@ class SettingsPanel:
             value = metadata.settings.get(name)
             if isinstance(value, int | float) and not isinstance(value, bool):
                 updates[component] = value
-        if self.slow is not None:
-            updates[self.slow] = "default_adapter" not in metadata.settings
-            if not updates[self.slow]:  # the numbers are the adapter's, and count for nothing
+        if self.steps_choice is not None:
+            has_few_steps = "default_adapter" in metadata.settings
+            updates[self.steps_choice] = FEW_STEPS if has_few_steps else OWN_STEPS
+            if has_few_steps:  # the numbers are the adapter's, and count for nothing
                 updates |= {self.steps: gr.skip(), self.guidance: gr.skip()}
         scheduler, own = metadata.settings.get("scheduler"), type(self.capabilities.scheduler).__name__
         updates[self.guidance_mode] = str(metadata.settings.get("guider") or "")
@@ -120,11 +122,9 @@ def make_settings(
             default_px = capabilities.default_size_px if has_default_size else None
             width = gr.Number(default_px, label=translations("width"), **side)
             height = gr.Number(default_px, label=translations("height"), **side)
-        slow = None
+        steps_choice = None
         if has_default_adapter and capabilities.default_sampling is not None:
-            slow = gr.Checkbox(
-                False, label=translations("slow"), info=translations("slow_info"), elem_id=f"{name}-slow"
-            )
+            steps_choice = _make_steps_choice(name)
         steps_slider, guidance_slider = make_steps_slider(steps), make_guidance_slider(guidance_scale)
         guidance_mode = _make_choice("guidance_mode", GUIDANCE_MODES)
         scheduler = _make_choice("scheduler", capabilities.fitting_schedulers)
@@ -132,11 +132,11 @@ def make_settings(
         visible_label = make_label_switch(context)
     _connect_size_choice(size_choice, width, height, capabilities)
     dice.click(randomize_seed, None, seed_box, **instant())
-    if slow is not None:
-        _connect_slow(slow, steps_slider, guidance_slider)
+    if steps_choice is not None:
+        _connect_steps_choice(steps_choice, steps_slider, guidance_slider)
     return SettingsPanel(
         capabilities=capabilities,
-        slow=slow,
+        steps_choice=steps_choice,
         negative_prompt=negative_prompt,
         width=width,
         height=height,
@@ -180,15 +180,26 @@ def _connect_size_choice(
     gr.on([width.change, height.change], follow, [width, height], size_choice, **instant())
 
 
-def _connect_slow(slow: gr.Checkbox, *sliders: gr.Slider) -> None:
-    """Show the sliders only where the switch is on."""
+def _make_steps_choice(name: str) -> gr.Radio:
+    """Make the choice between the default, the model's adapter for few steps, and the steps and guidance below."""
+    return gr.Radio(
+        [(translations(f"steps_choice_{choice}"), choice) for choice in STEPS_CHOICES],
+        value=DEFAULT_STEPS,
+        label=translations("steps_choice"),
+        info=translations("steps_choice_info"),
+        elem_id=f"{name}-steps-choice",
+    )
 
-    def follow(is_slow: Any) -> list[Any]:
-        return [gr.Slider(visible=bool(is_slow)) for _ in sliders]
+
+def _connect_steps_choice(steps_choice: gr.Radio, *sliders: gr.Slider) -> None:
+    """Show the sliders only where they count."""
+
+    def follow(choice: Any) -> list[Any]:
+        return [gr.Slider(visible=choice == OWN_STEPS) for _ in sliders]
 
     for slider in sliders:
         slider.visible = False
-    slow.change(follow, slow, list(sliders), **instant())
+    steps_choice.change(follow, steps_choice, list(sliders), **instant())
 
 
 def make_steps_slider(steps: int) -> gr.Slider:
@@ -228,18 +239,24 @@ def randomize_seed() -> str:
     return str(secrets.randbelow(2**32))
 
 
-def to_forecast_arguments(values: Sequence[Any]) -> dict[str, Any]:
+def to_forecast_arguments(values: Sequence[Any], capabilities: ModelCapabilities) -> dict[str, Any]:
     """Turn the values of `SettingsPanel.forecast_inputs` into arguments of a request."""
-    width, height, steps, guidance_scale, *switch = map(float_to_int, values)
-    sides = {"width": width, "height": height}
-    return {**sides, **to_sampling_arguments(steps, guidance_scale, switch)}
+    width, height, steps, guidance_scale, *others = map(float_to_int, values)
+    adapters, choice = others[: len(capabilities.adapters)], others[len(capabilities.adapters) :]
+    return {
+        "width": width,
+        "height": height,
+        **to_sampling_arguments(steps, guidance_scale, choice),
+        "adapters": to_adapters(adapters, capabilities),
+    }
 
 
-def to_sampling_arguments(steps: Any, guidance_scale: Any, switch: Sequence[Any]) -> dict[str, Any]:
-    """Turn the values of both sliders, and of the switch of a model with a default adapter, into arguments."""
-    if switch and not switch[0]:
-        return {"num_inference_steps": None, "guidance_scale": None}
-    return {"num_inference_steps": float_to_int(steps), "guidance_scale": guidance_scale}
+def to_sampling_arguments(steps: Any, guidance_scale: Any, choice: Sequence[Any]) -> dict[str, Any]:
+    """Turn the values of both sliders, and the choice of STEPS_CHOICES where there is one, into arguments."""
+    if not choice or choice[0] == OWN_STEPS:
+        return {"num_inference_steps": float_to_int(steps), "guidance_scale": guidance_scale}
+    slow = {"slow": False} if choice[0] == FEW_STEPS else {}
+    return {"num_inference_steps": None, "guidance_scale": None, **slow}
 
 
 def to_request_arguments(values: Sequence[Any], capabilities: ModelCapabilities) -> dict[str, Any]:
@@ -249,12 +266,12 @@ def to_request_arguments(values: Sequence[Any], capabilities: ModelCapabilities)
     """
     negative_prompt, width, height, steps, guidance_scale, *rest = values
     guidance_mode, scheduler, seed, visible_label, *others = rest
-    adapters, switch = others[: len(capabilities.adapters)], others[len(capabilities.adapters) :]
+    adapters, choice = others[: len(capabilities.adapters)], others[len(capabilities.adapters) :]
     return {
         "negative_prompt": negative_prompt or None,
         "width": float_to_int(width),
         "height": float_to_int(height),
-        **to_sampling_arguments(steps, guidance_scale, switch),
+        **to_sampling_arguments(steps, guidance_scale, choice),
         "guidance_mode": guidance_mode or None,
         "scheduler": scheduler or None,
         "seed": _parse_seed(seed),

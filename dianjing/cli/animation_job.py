@@ -94,7 +94,7 @@ def _generate(pipe: Any, job: "VideoJob", arguments: dict[str, Any]) -> tuple[An
     import torch
 
     assert job.image_path is not None
-    announce_run(pipe, job.model, [make_video_request(job)])
+    announce_run(pipe, job.model, [make_video_request(job)], adapters=job.adapters)
     generator = torch.Generator().manual_seed(job.seed)
     output = pipe(
         open_image(job.image_path),

@@ -5,19 +5,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from dianjing.errors import Message, get_language
+from dianjing.pipelines.named_adapters import NamedAdapter
 
 MIN_MEASURED_FLOPS = 1e11  # two seconds of two CPU cores: measuring the machine takes about one
 
 
-def announce_run(pipe: Any, model: str, requests: Sequence[Any]) -> None:
-    """Print on stderr what the user should know before requests of `dianjing.demo.requests` run on a pipeline."""
+def announce_run(pipe: Any, model: str, requests: Sequence[Any], *, adapters: Sequence[NamedAdapter] = ()) -> None:
+    """Print on stderr what the user should know before requests of `dianjing.demo.requests` run on a pipeline.
+
+    adapters: those that are active in it.
+    """
     from dianjing.demo.capabilities import get_capabilities
+    from dianjing.demo.extensions import describe_adapters
     from dianjing.pipelines.cost_model import LONG_RUN_S, CostModel, TransformerShape, describe_duration
     from dianjing.weights.description import describe_model
     from dianjing.weights.resolve import resolve_model
 
     video_pipe = pipe if "default_num_frames" in pipe.config else None
-    capabilities = get_capabilities(pipe, video_pipe, description=describe_model(model, resolve_model(model)))
+    description, infos = describe_model(model, resolve_model(model)), describe_adapters(adapters)
+    capabilities = get_capabilities(pipe, video_pipe, description=description, adapters=infos)
     requests = [request.with_defaults(capabilities) for request in requests]
     lines = [warning for request in requests for warning in request.list_warnings(capabilities)]
     work = [(request.list_work(capabilities), *request.get_size(capabilities)) for request in requests]

@@ -40,7 +40,7 @@ def chat(
     chat_model: ChatModelOption = None,
     steps: StepsOption = None,
     guidance_scale: GuidanceScaleOption = None,
-    slow: SlowOption = False,
+    slow: SlowOption = None,
     model: ModelOption = "sticker",
     source: SourceOption = None,
     device: DeviceOption = "auto",
@@ -64,7 +64,7 @@ def chat(
         dtype=dtype.value,
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
-        is_slow=slow,
+        slow=slow,
         producer=(producer or chat_job.PRODUCER) if label else None,
     )
     answers = []

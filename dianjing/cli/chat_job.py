@@ -8,21 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dianjing
-from dianjing.cli.loading import check_device, load_pipeline
+from dianjing.cli.loading import check_device, check_few_steps, load_pipeline
 from dianjing.errors import DianjingError
 from dianjing.pipelines.conversation.parsing.base import detect_language
 from dianjing.pipelines.media.aigc_label import PRODUCER, make_image_label
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder
 from dianjing.pipelines.media.image import save_image
 from dianjing.pipelines.media.metadata import GenerationMetadata, get_sampling_metadata
-from dianjing.weights.manifest import read_config_json
 from dianjing.weights.resolve import resolve_local_model
 
 if TYPE_CHECKING:
     from dianjing.pipelines.conversation.session import Conversation
     from dianjing.pipelines.conversation.turn import Turn
-
-DEFAULT_STEPS_KEY = "_default_num_inference_steps"  # in model_index.json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +49,7 @@ def validate_chat_job(
     dtype: str,
     num_inference_steps: int | None,
     guidance_scale: float | None,
-    is_slow: bool = False,
+    slow: bool | None = None,
     producer: str | None,
 ) -> ChatJob:
     """Check all options before weights load. Raises: DianjingError."""
@@ -65,14 +62,15 @@ def validate_chat_job(
         check_output_path(out)
     if save_path is not None:
         check_output_path(save_path, extensions=(".json",))
-    options: dict[str, Any] = {"load_pipeline": partial(_load_pipeline, device=device, dtype=dtype, is_slow=is_slow)}
+    options: dict[str, Any] = {"load_pipeline": partial(_load_pipeline, device=device, dtype=dtype)}
     if load_path is not None:
         conversation = Conversation.load(load_path, model, **options)
     else:
         options |= {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
         conversation = Conversation(model, seed=seed, **options)
-    if is_slow and conversation.num_inference_steps is None:  # it stays slow when it is loaded again
-        conversation.num_inference_steps = _read_default_steps(model)
+    if slow is not None:
+        conversation.slow = slow
+    check_few_steps(conversation.slow, resolve_local_model(model))
     if chat_model is not None:
         from dianjing.pipelines.conversation.parsing.chat_model import ChatModelParser
         from dianjing.pipelines.conversation.parsing.rule_parser import RuleParser
@@ -85,18 +83,9 @@ def validate_chat_job(
     )
 
 
-def _read_default_steps(model: str) -> int | None:
-    """Read the number of steps of the model alone; None for one that is not on this machine, or says none."""
-    folder = resolve_local_model(model)
-    steps = None if folder is None else read_config_json(folder / "model_index.json").get(DEFAULT_STEPS_KEY)
-    return steps if isinstance(steps, int) else None
-
-
-def _load_pipeline(model: str, *, device: str, dtype: str, is_slow: bool) -> Any:
+def _load_pipeline(model: str, *, device: str, dtype: str) -> Any:
     pipe = load_pipeline("TextToImagePipeline", model=model, device=device, dtype=dtype)
     pipe.set_progress_bar_config(disable=True)  # several sampling runs a turn: their bars would hide the conversation
-    if is_slow:
-        pipe.default_adapter = None
     return pipe
 
 

@@ -45,7 +45,7 @@ def image(
     size: Annotated[str | None, typer.Option(help="Width x height in pixels: 128x96, or 128 for a square.")] = None,
     steps: StepsOption = None,
     guidance_scale: GuidanceScaleOption = None,
-    slow: SlowOption = False,
+    slow: SlowOption = None,
     guidance_mode: GuidanceModeOption = None,
     scheduler: SchedulerOption = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What the image should not show.")] = None,
@@ -93,7 +93,7 @@ def image(
         num_images_per_prompt=count,
         grid_path=grid,
         is_transparent=transparent,
-        is_slow=slow,
+        slow=slow,
         loras=lora or [],
         conditions=image_job.ImageConditionOptions(
             controlnets=controlnet or [],

@@ -18,7 +18,7 @@ from dianjing.cli.image_conditions import (
     load_conditioned_pipeline,
     validate_image_conditions,
 )
-from dianjing.cli.loading import check_device, check_sampling_options
+from dianjing.cli.loading import check_device, check_few_steps, check_sampling_options
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.aigc_label import PRODUCER, make_image_label
 from dianjing.pipelines.media.atomic import check_output_path, check_writable_folder
@@ -68,7 +68,7 @@ class ImageJob:
     scheduler: str | None = None
     conditions: ImageConditions
     is_transparent: bool = False
-    is_slow: bool = False
+    slow: bool | None = None
 
 
 def validate_image_job(
@@ -87,7 +87,7 @@ def validate_image_job(
     scheduler: str | None = None,
     conditions: ImageConditionOptions | None = None,
     is_transparent: bool = False,
-    is_slow: bool = False,
+    slow: bool | None = None,
     **settings: Any,
 ) -> ImageJob:
     """Check all options before weights load, and choose the paths. Raises: DianjingError."""
@@ -100,12 +100,20 @@ def validate_image_job(
         read_components(folder)
     check_sampling_options(guidance_mode=guidance_mode, scheduler=scheduler, folder=folder)
     adapters = tuple(parse_adapters(loras))
+    conditions = conditions or ImageConditionOptions()
+    check_few_steps(
+        slow,
+        folder,
+        **{name: settings.get(name) for name in ("num_inference_steps", "guidance_scale", "negative_prompt")},
+        guidance_mode=guidance_mode,
+        scheduler=scheduler,
+        controls=[*conditions.controls, *conditions.controls_from],
+        ip_adapter=conditions.ip_adapter,
+    )
     PromptNormalizer.check_prompts(prompts, folder, [adapter.path for adapter in adapters])
     if is_transparent:
         _check_transparent_prompts(prompts, folder, has_adapters=bool(adapters))
-    image_conditions = validate_image_conditions(
-        conditions or ImageConditionOptions(), model=model, model_folder=folder
-    )
+    image_conditions = validate_image_conditions(conditions, model=model, model_folder=folder)
     if edit is not None:
         edit.edit.check_conditions(image_conditions.controls)
     num_images = requests[0].num_images_per_prompt
@@ -129,7 +137,7 @@ def validate_image_job(
         scheduler=scheduler,
         conditions=image_conditions,
         is_transparent=is_transparent,
-        is_slow=is_slow,
+        slow=slow,
     )
 
 
@@ -173,16 +181,15 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
         adapters=job.adapters,
         scheduler=job.scheduler,
     )
-    if job.is_slow:
-        pipe.default_adapter = None
     requests = job.requests if edit is None else [edit.choose_size(pipe, request) for request in job.requests]
-    announce_run(pipe, job.model, [_get_work(request, job) for request in requests])
+    announce_run(pipe, job.model, [_get_work(request, job) for request in requests], adapters=job.adapters)
+    options = {"slow": job.slow, "guider": job.guidance_mode, **condition_arguments}
     for request, paths in zip(requests, job.paths, strict=True):
         nearest = pipe.find_nearest_words(request.prompt)
         for start in range(0, len(paths), IMAGE_BATCH_SIZE):
             seeds = request.seeds[start : start + IMAGE_BATCH_SIZE]
             start_s = time.monotonic()
-            images = generate_images(pipe, request, seeds, edit=edit, guider=job.guidance_mode, **condition_arguments)
+            images = generate_images(pipe, request, seeds, edit=edit, **options)
             if job.is_transparent:
                 images = [pipe.remove_background(image, request.prompt) for image in images]
             seconds = (time.monotonic() - start_s) / len(images)
@@ -206,14 +213,17 @@ def run_image_job(job: ImageJob) -> Iterator[dict[str, Any]]:
 
 
 def _get_work(request: ImageRequest, job: ImageJob) -> Any:
-    """Return the part of a request that tells its work, without the prompt."""
-    from dianjing.demo.request_base import ImageRequestBase
+    """Return the request of the web demo that has the work of a request of a job."""
+    from dianjing.demo.edit_request import EditRequest
+    from dianjing.demo.requests import TextToImageRequest
 
     names = ("width", "height", "num_inference_steps", "guidance_scale", "negative_prompt")
-    arguments = {name: getattr(request, name) for name in names}
-    conditions = (job.edit, job.guidance_mode, job.scheduler, job.conditions.ip_adapter)
-    is_slow = job.is_slow or bool(job.conditions.controls) or any(each is not None for each in conditions)
-    return ImageRequestBase(num_images=request.num_images_per_prompt, is_slow=is_slow, **arguments)
+    arguments: dict[str, Any] = {name: getattr(request, name) for name in names}
+    arguments |= {"prompt": request.prompt, "num_images": request.num_images_per_prompt, "slow": job.slow}
+    arguments |= {"guidance_mode": job.guidance_mode, "scheduler": job.scheduler}
+    if job.conditions.controls or job.conditions.ip_adapter is not None:
+        arguments["slow"] = True  # by their default, as the conditions themselves are not read yet
+    return TextToImageRequest(**arguments) if job.edit is None else EditRequest(**arguments, edit=job.edit.edit)
 
 
 def write_grid(job: ImageJob) -> None:

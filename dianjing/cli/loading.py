@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import dianjing
-from dianjing.errors import DianjingError
+from dianjing.errors import DianjingError, Message
+from dianjing.pipelines.few_steps import should_use_few_steps
 from dianjing.pipelines.guiders import make_guider, parse_guidance_mode
 from dianjing.pipelines.named_adapters import NamedAdapter, load_adapters
 from dianjing.pipelines.named_choice import parse_choice
+from dianjing.weights.adapter_sampling import DEFAULT_ADAPTER_KEY
+from dianjing.weights.manifest import read_config_json
 from dianjing.weights.resolve import HUB_ID_PATTERN
 
 
@@ -43,6 +46,19 @@ def check_sampling_options(*, guidance_mode: str | None, scheduler: str | None, 
             from dianjing.pipelines.schedulers import load_adapter_scheduler
 
             make_scheduler(scheduler, load_adapter_scheduler(folder))
+
+
+def check_few_steps(slow: bool | None, folder: Path | None, **settings: object) -> None:
+    """Check before weights load whether few steps can be had, where they are asked for (`slow` is False).
+
+    folder: of the model; None for one that is not on this machine yet. settings: of the call, by name.
+    Raises: DianjingError for a model without an adapter for few steps, and for settings that rule it out.
+    """
+    should_use_few_steps(slow, settings)
+    if slow is False and folder is not None:
+        index = read_config_json(folder / "model_index.json")
+        if DEFAULT_ADAPTER_KEY not in index:
+            raise DianjingError("few_steps_impossible", reason=Message("few_steps_not_there"))
 
 
 def load_pipeline(

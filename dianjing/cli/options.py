@@ -124,7 +124,12 @@ ProducerOption = Annotated[str | None, typer.Option(help="The producer that the 
 SeedOption = Annotated[int | None, typer.Option(help="Seed of the noise; default: a random one, which is reported.")]
 StepsOption = Annotated[int | None, typer.Option(help="Denoising steps.")]
 SlowOption = Annotated[
-    bool, typer.Option("--slow", help="Draw without the model's adapter for few steps, as --steps or a guidance do.")
+    bool | None,
+    typer.Option(
+        "--slow/--few-steps",
+        help="Draw with the model alone, as --steps, a guidance and --lora do, or with its adapter for few steps.",
+        show_default=False,
+    ),
 ]
 GuidanceScaleOption = Annotated[
     float | None, typer.Option(help="How closely to follow the prompt; 1 means no guidance.")

@@ -18,6 +18,7 @@ from dianjing.cli.options import (
     ModelOption,
     ProducerOption,
     SeedOption,
+    SlowOption,
     SourceOption,
     print_json,
 )
@@ -35,6 +36,7 @@ def stickers(
         ),
     ] = None,
     seed: SeedOption = None,
+    slow: SlowOption = None,
     model: ModelOption = "sticker",
     source: SourceOption = None,
     device: DeviceOption = "auto",
@@ -53,6 +55,7 @@ def stickers(
         folder=album,
         count=count,
         seed=secrets.randbelow(2**32) if seed is None else seed,
+        slow=slow,
         model=model,
         device=device,
         dtype=dtype.value,

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dianjing.cli.loading import check_device, load_pipeline
+from dianjing.cli.loading import check_device, check_few_steps, load_pipeline
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.conversation.parsing.base import detect_language
 from dianjing.pipelines.media.aigc_label import make_aigc_label, serialize_label
+from dianjing.pipelines.media.metadata import get_sampling_metadata
 from dianjing.pipelines.media.sticker_album import (
     ALBUM_COUNTS,
     AlbumSticker,
@@ -47,6 +48,7 @@ class StickersJob:
     folder: Path
     count: int
     seed: int
+    slow: bool | None
     model: str
     device: str
     dtype: str
@@ -56,7 +58,7 @@ class StickersJob:
 
 
 def validate_stickers_job(
-    themes: list[str], *, folder: Path, count: int | None, model: str, **settings: Any
+    themes: list[str], *, folder: Path, count: int | None, model: str, slow: bool | None = None, **settings: Any
 ) -> StickersJob:
     """Check all options before weights load. count: None for the smallest album that has room for all objects.
 
@@ -67,6 +69,7 @@ def validate_stickers_job(
     check_seed(settings["seed"])
     check_device(settings["device"])
     model_folder = resolve_local_model(model)
+    check_few_steps(slow, model_folder)
     if model_folder is None or not all((model_folder / name).is_file() for name in (CONCEPTS_FILE, MOTIONS_FILE)):
         raise DianjingError("stickers_need_concepts", model=model)
     normalizer = PromptNormalizer.from_folder(model_folder)
@@ -82,6 +85,7 @@ def validate_stickers_job(
         folder=folder,
         count=count,
         model=model,
+        slow=slow,
         unknown_words=unknown,
         reduced_themes=reduced,
         **settings,
@@ -142,11 +146,12 @@ def run_stickers_job(job: StickersJob) -> dict[str, Any]:
         theme, motion = job.themes[theme_index], motions[index // len(job.themes) % len(motions)]
         if theme_index not in images:
             images[theme_index] = cut_out_object(
-                image_pipe, theme.name, colour=theme.colour, seed=job.seed + theme_index
+                image_pipe, theme.name, colour=theme.colour, seed=job.seed + theme_index, slow=job.slow
             )
         frames = animate_sticker(video_pipe, images[theme_index], motion)
         stickers.append(AlbumSticker(frames=frames, fps=video_pipe.config.default_fps, meaning=theme.meaning))
         described.append({"object": theme.name, "colour": theme.colour, "motion": motion, "meaning": theme.meaning})
+    settings = get_sampling_metadata(image_pipe)
     label = None
     if job.producer is not None:
         label = serialize_label(make_aigc_label(stickers[0].frames.tobytes(), producer=job.producer))
@@ -155,6 +160,7 @@ def run_stickers_job(job: StickersJob) -> dict[str, Any]:
     return {
         "paths": [str(path) for path in paths],
         "seed": job.seed,
+        "settings": settings,
         "stickers": described,
         "unknown_words": list(job.unknown_words),
         "nearest_words": job.unknown_words,

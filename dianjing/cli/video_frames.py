@@ -13,7 +13,7 @@ def generate_frames(pipe: Any, job: "VideoJob") -> Any:
     import torch
 
     assert job.settings is not None
-    announce_run(pipe, job.model, [make_video_request(job)])
+    announce_run(pipe, job.model, [make_video_request(job)], adapters=job.adapters)
     arguments = {name: value for name, value in job.settings.items() if value is not None}
     arguments["generator"] = torch.Generator().manual_seed(job.seed)
     if job.is_transparent:

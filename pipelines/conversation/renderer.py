@@ -38,7 +38,7 @@ Instance = tuple[str, str | None, Box]  # name and colour of an object, and one 
 class SceneRenderer:
     """Renders scenes with one pipeline from one noise tensor.
 
-    num_inference_steps, guidance_scale: None for the pipeline's defaults.
+    num_inference_steps, guidance_scale, slow: None for the pipeline's defaults.
     """
 
     def __init__(
@@ -49,10 +49,15 @@ class SceneRenderer:
         seed: int,
         num_inference_steps: int | None,
         guidance_scale: float | None,
+        slow: bool | None = None,
     ):
         self.pipe: Any = pipe
         self.concept_vocabulary, self.seed = concept_vocabulary, seed
-        self.num_inference_steps, self.guidance_scale = num_inference_steps, guidance_scale
+        self.sampling_arguments = {
+            "num_inference_steps": num_inference_steps,
+            "guidance_scale": guidance_scale,
+            "slow": slow,
+        }
         self.background_latents = cache(self._render_background)
         side = pipe.transformer.config.sample_size
         shape = (1, pipe.transformer.config.in_channels, side, side)
@@ -188,8 +193,7 @@ class SceneRenderer:
         output = self.pipe(
             prompt,
             latents=self.noise,
-            num_inference_steps=self.num_inference_steps,
-            guidance_scale=self.guidance_scale,
+            **self.sampling_arguments,
             original_size=tuple(side * self.pipe.vae_scale_factor for side in self.noise.shape[-2:]),
             callback_on_step_end=repaint_known,
             output_type="latent",

@@ -17,6 +17,7 @@ from dianjing.pipelines.conversation.parsing.rule_parser import RuleParser
 from dianjing.pipelines.conversation.scene import Scene
 from dianjing.pipelines.conversation.storage import ConversationState, read_conversation_file, write_conversation_file
 from dianjing.pipelines.conversation.turn import Turn
+from dianjing.pipelines.few_steps import should_use_few_steps
 from dianjing.pipelines.named_adapters import get_adapter_state
 from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE, ConceptVocabulary
 from dianjing.pipelines.validation import (
@@ -35,7 +36,8 @@ class Conversation:
 
     model: a registry name, a folder, a Hub id, or a `TextToImagePipeline`; weights load when the first image is
     generated. parser: turns a text into edits, None for the built-in rules. seed: seed of the noise that all images
-    share. load_pipeline: loads the weights of `model`, None for `TextToImagePipeline.from_pretrained`.
+    share. slow: as for `TextToImagePipeline`. load_pipeline: loads the weights of `model`, None for
+    `TextToImagePipeline.from_pretrained`.
 
         conversation = Conversation(seed=7)
         conversation.send("a cat on the grass").image.save("cat.png")
@@ -50,6 +52,7 @@ class Conversation:
         parser: InstructionParser | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        slow: bool | None = None,
         load_pipeline: Callable[[Any], Any] | None = None,
     ):
         self.model, self.load_pipeline = model, load_pipeline
@@ -58,10 +61,22 @@ class Conversation:
             None if num_inference_steps is None else check_num_inference_steps(num_inference_steps)
         )
         self.guidance_scale = None if guidance_scale is None else check_guidance_scale(guidance_scale)
+        self.slow = slow
         self.turns: tuple[Turn, ...] = ()
         self.concept_vocabulary = _load_concept_vocabulary(model)
         self.parser = RuleParser(self.concept_vocabulary) if parser is None else parser
         self._renderers: dict[tuple, Any] = {}
+
+    @property
+    def slow(self) -> bool | None:
+        """True for the model alone, False for few steps, None for the default, see `TextToImagePipeline`."""
+        return self._slow
+
+    @slow.setter
+    def slow(self, slow: bool | None) -> None:
+        steps, guidance_scale = self.num_inference_steps, self.guidance_scale
+        should_use_few_steps(slow, {"num_inference_steps": steps, "guidance_scale": guidance_scale})
+        self._slow = slow
 
     def send(self, text: str) -> Turn:
         """Generate the first image, or edit the last one, as the text asks.
@@ -136,6 +151,7 @@ class Conversation:
             seed=self.seed,
             num_inference_steps=self.num_inference_steps,
             guidance_scale=self.guidance_scale,
+            slow=self.slow,
             turns=self.turns,
         )
         write_conversation_file(Path(path), state)
@@ -154,6 +170,7 @@ class Conversation:
             seed=state.seed,
             num_inference_steps=state.num_inference_steps,
             guidance_scale=state.guidance_scale,
+            slow=state.slow,
             **options,
         )
         conversation.turns = state.turns
@@ -175,7 +192,11 @@ class Conversation:
     def _render(self, scene: Scene, seed: int, *, previous: Turn | None, text: str) -> tuple[Image.Image, Any]:
         from dianjing.pipelines.conversation.renderer import SceneRenderer
 
-        key = (seed, get_adapter_state(self.pipe.transformer))  # a renderer keeps the backgrounds of its weights
+        key = (
+            seed,
+            self.slow,
+            get_adapter_state(self.pipe.transformer),
+        )  # a renderer keeps the backgrounds of its weights
         if key not in self._renderers:
             self._renderers[key] = SceneRenderer(
                 self.pipe,
@@ -183,6 +204,7 @@ class Conversation:
                 seed=seed,
                 num_inference_steps=self.num_inference_steps,
                 guidance_scale=self.guidance_scale,
+                slow=self.slow,
             )
         renderer = self._renderers[key]
         # prompts of one language in all turns: in the other one, the same background would come out different

@@ -8,6 +8,7 @@ from typing import Any
 
 from dianjing.errors import DianjingError, Message
 from dianjing.pipelines.conversation.turn import Turn, deserialize_turn, serialize_turn
+from dianjing.pipelines.few_steps import check_slow
 from dianjing.pipelines.media.atomic import check_output_path, write_atomic
 from dianjing.pipelines.validation import check_guidance_scale, check_num_inference_steps, check_seed
 
@@ -23,6 +24,7 @@ class ConversationState:
     seed: int
     num_inference_steps: int | None
     guidance_scale: float | None
+    slow: bool | None
     turns: tuple[Turn, ...]
 
 
@@ -34,6 +36,7 @@ def write_conversation_file(path: Path, state: ConversationState) -> None:
         "seed": state.seed,
         "num_inference_steps": state.num_inference_steps,
         "guidance_scale": state.guidance_scale,
+        "slow": state.slow,
         "turns": [serialize_turn(turn) for turn in state.turns],
     }
     text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
@@ -66,12 +69,14 @@ def _parse_content(data: bytes) -> ConversationState:
     if not isinstance(content, Mapping) or content.get("format") != CONVERSATION_FORMAT:
         raise DianjingError("content_wrong_format", expected=CONVERSATION_FORMAT)
     turns, steps, guidance_scale = content["turns"], content["num_inference_steps"], content["guidance_scale"]
+    check_slow(content.get("slow"))  # files of older versions have none
     if not isinstance(turns, list) or len(turns) > MAX_TURNS:
         raise DianjingError("content_field_not_list", name="turns", max_length=MAX_TURNS)
     return ConversationState(
         seed=check_seed(content["seed"]),
         num_inference_steps=None if steps is None else check_num_inference_steps(steps),
         guidance_scale=None if guidance_scale is None else check_guidance_scale(guidance_scale),
+        slow=content.get("slow"),
         turns=tuple(deserialize_turn(turn) for turn in turns),
     )
 

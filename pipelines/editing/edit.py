@@ -150,7 +150,7 @@ def run_edit(
 
     images = [edit.image] * len(seeds)
     mask = edit.select(pipe, segmenter) if edit.is_masked and edit.extension is None else None
-    arguments |= _make_prompt_arguments(pipe, edit, mask, prompt, count=len(seeds))
+    arguments |= _make_prompt_arguments(pipe, edit, mask, prompt, count=len(seeds), slow=arguments.get("slow"))
 
     def generate(images: list[Image.Image], **more: Any) -> list[Image.Image]:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -168,7 +168,7 @@ def run_edit(
 
 
 def _make_prompt_arguments(
-    pipe: Any, edit: ImageEdit, mask: np.ndarray | None, prompt: str, *, count: int
+    pipe: Any, edit: ImageEdit, mask: np.ndarray | None, prompt: str, *, count: int, slow: bool | None
 ) -> dict[str, Any]:
     """Make the arguments of a pipeline's call that follow from a prompt: that of the mask, or embeddings of none."""
     from dianjing.pipelines.editing.region_prompt import make_region_prompt  # with torch
@@ -177,7 +177,8 @@ def _make_prompt_arguments(
     if not prompt:
         if edit.used_strength > 0:
             check_variation(pipe, edit.image)
-        return {**vars(pipe.encode_texts([""] * count)), "guidance_scale": 1.0, "negative_prompt": None}
+        guidance_scale = 1.0 if slow is not False else None  # few steps have their own, which is none
+        return {**vars(pipe.encode_texts([""] * count)), "guidance_scale": guidance_scale, "negative_prompt": None}
     if mask is not None:
         is_cropped = edit.padding_mask_crop is not None
         prompt = make_region_prompt(pipe, edit.image, mask, prompt, is_cropped=is_cropped)

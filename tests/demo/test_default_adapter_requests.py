@@ -9,8 +9,12 @@ import torch
 from diffusers import DDIMScheduler
 from PIL import Image
 
+from dianjing import DianjingError
+from dianjing.demo.api.edit_bodies import ImageEditSchema, ImageVariationSchema
+from dianjing.demo.api.schemas import ImageGenerationSchema
 from dianjing.demo.edit_request import EditRequest
 from dianjing.demo.jobs import Done
+from dianjing.demo.limits import ServerLimits
 from dianjing.demo.requests import ConversationRequest, TextToImageRequest, TextToVideoRequest
 from dianjing.pipelines.editing.edit import ImageEdit
 from dianjing.pipelines.media.image import read_image_metadata
@@ -82,7 +86,7 @@ def test_requests_switch_between_the_adapter_and_the_model_alone_without_a_trace
         assert np.array_equal(pixels, fast)
         assert (settings["num_inference_steps"], settings["guidance_scale"]) == (3, 1.0)
         assert settings["default_adapter"] == "few_steps"
-        pixels, settings = run(make_request(is_slow=True))
+        pixels, settings = run(make_request(slow=True))
         assert np.array_equal(pixels, alone)
         assert (settings["num_inference_steps"], settings["guidance_scale"]) == (2, 3.0)
         assert "default_adapter" not in settings
@@ -91,7 +95,7 @@ def test_requests_switch_between_the_adapter_and_the_model_alone_without_a_trace
 @pytest.mark.parametrize(
     "settings",
     [
-        {"is_slow": True},
+        {"slow": True},
         {"num_inference_steps": 3},
         {"guidance_scale": 1.0},
         {"guidance_mode": "apg"},
@@ -110,13 +114,36 @@ def test_guidance_steps_and_schedulers_mean_the_model_alone(run, fast_engine, se
     assert result["guidance_scale"] == request.guidance_scale
 
 
-def test_an_adapter_of_the_server_acts_with_it_and_one_for_few_steps_in_its_place(run):
+def test_adapters_of_the_server_run_in_the_models_own_steps_and_in_few_steps_on_request(run):
     plain, style, other = (run(make_request(adapters=each)) for each in ({}, {"style": 1.0}, {"other": 1.0}))
-    assert style[1]["default_adapter"] == "few_steps"
-    assert not np.array_equal(plain[0], style[0])
+    assert "default_adapter" not in style[1]
+    assert (style[1]["num_inference_steps"], style[1]["guidance_scale"]) == (2, 3.0)
     assert "default_adapter" not in other[1]
     assert (other[1]["num_inference_steps"], other[1]["guidance_scale"]) == (3, 1.0)
+    few = run(make_request(adapters={"style": 1.0}, slow=False))
+    assert few[1]["default_adapter"] == "few_steps"
+    assert few[1]["num_inference_steps"] == 3
+    assert not np.array_equal(few[0], plain[0])
+    assert not np.array_equal(few[0], style[0])
     assert np.array_equal(run(make_request())[0], plain[0])
+    assert np.array_equal(run(make_request(adapters={"style": 0.0}))[0], plain[0])
+
+
+def test_few_steps_that_cannot_be_are_refused_before_the_queue(fast_engine, tiny_video_folder):
+    def get_message_id(engine=fast_engine, **settings):
+        with pytest.raises(DianjingError) as error:
+            make_request(slow=False, **settings).with_defaults(engine.capabilities)
+        return error.value.message_id
+
+    assert get_message_id(num_inference_steps=3) == "few_steps_with_settings"
+    assert get_message_id(adapters={"other": 1.0}) == "few_steps_impossible"
+    assert get_message_id(make_engine(tiny_video_folder)) == "few_steps_impossible"
+
+
+def test_an_edit_is_made_in_few_steps_on_request(run):
+    edit = ImageEdit(image=Image.new("RGB", (32, 32)), strength=1.0)
+    settings = run(EditRequest(prompt="cat", edit=edit, seed=0, adapters={}, slow=False))[1]
+    assert (settings["num_inference_steps"], settings["default_adapter"]) == (3, "few_steps")
 
 
 def test_defaults_that_are_filled_in_twice_stay(fast_engine):
@@ -139,7 +166,23 @@ def test_a_conversation_names_the_adapter_and_its_steps(run, fast_engine):
     conversation = fast_engine.create_conversation(seed=3)
     settings = run(ConversationRequest(conversation=conversation, text="a cat on the grass", adapters={}))[1]
     assert (settings["num_inference_steps"], settings["default_adapter"]) == (3, "few_steps")
-    slow = fast_engine.create_conversation(seed=3, num_inference_steps=2)
+    slow = fast_engine.create_conversation(seed=3, slow=True)
     settings = run(ConversationRequest(conversation=slow, text="a cat on the grass", adapters={}))[1]
     assert (settings["num_inference_steps"], settings["guidance_scale"]) == (2, 3.0)
     assert "default_adapter" not in settings
+
+
+def test_the_forecast_of_a_turn_counts_the_steps_that_it_takes(fast_engine):
+    conversation = fast_engine.create_conversation(seed=3)
+    for adapters, expected in (({}, (3, 1)), ({"style": 1.0}, (2, 2)), ({"other": 1.0}, (3, 1))):
+        request = ConversationRequest(conversation=conversation, text="a cat", adapters=adapters)
+        work = request.with_defaults(fast_engine.capabilities).list_work(fast_engine.capabilities)[0]
+        assert (work.num_steps, work.num_passes) == expected
+
+
+@pytest.mark.parametrize("slow", [True, False, None])
+def test_http_bodies_of_images_edits_and_variations_carry_the_choice(slow):
+    limits, edit = ServerLimits(), ImageEdit(image=Image.new("RGB", (32, 32)), strength=0.5)
+    assert ImageGenerationSchema(prompt="cat", slow=slow).to_request(limits).slow is slow
+    assert ImageEditSchema(prompt="cat", slow=slow).make_request(edit, limits).slow is slow
+    assert ImageVariationSchema(prompt="cat", slow=slow).make_request(edit, limits).slow is slow

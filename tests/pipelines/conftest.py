@@ -1,6 +1,8 @@
 """Pipelines over tiny random models in folders that diffusers saved."""
 
+import json
 import logging
+import shutil
 
 import pytest
 
@@ -101,3 +103,33 @@ def adapter(own_pipe):
             tensors |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
             deltas[name] = up @ down
     return tensors, deltas
+
+
+@pytest.fixture(scope="session")
+def few_steps_folder(hunyuan_folder, tmp_path_factory):
+    """A model with a default adapter."""
+    from tests.pipelines.few_steps_models import write_few_steps
+
+    copy = tmp_path_factory.mktemp("models") / "fast"
+    shutil.copytree(hunyuan_folder, copy)
+    write_few_steps(copy / "few_steps", hunyuan_folder, alpha_pattern={"attn1.to_q": 1})
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps({**index, "_default_adapter": "few_steps"}))
+    return copy
+
+
+@pytest.fixture(scope="session")
+def user_adapter(hunyuan_folder, tmp_path_factory):
+    from tests.pipelines.few_steps_models import write_adapter
+
+    return write_adapter(tmp_path_factory.mktemp("adapter"), hunyuan_folder, seed=2, targets=("to_v", "to_q"))
+
+
+@pytest.fixture
+def fast(few_steps_folder):
+    """A pipeline with a default adapter, for one test alone; by itself the model takes 3 steps."""
+    from tests.pipelines.few_steps_models import load
+
+    pipe = load(few_steps_folder)
+    pipe.register_to_config(default_num_inference_steps=3)
+    return pipe

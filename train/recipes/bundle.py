@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dianjing.pipelines.default_adapter import DEFAULT_ADAPTER_KEY
 from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE
 from dianjing.pipelines.prompting.motions import MOTIONS_FILE, MotionConcept, MotionVocabulary
 from dianjing.pipelines.prompting.vocabulary import VOCABULARY_FILE
@@ -16,6 +15,7 @@ from dianjing.train.stickers.captions import list_caption_words, list_motion_wor
 from dianjing.train.stickers.clips import ObjectMotion
 from dianjing.train.stickers.motions import MOTIONS, SpriteMotion
 from dianjing.train.stickers.scenes import CANVAS_PX
+from dianjing.weights.adapter_sampling import DEFAULT_ADAPTER_KEY
 from dianjing.weights.checksums import write_checksums
 
 INFERENCE_STEPS, GUIDANCE_SCALE = 30, 4.0

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dianjing.pipelines.default_adapter import DEFAULT_ADAPTER_KEY
 from dianjing.train.evaluation.settings import COLUMNS, LANGUAGES
 from dianjing.train.recipes.bundle import DEFAULT_ADAPTER_FOLDER
 from dianjing.train.stickers.backgrounds import BACKGROUNDS
 from dianjing.train.stickers.motions import MOTIONS
 from dianjing.train.stickers.sprite_classes import load_sprite_classes
-from dianjing.weights.adapter_sampling import read_adapter_sampling
+from dianjing.weights.adapter_sampling import DEFAULT_ADAPTER_KEY, read_adapter_sampling
 from dianjing.weights.image_sizes import read_default_size_px
 
 CARD_TEMPLATE = """# sticker: the bundled model of Dianjing

@@ -280,10 +280,9 @@ class FinetuneTask(Task):
         return {"parameters": sum(p.numel() for p in self.parameters() if p.requires_grad)}
 
     def _export(self, folder: Path, dtype: torch.dtype) -> None:
-        base = self.latent_cache.model_folder
         if self.config.model.trainable == "lora":
-            settings = {"scheduler": self.scheduler, "trigger_words": self.trigger_words, "base": base}
+            settings = {"scheduler": self.scheduler, "trigger_words": self.trigger_words}
             export_adapter(folder, dtype, transformer=self.transformer, **settings)
         else:
-            modules = {"transformer": self.transformer, **self.text_encoders}
+            base, modules = self.latent_cache.model_folder, {"transformer": self.transformer, **self.text_encoders}
             export_pipeline(folder, dtype, base=base, trained_modules=modules, scheduler=self.scheduler)

@@ -43,13 +43,14 @@ def test_every_adapter_has_a_strength_of_its_own():
     assert arguments["adapters"] == {"robot": 0.5, "ink": 0.0}
 
 
-@pytest.mark.parametrize(("is_slow", "expected"), [(True, (30, 4.5)), (False, (None, None))])
-def test_steps_and_guidance_count_where_the_switch_is_on(is_slow, expected):
+@pytest.mark.parametrize(
+    ("choice", "expected"), [("own", (30, 4.5, None)), ("default", (None, None, None)), ("few", (None, None, False))]
+)
+def test_steps_and_guidance_count_where_they_are_chosen(choice, expected):
     adapters = (AdapterInfo(name="robot", scale=0.8),)
     capabilities = ModelCapabilities(**MODEL, adapters=adapters)
-    values = ["", 64, 64, 30, 4.5, "", "", "", False, 0.5, is_slow]
-    arguments = to_request_arguments(values, capabilities)
-    assert (arguments["num_inference_steps"], arguments["guidance_scale"]) == expected
-    assert arguments["adapters"] == {"robot": 0.5}
-    forecast = to_forecast_arguments([64, 64, 30, 4.5, is_slow])
-    assert (forecast["num_inference_steps"], forecast["guidance_scale"]) == expected
+    values = ["", 64, 64, 30, 4.5, "", "", "", False, 0.5, choice]
+    forecast = to_forecast_arguments([64, 64, 30, 4.5, 0.5, choice], capabilities)
+    for arguments in (to_request_arguments(values, capabilities), forecast):
+        assert (arguments["num_inference_steps"], arguments["guidance_scale"], arguments.get("slow")) == expected
+        assert arguments["adapters"] == {"robot": 0.5}

@@ -40,7 +40,7 @@ def stub(monkeypatch, tmp_path):
     pipe = StubPipeline()
     monkeypatch.setattr(image_conditions, "load_pipeline", lambda name, **where: pipe)
     monkeypatch.setattr(image_job, "resolve_local_model", lambda name: None)
-    monkeypatch.setattr(image_job, "announce_run", lambda *of_a_run: None)  # it reads the weights
+    monkeypatch.setattr(image_job, "announce_run", lambda *of_a_run, **options: None)  # it reads the weights
     monkeypatch.chdir(tmp_path)
     return pipe
 

@@ -1,9 +1,13 @@
 """Before a run the command line says that a size is untrained, and how long it takes."""
 
 import pytest
+from peft import LoraConfig, get_peft_model_state_dict
 
+from dianjing import DiT, TextToImagePipeline
 from dianjing.cli import app
 from dianjing.pipelines.cost_model import CostModel, TransformerShape
+from dianjing.weights.adapter_sampling import AdapterSampling, write_adapter_sampling
+from dianjing.weights.resolve import resolve_model
 
 
 class FixedCostModel(CostModel):
@@ -51,3 +55,27 @@ def test_an_image_of_1024_px_is_announced_with_its_time(run_until_sampling):
 def test_a_long_video_is_announced_and_an_image_of_the_default_size_is_not(run_until_sampling):
     assert "this takes about" in run_until_sampling("video", "a cat jumping", "--seconds", "60")
     assert "this takes" not in run_until_sampling("image", "a cat")
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    """An adapter of the bundled model, without sampling settings of its own."""
+    folder = tmp_path_factory.mktemp("adapter")
+    transformer = DiT.from_pretrained(resolve_model("sticker") / "transformer")
+    transformer.add_adapter(LoraConfig(r=1, target_modules=["to_q"]))
+    metadata = transformer.peft_config["default"].to_dict()
+    weights = get_peft_model_state_dict(transformer)
+    TextToImagePipeline.save_lora_weights(folder, weights, transformer_lora_adapter_metadata=metadata)
+    return folder
+
+
+def test_the_time_is_that_of_the_steps_of_adapters(run_until_sampling, adapter):
+    def announce(*arguments):
+        lines = run_until_sampling("image", "a cat", "--size", "1024", "--lora", str(adapter), *arguments)
+        return next(line for line in lines.splitlines() if "this takes" in line)
+
+    assert "about 19 min" in announce()  # 30 steps, twice for the guidance, where 8 take 2.5 min
+    assert "about 3 min" in announce("--few-steps")
+    write_adapter_sampling(adapter, AdapterSampling(num_inference_steps=16, guidance_scale=1.0))
+    assert "about 6 min" in announce()
+    assert "about 12 min" in announce("--guidance-mode", "apg")  # which guides by the scale of the model

@@ -30,11 +30,20 @@ def test_settings_left_out_are_left_to_the_model(stub, call):
     assert stub.calls == [{"prompt": "cat", "count": 1}]
 
 
-@pytest.mark.parametrize(("arguments", "expected"), [([], "few_steps"), (["--slow"], None)])
-def test_slow_switches_the_default_adapter_off(stub, call, arguments, expected):
-    stub.default_adapter = "few_steps"
+@pytest.mark.parametrize(
+    ("arguments", "expected"), [([], {}), (["--slow"], {"slow": True}), (["--few-steps"], {"slow": False})]
+)
+def test_the_choice_of_few_steps_reaches_the_pipeline(stub, call, arguments, expected):
     assert call("image", "cat", *arguments)[0] == 0
-    assert stub.default_adapter == expected
+    assert stub.calls == [{"prompt": "cat", "count": 1, **expected}]
+
+
+@pytest.mark.parametrize("arguments", [["--steps", "20"], ["--negative-prompt", "a dog"], ["--guidance-mode", "apg"]])
+def test_few_steps_with_settings_that_rule_them_out_are_refused_before_weights_load(stub, call, arguments):
+    code, _, err = call("image", "cat", "--few-steps", *arguments)
+    assert code == 2
+    assert "few steps were asked for" in err
+    assert stub.calls == []
 
 
 def test_json_on_stdout_has_ids_paths_and_settings(stub, call):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -56,6 +57,11 @@ class StubPipeline:
     class config:  # noqa: N801
         default_fps = 8.0
 
+    scheduler = trained_scheduler = SimpleNamespace()
+    device = SimpleNamespace(type="cpu")
+    dtype = "torch.float32"
+    sampling_params = SimpleNamespace(num_inference_steps=8, guidance_scale=1.0, guider=None)
+
     def __init__(self):
         from dianjing.pipelines.prompting.motions import MotionVocabulary
         from dianjing.weights.registry import get_model_info
@@ -67,8 +73,10 @@ class StubPipeline:
         pass
 
 
-def test_the_themes_take_turns_with_different_motions(call, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("option", "slow"), [([], None), (["--slow"], True), (["--few-steps"], False)])
+def test_the_themes_take_turns_with_different_motions(call, monkeypatch, tmp_path, option, slow):
     def cut_out_object(pipe, name, **settings):
+        assert settings["slow"] is slow
         return Image.new("RGBA", (24, 24), (200, 0, 0, 255))
 
     monkeypatch.setattr(stickers_job, "load_pipeline", lambda name, **where: StubPipeline())
@@ -78,12 +86,13 @@ def test_the_themes_take_turns_with_different_motions(call, monkeypatch, tmp_pat
         sticker_animation, "animate_sticker", lambda pipe, image, motion: np.stack([np.asarray(image)] * 2)
     )
     monkeypatch.setattr("dianjing.cli.stickers.print_json", lambda value: print(json.dumps(value)))
-    code, out, _ = call("stickers", "cat", "red car", "--album", str(tmp_path / "album"), "--json")
+    code, out, _ = call("stickers", "cat", "red car", "--album", str(tmp_path / "album"), "--json", *option)
     assert code == 0
     result = json.loads(out)
     pairs = [(each["object"], each["motion"]) for each in result["stickers"]]
     assert [name for name, _ in pairs] == ["cat", "car"] * 4
     assert len(set(pairs)) == 8
+    assert result["settings"]["num_inference_steps"] == 8
     assert {path.name for path in (tmp_path / "album").iterdir()} == {Path(path).name for path in result["paths"]}
     with Image.open(tmp_path / "album" / "icon.png") as icon:
         assert json.loads(icon.text["AIGC"])["Label"] == "1"

@@ -111,7 +111,7 @@ def test_full_strength_has_the_speed_of_full_amplitude():
 
 
 def test_an_adapter_for_few_steps_becomes_the_default_of_a_bundle_until_it_is_built_anew(make_hunyuan, tmp_path):
-    from tests.pipelines.test_default_adapter import SAMPLING, write_few_steps
+    from tests.pipelines.few_steps_models import SAMPLING, write_few_steps
 
     make_hunyuan(with_size=False).save_pretrained(tmp_path / "export")
     bundle = tmp_path / "bundle"

@@ -97,7 +97,7 @@ def test_adapter_for_images_has_no_motion_weights_and_loads_without_a_warning(tm
     assert not [str(each.message) for each in recwarn if "modules" in str(each.message)]
 
 
-def test_an_adapter_brings_the_steps_that_it_was_trained_for(tmp_path):
+def test_an_adapter_runs_in_the_steps_of_the_model_that_it_was_trained_on(tmp_path):
     """Not in those of the model's own adapter, which was trained without it."""
     base = resolve_model("sticker")
     transformer = DiT.from_pretrained(base / "transformer")
@@ -105,7 +105,7 @@ def test_an_adapter_brings_the_steps_that_it_was_trained_for(tmp_path):
     adapted = prepare_transformer(transformer, read_run_config(path).model, has_video=False)
     pipe = TextToImagePipeline.from_pretrained("sticker")
     pipe.set_progress_bar_config(disable=True)
-    export_adapter(tmp_path / "adapter", torch.float32, transformer=adapted, scheduler=pipe.scheduler, base=base)
+    export_adapter(tmp_path / "adapter", torch.float32, transformer=adapted, scheduler=pipe.scheduler)
     settings = {"output_type": "latent"}
     slow, few = (
         pipe("a cat", **sampling, **settings | {"generator": torch.Generator().manual_seed(1)}).images
