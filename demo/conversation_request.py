@@ -46,7 +46,7 @@ class ConversationRequest:
         if not capabilities.can_chat:
             raise DianjingError("model_cannot_chat", model=capabilities.model)
         request = replace(self, adapters=resolve_adapters(self.adapters, capabilities))
-        request.uses_default_adapter(capabilities)
+        request.uses_default_adapter(capabilities)  # which refuses few steps that cannot be
         return request
 
     def uses_default_adapter(self, capabilities: ModelCapabilities) -> bool:
