@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from dianjing.pipelines.segmentation.base import Point
-from dianjing.pipelines.video.motion_path import XY, make_similarities, sample_curve
+from dianjing.pipelines.video.camera import plan_camera
+from dianjing.pipelines.video.motion_path import XY, Similarity, make_similarities, sample_curve
 
 if TYPE_CHECKING:
     from dianjing.demo.page.canvas import RegionSelection
@@ -29,6 +30,7 @@ REFERENCE_PX = 512  # longer side for which the following lengths are
 POINT_RADIUS_PX = 7
 LINE_PX = 3
 DASH_PX = 9
+NUM_VIEWS = 17  # frames of a camera move at which its views are planned
 WHITE, DARK_GRAY = (255, 255, 255), (40, 40, 40)
 
 
@@ -39,7 +41,7 @@ def draw_regions(pixels: np.ndarray, regions: Sequence["RegionSelection"], *, sc
         if region.mask is not None:
             _draw_mask(pixels, region.mask, color)
     for region, color in zip(regions, colors, strict=True):
-        if region.has_transform:
+        if region.has_transform and region.target == "object":
             _draw_end(pixels, region, color, scale=scale)
         if region.path is not None:
             _draw_path(pixels, region.path, color, scale=scale)
@@ -47,6 +49,9 @@ def draw_regions(pixels: np.ndarray, regions: Sequence["RegionSelection"], *, sc
             _draw_point(pixels, point, color, scale=scale)
         if region.anchor is not None:
             _draw_anchor(pixels, region.anchor, color, scale=scale)
+    camera = [pair for pair in zip(regions, colors, strict=True) if pair[0].target == "image" and pair[0].has_transform]
+    if camera:
+        _draw_views(pixels, [region for region, _ in camera], camera[-1][1], scale=scale)
 
 
 def _enlarge(length_px: int, pixels: np.ndarray) -> int:
@@ -79,32 +84,40 @@ def _draw_path(pixels: np.ndarray, path: Sequence[XY], color: Color, *, scale: i
 
 
 def _draw_end(pixels: np.ndarray, region: "RegionSelection", color: Color, *, scale: int) -> None:
-    """Draw the dashed outline of a region, or of the whole image, where it is in the last frame."""
-    outlines, pivot = _find_outlines(region, size=(pixels.shape[1] // scale, pixels.shape[0] // scale))
-    end = make_similarities(path=region.path, turn=region.turn, scale=region.scale, times=region.times, num_frames=2)[
-        -1
-    ]
+    """Draw the dashed outline of a region where it is in the last frame."""
+    if region.mask is None:
+        return
+    contours, _ = cv2.findContours(region.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    rows, columns = np.nonzero(region.mask)
+    center = (columns.mean() + 0.5, rows.mean() + 0.5)
+    pivot = np.array(center if region.anchor is None else (region.anchor.x, region.anchor.y))
+    end = _list_similarities(region, num_frames=2)[-1]
     c, s = np.cos(end.angle) * end.scale, np.sin(end.angle) * end.scale
-    for outline in outlines:
-        x, y = (outline - pivot).T
+    for contour in contours:
+        x, y = (contour[:, 0] + 0.5 - pivot).T
         moved = np.stack([c * x - s * y, s * x + c * y], axis=1) + pivot + (end.dx, end.dy)
         _draw_dashes(pixels, moved * scale, color)
 
 
-def _find_outlines(region: "RegionSelection", *, size: tuple[int, int]) -> tuple[list[np.ndarray], np.ndarray]:
-    """Outlines (N, 2) of a region in px of the image, and the pivot of its turn."""
-    width, height = size
-    if region.target == "image":
-        corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float64)
-        outlines, pivot = [corners], corners.mean(axis=0)
-    elif region.mask is None:
-        return [], np.zeros(2)
-    else:
-        contours, _ = cv2.findContours(region.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        outlines = [contour[:, 0].astype(np.float64) + 0.5 for contour in contours]
-        rows, columns = np.nonzero(region.mask)
-        pivot = np.array([columns.mean() + 0.5, rows.mean() + 0.5])
-    return outlines, pivot if region.anchor is None else np.array([region.anchor.x, region.anchor.y])
+def _list_similarities(region: "RegionSelection", *, num_frames: int) -> list[Similarity]:
+    return make_similarities(
+        path=region.path, turn=region.turn, scale=region.scale, times=region.times, num_frames=num_frames
+    )
+
+
+def _draw_views(pixels: np.ndarray, regions: Sequence["RegionSelection"], color: Color, *, scale: int) -> None:
+    """Draw what a camera sees of the image: of the first frame with a line, of the last with dashes."""
+    size = (pixels.shape[1] // scale, pixels.shape[0] // scale)
+    moves = []
+    for region in regions:
+        pivot = (size[0] / 2, size[1] / 2) if region.anchor is None else (region.anchor.x, region.anchor.y)
+        moves.append((_list_similarities(region, num_frames=NUM_VIEWS), pivot))
+    camera = plan_camera(moves, size=size)
+    if not camera.shows_image(0, size=size):
+        first = (camera.find_view(0, size=size) * scale).round().astype(np.int32)
+        for paint, thickness in ((WHITE, _enlarge(4, pixels)), (color, _enlarge(2, pixels))):
+            cv2.polylines(pixels, [first], isClosed=True, color=paint, thickness=thickness, lineType=cv2.LINE_AA)
+    _draw_dashes(pixels, camera.find_view(NUM_VIEWS - 1, size=size) * scale, color)
 
 
 def _draw_dashes(pixels: np.ndarray, outline: np.ndarray, color: Color) -> None:

@@ -58,7 +58,8 @@ def animate_regions(
         t_strong=t_strong,
     )
     text = prompt or describe_motions(regions)
-    return pipe(text, source, guide, num_frames=num_frames, width=width, height=height, **settings)
+    first_frame = source if warped.frames.camera is None else Image.fromarray(guide.frames[0])  # a view of the image
+    return pipe(text, first_frame, guide, num_frames=num_frames, width=width, height=height, **settings)
 
 
 def describe_motions(regions: Sequence[Region]) -> str:

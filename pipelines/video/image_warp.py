@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from dianjing.pipelines.video.camera import CameraMove
 from dianjing.pipelines.video.motion_path import Similarity
-from dianjing.pipelines.video.region_layers import LayeredImage, RegionLayer, divide_by_alpha
+from dianjing.pipelines.video.region_layers import LayeredImage, RegionLayer, divide_by_alpha, premultiply
 
 # distance of the points at which a motion is computed, in large and in small images; linear in between
 CELL_PX, SMALL_CELL_PX = 8, 2
@@ -129,14 +130,13 @@ def _remap(pixels: np.ndarray, x: np.ndarray, y: np.ndarray, *, border: int) -> 
 class ImageWarp:
     """A video of an image whose layers move: a sequence of frames, each made when it is asked for.
 
-    motions: one for each layer. shadow_motions: the same for their shadows. camera: motions of the whole image, in this
-    order.
+    motions: one for each layer. shadow_motions: the same for their shadows. camera: moves the whole image.
     """
 
     layered: LayeredImage
     motions: Sequence[RegionMotion]
     shadow_motions: Sequence[RegionMotion]
-    camera: Sequence[RegionMotion]
+    camera: CameraMove | None
     num_frames: int
 
     def __len__(self) -> int:
@@ -155,25 +155,34 @@ class ImageWarp:
         """Render a frame, uint8 (H, W, C), and the mask, bool (H, W), of what regions cover in it.
 
         The first frame is the image. In every frame, the pixels that no region covers, in it or in the first one, are
-        those of the image. A region covers its shadow as well.
+        those of the image. A region covers its shadow as well, a camera move all of the image, of which the first frame
+        then shows a view.
         """
+        layered, camera = self.layered, self.camera
+        is_whole = camera is None or camera.shows_image(frame_index, size=layered.occupied.shape[::-1])
+        if frame_index == 0 and is_whole:
+            return layered.image.copy(), layered.occupied | (camera is not None)
+        canvas, covered = self._compose(frame_index)
+        if camera is not None and not is_whole:
+            canvas, covered = self._move_camera(canvas, camera, frame_index), np.ones_like(covered)
+        if canvas.shape[2] == 4:
+            changed = covered | layered.occupied
+            pixels = divide_by_alpha(canvas[changed].astype(np.float32)).round().clip(0, 255)
+            canvas = layered.image.copy()
+            canvas[changed] = pixels
+        return canvas, covered | (camera is not None)
+
+    def _compose(self, frame_index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Put all layers onto the background: a frame before the camera moves, and the mask of what they cover."""
         layered = self.layered
         if frame_index == 0:
-            return layered.image.copy(), layered.occupied | bool(self.camera)
+            return premultiply(layered.image).copy(), layered.occupied.copy()
         canvas, covered = layered.background.copy(), np.zeros(layered.occupied.shape, bool)
         for shadow, motion in zip(layered.shadows, self.shadow_motions, strict=True):
             if shadow is not None:
                 self._composite(canvas, covered, shadow, motion, frame_index)
         for layer, motion in zip(layered.layers, self.motions, strict=True):
             self._composite(canvas, covered, layer, motion, frame_index)
-        for motion in self.camera:
-            canvas = self._move_camera(canvas, motion, frame_index)
-            covered[:] = True
-        if canvas.shape[2] == 4:
-            changed = covered | layered.occupied
-            pixels = divide_by_alpha(canvas[changed].astype(np.float32)).round().clip(0, 255)
-            canvas = layered.image.copy()
-            canvas[changed] = pixels
         return canvas, covered
 
     def _composite(
@@ -203,7 +212,7 @@ class ImageWarp:
             canvas[area] = np.where(is_covered[..., None], composite.round().clip(0, 255), canvas[area])
             covered[area] |= is_covered
 
-    def _map_cells(self, motion: RegionMotion, frame_index: int) -> CellMap:
+    def _map_cells(self, motion: RegionMotion | CameraMove, frame_index: int) -> CellMap:
         """Map the centers of cells, and of one more around the image, backward."""
         height, width = self.layered.image.shape[:2]
         cell_px = CELL_PX if max(height, width) > SMALL_SIDE_PX else SMALL_CELL_PX
@@ -211,11 +220,10 @@ class ImageWarp:
         x, y = motion.map_backward(*np.meshgrid(x, y), frame_index, size=(width, height))
         return CellMap(x=x, y=y, cell_px=cell_px)
 
-    def _move_camera(self, canvas: np.ndarray, motion: RegionMotion, frame_index: int) -> np.ndarray:
-        """Move a whole frame; beyond its borders it goes on as its mirror image."""
-        cells, moved = self._map_cells(motion, frame_index), np.empty_like(canvas)
+    def _move_camera(self, canvas: np.ndarray, camera: CameraMove, frame_index: int) -> np.ndarray:
+        """Show what a camera sees of a whole frame."""
+        cells, moved = self._map_cells(camera, frame_index), np.empty_like(canvas)
         columns = slice(0, canvas.shape[1])
         for rows, map_x, map_y in cells.list_strips(0, cells.x.shape[0] - 2, columns, size=canvas.shape[:2]):
-            warped = _remap(canvas, map_x - 0.5, map_y - 0.5, border=cv2.BORDER_REFLECT_101)
-            moved[rows] = warped
+            moved[rows] = _remap(canvas, map_x - 0.5, map_y - 0.5, border=cv2.BORDER_REPLICATE)
         return moved

@@ -13,6 +13,7 @@ from dianjing.pipelines.media.color import flatten_alpha
 from dianjing.pipelines.segmentation.base import Region, Segmenter, check_region, predict_masks
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.video.bending import BENDING_MOTIONS, WORKING_SIDE_PX, Bend, plan_bend
+from dianjing.pipelines.video.camera import CameraMove, plan_camera
 from dianjing.pipelines.video.fold_limit import limit_folds
 from dianjing.pipelines.video.image_warp import XY, ImageWarp, RegionMotion
 from dianjing.pipelines.video.motion_path import make_similarities
@@ -74,11 +75,7 @@ def prepare_warp(
         _make_motion(image, region, mask, num_frames=num_frames, phrase_flow=phrase_flow, fps=fps)
         for region, mask in objects
     ]
-    camera = [
-        _make_camera_motion(region, num_frames=num_frames, size=(width, height))
-        for region in regions
-        if region.target == "image"
-    ]
+    camera = plan_camera_of_regions(regions, num_frames=num_frames, size=(width, height))
     motions = [motion for _, motion in pairs]
     stands_free = [motion.bend_weight is None for motion in motions]
     layered = split_layers(image, [mask for mask, _ in pairs], stands_free=stands_free)
@@ -95,9 +92,14 @@ def load_phrase_flow(model: str = "sticker") -> PhraseFlow:
     return PhraseFlow.from_pipeline(ImageToVideoPipeline.from_pretrained(model))
 
 
-def _make_camera_motion(region: Region, *, num_frames: int, size: tuple[int, int]) -> RegionMotion:
-    pivot = (size[0] / 2, size[1] / 2) if region.anchor is None else (region.anchor.x, region.anchor.y)
-    return RegionMotion(similarities=_make_similarities(region, num_frames), pivot=pivot)
+def plan_camera_of_regions(regions: Sequence[Region], *, num_frames: int, size: tuple[int, int]) -> CameraMove | None:
+    """Plan the camera of those regions that are the whole image, of (width, height) px; None without any."""
+    moves = []
+    for region in regions:
+        if region.target == "image":
+            pivot = (size[0] / 2, size[1] / 2) if region.anchor is None else (region.anchor.x, region.anchor.y)
+            moves.append((_make_similarities(region, num_frames), pivot))
+    return plan_camera(moves, size=size) if moves else None
 
 
 def _make_similarities(region: Region, num_frames: int) -> list:

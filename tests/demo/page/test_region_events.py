@@ -81,6 +81,17 @@ def test_the_outline_at_the_end_is_where_the_region_goes(canvas):
     assert pixels[250:, :].max() == pixels[:40, :].max() == 0
 
 
+@pytest.mark.parametrize(("scale", "drawn"), [(1.25, "the last view"), (0.8, "the first view")])
+def test_what_a_camera_sees_is_outlined_within_the_picture(canvas, scale, drawn):
+    """The picture is 600 x 400; 1 / 1.25 of it, and 0.8, are 480 x 320 about its middle."""
+    pixels = np.asarray(canvas.with_new_region("image").with_change(scale=scale).render()).astype(int)
+    still = np.asarray(canvas.render()).astype(int)
+    changed = np.abs(pixels - still).max(axis=-1) > 60
+    assert changed[40:360, 58:63].any(axis=1).mean() > 0.5
+    assert changed[38:43, 60:540].any(axis=0).mean() > 0.5
+    assert not changed[60:340, 80:520].any()
+
+
 def test_a_path_keeps_its_shape_with_few_points():
     angles = np.linspace(0, np.pi, 200)
     points = [(300 + 100 * np.cos(angle), 200 + 100 * np.sin(angle)) for angle in angles]

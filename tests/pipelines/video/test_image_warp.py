@@ -89,13 +89,6 @@ def test_a_region_that_turns_in_a_wide_image_is_not_sheared():
     np.testing.assert_allclose(frames[1][inner], expected[inner], atol=2)
 
 
-def test_a_camera_move_shifts_the_image_itself():
-    image, _ = make_scene(160, 120, center=(80, 60), radius=30)
-    frames, covered = warp_image(image, [Region(target="image", path=[(80, 60), (96, 60)])], 3)
-    np.testing.assert_array_equal(frames[2][:, 16:], image[:, :-16])
-    assert covered[2].all()
-
-
 def test_two_regions_move_each_by_its_own_path_and_what_is_behind_appears():
     image, left = make_scene(160, 90, center=(40, 45), radius=12)
     right = np.zeros_like(left)
