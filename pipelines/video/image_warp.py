@@ -18,8 +18,6 @@ from dianjing.pipelines.video.region_layers import LayeredImage, RegionLayer, di
 CELL_PX, SMALL_CELL_PX = 8, 2
 SMALL_SIDE_PX = 256
 STRIP_PIXELS = 1_000_000
-# search of the point that a motion takes to a given one: on a grid of so many points a side, ever finer
-SEARCH_POINTS, NUM_SEARCH_ROUNDS = 17, 6
 XY = tuple[float, float]
 
 
@@ -53,22 +51,6 @@ class RegionMotion:
         cells = self.flow.shape[1] - 1
         flow = _sample(self.flow[frame_index], (x - left) / side * cells, (y - top) / side * cells)
         return x + side * weight * flow[..., 0], y + side * weight * flow[..., 1]
-
-    def follow_center(self, center: XY, *, size: tuple[int, int]) -> "RegionMotion":
-        """The motion of what goes where a point of the region goes, and neither turns nor grows, such as a shadow."""
-        similarities = []
-        for frame_index in range(len(self.similarities)):
-            x, y = center
-            reach = float(max(size))
-            for _ in range(NUM_SEARCH_ROUNDS):
-                steps = np.linspace(-reach, reach, SEARCH_POINTS)
-                near_x, near_y = np.meshgrid(x + steps, y + steps)
-                origin_x, origin_y = self.map_backward(near_x, near_y, frame_index, size=size)
-                best = np.hypot(origin_x - center[0], origin_y - center[1]).argmin()
-                x, y = float(near_x.flat[best]), float(near_y.flat[best])
-                reach *= 3 / (SEARCH_POINTS - 1)
-            similarities.append(Similarity(dx=x - center[0], dy=y - center[1]))
-        return RegionMotion(similarities=similarities, pivot=center)
 
 
 def _sample(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -130,12 +112,14 @@ def _remap(pixels: np.ndarray, x: np.ndarray, y: np.ndarray, *, border: int) -> 
 class ImageWarp:
     """A video of an image whose layers move: a sequence of frames, each made when it is asked for.
 
-    motions: one for each layer. shadow_motions: the same for their shadows. camera: moves the whole image.
+    motions: one for each layer. shadow_motions: the same for their shadows, shadow_strengths: how much of each is left
+    in each frame. camera: moves the whole image.
     """
 
     layered: LayeredImage
     motions: Sequence[RegionMotion]
     shadow_motions: Sequence[RegionMotion]
+    shadow_strengths: Sequence[Sequence[float]]
     camera: CameraMove | None
     num_frames: int
 
@@ -178,17 +162,27 @@ class ImageWarp:
         if frame_index == 0:
             return premultiply(layered.image).copy(), layered.occupied.copy()
         canvas, covered = layered.background.copy(), np.zeros(layered.occupied.shape, bool)
-        for shadow, motion in zip(layered.shadows, self.shadow_motions, strict=True):
+        for shadow, motion, strengths in zip(layered.shadows, self.shadow_motions, self.shadow_strengths, strict=True):
             if shadow is not None:
-                self._composite(canvas, covered, shadow, motion, frame_index)
+                self._composite(canvas, covered, shadow, motion, frame_index, strength=strengths[frame_index])
         for layer, motion in zip(layered.layers, self.motions, strict=True):
             self._composite(canvas, covered, layer, motion, frame_index)
         return canvas, covered
 
     def _composite(
-        self, canvas: np.ndarray, covered: np.ndarray, layer: RegionLayer, motion: RegionMotion, frame_index: int
+        self,
+        canvas: np.ndarray,
+        covered: np.ndarray,
+        layer: RegionLayer,
+        motion: RegionMotion,
+        frame_index: int,
+        *,
+        strength: float = 1.0,
     ) -> None:
-        """Put a layer where its motion takes it: onto the canvas, and into the mask of what is covered."""
+        """Put a layer where its motion takes it: onto the canvas, and into the mask of what is covered.
+
+        strength: how much of the layer is left, from 0 to 1.
+        """
         cells = self._map_cells(motion, frame_index)
         x, y = cells.x - layer.left, cells.y - layer.top
         height, width = layer.pixels.shape[:2]
@@ -204,7 +198,7 @@ class ImageWarp:
             map_x, map_y = (
                 (part - start) / 2**level - 0.5 for part, start in ((map_x, layer.left), (map_y, layer.top))
             )
-            warped = _remap(pixels, map_x, map_y, border=cv2.BORDER_CONSTANT)
+            warped = strength * _remap(pixels, map_x, map_y, border=cv2.BORDER_CONSTANT)
             area = rows, slice(columns.start, columns.start + map_x.shape[1])
             opacity = warped[..., -1:].clip(0, 1)
             is_covered = opacity[..., 0] > 0

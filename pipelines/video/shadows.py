@@ -20,6 +20,7 @@ MIN_LIGHT_FRACTION = 0.05  # of an image: less than this beyond hole and shadow 
 EDGE_PX, FAR_PX = 1.5, 6.0  # to both sides of an edge: the step at it, and the whole difference
 MAX_STEP = 0.5  # of the difference: the edge of a shadow is soft, that of a dark object is not
 MIN_OPACITY = 0.02
+FILLED_SIDE_PX = 256  # longest side of the image on which a shadow is continued below its object
 
 
 def get_shadow_reach(hole: np.ndarray) -> float:
@@ -104,13 +105,28 @@ def fade_shadow(small: np.ndarray, filled: np.ndarray, hole: np.ndarray, shadow:
 
 
 def measure_opacity(image: np.ndarray, background: np.ndarray, hole: np.ndarray, shadow: np.ndarray) -> np.ndarray:
-    """How much light of the background a shadow takes away, float32 (H, W) on [0, 1], also below the object."""
-    shaded, lit = (part.astype(np.float32) / 255 for part in (image, background))
-    light = fade_shadow(shaded, lit, hole, shadow)
-    sigma = max(1.0, get_shadow_reach(hole) / 8)
+    """How much light of the background a shadow takes away, float32 (H, W) on [0, 1].
+
+    Below the object, where it cannot be seen, it goes over smoothly from the dark side of the hole to the light one.
+    """
+    ratio = (cv2.blur(image.mean(axis=-1), (3, 3)) + 2.5) / (cv2.blur(background.mean(axis=-1), (3, 3)) + 2.5)
     known = (~hole).astype(np.float32)
-    smooth = cv2.GaussianBlur(light * known, (0, 0), sigma) / np.maximum(cv2.GaussianBlur(known, (0, 0), sigma), 1e-3)
-    opacity = (1 - np.where(hole, light, smooth)).clip(0, 1)
-    opacity = cv2.GaussianBlur(opacity, (0, 0), sigma / 2)
+    dark = np.where(shadow, 1 - np.minimum(ratio, 1), 0).astype(np.float32) * known
+    sigma = max(1.0, get_shadow_reach(hole) / 8)
+    opacity = cv2.GaussianBlur(dark, (0, 0), sigma) / np.maximum(cv2.GaussianBlur(known, (0, 0), sigma), 1e-3)
+    opacity = np.where(hole, _fill_smoothly(opacity, hole), opacity)
+    opacity = cv2.GaussianBlur(opacity.astype(np.float32), (0, 0), sigma / 2).clip(0, 1)
     opacity[~(hole | shadow) | (opacity < MIN_OPACITY)] = 0
-    return opacity.astype(np.float32)
+    return opacity
+
+
+def _fill_smoothly(values: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """Fill the hole of values (H, W) smoothly, as seen on a smaller image."""
+    height, width = hole.shape
+    shrink = max(1.0, max(height, width) / FILLED_SIDE_PX)
+    size = (max(1, round(width / shrink)), max(1, round(height / shrink)))
+    known = (~hole).astype(np.float32)
+    weights = cv2.resize(known, size, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(values.astype(np.float32) * known, size, interpolation=cv2.INTER_AREA)
+    filled = push_pull((small / np.maximum(weights, 1e-3))[..., None], weights < 1e-3)[..., 0]
+    return cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)

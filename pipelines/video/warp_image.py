@@ -15,10 +15,11 @@ from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.video.bending import BENDING_MOTIONS, WORKING_SIDE_PX, Bend, plan_bend
 from dianjing.pipelines.video.camera import CameraMove, plan_camera
 from dianjing.pipelines.video.fold_limit import limit_folds
-from dianjing.pipelines.video.image_warp import XY, ImageWarp, RegionMotion
+from dianjing.pipelines.video.image_warp import ImageWarp, RegionMotion
 from dianjing.pipelines.video.motion_path import make_similarities
 from dianjing.pipelines.video.phrase_flow import MASK_SIDE_PX, PhraseFlow
 from dianjing.pipelines.video.region_layers import split_layers
+from dianjing.pipelines.video.shadow_motion import cast_shadow, find_box_center
 
 # sizes of objects, relative to the image, that the flow field was trained on
 MIN_RELATIVE_SIZE, MAX_RELATIVE_SIZE = 0.25, 0.6
@@ -79,9 +80,14 @@ def prepare_warp(
     motions = [motion for _, motion in pairs]
     stands_free = [motion.bend_weight is None for motion in motions]
     layered = split_layers(image, [mask for mask, _ in pairs], stands_free=stands_free)
-    shadow_motions = [motion.follow_center(_get_center(mask), size=(width, height)) for mask, motion in pairs]
+    shadows = [cast_shadow(motion, mask) for mask, motion in pairs]
     return ImageWarp(
-        layered=layered, motions=motions, shadow_motions=shadow_motions, camera=camera, num_frames=num_frames
+        layered=layered,
+        motions=motions,
+        shadow_motions=[shadow.motion for shadow in shadows],
+        shadow_strengths=[shadow.strengths for shadow in shadows],
+        camera=camera,
+        num_frames=num_frames,
     )
 
 
@@ -113,7 +119,7 @@ def _make_motion(
 ) -> tuple[np.ndarray, RegionMotion]:
     """The mask of what moves with a region, which a surface that stretches extends, and its motion."""
     similarities = _make_similarities(region, num_frames)
-    pivot = _get_center(mask) if region.anchor is None else (region.anchor.x, region.anchor.y)
+    pivot = find_box_center(mask) if region.anchor is None else (region.anchor.x, region.anchor.y)
     bend = _plan_bend(image, region, mask, phrase_flow)
     weight, object_mask, moving = None, mask, mask
     if bend is not None:
@@ -148,12 +154,6 @@ def _plan_bend(image: np.ndarray, region: Region, mask: np.ndarray, phrase_flow:
     if region.anchor is not None:
         anchor = (region.anchor.x * size[0] / width, region.anchor.y * size[1] / height)
     return plan_bend(small_image, small_mask, motion=name, anchor=anchor)
-
-
-def _get_center(mask: np.ndarray) -> XY:
-    """The middle of a mask's box, about which objects appear to rotate."""
-    (top, bottom), (left, right) = (np.nonzero(mask.any(axis=axis))[0][[0, -1]] for axis in (1, 0))
-    return (left + right + 1) / 2, (top + bottom + 1) / 2
 
 
 def choose_square(mask: np.ndarray) -> Square:

@@ -4,13 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from dianjing.pipelines.segmentation.base import Region
-from dianjing.pipelines.video.image_warp import RegionMotion
 from dianjing.pipelines.video.inpainting import find_contact_shadow, inpaint
-from dianjing.pipelines.video.motion_path import Similarity
 from dianjing.pipelines.video.region_layers import split_layers
 from dianjing.pipelines.video.smooth_filling import copy_seamlessly
-from dianjing.pipelines.video.warp_image import warp_image
 
 HEIGHT, WIDTH = 180, 240
 Y, X = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
@@ -132,45 +128,6 @@ def test_a_soft_shadow_is_found_and_a_dark_object_with_a_sharp_edge_is_none():
     assert not find_contact_shadow(sharp, mask).any()
     without, mask, _, _ = make_shaded(4, bright=False)
     assert not find_contact_shadow(without, mask).any()
-
-
-def test_a_shadow_leaves_with_its_object_and_all_else_stays():
-    image, mask, core, wood = make_shaded(4)
-    frames, covered = warp_image(image, [Region(path=[(110, 80), (110, 10)], mask=mask)], 3)
-    assert covered[0][core].mean() > 0.85
-    still = ~(covered[0] | covered[2])
-    np.testing.assert_array_equal(frames[2][still], image[still])
-    assert still.mean() > 0.4
-    where = core & ~covered[2]
-    assert where.sum() > 100
-    before, after, truth = (part[where].astype(float).mean() for part in (image, frames[2], wood))
-    assert before < 0.5 * truth
-    assert after == pytest.approx(truth, rel=0.2)
-    moved = np.roll(core, -70, axis=0)
-    moved[-70:] = False
-    assert frames[2][moved].astype(float).mean() < 0.75 * wood[moved].astype(float).mean()
-
-
-def test_a_shadow_does_not_turn_with_its_object():
-    image, mask, core, wood = make_shaded(4)
-    frames, _ = warp_image(image, [Region(turn=180, mask=mask)], 2)
-    assert frames[1][core].astype(float).mean() < 0.6 * wood[core].astype(float).mean()
-    opposite = np.hypot(X - 103, Y - 71) <= 42
-    opposite &= np.hypot(X - 110, Y - 80) > 45
-    np.testing.assert_allclose(frames[1][opposite].astype(float).mean(), wood[opposite].astype(float).mean(), rtol=0.1)
-
-
-@pytest.mark.parametrize("angle", [0.5, 2.0, 3.1])
-def test_a_shadow_follows_the_center_of_an_object_through_any_turn(angle):
-    """The truth is the rotation about the pivot, clockwise on the screen, and the shift."""
-    pivot, center = (100.0, 60.0), (130.0, 80.0)
-    motion = RegionMotion(similarities=[Similarity(dx=12, dy=-7, angle=angle)], pivot=pivot)
-    followed = motion.follow_center(center, size=(WIDTH, HEIGHT)).similarities[0]
-    x, y = center[0] - pivot[0], center[1] - pivot[1]
-    expected_x = pivot[0] + np.cos(angle) * x - np.sin(angle) * y + 12
-    expected_y = pivot[1] + np.sin(angle) * x + np.cos(angle) * y - 7
-    assert (center[0] + followed.dx, center[1] + followed.dy) == pytest.approx((expected_x, expected_y), abs=0.1)
-    assert (followed.angle, followed.scale) == (0, 1)
 
 
 def test_a_part_that_bends_and_an_image_with_alpha_cast_no_shadow_of_their_own():
