@@ -106,6 +106,6 @@ def test_the_ground_is_as_high_as_the_object_was_lowest():
     np.testing.assert_allclose([moved[index].dy for index in (0, 2, 6, 10)], [0, 0, 30, 30], atol=0.6)
     np.testing.assert_allclose([each.scale for each in moved], [each.scale for each in similarities], rtol=1e-6)
     assert all(each.angle == 0 for each in moved)
-    lifts = [each.dy - other.dy for each, other in zip(moved, similarities, strict=True)]
-    np.testing.assert_array_equal(np.argsort(lifts), np.argsort(-np.array(shadow.strengths)))
     assert shadow.strengths[0] == shadow.strengths[6] == 1
+    assert shadow.strengths[2] < 0.7  # at 30 px above the ground
+    assert shadow.strengths[10] < shadow.strengths[2]  # at 40 px
