@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 BENDING_MOTIONS = ("flap", "nod", "sway")  # names of motions that bend about an anchor
+TURNING_MOTIONS = ("sway",)  # those of which a part turns about its joint, as it has no room to slant
 WORKING_SIDE_PX = 256
 FOLLOWING_FRACTION = 0.6  # of the way from the joint to the farthest point: from there on a part follows entirely
 BASE_FRACTION = 0.12  # of the height of a mask: its lowest part, on which an object stands
@@ -18,19 +19,21 @@ HALO_FRACTION = 0.3  # of the root of a mask's area: how far such a surface stre
 MAX_CONTRAST = 18.0  # in Lab: less across an outline is taken for the same surface going on
 ANCHOR_RADIUS_FRACTION = 0.2  # of the root of a mask's area
 PIECE_GAP_FRACTION = 0.5  # of the same, of a piece: an outline that is as near to another piece faces what joins them
-STEP_FRACTION = 0.03  # of the same: how far to both sides of an outline colors are compared
+# of the same: how far to both sides of an outline colors are compared, at it and beyond a rim as soft as that of hair
+STEP_FRACTIONS = (0.03, 0.12)
 
 
 @dataclass(frozen=True)
 class Bend:
     """How a part bends: its mask, and how much of a motion each place follows, float32 (H, W), 0 at the joint.
 
-    object_mask: that of the object whose motion bends the part, for the flow field.
+    object_mask: that of the object whose motion bends the part, for the flow field. pivot: the middle of the joint.
     """
 
     mask: np.ndarray
     weight: np.ndarray
     object_mask: np.ndarray
+    pivot: tuple[float, float]
 
 
 def plan_bend(
@@ -39,21 +42,24 @@ def plan_bend(
     """Plan how a part bends about its joint: near the anchor, or else where the image shows it.
 
     A part joins the rest where the same surface goes on across its outline, or where it is cut by the border of the
-    image. If that is most of the outline, the surface around it stretches with it. An object that stands free bends
-    about its base; one that flaps has both wings, and None is returned.
+    image. If that is most of the outline, the surface around it stretches with it; one that is alike at the rim alone,
+    as that of hair, does not go on. An object that stands free bends about its base; one that flaps has both wings, and
+    None is returned.
     """
     if anchor is not None:
         joint = _find_anchored_joint(mask, anchor)
     else:
         outline = _find_outline(mask)
-        candidates = _find_candidates(image, mask, outline)
-        if candidates.sum() > MAX_JOINT_FRACTION * outline.sum():
+        near, far = (_find_candidates(image, mask, outline, step_fraction=step) for step in STEP_FRACTIONS)
+        if min(near.sum(), far.sum()) > MAX_JOINT_FRACTION * outline.sum():
             return _bend_surface(mask)
-        found = _choose_joint(candidates, outline, mask, motion=motion)
+        found = _choose_joint(near & far, outline, mask, motion=motion)
         if found is None:
             return None
         joint = found
-    return Bend(mask, _compute_weight(mask, joint), _complete_mask(mask, joint, motion=motion))
+    rows, columns = np.nonzero(joint)
+    pivot = (float(columns.mean()) + 0.5, float(rows.mean()) + 0.5)
+    return Bend(mask, _compute_weight(mask, joint), _complete_mask(mask, joint, motion=motion), pivot)
 
 
 def _find_outline(mask: np.ndarray) -> np.ndarray:
@@ -72,10 +78,10 @@ def _find_anchored_joint(mask: np.ndarray, anchor: tuple[float, float]) -> np.nd
     return distance <= max(radius, float(distance.min()))
 
 
-def _find_candidates(image: np.ndarray, mask: np.ndarray, outline: np.ndarray) -> np.ndarray:
+def _find_candidates(image: np.ndarray, mask: np.ndarray, outline: np.ndarray, *, step_fraction: float) -> np.ndarray:
     """Find the pixels of an outline across which a surface goes on, or that lie on the border of the image."""
     rows, columns = np.nonzero(outline)
-    contrast = _measure_contrast(image, mask, rows, columns, step=max(2.0, STEP_FRACTION * float(mask.sum()) ** 0.5))
+    contrast = _measure_contrast(image, mask, rows, columns, step=max(2.0, step_fraction * float(mask.sum()) ** 0.5))
     is_border = (rows == 0) | (rows == mask.shape[0] - 1) | (columns == 0) | (columns == mask.shape[1] - 1)
     is_candidate = ((contrast < MAX_CONTRAST) & ~_find_between(mask)[rows, columns]) | is_border
     candidates = _select(outline.shape, rows[is_candidate], columns[is_candidate])
@@ -118,7 +124,9 @@ def _bend_surface(mask: np.ndarray) -> Bend:
     height, width = mask.shape
     to_side_x, to_side_y = (np.minimum(np.arange(n), np.arange(n)[::-1]) for n in (width, height))
     to_border = np.minimum(to_side_x, to_side_y[:, None])  # beyond the border there is nothing to stretch
-    return Bend(extended, _smooth(1 - distance / reach) * _smooth(to_border / reach), mask)
+    rows, columns = np.nonzero(mask)
+    pivot = (float(columns.mean()) + 0.5, float(rows.max()) + 1)
+    return Bend(extended, _smooth(1 - distance / reach) * _smooth(to_border / reach), mask, pivot)
 
 
 def _smooth(share: np.ndarray) -> np.ndarray:

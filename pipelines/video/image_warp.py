@@ -43,17 +43,17 @@ class RegionMotion:
         weight: np.ndarray | float = 1.0
         if self.bend_weight is not None:
             rows, columns = self.bend_weight.shape
-            weight = _sample(self.bend_weight, x * (columns / size[0]) - 0.5, y * (rows / size[1]) - 0.5)
+            weight = sample_linear(self.bend_weight, x * (columns / size[0]) - 0.5, y * (rows / size[1]) - 0.5)
         x, y = similarity.invert_points(x, y, pivot=self.pivot, weight=weight)
         if self.flow is None:
             return x, y
         left, top, side = self.square
         cells = self.flow.shape[1] - 1
-        flow = _sample(self.flow[frame_index], (x - left) / side * cells, (y - top) / side * cells)
+        flow = sample_linear(self.flow[frame_index], (x - left) / side * cells, (y - top) / side * cells)
         return x + side * weight * flow[..., 0], y + side * weight * flow[..., 1]
 
 
-def _sample(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def sample_linear(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Sample values (h, w, ...) at positions in cells, linearly and in floats, which OpenCV's remap rounds to 1/32."""
     rows, columns = values.shape[:2]
     x, y = np.clip(x, 0, columns - 1), np.clip(y, 0, rows - 1)

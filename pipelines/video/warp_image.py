@@ -4,6 +4,7 @@ R regions, F frames, H height, W width; images are uint8 (H, W, 3), or (H, W, 4)
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -12,13 +13,14 @@ import torch
 from dianjing.pipelines.media.color import flatten_alpha
 from dianjing.pipelines.segmentation.base import Region, Segmenter, check_region, predict_masks
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
-from dianjing.pipelines.video.bending import BENDING_MOTIONS, WORKING_SIDE_PX, Bend, plan_bend
+from dianjing.pipelines.video.bending import BENDING_MOTIONS, TURNING_MOTIONS, WORKING_SIDE_PX, Bend, plan_bend
 from dianjing.pipelines.video.camera import CameraMove, plan_camera
 from dianjing.pipelines.video.fold_limit import limit_folds
 from dianjing.pipelines.video.image_warp import ImageWarp, RegionMotion
 from dianjing.pipelines.video.motion_path import make_similarities
 from dianjing.pipelines.video.phrase_flow import MASK_SIDE_PX, PhraseFlow
 from dianjing.pipelines.video.region_layers import split_layers
+from dianjing.pipelines.video.rigid_turn import fit_turn
 from dianjing.pipelines.video.shadow_motion import cast_shadow, find_box_center
 
 # sizes of objects, relative to the image, that the flow field was trained on
@@ -120,7 +122,8 @@ def _make_motion(
     """The mask of what moves with a region, which a surface that stretches extends, and its motion."""
     similarities = _make_similarities(region, num_frames)
     pivot = find_box_center(mask) if region.anchor is None else (region.anchor.x, region.anchor.y)
-    bend = _plan_bend(image, region, mask, phrase_flow)
+    name = _find_motion_name(region, phrase_flow)
+    bend = _plan_bend(image, region, mask, name)
     weight, object_mask, moving = None, mask, mask
     if bend is not None:
         weight, object_mask = bend.weight, bend.object_mask
@@ -133,15 +136,24 @@ def _make_motion(
     flow_mask = _cut_square(object_mask, square, size=(mask.shape[1], mask.shape[0]))
     flow = phrase_flow.predict(
         torch.from_numpy(flow_mask)[None], [region.motion], [region.strength], num_frames=num_frames, fps=fps
-    )
-    motion = RegionMotion(similarities=similarities, pivot=pivot, flow=flow[0], square=square, bend_weight=weight)
+    )[0]
+    if bend is not None and name in TURNING_MOTIONS:
+        flow = fit_turn(flow, mask, square=square, pivot=bend.pivot)
+    motion = RegionMotion(similarities=similarities, pivot=pivot, flow=flow, square=square, bend_weight=weight)
     return moving, limit_folds(motion, moving)
 
 
-def _plan_bend(image: np.ndarray, region: Region, mask: np.ndarray, phrase_flow: PhraseFlow | None) -> Bend | None:
-    """Plan the bend of a region with an anchor, or with a motion that bends parts, on a smaller image."""
+def _find_motion_name(region: Region, phrase_flow: PhraseFlow | None) -> str:
+    """The name of the motion that the phrase of a region requests; empty for none that is known."""
     concept = phrase_flow.motion_vocabulary.find(region.motion) if phrase_flow and region.motion else None
-    name = "" if concept is None else concept.name
+    return "" if concept is None else concept.name
+
+
+def _plan_bend(image: np.ndarray, region: Region, mask: np.ndarray, name: str) -> Bend | None:
+    """Plan the bend of a region with an anchor, or with a motion that bends parts, on a smaller image.
+
+    The pivot of the result is in px of the image.
+    """
     if region.anchor is None and name not in BENDING_MOTIONS:
         return None
     height, width = mask.shape
@@ -153,7 +165,10 @@ def _plan_bend(image: np.ndarray, region: Region, mask: np.ndarray, phrase_flow:
     anchor = None
     if region.anchor is not None:
         anchor = (region.anchor.x * size[0] / width, region.anchor.y * size[1] / height)
-    return plan_bend(small_image, small_mask, motion=name, anchor=anchor)
+    bend = plan_bend(small_image, small_mask, motion=name, anchor=anchor)
+    if bend is None:
+        return None
+    return replace(bend, pivot=(bend.pivot[0] * width / size[0], bend.pivot[1] * height / size[1]))
 
 
 def choose_square(mask: np.ndarray) -> Square:

@@ -89,3 +89,30 @@ def test_pieces_of_a_figure_bend_about_what_it_stands_on():
     weight = plan_bend(image, mask, motion="sway").weight
     assert weight[147:150, 60:140].max() < 0.02
     assert weight[25:60, 90:110].min() > 0.9
+
+
+def make_furry_ball(*, softness):
+    """A brown ball on brown ground, whose hair thins out over a rim of so much of its radius; and its mask."""
+    rng = np.random.default_rng(0)
+    ground = np.array([150, 120, 90]) + rng.integers(-6, 7, (HEIGHT, WIDTH, 1))
+    radius = np.hypot(X - 100, Y - 80)
+    opacity = np.clip((46 - radius) / (46 * softness), 0, 1)[..., None]
+    ball = np.array([104, 70, 44]) + rng.integers(-6, 7, (HEIGHT, WIDTH, 1))
+    return (ball * opacity + ground * (1 - opacity)).astype(np.uint8), opacity[..., 0] > 0.4
+
+
+def test_what_is_around_a_ball_of_hair_does_not_stretch_with_it():
+    """Across its soft rim colors hardly differ, beyond it they do: it is no part of what it lies on."""
+    image, mask = make_furry_ball(softness=0.4)
+    for motion in ("sway", "nod"):
+        bend = plan_bend(image, mask, motion=motion)
+        np.testing.assert_array_equal(bend.mask, mask)
+        assert bend.weight[mask].max() > 0.99
+
+
+def test_what_is_around_a_part_of_a_surface_stretches_with_it():
+    image = (np.array([150, 120, 90]) + np.random.default_rng(0).integers(-6, 7, (HEIGHT, WIDTH, 1))).astype(np.uint8)
+    mask = np.hypot(X - 100, Y - 80) < 30
+    bend = plan_bend(np.repeat(image, 3 // image.shape[2], axis=2), mask, motion="nod")
+    assert bend.mask.sum() > 1.2 * mask.sum()
+    assert bend.weight[mask].min() > 0.9
