@@ -42,8 +42,8 @@ class Region:
     far as the model was trained). path: points (x, y) in px of a smooth curve that the region follows from the first
     one. turn: degrees in all, clockwise. scale: size at the end, relative to the first frame. times: when it is at each
     point of the path, from 0 (the first frame) to 1 (the last); an even pace without. anchor: where the part joins the
-    rest, which stays; found for phrases that bend a part. target: "image" moves all of the image, like a camera,
-    without points and mask.
+    rest, which stays; found for phrases that bend a part. target: "image" moves all of the image, like a camera
+    whose view never leaves it, without points and mask.
     Raises: DianjingError for a region without motion, a strength outside 0 to 1, a mask that is none, a path that
     `check_path` refuses, and unless one of points and mask is given.
     """
