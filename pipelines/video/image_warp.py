@@ -143,11 +143,11 @@ class ImageWarp:
         then shows a view.
         """
         layered, camera = self.layered, self.camera
-        is_whole = camera is None or camera.shows_image(frame_index, size=layered.occupied.shape[::-1])
-        if frame_index == 0 and is_whole:
+        is_full_view = camera is None or camera.shows_image(frame_index, size=layered.occupied.shape[::-1])
+        if frame_index == 0 and is_full_view:
             return layered.image.copy(), layered.occupied | (camera is not None)
         canvas, covered = self._compose(frame_index)
-        if camera is not None and not is_whole:
+        if camera is not None and not is_full_view:
             canvas, covered = self._move_camera(canvas, camera, frame_index), np.ones_like(covered)
         if canvas.shape[2] == 4:
             changed = covered | layered.occupied

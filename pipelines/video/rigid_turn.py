@@ -24,12 +24,12 @@ def fit_turn(flow: np.ndarray, mask: np.ndarray, *, square: tuple[float, float, 
     cells = flow.shape[1] - 1
     grid = side * np.linspace(0, 1, cells + 1)
     across, down = np.meshgrid(left + grid - pivot[0], top + grid - pivot[1])
-    turned = np.empty_like(flow)
+    rotated = np.empty_like(flow)
     for index, frame in enumerate(flow):
         moved = side * sample_linear(frame, (x - left) / side * cells, (y - top) / side * cells)
         to_x, to_y = x - pivot[0] + moved[..., 0], y - pivot[1] + moved[..., 1]
         cross = ((x - pivot[0]) * to_y - (y - pivot[1]) * to_x).sum()
         angle = np.arctan2(cross, ((x - pivot[0]) * to_x + (y - pivot[1]) * to_y).sum())
         c, s = np.cos(angle), np.sin(angle)
-        turned[index] = np.stack([c * across - s * down - across, s * across + c * down - down], axis=-1) / side
-    return turned
+        rotated[index] = np.stack([c * across - s * down - across, s * across + c * down - down], axis=-1) / side
+    return rotated

@@ -81,8 +81,8 @@ def test_the_outline_at_the_end_is_where_the_region_goes(canvas):
     assert pixels[250:, :].max() == pixels[:40, :].max() == 0
 
 
-@pytest.mark.parametrize(("scale", "drawn"), [(1.25, "the last view"), (0.8, "the first view")])
-def test_what_a_camera_sees_is_outlined_within_the_picture(canvas, scale, drawn):
+@pytest.mark.parametrize(("scale", "outlined"), [(1.25, "the last view"), (0.8, "the first view")])
+def test_what_a_camera_sees_is_outlined_within_the_picture(canvas, scale, outlined):
     """The picture is 600 x 400; 1 / 1.25 of it, and 0.8, are 480 x 320 about its middle."""
     pixels = np.asarray(canvas.with_new_region("image").with_change(scale=scale).render()).astype(int)
     still = np.asarray(canvas.render()).astype(int)

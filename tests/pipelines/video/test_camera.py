@@ -56,7 +56,7 @@ def test_no_view_of_any_move_leaves_the_image_or_changes_its_shape():
             assert get_width(views[0]) > 0.999 * smallest * size[0]
 
 
-def test_a_zoom_out_ends_with_the_whole_image_and_a_zoom_in_begins_with_it():
+def test_a_zoom_out_ends_with_all_of_the_image_and_a_zoom_in_begins_with_it():
     image = make_image()
     out, _ = warp_image(image, [Region(target="image", scale=0.7)], 5)
     into, covered = warp_image(image, [Region(target="image", scale=1.4)], 5)

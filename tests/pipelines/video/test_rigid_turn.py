@@ -32,7 +32,7 @@ def fit(*matrices):
 
 
 @pytest.mark.parametrize("angle", [-0.6, 0.0, 0.3])
-def test_a_flow_that_turns_is_kept_and_growth_is_left_out(angle):
+def test_a_flow_that_turns_stays_and_growth_is_left_out(angle):
     np.testing.assert_allclose(fit(rotate(angle)), make_flow(rotate(angle)), atol=1e-9)
     grown = (1.3 * np.array(rotate(angle))).tolist()
     np.testing.assert_allclose(fit(grown), make_flow(rotate(angle)), atol=1e-9)

@@ -55,7 +55,7 @@ def test_a_shadow_stays_on_the_ground_when_its_object_goes_up_and_is_fainter():
     assert abs(measure_darkness(frame, wood, lit)) < 0.1
 
 
-def test_a_shadow_has_no_bright_middle_where_its_object_was():
+def test_a_shadow_has_no_bright_center_where_its_object_was():
     """Along the column of the object it fades upwards from its dark lower side, and not at once."""
     frame, _, _, wood = move({"path": [(110, 80), (110, 20)]})
     dark = [measure_darkness(frame, wood, (np.abs(X - 113) < 8) & (np.abs(Y - row) < 4)) for row in (126, 112, 98)]
