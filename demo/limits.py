@@ -132,6 +132,11 @@ class ModelCapabilities:
     def can_animate(self) -> bool:
         return self.can_generate_video and self.max_regions > 0
 
+    def has_task(self, task: VideoTask) -> bool:
+        """True if the server's own model or one of its published models has a task."""
+        is_own = self.can_animate if task == "image-to-video" else self.can_generate_video
+        return is_own or any(model.pipeline.task == task for model in self.video_models)
+
     @property
     def sizes(self) -> tuple[Size, ...]:
         """Sizes (width, height) in px to choose from, the default one first."""

@@ -11,7 +11,7 @@ from dianjing.demo.requests import ImageToVideoRequest, TextToVideoRequest
 from dianjing.demo.uploads import decode_base64_image_with_alpha, decode_upload_with_alpha
 from dianjing.errors import DianjingError
 from dianjing.pipelines.segmentation.base import MAX_POINTS, Point, Region, RegionTarget
-from dianjing.pipelines.validation import MAX_GUIDANCE_SCALE, MAX_STEPS, Refine
+from dianjing.pipelines.validation import MAX_FPS, MAX_GUIDANCE_SCALE, MAX_STEPS, MIN_FPS, Refine
 from dianjing.pipelines.video.windows import LongVideo
 
 EXAMPLE_IMAGE_BASE64 = (
@@ -88,7 +88,7 @@ class VideoSchema(GenerationSchema):
         None, description="Duration, as a number or a string.", json_schema_extra={"exclusiveMinimum": 0}
     )
     num_frames: int | None = Field(None, description="Number of frames, in place of seconds.")
-    fps: float | None = Field(None, description="Frames per second.", json_schema_extra=make_bounds(1, 120))
+    fps: float | None = Field(None, description="Frames per second.", json_schema_extra=make_bounds(MIN_FPS, MAX_FPS))
     input_reference: InputReferenceSchema | str | None = Field(
         None, description="The image to animate, as in OpenAI's API; in a form, a file or input_reference[image_url]."
     )

@@ -47,9 +47,9 @@ def connect_api_endpoints(context: PageContext) -> None:
         "edit": make_edit_endpoint(context, cache),
         "variations": make_variations_endpoint(context, cache),
     }
-    if capabilities.can_animate:
+    if capabilities.has_task("image-to-video"):
         endpoints["animate"] = _make_animate_endpoint(context, cache)
-    if capabilities.can_generate_video:
+    if capabilities.has_task("text-to-video"):
         endpoints["video"] = _make_video_endpoint(context, cache)
     if capabilities.can_chat:
         endpoints["chat"] = _make_chat_endpoint(context, cache)
@@ -60,7 +60,7 @@ def connect_api_endpoints(context: PageContext) -> None:
             concurrency_id="jobs",
             concurrency_limit=MAX_CONCURRENT_JOB_EVENTS,
         )
-    if capabilities.can_animate:
+    if "animate" in endpoints:
         mask_endpoint = document_arguments(_make_mask_endpoint(context, cache))
         gr.api(mask_endpoint, api_name="mask", concurrency_id="masks", concurrency_limit=1)
 
@@ -105,6 +105,9 @@ def _make_video_endpoint(context: PageContext, cache: gr.File) -> Callable[..., 
         request: gr.Request,
         prompt: str,
         seconds: float | None = None,
+        num_frames: int | None = None,
+        width: int | None = None,
+        height: int | None = None,
         negative_prompt: str | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
@@ -119,6 +122,9 @@ def _make_video_endpoint(context: PageContext, cache: gr.File) -> Callable[..., 
             prompt=prompt,
             negative_prompt=negative_prompt,
             duration_s=seconds,
+            num_frames=num_frames,
+            width=width,
+            height=height,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             guidance_mode=guidance_mode,
@@ -138,6 +144,8 @@ def _make_animate_endpoint(context: PageContext, cache: gr.File) -> Callable[...
         regions: list[RegionArguments],
         prompt: str = "",
         num_frames: int | None = None,
+        width: int | None = None,
+        height: int | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         guidance_mode: str | None = None,
@@ -162,6 +170,8 @@ def _make_animate_endpoint(context: PageContext, cache: gr.File) -> Callable[...
                 regions=parsed,
                 prompt=prompt,
                 num_frames=num_frames,
+                width=width,
+                height=height,
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
                 guidance_mode=guidance_mode,

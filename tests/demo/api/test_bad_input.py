@@ -7,7 +7,6 @@ import re
 import struct
 import zlib
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -272,27 +271,3 @@ def test_a_form_with_a_bad_number_is_refused(shared_client):
     form = {"prompt": "cat", "seed": "twelve", "num_frames": "3"}
     files = {"input_reference": ("cat.png", as_bytes(WHITE), "image/png")}
     assert get_refusal(shared_client, "/v1/videos", data=form, files=files) == "seed is 'twelve'; give a whole number"
-
-
-def iterate_unusual_images():
-    pixels = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
-    image = Image.fromarray(pixels)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    yield "CMYK", as_bytes(image.convert("CMYK"), "JPEG")
-    yield "16-bit", as_bytes(Image.fromarray(pixels[..., 0].astype(np.uint16) * 257))
-    yield "animated", as_bytes(image, "WEBP", save_all=True, append_images=[WHITE])
-    yield "alpha", as_bytes(image.convert("RGBA"))
-    yield "palette", as_bytes(image.convert("P"))
-    yield "rotated", as_bytes(Image.fromarray(pixels[:16]), "JPEG", exif=exif)
-
-
-@pytest.mark.parametrize(
-    ("kind", "content"), iterate_unusual_images(), ids=lambda value: value if isinstance(value, str) else ""
-)
-def test_unusual_images_are_accepted(shared_client, kind, content):
-    # the rotated one is 16 px wide and 32 px high when it is upright
-    region = {"motion": "jump", "points": [{"x": 8, "y": 24}]}
-    body = {"image": base64.b64encode(content).decode(), "regions": [region], "num_frames": 2, "num_inference_steps": 1}
-    response = shared_client.post("/v1/videos", json=body)
-    assert response.status_code == 200, response.text

@@ -1,9 +1,9 @@
 """MCP: an agent calls the work of each tab, with the client of the MCP package."""
 
-import asyncio
 import base64
 import io
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,33 +14,14 @@ from dianjing.pipelines.media.video import save_video
 from dianjing.pipelines.media.video_reading import read_video
 from dianjing.pipelines.segmentation.base import Point, Region
 from dianjing.pipelines.video.warped_image import make_warped_image
+from tests.demo.page.mcp_client import call_tool, send
 
 pytestmark = pytest.mark.timeout(600)  # the machine may be busy
 
 
 @pytest.fixture(scope="module")
-def send(mcp_address):
-    """Send one request in a session of its own, with headers."""
-    from mcp import ClientSession
-    from mcp.client.streamable_http import streamablehttp_client
-
-    async def send_async(request, headers):
-        async with (
-            streamablehttp_client(mcp_address, headers=headers) as (incoming, outgoing, _),
-            ClientSession(incoming, outgoing) as session,
-        ):
-            await session.initialize()
-            return await request(session)
-
-    return lambda request, headers=None: asyncio.run(send_async(request, headers))
-
-
-@pytest.fixture(scope="module")
-def call(send):
-    def call(tool, headers=None, **arguments):
-        return send(lambda session: session.call_tool(tool, arguments), headers)
-
-    return call
+def call(mcp_address):
+    return partial(call_tool, mcp_address)
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +33,8 @@ def open_image(content):
     return Image.open(io.BytesIO(base64.b64decode(content.data)))
 
 
-def test_each_tab_has_a_tool_whose_arguments_are_described(send):
-    tools = {tool.name: tool for tool in send(lambda session: session.list_tools()).tools}
+def test_each_tab_has_a_tool_whose_arguments_are_described(mcp_address):
+    tools = {tool.name: tool for tool in send(mcp_address, lambda session: session.list_tools()).tools}
     assert set(tools) == {"image", "edit", "variations", "mask", "animate", "video", "chat"}
     for tool in tools.values():
         assert tool.description
