@@ -63,17 +63,17 @@ class Region:
         path, turn, scale, times = check_path(self.path, turn=self.turn, scale=self.scale, times=self.times)
         for name, value in {"path": path, "turn": turn, "scale": scale, "times": times}.items():
             object.__setattr__(self, name, value)
-        if self.motion or not self.has_transform:
-            validation.check_prompt(self.motion, "motion")
-        validation.check_number(self.strength, "strength", low=0, high=1)
         if self.target not in REGION_TARGETS:
             raise DianjingError(
                 "value_not_allowed", name="target", value=validation.format_value(self.target), allowed=REGION_TARGETS
             )
-        if self.target == "image":
-            if self.mask is not None or self.points or self.motion:
-                raise DianjingError("image_region_with_selection")
-        elif (self.mask is None) == (not self.points):
+        is_image = self.target == "image"
+        if is_image and (self.mask is not None or self.points or self.motion or not self.has_transform):
+            raise DianjingError("image_region_with_selection")
+        if self.motion or not self.has_transform:
+            validation.check_prompt(self.motion, "motion")
+        validation.check_number(self.strength, "strength", low=0, high=1)
+        if not is_image and (self.mask is None) == (not self.points):
             raise DianjingError("region_points_or_mask", motion=self.motion_name)
         if self.mask is not None:
             object.__setattr__(self, "mask", to_mask(self.mask, name=self.name_mask()))

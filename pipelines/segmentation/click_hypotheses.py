@@ -1,4 +1,5 @@
-"""Hypotheses of what a click means: areas that GrabCut may start from, and how well the edge of a mask parts colors.
+"""Hypotheses of what a click means: surfaces that it may lie on, areas that GrabCut may start from, and how well the
+edge of a mask parts colors.
 
 H height, W width; images are uint8 (H, W, 3), masks bool (H, W). A position is (column, row) in px.
 """
@@ -10,14 +11,16 @@ START_RADII = (0.2, 0.5)  # of the longer side: radius of the disc that is an ob
 FAR_FACTOR = 2.2  # of a radius: further from the click all is background
 BAND_FRACTION = 0.12  # of the root of a mask's area: width of the bands inside and outside its edge
 COLOR_BINS = (26, 16, 16)  # width of a bin in L, a and b
+MIN_SURFACE_DISTANCE = 15.0  # in Lab, of the mean colors of two surfaces under a click
+SEED_OFFSET = 2.5  # of the radius of a click: how far within a surface a seed lies
+MIN_SURFACE_CONTRAST = 1.9  # that distance in standard deviations of the surfaces
 
 Position = tuple[int, int]
 
 
 def list_start_marks(size: tuple[int, int], click: Position) -> list[np.ndarray]:
     """List GrabCut's marks, uint8 (H, W), of discs around a click that an object may lie in; size: (H, W)."""
-    height, width = size
-    distance = np.hypot(np.arange(width) - click[0], np.arange(height)[:, None] - click[1])
+    distance = _measure_distances(size, click)
     starts = []
     for radius in START_RADII:
         marks = np.full(size, cv2.GC_PR_FGD, np.uint8)
@@ -26,6 +29,49 @@ def list_start_marks(size: tuple[int, int], click: Position) -> list[np.ndarray]
         marks[distance > FAR_FACTOR * radius_px] = cv2.GC_BGD
         starts.append(marks)
     return starts
+
+
+def list_seeds(image: np.ndarray, click: Position, *, radius_px: int) -> list[Position]:
+    """List positions at a click that may lie on the object: the click itself comes first.
+
+    A disc around a click on the edge of an object, or on a tip of it, covers two surfaces: then a position within each
+    of them comes, too.
+    """
+    size = image.shape[:2]
+    rows, columns = np.nonzero(_measure_distances(size, click) <= radius_px + 0.5)
+    colors = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)[rows, columns].astype(np.float32)
+    is_first = _split_colors(colors)
+    if is_first is None:
+        return [click]
+    seeds = [click]
+    for part in (is_first, ~is_first):
+        offset = np.array([columns[part].mean() - click[0], rows[part].mean() - click[1]])
+        length = float(np.linalg.norm(offset))
+        if length > 0:
+            x, y = np.round(click + offset / length * SEED_OFFSET * radius_px).astype(int)
+            seeds.append((int(np.clip(x, 0, size[1] - 1)), int(np.clip(y, 0, size[0] - 1))))
+    return seeds
+
+
+def _measure_distances(size: tuple[int, int], center: Position) -> np.ndarray:
+    """Measure the distances, (H, W), from a position in px."""
+    return np.hypot(np.arange(size[1]) - center[0], np.arange(size[0])[:, None] - center[1])
+
+
+def _split_colors(colors: np.ndarray) -> np.ndarray | None:
+    """Split colors (N, 3) in Lab into those of two surfaces, bool (N,), or None for one.
+
+    Source: Otsu 1979, along the axis on which they differ most.
+    """
+    levels = colors @ np.linalg.svd(colors - colors.mean(axis=0), full_matrices=False)[2][0]
+    splits = [levels <= level for level in np.unique(levels)[:-1]]
+    if not splits:
+        return None
+    differences = [float(levels[~part].mean() - levels[part].mean()) for part in splits]
+    best = int(np.argmax([part.mean() * (~part).mean() * d**2 for part, d in zip(splits, differences, strict=True)]))
+    deviation = float(levels[splits[best]].std() + levels[~splits[best]].std())
+    is_clear = differences[best] > max(MIN_SURFACE_DISTANCE, MIN_SURFACE_CONTRAST * deviation)
+    return splits[best] if is_clear else None
 
 
 def measure_color_overlap(image: np.ndarray, mask: np.ndarray) -> float:

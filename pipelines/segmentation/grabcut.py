@@ -9,7 +9,12 @@ import cv2
 import numpy as np
 
 from dianjing.pipelines.segmentation.base import Point, check_points
-from dianjing.pipelines.segmentation.click_hypotheses import Position, list_start_marks, measure_color_overlap
+from dianjing.pipelines.segmentation.click_hypotheses import (
+    Position,
+    list_seeds,
+    list_start_marks,
+    measure_color_overlap,
+)
 from dianjing.pipelines.segmentation.joining import join_pieces
 
 WORKING_SIDE_PX = 384  # GrabCut takes many seconds on more
@@ -87,7 +92,8 @@ class GrabCutSegmenter:
     def _find_object(self, clicks: Sequence[Point]) -> np.ndarray:
         """Find the object at the last of the clicks: in the whole image, or around the click where that goes wrong.
 
-        It goes wrong where the edge of the mask does not part colors. Around the click, the search is on a small image.
+        It goes wrong where the edge of the mask does not part colors. Around the click, the search is on a small image;
+        beside the click it goes on only where nothing better is found around the click itself.
         """
         mask = self._segment(clicks)
         overlap = measure_color_overlap(self.resized_image, mask)
@@ -96,17 +102,22 @@ class GrabCutSegmenter:
         image = self.search_image
         click = self._scale_points(image, clicks[-1:], positive=True)[0]
         limit, found = overlap - MIN_OVERLAP_GAIN, None
-        for marks in list_start_marks(image.shape[:2], click):
-            self._mark_points(marks, clicks)
-            candidate = _select_components(_run_grabcut(image, marks, NUM_ITERATIONS), [click])
-            if not MIN_AREA_FRACTION < candidate.mean() < MAX_AREA_FRACTION:
-                continue
-            candidate_overlap = measure_color_overlap(image, candidate)
-            if candidate_overlap < limit:
-                limit, found = candidate_overlap, candidate
+        for seed in list_seeds(image, click, radius_px=_get_radius(image)):
+            seeds = clicks if seed == click else [*clicks[:-1], self._place_point(image, seed)]
+            for marks in list_start_marks(image.shape[:2], seed):
+                self._mark_points(marks, seeds)
+                candidate = _select_components(_run_grabcut(image, marks, NUM_ITERATIONS), [seed])
+                if not MIN_AREA_FRACTION < candidate.mean() < MAX_AREA_FRACTION:
+                    continue
+                candidate_overlap = measure_color_overlap(image, candidate)
+                if candidate_overlap < limit:
+                    limit, found = candidate_overlap, (candidate, seeds)
+            if found is not None:
+                break
+            limit = min(limit, MAX_COLOR_OVERLAP)  # of what lies beside the click
         if found is None:
             return mask
-        return found if image.shape == self.resized_image.shape else self._refine(found, clicks)
+        return found[0] if image.shape == self.resized_image.shape else self._refine(*found)
 
     def _refine(self, small_mask: np.ndarray, clicks: Sequence[Point]) -> np.ndarray:
         """Find the edge of a mask on the larger image, in a band about its edge on the smaller one."""
@@ -156,6 +167,12 @@ class GrabCutSegmenter:
             for point in points
             if point.positive is positive
         ]
+
+    def _place_point(self, pixels: np.ndarray, position: Position) -> Point:
+        """Convert a position in pixels (h, w) that show the image to a point of the image."""
+        height, width = pixels.shape[:2]
+        x, y = (position[0] + 0.5) * self.image_size[0] / width, (position[1] + 0.5) * self.image_size[1] / height
+        return Point(x=x, y=y)
 
     def _flood_fill(self, positions: Sequence[Position]) -> np.ndarray:
         lab = cv2.cvtColor(self.resized_image, cv2.COLOR_RGB2LAB)

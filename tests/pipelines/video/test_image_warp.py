@@ -260,6 +260,7 @@ def test_a_smaller_size_takes_the_path_along():
         ({"scale": 0}, "scale is 0"),
         ({"turn": float("inf")}, "turn is inf"),
         ({"target": "image", "path": [(5, 5), (9, 9)], "motion": "jump"}, "takes no points, mask or motion"),
+        ({"target": "image"}, "give path, turn or scale"),
         ({"target": "sky", "turn": 4}, "target is|target cannot be|target"),
     ],
 )
