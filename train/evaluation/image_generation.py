@@ -36,6 +36,7 @@ from dianjing.train.evaluation.settings import (
 )
 from dianjing.train.stickers import CurriculumStage, StickerSample, StickerWorld
 from dianjing.train.stickers.matching import Detection, Detections, SpriteMatcher
+from dianjing.train.stickers.rendering import render_scene
 from dianjing.train.stickers.scenes import StickerScene
 
 IMAGE_BATCH_SIZE = 16
@@ -160,9 +161,12 @@ def evaluate_images(
 def evaluate_category(
     category: PromptCategory, generate: ImageGenerator, matcher: SpriteMatcher, *, num_samples: int, seed: int
 ) -> CategoryResult:
-    """Evaluate one category in both languages; the column "ground_truth" is the rendered samples themselves."""
+    """Evaluate one category in both languages.
+
+    The column "ground_truth" is the samples themselves, rendered at the size of the generated images.
+    """
     samples = sample_held_out(category, num_samples=num_samples, seed=seed, size_px=matcher.size_px)
-    counts = {GROUND_TRUTH: evaluate_images(samples, [sample.image for sample in samples], category, matcher)}
+    counts: dict[str, ImageCounts] = {}
     preview: list[np.ndarray] = []
     with tqdm(total=len(LANGUAGES) * num_samples, desc=category.name, unit="image") as bar:
         for language in LANGUAGES:
@@ -174,6 +178,8 @@ def evaluate_category(
                 bar.update(len(batch))
             counts[language] = evaluate_images(samples, images, category, matcher)
             preview += images[:NUM_PREVIEW_IMAGES]
+    true_images = [render_scene(sample.scene, size_px=len(images[0])) for sample in samples]
+    counts[GROUND_TRUTH] = evaluate_images(samples, true_images, category, matcher)
     return counts, preview
 
 

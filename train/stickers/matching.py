@@ -11,7 +11,8 @@ is gain = |D|^2 - |D - t|^2 = 2 D.t - |t|^2, and a |D|^2 is the error under it (
 
 is positive where a sprite explains more than half of what it covers. It is four correlations: for all templates and
 offsets at once on a coarse image, as one matrix product per size, then exactly at full size around the best ones.
-Objects are detected greedily, the best score first.
+Objects are detected greedily, the best score first. Scores count times the share of the difference that a sprite
+explains, so that one large sprite does not take the place of four small ones that explain everything.
 """
 
 from dataclasses import dataclass, replace
@@ -145,13 +146,10 @@ class SpriteMatcher:
             score, best = self._find_best(image, background)
             if score < MIN_SCORE:
                 break
-            region = _get_region(best)
-            template = _get_template(best.class_id, best.colour, best.size_px).to(self.device)
-            below, coverage = background[region], template[7:]
-            explainable = float((coverage * (image[region] - below).square()).sum())
-            detections.append(replace(best, explained_share=(score / explainable + 1) / 2))
-            image = image.clone()  # explained pixels become background
-            image[region] = torch.where(coverage > MIN_COVERAGE, below, image[region])
+            detections.append(best)
+            region, image = _get_region(best), image.clone()
+            is_explained = self._get_coverage(best) > MIN_COVERAGE
+            image[region] = torch.where(is_explained, background[region], image[region])
         return Detections(background=index, objects=tuple(detections))
 
     def classify_colour(self, image: Tensor, detection: Detection) -> int:
@@ -214,17 +212,38 @@ class SpriteMatcher:
         assert best is not None, "three sizes were scored"
         return best
 
+    def _get_coverage(self, detection: Detection) -> Tensor:
+        template = _get_template(detection.class_id, detection.colour, detection.size_px)
+        return template[7:].to(self.device)
+
+    def _compute_explained_share(self, score: float, detection: Detection, difference: Tensor) -> float:
+        """Compute the share of an image's difference (3, S, S) from its background, where the sprite covers it."""
+        explainable = self._get_coverage(detection) * difference[_get_region(detection)].square()
+        return (score / max(float(explainable.sum()), 1e-6) + 1) / 2
+
     def _find_best(self, image: Tensor, background: Tensor) -> tuple[float, Detection]:
-        """Find the detection with the best exact score among the best coarse candidates."""
+        """Find the detection with the best exact score among the best coarse candidates.
+
+        Coarse scores of pale objects are best at too large a size, so all sizes are scored before none is found.
+        """
         scores, offsets = self._score_coarse(image, background)
-        channels = _make_score_channels(image, background)
-        best_sizes = scores.view(len(self.sizes_px), len(self.template_keys)).argmax(0)
-        keys = best_sizes * len(self.template_keys) + torch.arange(len(self.template_keys), device=self.device)
-        candidates = []
-        for index in keys[scores[keys].topk(NUM_CANDIDATES).indices].tolist():
-            y, x = offsets[index].tolist()
-            candidates.append(self._refine(channels, index, y * self.coarse_factor, x * self.coarse_factor))
-        return max(candidates, key=lambda each: each[0])
+        channels, num_keys = _make_score_channels(image, background), len(self.template_keys)
+        best_scores, best_sizes = scores.view(len(self.sizes_px), num_keys).max(0)
+        keys = best_scores.topk(NUM_CANDIDATES).indices
+
+        def refine(indices: Tensor) -> tuple[float, Detection]:
+            coarse = zip(indices.tolist(), (offsets[indices] * self.coarse_factor).tolist(), strict=True)
+            candidates = []
+            for index, (y, x) in coarse:
+                score, detection = self._refine(channels, index, y, x)
+                share = self._compute_explained_share(score, detection, image - background)
+                candidates.append((score, replace(detection, explained_share=share)))
+            return max(candidates, key=lambda each: max(each[0], 0) * each[1].explained_share)
+
+        best = refine(best_sizes[keys] * num_keys + keys)
+        if best[0] >= MIN_SCORE:
+            return best
+        return refine(torch.cat([keys + size * num_keys for size in range(0, len(self.sizes_px), 2)]))
 
 
 def _get_region(detection: Detection) -> tuple[slice, slice, slice]:

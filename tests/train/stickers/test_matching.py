@@ -1,5 +1,7 @@
 """Matching of images: everything that is there is detected, and nothing else."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +9,14 @@ import torch
 from dianjing.train.evaluation.image_generation import (
     CATEGORIES,
     evaluate_image_generation,
+    evaluate_images,
     image_to_tensor,
     sample_held_out,
 )
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.stickers.backgrounds import BACKGROUNDS, render_background
 from dianjing.train.stickers.matching import SpriteMatcher
+from dianjing.train.stickers.rendering import render_scene
 from dianjing.train.stickers.scenes import SCENE_TYPES
 from dianjing.train.stickers.sprite_classes import COLOURS
 
@@ -61,6 +65,41 @@ def test_a_pale_and_thin_object_is_found_at_128_px():
     assert "giraffe" in sample.text_en
     objects = SpriteMatcher(size_px=128).detect(image_to_tensor(sample.image)).objects
     assert list_contents(objects) == list_contents(sample.scene.instances)
+
+
+@pytest.mark.parametrize(
+    ("category", "words"),
+    [
+        pytest.param(1, "tooth and a campsite", id="pale on wallpaper"),
+        pytest.param(1, "bicycle below a gorilla", id="grey in the rain"),
+        pytest.param(2, "three bathtubs", id="three thin ones"),
+        pytest.param(2, "four coats", id="four side by side"),
+        pytest.param(3, "white socks", id="small and pale"),
+    ],
+)
+def test_hard_images_are_read(matcher, category, words):
+    """Images of 128 px that were read wrong: pale objects were not found, and one large coat in place of four."""
+    samples = sample_held_out(CATEGORIES[category], num_samples=30, seed=888, size_px=2 * SIZE_PX)
+    (sample,) = (each for each in samples if words in each.text_en)
+    objects = matcher.detect(image_to_tensor(sample.image)).objects
+    assert list_contents(objects) == list_contents(sample.scene.instances)
+
+
+@pytest.mark.parametrize("category", CATEGORIES, ids=lambda category: category.name)
+def test_images_with_one_thing_changed_are_wrong(matcher, category):
+    """One object is missing, of another class, or of another colour."""
+    random = np.random.default_rng(5)
+    samples = sample_held_out(category, num_samples=4, seed=21, size_px=SIZE_PX)
+    altered = []
+    for sample in samples:
+        first, *others = sample.scene.instances
+        if first.colour is not None:
+            others.append(replace(first, colour=(first.colour + int(random.integers(1, len(COLOURS)))) % len(COLOURS)))
+        elif len(others) == 0:
+            others.append(replace(first, class_id=(first.class_id + int(random.integers(1, 300))) % 300))
+        altered.append(render_scene(replace(sample.scene, instances=tuple(others)), size_px=SIZE_PX))
+    assert evaluate_images(samples, altered, category, matcher)["correct"] == 0
+    assert evaluate_images(samples, [sample.image for sample in samples], category, matcher)["correct"] == 4
 
 
 def test_noise_and_blur_do_not_hide_a_large_object(matcher):
