@@ -82,15 +82,22 @@ def split_layers(
         if shadow is not None:
             occupied |= shadow
     background = _fill_background(colors, occupied)
-    layers, below = [], background.copy()
+    shadows: list[RegionLayer | None] = []
+    below = background.astype(np.float32)
+    for matte, mask in zip(mattes, shadow_masks, strict=True):
+        if mask is None:
+            shadows.append(None)
+            continue
+        opacity = measure_opacity(colors, background, matte > 0, mask)
+        shadows.append(_cut_shadow(opacity, margin=round(get_shadow_reach(matte > 0))))
+        below *= 1 - opacity[..., None]  # what shows through the soft edges of an object is in its shadow
+    layers = []
     for matte in mattes:
         layers.append(_cut_out(colors, below, matte))
         below[matte > 0] = colors[matte > 0]
-    shadows = tuple(
-        None if mask is None else _cut_shadow(colors, background, matte > 0, mask)
-        for matte, mask in zip(mattes, shadow_masks, strict=True)
+    return LayeredImage(
+        image=image, background=background, layers=tuple(layers), occupied=occupied, shadows=tuple(shadows)
     )
-    return LayeredImage(image=image, background=background, layers=tuple(layers), occupied=occupied, shadows=shadows)
 
 
 def premultiply(image: np.ndarray) -> np.ndarray:
@@ -127,10 +134,9 @@ def _find_shadow(image: np.ndarray, hole: np.ndarray, occupied: np.ndarray) -> n
     return shadow if shadow.any() else None
 
 
-def _cut_shadow(colors: np.ndarray, background: np.ndarray, hole: np.ndarray, shadow: np.ndarray) -> RegionLayer:
-    """Make a black layer, as opaque as a shadow is dark."""
-    margin = round(get_shadow_reach(hole))
-    opacity = _extend(measure_opacity(colors, background, hole, shadow), margin)
+def _cut_shadow(opacity: np.ndarray, *, margin: int) -> RegionLayer:
+    """Make a black layer, as opaque as a shadow is dark, and goes on for a margin beyond the borders of the image."""
+    opacity = _extend(opacity, margin)
     rows, columns = (np.nonzero((opacity > 0).any(axis=axis))[0] for axis in (1, 0))
     if not len(rows):
         return RegionLayer(np.zeros((1, 1, 4), np.float32), 0, 0)

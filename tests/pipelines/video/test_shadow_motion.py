@@ -1,14 +1,16 @@
 """Shadows of objects that move: on the ground they follow, grow and fade, and all else stays."""
 
+import cv2
 import numpy as np
 import pytest
 
 from dianjing.pipelines.segmentation.base import Region
 from dianjing.pipelines.video.image_warp import RegionMotion
 from dianjing.pipelines.video.motion_path import Similarity, make_similarities
+from dianjing.pipelines.video.region_layers import split_layers
 from dianjing.pipelines.video.shadow_motion import cast_shadow, follow_point
 from dianjing.pipelines.video.warp_image import warp_image
-from tests.pipelines.video.test_background_filling import HEIGHT, WIDTH, X, Y, make_shaded
+from tests.pipelines.video.test_background_filling import HEIGHT, WIDTH, X, Y, make_grain, make_shaded
 
 
 def measure_darkness(frame, wood, selected):
@@ -109,3 +111,17 @@ def test_the_ground_is_as_high_as_the_object_was_lowest():
     assert shadow.strengths[0] == shadow.strengths[6] == 1
     assert shadow.strengths[2] < 0.7  # at 30 px above the ground
     assert shadow.strengths[10] < shadow.strengths[2]  # at 40 px
+
+
+def test_the_soft_edge_of_an_object_takes_no_black_specks_out_of_its_shadow():
+    """Through an edge shows the wood in the shadow: against wood in the light, colors would be below black."""
+    wood, mask = make_grain(), np.hypot(X - 110, Y - 80) <= 42
+    opacity = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 2)[..., None]
+    cast = cv2.GaussianBlur((np.hypot(X - 117, Y - 89) <= 42).astype(np.float32), (0, 0), 4)[..., None]
+    image = (wood * (1 - 0.8 * cast) * (1 - opacity) + np.array([30, 60, 210]) * opacity).astype(np.uint8)
+    layered = split_layers(image, [mask], stands_free=[True])
+    assert layered.shadows[0] is not None
+    pixels = layered.layers[0].pixels
+    is_edge = (pixels[..., 3] > 0) & (pixels[..., 3] < 0.5)
+    assert is_edge.sum() > 100
+    assert pixels[is_edge].min() > -60
