@@ -18,6 +18,7 @@ from dianjing.errors import DianjingError
 from dianjing.pipelines.adapter_saving import LoRALayers, SaveFunction, save_adapter
 from dianjing.pipelines.adapter_state import AdapterState, Fusion
 from dianjing.pipelines.schedulers import has_equal_process, load_adapter_scheduler
+from dianjing.weights.adapter_files import is_usable_name
 from dianjing.weights.adapter_sampling import AdapterSampling, read_adapter_sampling
 from dianjing.weights.adapters import Adapter, AdapterSource, fetch_adapters
 from dianjing.weights.product_adapters import add_product_adapter, check_product_adapter, read_product_adapter
@@ -53,7 +54,8 @@ class LoRAMixin(AdapterState):
         """
         adapters = fetch_adapters(pretrained_model_name_or_path_or_dict, weight_name=weight_name, **options)
         parts = adapters.items()
-        state = {f"{component}.{key}": each for component, adapter in parts for key, each in adapter.state.items()}
+        tensors = ((component, {**adapter.state, **adapter.word_embeddings}) for component, adapter in parts)
+        state = {f"{component}.{key}": each for component, named in tensors for key, each in named.items()}
         if not return_lora_metadata:
             return state
         settings = [(component, adapter.metadata or adapter.config) for component, adapter in parts]
@@ -81,7 +83,7 @@ class LoRAMixin(AdapterState):
         self._refuse_mixed_methods("LORA" if product is None else product.method, hotswap=hotswap)
         if adapter_name is None:
             adapter_name = next(f"default_{i}" for i in range(len(loaded) + 1) if f"default_{i}" not in loaded)
-        if not adapter_name or "." in adapter_name or (adapter_name in loaded and not hotswap):
+        if not is_usable_name(adapter_name) or (adapter_name in loaded and not hotswap):
             raise DianjingError("adapter_name_unusable", name=adapter_name, loaded=loaded or ["-"])
         scheduler = None if isinstance(source, Mapping) else load_adapter_scheduler(source)
         sampling = None if isinstance(source, Mapping) else read_adapter_sampling(source)

@@ -4,14 +4,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dianjing.pipelines.media.metadata import compute_file_sha256
 from dianjing.pipelines.validation import check_number
-from dianjing.weights.adapter_files import check_adapter_path, find_adapter_file
-
-if TYPE_CHECKING:
-    from torch import nn
+from dianjing.weights.adapter_files import check_adapter_path, find_adapter_file, is_usable_name
 
 MAX_ADAPTER_SCALE = 2.0
 SCALE_PATTERN = re.compile(r"(.+):([-+]?(?:\d+\.?\d*|\.\d+))")
@@ -50,9 +47,9 @@ def _parse_adapter(text: str) -> NamedAdapter:
     path, scale = (text, 1.0) if match is None or Path(text).exists() else (match[1], float(match[2]))
     check_adapter_path(path)
     stem = Path(path).resolve().name if Path(path).exists() else path.rpartition("/")[2]
-    name = re.sub(r"[^\w-]+", "-", stem.removesuffix(".safetensors")).strip("-")  # PEFT allows no dots
+    name = re.sub(r"[^\w-]+", "-", stem.removesuffix(".safetensors")).strip("-_") or "adapter"
     scale = check_number(scale, "the strength of an adapter", low=-MAX_ADAPTER_SCALE, high=MAX_ADAPTER_SCALE)
-    return NamedAdapter(name=name or "adapter", path=path, scale=scale)
+    return NamedAdapter(name=name if is_usable_name(name) else f"{name}-lora", path=path, scale=scale)
 
 
 def load_adapters(pipe: Any, sources: Sequence[NamedAdapter]) -> None:
@@ -78,19 +75,21 @@ def compute_adapter_sha256(name_or_path: str) -> str | None:
     return None if path is None else compute_file_sha256(path)
 
 
-def get_adapter_state(transformer: "nn.Module") -> tuple[tuple[str, float], ...]:
-    """Return the names and scalings of the adapters that change a transformer at present, fused ones included.
+def get_adapter_state(pipe: Any) -> tuple[tuple[str, str, float], ...]:
+    """Return the components, names and scalings of the adapters that change a pipeline now, fused ones included.
 
     What was computed from one state is of no use in another.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    state: dict[str, float] = {}
-    for module in transformer.modules():
-        if isinstance(module, BaseTunerLayer):
-            layer: Any = module
-            names = [*layer.merged_adapters, *([] if layer.disable_adapters else layer.active_adapters)]
-            for name in names:
-                if name in layer.scaling:
-                    state.setdefault(name, layer.scaling[name])
-    return tuple(sorted(state.items()))
+    state: dict[tuple[str, str], float] = {}
+    for component in pipe._lora_loadable_modules:
+        model = getattr(pipe, component, None)
+        for module in () if model is None else model.modules():
+            if isinstance(module, BaseTunerLayer):
+                layer: Any = module
+                names = [*layer.merged_adapters, *([] if layer.disable_adapters else layer.active_adapters)]
+                for name in names:
+                    if name in layer.scaling:
+                        state.setdefault((component, name), layer.scaling[name])
+    return tuple(sorted((*key, scaling) for key, scaling in state.items()))

@@ -2,11 +2,9 @@
 
 A folder by PEFT holds `adapter_config.json` beside its weights; a file by diffusers holds the configuration in its
 header, or a number `<module>.alpha` for each module, or neither, for a scale of 1.
-Source: `peft.tuners.lora`: the scale is lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from os import PathLike
@@ -19,9 +17,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dianjing.errors import DianjingError
+from dianjing.weights.adapter_config import check_config, make_config
 from dianjing.weights.adapter_files import check_adapter_path
 from dianjing.weights.formats.lora_architectures import refuse_other_architecture
-from dianjing.weights.formats.lora_components import select_component_config, split_components
+from dianjing.weights.formats.lora_components import select_component_config, select_word_embeddings, split_components
 from dianjing.weights.formats.lora_formats import convert_lora
 from dianjing.weights.manifest import read_config_json, summarize_names
 
@@ -34,7 +33,8 @@ AdapterSource = str | PathLike | Mapping[str, Tensor]
 PEFT_PREFIX = "base_model.model."  # of the keys that PEFT itself writes
 PREFIXES = (PEFT_PREFIX, "transformer.", "diffusion_model.")  # the last by ComfyUI
 LORA_KEY = re.compile(
-    r"(?P<module>.+?)\.(?:lora\.)?(?P<part>lora_A|lora_B|lora_down|lora_up|down|up|lora_magnitude_vector)"
+    r"(?P<module>.+?)\.(?:lora\.)?"
+    r"(?P<part>lora_A|lora_B|lora_down|lora_up|down|up|lora_magnitude_vector|lora_embedding_[AB])"
     r"(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?(?:\.(?P<kind>weight|bias))?"
 )
 PART_NAMES = {"lora_down": "lora_A", "down": "lora_A", "lora_up": "lora_B", "up": "lora_B"}
@@ -48,45 +48,21 @@ OTHER_FORMATS = (  # pattern of keys, and who writes them
     (re.compile(r"\.lora_mid\."), "LyCORIS of convolutions"),
     (re.compile(r"ip_adapter"), "IP-Adapter"),
 )
-CONFIG_NAMES = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias")
-# settings that name the layers, whose weights say it too, and those of training alone
-UNUSED_CONFIG_NAMES = {
-    "auto_mapping",
-    "base_model_name_or_path",
-    "corda_config",
-    "ensure_weight_tying",
-    "eva_config",
-    "exclude_modules",
-    "fan_in_fan_out",
-    "inference_mode",
-    "init_lora_weights",
-    "layers_pattern",
-    "layers_to_transform",
-    "loftq_config",
-    "lora_dropout",
-    "megatron_config",
-    "megatron_core",
-    "peft_type",
-    "peft_version",
-    "revision",
-    "runtime_config",
-    "target_modules",
-    "task_type",
-}
-BASE_CHANGING_INITS = ("corda", "loftq", "olora", "pissa")  # of init_lora_weights: the base weights were changed too
 
 
 class Adapter(NamedTuple):
     """A LoRA adapter.
 
     state: tensors under `<module>.lora_A.weight`, `<module>.lora_B.weight` and, for DoRA,
-    `<module>.lora_magnitude_vector`, with the transformer's names of modules. config: arguments of `peft.LoraConfig`.
-    metadata: all settings that a file by diffusers or PEFT holds; empty for others.
+    `<module>.lora_magnitude_vector`, with the model's names of modules; embeddings have `<module>.lora_embedding_A` and
+    `<module>.lora_embedding_B`. config: arguments of `peft.LoraConfig`. metadata: all settings that a file by diffusers
+    or PEFT holds; empty for others. word_embeddings: whole weights of a text encoder that were saved beside its LoRA.
     """
 
     state: dict[str, Tensor]
     config: dict[str, Any]
     metadata: Mapping[str, Any] = {}
+    word_embeddings: Mapping[str, Tensor] = {}
 
 
 def read_adapter_state(tensors: Mapping[str, Tensor], source: object) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -108,7 +84,8 @@ def read_adapter_state(tensors: Mapping[str, Tensor], source: object) -> tuple[d
             unknown.append(full_key)
         else:
             part = PART_NAMES.get(match["part"], match["part"])
-            suffix = "" if part == "lora_magnitude_vector" else f".{match['kind'] or 'weight'}"
+            is_parameter = part == "lora_magnitude_vector" or part.startswith("lora_embedding_")
+            suffix = "" if is_parameter else f".{match['kind'] or 'weight'}"
             state[f"{match['module']}.{part}{suffix}"] = tensor
             names.add(match["adapter"])
     _check_format(tensors, state, unknown, source)
@@ -138,44 +115,6 @@ def _check_format(keys: Iterable[str], state: Mapping[str, Tensor], unknown: lis
         raise DianjingError("adapter_tensors_unknown", path=source, names=summarize_names(unknown))
 
 
-def make_config(state: Mapping[str, Tensor], alphas: Mapping[str, float]) -> dict[str, Any]:
-    """Make the configuration of an adapter from its tensors; a module without alpha, or with 0, has a scale of 1."""
-    suffix = ".lora_A.weight"
-    ranks = {name.removesuffix(suffix): len(tensor) for name, tensor in state.items() if name.endswith(suffix)}
-    scaled = {module: alphas.get(module) or float(rank) for module, rank in ranks.items()}
-    rank, alpha = (Counter(each.values()).most_common(1)[0][0] if each else 1 for each in (ranks, scaled))
-    return {
-        "r": rank,
-        "lora_alpha": alpha,
-        "rank_pattern": {f"^{re.escape(module)}": each for module, each in ranks.items() if each != rank},
-        "alpha_pattern": {f"^{re.escape(module)}": each for module, each in scaled.items() if each != alpha},
-        "use_dora": any(name.endswith(".lora_magnitude_vector") for name in state),
-        "lora_bias": any(name.endswith(".lora_B.bias") for name in state),
-    }
-
-
-def check_config(config: Mapping[str, Any], source: object) -> dict[str, Any]:
-    """Select the arguments of `peft.LoraConfig` that a scale is computed from, out of PEFT's configuration.
-
-    Raises: DianjingError for another method of PEFT, and for settings that change what an adapter computes.
-    """
-    method = str(config.get("peft_type") or "LORA").rpartition(".")[2]
-    if method != "LORA":
-        raise DianjingError("adapter_format_unsupported", path=source, format=f"PEFT {method}")
-    from peft import LoraConfig
-
-    init = str(config.get("init_lora_weights") or "").lower()
-    defaults = LoraConfig().to_dict()
-    unused = UNUSED_CONFIG_NAMES.union(CONFIG_NAMES)
-    others = {name: value for name, value in config.items() if name not in unused and value != defaults.get(name)}
-    if init.startswith(BASE_CHANGING_INITS):
-        others["init_lora_weights"] = init
-    for name, value in others.items():
-        if value:  # False, 0 and empty values of a setting that this release of PEFT does not have switch it off
-            raise DianjingError("adapter_setting_unsupported", path=source, name=name, value=str(value))
-    return {name: config[name] for name in CONFIG_NAMES if name in config}
-
-
 def check_adapter_fits(adapter: Adapter, model: nn.Module, source: object) -> None:
     """Check that an adapter fits a model: its modules, their sizes, both halves of each, and its ranks.
 
@@ -189,11 +128,17 @@ def check_adapter_fits(adapter: Adapter, model: nn.Module, source: object) -> No
     unknown = sorted(name for name in by_module if getattr(layers.get(name), "weight", None) is None)
     if unknown:
         raise DianjingError("adapter_of_another_model", modules=summarize_names(unknown, 3))
-    incomplete = sorted(name for name, parts in by_module.items() if not {"A.weight", "B.weight"} <= parts.keys())
+    incomplete = sorted(name for name, parts in by_module.items() if not set(_get_halves(layers[name])) <= parts.keys())
     if incomplete:
         raise DianjingError("adapter_incomplete", path=source, modules=summarize_names(incomplete))
     for module, parts in by_module.items():
         _check_sizes(module, parts, layers[module], adapter.config, source)
+
+
+def _get_halves(layer: Any) -> tuple[str, str]:
+    """The names of the two matrices of a layer's LoRA, after `lora_`."""
+    is_embedding = isinstance(getattr(layer, "base_layer", layer), nn.Embedding)
+    return ("embedding_A", "embedding_B") if is_embedding else ("A.weight", "B.weight")
 
 
 def _check_sizes(
@@ -201,12 +146,13 @@ def _check_sizes(
 ) -> None:
     from peft.utils.other import get_pattern_key
 
-    down, up = parts["A.weight"], parts["B.weight"]
+    down, up = (parts[half] for half in _get_halves(layer))
     weight = layer.weight  # (out, in, ...), also of a layer that has adapters
+    rows, columns = weight.shape[:2] if "A.weight" in parts else (weight.shape[1], weight.shape[0])
     patterns = config.get("rank_pattern") or {}
     rank = patterns.get(get_pattern_key(patterns, module), config.get("r", len(down)))
     sizes = (*down.shape[:2], *up.shape[:2])
-    expected = (rank, weight.shape[1], weight.shape[0], rank)
+    expected = (rank, columns, rows, rank)
     if sizes != expected:
         raise DianjingError(
             "adapter_sizes_mismatch",
@@ -232,12 +178,14 @@ def fetch_adapters(source: AdapterSource, *, weight_name: str | None = None, **o
         peft_config = _read_peft_config(folder, **options)
     adapters = {}
     for component, part in split_components(tensors).items():
-        state, alphas = read_adapter_state(part, name)
+        word_embeddings = {} if component == "transformer" else select_word_embeddings(part)
+        loras = {key: tensor for key, tensor in part.items() if key not in word_embeddings}
+        state, alphas = read_adapter_state(loras, name)
         config: Mapping[str, Any] | None = peft_config
         if metadata is not None:  # of a file by diffusers
             config = select_component_config(metadata, component) or None
         used_config = make_config(state, alphas) if config is None else check_config(config, name)
-        adapters[component] = Adapter(state, used_config, config or {})
+        adapters[component] = Adapter(state, used_config, config or {}, word_embeddings)
     return adapters
 
 

@@ -1,5 +1,6 @@
 """LoRA of text encoders: kohya's names with underscores, checks of all components, and layers by PEFT."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ from torch import nn
 
 from dianjing.errors import DianjingError
 from dianjing.weights.adapters import IN_MEMORY, Adapter, AdapterSource, check_adapter_fits
+from dianjing.weights.word_embeddings import add_embedding_changes
 
 WRAPPER_PREFIXES = ("bert_", "model_", "transformer_", "text_model_")  # of the class that a trainer kept an encoder in
 
@@ -23,8 +25,11 @@ def fit_adapters(
     for component, adapter in adapters.items():
         if component not in models:
             raise DianjingError("adapter_component_missing", path=name, component=component)
-        fitted[component] = adapter if component == "transformer" else _unflatten(adapter, models[component])
-        check_adapter_fits(fitted[component], models[component], name)
+        model = models[component]
+        if component != "transformer":
+            adapter = add_embedding_changes(_unflatten(adapter, model), model, name)
+        check_adapter_fits(adapter, model, name)
+        fitted[component] = adapter
     return fitted
 
 
@@ -41,11 +46,11 @@ def _unflatten(adapter: Adapter, model: nn.Module) -> Adapter:
         module, separator, part = key.partition(".lora_")
         state[find(module) + separator + part] = tensor
     config = dict(adapter.config)
-    for patterns in ("rank_pattern", "alpha_pattern"):
-        named = {key.removeprefix("^").replace("\\", ""): value for key, value in config.get(patterns, {}).items()}
-        if named and all(name not in dict(model.named_modules()) for name in named):
-            config[patterns] = {f"^{find(name)}": value for name, value in named.items()}
-    return Adapter(state, config, adapter.metadata)
+    if not adapter.metadata:  # patterns that are modules, made from the tensors
+        for patterns in ("rank_pattern", "alpha_pattern"):
+            named = {key.removeprefix("^").replace("\\", ""): value for key, value in config[patterns].items()}
+            config[patterns] = {f"^{re.escape(find(name))}": value for name, value in named.items()}
+    return adapter._replace(state=state, config=config)
 
 
 def add_text_encoder_adapter(model: Any, adapter: Adapter, name: str) -> None:

@@ -192,7 +192,7 @@ class Conversation:
     def _render(self, scene: Scene, seed: int, *, previous: Turn | None, text: str) -> tuple[Image.Image, Any]:
         from dianjing.pipelines.conversation.renderer import SceneRenderer
 
-        adapters = get_adapter_state(self.pipe.transformer)  # a renderer keeps the backgrounds of its weights
+        adapters = get_adapter_state(self.pipe)  # a renderer keeps the backgrounds of its weights
         key = (seed, self.slow, adapters)
         if key not in self._renderers:
             self._renderers[key] = SceneRenderer(

@@ -6,6 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from dianjing import DianjingError
+from dianjing.pipelines.named_adapters import load_adapters, parse_adapters
+from dianjing.weights.adapter_files import is_usable_name
 
 
 def assert_close(a, b, tolerance=1e-5):
@@ -104,10 +106,21 @@ def test_adapters_without_names_get_free_ones(own_pipe, adapter):
     assert sorted(own_pipe.get_list_adapters()["transformer"]) == ["default_0", "default_1"]
 
 
-@pytest.mark.parametrize("name", ["", "my.style", "A"])
+@pytest.mark.parametrize("name", ["", "my.style", "A", "train", "copy", "_style"])
 def test_a_name_that_cannot_be_used_is_refused(two_adapters, adapter, name):
     with pytest.raises(DianjingError, match="adapter name"):
         two_adapters.load_lora_weights(adapter[0], adapter_name=name)
+
+
+def test_a_file_with_the_name_of_an_attribute_of_torch_gets_another_name(own_pipe, adapter, tmp_path):
+    """PEFT keeps adapters in modules that refuse those names."""
+    for kind in (torch.nn.ModuleDict, torch.nn.ParameterDict):
+        assert not any(is_usable_name(name) for name in dir(kind()))
+    for name in ("train", "half", "style"):
+        save_file(adapter[0], tmp_path / f"{name}.safetensors")
+    sources = parse_adapters([f"{tmp_path / name}.safetensors" for name in ("train", "half", "style")])
+    load_adapters(own_pipe, sources)
+    assert own_pipe.get_list_adapters()["transformer"] == ["train-lora", "half-lora", "style"]
 
 
 def test_a_compiled_transformer_takes_adapters(own_pipe, adapter, generate_latents):

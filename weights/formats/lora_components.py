@@ -11,6 +11,10 @@ PREFIXES = {
     "text_encoder": re.compile(r"text_encoder\.|lora_te1?_"),
     "text_encoder_2": re.compile(r"text_encoder_2\.|lora_te2_"),
 }
+# of BERT, T5 and CLIP; PEFT saves them beside a LoRA if the vocabulary is not that of the model it was made for
+WORD_EMBEDDINGS = re.compile(
+    r"(?:.+\.)?(?:word_embeddings|shared|embed_tokens|token_embedding)(?:\.base_layer)?\.weight"
+)
 
 
 def split_components(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -23,6 +27,11 @@ def split_components(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tenso
                 component, name = each, key[found.end() :]
         parts.setdefault(component, {})[name] = tensor
     return parts or {"transformer": {}}
+
+
+def select_word_embeddings(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Select the whole word embeddings (tokens, width) that PEFT saved beside the LoRA of a text encoder."""
+    return {key: tensor for key, tensor in tensors.items() if WORD_EMBEDDINGS.fullmatch(key)}
 
 
 def select_component_config(metadata: Mapping[str, Any], component: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from dianjing.weights.adapters import Adapter, fetch_adapters
 from dianjing.weights.formats.conversion import ConversionReport, check_conversion_paths, check_room, temporary_result
 from dianjing.weights.formats.lazy_tensors import LazyTensor, write_safetensors
 from dianjing.weights.formats.tencent_names import RULES, split_name
-from dianjing.weights.manifest import WeightsError
+from dianjing.weights.manifest import WeightsError, summarize_names
 
 LORA_FORMATS = ("kohya", "comfyui", "diffusers")
 TEXT_ENCODER_PREFIXES = {"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}
@@ -69,6 +69,10 @@ def name_adapter(adapters: Mapping[str, Adapter], to: str) -> dict[str, Tensor]:
     named: dict[str, Tensor] = {}
     for component, adapter in adapters.items():
         modules = read_modules(adapter)
+        if adapter.word_embeddings and to != "diffusers":
+            names = summarize_names(list(adapter.word_embeddings))
+            raise WeightsError("convert_adapter_embeddings", component=component, names=names, format=to)
+        named |= {f"{component}.{key}": tensor.contiguous() for key, tensor in adapter.word_embeddings.items()}
         if component != "transformer":
             flat = to != "diffusers"
             prefix = TEXT_ENCODER_PREFIXES[component] if flat else f"{component}."
