@@ -94,6 +94,7 @@ class LoRAMixin(AdapterState):
             adapters = fit_adapters(fetch_adapters(source, **options), models, source)
         with warnings.catch_warnings(), self._unfused():
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # of every second adapter
+            warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")  # T5's second is not read
             if product is not None:
                 add_product_adapter(models["transformer"], product, adapter_name)
             for component, adapter in adapters.items():

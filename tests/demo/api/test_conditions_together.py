@@ -123,7 +123,7 @@ def generate_by_hand(tiny_folder, files, adapters, *, pipeline=TextToImagePipeli
 
 
 def assert_same(a, b):
-    """Equal but for a level of some pixels: products of weights that are trainable are rounded otherwise."""
+    """Equal but for a level of some pixels: the order of adapters, and frozen weights, change how sums are rounded."""
     assert np.abs(a - b).max() <= 1
 
 
@@ -134,7 +134,7 @@ def test_adapters_are_added_and_removed_while_others_stay(client, tiny_folder, f
         result = generate(client, adapters=adapters, **conditions)
         key = tuple(sorted(adapters.items()))
         if key in results:
-            np.testing.assert_array_equal(result, results[key])
+            assert_same(result, results[key])
             continue
         results[key] = result
         assert_same(result, generate_by_hand(tiny_folder, files, adapters, has_conditions=bool(conditions)))
