@@ -10,17 +10,17 @@ from dianjing.weights.resolve import HUB_ID_PATTERN
 PEFT_WEIGHTS_NAME = "adapter_model.safetensors"
 LORA_WEIGHTS_NAME = "pytorch_lora_weights.safetensors"  # of diffusers
 PREFERRED_NAMES = (PEFT_WEIGHTS_NAME, LORA_WEIGHTS_NAME)
-# of torch's ModuleDict and ParameterDict, in which PEFT keeps adapters by name
+# of torch's ModuleDict and ParameterDict, in which PEFT keeps adapters by name; smart_apply is by transformers
 ATTRIBUTES = """
-    T_destination add_module apply bfloat16 buffers call_super_init children clear compile copy cpu cuda
-    double dump_patches eval extra_repr float forward fromkeys get get_buffer get_extra_state get_parameter
+    add_module apply bfloat16 buffers call_super_init children clear compile copy cpu cuda double
+    dump_patches eval extra_repr float forward fromkeys get get_buffer get_extra_state get_parameter
     get_submodule half ipu items keys load_state_dict modules mtia named_buffers named_children
     named_modules named_parameters parameters pop popitem register_backward_hook register_buffer
     register_forward_hook register_forward_pre_hook register_full_backward_hook
     register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook
     register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook
-    requires_grad_ set_extra_state set_submodule setdefault share_memory state_dict to to_empty train
-    training type update values xpu zero_grad
+    requires_grad_ set_extra_state set_submodule setdefault share_memory smart_apply state_dict
+    T_destination to to_empty train training type update values xpu zero_grad
 """
 RESERVED_NAMES = frozenset(ATTRIBUTES.split())
 OTHER_CONTENT = ("scheduler", "optimizer", "checkpoint")  # in names of files that hold no adapter
