@@ -27,32 +27,43 @@ RECIPES = Path(__file__).parent
 class TrainingRun:
     """One run of the trainer: its run file, its folder, and what it takes from the runs before it.
 
-    base_folder: of the run whose export it starts from. vae_key: of the setting that names the autoencoder of
-    AUTOENCODER_FOLDER, if it takes that.
+    base_export: folder of the weights that it starts from, an export or a part of one. vae_key: of the setting that
+    names the autoencoder of AUTOENCODER_FOLDER, if it takes that.
     """
 
     recipe: str
     folder: str
-    base_folder: str | None = None
+    base_export: str | None = None
     vae_key: str | None = "model.vae"
 
 
 AUTOENCODER_FOLDER = "sticker-vae"  # of 64 px: the latents that transformers are trained on
-DECODER_FOLDER = "sticker-decoder"  # of 128 px, from the same latents: what the bundle ships
+DECODER_FOLDER = "sticker-decoder-sharp"  # of 128 px, from the same latents: what the bundle ships
 SEGMENTER_RUN_FOLDER = "sticker-segmenter"
 NUM_FEW_STEPS_SCENES, FEW_STEPS_SEED = 2400, 91
+AUTOENCODERS = ("autoencoder", "decoder", "sharp_decoder")
 MOTION_STAGES = ("flow_field", "motion")  # trained on clips
 TRAINING_RUNS = {
     "autoencoder": TrainingRun(recipe="sticker_vae.toml", folder=AUTOENCODER_FOLDER, vae_key=None),
-    "decoder": TrainingRun(recipe="sticker_decoder.toml", folder=DECODER_FOLDER, vae_key="model.encoder_from"),
+    "decoder": TrainingRun(recipe="sticker_decoder.toml", folder="sticker-decoder", vae_key="model.encoder_from"),
+    "sharp_decoder": TrainingRun(
+        recipe="sticker_decoder_sharp.toml",
+        folder=DECODER_FOLDER,
+        base_export="sticker-decoder/export/vae",
+        vae_key="model.encoder_from",
+    ),
     "text_to_image": TrainingRun(recipe="sticker_dit.toml", folder="sticker-dit"),
-    "refine": TrainingRun(recipe="sticker_refine.toml", folder="sticker-refine", base_folder="sticker-dit"),
-    "canonical": TrainingRun(recipe="sticker_canonical.toml", folder="sticker-canonical", base_folder="sticker-refine"),
+    "refine": TrainingRun(recipe="sticker_refine.toml", folder="sticker-refine", base_export="sticker-dit/export"),
+    "canonical": TrainingRun(
+        recipe="sticker_canonical.toml", folder="sticker-canonical", base_export="sticker-refine/export"
+    ),
     "segmenter": TrainingRun(recipe="sticker_segmenter.toml", folder=SEGMENTER_RUN_FOLDER, vae_key=None),
     "flow_field": TrainingRun(
-        recipe="sticker_flow_field.toml", folder="sticker-flow-field", base_folder="sticker-canonical"
+        recipe="sticker_flow_field.toml", folder="sticker-flow-field", base_export="sticker-canonical/export"
     ),
-    "motion": TrainingRun(recipe="sticker_motion.toml", folder="sticker-motion", base_folder="sticker-flow-field"),
+    "motion": TrainingRun(
+        recipe="sticker_motion.toml", folder="sticker-motion", base_export="sticker-flow-field/export"
+    ),
 }
 
 
@@ -61,8 +72,8 @@ def launch_training(training: TrainingRun, runs_folder: Path, *, processes: int)
     settings = {"run.folder": runs_folder / training.folder}
     if training.vae_key is not None:
         settings[training.vae_key] = runs_folder / AUTOENCODER_FOLDER / "export" / "vae"
-    if training.base_folder is not None:
-        settings["model.start_from"] = runs_folder / training.base_folder / "export"
+    if training.base_export is not None:
+        settings["model.start_from"] = runs_folder / training.base_export
     command = [sys.executable, "-m", "dianjing.train", str(RECIPES / training.recipe)]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
@@ -94,7 +105,7 @@ def count_training_samples(runs_folder: Path) -> TrainingSampleCounts:
     counts = {name: count_run_samples(runs_folder / each.folder) for name, each in TRAINING_RUNS.items()}
     clips = sum(counts.pop(name) for name in MOTION_STAGES)
     counts.pop("segmenter")
-    autoencoder = counts.pop("autoencoder") + counts.pop("decoder")
+    autoencoder = sum(counts.pop(name) for name in AUTOENCODERS)
     return TrainingSampleCounts(autoencoder=autoencoder, images=sum(counts.values()), clips=clips)
 
 

@@ -28,7 +28,7 @@ from dianjing.train.data.schedule import BatchShards, Bucket, make_image_schedul
 from dianjing.train.export import load_weights, save_module
 from dianjing.train.tasks.base import CardSections, Task
 from dianjing.train.tasks.discriminator import PatchDiscriminator, adversarial_losses
-from dianjing.train.tasks.pca_encoder import copy_pca_encoder, extend_decoder, init_pca
+from dianjing.train.tasks.pca_encoder import copy_pca_encoder, extend_decoder, fold_to_conv, init_pca
 from dianjing.train.tasks.scratch import VALIDATION_SEED_OFFSET, ScratchDefinition
 
 INITIAL_LOG_VARIANCE = -6.0
@@ -102,6 +102,7 @@ class AutoencoderTask(Task):
                 self.vae.quant_conv.bias[model.latent_channels :] = INITIAL_LOG_VARIANCE
         if model.start_from is not None:
             load_weights(self.vae, model.start_from)
+        self.folded_encoder = fold_to_conv(self.vae)  # five times as fast; None if the encoder is trained
         self.discriminator = PatchDiscriminator(objective.discriminator_widths) if objective.has_discriminator else None
         self.objective, self.samples, self.validation_images = objective, samples, validation_images
         with torch.no_grad():
@@ -124,6 +125,9 @@ class AutoencoderTask(Task):
         return self.compute_losses(batch["images"], noise)
 
     def _encode_moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        if self.folded_encoder is not None:
+            mean = self.folded_encoder(pixels)
+            return mean, torch.full_like(mean, INITIAL_LOG_VARIANCE)
         moments = self.vae.quant_conv(self.vae.encoder(pixels)).float()
         mean, log_variance = moments.chunk(2, dim=1)
         return mean, log_variance.clamp(-30, 20)

@@ -74,9 +74,11 @@ def test_every_run_takes_the_latents_of_the_same_autoencoder(monkeypatch, tmp_pa
     commands = dict(zip(sticker.TRAINING_RUNS, launched, strict=True))
     vae = tmp_path / "sticker-vae" / "export" / "vae"
     keys = {name: [part for part in command if part.endswith(f"={vae}")] for name, command in commands.items()}
-    assert list(keys)[:2] == ["autoencoder", "decoder"]
+    assert list(keys)[:3] == ["autoencoder", "decoder", "sharp_decoder"]
     assert keys["autoencoder"] == keys["segmenter"] == []
-    assert keys["decoder"] == [f"model.encoder_from={vae}"]
+    assert keys["decoder"] == keys["sharp_decoder"] == [f"model.encoder_from={vae}"]
+    decoder = tmp_path / "sticker-decoder" / "export" / "vae"
+    assert commands["sharp_decoder"][-1] == f"model.start_from={decoder}"
     assert keys["text_to_image"] == keys["motion"] == [f"model.vae={vae}"]
 
 
