@@ -78,4 +78,4 @@ def test_the_time_is_that_of_the_steps_of_adapters(run_until_sampling, adapter):
     assert "about 3 min" in announce("--few-steps")
     write_adapter_sampling(adapter, AdapterSampling(num_inference_steps=16, guidance_scale=1.0))
     assert "about 6 min" in announce()
-    assert "about 12 min" in announce("--guidance-mode", "apg")  # which guides by the scale of the model
+    assert "about 11 min" in announce("--guidance-mode", "apg")  # which guides by the scale of the model
