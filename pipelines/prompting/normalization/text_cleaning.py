@@ -8,6 +8,7 @@ from typing import Any
 from dianjing.pipelines.prompting.vocabulary import HAN_RANGES
 
 HAN = f"[{HAN_RANGES}]"
+HIDDEN = ("Cf", "Co")  # Unicode categories: format and private characters
 EMPHASIS = re.compile(r":\s*\d+(?:\.\d+)?(?=\s*[)\]}])")  # the weight of (a cat:1.3)
 APOSTROPHES = re.compile("[’‘ʼ`´]")
 QUOTES = re.compile(r"[\"“”„‟«»‹›「」『』《》]|(?<![^\W\d_])'|'(?![^\W\d_])")
@@ -37,7 +38,9 @@ def simplify(text: str) -> str:
 def clean_text(prompt: str) -> str:
     """Normalize the characters of a prompt: lower case, one kind of comma, no quotes, brackets or repetition."""
     text = unicodedata.normalize("NFKC", prompt)
-    text = "".join(char for char in text if unicodedata.category(char) != "Cf" and not "\ufe00" <= char <= "\ufe0f")
+    text = "".join(
+        char for char in text if unicodedata.category(char) not in HIDDEN and not "\ufe00" <= char <= "\ufe0f"
+    )
     text = APOSTROPHES.sub("'", text).lower()
     text = QUOTES.sub("", EMPHASIS.sub("", text))
     text = RESOLUTION.sub("", SYMBOLS.sub(" ", text))
