@@ -1,12 +1,14 @@
 """Camera moves: the view follows the move, never leaves the image, and is as large as it can be."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from dianjing.pipelines.segmentation.base import Point, Region
 from dianjing.pipelines.video.camera import MIN_VIEW
+from dianjing.pipelines.video.guided_video import animate_regions
 from dianjing.pipelines.video.warp_image import plan_camera_of_regions, warp_image
 
 SIZE = (600, 400)
@@ -130,3 +132,25 @@ def test_transparent_parts_stay_as_they_are_in_a_view():
     np.testing.assert_array_equal(frames[-1], image)
     assert frames[0][:, :58, 3].max() == 0
     assert frames[0][:, 62:, 3].min() == 255
+
+
+class RecordingPipeline:
+    """A stand-in of a published pipeline: it takes any size, and returns its image and its guide."""
+
+    model = SimpleNamespace(
+        resolve_size=lambda width, height, size: size,
+        resolve_num_frames=lambda num_frames, duration_s, fps: num_frames,
+        default_fps=8.0,
+    )
+
+    def __call__(self, prompt, image, guide, **settings):
+        return np.asarray(image), guide
+
+
+def test_a_published_model_starts_from_what_the_camera_shows_first():
+    image = make_image()
+    region = Region(target="image", scale=0.5)
+    first, guide = animate_regions(RecordingPipeline(), image, [region], num_frames=5)
+    np.testing.assert_array_equal(first, guide.frames[0])
+    assert np.abs(first.astype(int) - image).mean() > 5
+    np.testing.assert_array_equal(guide.frames[-1], image)
