@@ -70,8 +70,10 @@ class Region:
         is_image = self.target == "image"
         if is_image and (self.mask is not None or self.points or self.motion or not self.has_transform):
             raise DianjingError("image_region_with_selection")
-        if self.motion or not self.has_transform:
+        if self.motion != "":
             validation.check_prompt(self.motion, "motion")
+        elif not self.has_transform:
+            raise DianjingError("region_motion_missing")
         validation.check_number(self.strength, "strength", low=0, high=1)
         if not is_image and (self.mask is None) == (not self.points):
             raise DianjingError("region_points_or_mask", motion=self.motion_name)

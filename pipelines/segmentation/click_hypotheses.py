@@ -12,7 +12,7 @@ FAR_FACTOR = 2.2  # of a radius: further from the click all is background
 BAND_FRACTION = 0.12  # of the root of a mask's area: width of the bands inside and outside its edge
 COLOR_BINS = (26, 16, 16)  # width of a bin in L, a and b
 MIN_SURFACE_DISTANCE = 15.0  # in Lab, of the mean colors of two surfaces under a click
-SEED_OFFSET = 2.5  # of the radius of a click: how far within a surface a seed lies
+SEED_OFFSET = 2.0  # of the radius of a click: how far within a surface a further position lies
 MIN_SURFACE_CONTRAST = 1.9  # that distance in standard deviations of the surfaces
 
 Position = tuple[int, int]
@@ -31,26 +31,30 @@ def list_start_marks(size: tuple[int, int], click: Position) -> list[np.ndarray]
     return starts
 
 
-def list_seeds(image: np.ndarray, click: Position, *, radius_px: int) -> list[Position]:
-    """List positions at a click that may lie on the object: the click itself comes first.
+def list_surfaces(image: np.ndarray, click: Position, *, radius_px: int) -> list[tuple[np.ndarray, Position]]:
+    """List the surfaces at a click on the edge of an object, or on a tip of it: none where there is only one.
 
-    A disc around a click on the edge of an object, or on a tip of it, covers two surfaces: then a position within each
-    of them comes, too.
+    Each is an area, bool (H, W), of the disc around the click, with a line to a position further within the surface.
     """
     size = image.shape[:2]
     rows, columns = np.nonzero(_measure_distances(size, click) <= radius_px + 0.5)
     colors = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)[rows, columns].astype(np.float32)
     is_first = _split_colors(colors)
     if is_first is None:
-        return [click]
-    seeds = [click]
+        return []
+    surfaces = []
     for part in (is_first, ~is_first):
-        offset = np.array([columns[part].mean() - click[0], rows[part].mean() - click[1]])
-        length = float(np.linalg.norm(offset))
-        if length > 0:
-            x, y = np.round(click + offset / length * SEED_OFFSET * radius_px).astype(int)
-            seeds.append((int(np.clip(x, 0, size[1] - 1)), int(np.clip(y, 0, size[0] - 1))))
-    return seeds
+        center = np.array([columns[part].mean(), rows[part].mean()])
+        offset = center - click
+        x, y = np.round(center + offset / max(float(np.linalg.norm(offset)), 1e-6) * SEED_OFFSET * radius_px).astype(
+            int
+        )
+        seed = (int(np.clip(x, 0, size[1] - 1)), int(np.clip(y, 0, size[0] - 1)))
+        area = np.zeros(size, np.uint8)
+        area[rows[part], columns[part]] = 1
+        cv2.line(area, (round(center[0]), round(center[1])), seed, 1)
+        surfaces.append((area > 0, seed))
+    return surfaces
 
 
 def _measure_distances(size: tuple[int, int], center: Position) -> np.ndarray:

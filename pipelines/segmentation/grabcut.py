@@ -11,8 +11,8 @@ import numpy as np
 from dianjing.pipelines.segmentation.base import Point, check_points
 from dianjing.pipelines.segmentation.click_hypotheses import (
     Position,
-    list_seeds,
     list_start_marks,
+    list_surfaces,
     measure_color_overlap,
 )
 from dianjing.pipelines.segmentation.joining import join_pieces
@@ -92,8 +92,8 @@ class GrabCutSegmenter:
     def _find_object(self, clicks: Sequence[Point]) -> np.ndarray:
         """Find the object at the last of the clicks: in the whole image, or around the click where that goes wrong.
 
-        It goes wrong where the edge of the mask does not part colors. Around the click, the search is on a small image;
-        beside the click it goes on only where nothing better is found around the click itself.
+        It goes wrong where the edge of the mask does not part colors. Around the click, the search is on a small image:
+        from the disc at the click, and where that finds nothing, from each of the surfaces that the disc covers.
         """
         mask = self._segment(clicks)
         overlap = measure_color_overlap(self.resized_image, mask)
@@ -101,26 +101,44 @@ class GrabCutSegmenter:
             return mask
         image = self.search_image
         click = self._scale_points(image, clicks[-1:], positive=True)[0]
-        limit, found = overlap - MIN_OVERLAP_GAIN, None
-        for seed in list_seeds(image, click, radius_px=_get_radius(image)):
-            seeds = clicks if seed == click else [*clicks[:-1], self._place_point(image, seed)]
-            for marks in list_start_marks(image.shape[:2], seed):
-                self._mark_points(marks, seeds)
-                candidate = _select_components(_run_grabcut(image, marks, NUM_ITERATIONS), [seed])
-                if not MIN_AREA_FRACTION < candidate.mean() < MAX_AREA_FRACTION:
-                    continue
-                candidate_overlap = measure_color_overlap(image, candidate)
-                if candidate_overlap < limit:
-                    limit, found = candidate_overlap, (candidate, seeds)
-            if found is not None:
-                break
-            limit = min(limit, MAX_COLOR_OVERLAP)  # of what lies beside the click
+        found = self._search(image, clicks, [(None, click)], limit=overlap - MIN_OVERLAP_GAIN)
+        if found is None:
+            surfaces = list_surfaces(image, click, radius_px=_get_radius(image))
+            found = self._search(image, clicks, surfaces, limit=min(overlap - MIN_OVERLAP_GAIN, MAX_COLOR_OVERLAP))
         if found is None:
             return mask
-        return found[0] if image.shape == self.resized_image.shape else self._refine(*found)
+        return found[0] if image.shape == self.resized_image.shape else self._refine(*found, clicks)
 
-    def _refine(self, small_mask: np.ndarray, clicks: Sequence[Point]) -> np.ndarray:
-        """Find the edge of a mask on the larger image, in a band about its edge on the smaller one."""
+    def _search(
+        self,
+        image: np.ndarray,
+        clicks: Sequence[Point],
+        areas: Sequence[tuple[np.ndarray | None, Position]],
+        *,
+        limit: float,
+    ) -> tuple[np.ndarray, np.ndarray | None] | None:
+        """Find the mask whose edge parts colors best, below a limit of their overlap, and its area.
+
+        areas: what is certain at the last click, bool (h, w), None for the disc; and a position to search around.
+        """
+        found = None
+        for area, seed in areas:
+            for marks in list_start_marks(image.shape[:2], seed):
+                self._mark_points(marks, clicks, area=area)
+                positions = [seed] if area is None else _list_positions(area)
+                candidate = _select_components(_run_grabcut(image, marks, NUM_ITERATIONS), positions)
+                if not MIN_AREA_FRACTION < candidate.mean() < MAX_AREA_FRACTION:
+                    continue
+                overlap = measure_color_overlap(image, candidate)
+                if overlap < limit:
+                    limit, found = overlap, (candidate, area)
+        return found
+
+    def _refine(self, small_mask: np.ndarray, small_area: np.ndarray | None, clicks: Sequence[Point]) -> np.ndarray:
+        """Find the edge of a mask on the larger image, in a band about its edge on the smaller one.
+
+        small_area: what is certain at the last click, bool, on the smaller image; None: the disc.
+        """
         height, width = self.resized_image.shape[:2]
         levels = cv2.resize(small_mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
         band_px = max(2, round(REFINING_BAND_FRACTION * max(height, width)))
@@ -129,9 +147,12 @@ class GrabCutSegmenter:
         marks = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
         marks[cv2.dilate(mask.astype(np.uint8), kernel) == 0] = cv2.GC_BGD
         marks[cv2.erode(mask.astype(np.uint8), kernel) > 0] = cv2.GC_FGD
-        self._mark_points(marks, clicks)
-        refined = _run_grabcut(self.resized_image, marks, NUM_REFINING_ITERATIONS)
-        return _select_components(refined, self._scale_points(self.resized_image, clicks[-1:], positive=True))
+        area, positions = None, self._scale_points(self.resized_image, clicks[-1:], positive=True)
+        if small_area is not None:
+            area = cv2.resize(small_area.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+            positions = _list_positions(area)
+        self._mark_points(marks, clicks, area=area)
+        return _select_components(_run_grabcut(self.resized_image, marks, NUM_REFINING_ITERATIONS), positions)
 
     def _segment(self, clicks: Sequence[Point]) -> np.ndarray:
         """Segment the image by all points at once, with a flood fill where GrabCut finds no object."""
@@ -143,10 +164,15 @@ class GrabCutSegmenter:
             mask = _select_components(self._flood_fill(positions), positions)
         return mask
 
-    def _mark_points(self, marks: np.ndarray, points: Sequence[Point]) -> None:
-        """Set GrabCut's marks, uint8 (h, w), that are certain: the border, and discs at the points."""
+    def _mark_points(self, marks: np.ndarray, points: Sequence[Point], *, area: np.ndarray | None = None) -> None:
+        """Set GrabCut's marks, uint8 (h, w), that are certain: the border, and discs at the points.
+
+        area: bool (h, w), what is certain at the last point in place of a disc.
+        """
         border = max(1, round(BORDER_FRACTION * max(marks.shape)))
         marks[:border], marks[-border:], marks[:, :border], marks[:, -border:] = (cv2.GC_BGD,) * 4
+        if area is not None:
+            marks[area], points = cv2.GC_FGD, points[:-1]
         for positive, mark in ((True, cv2.GC_FGD), (False, cv2.GC_BGD)):
             for center in self._scale_points(marks, points, positive=positive):
                 cv2.circle(marks, center, _get_radius(marks), mark, thickness=-1)
@@ -168,12 +194,6 @@ class GrabCutSegmenter:
             if point.positive is positive
         ]
 
-    def _place_point(self, pixels: np.ndarray, position: Position) -> Point:
-        """Convert a position in pixels (h, w) that show the image to a point of the image."""
-        height, width = pixels.shape[:2]
-        x, y = (position[0] + 0.5) * self.image_size[0] / width, (position[1] + 0.5) * self.image_size[1] / height
-        return Point(x=x, y=y)
-
     def _flood_fill(self, positions: Sequence[Position]) -> np.ndarray:
         lab = cv2.cvtColor(self.resized_image, cv2.COLOR_RGB2LAB)
         filled = np.zeros((lab.shape[0] + 2, lab.shape[1] + 2), np.uint8)
@@ -188,6 +208,10 @@ def _limit_side(image: np.ndarray, side_px: int) -> np.ndarray:
     scale = min(1.0, side_px / max(height, width))
     size = (max(2, round(width * scale)), max(2, round(height * scale)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _list_positions(area: np.ndarray) -> list[Position]:
+    return [(int(column), int(row)) for row, column in np.argwhere(area)]
 
 
 def _get_radius(pixels: np.ndarray) -> int:

@@ -153,13 +153,15 @@ def test_a_mask_depends_on_the_image_and_the_points_alone(monkeypatch):
     np.testing.assert_array_equal(predict_mask(sample.image, point), expected)
 
 
-@pytest.mark.parametrize("click", [(322, 200), (322, 128), (328, 136)], ids=["body", "tip", "edge near the tip"])
-def test_a_click_on_a_rocket_selects_no_sky(click):
+@pytest.mark.parametrize(
+    ("click", "top"), [((322, 200), 180), ((322, 128), 140), ((328, 136), 140)], ids=["body", "tip", "edge"]
+)
+def test_a_click_on_a_rocket_selects_no_sky(click, top):
     """A photograph of scikit-image: the rocket's box is known, and around it are sky and towers."""
     mask = predict_mask(skimage.data.rocket(), Point(x=click[0], y=click[1]))
     rocket = np.zeros(mask.shape, bool)
     rocket[100:400, 295:345] = True
-    assert mask[180:260, 318:328].mean() > 0.9
+    assert mask[top:260, 318:328].mean() > 0.9
     assert (mask & ~rocket).sum() < 0.1 * mask.sum()
 
 
