@@ -6,12 +6,12 @@ H height, W width, U unknown pixels, K windows of N pixels; colors are float64 (
 import cv2
 import numpy as np
 
-from dianjing.pipelines.video.inpainting import inpaint
-
 WINDOW_PX = 3
 COLOUR_VARIANCE = 1e-6  # regularizes the color lines of a window
 PRIOR_WEIGHT = 1e-5  # of the mask, which decides where no color line leads to a known pixel
 FOREGROUND_WEIGHT = 0.05  # of the colors inside, where the edge has almost none of its own
+BACKGROUND_SIGMA_PX = 2.0  # of the mean of the background around a pixel of the edge
+MIN_BACKGROUND_SHARE = 1e-3  # of that mean which must be known; farther away the nearest color is taken
 
 
 def solve_alpha(colors: np.ndarray, prior: np.ndarray, unknown: np.ndarray) -> np.ndarray:
@@ -65,7 +65,7 @@ def estimate_foreground(image: np.ndarray, alpha: np.ndarray, inside: np.ndarray
     the edge as around it, and the object as inside it, as far as the image leaves that open.
     """
     colors = image.astype(np.float64) / 255
-    background = inpaint(image, ~outside).astype(np.float64) / 255
+    background = _extend_smoothly(colors, outside)
     extended = _extend_colors(colors, inside if inside.any() else alpha >= alpha.max())
     opacity = alpha[..., None]
     # the least squares of image = opacity foreground + (1 - opacity) background, with the extended colors as prior
@@ -75,8 +75,17 @@ def estimate_foreground(image: np.ndarray, alpha: np.ndarray, inside: np.ndarray
     return foreground.clip(0, 1)
 
 
+def _extend_smoothly(colors: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Give every pixel the mean of the known ones around it, or the color of the nearest one."""
+    share = cv2.GaussianBlur(known.astype(np.float64), (0, 0), BACKGROUND_SIGMA_PX)[..., None]
+    total = cv2.GaussianBlur(colors * known[..., None], (0, 0), BACKGROUND_SIGMA_PX)
+    return np.where(share > MIN_BACKGROUND_SHARE, total / np.maximum(share, 1e-9), _extend_colors(colors, known))
+
+
 def _extend_colors(colors: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Give every pixel the color of the nearest known one."""
+    """Give every pixel the color of the nearest known one; without any, its own."""
+    if not known.any():
+        return colors
     _, labels = cv2.distanceTransformWithLabels(
         (~known).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )

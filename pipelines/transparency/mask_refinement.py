@@ -12,8 +12,11 @@ MAX_INNER_ERROR, MAX_OUTER_ERROR = 1 / 24, 1 / 16  # how far the edge of a rough
 FRAME_WIDTH = 1 / 16  # of the pixels at the border of the image, by which the background is judged
 MIN_FRAME_SHARE = 0.3  # of these that must lie outside the mask
 PLAIN_TOLERANCE = 0.06  # 95 % of a plain background at the border are closer to its median color, on [0, 1]
-MIN_PLAIN_SHARE, PLAIN_SCATTER = 0.9, 0.01  # or this share, if 95 % of it are so close: the rest are further objects
-MIN_DIFFERENCE = 0.1  # of a pixel that belongs to an object, from a plain background
+MIN_PLAIN_SHARE, PLAIN_SCATTER = 0.75, 0.01  # or this share, if 95 % of it are so close: the rest are further objects
+MIN_DIFFERENCES = 0.03, 0.1  # of a pixel that belongs to an object, from a background without and with much noise
+NOISE_FACTOR = 4.0  # a difference this many times that of 95 % of the background is not noise
+PLAIN_EDGE_WIDTH = 1 / 48  # inside what differs from a plain background, in which the edge lies
+RIDGE_SHARE = 0.9  # of the largest difference around: the middle of a line that is too thin to have an inside
 MIN_PART_SHARE = 0.05  # of the largest part of the objects; smaller ones are specks
 MAX_WORKING_SIDE_PX = 256  # of matting
 
@@ -53,8 +56,21 @@ def _subtract_plain_background(image: np.ndarray, mask: np.ndarray) -> np.ndarra
     has_objects = is_close.mean() > MIN_PLAIN_SHARE and np.quantile(levels[is_close], 0.95) < PLAIN_SCATTER
     if np.quantile(levels, 0.95) > PLAIN_TOLERANCE and not has_objects:
         return None
-    differing = difference > MIN_DIFFERENCE
-    return differing | (measure_depth(mask) > MAX_OUTER_ERROR * side)
+    if side > MAX_WORKING_SIDE_PX:  # the edge is narrow beside the object
+        return (difference > MIN_DIFFERENCES[1]) | (measure_depth(mask) > MAX_OUTER_ERROR * side)
+    threshold = np.clip(NOISE_FACTOR * np.quantile(levels[is_close], 0.95), *MIN_DIFFERENCES)
+    differing = (difference > threshold) | (measure_depth(mask) > MAX_OUTER_ERROR * side)
+    return _find_half_opacity(colors, differing, difference)
+
+
+def _find_half_opacity(colors: np.ndarray, differing: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """Find where at least half of what differs from a plain background, bool (H, W), is the object."""
+    width = PLAIN_EDGE_WIDTH * max(differing.shape)
+    inside = measure_depth(differing) > width
+    is_thin = differing & (cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, 5) > width + 1.5)
+    largest = cv2.dilate(difference, np.ones((3, 3)))
+    inside |= is_thin & (difference > MIN_DIFFERENCES[1]) & (difference >= RIDGE_SHARE * largest)
+    return solve_alpha(colors.astype(np.float64), differing.astype(np.float64), differing & ~inside) > 0.5
 
 
 def _remove_specks(mask: np.ndarray) -> np.ndarray:

@@ -6,6 +6,9 @@ Two columns: "true" cuts rendered scenes, whose sprites with alpha are known exa
 model generates for held-out prompts, against the sprites that the matcher detects in them. The rim is where the alpha
 of the sprites is between 0 and 1, and one pixel around; its error is in levels of 0 to 255.
 
+An object that the model draws is not exactly the sprite, and that counts in "generated" as if it were an error of the
+cut-out. "drawing" is this part alone: the rims of generated images cut out with the true alpha of the sprites.
+
 S image side in pixels; sprites are float (S, S, 4) on [0, 1] with premultiplied alpha.
 """
 
@@ -21,6 +24,7 @@ import torch
 from PIL import Image
 
 from dianjing.errors import DianjingError
+from dianjing.pipelines.transparency.closed_form import estimate_foreground
 from dianjing.train.evaluation.image_generation import CATEGORIES, GRID_PX, image_to_tensor, sample_held_out
 from dianjing.train.evaluation.settings import (
     EvaluationSettings,
@@ -30,6 +34,7 @@ from dianjing.train.evaluation.settings import (
 )
 from dianjing.train.stickers import CurriculumStage, StickerSample, StickerWorld
 from dianjing.train.stickers.atlas import get_sprite
+from dianjing.train.stickers.backgrounds import BACKGROUNDS
 from dianjing.train.stickers.matching import SpriteMatcher
 from dianjing.train.stickers.world import DEFAULT_SCENE_WEIGHTS
 
@@ -102,11 +107,18 @@ def measure_iou(cut: np.ndarray, truth: np.ndarray) -> float:
 
 
 def evaluate_cut_outs(
-    pipe: Any, images: Sequence[np.ndarray], prompts: Sequence[str], truths: Sequence[np.ndarray]
+    pipe: Any,
+    images: Sequence[np.ndarray],
+    prompts: Sequence[str],
+    truths: Sequence[np.ndarray],
+    backgrounds: Sequence[str],
 ) -> tuple[dict[str, Any], list[Image.Image]]:
-    """Cut the objects of prompts out of images, and compare them with the true sprites; return figures and cut-outs."""
-    rims, ious, cuts, num_failed = [], [], [], 0
-    for image, prompt, truth in zip(images, prompts, truths, strict=True):
+    """Cut the objects of prompts out of images, and compare them with the true sprites; return figures and cut-outs.
+
+    backgrounds: the kind of each, "plain" or "textured", by which rims are averaged too.
+    """
+    rims, kinds, ious, cuts, num_failed = [], [], [], [], 0
+    for image, prompt, truth, kind in zip(images, prompts, truths, backgrounds, strict=True):
         try:
             cut = pipe.remove_background(Image.fromarray(image), prompt)
         except DianjingError:
@@ -115,9 +127,13 @@ def evaluate_cut_outs(
         cuts.append(cut)
         if truth[..., 3].any():
             rims.append(measure_rim(np.asarray(cut), truth))
+            kinds.append(kind)
             ious.append(measure_iou(np.asarray(cut), truth))
     worst = [max(each["white"], each["black"]) for each in rims]
     figures: dict[str, Any] = {name: round(float(np.mean([each[name] for each in rims])), 2) for name in rims[0]}
+    for kind in sorted(set(kinds)):
+        of_kind = [rim for rim, each in zip(rims, kinds, strict=True) if each == kind]
+        figures[kind] = {name: round(float(np.mean([each[name] for each in of_kind])), 2) for name in PAPERS}
     figures |= {
         "rim_median": round(float(np.median(worst)), 2),
         "within_8_levels": round(float(np.mean(np.array(worst) <= MAX_RIM_LEVELS)), 3),
@@ -127,6 +143,22 @@ def evaluate_cut_outs(
         "count": len(images),
     }
     return figures, cuts
+
+
+def measure_drawing(images: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:
+    """Measure the rims of images cut out with the true alpha of their sprites: errors that no cut-out causes."""
+    rims = []
+    for image, truth in zip(images, truths, strict=True):
+        alpha = truth[..., 3]
+        if alpha.any():
+            foreground = estimate_foreground(image, alpha, alpha == 1, alpha == 0)
+            rims.append(measure_rim(255 * np.concatenate([foreground, alpha[..., None]], axis=-1), truth))
+    return {name: round(float(np.mean([each[name] for each in rims])), 2) for name in PAPERS}
+
+
+def classify_background(sample: StickerSample) -> str:
+    """Return the kind of a sample's background: "plain" for one color, else "textured"."""
+    return "plain" if BACKGROUNDS[sample.scene.background].name_en.endswith(" background") else "textured"
 
 
 def make_cut_out_sheet(cuts: Sequence[Image.Image]) -> Image.Image:
@@ -164,11 +196,13 @@ def write_transparency_report(settings: EvaluationSettings, out: Path) -> None:
         "true": ([sample.image for sample in held_out], [render_true_sprites(sample) for sample in held_out]),
         "generated": (generated, [detect_sprites(image, matcher) for image in generated]),
     }
+    backgrounds = [classify_background(sample) for sample in held_out]
     out.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"model": settings.model, "seed": seed, **settings.generation_settings}
     for name, (images, truths) in columns.items():
-        report[name], cuts = evaluate_cut_outs(pipe, images, prompts, truths)
+        report[name], cuts = evaluate_cut_outs(pipe, images, prompts, truths, backgrounds)
         make_cut_out_sheet(cuts).save(out / f"{name}.png")
+    report["drawing"] = measure_drawing(*columns["generated"])
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=1))
 
