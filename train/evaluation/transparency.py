@@ -7,7 +7,7 @@ model generates for held-out prompts, against the sprites that the matcher detec
 of the sprites is between 0 and 1, and one pixel around; its error is in levels of 0 to 255.
 
 An object that the model draws is not exactly the sprite, and that counts in "generated" as if it were an error of the
-cut-out. "drawing" is this part alone: the rims of generated images cut out with the true alpha of the sprites.
+cut-out. "generation" is this part alone: the rims of generated images cut out with the true alpha of the sprites.
 
 S image side in pixels; sprites are float (S, S, 4) on [0, 1] with premultiplied alpha.
 """
@@ -145,7 +145,7 @@ def evaluate_cut_outs(
     return figures, cuts
 
 
-def measure_drawing(images: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:
+def measure_generation_error(images: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:
     """Measure the rims of images cut out with the true alpha of their sprites: errors that no cut-out causes."""
     rims = []
     for image, truth in zip(images, truths, strict=True):
@@ -202,7 +202,7 @@ def write_transparency_report(settings: EvaluationSettings, out: Path) -> None:
     for name, (images, truths) in columns.items():
         report[name], cuts = evaluate_cut_outs(pipe, images, prompts, truths, backgrounds)
         make_cut_out_sheet(cuts).save(out / f"{name}.png")
-    report["drawing"] = measure_drawing(*columns["generated"])
+    report["generation"] = measure_generation_error(*columns["generated"])
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=1))
 

@@ -13,7 +13,7 @@ from dianjing.pipelines.transparency.closed_form import estimate_foreground, sol
 from dianjing.pipelines.transparency.mask_refinement import refine_mask
 from dianjing.train.evaluation.transparency import (
     classify_background,
-    measure_drawing,
+    measure_generation_error,
     measure_rim,
     render_true_sprites,
     sample_scenes,
@@ -134,11 +134,11 @@ def test_an_object_at_the_border_before_a_plain_background_is_cut_out_whole():
     assert alpha[34:96, 112:].min() > 200
 
 
-def test_the_error_of_a_drawing_is_that_of_the_sprite_which_it_is_not():
+def test_the_error_of_a_generation_is_that_of_the_sprite_which_it_is_not():
     samples = sample_scenes(3, seed=5, size_px=64)
     truths = [render_true_sprites(sample) for sample in samples]
-    true = measure_drawing([sample.image for sample in samples], truths)
-    moved = measure_drawing([np.roll(sample.image, 2, axis=1) for sample in samples], truths)
+    true = measure_generation_error([sample.image for sample in samples], truths)
+    moved = measure_generation_error([np.roll(sample.image, 2, axis=1) for sample in samples], truths)
     for paper in ("white", "black"):
         assert true[paper] < 3
         assert moved[paper] > true[paper] + 5
