@@ -124,7 +124,7 @@ def test_pale_and_thin_parts_before_a_plain_background_are_cut_out():
     assert not alpha[:, 100:].any()
 
 
-def test_an_object_at_the_border_before_a_plain_background_is_cut_out_whole():
+def test_an_object_at_the_border_before_a_plain_background_is_cut_out_completely():
     image = np.full((128, 128, 3), (30, 30, 34), np.uint8)
     image[30:100, 80:110] = (230, 60, 50)
     image[30:100, 110:] = (220, 220, 220)  # the part that was not found
