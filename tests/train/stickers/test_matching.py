@@ -86,7 +86,7 @@ def test_hard_images_are_read(matcher, category, words):
 
 
 @pytest.mark.parametrize("category", CATEGORIES, ids=lambda category: category.name)
-def test_images_with_one_thing_changed_are_wrong(matcher, category):
+def test_images_with_one_object_changed_are_wrong(matcher, category):
     """One object is missing, of another class, or of another colour."""
     random = np.random.default_rng(5)
     samples = sample_held_out(category, num_samples=4, seed=21, size_px=SIZE_PX)
