@@ -99,7 +99,7 @@ def edit(client, path="/v1/images/edits", **fields):
     return read_pixels(client.post(path, data=data, files={"image": ("cat.png", to_png(PICTURE), "image/png")}))
 
 
-def generate_by_hand(tiny_folder, files, adapters, *, pipeline=TextToImagePipeline, has_conditions, **arguments):
+def generate_by_pipeline(tiny_folder, files, adapters, *, pipeline=TextToImagePipeline, has_conditions, **arguments):
     """Pixels of a pipeline that holds nothing but these adapters."""
     nets = {"controlnet": [str(files / name) for name in ("edges", "lines")]} if has_conditions else {}
     pipe = pipeline.from_pretrained(tiny_folder, **nets)
@@ -137,7 +137,7 @@ def test_adapters_are_added_and_removed_while_others_stay(client, tiny_folder, f
             assert_same(result, results[key])
             continue
         results[key] = result
-        assert_same(result, generate_by_hand(tiny_folder, files, adapters, has_conditions=bool(conditions)))
+        assert_same(result, generate_by_pipeline(tiny_folder, files, adapters, has_conditions=bool(conditions)))
     distances = [np.abs(a - b).max() for a in results.values() for b in results.values() if a is not b]
     assert min(distances) > 1
 
@@ -149,7 +149,7 @@ def test_conditions_and_adapters_act_together_in_edits_and_variations(client, ti
         for conditions in ({}, CONDITIONS):
             fields = {"adapters": adapters, "strength": 0.5, **conditions}
             result = edit(client, path, **fields)
-            expected = generate_by_hand(
+            expected = generate_by_pipeline(
                 tiny_folder,
                 files,
                 adapters,
