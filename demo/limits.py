@@ -62,6 +62,17 @@ class AdapterInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VideoDefaults:
+    """The settings of videos that a model has by default; `video_model` is "" for the server's own model."""
+
+    video_model: str
+    num_frames: int
+    fps: float
+    num_inference_steps: int
+    guidance_scale: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelCapabilities:
     """The kinds of requests that a model serves, and its defaults for the parameters that a request leaves unset.
 
@@ -132,10 +143,40 @@ class ModelCapabilities:
     def can_animate(self) -> bool:
         return self.can_generate_video and self.max_regions > 0
 
+    def can_do(self, task: VideoTask) -> bool:
+        """True if the server's own model has a task."""
+        return self.can_animate if task == "image-to-video" else self.can_generate_video
+
+    def list_video_models(self, task: VideoTask) -> list[PublishedModel]:
+        """List the published models for a task."""
+        return [model for model in self.video_models if model.pipeline.task == task]
+
     def has_task(self, task: VideoTask) -> bool:
         """True if the server's own model or one of its published models has a task."""
-        is_own = self.can_animate if task == "image-to-video" else self.can_generate_video
-        return is_own or any(model.pipeline.task == task for model in self.video_models)
+        return self.can_do(task) or bool(self.list_video_models(task))
+
+    def get_video_defaults(self, task: VideoTask) -> VideoDefaults:
+        """Get the defaults of a task: those of the server's own model, or else of its first published one."""
+        if not self.can_do(task):
+            model = self.list_video_models(task)[0]
+            return VideoDefaults(
+                video_model=model.name,
+                num_frames=model.pipeline.default_num_frames,
+                fps=model.default_fps,
+                num_inference_steps=model.pipeline.default_num_inference_steps,
+                guidance_scale=model.pipeline.default_guidance_scale,
+            )
+        assert self.num_frames is not None
+        is_animation = task == "image-to-video"
+        own_params = (self.num_inference_steps, self.guidance_scale)
+        steps, guidance_scale = self.continuation_params if is_animation else own_params
+        return VideoDefaults(
+            video_model="",
+            num_frames=self.num_frames,
+            fps=self.fps,
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+        )
 
     @property
     def sizes(self) -> tuple[Size, ...]:

@@ -70,9 +70,9 @@ class AnimateTab:
 
 
 def make_animate_tab(context: PageContext) -> AnimateTab:
-    """Make the components inside a `gr.Tab`, for a model with motion control."""
+    """Make the components inside a `gr.Tab`, for a server that has the task."""
     capabilities = context.capabilities
-    assert capabilities.num_frames is not None
+    defaults = capabilities.get_video_defaults(ImageToVideoRequest.task)
     with gr.Row(elem_classes="dj-layout"):
         with gr.Column(elem_classes=["dj-inputs", "dj-animate"]):
             regions = make_region_panel(capabilities.max_regions)
@@ -88,15 +88,14 @@ def make_animate_tab(context: PageContext) -> AnimateTab:
                 label=translations("strict_background"),
                 info=translations("strict_background_info"),
                 elem_id="animate-strict",
-                visible=False,
+                visible=bool(defaults.video_model),
             )
             transparent = make_transparent_switch("animate", info="transparent_animation_info")
-            default, label = capabilities.num_frames, translations("animate_frames")
+            default, label = defaults.num_frames, translations("animate_frames")
             longest = [model.pipeline.default_num_frames for model in capabilities.video_models]
             num_frames = gr.Slider(2, max(2 * default, *longest, 0), default, step=1, label=label)
-            settings = make_settings(
-                "animate", context, default_params=capabilities.continuation_params, has_default_size=False
-            )
+            default_params = (defaults.num_inference_steps, defaults.guidance_scale)
+            settings = make_settings("animate", context, default_params=default_params, has_default_size=False)
             metadata_file = make_metadata_file("animate", VIDEO_SUFFIXES)
     run_panel = make_run_panel(
         "animate", button=button, cancel=cancel, status=video_panel.status, preview=video_panel.preview

@@ -99,10 +99,10 @@ def _make_tabs(context: PageContext) -> PageTabs:
         image = make_image_tab(context)
     with gr.Tab(translations("tab_edit"), id=EDIT_TAB_ID):
         edit = make_edit_tab(context)
-    if capabilities.can_animate:
+    if capabilities.has_task("image-to-video"):
         with gr.Tab(translations("tab_animate"), id=ANIMATE_TAB_ID):
             animate = make_animate_tab(context)
-    if capabilities.can_generate_video:
+    if capabilities.has_task("text-to-video"):
         with gr.Tab(translations("tab_video"), id="video"):
             video = make_video_tab(context)
     if capabilities.can_chat:

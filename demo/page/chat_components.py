@@ -72,7 +72,7 @@ def make_chat_components(context: PageContext) -> ChatTab:
             button, cancel = make_run_buttons("chat")
             examples = make_examples("chat", message_box)
         with gr.Column(elem_classes="dj-preview"):
-            parts = _make_preview_column(can_animate=context.capabilities.can_animate)
+            parts = _make_preview_column(can_animate=context.capabilities.has_task("image-to-video"))
         with gr.Column(elem_classes="dj-more"):
             parts |= _make_tools()
             with gr.Accordion(translations("advanced"), open=False):

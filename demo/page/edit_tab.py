@@ -63,7 +63,9 @@ def make_edit_tab(context: PageContext) -> EditTab:
             button, cancel = make_run_buttons("edit")
         with gr.Column(elem_classes="dj-preview"):
             parts = make_preview_column(
-                "edit", get_history=lambda session: session.edits, can_animate=context.capabilities.can_animate
+                "edit",
+                get_history=lambda session: session.edits,
+                can_animate=context.capabilities.has_task("image-to-video"),
             )
         with gr.Column(elem_classes="dj-more"):
             strength = gr.Slider(

@@ -116,7 +116,7 @@ def make_image_tab(context: PageContext) -> ImageTab:
             parts = make_preview_column(
                 "image",
                 get_history=lambda session: session.images,
-                can_animate=context.capabilities.can_animate,
+                can_animate=context.capabilities.has_task("image-to-video"),
                 make_extra=lambda: {"album": make_album_button(context)},
             )
         with gr.Column(elem_classes="dj-more"):

@@ -158,7 +158,8 @@ def _make_transform() -> dict[str, Any]:
 
 def suggest_motions(panel: RegionPanel, context: PageContext, language: Language) -> Updates:
     """Updates that offer the motions of the model's vocabulary, or a few common ones, in the reader's language."""
-    vocabulary = context.engine.image_to_video.motion_vocabulary.motions
+    pipeline = context.engine.image_to_video  # None: only published models animate
+    vocabulary = () if pipeline is None else pipeline.motion_vocabulary.motions
     phrases = [next(p for p in motion.phrases if p.isascii() is (language == "en")) for motion in vocabulary]
     common = [getattr(text, language) for text in MOTION_SUGGESTIONS]
     return {motion: gr.Dropdown(choices=phrases or common) for motion in panel.motions}

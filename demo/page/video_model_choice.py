@@ -12,12 +12,13 @@ from dianjing.pipelines.video.published_models import PublishedModel, VideoTask
 
 
 def make_video_model_choice(name: str, context: PageContext, task: VideoTask) -> gr.Dropdown:
-    """Make the choice among the server's own model, the value "", and its published models for a task, if any."""
+    """Make the choice among the server's own model, the value "", if it has the task, and its published models."""
     capabilities = context.capabilities
-    names = [model.name for model in capabilities.video_models if model.pipeline.task == task]
+    names = [model.name for model in capabilities.list_video_models(task)]
+    own = [(capabilities.model, "")] if capabilities.can_do(task) else []
     return gr.Dropdown(
-        [(capabilities.model, ""), *((each, each) for each in names)],
-        value="",
+        [*own, *((each, each) for each in names)],
+        value=capabilities.get_video_defaults(task).video_model,
         label=translations("video_model"),
         elem_id=f"{name}-model",
         visible=bool(names),

@@ -69,14 +69,13 @@ class VideoTab:
 
 
 def make_video_tab(context: PageContext) -> VideoTab:
-    """Make the components inside a `gr.Tab`, for a model with motion blocks."""
-    capabilities = context.capabilities
-    assert capabilities.num_frames is not None
+    """Make the components inside a `gr.Tab`, for a server that has the task."""
+    defaults = context.capabilities.get_video_defaults(TextToVideoRequest.task)
     with gr.Row(elem_classes="dj-layout"):
         with gr.Column(elem_classes="dj-inputs"):
             prompt = make_prompt_box("video", label="video_prompt", placeholder="video_placeholder")
             video_model = make_video_model_choice("video", context, TextToVideoRequest.task)
-            default_seconds = round(capabilities.num_frames / capabilities.fps, 1)
+            default_seconds = round(defaults.num_frames / defaults.fps, 1)
             seconds = gr.Slider(0.5, MAX_SECONDS, default_seconds, step=0.5, label=translations("video_seconds"))
             button, cancel = make_run_buttons("video")
             forecast = make_forecast("video")
@@ -84,9 +83,12 @@ def make_video_tab(context: PageContext) -> VideoTab:
         with gr.Column(elem_classes="dj-preview"):
             video_panel = make_video_panel("video", get_history=lambda session: session.videos)
         with gr.Column(elem_classes="dj-more"):
-            fps = gr.Number(capabilities.fps, label=translations("video_fps"), minimum=1)
+            fps = gr.Number(defaults.fps, label=translations("video_fps"), minimum=1)
             transparent = make_transparent_switch("video", info="transparent_video_info")
-            settings = make_settings("video", context)
+            default_params = (defaults.num_inference_steps, defaults.guidance_scale)
+            settings = make_settings(
+                "video", context, default_params=default_params, has_default_size=not defaults.video_model
+            )
             continuation = _make_continuation(context)
             metadata_file = make_metadata_file("video", VIDEO_SUFFIXES)
     run_panel = make_run_panel(

@@ -4,6 +4,8 @@ import pytest
 from PIL import Image
 
 from dianjing.demo.i18n.catalog import TEXTS
+from dianjing.demo.video_models import VideoModels
+from dianjing.errors import DianjingError
 from tests.demo.page.browser import click_on_image
 from tests.demo.page.conftest import TIMEOUT_MS, run_app, wait_until_mounted
 
@@ -103,9 +105,6 @@ def test_adapters_and_a_controlnet_are_chosen_on_the_page(locale, extended_serve
 
 
 def test_a_published_video_model_is_chosen_on_the_page(tiny_video_folder, published_folder, open_page, tmp_path):
-    from dianjing.demo.video_models import VideoModels
-    from dianjing.errors import DianjingError
-
     requests = []
 
     def record(job, results, *, on_progress):
@@ -141,3 +140,36 @@ def test_a_published_video_model_is_chosen_on_the_page(tiny_video_folder, publis
         page.click("#animate-button")
         page.wait_for_selector("#animate-status [role=alert]")
         assert (requests[1].video_model, requests[1].strict_background) == ("wan-2.2-ti2v", False)
+
+
+def test_published_video_models_have_their_tabs_beside_a_model_of_images(
+    tiny_folder, published_folder, open_page, tmp_path
+):
+    """The server's own model makes no videos: the tabs begin with the published ones."""
+    requests = []
+
+    def record(job, results, *, on_progress):
+        requests.append(job.request)
+        raise DianjingError("prompt_empty", name="stopped")
+
+    models = VideoModels([str(published_folder(name)) for name in ("hunyuan-i2v-concat", "wan-2.1-t2v")])
+    with run_app(tiny_folder, video_models=models) as server:
+        server.engine.run = record
+        page = open_page(server.address)
+        page.click("#tabs [role=tab] >> text=Video")
+        assert page.locator("#video-model input").input_value() == "wan-2.1-t2v"
+        page.fill("#video-prompt textarea", "a cat")
+        page.click("#video-button")
+        page.wait_for_selector("#video-status [role=alert]")
+        assert (requests[0].video_model, requests[0].num_frames, requests[0].fps) == ("wan-2.1-t2v", 81, 16)
+        Image.new("RGB", (64, 64), "gray").save(tmp_path / "gray.png")
+        page.click("#tabs [role=tab] >> text=Animate")
+        page.set_input_files("#animate-picture input[type=file]", tmp_path / "gray.png")
+        page.wait_for_selector("#animate-picture img")
+        assert page.is_checked("#animate-strict input")
+        click_on_image(page, 0.5, 0.5)
+        page.fill("#animate-motion-1 input", "move right")
+        page.keyboard.press("Enter")
+        page.click("#animate-button")
+        page.wait_for_selector("#animate-status [role=alert]")
+        assert (requests[1].video_model, requests[1].strict_background) == ("hunyuan-i2v-concat", True)
