@@ -78,14 +78,14 @@ class SettingsPanel:
             value = metadata.settings.get(name)
             if isinstance(value, int | float) and not isinstance(value, bool):
                 updates[component] = value
-        if self.steps_choice is not None:
-            has_few_steps = "default_adapter" in metadata.settings
-            updates[self.steps_choice] = FEW_STEPS if has_few_steps else OWN_STEPS
-            if has_few_steps:  # the numbers are the adapter's, and count for nothing
-                updates |= {self.steps: gr.skip(), self.guidance: gr.skip()}
         scheduler, own = metadata.settings.get("scheduler"), type(self.capabilities.scheduler).__name__
         updates[self.guidance_mode] = str(metadata.settings.get("guider") or "")
         updates[self.scheduler] = "" if scheduler == own else str(scheduler or "")
+        if self.steps_choice is not None:
+            has_few_steps = "default_adapter" in metadata.settings
+            updates[self.steps_choice] = FEW_STEPS if has_few_steps else OWN_STEPS
+            if has_few_steps:  # numbers and scheduler are the adapter's, and no choice of the user
+                updates |= {self.steps: gr.skip(), self.guidance: gr.skip(), self.scheduler: ""}
         return updates | restore_adapters(metadata.settings, self.adapters, self.capabilities)
 
 
