@@ -44,6 +44,7 @@ __all__ = [
     "write_grid",
 ]
 IMAGE_BATCH_SIZE = 8  # a seed gives the same image in any batch
+PLACEHOLDER_PROMPT = "a prompt"  # of a forecast: the time of an image does not depend on it
 GRID_COLUMNS, GRID_CELL_PX, GRID_GAP_PX = 8, 128, 4
 
 
@@ -219,7 +220,7 @@ def _get_work(request: ImageRequest, job: ImageJob) -> Any:
 
     names = ("width", "height", "num_inference_steps", "guidance_scale", "negative_prompt")
     arguments: dict[str, Any] = {name: getattr(request, name) for name in names}
-    arguments |= {"prompt": request.prompt, "num_images": request.num_images_per_prompt, "slow": job.slow}
+    arguments |= {"prompt": PLACEHOLDER_PROMPT, "num_images": request.num_images_per_prompt, "slow": job.slow}
     arguments |= {"guidance_mode": job.guidance_mode, "scheduler": job.scheduler}
     if job.conditions.controls or job.conditions.ip_adapter is not None:
         arguments["slow"] = True  # by their default, as the conditions themselves are not read yet

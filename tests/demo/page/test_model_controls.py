@@ -142,7 +142,7 @@ def test_a_published_video_model_is_chosen_on_the_page(tiny_video_folder, publis
         assert (requests[1].video_model, requests[1].strict_background) == ("wan-2.2-ti2v", False)
 
 
-def test_published_video_models_have_their_tabs_beside_a_model_of_images(
+def test_published_video_models_have_their_tabs_next_to_a_model_of_images(
     tiny_folder, published_folder, open_page, tmp_path
 ):
     """The server's own model makes no videos: the tabs begin with the published ones."""
