@@ -104,6 +104,14 @@ def test_adapters_and_a_controlnet_are_chosen_on_the_page(locale, extended_serve
         page.wait_for_selector(f"#{name}-adapter-robot", timeout=TIMEOUT_MS)
 
 
+def open_animate_tab(page, path):
+    """Open the tab with a gray image, which is written to `path`."""
+    Image.new("RGB", (64, 64), "gray").save(path)
+    page.click("#tabs [role=tab] >> text=Animate")
+    page.set_input_files("#animate-picture input[type=file]", path)
+    page.wait_for_selector("#animate-picture img")
+
+
 def test_a_published_video_model_is_chosen_on_the_page(tiny_video_folder, published_folder, open_page, tmp_path):
     requests = []
 
@@ -126,10 +134,7 @@ def test_a_published_video_model_is_chosen_on_the_page(tiny_video_folder, publis
         assert requests[0].video_model == "wan-2.2-ti2v"
         assert (requests[0].width, requests[0].height) == (832, 480)
         assert (requests[0].num_frames, requests[0].fps, requests[0].guidance_scale) == (81, 24, 5)
-        Image.new("RGB", (64, 64), "gray").save(tmp_path / "gray.png")
-        page.click("#tabs [role=tab] >> text=Animate")
-        page.set_input_files("#animate-picture input[type=file]", tmp_path / "gray.png")
-        page.wait_for_selector("#animate-picture img")
+        open_animate_tab(page, tmp_path / "gray.png")
         assert page.locator("#animate-strict").count() == 0
         page.click("#animate-model input")
         page.click("[role=option] >> text=wan-2.2-ti2v >> visible=true")
@@ -162,10 +167,7 @@ def test_published_video_models_have_their_tabs_next_to_a_model_of_images(
         page.click("#video-button")
         page.wait_for_selector("#video-status [role=alert]")
         assert (requests[0].video_model, requests[0].num_frames, requests[0].fps) == ("wan-2.1-t2v", 81, 16)
-        Image.new("RGB", (64, 64), "gray").save(tmp_path / "gray.png")
-        page.click("#tabs [role=tab] >> text=Animate")
-        page.set_input_files("#animate-picture input[type=file]", tmp_path / "gray.png")
-        page.wait_for_selector("#animate-picture img")
+        open_animate_tab(page, tmp_path / "gray.png")
         assert page.is_checked("#animate-strict input")
         click_on_image(page, 0.5, 0.5)
         page.fill("#animate-motion-1 input", "move right")
