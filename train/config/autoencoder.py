@@ -32,6 +32,8 @@ class AutoencoderObjectiveConfig(BaseConfig):
     edge_scales: int = Field(default=3, ge=1)
     kl: float = 3e-4  # per latent number
     latent_noise: float = Field(default=0.0, ge=0)  # noise that the decoder learns to remove: its largest std
+    latent_pairs: Path | None = None  # file of generated latents and their images, see recipes/generated_latents.py
+    latent_pairs_share: float = Field(default=0.5, ge=0, le=1)  # of the samples of a run with latent_pairs
     adversarial: float = Field(default=0.0, ge=0)  # against a discriminator of patches, trained beside the decoder
     features: float = Field(default=0.0, ge=0)  # distance of the discriminator's features
     discriminator_widths: tuple[int, ...] = (32, 64, 128)

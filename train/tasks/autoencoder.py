@@ -22,6 +22,7 @@ from dianjing.train.config.autoencoder import (
     AutoencoderSamplesConfig,
 )
 from dianjing.train.data.images import tile_images, to_pixels, to_uint8
+from dianjing.train.data.latent_pairs import LatentPairs, read_latent_pairs
 from dianjing.train.data.loader import MicroBatchDataset
 from dianjing.train.data.samples import Batch, SampleSource
 from dianjing.train.data.schedule import BatchShards, Bucket, make_image_schedule
@@ -77,6 +78,7 @@ class AutoencoderTask(Task):
     """Trains an AutoencoderKL on L1, MSE, edge and KL losses, and on adversarial ones where they have a weight.
 
     `validation_images`, uint8 (N, H, W, 3), are shown in the sample grid and give the statistics of the export.
+    `latent_pairs` take the place of a share of the samples: latents of a diffusion model, beside what they show.
     """
 
     def __init__(
@@ -103,8 +105,12 @@ class AutoencoderTask(Task):
         if model.start_from is not None:
             load_weights(self.vae, model.start_from)
         self.folded_encoder = fold_to_conv(self.vae)  # five times as fast; None if the encoder is trained
+        if self.folded_encoder is not None:
+            self.vae.encoder.requires_grad_(False)
+            self.vae.quant_conv.requires_grad_(False)
         self.discriminator = PatchDiscriminator(objective.discriminator_widths) if objective.has_discriminator else None
         self.objective, self.samples, self.validation_images = objective, samples, validation_images
+        self.latent_pairs: LatentPairs | None = None
         with torch.no_grad():
             self.latent_shape = self._encode_moments(to_pixels(validation_images[:1]))[0].shape[1:]
         self.compute_losses = self._compute_losses
@@ -119,7 +125,12 @@ class AutoencoderTask(Task):
         count, device = bucket.shards.global_batch_size, generator.device
         posterior, latents = torch.randn(2, count, *self.latent_shape, generator=generator, device=device)
         levels = torch.rand(count, 1, 1, 1, generator=generator, device=device)
-        return {"posterior": posterior, "latents": latents, "levels": levels}
+        noise = {"posterior": posterior, "latents": latents, "levels": levels}
+        if self.latent_pairs is not None:
+            num_pairs, share = len(self.latent_pairs.latents), self.objective.latent_pairs_share
+            noise["pair_index"] = torch.randint(num_pairs, (count,), generator=generator, device=device)
+            noise["is_pair"] = torch.rand(count, generator=generator, device=device) < share
+        return noise
 
     def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
         return self.compute_losses(batch["images"], noise)
@@ -139,7 +150,10 @@ class AutoencoderTask(Task):
         weights, pixels = self.objective, to_pixels(images)
         mean, log_variance = self._encode_moments(pixels)
         latents = mean + (0.5 * log_variance).exp() * noise["posterior"]
-        decoded = self._decode(latents + weights.latent_noise * noise["levels"] * noise["latents"])
+        latents = latents + weights.latent_noise * noise["levels"] * noise["latents"]
+        if self.latent_pairs is not None:
+            latents, pixels = _insert_pairs(latents, pixels, self.latent_pairs, noise)
+        decoded = self._decode(latents)
         l1, mse = F.l1_loss(decoded, pixels), F.mse_loss(decoded, pixels)
         edges = edge_l1_loss(decoded, pixels, num_scales=weights.edge_scales)
         kl = kl_loss(mean, log_variance)
@@ -179,6 +193,14 @@ class AutoencoderTask(Task):
         return figures
 
 
+def _insert_pairs(latents: Tensor, pixels: Tensor, pairs: LatentPairs, noise: Batch) -> tuple[Tensor, Tensor]:
+    """Replace the chosen rows of latents (B, C, H/f, W/f) and pixels (B, 3, H, W) by pairs."""
+    rows = noise["is_pair"].nonzero().flatten()
+    index = noise["pair_index"][rows].to(pairs.latents.device)
+    latents = latents.index_copy(0, rows, pairs.latents[index].to(latents))
+    return latents, pixels.index_copy(0, rows, to_pixels(pairs.images[index]).to(pixels))
+
+
 class AutoencoderDefinition(ScratchDefinition[AutoencoderRunConfig]):
     """The definition of task "autoencoder"."""
 
@@ -191,7 +213,14 @@ class AutoencoderDefinition(ScratchDefinition[AutoencoderRunConfig]):
         images = render_validation_images(
             source, seed=config.run.seed, count=max(samples.num_images, samples.num_statistics_images)
         )
-        return AutoencoderTask(config.model, config.objective, samples, validation_images=images), None
+        task = AutoencoderTask(config.model, config.objective, samples, validation_images=images)
+        if config.objective.latent_pairs is not None:
+            task.latent_pairs = read_latent_pairs(
+                config.objective.latent_pairs,
+                latent_shape=tuple(task.latent_shape),
+                image_shape=tuple(images.shape[1:]),
+            )
+        return task, None
 
     def make_card_sections(self, config: AutoencoderRunConfig, folder: Path) -> CardSections:
         return CardSections(description="An autoencoder", usage=USAGE)
