@@ -1,0 +1,82 @@
+"""Training of a decoder on latents of a diffusion model, beside those of its encoder."""
+
+import pytest
+import torch
+
+from dianjing.errors import DianjingError
+from dianjing.train.config.autoencoder import (
+    AutoencoderModelConfig,
+    AutoencoderObjectiveConfig,
+    AutoencoderSamplesConfig,
+)
+from dianjing.train.data.latent_pairs import LatentPairs, read_latent_pairs, write_latent_pairs
+from dianjing.train.data.schedule import BatchShards, Bucket
+from dianjing.train.tasks.autoencoder import AutoencoderTask
+
+MODEL = AutoencoderModelConfig(latent_channels=4, block_out_channels=(8, 8), norm_num_groups=4)
+SHAPES = {"latent_shape": (4, 8, 8), "image_shape": (16, 16, 3)}
+BUCKET = Bucket(shards=BatchShards(global_batch_size=64, accumulation_steps=1, num_processes=1, rank=0))
+
+
+def make_pairs(count):
+    return LatentPairs(torch.randn(count, 4, 8, 8), torch.randint(0, 256, (count, 16, 16, 3), dtype=torch.uint8))
+
+
+def make_task(share):
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8)
+    objective = AutoencoderObjectiveConfig(kl=0.0, latent_pairs="pairs.safetensors", latent_pairs_share=share)
+    task = AutoencoderTask(MODEL, objective, AutoencoderSamplesConfig(num_images=2), validation_images=images)
+    task.latent_pairs = make_pairs(5)
+    return task
+
+
+def test_pairs_take_their_share_of_the_samples():
+    noise = make_task(0.25).sample_noise(BUCKET, torch.Generator().manual_seed(0))
+    assert noise["is_pair"].shape == noise["pair_index"].shape == (64,)
+    assert 6 <= noise["is_pair"].sum() <= 28
+    assert set(noise["pair_index"].tolist()) == set(range(5))
+
+
+def test_the_loss_of_a_pair_is_that_of_its_decoded_latents_and_its_image():
+    task = make_task(1.0)
+    noise = task.sample_noise(BUCKET, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        metrics = task.forward({"images": torch.zeros(64, 16, 16, 3, dtype=torch.uint8)}, noise)
+        pairs = LatentPairs(*(each[noise["pair_index"]] for each in task.latent_pairs))
+        decoded = task.vae.decode(pairs.latents).sample
+    expected = (decoded - (pairs.images.permute(0, 3, 1, 2) / 127.5 - 1)).abs().mean()
+    torch.testing.assert_close(metrics["l1"], expected)
+
+
+def test_samples_that_are_no_pairs_are_trained_on_as_without_them():
+    task = make_task(0.0)
+    images = torch.randint(0, 256, (64, 16, 16, 3), dtype=torch.uint8)
+    noise = task.sample_noise(BUCKET, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        metrics = task.forward({"images": images}, noise)
+        task.latent_pairs = None
+        expected = task.forward({"images": images}, noise)
+    torch.testing.assert_close(metrics["loss"], expected["loss"])
+
+
+def test_pairs_are_read_as_they_were_written(tmp_path):
+    pairs = make_pairs(3)
+    write_latent_pairs(tmp_path / "new" / "pairs.safetensors", pairs)
+    assert all(map(torch.equal, read_latent_pairs(tmp_path / "new" / "pairs.safetensors", **SHAPES), pairs))
+
+
+def test_files_of_other_shapes_are_refused(tmp_path):
+    path = tmp_path / "pairs.safetensors"
+    write_latent_pairs(path, make_pairs(3))
+    with pytest.raises(DianjingError) as caught:
+        read_latent_pairs(path, latent_shape=(16, 8, 8), image_shape=(16, 16, 3))
+    assert caught.value.message.message_id == "latent_pairs_shapes"
+
+
+def test_files_that_hold_no_pairs_are_refused(tmp_path):
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    for name in ("missing.safetensors", "text.safetensors"):
+        with pytest.raises(DianjingError) as caught:
+            read_latent_pairs(tmp_path / name, **SHAPES)
+        assert caught.value.message.message_id == "latent_pairs_unreadable"
