@@ -67,8 +67,8 @@ def generate_pairs(pipe: Any, samples: list[StickerSample], *, rng: random.Rando
         generator=torch.Generator().manual_seed(rng.getrandbits(48)),
     ).images
     pairs = zip(generated, expected, samples, strict=True)
-    is_shown = [measure_object_distance(*pair) <= MAX_DISTANCE for pair in pairs]
-    return LatentPairs(generated[is_shown].cpu() / pipe.vae.config.scaling_factor, images[is_shown])
+    fits = [measure_object_distance(*pair) <= MAX_DISTANCE for pair in pairs]
+    return LatentPairs(generated[fits].cpu() / pipe.vae.config.scaling_factor, images[is_shown])
 
 
 def write_generated_latents(path: Path, pipe: Any, *, count: int, seed: int) -> None:
