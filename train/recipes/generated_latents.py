@@ -68,7 +68,7 @@ def generate_pairs(pipe: Any, samples: list[StickerSample], *, rng: random.Rando
     ).images
     pairs = zip(generated, expected, samples, strict=True)
     fits = [measure_object_distance(*pair) <= MAX_DISTANCE for pair in pairs]
-    return LatentPairs(generated[fits].cpu() / pipe.vae.config.scaling_factor, images[is_shown])
+    return LatentPairs(generated[fits].cpu() / pipe.vae.config.scaling_factor, images[fits])
 
 
 def write_generated_latents(path: Path, pipe: Any, *, count: int, seed: int) -> None:
