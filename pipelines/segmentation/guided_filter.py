@@ -9,16 +9,19 @@ import numpy as np
 WORKING_PIXELS = 400_000  # the filter's coefficients are computed on at most this many pixels
 
 
-def apply_guided_filter(image: np.ndarray, mask: np.ndarray, *, radius: int, regularization: float) -> np.ndarray:
+def apply_guided_filter(
+    image: np.ndarray, mask: np.ndarray, *, radius: int, regularization: float, min_shrink: float = 1.0
+) -> np.ndarray:
     """Filter a mask so that its edges follow those of the image.
 
     radius: half the side in px of the windows in which the mask is a linear function of the colors. regularization:
-    variance of colors on [0, 1] below which an area is taken for flat.
+    variance of colors on [0, 1] below which an area is taken for flat. min_shrink: how many times smaller the image
+    on which the coefficients are computed is at least.
     Source: the guided filter with a color guide (He et al. 2013, "Guided image filtering"), whose coefficients may be
     computed on a smaller image (He and Sun 2015, "Fast guided filter").
     """
     height, width = mask.shape
-    shrink = max(1.0, (height * width / WORKING_PIXELS) ** 0.5)
+    shrink = max(min_shrink, 1.0, (height * width / WORKING_PIXELS) ** 0.5)
     size = (max(1, round(width / shrink)), max(1, round(height / shrink)))
     guide = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     target = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)

@@ -8,7 +8,6 @@ from PIL import Image
 from dianjing.pipelines.segmentation.base import Point, Region
 from dianjing.pipelines.video.bending import plan_bend
 from dianjing.pipelines.video.inpainting import inpaint
-from dianjing.pipelines.video.matting import compute_matte
 from dianjing.pipelines.video.warp_image import warp_image
 from dianjing.pipelines.video.warped_image import make_warped_image
 
@@ -111,23 +110,6 @@ def test_an_object_far_smaller_than_its_image_shrinks_without_aliasing():
     image[mask & ((x + y) % 2 == 1)] = 1
     frames, _ = warp_image(image, [Region(scale=0.125, mask=mask)], 2)
     assert np.abs(frames[1][122:134, 122:134].astype(int) - 128).max() < 16
-
-
-def test_the_matte_keeps_a_hard_edge_hard_and_is_soft_where_the_image_is():
-    image = np.full((80, 120, 3), 230, np.uint8)
-    image[:, :60] = (30, 60, 90)
-    truth = np.zeros((80, 120), bool)
-    truth[:, :60] = True
-    assert (
-        np.abs(
-            compute_matte(image, truth)[:, [*range(56), *range(64, 120)]] - truth[:, [*range(56), *range(64, 120)]]
-        ).max()
-        < 1e-3
-    )
-    soft = cv2.GaussianBlur(image, (0, 0), 2.0)
-    matte = compute_matte(soft, np.roll(truth, 1, axis=1) | truth)
-    opacity = (230 - soft[..., 0].astype(float)) / 200
-    assert np.abs(matte - opacity)[:, 57:64].mean() < 0.5 * np.abs(truth - opacity)[:, 57:64].mean() + 0.12
 
 
 def test_a_hole_in_stripes_is_filled_with_stripes():
