@@ -73,7 +73,6 @@ class FinetuneObjectiveConfig(TimestepSamplingConfig):
     # `distillation_teacher_steps` steps for each of them; None: it learns the training images
     distillation_steps: int | None = Field(default=None, gt=0)
     distillation_teacher_steps: int = Field(default=4, gt=0)
-    distillation_target: Literal["teacher", "images"] = "teacher"  # images: each step leads to the training images
     distillation_guidance_scale: float | None = Field(default=None, gt=1)  # None: the model's default
 
     @model_validator(mode="after")

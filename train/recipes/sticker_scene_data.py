@@ -1,12 +1,10 @@
 """Scenes of the sticker world as a data set, for the recipes that fine-tune the bundled model.
 
 python -m dianjing.train.recipes.sticker_scene_data few-steps scenes --count 2400
-python -m dianjing.train.recipes.sticker_scene_data one-layout scenes --count 20000   # one scene for each caption
 python -m dianjing.train.recipes.sticker_scene_data lineart lineart --count 8000   # with line drawings
 """
 
 import argparse
-import itertools
 import json
 import random
 from dataclasses import replace
@@ -14,19 +12,17 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm.auto import tqdm
 
 from dianjing.pipelines.control_maps import detect_canny_edges
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.stickers.rendering import render_instances
-from dianjing.train.stickers.scenes import StickerScene
 from dianjing.train.stickers.world import StickerSample
 from dianjing.weights.registry import STICKER_SIZE_PX
 
 DETAIL_FACTORS = (1, 2, 4)  # drawings are made at this multiple of the size, and reduced
 OBJECTS_ONLY_SHARE = 0.5  # of drawings without lines of the background, as a person would make them
 MIN_GRAY, MAX_GRAY = 96, 255  # of the lines
-LINEART, FEW_STEPS, ONE_LAYOUT = "lineart", "few-steps", "one-layout"
+LINEART, FEW_STEPS = "lineart", "few-steps"
 SCENES = {
     LINEART: CurriculumStage(
         scene_weights={"single": 0.35, "count": 0.2, "pair": 0.33, "trio": 0.12}, grid_px=(4, 16), coloured_share=0.3
@@ -38,30 +34,7 @@ SCENES = {
         sized_share=0.5,
         canonical_share=0.5,
     ),
-    ONE_LAYOUT: CurriculumStage(
-        scene_weights={"single": 0.5, "count": 0.2, "pair": 0.3},
-        grid_px=(16,),
-        coloured_share=0.4,
-        sized_share=0.6,
-        canonical_share=1.0,
-    ),
 }
-
-
-def has_default_layout(scene: StickerScene) -> bool:
-    """Check that a scene has the layout that stands for all those that its caption allows.
-
-    Two objects without a relation are side by side in their order, three of a kind form a triangle that points upwards,
-    and backgrounds are the first of their variants.
-    """
-    (x, y), *others = sorted((each.x_px, each.y_px) for each in scene.instances)
-    if scene.variant != 0 or scene.scene_type == "single" or scene.relation is not None:
-        return scene.variant == 0
-    if len(scene.instances) == 2:
-        first = scene.instances[0]
-        return others[0][1] == y and (scene.scene_type == "count" or (first.x_px, first.y_px) == (x, y))
-    heights = sorted(each.y_px for each in scene.instances)
-    return len(heights) == 4 or heights[0] < heights[1]
 
 
 def draw_lines(sample: StickerSample, rng: random.Random) -> Image.Image:
@@ -82,15 +55,13 @@ def draw_lines(sample: StickerSample, rng: random.Random) -> Image.Image:
 def write_scenes(folder: Path, recipe: str, *, count: int, seed: int, split: str = "train") -> None:
     """Write scenes and their captions to a folder with a metadata.jsonl, for LINEART with their drawings.
 
-    recipe: a key of SCENES; those of ONE_LAYOUT are the ones with the default layout. split: of `StickerWorld`.
+    recipe: a key of SCENES. split: of `StickerWorld`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     world = StickerWorld(size_px=STICKER_SIZE_PX, split=split, stages=(SCENES[recipe],))
-    samples = (world.get_image_sample(seed, position) for position in itertools.count())
-    if recipe == ONE_LAYOUT:
-        samples = (sample for sample in samples if has_default_layout(sample.scene))
     rows = []
-    for position, sample in enumerate(tqdm(itertools.islice(samples, count), total=count, unit="scene")):
+    for position in range(count):
+        sample = world.get_image_sample(seed, position)
         names = {"file_name": f"{position:06}.png"}
         Image.fromarray(sample.image).save(folder / names["file_name"])
         if recipe == LINEART:

@@ -81,14 +81,11 @@ class DistillationTask(FinetuneTask):
     def _compute_errors(self, batch: Batch, noise: Batch) -> Tensor:
         """The mean squared difference of each sample (B,) from the teacher's step, as one of the prediction.
 
-        The timestep of a sample chooses the step of the student that contains it. If the target are the training
-        images, it is the error of the prediction at the start of that step.
+        The timestep of a sample chooses the step of the student that contains it.
         """
         process, latents, device = self.noise_process, batch["latents"].float(), noise["timestep"].device
         index = (self.starts[:, None] >= noise["timestep"]).sum(dim=0).sub(1).clamp_min(0)
         start, is_last = self.starts[index], index == len(self.starts) - 1
-        if self.config.objective.distillation_target == "images":
-            return super()._compute_errors(batch, noise | {"timestep": start})
         end = torch.where(is_last, self.clean_timestep, self.starts[(index + 1).clamp_max(len(self.starts) - 1)])
         noisy = process.add_noise(latents, noise["latents"], start)
         target = self._sample_teacher(noisy, batch, start=start, end=end, is_last=is_last)

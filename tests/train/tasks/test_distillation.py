@@ -72,22 +72,6 @@ def test_few_steps_come_near_the_teacher(make_setup):
     assert losses[-1] < losses[0] / 3
 
 
-def test_steps_towards_images_have_the_error_of_the_prediction_where_they_start(make_setup):
-    """Compared with a task without distillation, on the same noise."""
-    task, plain = (
-        make_setup(distillation_steps=steps, distillation_target=target).task
-        for steps, target in ((4, "images"), (None, "teacher"))
-    )
-    plain.load_state_dict(task.state_dict())
-    latents = torch.randn(4, task.transformer.config.in_channels, 2, 2)
-    batch = {"latents": latents} | {name: each.expand(4, *each.shape[1:]) for name, each in task.negative_batch.items()}
-    noise = torch.randn_like(latents)
-    with torch.no_grad():
-        errors = task._compute_errors(batch, {"latents": noise, "timestep": task.starts - 3})
-        expected = plain._compute_errors(batch, {"latents": noise, "timestep": task.starts})
-    torch.testing.assert_close(errors, expected)
-
-
 def test_the_export_draws_in_few_steps_without_guidance(tmp_path, finetune_config, model):
     config = finetune_config(tmp_path / "run", changes=make_changes(distillation_steps=3))
     train_model(config, **UNINTERRUPTED)
