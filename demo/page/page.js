@@ -109,12 +109,16 @@ window.dianjing = (({ texts, gradio_zh }) => {
   /* Paths on the Animate tab: a pointer that is dragged over the picture gives points in pixels of the displayed image;
      one that hardly moves is a click, which Gradio handles. The server draws the smooth curve. */
   const MIN_DRAG_PX = 8;
+  /* The server shows pictures at least this large (MIN_DISPLAY_PX of canvas.py). A smaller one is an upload that it has
+     not answered yet: positions on it would be taken for those on the enlarged picture. */
+  const MIN_DISPLAY_PX = 512;
 
   const connectDrag = (selector, trigger) => {
     let drag = null, isClickDragged = false;
     const overlay = document.createElement("canvas");
     overlay.className = "dj-drag";
     const getImage = (target) => (target.tagName === "IMG" && target.closest(selector) ? target : null);
+    const isShown = (image) => Math.max(image.naturalWidth, image.naturalHeight) >= MIN_DISPLAY_PX;
     const getPoint = ({ clientX, clientY }, image) => {
       const box = image.getBoundingClientRect();
       const scale = Math.min(box.width / image.naturalWidth, box.height / image.naturalHeight);
@@ -143,7 +147,8 @@ window.dianjing = (({ texts, gradio_zh }) => {
     };
     document.addEventListener("pointerdown", (event) => {
       const image = getImage(event.target);
-      if (!image || event.button !== 0 || !event.isPrimary || !isInside(getPoint(event, image), image)) return;
+      if (!image || !isShown(image) || event.button !== 0 || !event.isPrimary) return;
+      if (!isInside(getPoint(event, image), image)) return;
       image.setPointerCapture(event.pointerId);
       drag = { image, points: [getPoint(event, image)], trail: [[event.clientX, event.clientY]], isMoving: false };
     });
@@ -165,7 +170,11 @@ window.dianjing = (({ texts, gradio_zh }) => {
       stop();
     });
     document.addEventListener("pointercancel", stop);
-    window.addEventListener("click", (event) => isClickDragged && event.stopImmediatePropagation(), true);
+    const stopClick = (event) => {
+      const image = getImage(event.target);
+      if (isClickDragged || (image && !isShown(image))) event.stopImmediatePropagation();
+    };
+    window.addEventListener("click", stopClick, true);
     document.addEventListener("dragstart", (event) => getImage(event.target) && event.preventDefault());
   };
 

@@ -3,6 +3,7 @@
 import base64
 import math
 import sys
+import threading
 import time
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dianjing.cli import app
+from dianjing.demo.page import region_events
 from dianjing.pipelines.media.metadata import GenerationMetadata
 from dianjing.pipelines.media.video import read_video_metadata, save_video
 from dianjing.pipelines.media.video_reading import read_video
@@ -130,3 +132,38 @@ def test_a_dragged_path_gives_the_frames_of_http_command_and_python(
         copy = picture.with_name("copy.webp")
         copy.write_bytes(content)
         np.testing.assert_array_equal(read_video(copy).frames, frames)
+
+
+def test_a_click_on_an_upload_that_the_server_has_not_answered_is_not_read_in_its_pixels(
+    server, open_page, picture, monkeypatch
+):
+    """The browser shows a small upload in its own pixels until the server has enlarged it."""
+    is_answered, decode = threading.Event(), region_events.decode_upload_with_alpha
+    clicks = []
+
+    def decode_later(*arguments):
+        assert is_answered.wait(60)
+        return decode(*arguments)
+
+    def predict_mask(image, points, labels):
+        clicks.extend(points)
+        return np.zeros((HEIGHT, WIDTH), bool)
+
+    monkeypatch.setattr(region_events, "decode_upload_with_alpha", decode_later)
+    monkeypatch.setattr(server.engine, "predict_mask", predict_mask)
+    page = open_page(server.address)
+    open_tab(page, "animate")
+    page.set_input_files("#animate-picture input[type=file]", picture)
+    image = page.locator("#animate-picture img")
+    image.scroll_into_view_if_needed()
+    box = image.bounding_box()
+    position = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.click(*position)
+    is_answered.set()
+    shown = "document.querySelector('#animate-picture img').naturalWidth >= 512"
+    page.wait_for_function(shown)
+    before = image.get_attribute("src")
+    page.mouse.click(*position)
+    page.wait_for_function(f"document.querySelector('#animate-picture img').src != {before!r}")
+    assert len(clicks) == 1
+    assert np.allclose(clicks[0], (WIDTH / 2, HEIGHT / 2), atol=2)
