@@ -74,7 +74,7 @@ def build_bundle(export_folder: Path, bundle: Path, *, vae: Path | None = None, 
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     shutil.copytree(export_folder, bundle, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
     if vae is not None:
-        replace_vae(bundle, vae)
+        _replace_vae(bundle / "vae", vae)
     if segmenter is not None:
         shutil.copytree(segmenter, bundle / segmenter.name)
     for config_path in bundle.glob("*/config.json"):
@@ -101,19 +101,13 @@ def build_bundle(export_folder: Path, bundle: Path, *, vae: Path | None = None, 
     write_checksums(bundle)
 
 
-def replace_vae(bundle: Path, vae: Path) -> None:
-    """Put another autoencoder into a bundle, with the scaling factor that the transformer was trained with.
-
-    The checksums are renewed.
-    """
-    folder = bundle / "vae"
+def _replace_vae(folder: Path, vae: Path) -> None:
+    """Put another autoencoder into `folder`, with the scaling factor that the transformer was trained with."""
     scaling_factor = _read_json(folder / "config.json")["scaling_factor"]
     shutil.rmtree(folder)
     shutil.copytree(vae, folder, ignore=shutil.ignore_patterns("measured.json", "README.md"))
-    _remove_load_path(folder / "config.json")
     config = _read_json(folder / "config.json") | {"scaling_factor": scaling_factor}
     _write_json(folder / "config.json", config, indent=2)
-    write_checksums(bundle)
 
 
 def add_default_adapter(export_folder: Path, bundle: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from dianjing.pipelines.base import SEGMENTER_FOLDER
-from dianjing.train.recipes.bundle import add_default_adapter, build_bundle, replace_vae
+from dianjing.train.recipes.bundle import add_default_adapter, build_bundle
 from dianjing.train.recipes.bundle_card import TrainingSampleCounts, count_run_samples, write_bundle_card
 from dianjing.train.recipes.sticker_scene_data import FEW_STEPS, write_scenes
 from dianjing.weights.checksums import write_checksums
@@ -28,26 +28,17 @@ class TrainingRun:
     """One run of the trainer: its run file, its folder, and what it takes from the runs before it.
 
     base_export: folder of the weights that it starts from, an export or a part of one. vae_key: of the setting that
-    names the autoencoder of AUTOENCODER_FOLDER, if it takes that. latent_pairs: the file of generated latents, if it
-    takes one.
+    names the autoencoder of AUTOENCODER_FOLDER, if it takes that.
     """
 
     recipe: str
     folder: str
     base_export: str | None = None
     vae_key: str | None = "model.vae"
-    latent_pairs: str | None = None
 
 
 AUTOENCODER_FOLDER = "sticker-vae"  # of 64 px: the latents that transformers are trained on
-SHARP_DECODER_FOLDER = "sticker-decoder-sharp"  # of 128 px, from the same latents
-GENERATED_DECODER = TrainingRun(  # on latents that the bundle with the sharp decoder generates: what it ships then
-    recipe="sticker_decoder_generated.toml",
-    folder="sticker-decoder-generated",
-    base_export=f"{SHARP_DECODER_FOLDER}/export/vae",
-    vae_key=None,
-    latent_pairs="generated-latents.safetensors",
-)
+DECODER_FOLDER = "sticker-decoder-sharp"  # of 128 px, from the same latents: what the bundle ships
 SEGMENTER_RUN_FOLDER = "sticker-segmenter"
 NUM_FEW_STEPS_SCENES, FEW_STEPS_SEED = 2400, 91
 AUTOENCODERS = ("autoencoder", "decoder", "sharp_decoder")
@@ -57,7 +48,7 @@ TRAINING_RUNS = {
     "decoder": TrainingRun(recipe="sticker_decoder.toml", folder="sticker-decoder", vae_key="model.encoder_from"),
     "sharp_decoder": TrainingRun(
         recipe="sticker_decoder_sharp.toml",
-        folder=SHARP_DECODER_FOLDER,
+        folder=DECODER_FOLDER,
         base_export="sticker-decoder/export/vae",
         vae_key="model.encoder_from",
     ),
@@ -83,8 +74,6 @@ def launch_training(training: TrainingRun, runs_folder: Path, *, processes: int)
         settings[training.vae_key] = runs_folder / AUTOENCODER_FOLDER / "export" / "vae"
     if training.base_export is not None:
         settings["model.start_from"] = runs_folder / training.base_export
-    if training.latent_pairs is not None:
-        settings["objective.latent_pairs"] = runs_folder / training.latent_pairs
     command = [sys.executable, "-m", "dianjing.train", str(RECIPES / training.recipe)]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
@@ -111,24 +100,12 @@ def train_few_steps(bundle: Path, runs_folder: Path) -> None:
     add_default_adapter(folder / "export", bundle)
 
 
-def train_generated_decoder(bundle: Path, runs_folder: Path, *, processes: int) -> None:
-    """Train the decoder on latents that a bundle generates in few steps, and put it into the bundle."""
-    assert GENERATED_DECODER.latent_pairs is not None
-    pairs = runs_folder / GENERATED_DECODER.latent_pairs
-    if not pairs.exists():
-        command = [sys.executable, "-m", "dianjing.train.recipes.generated_latents", str(pairs), "--model", str(bundle)]
-        subprocess.run(command, check=True)
-    launch_training(GENERATED_DECODER, runs_folder, processes=processes)
-    replace_vae(bundle, runs_folder / GENERATED_DECODER.folder / "export" / "vae")
-
-
 def count_training_samples(runs_folder: Path) -> TrainingSampleCounts:
     """Count the samples of all runs behind the bundle; those of the segmenter are left out."""
     counts = {name: count_run_samples(runs_folder / each.folder) for name, each in TRAINING_RUNS.items()}
     clips = sum(counts.pop(name) for name in MOTION_STAGES)
     counts.pop("segmenter")
     autoencoder = sum(counts.pop(name) for name in AUTOENCODERS)
-    autoencoder += count_run_samples(runs_folder / GENERATED_DECODER.folder)
     return TrainingSampleCounts(autoencoder=autoencoder, images=sum(counts.values()), clips=clips)
 
 
@@ -143,7 +120,7 @@ def evaluate_bundle(bundle: Path, runs_folder: Path, *, num_samples: int, proces
     run_evaluation("evaluation.image_generation", bundle, num_samples=num_samples, processes=processes)
     run_evaluation("evaluation.few_steps", bundle, num_samples=num_samples, processes=processes)
     run_evaluation("evaluation.video_generation", bundle, num_samples=num_samples // 2, processes=processes)
-    metrics_path = runs_folder / GENERATED_DECODER.folder / "export" / "vae" / "measured.json"
+    metrics_path = runs_folder / DECODER_FOLDER / "export" / "vae" / "measured.json"
     psnr_db = json.loads(metrics_path.read_text(encoding="utf-8"))["psnr_db"]
     write_bundle_card(bundle, sample_counts=count_training_samples(runs_folder), psnr_db=psnr_db)
     write_checksums(bundle)
@@ -167,7 +144,7 @@ def _main() -> None:
     parser = _make_parser()
     arguments = parser.parse_args()
     runs, bundle = arguments.runs, arguments.bundle
-    steps = (*TRAINING_RUNS, "bundle", "few_steps", "generated_decoder", "evaluate")
+    steps = (*TRAINING_RUNS, "bundle", "few_steps", "evaluate")
     if arguments.only is not None and arguments.only not in steps:
         parser.error(f"--only {arguments.only}: the steps are {', '.join(steps)}")
     for step in steps if arguments.only is None else (arguments.only,):
@@ -176,12 +153,10 @@ def _main() -> None:
         elif step == "bundle":
             last_run = list(TRAINING_RUNS.values())[-1]
             segmenter = runs / SEGMENTER_RUN_FOLDER / "export" / SEGMENTER_FOLDER
-            vae = runs / SHARP_DECODER_FOLDER / "export" / "vae"
+            vae = runs / DECODER_FOLDER / "export" / "vae"
             build_bundle(runs / last_run.folder / "export", bundle, vae=vae, segmenter=segmenter)
         elif step == "few_steps":
             train_few_steps(bundle, runs)
-        elif step == "generated_decoder":
-            train_generated_decoder(bundle, runs, processes=arguments.processes)
         else:
             evaluate_bundle(bundle, runs, num_samples=arguments.count, processes=arguments.processes)
 

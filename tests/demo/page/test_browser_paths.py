@@ -160,8 +160,8 @@ def test_a_click_on_an_upload_that_the_server_has_not_answered_is_not_read_in_it
     position = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.click(*position)
     is_answered.set()
-    shown = "document.querySelector('#animate-picture img').naturalWidth >= 512"
-    page.wait_for_function(shown)
+    enlarged = "document.querySelector('#animate-picture img').naturalWidth >= 512"
+    page.wait_for_function(enlarged)
     before = image.get_attribute("src")
     page.mouse.click(*position)
     page.wait_for_function(f"document.querySelector('#animate-picture img').src != {before!r}")

@@ -82,25 +82,6 @@ def test_every_run_takes_the_latents_of_the_same_autoencoder(monkeypatch, tmp_pa
     assert keys["text_to_image"] == keys["motion"] == [f"model.vae={vae}"]
 
 
-def test_the_last_decoder_learns_from_latents_of_the_bundle_and_replaces_the_one_before(
-    make_hunyuan, monkeypatch, tmp_path
-):
-    commands = []
-    monkeypatch.setattr(sticker.subprocess, "run", lambda command, **options: commands.append(command))
-    make_hunyuan(with_size=False).save_pretrained(tmp_path / "export")
-    build_bundle(tmp_path / "export", tmp_path / "bundle")
-    trained = AutoencoderKL(block_out_channels=(8,), latent_channels=4, norm_num_groups=4)
-    trained.save_pretrained(tmp_path / "runs" / "sticker-decoder-generated" / "export" / "vae")
-    sticker.train_generated_decoder(tmp_path / "bundle", tmp_path / "runs", processes=1)
-    pairs = str(tmp_path / "runs" / "generated-latents.safetensors")
-    generation, training = commands
-    assert generation[-3:] == [pairs, "--model", str(tmp_path / "bundle")]
-    assert f"objective.latent_pairs={pairs}" in training
-    loaded = AutoencoderKL.from_pretrained(tmp_path / "bundle" / "vae")
-    assert all(map(torch.equal, loaded.state_dict().values(), trained.state_dict().values()))
-    assert verify_checksums(tmp_path / "bundle") == []
-
-
 def test_another_autoencoder_takes_the_place_of_the_exports_with_its_scale(make_hunyuan, tmp_path):
     pipe = make_hunyuan(with_size=False)
     pipe.vae.register_to_config(scaling_factor=0.9)
