@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention import FeedForward
 from einops import rearrange
 from torch import Tensor, nn
 
 from dianjing.dit.attention import EPS, Attention, KeyValue, LayerNorm, ScaledKeyValue
+from dianjing.dit.feed_forward import FeedForward
 
 
 def expand_to_frames(x: Tensor, num_rows: int) -> Tensor:

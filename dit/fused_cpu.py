@@ -2,7 +2,7 @@
 
 oneDNN adds a bias, a GELU or the residual to the float32 result of a matrix product before it is rounded; the three
 projections of a narrow self-attention become one product, their norms and rotations one pass. Training, adapters,
-hooks, `torch.compile` (which finds most of this by itself) and other devices use `DiTBlock.forward`.
+hooks, chunks, `torch.compile` (which finds most of this by itself) and other devices use `DiTBlock.forward`.
 
 B batch, N image tokens, D width, H heads, E head width.
 """
@@ -14,12 +14,12 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from diffusers.models.activations import GELU
-from diffusers.models.attention import FeedForward
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from torch import Tensor, nn
 
 from dianjing.dit.attention import EPS, Attention, DiTAttnProcessor, LayerNorm, add_image_attention
 from dianjing.dit.blocks import AdaLayerNormShift, BlockConditioning, DiTBlock, expand_to_frames
+from dianjing.dit.feed_forward import FeedForward
 from dianjing.dit.rope import apply_rotary_emb
 
 FUSIBLE_TYPES = {
@@ -84,6 +84,8 @@ def _is_fusible(module: nn.Module) -> bool:
             return False
         if processor._attention_backend not in (None, AttentionBackendName.NATIVE):
             return False
+    if isinstance(module, FeedForward) and module.chunk_size is not None:
+        return False
     # quantized and sharded weights, and layers of adapters, are of other types
     weights = module.parameters(recurse=False)
     return type(module) in FUSIBLE_TYPES and all(type(p) is nn.Parameter and p.dtype == torch.bfloat16 for p in weights)

@@ -20,10 +20,12 @@ from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
 from torch import Tensor, nn
 
+from dianjing.dit.attention import DiTAttnProcessor
 from dianjing.dit.blocks import AdaLayerNormContinuous, DiTBlock, MotionBlock
 from dianjing.dit.conditioning import Conditioning
 from dianjing.dit.config_checks import check_transformer_config, to_video_latents
 from dianjing.dit.embeddings import MLP, PatchEmbed, TimeExtraEmbedding
+from dianjing.dit.feed_forward import ForwardChunkingMixin
 from dianjing.dit.fused_cpu import can_run_fused, fused_forward
 from dianjing.dit.motion.control import MotionConditioner, MotionControl
 from dianjing.dit.motion.flow_field import FlowField
@@ -43,7 +45,9 @@ VIDEO_CONFIG_NAMES = {
 ZERO_INIT_TYPES = (MotionBlock, MotionConditioner, FlowField, WarpGuidance)
 
 
-class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, StepCacheMixin, PrecomputeMixin):
+class DiT(
+    ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, ForwardChunkingMixin, StepCacheMixin, PrecomputeMixin
+):
     """Predict noise or velocity from noisy latents (B, C, Y, X) or (B, C, F, Y, X), timestep and text.
 
     Parameter names and configuration keys are those of diffusers' `HunyuanDiT2DModel`, so that published weights load
@@ -170,6 +174,10 @@ class DiT(ModelMixin, ConfigMixin, AttentionMixin, PeftAdapterMixin, StepCacheMi
             if isinstance(part, ZERO_INIT_TYPES) and missing.issuperset(f"{name}.{key}" for key in part.state_dict()):
                 part.zero_init()
         return (model, info) if return_info else model
+
+    def set_default_attn_processor(self) -> None:
+        """Compute attention with `DiTAttnProcessor` again, in place of custom processors."""
+        self.set_attn_processor(DiTAttnProcessor())
 
     def save_config(self, save_directory: str | PathLike, **options: Any) -> None:
         """Write config.json; that of an image model has the keys of diffusers' `HunyuanDiT2DModel` alone."""

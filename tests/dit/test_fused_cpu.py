@@ -95,11 +95,12 @@ def compile_blocks(model):
         add_hook,
         compile_blocks,
         lambda model: model.fuse_qkv_projections(),
+        lambda model: model.enable_forward_chunking(4, dim=1),
         lambda model: model.set_attention_backend("_native_math"),
         lambda model: model.enable_cache(FirstBlockCacheConfig(threshold=1e-9)),
         lambda model: model.enable_layerwise_casting(torch.float8_e4m3fn, torch.bfloat16),
     ],
-    ids=["adapter", "hook", "compiled", "fused_qkv", "backend", "cache", "casting"],
+    ids=["adapter", "hook", "compiled", "fused_qkv", "chunks", "backend", "cache", "casting"],
 )
 @torch.no_grad()
 def test_blocks_that_anything_has_changed_run_unfused(make_half, latents, calls, change):

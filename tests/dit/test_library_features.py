@@ -7,6 +7,8 @@ from diffusers import FirstBlockCacheConfig, PyramidAttentionBroadcastConfig, Ta
 from diffusers.hooks import apply_group_offloading
 from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend
 
+from dianjing.dit.attention import DiTAttnProcessor
+
 TIMESTEPS = torch.tensor([900.0, 500.0])
 
 
@@ -79,6 +81,19 @@ def test_an_attention_backend_is_chosen_by_name(make_model, make_text, latents):
     assert {processor._attention_backend for processor in processors} == {AttentionBackendName._NATIVE_MATH}
     for sample in predict_direct_and_precomputed(model, latents, text):
         assert torch.allclose(sample, expected, atol=1e-5)
+
+
+def test_the_default_processor_takes_the_place_of_custom_ones(make_model, make_text, latents):
+    class Zeros(DiTAttnProcessor):
+        def __call__(self, attn, hidden_states, *inputs):
+            return torch.zeros_like(hidden_states)
+
+    model, text = make_model(), make_text(make_model())
+    expected, _ = predict_direct_and_precomputed(model, latents, text)
+    model.set_attn_processor(Zeros())
+    assert not torch.allclose(predict_direct_and_precomputed(model, latents, text)[0], expected, atol=1e-3)
+    model.set_default_attn_processor()
+    assert torch.equal(predict_direct_and_precomputed(model, latents, text)[0], expected)
 
 
 @pytest.mark.parametrize("backend", ["flash", "sage", "xformers"])

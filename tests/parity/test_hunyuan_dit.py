@@ -129,6 +129,19 @@ def test_random_configurations_agree_in_one_call_and_precomputed(seed):
         assert largest_error(sample, expected[row : row + 1]) <= TOLERANCE
 
 
+@pytest.mark.parametrize(("chunk_size", "dim"), [(None, 0), (2, 0), (10, 1)])
+@torch.no_grad()
+def test_feed_forward_in_chunks_agrees(chunk_size, dim):
+    pair = make_pair(PUBLISHED)
+    inputs = make_inputs(PUBLISHED, batch_size=2, rows=8, columns=8)
+    for model in pair:
+        model.enable_forward_chunking(chunk_size, dim=dim)
+    theirs, ours = (call(model, inputs) for model in pair)
+    assert largest_error(ours, theirs) <= TOLERANCE
+    pair[1].disable_forward_chunking()
+    assert largest_error(call(pair[1], inputs), ours) <= 1e-6
+
+
 @torch.no_grad()
 def test_a_published_folder_loads_as_it_is(tmp_path):
     theirs, _ = make_pair(PUBLISHED)
