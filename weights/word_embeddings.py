@@ -6,6 +6,7 @@ as a LoRA the change has a weight like the rest of its adapter, and leaves with 
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 from dianjing.errors import DianjingError
 from dianjing.weights.adapters import Adapter
-from dianjing.weights.manifest import summarize_names
+from dianjing.weights.formats.lazy_tensors import open_checkpoint
+from dianjing.weights.formats.lora_components import WORD_EMBEDDINGS
+from dianjing.weights.manifest import get_weight_files, summarize_names
 
 
 def add_embedding_changes(adapter: Adapter, model: nn.Module, source: object) -> Adapter:
@@ -30,12 +33,31 @@ def add_embedding_changes(adapter: Adapter, model: nn.Module, source: object) ->
         if not bool(torch.isfinite(embeddings.float()).all()):
             raise DianjingError("adapter_not_finite", path=source, names=summarize_names([key]))
         embeddings = embeddings.to(weight.device)
-        # a file may be rounded to a shorter type than the model's, or the model when it was loaded
-        is_equal = (weight.to(embeddings.dtype) == embeddings) | (embeddings.to(weight.dtype) == weight)
-        rows = (~is_equal).any(dim=1).nonzero().flatten()
+        rows = _find_changed_rows(embeddings, weight)
         if len(rows) > 0:
             adapter = _add_change(adapter, module, embeddings.float() - weight.float(), rows, source)
     return adapter
+
+
+def drop_equal_embeddings(adapter: Adapter, folder: Path) -> Adapter:
+    """Leave out an adapter's word embeddings that equal those of the text encoder in a folder."""
+    tensors = {name: each for file in get_weight_files(folder) for name, each in open_checkpoint(file).items()}
+    weights = [each.read() for name, each in tensors.items() if WORD_EMBEDDINGS.fullmatch(name)]
+    changed = {
+        key: embeddings
+        for key, embeddings in adapter.word_embeddings.items()
+        if not any(
+            embeddings.shape == weight.shape and len(_find_changed_rows(embeddings, weight)) == 0 for weight in weights
+        )
+    }
+    return adapter._replace(word_embeddings=changed)
+
+
+def _find_changed_rows(embeddings: Tensor, weight: Tensor) -> Tensor:
+    """Find the tokens whose embeddings differ from those in `weight`, both (tokens, width)."""
+    # a file may be rounded to a shorter type than the model's, or the model when it was loaded
+    is_equal = (weight.to(embeddings.dtype) == embeddings) | (embeddings.to(weight.dtype) == weight)
+    return (~is_equal).any(dim=1).nonzero().flatten()
 
 
 def _find_embedding(model: nn.Module, key: str, source: object) -> tuple[str, Tensor]:

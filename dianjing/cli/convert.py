@@ -45,7 +45,11 @@ def convert(
         StorageDtype | None, typer.Option(help="Data type of the result; default: that of the source.")
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="A pipeline, by name or folder, that the other components are taken from.")
+        str | None,
+        typer.Option(
+            help="A pipeline, by name or folder: the other components are taken from it; with --to, word embeddings "
+            "that equal its own are left out."
+        ),
     ] = None,
     to: Annotated[
         LoraFormat | None, typer.Option(help="Write an adapter, in any format that loads here, under these names.")
@@ -67,12 +71,12 @@ def convert(
     from dianjing.weights.resolve import resolve_model
 
     check_conversion_paths(source, out, dtype=dtype and dtype.value)
+    base_folder = None if base is None else resolve_model(base)
     if to is not None:
         from dianjing.weights.formats.lora_export import convert_adapter
 
-        _print_report(convert_adapter(source, out, to=to.value), as_json=as_json)
+        _print_report(convert_adapter(source, out, to=to.value, base=base_folder), as_json=as_json)
         return
-    base_folder = None if base is None else resolve_model(base)
     bar = tqdm(unit="B", unit_scale=True, disable=as_json or None)
 
     def announce(content: ModelContent) -> None:

@@ -187,3 +187,27 @@ def test_word_embeddings_are_converted_to_the_names_that_can_hold_them(own_pipe,
     assert "text_encoder_2.shared.weight" in load_file(out)
     own_pipe.load_lora_weights(out)
     assert_encodes_as(own_pipe, trained)
+
+
+@pytest.mark.parametrize("to", ["kohya", "comfyui", "diffusers"])
+def test_word_embeddings_equal_to_those_of_the_base_are_left_out_when_an_adapter_is_converted(
+    own_pipe, loaded, tmp_path, to
+):
+    tensors, trained = train_encoders(loaded, "equal")
+    folder, out = save(own_pipe, tensors, tmp_path / "adapter"), tmp_path / "out.safetensors"
+    loaded.save_pretrained(tmp_path / "base")
+    convert_adapter(folder, out, to=to, base=tmp_path / "base")
+    assert all("lora" in name or name.endswith(".alpha") for name in load_file(out))
+    own_pipe.load_lora_weights(out)
+    assert_encodes_as(own_pipe, trained)
+
+
+@pytest.mark.parametrize("change", ["rows", "all"])
+def test_trained_word_embeddings_are_refused_with_the_base_too(own_pipe, loaded, tmp_path, change):
+    tensors, _ = train_encoders(loaded, change)
+    folder, out = save(own_pipe, tensors, tmp_path / "adapter"), tmp_path / "out.safetensors"
+    loaded.save_pretrained(tmp_path / "base")
+    with pytest.raises(DianjingError) as refusal:
+        convert_adapter(folder, out, to="kohya", base=tmp_path / "base")
+    assert refusal.value.message_id == "convert_adapter_embeddings"
+    assert not out.exists()

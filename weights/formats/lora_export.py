@@ -19,6 +19,7 @@ from dianjing.weights.formats.conversion import ConversionReport, check_conversi
 from dianjing.weights.formats.lazy_tensors import LazyTensor, write_safetensors
 from dianjing.weights.formats.tencent_names import RULES, split_name
 from dianjing.weights.manifest import WeightsError, summarize_names
+from dianjing.weights.word_embeddings import drop_equal_embeddings
 
 LORA_FORMATS = ("kohya", "comfyui", "diffusers")
 TEXT_ENCODER_PREFIXES = {"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}
@@ -35,10 +36,14 @@ class Lora(NamedTuple):
     magnitude: Tensor | None = None
 
 
-def convert_adapter(source: str | PathLike, out: str | PathLike, *, to: str) -> ConversionReport:
+def convert_adapter(
+    source: str | PathLike, out: str | PathLike, *, to: str, base: Path | None = None
+) -> ConversionReport:
     """Write an adapter of any format that loads here under the names of another writer, as a .safetensors file.
 
-    to: one of LORA_FORMATS. Raises: DianjingError for an adapter that cannot be read, or that the names cannot hold,
+    to: one of LORA_FORMATS. base: the folder of the pipeline that the adapter was trained on; word embeddings that
+    equal those of its text encoders are left out.
+    Raises: DianjingError for an adapter that cannot be read, or that the names cannot hold,
     and for a result that exists.
     """
     source, out = Path(source), Path(out)
@@ -48,6 +53,11 @@ def convert_adapter(source: str | PathLike, out: str | PathLike, *, to: str) -> 
         raise WeightsError("convert_adapter_suffix", path=str(out))
     check_conversion_paths(source, out)
     adapters = fetch_adapters(source)
+    if base is not None:
+        adapters = {
+            component: drop_equal_embeddings(adapter, base / component) if adapter.word_embeddings else adapter
+            for component, adapter in adapters.items()
+        }
     tensors = name_adapter(adapters, to)
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     check_room(out, num_bytes)
