@@ -115,11 +115,10 @@ class ModelCapabilities:
 
     def find_video_model(self, name: str, task: VideoTask) -> PublishedModel:
         """Find a published model by its name. Raises: DianjingError for one that the server does not have."""
-        names = [model.name for model in self.video_models if model.pipeline.task == task]
-        for model in self.video_models:
-            if model.name == name and model.pipeline.task == task:
-                return model
-        raise DianjingError("video_model_not_served", name=name, names=[self.model, *names])
+        models = {model.name: model for model in self.list_video_models(task)}
+        if name not in models:
+            raise DianjingError("video_model_not_served", name=name, names=[self.model, *models])
+        return models[name]
 
     @property
     def continuation_params(self) -> tuple[int, float]:
