@@ -27,7 +27,7 @@ from dianjing.pipelines.vae import encode_images, frames_to_pixels
 from dianjing.pipelines.video.animation_base import AnimationPipelineBase
 from dianjing.pipelines.video.base import VIDEO_OUTPUT_TYPES, SampledVideo, VideoOutput, postprocess_frames
 from dianjing.pipelines.video.detail import restore_detail
-from dianjing.pipelines.video.subjects import find_subject_clicks
+from dianjing.pipelines.video.subjects import find_subjects
 from dianjing.pipelines.video.warped_image import crop_masks
 
 logger = logging.get_logger(__name__)
@@ -182,12 +182,12 @@ class ImageToVideoPipeline(AnimationPipelineBase):
         height, width = self._check_size(height, width)
         fitted, crop_transform = resize_crop(source, height=height, width=width)
         pixels = frames_to_pixels(np.asarray(fitted)[None], device=self._execution_device, dtype=self.vae.dtype)
-        clicks = find_subject_clicks(self, encode_images(self.vae, pixels)[0], motion_prompt)
+        latents = encode_images(self.vae, pixels)[0]
         regions = []
-        for points, motion in clicks[: self.transformer.config.max_regions]:
-            places = [crop_transform.invert_point(point.x, point.y) for point in points]
-            points = [replace(point, x=x, y=y) for point, (x, y) in zip(points, places, strict=True)]
-            regions.append(Region(motion=motion, points=points, strength=DEFAULT_MOTION_STRENGTH))
+        for click, _ in find_subjects(self, latents, np.asarray(fitted), motion_prompt, self.segmenter):
+            places = [crop_transform.invert_point(point.x, point.y) for point in click.points]
+            points = [replace(point, x=x, y=y) for point, (x, y) in zip(click.points, places, strict=True)]
+            regions.append(Region(motion=click.motion, points=points, strength=DEFAULT_MOTION_STRENGTH))
         return regions
 
     def predict_masks(self, image: Image.Image | np.ndarray, regions: Sequence[Region]) -> np.ndarray:

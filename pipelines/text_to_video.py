@@ -29,7 +29,7 @@ from dianjing.pipelines.video.base import (
     postprocess_frames,
 )
 from dianjing.pipelines.video.motion_request import MotionRequest
-from dianjing.pipelines.video.subjects import find_subject_clicks
+from dianjing.pipelines.video.subjects import find_subjects
 from dianjing.pipelines.video.warped_image import WarpedImage
 from dianjing.pipelines.video.windows import LONG_VIDEO_MODES, LongVideo, resolve_long_video
 
@@ -274,11 +274,9 @@ class TextToVideoPipeline(VideoPipelineBase):
         self, latents: Tensor, image: np.ndarray, motion_prompt: MotionPrompt
     ) -> list[tuple[np.ndarray, str]]:
         """Find masks and motions of the moving subjects in an image, uint8 (H, W, 3), of latents (C, Y, X)."""
-        clicks = find_subject_clicks(self, latents, motion_prompt)
         segmenter = self.unet_segmenter or self.segmenter
-        segmenter.set_image(image)
-        max_regions = self.transformer.config.max_regions
-        return [(segmenter.predict(points), motion) for points, motion in clicks[:max_regions]]
+        found = find_subjects(self, latents, image, motion_prompt, segmenter)
+        return [(mask, click.motion) for click, mask in found]
 
     def _decode_pixels(self, latents: Tensor) -> Tensor:
         """Decode latents (B, C, Y, X) to pixels (B, 3, H, W), clamped to [-1, 1]."""

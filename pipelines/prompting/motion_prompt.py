@@ -82,6 +82,7 @@ class MotionPromptParser:
                 motions.setdefault(before[-1], prompt[start:end])
         static_prompt, subjects = _remove_motions(prompt, verbs), []
         if self.concept_vocabulary is not None:
+            static_prompt = _move_location(static_prompt, *self._find_backgrounds_and_objects(static_prompt))
             static_prompt = _join_clauses(static_prompt, self._find_backgrounds_and_objects(static_prompt)[1])
         for noun in nouns:
             phrase = prompt[slice(*_include_adjectives(prompt, noun, [*backgrounds, *verbs, *nouns]))]
@@ -185,6 +186,22 @@ def _remove_motions(prompt: str, motion_spans: Iterable[Span]) -> str:
     for start, end in motion_spans:
         static_prompt, position = static_prompt + COPULA.sub("", prompt[position:start].rstrip()), end
     return " ".join((static_prompt + prompt[position:]).split()).strip(" ,，")
+
+
+def _move_location(static_prompt: str, backgrounds: list[Span], nouns: list[Span]) -> str:
+    """Move the one location of a prompt out of its list of subjects: that of the first subject is that of all.
+
+    In English it goes to the end, in Chinese to the front.
+    """
+    if len(backgrounds) != 1 or not CONJUNCTION.match(static_prompt, backgrounds[0][1]):
+        return static_prompt
+    ((start, end),) = backgrounds
+    before, location, after = static_prompt[:start], static_prompt[start:end], static_prompt[end:]
+    is_after_noun = any(static_prompt[noun[1] : start].strip() in ("", "在") for noun in nouns if noun[1] <= start)
+    if not is_after_noun or not any(noun[0] >= end for noun in nouns):
+        return static_prompt
+    subjects = before.rstrip().removesuffix("在") + after
+    return f"{location}，{subjects}" if HAN_CHARACTER.search(static_prompt) else f"{subjects} {location}"
 
 
 def _join_clauses(static_prompt: str, nouns: list[Span]) -> str:

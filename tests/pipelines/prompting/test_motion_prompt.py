@@ -31,6 +31,19 @@ def parser(vocabularies):
             "a cat and a dog at sea",
             [("a cat", 1, "a dog at sea", "jumping"), ("a dog", 1, "a cat at sea", "spinning")],
         ),
+        (
+            "a cat jumping on the grass, a red balloon rising",
+            "a cat and a red balloon on the grass",
+            [
+                ("a cat", 1, "a red balloon on the grass", "jumping"),
+                ("a red balloon", 1, "a cat on the grass", "rising"),
+            ],
+        ),
+        (
+            "一只小猫在草地上跳，一只小狗在向右走",
+            "草地上，一只小猫和一只小狗",
+            [("一只小猫", 1, "草地上，一只小狗", "跳"), ("一只小狗", 1, "草地上，一只小猫", "向右走")],
+        ),
         ("一只小狗在向右走", "一只小狗", [("一只小狗", 1, "", "向右走")]),
         ("一只小猫在草地上跳", "一只小猫在草地上", [("一只小猫", 1, "在草地上", "跳")]),
         (

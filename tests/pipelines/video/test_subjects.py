@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dianjing import DianjingError, ImageToVideoPipeline
 from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser, parse_moving_subjects
 from dianjing.pipelines.prompting.motions import MotionVocabulary
+from dianjing.pipelines.vae import encode_images, frames_to_pixels
+from dianjing.pipelines.video.subjects import find_subjects, select_objects
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 
 PAIRS = 12
@@ -50,6 +53,31 @@ def test_the_click_is_on_the_object_that_the_prompt_moves(pipe, parser, margin):
         x, y, width, height = (2 * side for side in scene.boxes[0][index])
         num_correct += x <= first.x - margin < x + width and y <= first.y < y + height
     assert num_correct >= 0.8 * PAIRS
+
+
+def test_one_object_moves_once_for_a_prompt_of_two(pipe, parser):
+    """Where an image lacks one subject, both are found on the other; moved as both, it would be seen twice."""
+    world = StickerWorld(size_px=128, stages=[CurriculumStage(scene_weights={"single": 1.0}, grid_px=(32,))])
+    num_found = []
+    for position in range(4):
+        scene = world.get_captioned_clip(2, position, num_frames=1, fps=8)
+        (subject,) = parser.parse(scene.text_en).subjects
+        prompt = parser.parse(f"{subject.phrase} jumping and a red balloon rising")
+        pixels = frames_to_pixels(scene.frames[:1], device=torch.device("cpu"), dtype=torch.float32)
+        with torch.no_grad():
+            latents = encode_images(pipe.vae, pixels)[0]
+            found = find_subjects(pipe, latents, scene.frames[0], prompt, pipe.unet_segmenter)
+        num_found.append(len(found))
+    assert num_found.count(1) >= 3
+
+
+def test_of_masks_of_one_object_the_most_relevant_is_selected():
+    cat, dog = np.zeros((2, 8, 8), bool)
+    cat[:, :4] = dog[:, 5:] = True
+    shifted = np.roll(cat, 1, axis=0)
+    shifted[0] = False
+    assert select_objects([cat, shifted, dog], [0.2, 0.9, 0.1]) == [1, 2]
+    assert select_objects([cat, dog], [0.2, 0.1]) == [0, 1]
 
 
 @pytest.mark.parametrize("prompt", ["a cat", "jumping", "a quaggle jumping", "quaggle"])
