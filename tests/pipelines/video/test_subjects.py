@@ -56,7 +56,7 @@ def test_the_click_is_on_the_object_that_the_prompt_moves(pipe, parser, margin):
 
 
 def test_one_object_moves_once_for_a_prompt_of_two(pipe, parser):
-    """Where an image lacks one subject, both are found on the other; moved as both, it would be seen twice."""
+    """The image lacks one subject: both are found on the other, which would be seen twice if it moved as both."""
     world = StickerWorld(size_px=128, stages=[CurriculumStage(scene_weights={"single": 1.0}, grid_px=(32,))])
     num_found = []
     for position in range(4):
