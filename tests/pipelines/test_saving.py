@@ -45,12 +45,17 @@ def test_every_pipeline_saves_all_of_the_bundle(saved, name, pipeline):
 
 
 def test_a_saved_image_pipeline_generates_the_same_images(saved):
-    def generate(folder):
-        pipe = TextToImagePipeline.from_pretrained(folder)
+    pipelines = [TextToImagePipeline.from_pretrained(source) for source in (saved / "animation", "sticker")]
+    for name, module in pipelines[1].components.items():
+        if isinstance(module, torch.nn.Module):
+            weights = pipelines[0].components[name].state_dict()
+            assert all(torch.equal(weights[key], weight) for key, weight in module.state_dict().items()), name
+    images = []
+    for pipe in pipelines:
         pipe.set_progress_bar_config(disable=True)
-        return pipe("a cat", generator=torch.Generator().manual_seed(0), output_type="pt").images
-
-    assert torch.equal(generate(saved / "animation"), generate("sticker"))
+        images.append(pipe("a cat", generator=torch.Generator().manual_seed(0), output_type="pt").images)
+    # The order of sums of float32 on a CPU may depend on where the weights lie in memory.
+    torch.testing.assert_close(*images, rtol=0, atol=1e-4)
 
 
 def test_from_pipe_keeps_the_bundle_in_both_directions_and_prints_nothing(caplog, capfd):

@@ -1,5 +1,6 @@
 """The run file of fine-tuning."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -21,6 +22,7 @@ class LoraAdapterConfig(BaseConfig):
     decompose_factor: int = Field(default=-1, ge=-1)  # of lokr: the size of the first factor; -1: near the square root
     # suffixes of layer names
     target_modules: tuple[str, ...] = Field(default=("to_q", "to_k", "to_v", "to_out.0"), min_length=1)
+    start_from: Path | None = None  # an adapter with the same layers, rank and alpha, whose training goes on
 
 
 class FinetuneModelConfig(BaseConfig):

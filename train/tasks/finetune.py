@@ -34,7 +34,12 @@ from dianjing.train.diffusion import objectives
 from dianjing.train.diffusion.noise_process import adapt_scheduler, init_warp_guidance, make_noise_process
 from dianjing.train.export import export_adapter, export_pipeline
 from dianjing.train.tasks.base import Task
-from dianjing.train.tasks.finetune_model import get_motion_config, get_storage_dtype, prepare_transformer
+from dianjing.train.tasks.finetune_model import (
+    get_motion_config,
+    get_storage_dtype,
+    load_adapter_weights,
+    prepare_transformer,
+)
 from dianjing.weights.image_sizes import get_scale_factor
 
 
@@ -62,6 +67,8 @@ class FinetuneTask(Task):
         dtype = get_storage_dtype(config.model, compute_dtype)
         transformer = DiT.from_pretrained(folder / "transformer", dtype=dtype, **changes)
         self.transformer = prepare_transformer(transformer, config.model, has_video=bool(config.data.num_frames))
+        if config.model.trainable == "lora" and config.model.lora.start_from is not None:
+            load_adapter_weights(self.transformer, config.model.lora.start_from)
         self.text_encoders = nn.ModuleDict()
         if config.model.text_encoders == "joint":
             for name, encoder_class in TEXT_ENCODER_CLASSES.items():

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig
+from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -14,6 +14,8 @@ from dianjing.dit import DiT
 from dianjing.errors import DianjingError
 from dianjing.train.config.finetune import FinetuneModelConfig, FinetuneRunConfig, LoraAdapterConfig
 from dianjing.train.tasks.text_to_image_model import MOTION_PREFIXES
+from dianjing.weights.adapters import fetch_adapters
+from dianjing.weights.manifest import summarize_names
 
 
 def make_adapter_config(lora: LoraAdapterConfig, transformer: DiT, *, has_video: bool) -> PeftConfig:
@@ -74,6 +76,29 @@ def prepare_transformer(transformer: DiT, model: FinetuneModelConfig, *, has_vid
     if model.trainable == "lora":
         transformer.add_adapter(make_adapter_config(model.lora, transformer, has_video=has_video))
     return transformer.train()
+
+
+def load_adapter_weights(transformer: DiT, source: Path) -> None:
+    """Set the adapter of a transformer to one that was saved, in a folder or a file.
+
+    Raises: DianjingError if that has other layers, another rank or another alpha.
+    """
+    saved = fetch_adapters(source).get("transformer")
+    config, state = transformer.peft_config["default"], get_peft_model_state_dict(transformer)
+    expected = {name: tuple(weight.shape) for name, weight in state.items()}
+    found = {} if saved is None else {name: tuple(weight.shape) for name, weight in saved.state.items()}
+    alpha = None if saved is None else saved.config.get("lora_alpha")
+    if found != expected or alpha != config.lora_alpha:
+        differing = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+        raise DianjingError(
+            "lora_start_mismatch",
+            path=source,
+            names=summarize_names(differing or ["alpha"], 3),
+            rank=config.r,
+            alpha=config.lora_alpha,
+        )
+    assert saved is not None
+    set_peft_model_state_dict(transformer, saved.state)
 
 
 def check_adapter_settings(config: FinetuneRunConfig, model_folder: Path) -> None:
