@@ -32,10 +32,10 @@ from dianjing.demo.page.theme import translations
 from dianjing.demo.page.video_model_choice import connect_video_model_choice, make_video_model_choice
 from dianjing.demo.page.video_panel import VideoPanel, connect_video_panel, get_video_handlers, make_video_panel
 from dianjing.demo.requests import ImageToVideoRequest
-from dianjing.demo.results import VIDEO_SUFFIXES
 from dianjing.errors import DianjingError
 from dianjing.pipelines.media.image import get_input_image_metadata, open_image
 from dianjing.pipelines.media.metadata import GenerationMetadata
+from dianjing.pipelines.media.video import OUTPUT_EXTENSIONS
 
 TAB_ID = "animate"
 
@@ -96,7 +96,7 @@ def make_animate_tab(context: PageContext) -> AnimateTab:
             num_frames = gr.Slider(2, max(2 * default, *longest, 0), default, step=1, label=label)
             default_params = (defaults.num_inference_steps, defaults.guidance_scale)
             settings = make_settings("animate", context, default_params=default_params, has_default_size=False)
-            metadata_file = make_metadata_file("animate", VIDEO_SUFFIXES)
+            metadata_file = make_metadata_file("animate", OUTPUT_EXTENSIONS)
     run_panel = make_run_panel(
         "animate", button=button, cancel=cancel, status=video_panel.status, preview=video_panel.preview
     )

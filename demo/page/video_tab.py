@@ -26,8 +26,8 @@ from dianjing.demo.page.theme import translations
 from dianjing.demo.page.video_model_choice import connect_video_model_choice, make_video_model_choice
 from dianjing.demo.page.video_panel import VideoPanel, connect_video_panel, get_video_handlers, make_video_panel
 from dianjing.demo.requests import TextToVideoRequest
-from dianjing.demo.results import VIDEO_SUFFIXES
 from dianjing.pipelines.media.metadata import GenerationMetadata
+from dianjing.pipelines.media.video import OUTPUT_EXTENSIONS
 
 MAX_SECONDS = 16
 
@@ -90,7 +90,7 @@ def make_video_tab(context: PageContext) -> VideoTab:
                 "video", context, default_params=default_params, has_default_size=not defaults.video_model
             )
             continuation = _make_continuation(context)
-            metadata_file = make_metadata_file("video", VIDEO_SUFFIXES)
+            metadata_file = make_metadata_file("video", OUTPUT_EXTENSIONS)
     run_panel = make_run_panel(
         "video", button=button, cancel=cancel, status=video_panel.status, preview=video_panel.preview
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from dianjing.errors import DianjingError
 from dianjing.pipelines.prompting.localization import compute_relevance_map, find_peaks
@@ -26,12 +27,33 @@ def make_indefinite(phrase: str) -> str:
     return DEMONSTRATIVE_ZH.sub("一", DEFINITE_ARTICLE.sub("a ", phrase))
 
 
-@torch.no_grad()
 def locate_words(pipe: Any, image: Image.Image, phrase: str) -> list[Point]:
     """Locate what a phrase names: a point in px of the image for each object of the phrase, or one for the phrase.
 
-    pipe: an image pipeline. The model predicts the noise in the image with the phrase and with an empty prompt; where
-    the phrase helps most, there the object is.
+    pipe: an image pipeline.
+    Raises: DianjingError for words that the model does not know.
+    """
+    return find_relevant_points(*compute_word_relevance(pipe, image, phrase), size=image.size)
+
+
+def find_relevant_points(relevance_map: Tensor, counts: list[int], *, size: tuple[int, int]) -> list[Point]:
+    """Find the peaks of a relevance map (K, Y, X), `counts[k]` of each subject, in px of an image.
+
+    size: (width, height) of the image.
+    """
+    rows, columns = relevance_map.shape[-2:]
+    window = 2 * (min(rows, columns) // WINDOW_DIVISOR) + 1
+    peaks = find_peaks(relevance_map, counts, window=window)
+    scale_x, scale_y = size[0] / columns, size[1] / rows
+    return [Point(x=(x + 0.5) * scale_x, y=(y + 0.5) * scale_y) for group in peaks for x, y in group]
+
+
+@torch.no_grad()
+def compute_word_relevance(pipe: Any, image: Image.Image, phrase: str) -> tuple[Tensor, list[int]]:
+    """Compute where in an image the words of each subject of a phrase help: (K, Y, X), and the number of its objects.
+
+    pipe: an image pipeline. The model predicts the noise in the image with the phrase and without the subject; where
+    the words help most, there the object is. A phrase without known objects is one subject.
     Raises: DianjingError for words that the model does not know.
     """
     phrase = make_indefinite(phrase)
@@ -49,10 +71,7 @@ def locate_words(pipe: Any, image: Image.Image, phrase: str) -> list[Point]:
         embeds,
         image_meta_size=(height, width, height, width, 0, 0),
     )
-    scale_x, scale_y = image.width / latents.shape[-1], image.height / latents.shape[-2]
-    window = 2 * (min(latents.shape[-2:]) // WINDOW_DIVISOR) + 1
-    peaks = find_peaks(relevance_map, [subject.count for subject in subjects], window=window)
-    return [Point(x=(x + 0.5) * scale_x, y=(y + 0.5) * scale_y) for group in peaks for x, y in group]
+    return relevance_map, [subject.count for subject in subjects]
 
 
 def _parse_subjects(pipe: Any, phrase: str) -> list[Subject]:

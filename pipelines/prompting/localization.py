@@ -68,6 +68,15 @@ def _add_noise(scheduler: SchedulerMixin, latents: Tensor, noise: Tensor) -> tup
     return noisy, noise if prediction_type == "epsilon" else latents.expand_as(noise), timestep
 
 
+def subtract_other_subjects(relevance_map: Tensor) -> Tensor:
+    """Subtract from the relevance of each subject what another one explains better than nothing: (K, Y, X)."""
+    explained = relevance_map.clamp_min(0)
+    others = [torch.cat([explained[:index], explained[index + 1 :]]) for index in range(len(explained))]
+    return torch.stack(
+        [each - rest.amax(dim=0) if len(rest) else each for each, rest in zip(relevance_map, others, strict=True)]
+    )
+
+
 def find_peaks(relevance_map: Tensor, counts: list[int], *, window: int = 3) -> list[list[tuple[int, int]]]:
     """Find `counts[k]` peaks of each subject k in a relevance map (K, Y, X): (column, row) in latents.
 
@@ -75,9 +84,7 @@ def find_peaks(relevance_map: Tensor, counts: list[int], *, window: int = 3) -> 
     """
     smoothed = F.avg_pool2d(relevance_map.unsqueeze(1), window, stride=1, padding=window // 2).squeeze(1)
     peaks_by_subject = []
-    for index, count in enumerate(counts):
-        others = torch.cat([smoothed[:index], smoothed[index + 1 :]])
-        remaining = smoothed[index] - others.clamp_min(0).amax(dim=0) if len(others) else smoothed[index].clone()
+    for remaining, count in zip(subtract_other_subjects(smoothed), counts, strict=True):
         peaks = []
         for _ in range(count):
             row, column = divmod(int(remaining.argmax()), remaining.shape[1])

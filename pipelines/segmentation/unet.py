@@ -62,6 +62,13 @@ class UNetSegmenter:
         self.pixels = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 127.5 - 1
 
     @torch.no_grad()
+    def predict_logits(self, points: Sequence[Point]) -> np.ndarray:
+        """Predict the mask logits of each point by itself, float32 (K, side_px, side_px); points are in these px."""
+        heatmaps = np.stack([make_point_heatmap([point], self.side_px) for point in points])
+        pixels = self.pixels.to(self.unet.device).expand(len(points), -1, -1, -1)
+        return predict_mask_logits(self.unet, pixels, torch.from_numpy(heatmaps).to(self.unet.device)).cpu().numpy()
+
+    @torch.no_grad()
     def predict(self, points: Sequence[Point]) -> np.ndarray:
         """Predict the mask, bool (H, W), of the object at the points; its edges follow those of the whole image."""
         across, down = (self.side_px / side for side in self.image_size)

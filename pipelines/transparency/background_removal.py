@@ -9,10 +9,13 @@ import numpy as np
 from PIL import Image
 
 from dianjing.errors import DianjingError
-from dianjing.pipelines.editing.localization import locate_words
+from dianjing.pipelines.editing.localization import compute_word_relevance, find_relevant_points
 from dianjing.pipelines.media.image import check_image
-from dianjing.pipelines.segmentation.base import Segmenter
+from dianjing.pipelines.prompting.localization import subtract_other_subjects
+from dianjing.pipelines.segmentation.base import Point, Segmenter
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
+from dianjing.pipelines.segmentation.object_points import choose_object_points
+from dianjing.pipelines.segmentation.unet import UNetSegmenter
 from dianjing.pipelines.transparency.closed_form import estimate_foreground, solve_alpha
 from dianjing.pipelines.transparency.mask_refinement import measure_depth, refine_mask
 
@@ -34,11 +37,18 @@ def remove_background(pipe: Any, image: Image.Image, prompt: str, *, segmenter: 
 
 def find_object_mask(pipe: Any, image: np.ndarray, prompt: str, *, segmenter: Segmenter | None = None) -> np.ndarray:
     """Find the mask of the objects that a prompt names. Raises: DianjingError if there are none."""
-    points = locate_words(pipe, Image.fromarray(image), str(pipe.normalize_prompts(prompt)))
+    relevance_map, counts = compute_word_relevance(pipe, Image.fromarray(image), str(pipe.normalize_prompts(prompt)))
+    peaks = find_relevant_points(relevance_map, counts, size=(image.shape[1], image.shape[0]))
     segmenters: list[Segmenter] = [segmenter or pipe.unet_segmenter or GrabCutSegmenter(), GrabCutSegmenter()]
     mask = np.zeros(image.shape[:2], bool)
     for each in segmenters:
         each.set_image(image)
+        points: list[Point] = []
+        if isinstance(each, UNetSegmenter):
+            exclusive_map = subtract_other_subjects(relevance_map)
+            points = choose_object_points(each, exclusive_map.cpu().float().numpy(), counts)
+        if len(points) < len(peaks):
+            points += peaks
         for point in points:
             mask |= each.predict([point])
         if mask.any() and not mask.all():

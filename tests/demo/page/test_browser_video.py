@@ -128,3 +128,24 @@ def test_a_video_is_generated_window_by_window_and_its_frames_stay_when_it_is_st
     wait_for_history(page, "video", 3)
     wait_until_idle(page, "video")
     assert np.array_equal(read_video(save_download(page, "#video-download-webp")).frames, frames)
+
+
+def test_a_transparent_video_is_generated_and_its_switch_is_restored(server, open_page, save_download):
+    texts, page = TEXTS["zh-CN"], open_page(server.address, locale="zh-CN")
+    open_tab(page, "video")
+    page.fill("#video-prompt textarea", texts["video"])
+    page.check("#video-transparent input")
+    page.click("#video-button")
+    wait_for_history(page, "video", 1)
+    wait_until_idle(page, "video")
+    file = save_download(page, "#video-download-apng")
+    with Image.open(file) as video:
+        assert video.n_frames == server.engine.capabilities.num_frames
+        video.seek(video.n_frames - 1)
+        assert video.convert("RGBA").getchannel("A").getextrema() == (0, 255)
+    assert read_video(save_download(page, "#video-download-video")).frames[0, 0, 0].min() > 240  # white for alpha
+    page.uncheck("#video-transparent input")
+    page.set_input_files("#video-drop input[type=file]", file)
+    wait_for_status(page, "video", texts["restored"])
+    page.wait_for_selector("#video-transparent input:checked")
+    check_language(page, "zh-CN")

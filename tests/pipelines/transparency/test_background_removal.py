@@ -96,6 +96,7 @@ def test_all_objects_before_a_plain_background_are_cut_out_though_one_was_found(
     found[:, 96:] = False
     refined = refine_mask(pair, found)
     assert refined[alphas > 0.6].all()
+    assert not refined[alphas < 0.4].any()
     assert not refined[alphas == 0].any()
 
 
