@@ -57,6 +57,13 @@ def list_surfaces(image: np.ndarray, click: Position, *, radius_px: int) -> list
     return surfaces
 
 
+def find_other_colors(image: np.ndarray, click: Position, *, radius_px: int) -> np.ndarray:
+    """Find the pixels, bool (H, W), of the disc around a click that do not have the color of the one clicked on."""
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.float32)
+    difference = np.linalg.norm(lab - lab[click[1], click[0]], axis=-1)
+    return (_measure_distances(image.shape[:2], click) <= radius_px + 0.5) & (difference > MIN_SURFACE_DISTANCE)
+
+
 def _measure_distances(size: tuple[int, int], center: Position) -> np.ndarray:
     """Measure the distances, (H, W), from a position in px."""
     return np.hypot(np.arange(size[1]) - center[0], np.arange(size[0])[:, None] - center[1])

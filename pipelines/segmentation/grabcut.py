@@ -11,6 +11,7 @@ import numpy as np
 from dianjing.pipelines.segmentation.base import Point, check_points
 from dianjing.pipelines.segmentation.click_hypotheses import (
     Position,
+    find_other_colors,
     list_start_marks,
     list_surfaces,
     measure_color_overlap,
@@ -27,6 +28,7 @@ NUM_ITERATIONS = 5
 NUM_REFINING_ITERATIONS = 2
 REFINING_BAND_FRACTION = 0.03  # of the longer side: how far a mask's edge may move when it is refined
 MIN_REMAINING_FRACTION = 0.1  # of a mask: a negative click that would take away more takes its own surroundings alone
+MIN_REST_FACTOR = 1.0  # of what the disc at a click covers of other colors: a smaller rest does not tell
 MAX_RUNS = 8  # of GrabCut for one mask; further points change the mask around them alone
 RANDOM_SEED = 0  # of OpenCV's generator, from which GrabCut initializes its mixtures
 MIN_AREA_FRACTION, MAX_AREA_FRACTION = 0.0005, 0.7  # of the image: anything else is taken for a failure
@@ -58,7 +60,7 @@ class GrabCutSegmenter:
         points = check_points(points, width=self.image_size[0], height=self.image_size[1])
         first = next(point for point in points if point.positive)
         clicks, num_runs = [first], 1
-        mask = self._find_object(clicks)
+        mask = self._remove_other_colors(self._find_object(clicks), first)
         for point in [point for point in points if point is not first]:
             clicks.append(point)
             ((column, row),) = self._scale_points(self.resized_image, [point], positive=point.positive)
@@ -75,6 +77,21 @@ class GrabCutSegmenter:
             mask |= self._draw_discs(clicks, positive=True) > 0
             mask &= self._draw_discs(clicks, positive=False) == 0
         return self._enlarge(mask)
+
+    def _remove_other_colors(self, mask: np.ndarray, click: Point) -> np.ndarray:
+        """Decide by color whether the mask has what the disc at its click covers of other colors, such as the sky.
+
+        The disc was certain while the object was searched; now the rest of the mask tells the colors of the object.
+        """
+        (position,) = self._scale_points(mask, [click], positive=True)
+        other = find_other_colors(self.resized_image, position, radius_px=_get_radius(mask)) & mask
+        rest = mask & ~other
+        if not other.any() or rest.sum() < MIN_REST_FACTOR * other.sum():
+            return mask
+        marks = np.where(rest, cv2.GC_FGD, cv2.GC_BGD).astype(np.uint8)
+        marks[other] = cv2.GC_PR_FGD
+        found = _select_components(_run_grabcut(self.resized_image, marks, NUM_REFINING_ITERATIONS), [position])
+        return found if found.sum() > rest.sum() / 2 else mask  # less: the click itself is not on the object's color
 
     def predict_foreground(self) -> np.ndarray:
         """Predict the mask, bool (H, W), of all that is not like the border of the image, without specks."""

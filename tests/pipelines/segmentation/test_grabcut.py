@@ -165,6 +165,17 @@ def test_a_click_on_a_rocket_selects_no_sky(click, top):
     assert (mask & ~rocket).sum() < 0.1 * mask.sum()
 
 
+@pytest.mark.parametrize("click", [(322, 134), (316, 140), (328, 140), (330, 155), (316, 165), (328, 175)])
+def test_a_click_near_the_edge_of_the_nose_selects_no_sky_around_it(click):
+    """A disc around such a click lies partly on the sky."""
+    image = skimage.data.rocket()
+    mask = predict_mask(image, Point(x=click[0], y=click[1]))
+    assert mask[click[1], click[0]]
+    is_sky = image[..., 2].astype(int) > image[..., 0] + 40  # blue, which nothing else is at this height
+    nose, sky = mask[:180], is_sky[:180]
+    assert (nose & sky).sum() < 0.05 * nose.sum()
+
+
 def test_a_click_on_a_cup_selects_all_of_it_and_its_saucer():
     """A photograph of scikit-image: the white of the cup has sharper edges than the red of cup and saucer."""
     mask = predict_mask(skimage.data.coffee(), Point(x=300, y=180))
