@@ -14,7 +14,7 @@ from dianjing.demo.page.forecast import connect_animation_forecast, make_forecas
 from dianjing.demo.page.history_panel import HistoryPanel
 from dianjing.demo.page.metadata_import import connect_metadata_import, make_metadata_file
 from dianjing.demo.page.prompt_box import make_prompt_box
-from dianjing.demo.page.region_events import connect_region_panel
+from dianjing.demo.page.region_events import connect_region_panel, get_mask_event
 from dianjing.demo.page.region_import import parse_regions, select_regions
 from dianjing.demo.page.region_panel import RegionPanel, check_regions, make_region_panel, render_canvas
 from dianjing.demo.page.run_panel import RunPanel, connect_cancel, make_run_buttons, make_run_panel, resume_run, run_job
@@ -171,7 +171,10 @@ def _connect_run(tab: AnimateTab, context: PageContext) -> None:
 
     inputs = [context.token, tab.regions.canvas, tab.prompt, tab.num_frames, tab.video_model, tab.strict_background]
     inputs += [tab.transparent, *tab.regions.motions, *tab.regions.strengths, *tab.settings.inputs]
-    gr.on([tab.run_panel.button.click, tab.prompt.submit], generate, inputs, tab.run_outputs, **job_event())
+    # behind the clicks that are still being worked on, so that their masks are among the inputs
+    starts = [tab.run_panel.button.click, tab.prompt.submit]
+    clicks_done = gr.on(starts, lambda: None, **get_mask_event(trigger_mode="once"))
+    clicks_done.then(generate, inputs, tab.run_outputs, **job_event())
     connect_cancel(tab.run_panel, context)
     connect_video_panel(tab.video_panel, context)
 

@@ -60,9 +60,9 @@ def _connect_image(panel: RegionPanel, context: PageContext, *, status: gr.HTML,
     panel.image.clear(remove, context.token, outputs, **instant())
 
 
-def get_mask_event() -> dict[str, Any]:
+def get_mask_event(*, trigger_mode: str = "multiple") -> dict[str, Any]:
     """Options of an event that changes a canvas: one after the other, and never behind a generation."""
-    return instant(queue=True, concurrency_id="masks", concurrency_limit=1, trigger_mode="multiple")
+    return instant(queue=True, concurrency_id="masks", concurrency_limit=1, trigger_mode=trigger_mode)
 
 
 def _make_handler(

@@ -167,3 +167,29 @@ def test_a_click_on_an_upload_that_the_server_has_not_answered_is_not_read_in_it
     page.wait_for_function(f"document.querySelector('#animate-picture img').src != {before!r}")
     assert len(clicks) == 1
     assert np.allclose(clicks[0], (WIDTH / 2, HEIGHT / 2), atol=2)
+
+
+def test_a_video_that_is_asked_for_while_a_click_is_worked_on_waits_for_its_mask(
+    server, open_page, picture, monkeypatch
+):
+    is_found, predict = threading.Event(), server.engine.predict_mask
+
+    def predict_later(*arguments):
+        assert is_found.wait(60)
+        return predict(*arguments)
+
+    monkeypatch.setattr(server.engine, "predict_mask", predict_later)
+    page = open_page(server.address)
+    open_tab(page, "animate")
+    page.set_input_files("#animate-picture input[type=file]", picture)
+    page.wait_for_function("document.querySelector('#animate-picture img')?.naturalWidth >= 512")
+    page.fill("#animate-motion-1 input", "jump")
+    page.keyboard.press("Enter")
+    image = page.locator("#animate-picture img")
+    image.scroll_into_view_if_needed()
+    box = image.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.click("#animate-button")
+    page.wait_for_timeout(500)
+    is_found.set()
+    wait_for_playback(page, "animate")
