@@ -3,7 +3,9 @@
     python -m dianjing.train.evaluation.sharpness --model sticker --count 50 --out out
 
 Three columns: "true" are rendered scenes of one object, "reconstructed" these scenes after the model's autoencoder,
-"generated" images that the model generates for their prompts, against the sprites that the matcher detects in them.
+"generated" images that the model generates for their prompts. Size and position of each object are the canonical ones
+for its prompt, so that the model draws it where the scene has it: all columns are compared with the true sprites at
+their true places. Generated images in which the matcher does not find the object there are counted and left out.
 
 Edge width: the distance in pixels from 10 % to 90 % of the step across the outline of an object, the median over points
 of the outline where the true image has a step between two even colours. Ring: the mean absolute difference in levels
@@ -23,14 +25,15 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from dianjing.train.evaluation.image_generation import CATEGORIES, image_to_tensor, sample_held_out
+from dianjing.train.evaluation.image_generation import GRID_PX, image_to_tensor
 from dianjing.train.evaluation.settings import (
     EvaluationSettings,
     exit_on_user_error,
     make_evaluation_parser,
     parse_evaluation_settings,
 )
-from dianjing.train.evaluation.transparency import detect_sprites, render_true_sprites
+from dianjing.train.evaluation.transparency import render_true_sprites
+from dianjing.train.stickers import CurriculumStage, StickerSample, StickerWorld
 from dianjing.train.stickers.backgrounds import BACKGROUNDS
 from dianjing.train.stickers.matching import SpriteMatcher
 
@@ -40,6 +43,10 @@ REFERENCE_PX = 3.5  # beyond it lie the two colours of a step
 STEPS_PER_PX = 4
 MIN_CONTRAST = 0.25  # of a step, as the distance of two colours
 MAX_DEVIATION = 0.06  # of an even colour
+STAGE = CurriculumStage(
+    scene_weights={"single": 1.0}, grid_px=(GRID_PX,), coloured_share=0.3, sized_share=0.5, canonical_share=1.0
+)
+MIN_BOX_IOU = 0.5  # of a detected object and the true one, to be in its place
 SHEET_CELL_PX, SHEET_COLUMNS = 256, 8
 
 
@@ -160,6 +167,20 @@ class SharpnessMeasure:
         }
 
 
+def shows_object_in_place(image: np.ndarray, sample: StickerSample, matcher: SpriteMatcher) -> bool:
+    """True if a matcher of size S finds the object of a sample in an image, uint8 (S, S, 3), at its place."""
+    (instance,), (x, y, side, _) = sample.scene.instances, sample.boxes[0]
+    for each in matcher.detect(image_to_tensor(image)).objects:
+        shared = [
+            max(0, min(start + side, other + each.size_px) - max(start, other))
+            for start, other in ((x, each.x_px), (y, each.y_px))
+        ]
+        union = side**2 + each.size_px**2 - shared[0] * shared[1]
+        if each.class_id == instance.class_id and shared[0] * shared[1] > MIN_BOX_IOU * union:
+            return True
+    return False
+
+
 def make_column_sheet(columns: dict[str, list[np.ndarray]]) -> Image.Image:
     """Lay images under each other by column name, SHEET_COLUMNS images in a row, enlarged by whole pixels."""
     count = min(len(images) for images in columns.values())
@@ -183,24 +204,26 @@ def write_sharpness_report(settings: EvaluationSettings, out: Path) -> None:
     pipe: Any = settings.prepare(TextToImagePipeline.from_pretrained(settings.model))
     size_px = pipe.default_size_px
     matcher, seed = SpriteMatcher(size_px=size_px, device=settings.device), settings.seed
-    samples = sample_held_out(CATEGORIES[0], num_samples=settings.num_samples, seed=seed, size_px=size_px)
+    world = StickerWorld(size_px=size_px, stages=[STAGE], split="held_out")
     columns: dict[str, list[np.ndarray]] = {"true": [], "reconstructed": [], "generated": []}
-    measures = {name: SharpnessMeasure() for name in columns}
-    for index, sample in enumerate(samples):
+    measures, num_misplaced = {name: SharpnessMeasure() for name in columns}, 0
+    for index in range(settings.num_samples):
+        sample = world.get_image_sample(seed, index)
         prompt = sample.text_zh if index % 2 else sample.text_en
         generator = torch.Generator().manual_seed(seed + index)
         image = np.asarray(pipe(prompt, generator=generator, **settings.generation_settings).images[0])
         pictures = (sample.image / 255, _reconstruct(pipe, sample.image), image / 255)
+        sprites, is_shown = render_true_sprites(sample), shows_object_in_place(image, sample, matcher)
+        num_misplaced += not is_shown
+        background, pixels = matcher.match_background(matcher.resize(image_to_tensor(sample.image)))
+        is_plain = BACKGROUNDS[background].name_en.endswith(" background")
         for name, picture in zip(columns, pictures, strict=True):
             columns[name].append(picture)
-            source = image if name == "generated" else sample.image
-            sprites = detect_sprites(source, matcher) if name == "generated" else render_true_sprites(sample)
-            background, pixels = matcher.match_background(matcher.resize(image_to_tensor(source)))
-            if sprites[..., 3].any():
-                is_plain = BACKGROUNDS[background].name_en.endswith(" background")
+            if name != "generated" or is_shown:
                 measures[name].add(picture, sprites, pixels.permute(1, 2, 0).cpu().numpy(), is_plain=is_plain)
     report = {"model": settings.model, "seed": seed, "size_px": size_px, **settings.generation_settings}
     report |= {name: measure.summarise() for name, measure in measures.items()}
+    report["generated"]["not_in_place"] = num_misplaced
     out.mkdir(parents=True, exist_ok=True)
     make_column_sheet(columns).save(out / "sheet.png")
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -220,7 +243,7 @@ def _main() -> None:
         "dianjing.train.evaluation.sharpness",
         description=__doc__.split("\n")[0],
         default_count=50,
-        count_help="images of one object",
+        count_help="scenes of one object",
     )
     arguments = parser.parse_args()
     with exit_on_user_error(parser):

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from dianjing.train.evaluation.sharpness import SharpnessMeasure, measure_ring
+from dianjing.train.evaluation.sharpness import STAGE, SharpnessMeasure, measure_ring, shows_object_in_place
+from dianjing.train.stickers import StickerWorld
+from dianjing.train.stickers.matching import SpriteMatcher
 
 SIZE_PX = 96
 TEN_TO_NINETY = 2.563  # of the integral of a Gaussian, in standard deviations
@@ -54,3 +56,14 @@ def test_a_ring_counts_the_levels_of_a_halo_and_nothing_else():
     far = image + (distance > 30)[..., None] * (10 / 255)
     assert measure_ring(halo, BACKGROUND, sprite[..., 3]) == pytest.approx(10, abs=1.5)
     assert measure_ring(far, BACKGROUND, sprite[..., 3]) == pytest.approx(0, abs=0.2)
+
+
+def test_an_object_is_in_place_unless_it_is_moved_or_another_one():
+    world, matcher = StickerWorld(size_px=128, stages=[STAGE], split="held_out"), SpriteMatcher(size_px=128)
+    samples = [world.get_image_sample(4, index) for index in range(60)]
+    large = [each for each in samples if each.boxes[0][2] >= 48 and each.boxes[0][0] < 40]
+    sample = large[0]
+    other = next(each for each in large if each.scene.instances[0].class_id != sample.scene.instances[0].class_id)
+    assert shows_object_in_place(sample.image, sample, matcher)
+    assert not shows_object_in_place(np.roll(sample.image, 40, axis=1), sample, matcher)
+    assert not shows_object_in_place(other.image, sample, matcher)
