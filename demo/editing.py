@@ -21,7 +21,7 @@ EDIT_CLASSES: dict[str, type[ImagePipelineBase]] = {
 class ImageEditor:
     """Makes edits by pipelines over the components of a text-to-image pipeline."""
 
-    def __init__(self, text_to_image: Any, segmenter_factory: Callable[[], Segmenter]):
+    def __init__(self, text_to_image: Any, segmenter_factory: Callable[[], Segmenter] | None = None):
         self.text_to_image, self.segmenter_factory = text_to_image, segmenter_factory
         self._pipelines: dict[str, Any] = {}
 
@@ -42,7 +42,7 @@ class ImageEditor:
             pipe,
             request.edit,
             request.prompt,
-            segmenter=self.segmenter_factory(),
+            segmenter=self.segmenter_factory() if self.segmenter_factory else None,
             seeds=seeds,
             **request.get_pipeline_params(),
             **arguments,

@@ -5,6 +5,7 @@ F frames, H height, W width.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from dianjing.pipelines.media.metadata import GenerationMetadata
 from dianjing.pipelines.named_adapters import NamedAdapter
 from dianjing.pipelines.prompting.enhancement import CompleteChat
 from dianjing.pipelines.segmentation.base import Segmenter
-from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
+from dianjing.pipelines.segmentation.own_images import make_default_segmenter
 from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.pipelines.text_to_video import TextToVideoPipeline
 from dianjing.weights.description import ModelDescription, describe_model
@@ -66,7 +67,7 @@ class InferenceEngine:
         description: ModelDescription,
         text_to_video: TextToVideoPipeline | None = None,
         image_to_video: ImageToVideoPipeline | None = None,
-        segmenter_factory: Callable[[], Segmenter] = GrabCutSegmenter,
+        segmenter_factory: Callable[[], Segmenter] | None = None,
         adapters: Sequence[NamedAdapter] = (),
         complete_chat: CompleteChat | None = None,
         cost_model: CostModel | None = None,
@@ -75,11 +76,12 @@ class InferenceEngine:
     ):
         self.text_to_image, self.text_to_video, self.image_to_video = text_to_image, text_to_video, image_to_video
         self.model, self.complete_chat = description.name, complete_chat
-        self.mask_service = MaskService(segmenter_factory)
-        self.video_models, self.segmenter_factory = video_models or VideoModels(), segmenter_factory
-        self.image_editor = ImageEditor(text_to_image, segmenter_factory)
-        if image_to_video is not None:
+        if image_to_video is not None and segmenter_factory is not None:
             image_to_video.segmenter = segmenter_factory()
+        self.image_editor = ImageEditor(text_to_image, segmenter_factory)
+        self.segmenter_factory = segmenter_factory or partial(make_default_segmenter, image_to_video or text_to_image)
+        self.mask_service = MaskService(self.segmenter_factory)
+        self.video_models = video_models or VideoModels()
         self.cost_model = cost_model or CostModel.measure(text_to_image)
         self.conditioner = ImageConditioner(text_to_image, **image_conditions)
         pipelines: list[Any] = [text_to_image, text_to_video, image_to_video, self.conditioner.pipe]

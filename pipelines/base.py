@@ -24,6 +24,7 @@ from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE, ConceptVocabula
 from dianjing.pipelines.prompting.motions import MOTIONS_FILE, MotionVocabulary
 from dianjing.pipelines.prompting.vocabulary import VOCABULARY_FILE, Vocabulary
 from dianjing.pipelines.schedulers import load_adapter_scheduler
+from dianjing.pipelines.segmentation.base import SEGMENTER_FOLDER
 from dianjing.weights.adapter_sampling import DEFAULT_ADAPTER_KEY
 from dianjing.weights.manifest import WeightsError
 from dianjing.weights.registry import is_bundled_folder
@@ -40,7 +41,6 @@ HUNYUAN_DIT_TEXT_LENGTHS = (77, 256)
 # with another one of these, a bundle is another model
 TEXT_TO_IMAGE_COMPONENTS = {"transformer", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"}
 DIFFUSERS_PIPELINES = ("HunyuanDiTPipeline", "HunyuanDiTControlNetPipeline")  # without and with a ControlNet
-SEGMENTER_FOLDER = "segmenter"  # inside the model's folder
 
 
 def is_hunyuan_dit(transformer: Any) -> bool:

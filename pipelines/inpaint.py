@@ -15,13 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from dianjing.pipelines import validation
-from dianjing.pipelines.base import SEGMENTER_FOLDER
 from dianjing.pipelines.controlnet import crop_control_images
 from dianjing.pipelines.image_base import ImagePipelineBase, TextToImageOutput
 from dianjing.pipelines.image_input import read_masks, read_pixels
 from dianjing.pipelines.image_start import Box, Overlay, StartImage, to_latent_mask
 from dianjing.pipelines.media.mask import check_mask_of_change, feather_mask
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators
+from dianjing.pipelines.segmentation.base import SEGMENTER_FOLDER
 from dianjing.pipelines.segmentation.unet import UNetSegmenter
 
 MASK_RIM_LATENTS = 0.5  # width of the rim around a mask in which the result fades into the image

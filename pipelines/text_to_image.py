@@ -11,10 +11,9 @@ from diffusers.image_processor import PipelineImageInput
 from PIL import Image
 from torch import Tensor
 
-from dianjing.pipelines.base import SEGMENTER_FOLDER
 from dianjing.pipelines.image_base import ImagePipelineBase, TextToImageOutput
 from dianjing.pipelines.sampling import CallbackOnStepEnd, Generators
-from dianjing.pipelines.segmentation.base import Segmenter
+from dianjing.pipelines.segmentation.base import SEGMENTER_FOLDER, Segmenter
 
 
 class TextToImagePipeline(ImagePipelineBase):

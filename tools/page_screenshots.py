@@ -1,6 +1,9 @@
-"""Contact sheet of the page: every tab after a run, at 1280 and 390 px, light and dark, in both languages.
+"""Pictures of the page for the documentation, of a running `dianjing demo` with the bundled model.
 
-python tools/page_screenshots.py ADDRESS FILE     ADDRESS of a running `dianjing demo`; FILE ends with .webp
+python tools/page_screenshots.py ADDRESS docs/pictures
+
+page.webp is a contact sheet of every tab after a run, at 1280 and 390 px, light and dark, in both languages;
+demo-image.webp and demo-animate.webp show two tabs in Chinese.
 """
 
 import io
@@ -19,8 +22,23 @@ TEXTS = {
 VIEWS = (("zh-CN", 1280, "light"), ("en-US", 1280, "dark"), ("zh-CN", 390, "dark"), ("en-US", 390, "light"))
 SIZE_PX = {1280: (1280, 900), 390: (390, 844)}
 SCALE, GAP_PX = 0.5, 8
+GUIDE_PROMPTS = ("草地上的一只小猫", "夜空下的一座房子", "三个红色的气球", "草地上，一只狐狸在一棵树的左边")
+GUIDE_SEED = 7
+GUIDE_CLICKS = (((0.25, 0.55), "跳"), ((0.78, 0.45), "摇摆"))  # positions as shares of the sides, and motions
+GUIDE_SIZE_PX = (1200, 1080)
 TIMEOUT_MS = 180_000
 MAX_BYTES = 400_000
+
+
+def click_on_picture(page: Page, x: float, y: float) -> None:
+    """Click at shares of the sides of the picture on the tab Animate, and wait for the mask."""
+    picture = page.locator("#animate-picture img")
+    picture.scroll_into_view_if_needed()
+    source, box = picture.get_attribute("src"), picture.bounding_box()
+    assert box is not None
+    side = min(box["width"], box["height"])
+    page.mouse.click(box["x"] + box["width"] / 2 + (x - 0.5) * side, box["y"] + box["height"] / 2 + (y - 0.5) * side)
+    page.wait_for_function(f"document.querySelector('#animate-picture img').src != {source!r}")
 
 
 def generate(page: Page, texts: dict[str, str]) -> None:
@@ -29,11 +47,7 @@ def generate(page: Page, texts: dict[str, str]) -> None:
     page.click("#image-button")
     page.wait_for_selector("#image-gallery img")
     page.click("#image-to-animate")
-    picture = page.locator("#animate-picture img")
-    picture.scroll_into_view_if_needed()
-    source = picture.get_attribute("src")
-    picture.click()
-    page.wait_for_function(f"document.querySelector('#animate-picture img').src != {source!r}")
+    click_on_picture(page, 0.5, 0.5)
     page.fill("#animate-motion-1 input", texts["motion"])
     page.keyboard.press("Enter")
     page.click("#animate-button")
@@ -64,9 +78,7 @@ def take_screenshots(address: str) -> list[list[Image.Image]]:
             row = []
             for index in range(len(TABS)):
                 page.get_by_role("tab").nth(index).click()
-                page.evaluate("scrollTo(0, 0)")
-                page.wait_for_timeout(500)
-                row.append(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
+                row.append(_take_screenshot(page))
             rows.append(row)
             context.close()
         browser.close()
@@ -88,10 +100,52 @@ def make_contact_sheet(rows: list[list[Image.Image]]) -> Image.Image:
     return sheet
 
 
-def main(address: str, path: Path) -> None:
-    make_contact_sheet(take_screenshots(address)).save(path, quality=80)
-    if path.stat().st_size > MAX_BYTES:
-        raise SystemExit(f"{path}: {path.stat().st_size} bytes, at most {MAX_BYTES}; lower SCALE")
+def take_guide_pictures(address: str) -> dict[str, Image.Image]:
+    """The tabs Image and Animate in Chinese, after the runs that the guide describes, by file name."""
+    pictures = {}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        size = {"width": GUIDE_SIZE_PX[0], "height": GUIDE_SIZE_PX[1]}
+        page = browser.new_context(locale="zh-CN", viewport=size, color_scheme="light").new_page()
+        page.set_default_timeout(TIMEOUT_MS)
+        page.goto(address)
+        page.wait_for_function("localStorage.getItem('dianjing-visitor') !== null")
+        for number, prompt in enumerate(GUIDE_PROMPTS, start=1):
+            page.fill("#image-prompt textarea", prompt)
+            page.fill("#image-seed input, #image-seed textarea", str(GUIDE_SEED))
+            page.click("#image-button")
+            page.wait_for_selector("#image-button:not([disabled])")
+            page.wait_for_function(f"document.querySelectorAll('#image-gallery .thumbnail-item').length >= {number}")
+        pictures["demo-image.webp"] = _take_screenshot(page)
+        page.click("#image-to-animate")
+        page.wait_for_selector("#animate-picture img")
+        for number, ((x, y), motion) in enumerate(GUIDE_CLICKS, start=1):
+            if number > 1:
+                page.click("#animate-add")
+                page.wait_for_selector(f"#animate-motion-{number} input")
+            click_on_picture(page, x, y)
+            page.fill(f"#animate-motion-{number} input", motion)
+            page.keyboard.press("Enter")
+        page.click("#animate-button")
+        page.wait_for_selector("#animate-video video")
+        pictures["demo-animate.webp"] = _take_screenshot(page)
+        browser.close()
+    return pictures
+
+
+def _take_screenshot(page: Page) -> Image.Image:
+    page.evaluate("scrollTo(0, 0)")
+    page.wait_for_timeout(500)
+    return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+
+
+def main(address: str, folder: Path) -> None:
+    pictures = {"page.webp": make_contact_sheet(take_screenshots(address)), **take_guide_pictures(address)}
+    for name, picture in pictures.items():
+        picture.save(folder / name, quality=80)
+        size = (folder / name).stat().st_size
+        if size > MAX_BYTES:
+            raise SystemExit(f"{folder / name}: {size} bytes, at most {MAX_BYTES}; lower SCALE")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dianjing.cli.mask_preview import make_segmenter
+from dianjing.cli.mask_preview import load_segmenter
 from dianjing.pipelines.editing.edit import ImageEdit, run_edit
 from dianjing.pipelines.editing.extension import parse_extension
 from dianjing.pipelines.media.image import open_image
@@ -16,7 +16,7 @@ from dianjing.pipelines.validation import ImageRequest
 
 @dataclass(frozen=True, kw_only=True)
 class EditJob:
-    """An edit with the path of its image, and the segmenter of its click: a SAM model, None for GrabCut."""
+    """An edit with the path of its image, and the segmenter of its click: a SAM model, or None."""
 
     image_path: Path
     edit: ImageEdit
@@ -29,7 +29,7 @@ class EditJob:
 
     def run(self, pipe: Any, prompt: str, seeds: Sequence[int], **arguments: Any) -> list[Any]:
         """Make the edit, one PIL image for each seed."""
-        return run_edit(pipe, self.edit, prompt, segmenter=make_segmenter(self.segmenter), seeds=seeds, **arguments)
+        return run_edit(pipe, self.edit, prompt, segmenter=load_segmenter(self.segmenter), seeds=seeds, **arguments)
 
     def get_metadata(self, request: ImageRequest) -> dict[str, object]:
         """Describe the edit for the metadata of its results; width and height are those that the model worked at."""

@@ -19,21 +19,21 @@ MASK_COLOURS = ((255, 64, 64), (64, 128, 255), (64, 200, 64))  # of the regions
 MASK_OPACITY = 0.55
 
 
-def make_segmenter(sam_model: str | None) -> Segmenter:
-    """Return GrabCut, or the SAM model of a folder or Hub id."""
+def load_segmenter(sam_model: str | None) -> Segmenter | None:
+    """Load the SAM model of a folder or Hub id; None without one: for the default of the pipeline."""
     if sam_model is None:
-        return GrabCutSegmenter()
+        return None
     from dianjing.pipelines.segmentation.sam import SamSegmenter
 
     return SamSegmenter.from_pretrained(sam_model)
 
 
-def write_mask_preview(job: "VideoJob") -> Path:
-    """Write the image with every region tinted in its own colour, and return the path."""
+def write_mask_preview(job: "VideoJob", segmenter: Segmenter | None) -> Path:
+    """Write the image with every region tinted in its own colour, and return the path. segmenter: None for GrabCut."""
     assert job.image_path is not None
     assert job.mask_preview_path is not None
     image = np.asarray(open_image(job.image_path))
-    masks = predict_masks(image, job.regions, make_segmenter(job.segmenter))
+    masks = predict_masks(image, job.regions, segmenter or GrabCutSegmenter())
     preview = image.astype(np.float32)
     for index, mask in enumerate(masks):
         colour = np.array(MASK_COLOURS[index % len(MASK_COLOURS)], np.float32)

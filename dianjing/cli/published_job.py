@@ -149,7 +149,7 @@ def _generate(pipe: Any, job: "VideoJob") -> Any:
     image = open_image(job.image_path)
     if not job.regions:
         return pipe(job.prompt, image, **arguments)
-    from dianjing.cli.mask_preview import make_segmenter
+    from dianjing.cli.mask_preview import load_segmenter
     from dianjing.pipelines.video.guided_video import animate_regions
 
     return animate_regions(
@@ -157,7 +157,7 @@ def _generate(pipe: Any, job: "VideoJob") -> Any:
         image,
         job.regions,
         job.prompt,
-        segmenter=make_segmenter(job.segmenter),
+        segmenter=load_segmenter(job.segmenter),
         strict_background=job.strict_background,
         **arguments,
     )

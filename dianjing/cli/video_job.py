@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import dianjing
-from dianjing.cli.animation_job import check_animation_job, check_background, needs_weights, run_animation_job
+from dianjing.cli.animation_job import (
+    check_animation_job,
+    check_background,
+    may_be_own,
+    needs_weights,
+    run_animation_job,
+)
 from dianjing.cli.enhancement import check_enhancement, enhance_job
 from dianjing.cli.loading import check_device, check_sampling_options, load_pipeline
-from dianjing.cli.mask_preview import make_segmenter, write_mask_preview
+from dianjing.cli.mask_preview import load_segmenter, write_mask_preview
 from dianjing.cli.published_job import check_published_job, is_published_model, may_be_published, run_published_job
 from dianjing.cli.region_options import make_regions
 from dianjing.cli.transparent_job import DEFAULT_ALPHA_EXTENSION, check_alpha_path, check_transparent_job
@@ -244,7 +250,8 @@ def run_video_job(job: VideoJob) -> dict[str, Any]:
     """Generate and write the video, or the mask preview; return paths and settings."""
     result: dict[str, Any] = {"paths": []}
     if job.mask_preview_path is not None:
-        result["mask_preview"] = str(write_mask_preview(job))
+        own = load_video_pipeline(job).segmenter if may_be_own(job) else None
+        result["mask_preview"] = str(write_mask_preview(job, own or load_segmenter(job.segmenter)))
     if job.settings is None:
         return result
     job = enhance_job(job)
@@ -273,8 +280,8 @@ def load_video_pipeline(job: VideoJob) -> Any:
     pipe = load_pipeline(
         name, model=job.model, device=job.device, dtype=job.dtype, adapters=job.adapters, scheduler=job.scheduler
     )
-    if job.image_path is not None:
-        pipe.segmenter = make_segmenter(job.segmenter)
+    if job.segmenter is not None:
+        pipe.segmenter = load_segmenter(job.segmenter)
     return pipe
 
 

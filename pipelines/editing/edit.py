@@ -18,6 +18,7 @@ from dianjing.pipelines.media.mask import check_mask_of_change, grow_mask
 from dianjing.pipelines.media.metadata import compute_pixels_sha256
 from dianjing.pipelines.segmentation.base import Point, Segmenter, check_points
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
+from dianjing.pipelines.segmentation.own_images import make_default_segmenter
 from dianjing.pipelines.validation import MAX_SIDE_PX, check_int, check_number, check_prompt
 
 DEFAULT_STRENGTH = 0.8  # of an edit of the whole image, as in diffusers
@@ -94,16 +95,17 @@ class ImageEdit:
         """The number of sampling runs of this edit: one, or one for each part of an extension."""
         return 1 if self.extension is None else len(self.extension.split(self.image.size))
 
-    def select(self, pipe: Any, segmenter: Segmenter) -> np.ndarray:
+    def select(self, pipe: Any, segmenter: Segmenter | None = None) -> np.ndarray:
         """Find the mask, bool (H, W), of an edit by mask, click or words.
 
-        segmenter: makes the mask of a click, and of words; for these the model's own goes before GrabCut. Words that
-        name the background select what lies around the objects.
+        segmenter: makes the mask of a click, and of words; None for the model's own, for clicks on its own images
+        alone, and else GrabCut. Words that name the background select what lies around the objects.
         """
         if self.mask is not None:
             return self.mask
         pixels, radius_px = np.asarray(self.image), round(GROWTH_FRACTION * min(self.image.size))
         if self.points:
+            segmenter = segmenter or make_default_segmenter(pipe)
             segmenter.set_image(pixels)
             return grow_mask(segmenter.predict(self.points), radius_px=radius_px)
         assert self.words is not None
@@ -112,8 +114,7 @@ class ImageEdit:
         from dianjing.pipelines.editing.localization import locate_words  # with torch
 
         points = locate_words(pipe, self.image, self.words)
-        if isinstance(segmenter, GrabCutSegmenter):
-            segmenter = pipe.unet_segmenter or segmenter
+        segmenter = segmenter or pipe.unet_segmenter or GrabCutSegmenter()
         segmenter.set_image(pixels)
         masks = [segmenter.predict([point]) for point in points]
         return grow_mask(np.any(masks, axis=0), radius_px=radius_px)
@@ -138,7 +139,13 @@ class ImageEdit:
 
 
 def run_edit(
-    pipe: Any, edit: ImageEdit, prompt: str, *, segmenter: Segmenter, seeds: Sequence[int], **arguments: Any
+    pipe: Any,
+    edit: ImageEdit,
+    prompt: str,
+    *,
+    segmenter: Segmenter | None = None,
+    seeds: Sequence[int],
+    **arguments: Any,
 ) -> list[Image.Image]:
     """Make an edit by its pipeline, one image for each seed; an empty prompt leaves the content to the image.
 

@@ -20,6 +20,8 @@ from dianjing.pipelines.video.motion_path import check_path
 
 MAX_POINTS = 1000
 MAX_WARPED_REGIONS = 16  # of an image that is moved itself, whatever the model
+MAX_OWN_AREA = 4.0  # of the images that a model was trained on: larger ones are not taken for its own
+SEGMENTER_FOLDER = "segmenter"  # of a model's folder: its `UNetSegmenter`, for its own images
 RegionTarget = Literal["object", "image"]
 REGION_TARGETS: tuple[RegionTarget, ...] = ("object", "image")
 

@@ -13,11 +13,10 @@ from dianjing.pipelines.media.image import check_image_with_alpha
 from dianjing.pipelines.segmentation.base import Region
 from dianjing.pipelines.video.base import VideoPipelineBase
 from dianjing.pipelines.video.phrase_flow import PhraseFlow
-from dianjing.pipelines.video.refinement import MAX_AUTOENCODER_ERROR, measure_autoencoder_error
+from dianjing.pipelines.video.refinement import can_show_image
 from dianjing.pipelines.video.warped_image import WarpedImage, make_warped_image
 
 logger = logging.get_logger(__name__)
-MAX_AREA = 4.0  # of the images that a model was trained on: larger ones are not refined unless it is requested
 
 
 class AnimationPipelineBase(VideoPipelineBase):
@@ -52,10 +51,8 @@ class AnimationPipelineBase(VideoPipelineBase):
         size = self._choose_size(source, height, width)[::-1]
         if height is None and width is None and size != source.size:
             return False
-        if size[0] * size[1] > MAX_AREA * self.default_size_px**2:
-            return False
         fitted, _ = resize_crop(source, width=size[0], height=size[1])
-        return measure_autoencoder_error(self.vae, fitted) <= MAX_AUTOENCODER_ERROR
+        return can_show_image(self, fitted)
 
     def warp(
         self,

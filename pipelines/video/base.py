@@ -23,13 +23,12 @@ from transformers import BertModel, PreTrainedTokenizerBase, T5EncoderModel
 from dianjing.dit import DiT, MotionControl
 from dianjing.errors import DianjingError
 from dianjing.pipelines import validation
-from dianjing.pipelines.base import SEGMENTER_FOLDER
 from dianjing.pipelines.embeds import PromptEmbeds
 from dianjing.pipelines.prompt_embeds import TruncatedText, tokenize
 from dianjing.pipelines.prompting.motions import MotionVocabulary
 from dianjing.pipelines.sampling import SamplingCall, SamplingPipelineBase
-from dianjing.pipelines.segmentation.base import Segmenter
-from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
+from dianjing.pipelines.segmentation.base import SEGMENTER_FOLDER
+from dianjing.pipelines.segmentation.own_images import DefaultSegmenterMixin
 from dianjing.pipelines.segmentation.unet import UNetSegmenter
 from dianjing.pipelines.vae import decode_result, encode_images, pixels_to_uint8
 from dianjing.pipelines.video.denoiser import VideoDenoiser
@@ -64,12 +63,12 @@ class SampledVideo:
     warped: WarpedVideo | None = None
 
 
-class VideoPipelineBase(SamplingPipelineBase):
+class VideoPipelineBase(DefaultSegmenterMixin, SamplingPipelineBase):
     """Base of pipelines over a `DiT` with motion blocks.
 
     default_*: settings of a call without; continuation is the sampling of frames after a first frame, which may take
-    fewer steps and less guidance than an image from noise. `segmenter` makes masks of points: GrabCut, which needs no
-    weights, unless it is set. `unet_segmenter` came with the model, if any, for the images that it generates.
+    fewer steps and less guidance than an image from noise. `unet_segmenter` came with the model, if any, for the images
+    that it generates.
     Raises: DianjingError for a transformer without motion blocks.
     """
 
@@ -112,7 +111,6 @@ class VideoPipelineBase(SamplingPipelineBase):
         )
         self.vae_scale_factor = get_scale_factor(vae.config)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
-        self.segmenter: Segmenter = GrabCutSegmenter()
 
     def _load_extra_files(self, folder: Path) -> None:
         super()._load_extra_files(folder)

@@ -13,12 +13,21 @@ from PIL import Image
 from torch.nn.functional import avg_pool2d
 
 from dianjing.pipelines.media.crop import CropTransform
-from dianjing.pipelines.segmentation.base import Point, Region
+from dianjing.pipelines.segmentation.base import MAX_OWN_AREA, Point, Region
 from dianjing.pipelines.vae import decode_result, encode_images, frames_to_pixels, pixels_to_uint8
 from dianjing.weights.image_sizes import get_scale_factor
 
 MAX_AUTOENCODER_ERROR = 14.0  # root mean square, in levels of 255: a model can show images below it
 MEASURED_LATENT_PX = 8  # pixels along a latent at which the error is measured
+
+
+def can_show_image(pipe: Any, image: Image.Image) -> bool:
+    """True for an image that a pipeline's model could have generated: its size, and the error of the autoencoder."""
+    if any(side % pipe.size_multiple_px for side in image.size):
+        return False
+    if image.width * image.height > MAX_OWN_AREA * pipe.default_size_px**2:
+        return False
+    return measure_autoencoder_error(pipe.vae, image) <= MAX_AUTOENCODER_ERROR
 
 
 @torch.no_grad()

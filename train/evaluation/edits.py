@@ -174,13 +174,12 @@ def keeps_rest(sample: EditSample, image: np.ndarray, mask: np.ndarray, *, rim_p
 def make_masks(pipe: Any, samples: Sequence[EditSample], language: str) -> list[np.ndarray]:
     """The mask of what each edit may change, bool (H, W): the box, or what its words name."""
     from dianjing.pipelines.editing.edit import ImageEdit
-    from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 
     masks = []
     for sample in samples:
         if sample.words is not None:
             edit = ImageEdit(image=Image.fromarray(sample.source), words=sample.words[language])
-            masks.append(edit.select(pipe, GrabCutSegmenter()))
+            masks.append(edit.select(pipe))
         else:
             masks.append(sample.painted_mask)
     return masks

@@ -213,13 +213,13 @@ def write_sharpness_report(settings: EvaluationSettings, out: Path) -> None:
         generator = torch.Generator().manual_seed(seed + index)
         image = np.asarray(pipe(prompt, generator=generator, **settings.generation_settings).images[0])
         pictures = (sample.image / 255, _reconstruct(pipe, sample.image), image / 255)
-        sprites, is_shown = render_true_sprites(sample), shows_object_in_place(image, sample, matcher)
-        num_misplaced += not is_shown
+        sprites, is_in_place = render_true_sprites(sample), shows_object_in_place(image, sample, matcher)
+        num_misplaced += not is_in_place
         background, pixels = matcher.match_background(matcher.resize(image_to_tensor(sample.image)))
         is_plain = BACKGROUNDS[background].name_en.endswith(" background")
         for name, picture in zip(columns, pictures, strict=True):
             columns[name].append(picture)
-            if name != "generated" or is_shown:
+            if name != "generated" or is_in_place:
                 measures[name].add(picture, sprites, pixels.permute(1, 2, 0).cpu().numpy(), is_plain=is_plain)
     report = {"model": settings.model, "seed": seed, "size_px": size_px, **settings.generation_settings}
     report |= {name: measure.summarise() for name, measure in measures.items()}

@@ -27,7 +27,7 @@ import psutil
 import torch
 
 from dianjing.errors import DianjingError
-from dianjing.pipelines.base import SEGMENTER_FOLDER
+from dianjing.pipelines.segmentation.base import SEGMENTER_FOLDER
 from dianjing.train.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, StopSignal
 from dianjing.train.config.run_file import read_run_config
 from dianjing.train.recipes.bundle import build_bundle

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dianjing.pipelines.base import SEGMENTER_FOLDER
+from dianjing.pipelines.segmentation.base import SEGMENTER_FOLDER
 from dianjing.train.config.text_to_image import TransformerConfig
 
 RECIPES = Path(__file__).parent

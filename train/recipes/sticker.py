@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from dianjing.pipelines.base import SEGMENTER_FOLDER
+from dianjing.pipelines.segmentation.base import SEGMENTER_FOLDER
 from dianjing.train.recipes.bundle import add_default_adapter, build_bundle
 from dianjing.train.recipes.bundle_card import TrainingSampleCounts, count_run_samples, write_bundle_card
 from dianjing.train.recipes.sticker_scene_data import FEW_STEPS, write_scenes

@@ -15,8 +15,7 @@ from accelerate import Accelerator
 from diffusers import UNet2DModel
 from torch import Tensor
 
-from dianjing.pipelines.base import SEGMENTER_FOLDER
-from dianjing.pipelines.segmentation.base import Point
+from dianjing.pipelines.segmentation.base import SEGMENTER_FOLDER, Point
 from dianjing.pipelines.segmentation.unet import PIXEL_UNSHUFFLE, make_point_heatmap, predict_mask_logits
 from dianjing.train.config.segmenter import SegmenterModelConfig, SegmenterRunConfig
 from dianjing.train.data.images import tile_images, to_pixels
@@ -33,7 +32,7 @@ POINT_KEYS = ("point_maps", "masks")
 CROSS_ENTROPY_WEIGHT = 4.0  # relative to the Dice loss
 NUM_VALIDATION_SAMPLES = 256
 USAGE = """\
-from dianjing.pipelines.base import SEGMENTER_FOLDER
+from dianjing.pipelines.segmentation.base import SEGMENTER_FOLDER
 from dianjing.pipelines.segmentation.unet import UNetSegmenter
 
 segmenter = UNetSegmenter.from_pretrained("FOLDER/segmenter")"""

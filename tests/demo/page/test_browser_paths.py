@@ -169,9 +169,7 @@ def test_a_click_on_an_upload_that_the_server_has_not_answered_is_not_read_in_it
     assert np.allclose(clicks[0], (WIDTH / 2, HEIGHT / 2), atol=2)
 
 
-def test_a_video_that_is_asked_for_while_a_click_is_worked_on_waits_for_its_mask(
-    server, open_page, picture, monkeypatch
-):
+def test_a_video_requested_before_the_mask_of_a_click_is_there_waits_for_it(server, open_page, picture, monkeypatch):
     is_found, predict = threading.Event(), server.engine.predict_mask
 
     def predict_later(*arguments):

@@ -11,7 +11,6 @@ from dianjing.pipelines.conversation.scene import POSITIONS
 from dianjing.pipelines.editing.edit import ImageEdit, run_edit
 from dianjing.pipelines.editing.region_prompt import find_position, make_region_prompt
 from dianjing.pipelines.editing.variation import check_variation
-from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.train.evaluation.edits import get_rim_px, has_target, keeps_rest, make_masks, sample_edit
 from dianjing.train.stickers.matching import SpriteMatcher
 from dianjing.train.stickers.sprite_classes import load_sprite_classes
@@ -92,7 +91,7 @@ def test_an_edit_shows_the_new_object_and_not_its_neighbour_again(sticker, posit
     sample = sample_edit("replace", position, seed=SEED, size_px=sticker.default_size_px)
     [mask] = make_masks(sticker, [sample], "en")
     edit = ImageEdit(image=Image.fromarray(sample.source), mask=mask)
-    [image] = run_edit(sticker, edit, sample.texts["en"], segmenter=GrabCutSegmenter(), seeds=[SEED + position])
+    [image] = run_edit(sticker, edit, sample.texts["en"], seeds=[SEED + position])
     assert has_target(sample, np.asarray(image), SpriteMatcher.for_images(sticker.default_size_px))
     assert keeps_rest(sample, np.asarray(image), mask, rim_px=get_rim_px(sticker))
 
@@ -104,6 +103,6 @@ def test_without_a_prompt_a_foreign_image_is_refused_and_a_sticker_is_not(sticke
     check_variation(SimpleNamespace(prompt_normalizer=None), noise)
     vary = ImageToImagePipeline.from_pipe(sticker)
     with pytest.raises(DianjingError, match="Give a prompt"):
-        run_edit(vary, ImageEdit(image=noise), "", segmenter=GrabCutSegmenter(), seeds=[0])
-    [image] = run_edit(vary, ImageEdit(image=noise, strength=0), "", segmenter=GrabCutSegmenter(), seeds=[0])
+        run_edit(vary, ImageEdit(image=noise), "", seeds=[0])
+    [image] = run_edit(vary, ImageEdit(image=noise, strength=0), "", seeds=[0])
     assert image.size == noise.size

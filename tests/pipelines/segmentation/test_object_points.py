@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dianjing.pipelines.base import SEGMENTER_FOLDER
+from dianjing.pipelines.segmentation.base import SEGMENTER_FOLDER
 from dianjing.pipelines.segmentation.object_points import choose_object_points
 from dianjing.pipelines.segmentation.unet import UNetSegmenter
 from dianjing.train.evaluation.transparency import classify_background, sample_scenes

@@ -8,8 +8,7 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
-from dianjing.pipelines.base import SEGMENTER_FOLDER
-from dianjing.pipelines.segmentation.base import Point
+from dianjing.pipelines.segmentation.base import SEGMENTER_FOLDER, Point
 from dianjing.pipelines.segmentation.unet import UNetSegmenter, make_point_heatmap
 from dianjing.train.evaluation.video_metrics import iterate_controlled_clips
 from dianjing.weights.resolve import resolve_model
