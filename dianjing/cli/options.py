@@ -115,7 +115,11 @@ EnhanceOption = Annotated[
     str | None, typer.Option(help="A chat model that first rewrites the prompt with more detail: a folder or a Hub id.")
 ]
 SegmenterOption = Annotated[
-    str | None, typer.Option(help="A folder or Hub id of SAM 2 or SAM, to segment what is clicked; default: GrabCut.")
+    str | None,
+    typer.Option(
+        help="A folder or Hub id of SAM 2 or SAM, to segment what is clicked; default: GrabCut, and the model's own "
+        "segmenter for images like its own."
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Data type of the weights.")]

@@ -9,13 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dianjing
-from dianjing.cli.animation_job import (
-    check_animation_job,
-    check_background,
-    may_be_own,
-    needs_weights,
-    run_animation_job,
-)
+from dianjing.cli.animation_job import check_animation_job, check_background, needs_weights, run_animation_job
 from dianjing.cli.enhancement import check_enhancement, enhance_job
 from dianjing.cli.loading import check_device, check_sampling_options, load_pipeline
 from dianjing.cli.mask_preview import load_segmenter, write_mask_preview
@@ -250,8 +244,7 @@ def run_video_job(job: VideoJob) -> dict[str, Any]:
     """Generate and write the video, or the mask preview; return paths and settings."""
     result: dict[str, Any] = {"paths": []}
     if job.mask_preview_path is not None:
-        own = load_video_pipeline(job).segmenter if may_be_own(job) else None
-        result["mask_preview"] = str(write_mask_preview(job, own or load_segmenter(job.segmenter)))
+        result["mask_preview"] = str(write_mask_preview(job, load=load_video_pipeline))
     if job.settings is None:
         return result
     job = enhance_job(job)

@@ -113,7 +113,9 @@ def test_a_long_video_can_be_generated_again_from_its_metadata(tiny_video_folder
             assert first.tobytes() == second.tobytes()
 
 
-def test_a_mask_preview_needs_no_weights(monkeypatch, capsys, picture):
+def test_a_mask_preview_needs_no_weights_unless_the_image_may_be_of_the_model(monkeypatch, capsys, picture):
+    picture = np.pad(picture, ((0, 4), (0, 0), (0, 0)), mode="edge")  # of a height that the model does not generate
+    Image.fromarray(picture).save("square.png")
     monkeypatch.setattr(video_job, "load_pipeline", lambda *a, **k: pytest.fail("weights were loaded"))
     code, out, _ = run(
         monkeypatch, capsys, "animate", "square.png", "--click", "16,16", "--mask-preview", "preview.png"
