@@ -12,7 +12,7 @@ from dianjing.demo.engine import InferenceEngine
 from dianjing.demo.jobs import Done
 from dianjing.demo.requests import ImageToVideoRequest, TextToImageRequest, TextToVideoRequest
 from dianjing.errors import DianjingError
-from dianjing.pipelines.video import animation_base
+from dianjing.pipelines.video import refinement
 
 ANIMATION = {"image": Image.new("RGB", (32, 32), "white"), "regions": [Region(motion="jump", points=[Point(x=9, y=9)])]}
 REQUESTS = {
@@ -50,7 +50,7 @@ def engine(request, tiny_video_folder, tmp_path_factory):
 @pytest.fixture(params=[0.0, 256.0], ids=["an autoencoder that shows none", "an autoencoder that shows all"])
 def max_autoencoder_error(request, monkeypatch):
     """The bound by which images are refined where that is left to the model."""
-    monkeypatch.setattr(animation_base, "MAX_AUTOENCODER_ERROR", request.param)
+    monkeypatch.setattr(refinement, "MAX_AUTOENCODER_ERROR", request.param)
     return request.param
 
 
@@ -78,7 +78,7 @@ def test_a_moved_image_has_no_work_of_the_transformer(make_queue, engine):
 def test_an_image_that_the_autoencoder_shows_is_refined_and_any_other_is_moved(engine, monkeypatch):
     is_refined = {}
     for maximum in (0.0, 256.0):
-        monkeypatch.setattr(animation_base, "MAX_AUTOENCODER_ERROR", maximum)
+        monkeypatch.setattr(refinement, "MAX_AUTOENCODER_ERROR", maximum)
         is_refined[maximum] = [bool(fill_in(size, engine).list_work(engine.capabilities)) for size in (32, 64)]
     if engine.capabilities.has_flow_field:
         assert is_refined == {0.0: [False, False], 256.0: [True, False]}
