@@ -12,6 +12,7 @@ import numpy as np
 from dianjing.pipelines.segmentation.base import Point, Segmenter, check_points
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 
+MAX_RUNS = 16  # of the model's segmenter for one mask; further points change nothing
 MIN_REMAINING_FRACTION = 0.1  # of a mask: what is at a negative click is taken away if more than this remains
 
 
@@ -42,12 +43,13 @@ class OwnImageSegmenter:
     def _predict_own(self, points: Sequence[Point]) -> np.ndarray | None:
         """Predict a mask click by click; None if nothing is found at the first one."""
         first = next(point for point in points if point.positive)
-        mask = self.own.predict([first])
+        mask, num_runs = self.own.predict([first]), 1
         if not mask.any():
             return None
         for point in points:
-            if mask[int(point.y), int(point.x)] == point.positive:
+            if mask[int(point.y), int(point.x)] == point.positive or num_runs == MAX_RUNS:
                 continue
+            num_runs += 1
             area = self.own.predict([replace(point, positive=True)])
             if point.positive:
                 mask = mask | area

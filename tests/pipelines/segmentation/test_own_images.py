@@ -87,6 +87,25 @@ def test_an_image_in_which_nothing_is_found_is_left_to_grabcut():
     assert segmenter.predict([Point(x=32, y=32)])[32, 32]
 
 
+def test_many_points_take_a_bounded_number_of_runs():
+    class Counter:
+        num_runs = 0
+
+        def set_image(self, image):
+            self.shape = image.shape[:2]
+
+        def predict(self, points):
+            self.num_runs += 1
+            mask = np.zeros(self.shape, bool)
+            mask[int(points[0].y), int(points[0].x)] = True
+            return mask
+
+    segmenter = OwnImageSegmenter(Counter(), lambda image: True)
+    segmenter.set_image(np.zeros((64, 64, 3), np.uint8))
+    mask = segmenter.predict([Point(x=index % 64, y=index // 64) for index in range(1000)])
+    assert mask.sum() == segmenter.own.num_runs == 16
+
+
 def test_a_model_without_a_segmenter_has_grabcut(pipe):
     class WithoutSegmenter:
         unet_segmenter = None
