@@ -8,12 +8,14 @@ from PIL import Image
 from dianjing import Point, Region
 from dianjing.demo.engine import InferenceEngine
 from dianjing.demo.jobs import Cancelled, Done, Progress
+from dianjing.demo.mask_service import MaskService
 from dianjing.demo.requests import ConversationRequest, ImageToVideoRequest, TextToImageRequest, TextToVideoRequest
 from dianjing.pipelines.base import PipelineBase
 from dianjing.pipelines.media.aigc_label import XMP_KEY
 from dianjing.pipelines.media.image import get_input_image_metadata, read_image_metadata
 from dianjing.pipelines.media.video import read_video_metadata
 from dianjing.pipelines.media.video_reading import read_video
+from dianjing.train.evaluation.transparency import sample_scenes
 
 REGION = Region(motion="jump", points=[Point(x=16, y=16)])
 
@@ -276,3 +278,14 @@ def test_a_mask_does_not_wait_for_a_generation(make_queue, tiny_engine):
 def test_an_unknown_model_is_refused_with_a_suggestion():
     with pytest.raises(ValueError, match="no model 'stiker'"):
         InferenceEngine.from_pretrained("stiker")
+
+
+def test_masks_of_clicks_are_those_of_the_pipeline_that_animates_them():
+    engine = InferenceEngine.from_pretrained("sticker")
+    sample = next(each for each in sample_scenes(40, seed=77, size_px=128) if len(each.masks) == 2)
+    row, column = (int(each.mean()) for each in np.nonzero(sample.masks[0]))
+    mask = engine.predict_mask(Image.fromarray(sample.image), [(column, row)], [1])
+    region = Region(motion="jump", points=[Point(x=column, y=row)])
+    np.testing.assert_array_equal(mask, engine.image_to_video.predict_masks(sample.image, [region])[0])
+    grabcut = MaskService().predict_mask(Image.fromarray(sample.image), [(column, row)], [1])
+    assert not np.array_equal(mask, grabcut)

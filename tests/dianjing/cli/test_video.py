@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from dianjing import ImageToVideoPipeline
 from dianjing.cli import app, video_job
 from dianjing.pipelines.media.image import read_image_metadata
 from dianjing.pipelines.media.video import read_video_metadata
 from dianjing.pipelines.segmentation.base import Point, Region, parse_click
+from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.video.warped_image import make_warped_image
+from dianjing.train.evaluation.transparency import sample_scenes
 from tests.dianjing.cli.test_image import write_lora
 
 
@@ -113,7 +116,7 @@ def test_a_long_video_can_be_generated_again_from_its_metadata(tiny_video_folder
             assert first.tobytes() == second.tobytes()
 
 
-def test_a_mask_preview_needs_no_weights_unless_the_image_may_be_of_the_model(monkeypatch, capsys, picture):
+def test_a_mask_preview_of_an_image_in_no_size_of_the_model_needs_no_weights(monkeypatch, capsys, picture):
     picture = np.pad(picture, ((0, 4), (0, 0), (0, 0)), mode="edge")  # of a height that the model does not generate
     Image.fromarray(picture).save("square.png")
     monkeypatch.setattr(video_job, "load_pipeline", lambda *a, **k: pytest.fail("weights were loaded"))
@@ -125,6 +128,23 @@ def test_a_mask_preview_needs_no_weights_unless_the_image_may_be_of_the_model(mo
         changed = np.any(np.asarray(preview) != picture, axis=-1)
     assert changed[12:20, 12:20].all()
     assert not changed[:6].any()
+
+
+def test_a_mask_preview_of_an_image_of_the_model_shows_the_mask_that_python_predicts(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    sample = next(each for each in sample_scenes(40, seed=77, size_px=128) if len(each.masks) == 2)
+    row, column = (int(each.mean()) for each in np.nonzero(sample.masks[0]))
+    Image.fromarray(sample.image).save("scene.png")
+    click = ("--click", f"{column},{row}", "--mask-preview", "preview.png")
+    assert run(monkeypatch, capsys, "animate", "scene.png", *click)[0] == 0
+    changed = np.any(np.asarray(Image.open("preview.png")) != sample.image, axis=-1)
+    region = Region(motion="jump", points=[Point(x=column, y=row)])
+    (mask,) = ImageToVideoPipeline.from_pretrained("sticker").predict_masks(sample.image, [region])
+    assert not (changed & ~mask).any()
+    assert (changed & mask).sum() > 0.95 * mask.sum()  # a pixel of the color of the tint does not change
+    grabcut = GrabCutSegmenter()
+    grabcut.set_image(sample.image)
+    assert not np.array_equal(mask, grabcut.predict(region.points))
 
 
 def test_clicks_are_parsed_to_points():
