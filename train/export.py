@@ -1,6 +1,6 @@
 """Export of trained weights as diffusers, transformers and PEFT folders, and loading them into a new run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from diffusers import HunyuanDiT2DControlNetModel
 from diffusers.schedulers import SchedulerMixin
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from dianjing.dit import DiT
 from dianjing.errors import DianjingError
@@ -26,8 +26,14 @@ def save_module(module: Any, folder: Path, dtype: torch.dtype) -> None:
     nn.Module.to(deepcopy(module), dtype).save_pretrained(folder)
 
 
-def load_weights(module: nn.Module, folder: Path, *, new_prefixes: tuple[str, ...] = ()) -> None:
-    """Load exported weights of any dtype into a model with the same shapes.
+def load_weights(
+    module: nn.Module,
+    folder: Path,
+    *,
+    new_prefixes: tuple[str, ...] = (),
+    adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+) -> None:
+    """Load exported weights of any dtype, as `adapt` changes them, into a model with the same shapes.
 
     Weights whose names start with one of `new_prefixes` may be missing and keep their initial values. Embeddings may
     have more rows than the export; the new rows are scaled to the standard deviation of the trained ones.
@@ -36,7 +42,7 @@ def load_weights(module: nn.Module, folder: Path, *, new_prefixes: tuple[str, ..
     files = sorted(folder.glob("*.safetensors"))
     if len(files) != 1:
         raise DianjingError("export_file_count", folder=folder, count=len(files))
-    loaded, initial = load_file(files[0]), module.state_dict()
+    loaded, initial = adapt(load_file(files[0])), module.state_dict()
     embeddings = [f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Embedding)]
     for name in set(embeddings) & set(loaded):
         if initial[name].shape[1:] == loaded[name].shape[1:]:

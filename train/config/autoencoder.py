@@ -17,7 +17,8 @@ class AutoencoderModelConfig(BaseConfig):
     layers_per_block: int = 1
     norm_num_groups: int = 16
     encoder: Literal["learned", "pca"] = "learned"  # pca: fixed principal components; only the decoder is trained
-    # Folder of an AutoencoderKL with encoder "pca", for smaller images: its latents; its decoder too where widths fit.
+    # Folder of an AutoencoderKL with encoder "pca", for images as large or smaller: its latents, followed by those of
+    # further channels, and its scaling factor; its decoder too where widths fit.
     encoder_from: Path | None = None
     whitening: float = Field(default=0.5, ge=0, le=1)  # of principal components; 1: all get the same variance
     start_from: Path | None = None  # folder of an AutoencoderKL with the same shapes; None: from scratch

@@ -50,7 +50,7 @@ class TextToImageModelConfig(BaseConfig):
     """The models of a run: a frozen autoencoder, the text encoders with their tokenizers, and the transformer."""
 
     vae: Path  # folder of a diffusers AutoencoderKL
-    start_from: Path | None = None  # an export with the same shapes, tokenizers included; None: from scratch
+    start_from: Path | None = None  # an export with the same shapes or fewer latent channels, and tokenizers
     tokenizers: Path | None = None  # folder with tokenizer/ and tokenizer_2/; None: those of start_from, or new ones
     num_tokenizer_captions: int = Field(default=40_000, gt=0)
     num_tokenizer_clips: int = Field(default=2_000, gt=0)  # whose captions and motion phrases are read as well

@@ -91,10 +91,13 @@ class AutoencoderTask(Task):
     ) -> None:
         super().__init__()
         self.vae = make_autoencoder(model, size_px=validation_images.shape[1])
+        self.scaling_factor: float | None = None
         if model.encoder_from is not None:
             source = AutoencoderKL.from_pretrained(model.encoder_from)
-            copy_pca_encoder(self.vae, source, to_pixels(validation_images), log_variance=INITIAL_LOG_VARIANCE)
+            images = to_pixels(validation_images)
+            copy_pca_encoder(self.vae, source, images, whitening=model.whitening, log_variance=INITIAL_LOG_VARIANCE)
             extend_decoder(self.vae, source)
+            self.scaling_factor = source.config.scaling_factor  # for models that were trained on its latents
         elif model.encoder == "pca":
             init_pca(
                 self.vae, to_pixels(validation_images), whitening=model.whitening, log_variance=INITIAL_LOG_VARIANCE
@@ -176,14 +179,16 @@ class AutoencoderTask(Task):
         return tile_images(torch.cat(rows), columns=min(8, len(images)))
 
     def export(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
-        """Write vae/ with its scaling factor, 1 / standard deviation of the latents of the validation images."""
+        """Write vae/ with its scaling factor: that of `encoder_from`, or else 1 / standard deviation of the latents of
+        the validation images.
+        """
         batches = [to_pixels(images) for images in self.validation_images.split(32)]
         latents = torch.cat([self._encode_moments(pixels)[0] for pixels in batches])
         psnr_db = [psnr(self._decode(self._encode_moments(p)[0]).clamp(-1, 1), p) for p in batches]
         figures = {
             "latents_mean": latents.mean(dim=(0, 2, 3)).tolist(),
             "latents_std": latents.std(dim=(0, 2, 3)).tolist(),
-            "scaling_factor": 1 / latents.std().item(),
+            "scaling_factor": self.scaling_factor or 1 / latents.std().item(),
             "psnr_db": torch.stack(psnr_db).mean().item(),
             "num_images": len(self.validation_images),
         }

@@ -41,6 +41,16 @@ def compute_principal_components(pixels: Tensor, *, patch_px: int, count: int) -
     return PrincipalComponents(mean.view(3, patch_px, patch_px), axes, stds)
 
 
+def compute_residual_components(pixels: Tensor, axes: Tensor, *, count: int) -> PrincipalComponents:
+    """The first `count` principal components of what the axes (C, 3, p, p) leave of the patches of images."""
+    patch_px = axes.shape[-1]
+    basis = torch.linalg.qr(axes.flatten(1).double().T)[0]  # (3 p p, C)
+    patches = nn.functional.unfold(pixels.double(), patch_px, stride=patch_px)
+    patches = patches - basis @ (basis.T @ patches)
+    residual = nn.functional.fold(patches, pixels.shape[-2:], patch_px, stride=patch_px)
+    return compute_principal_components(residual, patch_px=patch_px, count=count)
+
+
 @torch.no_grad()
 def init_pca(vae: AutoencoderKL, pixels: Tensor, *, whitening: float, log_variance: float) -> None:
     """Set the encoder of `vae` to the principal components of the patches of `pixels` (N, 3, H, W), and freeze it.
@@ -55,35 +65,56 @@ def init_pca(vae: AutoencoderKL, pixels: Tensor, *, whitening: float, log_varian
 
 
 @torch.no_grad()
-def copy_pca_encoder(vae: AutoencoderKL, source: AutoencoderKL, pixels: Tensor, *, log_variance: float) -> None:
+def copy_pca_encoder(
+    vae: AutoencoderKL, source: AutoencoderKL, pixels: Tensor, *, whitening: float, log_variance: float
+) -> None:
     """Set the encoder of `vae` to the latents that `source`, made by `init_pca`, computes of reduced images.
 
-    Every level that `vae` has more halves the image by averages. `pixels` (N, 3, H, W) are images for `vae`.
+    Every level that `vae` has more halves the image by averages. Every channel that it has more is a principal
+    component of what the channels of `source` leave of the patches of `pixels` (N, 3, H, W), images for `vae`;
+    `whitening` applies to these channels.
     Raises: DianjingError if `source` has another encoder, or levels or channels do not fit.
     """
     layer = fold_to_conv(source)
-    num_averaged = len(vae.config.block_out_channels) - len(source.config.block_out_channels)
-    if layer is None or num_averaged < 0 or vae.config.latent_channels != source.config.latent_channels:
+    num_levels_added = len(vae.config.block_out_channels) - len(source.config.block_out_channels)
+    num_channels_added = vae.config.latent_channels - source.config.latent_channels
+    if layer is None or num_levels_added < 0 or num_channels_added < 0:
         raise DianjingError("pca_source_unfit")
-    latents = layer(nn.functional.avg_pool2d(pixels.float(), 2**num_averaged))
-    stds = latents.std(dim=(0, 2, 3))
+    block_px = 2 ** _count_averaged_levels(source.encoder)  # whose pixels have equal weights
+    axes = layer.weight.unflatten(-1, (-1, block_px)).sum(-1).unflatten(-2, (-1, block_px)).sum(-2)
+    num_averaged = num_levels_added + _count_averaged_levels(source.encoder)
+    reduced = nn.functional.avg_pool2d(pixels.float(), 2**num_averaged)
     assert layer.bias is not None
-    projection = Projection(layer.weight, layer.bias, stds)
-    _set_encoder(vae, projection, stds, num_averaged=num_averaged, log_variance=log_variance)
+    stds = nn.functional.conv2d(reduced, axes, layer.bias, stride=axes.shape[-1]).std(dim=(0, 2, 3))
+    projection, scales = Projection(axes, layer.bias, stds), stds
+    if num_channels_added:
+        added = compute_residual_components(reduced, axes, count=num_channels_added)
+        offsets = -(added.mean * added.axes).sum(dim=(1, 2, 3))
+        pairs = zip(projection, (added.axes, offsets, added.stds), strict=True)
+        projection = Projection(*(torch.cat([old, new.to(old)]) for old, new in pairs))
+        scales = torch.cat([scales, added.stds.to(scales) ** (1 - whitening)])
+    _set_encoder(vae, projection, scales, num_averaged=num_averaged, log_variance=log_variance)
 
 
 @torch.no_grad()
 def extend_decoder(vae: AutoencoderKL, source: AutoencoderKL) -> bool:
     """Start the decoder of `vae` from that of `source`, if every level that it has more is as wide as the last one.
 
-    Each further level doubles the features before the last convolution. Returns whether the widths fit.
+    Each further level doubles the features before the last convolution; further channels of the latents have no effect
+    at first. Returns whether the widths fit.
     """
     widths, source_widths = vae.config.block_out_channels, source.config.block_out_channels
     num_added = len(widths) - len(source_widths)
     if tuple(widths) != (source_widths[0],) * num_added + tuple(source_widths):
         return False
-    vae.post_quant_conv.load_state_dict(source.post_quant_conv.state_dict())
-    vae.decoder.load_state_dict(source.decoder.state_dict(), strict=False)
+    channels = source.config.latent_channels
+    projection, states = vae.post_quant_conv, source.decoder.state_dict()
+    _zero_init(projection)
+    nn.init.dirac_(projection.weight)
+    projection.weight[:channels, :channels] = source.post_quant_conv.weight
+    projection.bias[:channels] = source.post_quant_conv.bias
+    first = nn.functional.pad(states["conv_in.weight"], (0, 0, 0, 0, 0, vae.config.latent_channels - channels))
+    vae.decoder.load_state_dict(states | {"conv_in.weight": first}, strict=False)
     first_added = len(source_widths)
     for block in vae.decoder.up_blocks[first_added - 1 : -1]:
         upsampling = block.upsamplers[0].conv

@@ -38,9 +38,9 @@ from dianjing.train.tasks.base import Task
 from dianjing.train.tasks.pca_encoder import fold_to_conv
 from dianjing.train.tasks.text_to_image_model import (
     MODEL_INDEX,
-    MOTION_PREFIXES,
     init_transformer,
     is_trainable,
+    load_transformer,
     make_transformer,
 )
 from dianjing.weights.image_sizes import get_scale_factor
@@ -94,8 +94,9 @@ class TextToImageTask(Task):
             )
         )
         if model.start_from is not None:
-            for part in TRAINED_MODULES:
-                load_weights(getattr(self, part), model.start_from / part, new_prefixes=MOTION_PREFIXES)
+            load_transformer(self.transformer, model.start_from / "transformer")
+            for part in ("text_encoder", "text_encoder_2"):
+                load_weights(getattr(self, part), model.start_from / part)
         self.trainable, self.compile_full_model = model.trainable, model.compile_full_model
         if model.trainable != "all":
             for name, weight in self.named_parameters():

@@ -1,10 +1,15 @@
 """The transformer of a text-to-image run: construction, initialization, and which of its weights are trained."""
 
+from functools import partial
+from pathlib import Path
+
 import torch
 from torch import nn
 
 from dianjing.dit import DiT
 from dianjing.train.config.text_to_image import TextToImageModelConfig
+from dianjing.train.export import load_weights
+from dianjing.train.tasks.latent_channels import add_latent_channels
 
 MOTION_PREFIXES = ("motion_blocks.", "motion_conditioner.")  # weights of the transformer that only videos use
 FLOW_FIELD_PREFIX = "motion_conditioner.flow_field."
@@ -62,3 +67,14 @@ def init_transformer(transformer: DiT) -> None:
     nn.init.normal_(transformer.text_embedding_padding, std=0.02)
     for part in (*(transformer.motion_blocks or ()), *filter(None, (transformer.motion_conditioner,))):
         part.zero_init()
+
+
+def load_transformer(transformer: DiT, folder: Path) -> None:
+    """Load the exported weights of a transformer for the same latents, or for latents with the first of their channels.
+
+    Motion blocks and motion conditioning that the export lacks keep their initial values.
+    Raises: DianjingError as `load_weights`.
+    """
+    config = transformer.config
+    adapt = partial(add_latent_channels, channels=config.in_channels, patch_size=config.patch_size)
+    load_weights(transformer, folder, new_prefixes=MOTION_PREFIXES, adapt=adapt)

@@ -62,7 +62,7 @@ def test_a_copied_encoder_gives_the_latents_of_the_reduced_image():
     source, larger = make_vae(whitening=0.5), torch.rand(16, 3, 64, 64) * 2 - 1
     model = AutoencoderModelConfig(latent_channels=8, block_out_channels=(8, 16, 32, 48), norm_num_groups=8)
     vae = make_autoencoder(model, size_px=64)
-    copy_pca_encoder(vae, source, larger, log_variance=-6.0)
+    copy_pca_encoder(vae, source, larger, whitening=0.5, log_variance=-6.0)
     reduced = larger.unflatten(-1, (32, 2)).mean(-1).unflatten(-2, (32, 2)).mean(-2)
     with torch.no_grad():
         expected, latents = source.encode(reduced).latent_dist.mode(), vae.encode(larger).latent_dist.mode()
@@ -82,7 +82,7 @@ def test_an_extended_decoder_doubles_the_image_of_its_source():
         source.decoder.conv_out.weight.mul_(taps)
     model = AutoencoderModelConfig(latent_channels=8, block_out_channels=(16, 16, 32, 48), norm_num_groups=8)
     vae = make_autoencoder(model, size_px=64)
-    copy_pca_encoder(vae, source, larger, log_variance=-6.0)
+    copy_pca_encoder(vae, source, larger, whitening=0.5, log_variance=-6.0)
     assert extend_decoder(vae, source)
     latents = torch.randn(2, 8, 8, 8)
     with torch.no_grad():
@@ -90,6 +90,39 @@ def test_an_extended_decoder_doubles_the_image_of_its_source():
         decoded = vae.decode(latents).sample
     torch.testing.assert_close(decoded, expected, atol=1e-5, rtol=1e-5)
     assert expected.std() > 0.01
+
+
+@pytest.mark.parametrize("levels_before", [0, 1])
+def test_further_channels_are_the_next_principal_components(levels_before):
+    """From an encoder of as many levels, which may average pixels itself, or of one less."""
+    training = sticker_pixels(64, seed=0)
+    larger = training.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
+    source = make_vae(latent_channels=6, whitening=0.5)
+    widths = {"block_out_channels": (16, 16, 32, 48), "norm_num_groups": 8}
+    if levels_before:
+        same_channels = AutoencoderModelConfig(latent_channels=6, **widths)
+        averaging = make_autoencoder(same_channels, size_px=64)
+        copy_pca_encoder(averaging, source, larger, whitening=0.5, log_variance=-6.0)
+        source = averaging
+    vae = make_autoencoder(AutoencoderModelConfig(latent_channels=9, **widths), size_px=64)
+    copy_pca_encoder(vae, source, larger, whitening=0.5, log_variance=-6.0)
+    with torch.no_grad():
+        expected = make_vae(latent_channels=9, whitening=0.5).encode(training).latent_dist.mode()
+        latents = vae.encode(larger).latent_dist.mode()
+    signs = (latents * expected).sum(dim=(0, 2, 3)).sign().view(-1, 1, 1)
+    assert (latents - signs * expected).norm() / expected.norm() < 4e-3
+    assert (latents[:, 6:] - (signs * expected)[:, 6:]).norm() / expected[:, 6:].norm() < 2e-2
+
+
+def test_further_channels_have_no_effect_on_an_extended_decoder():
+    source = make_vae(latent_channels=6, whitening=0.5)
+    model = AutoencoderModelConfig(latent_channels=8, block_out_channels=(16, 32, 48), norm_num_groups=8)
+    vae = make_autoencoder(model, size_px=32)
+    copy_pca_encoder(vae, source, sticker_pixels(16, seed=0), whitening=0.5, log_variance=-6.0)
+    assert extend_decoder(vae, source)
+    latents = torch.randn(2, 8, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(vae.decode(latents).sample, source.decode(latents[:, :6]).sample)
 
 
 def test_a_decoder_of_other_widths_starts_anew():
@@ -105,7 +138,7 @@ def test_an_encoder_that_was_trained_is_not_copied():
     model = AutoencoderModelConfig(latent_channels=8, block_out_channels=(16, 32, 48), norm_num_groups=8)
     source, vae = make_autoencoder(model, size_px=32), make_vae()
     with pytest.raises(ValueError, match="encoder_from must be an autoencoder whose encoder computes principal"):
-        copy_pca_encoder(vae, source, torch.zeros(2, 3, 32, 32), log_variance=-6.0)
+        copy_pca_encoder(vae, source, torch.zeros(2, 3, 32, 32), whitening=0.5, log_variance=-6.0)
 
 
 def test_whitening_gives_components_the_same_variance():

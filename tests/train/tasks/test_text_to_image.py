@@ -86,6 +86,24 @@ def test_exported_autoencoder_makes_unit_latents(tmp_path):
     assert 0.8 < latents.std() < 1.25
 
 
+def test_an_autoencoder_with_the_latents_of_another_has_its_scaling_factor(tmp_path):
+    model = {"encoder": "pca", "latent_channels": 2, "block_out_channels": (16, 32), "norm_num_groups": 4}
+    first = make_autoencoder_config(tmp_path / "first")
+    first = first.model_copy(update={"model": first.model.model_copy(update=model)})
+    train_model(first, TinySource(), resume="auto", should_stop=never)
+    source = tmp_path / "first" / "export" / "vae"
+    run = first.run.model_copy(update={"folder": tmp_path / "second"})
+    wider = first.model.model_copy(update={"encoder_from": source, "latent_channels": 3})  # colours
+    train_model(first.model_copy(update={"model": wider, "run": run}), TinySource(), resume="auto", should_stop=never)
+    before, after = (AutoencoderKL.from_pretrained(path) for path in (source, tmp_path / "second" / "export" / "vae"))
+    assert after.config.latent_channels == 3
+    assert after.config.scaling_factor == before.config.scaling_factor
+    images = make_batch(16)["images"].permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        latents = after.encode(images).latent_dist.mode()
+        torch.testing.assert_close(latents[:, :2], before.encode(images).latent_dist.mode(), atol=2e-2, rtol=2e-2)
+
+
 def test_run_starts_from_exported_weights(tmp_path, vae, tokenizers):
     first = make_text_to_image_config(tmp_path / "first", vae=vae, tokenizers=tokenizers, export_dtype="float32")
     train_model(first, TinySource(), resume="auto", should_stop=never)
