@@ -2,12 +2,13 @@
 
     python -m dianjing.train.evaluation.video_generation --model sticker --count 100 --out report
 
-Scenes are held-out combinations, Chinese and English apart. Rows of the report: motion of one region, of two regions,
-of one region at five strengths, text to video, and the mask of one point. Writes video_report.json and video_grid.webp.
+Scenes are held-out combinations, Chinese and English apart. Rows of the report: motion of one region, of a clicked
+one, of two regions, of one region at five strengths, text to video, and the mask of a click. Regions that are not
+clicked have the true masks of their objects. Writes video_report.json and video_grid.webp.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
@@ -43,6 +44,7 @@ from dianjing.train.evaluation.video_metrics import (
     evaluate_motion_control,
     evaluate_strength_control,
     evaluate_text_to_video,
+    find_deepest_point,
     iterate_captioned_clips,
     iterate_controlled_clips,
     measure_mask_iou,
@@ -50,7 +52,8 @@ from dianjing.train.evaluation.video_metrics import (
 from dianjing.train.stickers.clips import StickerClip
 from dianjing.train.stickers.matching import SpriteMatcher
 
-NUM_MOVING_OBJECTS = {"one_region": 1, "two_regions": 2, "strength": 1}  # row of motion control -> moving objects
+CLICKED_ROW = "clicked_region"
+NUM_MOVING_OBJECTS = {"one_region": 1, CLICKED_ROW: 1, "two_regions": 2, "strength": 1}  # of rows of motion control
 REPORT_ROWS = (*NUM_MOVING_OBJECTS, "text_to_video", "masks")
 WORK_ITEM_SIZE = 5  # clips
 NUM_PREVIEW_CLIPS = 4  # per row and language, in video_grid.webp
@@ -58,9 +61,14 @@ NUM_PREVIEW_CLIPS = 4  # per row and language, in video_grid.webp
 
 @dataclass(frozen=True, kw_only=True)
 class VideoEvaluator:
-    """A model's functions, with the matcher and the settings of the clips that it is evaluated on."""
+    """A model's functions, with the matcher and the settings of the clips that it is evaluated on.
+
+    animate: regions by true masks. animate_clicked: regions by clicks. predict_mask: see `measure_mask_iou`.
+    """
 
     animate: AnimateFunction
+    animate_clicked: AnimateFunction
+    predict_mask: Callable[[np.ndarray, float, float], np.ndarray]
     generate: GenerateVideoFunction
     get_speed: GetSpeed
     matcher: SpriteMatcher
@@ -81,7 +89,7 @@ class EvaluationWorkItem:
 def load_video_evaluator(settings: EvaluationSettings) -> VideoEvaluator:
     """Load the pipelines, which share one model, once per process."""
     from dianjing.pipelines.image_to_video import ImageToVideoPipeline
-    from dianjing.pipelines.segmentation.base import Region
+    from dianjing.pipelines.segmentation.base import Point, Region
     from dianjing.pipelines.text_to_video import TextToVideoPipeline
     from dianjing.pipelines.vae import encode_images, frames_to_pixels
 
@@ -91,11 +99,15 @@ def load_video_evaluator(settings: EvaluationSettings) -> VideoEvaluator:
         pipeline.set_progress_bar_config(disable=True)
     common: dict[str, Any] = {"output_type": "uint8", **settings.generation_settings}
 
-    def animate(clip: StickerClip, requests: Sequence[InstanceMotionRequest], seed: int) -> AnimationResult:
-        regions = [
-            Region(motion=each.phrase, mask=clip.masks[0, each.instance_index], strength=each.strength)
-            for each in requests
-        ]
+    def animate(
+        clip: StickerClip, requests: Sequence[InstanceMotionRequest], seed: int, *, clicked: bool = False
+    ) -> AnimationResult:
+        regions = []
+        for each in requests:
+            mask = clip.masks[0, each.instance_index]
+            x, y = find_deepest_point(mask)
+            place: dict[str, Any] = {"points": [Point(x=x, y=y)]} if clicked else {"mask": mask}
+            regions.append(Region(motion=each.phrase, strength=each.strength, **place))
         generator = torch.Generator().manual_seed(seed)
         frames = image_to_video(
             clip.frames[0], regions, num_frames=clip.num_frames, fps=clip.fps, generator=generator, **common
@@ -103,6 +115,10 @@ def load_video_evaluator(settings: EvaluationSettings) -> VideoEvaluator:
         vae, device = image_to_video.vae, image_to_video.execution_device
         latents = encode_images(vae, frames_to_pixels(clip.frames[:1], device=device, dtype=vae.dtype))
         return AnimationResult(frames=frames, decoded_first_frame=image_to_video.decode(latents.unsqueeze(2))[0, 0])
+
+    def predict_mask(image: np.ndarray, x: float, y: float) -> np.ndarray:
+        image_to_video.segmenter.set_image(image)
+        return image_to_video.segmenter.predict([Point(x=x, y=y)])
 
     def generate(clip: StickerClip, language: str, seed: int) -> np.ndarray:
         prompt = clip.text_zh if language == "zh" else clip.text_en
@@ -112,6 +128,8 @@ def load_video_evaluator(settings: EvaluationSettings) -> VideoEvaluator:
     size_px = image_to_video.default_size_px
     return VideoEvaluator(
         animate=animate,
+        animate_clicked=partial(animate, clicked=True),
+        predict_mask=predict_mask,
         generate=generate,
         get_speed=image_to_video.motion_vocabulary.get_speed,
         matcher=SpriteMatcher.for_images(size_px, settings.device),
@@ -149,7 +167,9 @@ def run_work_item(work_item: EvaluationWorkItem, *, settings: EvaluationSettings
         return evaluate_text_to_video(generate, evaluator.matcher, clips, language=language, seed=seed)
     controlled = iterate_controlled_clips(num_moving=NUM_MOVING_OBJECTS[work_item.row], **world)
     clips = list(islice(controlled, work_item.start, work_item.stop))
-    animate = get_ground_truth_animation if is_ground_truth else evaluator.animate
+    animate = evaluator.animate_clicked if work_item.row == CLICKED_ROW else evaluator.animate
+    if is_ground_truth:
+        animate = get_ground_truth_animation
     evaluate = evaluate_strength_control if work_item.row == "strength" else evaluate_motion_control
     return evaluate(animate, evaluator.get_speed, clips, language=language, seed=seed)
 
@@ -187,19 +207,11 @@ def make_video_report(
     return report, previews
 
 
-def measure_grabcut_iou(settings: EvaluationSettings) -> float:
-    """Measure the mask IoU of GrabCut for one point, on the clips of row "one_region"."""
-    from dianjing.pipelines.segmentation.base import Point
-    from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
-
-    def predict(image: np.ndarray, x: float, y: float) -> np.ndarray:
-        segmenter = GrabCutSegmenter()
-        segmenter.set_image(image)
-        return segmenter.predict([Point(x=x, y=y)])
-
-    world = load_video_evaluator(settings).world_settings
-    clips = iterate_controlled_clips(num_moving=1, seed=settings.seed, **world)
-    return measure_mask_iou(predict, take_first(clips, settings.num_samples))
+def measure_click_iou(settings: EvaluationSettings) -> float:
+    """Measure the median mask IoU of one click, by the segmenter of the pipeline, on the clips of row "one_region"."""
+    evaluator = load_video_evaluator(settings)
+    clips = iterate_controlled_clips(num_moving=1, seed=settings.seed, **evaluator.world_settings)
+    return measure_mask_iou(evaluator.predict_mask, take_first(clips, settings.num_samples))
 
 
 def write_video_report(settings: EvaluationSettings, rows: Sequence[str], out: Path) -> None:
@@ -209,7 +221,7 @@ def write_video_report(settings: EvaluationSettings, rows: Sequence[str], out: P
     mapped = map_in_processes(run, work_items, num_processes=settings.num_processes)
     metrics, previews = make_video_report(work_items, list(tqdm(mapped, total=len(work_items), unit="part")))
     if "masks" in rows:
-        metrics["mask_iou_median"] = measure_grabcut_iou(settings)
+        metrics["mask_iou_median"] = measure_click_iou(settings)
     report: dict[str, Any] = {"model": settings.model, "clips_per_language": dict.fromkeys(rows, settings.num_samples)}
     report |= {"seed": settings.seed, **settings.generation_settings, **metrics}
     out.mkdir(parents=True, exist_ok=True)

@@ -194,18 +194,23 @@ def evaluate_text_to_video(
     return metrics, videos
 
 
+def find_deepest_point(mask: np.ndarray) -> tuple[float, float]:
+    """Return x, y of the pixel of a mask (H, W) that is farthest from its outline: where people would click."""
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    return float(x) + 0.5, float(y) + 0.5
+
+
 def measure_mask_iou(predict: Callable[[np.ndarray, float, float], np.ndarray], clips: Sequence[StickerClip]) -> float:
     """Compute the median intersection over union of predicted masks and true masks, for one point per clip.
 
-    predict: image uint8 (S, S, 3), x, y -> bool (S, S). The point is the pixel of the object farthest from its outline.
+    predict: image uint8 (S, S, 3), x, y -> bool (S, S). The point is that of `find_deepest_point`.
     """
     values = []
     for clip in clips:
         index = next(index for index, motion in enumerate(clip.object_motions) if motion is not None)
         true_mask = clip.masks[0, index]
-        depth = cv2.distanceTransform(np.pad(true_mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-        mask = predict(clip.frames[0], float(x), float(y))
+        mask = predict(clip.frames[0], *find_deepest_point(true_mask))
         values.append((mask & true_mask).sum() / max(1, (mask | true_mask).sum()))
     return round(float(np.median(values)), 4)
 

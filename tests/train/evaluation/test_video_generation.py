@@ -40,7 +40,8 @@ def test_metrics_are_means_over_all_clips_not_over_work_items():
 
 @pytest.mark.timeout(600)
 def test_the_command_writes_the_report_and_the_grid(tmp_path, monkeypatch):
-    rows = ["--only", "one_region", "--only", "masks", "--count", "1", "--steps", "2"]
+    rows = [word for row in ("one_region", "clicked_region", "masks") for word in ("--only", row)]
+    rows += ["--count", "1", "--steps", "2"]
     monkeypatch.setattr(
         sys, "argv", ["evaluation.video_generation", "--model", "sticker", *rows, "--out", str(tmp_path)]
     )
@@ -49,5 +50,7 @@ def test_the_command_writes_the_report_and_the_grid(tmp_path, monkeypatch):
     assert set(report["one_region"]) == {"zh", "en", "ground_truth"}
     assert report["one_region"]["ground_truth"]["motion_accuracy"] == 1
     assert report["one_region"]["ground_truth"]["i1_mse"] == 0
-    assert 0 <= report["mask_iou_median"] <= 1
+    assert report["clicked_region"]["ground_truth"] == report["one_region"]["ground_truth"]
+    assert report["clicked_region"]["zh"] != report["one_region"]["zh"]  # its mask is not exactly the true one
+    assert 0.5 < report["mask_iou_median"] <= 1
     assert (tmp_path / "video_grid.webp").exists()

@@ -12,6 +12,7 @@ from dianjing.train.evaluation.video_metrics import (
     evaluate_motion_control,
     evaluate_strength_control,
     evaluate_text_to_video,
+    find_deepest_point,
     get_motion_requests,
     iterate_captioned_clips,
     iterate_controlled_clips,
@@ -142,3 +143,11 @@ def test_an_object_that_becomes_another_is_not_consistent():
     frames[-1] = replace(clip, scene=other).frames[-1]
     metrics, _ = evaluate_text_to_video(lambda *_: frames, SpriteMatcher(size_px=64), [clip], language="en", seed=0)
     assert metrics["object_consistency"] == [False]
+
+
+def test_the_deepest_point_is_the_center_of_a_square_at_the_edge():
+    mask = np.zeros((32, 32), bool)
+    mask[0:9, 20:32] = True
+    x, y = find_deepest_point(mask)
+    assert y == 4.5
+    assert 24 < x < 28
