@@ -190,12 +190,9 @@ def make_edit(
 ) -> np.ndarray:
     """Make an edit as the command line, the page and HTTP do, with their default settings."""
     from dianjing.pipelines.editing.edit import ImageEdit, run_edit
-    from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 
     edit = ImageEdit(image=Image.fromarray(sample.source), mask=mask)
-    [image] = run_edit(
-        pipe, edit, sample.texts[language], segmenter=GrabCutSegmenter(), seeds=[seed], **settings.generation_settings
-    )
+    [image] = run_edit(pipe, edit, sample.texts[language], seeds=[seed], **settings.generation_settings)
     return np.asarray(image)
 
 
