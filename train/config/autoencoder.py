@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from dianjing.errors import DianjingError
 from dianjing.train.config.base import BaseConfig, OptimizerConfig, RunConfig
 from dianjing.train.config.data import DataConfig
 
@@ -34,21 +33,11 @@ class AutoencoderObjectiveConfig(BaseConfig):
     edge_scales: int = Field(default=3, ge=1)
     kl: float = 3e-4  # per latent number
     latent_noise: float = Field(default=0.0, ge=0)  # noise that the decoder learns to remove: its largest std
-    # Deep supervision (Lee et al. 2015): the pixels of every patch are predicted from the features of the decoder's
-    # first resolution as well, which costs little; the whole decoder then decodes `num_decoded` images of a batch.
-    deep_supervision: float = Field(default=0.0, ge=0)  # weight of the same reconstruction losses
-    num_decoded: int | None = Field(default=None, gt=0)  # None: all
     latent_pairs: Path | None = None  # file of generated latents and their images, see recipes/generated_latents.py
     latent_pairs_share: float = Field(default=0.5, ge=0, le=1)  # of the samples of a run with latent_pairs
     adversarial: float = Field(default=0.0, ge=0)  # against a discriminator of patches, trained beside the decoder
     features: float = Field(default=0.0, ge=0)  # distance of the discriminator's features
     discriminator_widths: tuple[int, ...] = (32, 64, 128)
-
-    @model_validator(mode="after")
-    def _check_decoded(self) -> "AutoencoderObjectiveConfig":
-        if self.num_decoded is not None and not self.deep_supervision:
-            raise DianjingError("num_decoded_without_deep_supervision")
-        return self
 
     @property
     def has_discriminator(self) -> bool:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 
 from dianjing.train.config.autoencoder import (
     AutoencoderModelConfig,
@@ -31,7 +31,6 @@ from dianjing.train.tasks.base import CardSections, Task
 from dianjing.train.tasks.discriminator import PatchDiscriminator, adversarial_losses
 from dianjing.train.tasks.pca_encoder import copy_pca_encoder, extend_decoder, fold_to_conv, init_pca
 from dianjing.train.tasks.scratch import VALIDATION_SEED_OFFSET, ScratchDefinition
-from dianjing.weights.image_sizes import get_scale_factor
 
 INITIAL_LOG_VARIANCE = -6.0
 USAGE = """\
@@ -52,11 +51,6 @@ def make_autoencoder(model: AutoencoderModelConfig, *, size_px: int) -> Autoenco
         norm_num_groups=model.norm_num_groups,
         sample_size=size_px,
     )
-
-
-def make_patch_head(vae: AutoencoderKL) -> nn.Conv2d:
-    """The projection of the features of the decoder's first resolution to the pixels of a patch."""
-    return nn.Conv2d(vae.config.block_out_channels[-1], 3 * get_scale_factor(vae.config) ** 2, kernel_size=1)
 
 
 def kl_loss(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -117,7 +111,6 @@ class AutoencoderTask(Task):
         if self.folded_encoder is not None:
             self.vae.encoder.requires_grad_(False)
             self.vae.quant_conv.requires_grad_(False)
-        self.patch_head = make_patch_head(self.vae) if objective.deep_supervision else None
         self.discriminator = PatchDiscriminator(objective.discriminator_widths) if objective.has_discriminator else None
         self.objective, self.samples, self.validation_images = objective, samples, validation_images
         self.latent_pairs: LatentPairs | None = None
@@ -156,21 +149,6 @@ class AutoencoderTask(Task):
     def _decode(self, latents: Tensor) -> Tensor:
         return self.vae.decoder(self.vae.post_quant_conv(latents)).float()
 
-    def _decode_patches(self, latents: Tensor, patch_head: nn.Module) -> Tensor:
-        """Decode latents (B, C, H/f, W/f) to pixels (B, 3, H, W) from the features of the first resolution alone."""
-        decoder = self.vae.decoder
-        features = decoder.mid_block(decoder.conv_in(self.vae.post_quant_conv(latents)))
-        for resnet in decoder.up_blocks[0].resnets:
-            features = resnet(features, None)
-        return F.pixel_shuffle(patch_head(features), get_scale_factor(self.vae.config)).float()
-
-    def _reconstruction_loss(self, decoded: Tensor, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of the L1, MSE and edge losses, and these."""
-        l1, mse = F.l1_loss(decoded, pixels), F.mse_loss(decoded, pixels)
-        edges = edge_l1_loss(decoded, pixels, num_scales=self.objective.edge_scales)
-        loss = self.objective.l1 * l1 + self.objective.mse * mse + self.objective.edge_l1 * edges
-        return loss, {"l1": l1, "mse": mse, "edge_l1": edges}
-
     def _compute_losses(self, images: Tensor, noise: Batch) -> dict[str, Tensor]:
         weights, pixels = self.objective, to_pixels(images)
         mean, log_variance = self._encode_moments(pixels)
@@ -178,16 +156,12 @@ class AutoencoderTask(Task):
         latents = latents + weights.latent_noise * noise["levels"] * noise["latents"]
         if self.latent_pairs is not None:
             latents, pixels = _insert_pairs(latents, pixels, self.latent_pairs, noise)
-        metrics, loss = {"kl": kl_loss(mean, log_variance)}, latents.new_zeros(())
-        if self.patch_head is not None:
-            predicted = self._decode_patches(latents, self.patch_head)
-            metrics["deep_supervision"] = self._reconstruction_loss(predicted, pixels)[0]
-            loss = weights.deep_supervision * metrics["deep_supervision"]
-            latents, pixels = latents[: weights.num_decoded], pixels[: weights.num_decoded]
         decoded = self._decode(latents)
-        reconstruction, terms = self._reconstruction_loss(decoded, pixels)
-        loss = loss + reconstruction + weights.kl * metrics["kl"]
-        metrics |= terms
+        l1, mse = F.l1_loss(decoded, pixels), F.mse_loss(decoded, pixels)
+        edges = edge_l1_loss(decoded, pixels, num_scales=weights.edge_scales)
+        kl = kl_loss(mean, log_variance)
+        loss = weights.l1 * l1 + weights.mse * mse + weights.edge_l1 * edges + weights.kl * kl
+        metrics = {"l1": l1, "mse": mse, "edge_l1": edges, "kl": kl}
         if self.discriminator is not None:
             losses = adversarial_losses(self.discriminator, decoded, pixels)
             loss = loss + weights.adversarial * losses["adversarial"] + weights.features * losses["features"]

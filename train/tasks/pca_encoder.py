@@ -100,18 +100,21 @@ def copy_pca_encoder(
 def extend_decoder(vae: AutoencoderKL, source: AutoencoderKL) -> bool:
     """Start the decoder of `vae` from that of `source`, if every level that it has more is as wide as the last one.
 
-    Each further level doubles the features before the last convolution; further channels of the latents, and of a first
-    level that is wider, have no effect on those of `source` at first, apart from norms. Returns whether the widths fit.
+    Each further level doubles the features before the last convolution; further channels of the latents have no effect
+    at first. Returns whether the widths fit.
     """
     widths, source_widths = vae.config.block_out_channels, source.config.block_out_channels
     num_added = len(widths) - len(source_widths)
-    if (*widths[:-1],) != (source_widths[0],) * num_added + (*source_widths[:-1],) or widths[-1] < source_widths[-1]:
+    if tuple(widths) != (source_widths[0],) * num_added + tuple(source_widths):
         return False
-    projection = vae.post_quant_conv
+    channels = source.config.latent_channels
+    projection, states = vae.post_quant_conv, source.decoder.state_dict()
     _zero_init(projection)
     nn.init.dirac_(projection.weight)
-    _copy_weights(projection, source.post_quant_conv)
-    _copy_weights(vae.decoder, source.decoder)
+    projection.weight[:channels, :channels] = source.post_quant_conv.weight
+    projection.bias[:channels] = source.post_quant_conv.bias
+    first = nn.functional.pad(states["conv_in.weight"], (0, 0, 0, 0, 0, vae.config.latent_channels - channels))
+    vae.decoder.load_state_dict(states | {"conv_in.weight": first}, strict=False)
     first_added = len(source_widths)
     for block in vae.decoder.up_blocks[first_added - 1 : -1]:
         upsampling = block.upsamplers[0].conv
@@ -121,16 +124,6 @@ def extend_decoder(vae: AutoencoderKL, source: AutoencoderKL) -> bool:
         for resnet in block.resnets:
             _zero_init(resnet.conv2)
     return True
-
-
-def _copy_weights(module: nn.Module, source: nn.Module) -> None:
-    """Copy the weights of a narrower module; outputs that it has do not depend on inputs that it lacks."""
-    weights = module.state_dict()
-    for name, weight in source.state_dict().items():
-        target = weights[name]
-        if target.ndim > 1:
-            target[: weight.shape[0], weight.shape[1] :] = 0
-        target[tuple(slice(size) for size in weight.shape)] = weight
 
 
 class Projection(NamedTuple):

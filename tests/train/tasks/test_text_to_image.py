@@ -10,11 +10,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dianjing.train.cli import main
-from dianjing.train.config.autoencoder import (
-    AutoencoderModelConfig,
-    AutoencoderObjectiveConfig,
-    AutoencoderSamplesConfig,
-)
 from dianjing.train.data.captions import BilingualCaptionEncoder
 from dianjing.train.data.latent_cache import encode_frames
 from dianjing.train.data.schedule import Bucket
@@ -107,34 +102,6 @@ def test_an_autoencoder_with_the_latents_of_another_has_its_scaling_factor(tmp_p
     with torch.no_grad():
         latents = after.encode(images).latent_dist.mode()
         torch.testing.assert_close(latents[:, :2], before.encode(images).latent_dist.mode(), atol=2e-2, rtol=2e-2)
-
-
-def test_deep_supervision_takes_all_images_and_the_other_levels_the_first_ones():
-    model = AutoencoderModelConfig(latent_channels=4, block_out_channels=(16, 32), norm_num_groups=4)
-    objective = AutoencoderObjectiveConfig(deep_supervision=1.0, num_decoded=2)
-    images = make_batch(8)["images"]
-    task = AutoencoderTask(model, objective, AutoencoderSamplesConfig(), validation_images=images)
-    noise = {name: torch.zeros(8, *task.latent_shape) for name in ("posterior", "latents")}
-    noise["levels"] = torch.zeros(8, 1, 1, 1)
-    everything = {name for name, _ in task.vae.decoder.named_parameters()}
-
-    def get_trained(term: str) -> set[str]:
-        task.zero_grad(set_to_none=True)
-        task({"images": images}, noise)[term].backward()
-        return {name for name, weight in task.vae.decoder.named_parameters() if weight.grad is not None}
-
-    assert get_trained("l1") == everything
-    first = get_trained("deep_supervision")
-    assert first == {name for name in everything if name.startswith(("conv_in", "mid_block", "up_blocks.0.resnets"))}
-    changed = torch.cat([images[:2], 255 - images[2:]])
-    before, after = (task({"images": each}, noise) for each in (images, changed))
-    assert torch.equal(before["l1"], after["l1"])
-    assert not torch.allclose(before["deep_supervision"], after["deep_supervision"])
-
-
-def test_images_are_not_left_out_of_the_decoder_without_deep_supervision():
-    with pytest.raises(ValueError, match="deep_supervision"):
-        AutoencoderObjectiveConfig(num_decoded=2)
 
 
 def test_run_starts_from_exported_weights(tmp_path, vae, tokenizers):
