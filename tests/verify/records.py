@@ -97,6 +97,8 @@ RECORDED = (
         bounds={
             "one_region.zh.motion_accuracy": 0.95,
             "one_region.en.motion_accuracy": 0.95,
+            "clicked_region.zh.motion_accuracy": 0.9,
+            "clicked_region.en.motion_accuracy": 0.9,
             "two_regions.zh.motion_accuracy": 0.85,
             "two_regions.en.motion_accuracy": 0.85,
             "text_to_video.zh.motion_accuracy": 0.85,
