@@ -17,7 +17,8 @@ def add_latent_channels(weights: Mapping[str, Tensor], *, channels: int, patch_s
     """Weights of a DiT for latents of D = `channels`, from those of one for C channels.
 
     Weights of the added channels are zero: predictions for the first C channels stay as they are, those for the others
-    are zero. Weights for as many channels, or more, are returned as they are.
+    are zero, apart from what warp guidance adds in videos. Weights for as many channels, or more, are returned as they
+    are.
     """
     weights = dict(weights)
     first_layer = weights.get(f"{INPUT_LAYERS[0]}.weight")
