@@ -85,6 +85,29 @@ class CheckedBlocks(gr.Blocks):
         self.published_files.add_from(data)
         return data
 
+    def handle_streaming_diffs(
+        self,
+        block_fn: Any,
+        data: list[Any],
+        session_hash: str | None,
+        run: str | None,
+        final: bool,
+        simple_format: bool = False,
+    ) -> list[Any]:
+        """Send outputs that have changed as new values in place of Gradio's edits of the values before.
+
+        Gradio's page makes edits in place, also in updates that it has not shown yet: of two that arrive together, the
+        first would be lost.
+        """
+        values = list(data)
+        sent = super().handle_streaming_diffs(block_fn, data, session_hash, run, final, simple_format)
+        if final:
+            return sent
+        return [
+            [["replace", [], value]] if edits is not value and edits else edits
+            for edits, value in zip(sent, values, strict=True)
+        ]
+
     def _check_inputs(self, block_fn: Any, inputs: list[Any], request: Any) -> list[Any]:
         if block_fn.fn is None:  # an event that the browser answers by itself
             raise NotFoundError("endpoint_not_found")

@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 import zipfile
 
 import numpy as np
@@ -155,3 +156,21 @@ def test_a_transparent_image_is_generated_and_the_gallery_becomes_an_album(serve
     assert len([name for name in names if name.endswith(".gif")]) == 8
     assert {"banner.png", "cover.png", "icon.png", "meanings.csv"} <= set(names)
     check_language(page, locale)
+
+
+def test_no_update_is_lost_when_several_arrive_together(server, open_page):
+    texts, page = TEXTS["en-US"], open_page(server.address, locale="en-US")
+
+    def answer_late(route):
+        response = route.fetch()
+        time.sleep(1)  # by now the run that is followed has sent several updates
+        route.fulfill(response=response)
+
+    page.fill("#image-prompt textarea", texts["prompt"])
+    with paused_runs(server.engine, wait_for_cancel_at_preview):
+        page.click("#image-button")
+        wait_for_status(page, "image", texts["step"])
+        page.route("**/queue/join*", answer_late)
+        page.reload()
+        page.click("#image-cancel:not([disabled])")
+        wait_for_status(page, "image", texts["stopped"])
