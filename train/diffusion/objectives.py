@@ -95,9 +95,9 @@ def to_timestep(time: Tensor, num_steps: int = 1000) -> Tensor:
 def couple_noise(noise: Tensor, intervals: Tensor) -> Tensor:
     """Move noise (B, C, ...) to where it decides K choices as the data have: between `intervals` (B, K, 2) of [0, 1].
 
-    Phi of the sum over channel k, divided by the root of its size, is uniform on [0, 1), and is mapped to interval k. If
-    the options of a choice tile [0, 1) with their probabilities, noise over all data stays N(0, I), and a model need not
-    average over options: a coupling of noise and data (Pooladian et al. 2023, arXiv 2304.14772).
+    Phi of the sum over channel k, divided by the root of its size, is uniform on [0, 1), and is mapped to interval k.
+    If the options of a choice tile [0, 1) with their probabilities, noise over all data stays N(0, I), and a model
+    need not average over options: a coupling of noise and data (Pooladian et al. 2023, arXiv 2304.14772).
     """
     low, high = intervals.unbind(dim=2)  # (B, K), float64
     channels = noise.flatten(2)[:, : low.shape[1]]
