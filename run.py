@@ -24,7 +24,7 @@ TORCH = "2.13.0"  # the newest version the tests have passed with
 
 LINT = [["ruff", "check", "."], ["ruff", "format", "--check", "."]]
 # the tests of a file share what they set up; tests/conftest.py puts the files in order
-PYTEST = ["pytest", "--numprocesses", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
+PYTEST = ["pytest", "--numprocesses", "auto", "--dist", "loadfile", "--no-loadscope-reorder", "--durations", "25"]
 CHECKS = [*LINT, ["mypy"], PYTEST]
 FAST_CHECKS = [*LINT, [*PYTEST, "-m", "fast"]]
 
