@@ -162,7 +162,9 @@ def _sample_single(rng: random.Random, placement: PlacementSampler, sampling: Sc
     return (mention,), None, [place_instance(mention, x=x, y=y, size_px=size_px, grid_px=placement.grid_px)]
 
 
-_GROUP_CENTERS = {
+# places of the objects of a group, in unit coordinates: arrangements that are equally probable
+PAIR_CENTERS = (((0.25, 0.5), (0.75, 0.5)), ((0.5, 0.25), (0.5, 0.75)))
+GROUP_CENTERS: dict[int, tuple[tuple[tuple[float, float], ...], ...]] = {
     2: (((0.25, 0.5), (0.75, 0.5)), ((0.25, 0.5), (0.75, 0.5)), ((0.5, 0.25), (0.5, 0.75))),
     3: (((0.5, 0.25), (0.25, 0.75), (0.75, 0.75)), ((0.25, 0.25), (0.75, 0.25), (0.5, 0.75))),
     4: (((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)),),
@@ -172,7 +174,7 @@ _GROUP_CENTERS = {
 def _place_group(rng: random.Random, mentions: list[NounMention], placement: PlacementSampler) -> list[SpriteInstance]:
     """Place all mentioned objects side by side in random order, without overlap."""
     objects = [mention for mention in mentions for _ in range(mention.count)]
-    centers = rng.sample(rng.choice(_GROUP_CENTERS[len(objects)]), len(objects))
+    centers = rng.sample(rng.choice(GROUP_CENTERS[len(objects)]), len(objects))
     size_px = placement.sample_size_px(_GROUP_SIZES_PX, 64)
     return [
         place_instance(
