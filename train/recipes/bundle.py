@@ -18,7 +18,7 @@ from dianjing.train.stickers.scenes import CANVAS_PX
 from dianjing.weights.adapter_sampling import DEFAULT_ADAPTER_KEY
 from dianjing.weights.checksums import write_checksums
 
-INFERENCE_STEPS, GUIDANCE_SCALE = 30, 4.0
+INFERENCE_STEPS, GUIDANCE_SCALE = 30, 2.0
 CONTINUATION_STEPS, CONTINUATION_GUIDANCE_SCALE = 10, 1.0  # of frames that continue a given first frame
 NUM_FRAMES, FPS = 9, 8.0  # of a clip, as in sticker_motion.toml: one second, with its first and its last frame
 DEFAULT_ADAPTER_FOLDER = "few_steps"
