@@ -5,7 +5,6 @@ python -m dianjing.train.recipes.sticker --only bundle   # from the last export 
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -15,7 +14,13 @@ from pathlib import Path
 import torch
 
 from dianjing.pipelines.segmentation.base import SEGMENTER_FOLDER
-from dianjing.train.recipes.bundle import GUIDANCE_SCALE, add_default_adapter, build_bundle
+from dianjing.train.recipes.bundle import (
+    GUIDANCE_SCALE,
+    add_default_adapter,
+    average_autoencoders,
+    build_bundle,
+    measure_psnr_db,
+)
 from dianjing.train.recipes.bundle_card import TrainingSampleCounts, count_run_samples, write_bundle_card
 from dianjing.train.recipes.sticker_scene_data import FEW_STEPS, write_scenes
 from dianjing.weights.checksums import write_checksums
@@ -40,7 +45,8 @@ class TrainingRun:
     needs_generated_latents: bool = False
 
 
-DECODER_FOLDER = "sticker-decoder-generated"  # of 128 px: what the bundle ships
+DECODER_FOLDER = "sticker-decoder-generated"
+AVERAGED_DECODER_FOLDER = "sticker-decoder-averaged"  # of the former and the one that it started from: in the bundle
 IMAGE_MODEL_FOLDER = "sticker-coupled"
 SEGMENTER_RUN_FOLDER = "sticker-segmenter"
 GENERATED_LATENTS_FILE, NUM_GENERATED_LATENTS = "generated-latents.safetensors", 6000
@@ -170,9 +176,9 @@ def evaluate_bundle(bundle: Path, runs_folder: Path, *, num_samples: int, proces
     run_evaluation("evaluation.image_generation", bundle, num_samples=num_samples, processes=processes)
     run_evaluation("evaluation.few_steps", bundle, num_samples=num_samples, processes=processes)
     run_evaluation("evaluation.video_generation", bundle, num_samples=num_samples // 2, processes=processes)
-    metrics_path = runs_folder / DECODER_FOLDER / "export" / "vae" / "measured.json"
-    psnr_db = json.loads(metrics_path.read_text(encoding="utf-8"))["psnr_db"]
-    write_bundle_card(bundle, sample_counts=count_training_samples(runs_folder), psnr_db=psnr_db)
+    write_bundle_card(
+        bundle, sample_counts=count_training_samples(runs_folder), psnr_db=measure_psnr_db(bundle / "vae")
+    )
     write_checksums(bundle)
 
 
@@ -203,7 +209,9 @@ def _main() -> None:
         elif step == "bundle":
             last_run = list(TRAINING_RUNS.values())[-1]
             segmenter = runs / SEGMENTER_RUN_FOLDER / "export" / SEGMENTER_FOLDER
-            vae = runs / DECODER_FOLDER / "export" / "vae"
+            vae = runs / AVERAGED_DECODER_FOLDER
+            decoders = (WIDE_AUTOENCODER_FOLDER, DECODER_FOLDER)
+            average_autoencoders([runs / each / "export" / "vae" for each in decoders], vae)
             build_bundle(runs / last_run.folder / "export", bundle, vae=vae, segmenter=segmenter)
         elif step == "few_steps":
             train_few_steps(bundle, runs)

@@ -5,12 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, SASolverScheduler
 
 from dianjing import ImageToVideoPipeline, TextToImagePipeline, TextToVideoPipeline
 from dianjing.pipelines.prompting.vocabulary import Vocabulary
 from dianjing.train.recipes import sticker
-from dianjing.train.recipes.bundle import INFERENCE_STEPS, add_default_adapter, build_bundle, measure_motion_vocabulary
+from dianjing.train.recipes.bundle import (
+    INFERENCE_STEPS,
+    add_default_adapter,
+    average_autoencoders,
+    build_bundle,
+    measure_motion_vocabulary,
+)
 from dianjing.train.recipes.bundle_card import _describe_sampling
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.stickers.captions import list_caption_words, list_motion_words, make_concept_vocabulary
@@ -109,6 +115,26 @@ def test_another_autoencoder_takes_the_place_of_the_exports_with_its_scale(make_
     assert loaded.default_size_px == 2 * pipe.transformer.config.sample_size * pipe.vae_scale_factor
     assert loaded.vae.config.scaling_factor == 0.9
     assert all(map(torch.equal, loaded.vae.state_dict().values(), vae.state_dict().values()))
+
+
+def test_its_scheduler_may_be_swapped_for_one_whose_defaults_differ(bundle):
+    """Not all of them know the defaults of the class before, such as dpmsolver++."""
+    pipe = TextToImagePipeline.from_pretrained(bundle)
+    swapped = SASolverScheduler.from_config(pipe.scheduler.config)
+    assert swapped.config.algorithm_type == "data_prediction"
+    assert swapped.config.beta_end == pipe.scheduler.config.beta_end
+
+
+def test_the_mean_of_two_autoencoders_has_the_mean_of_their_weights(tmp_path):
+    settings = {"block_out_channels": (8,), "norm_num_groups": 4, "latent_channels": 4}
+    models = [AutoencoderKL(**settings) for _ in range(2)]
+    for index, model in enumerate(models):
+        model.save_pretrained(tmp_path / str(index))
+    average_autoencoders([tmp_path / "0", tmp_path / "1"], tmp_path / "mean")
+    mean = AutoencoderKL.from_pretrained(tmp_path / "mean").state_dict()
+    first, second = (model.state_dict() for model in models)
+    for name, weight in mean.items():
+        torch.testing.assert_close(weight, (first[name] + second[name]) / 2, atol=1e-3, rtol=1e-3)
 
 
 def test_full_strength_has_the_speed_of_full_amplitude():
