@@ -18,7 +18,12 @@ UNIT_INTERVAL = (0.0, 1.0)
 
 
 def list_choice_intervals(scene: StickerScene) -> tuple[Interval, ...]:
-    """List the intervals of what a scene shows: of its arrangement, and of the variant of its background."""
+    """List the intervals of what a scene shows: of its arrangement, and of the variant of its background.
+
+    [0, 1) for a scene that is not canonical: noise cannot decide where its objects are.
+    """
+    if not scene.is_canonical:
+        return (UNIT_INTERVAL,) * NUM_CHOICES
     variant = scene.variant
     return _get_arrangement_interval(scene), (variant / NUM_VARIANTS, (variant + 1) / NUM_VARIANTS)
 

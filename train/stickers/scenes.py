@@ -53,6 +53,7 @@ class StickerScene:
     """The content of an image: what its caption says and what it shows.
 
     relation: position of the first mention relative to the second, one of RELATIONS. instances: in z order.
+    is_canonical: whether sizes and positions are the canonical ones for the caption.
     """
 
     scene_type: str
@@ -61,6 +62,7 @@ class StickerScene:
     instances: tuple[SpriteInstance, ...]
     background: int
     variant: int
+    is_canonical: bool = False
 
 
 SceneDraft = tuple[tuple[NounMention, ...], str | None, list[SpriteInstance]]  # mentions, relation, instances
@@ -242,6 +244,7 @@ def sample_scene(
             instances=tuple(instances),
             background=background,
             variant=rng.randrange(NUM_VARIANTS),
+            is_canonical=is_canonical,
         )
         if is_in_split(scene, split):
             return scene

@@ -26,7 +26,7 @@ from dianjing.train.config.text_to_image import (
     TextToImageObjectiveConfig,
     TextToImageSamplesConfig,
 )
-from dianjing.train.data.captions import CHOICES_KEY, TEXT_KEYS, BilingualCaptionEncoder
+from dianjing.train.data.captions import CHOICES_KEY, MAX_TIME_KEY, TEXT_KEYS, BilingualCaptionEncoder
 from dianjing.train.data.images import stack_images, tile_images, to_pixels, to_uint8
 from dianjing.train.data.motion_control import MOTION_CONTROL_KEYS, encode_motion_control
 from dianjing.train.data.samples import Batch, ClipSample
@@ -145,6 +145,8 @@ class TextToImageTask(Task):
             metrics["flow_loss"] = self._flow_loss(control, batch[MOTION_CONTROL_KEYS[0]], batch["backward_flow"])
         if self.trainable == "flow_field":
             return {"loss": metrics["flow_loss"], **metrics}
+        if MAX_TIME_KEY in batch:
+            timestep = (timestep * batch[MAX_TIME_KEY]).to(timestep.dtype)
         if CHOICES_KEY in batch:
             noise = noise | {"latents": objectives.couple_noise(noise["latents"], batch[CHOICES_KEY])}
         noisy = self.noise_process.add_noise(latents, noise["latents"], timestep)
