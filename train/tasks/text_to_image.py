@@ -137,16 +137,13 @@ class TextToImageTask(Task):
         latents, timestep = self.encode_images(batch["images"]), noise["timestep"]
         control = None
         if MOTION_CONTROL_KEYS[0] in batch:
-            control = self._encode_motion_control(
-                batch, batch["images"][:, 0], latents[:, :, 0], num_frames=latents.shape[2]
-            )
+            control = self._encode_motion_control(batch, batch["images"][:, 0], latents[:, :, 0], latents.shape[2])
         metrics: dict[str, Tensor] = {}
         if "backward_flow" in batch:
             metrics["flow_loss"] = self._flow_loss(control, batch[MOTION_CONTROL_KEYS[0]], batch["backward_flow"])
         if self.trainable == "flow_field":
             return {"loss": metrics["flow_loss"], **metrics}
-        if MAX_TIME_KEY in batch:
-            timestep = (timestep * batch[MAX_TIME_KEY]).to(timestep.dtype)
+        timestep = (timestep * batch.get(MAX_TIME_KEY, 1)).to(timestep.dtype)
         if CHOICES_KEY in batch:
             noise = noise | {"latents": objectives.couple_noise(noise["latents"], batch[CHOICES_KEY])}
         noisy = self.noise_process.add_noise(latents, noise["latents"], timestep)
@@ -170,7 +167,7 @@ class TextToImageTask(Task):
         return objectives.flow_loss(predicted, target_flow)
 
     def _encode_motion_control(
-        self, batch: Batch, images: Tensor, first_frame: Tensor, *, num_frames: int
+        self, batch: Batch, images: Tensor, first_frame: Tensor, num_frames: int
     ) -> MotionControl:
         """Motion control from the tensors of MOTION_CONTROL_KEYS, with the warp of the first frame if there is one.
 

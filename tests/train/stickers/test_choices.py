@@ -8,8 +8,9 @@ from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.stickers.scenes import SCENE_TYPES
 
 
-def get_scenes(scene_type, count, **stage):
-    world = StickerWorld(stages=[CurriculumStage(scene_weights={scene_type: 1.0}, grid_px=(16, 1), **stage)])
+def get_scenes(scene_type, count, canonical_share=1.0):
+    stage = CurriculumStage(scene_weights={scene_type: 1.0}, grid_px=(16, 1), canonical_share=canonical_share)
+    world = StickerWorld(stages=[stage])
     return [world.get_image_sample(1, position) for position in range(count)]
 
 
@@ -29,6 +30,12 @@ def test_the_options_of_a_choice_have_their_probabilities(scene_type):
             for (low, high), count in found.items():
                 expected = total * (high - low)
                 assert abs(count - expected) < 5 * expected**0.5 + 1
+
+
+def test_noise_decides_nothing_in_scenes_with_random_placement():
+    samples = get_scenes("count", 200, canonical_share=0.5)
+    assert {True, False} == {each.scene.is_canonical for each in samples}
+    assert all(each.choice_intervals == ((0, 1), (0, 1)) for each in samples if not each.scene.is_canonical)
 
 
 def test_a_relation_that_the_caption_names_leaves_no_arrangement_open():

@@ -85,6 +85,24 @@ def test_noise_of_a_batch_decides_as_its_images(tmp_path, vae, tokenizers):
     assert (quantile * 4).long().tolist() == [0, 1, 2, 3]
 
 
+def test_scenes_with_random_placement_take_the_times_at_which_they_are_visible(tmp_path, vae, tokenizers):
+    config = make_text_to_image_config(tmp_path / "dit", vae=vae, tokenizers=tokenizers)
+    objective = config.objective.model_copy(update={"random_placement_max_time": 0.5})
+    captions = BilingualCaptionEncoder(config.model, objective)
+    samples = [
+        SimpleNamespace(text_zh="猫", text_en="a cat", scene=SimpleNamespace(is_canonical=is_canonical))
+        for is_canonical in (True, False, True, False)
+    ]
+    batch = make_batch(4) | captions(samples, np.full((4, 2), 0.5), kind="image")
+    task = TextToImageTask(config.model, objective, config.samples, captions, size_px=16)
+    seen = []
+    task.predict = lambda latents, timestep, *_: seen.append(timestep) or latents
+    noise = task.sample_noise(Bucket(kind="image", num_frames=1, shards=make_shards(4)), torch.Generator())
+    noise["timestep"] = torch.tensor([999, 999, 10, 10])
+    task(batch, noise)
+    assert seen[0].tolist() == [999, 499, 10, 5]
+
+
 def test_latents_equal_those_of_a_cache_in_the_dtype_of_the_autoencoder(tmp_path, vae, tokenizers):
     config = make_text_to_image_config(tmp_path / "dit", vae=vae, tokenizers=tokenizers)
     captions = BilingualCaptionEncoder(config.model, config.objective)
