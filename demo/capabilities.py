@@ -45,7 +45,6 @@ def _get_sampling_capabilities(pipe: TextToImagePipeline) -> dict[str, Any]:
     return {
         "num_inference_steps": pipe.config.default_num_inference_steps,
         "guidance_scale": pipe.config.default_guidance_scale,
-        "inpaint_guidance_scale": pipe.config.default_inpaint_guidance_scale,
         "default_sampling": None if pipe.default_adapter is None else pipe.default_adapter.sampling,
     }
 

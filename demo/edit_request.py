@@ -56,9 +56,6 @@ class EditRequest(TextToImageRequest):
             height=height,
         )
 
-    def _get_default_params(self, capabilities: ModelCapabilities) -> tuple[int, float]:
-        return capabilities.inpaint_params if self.edit.is_masked else super()._get_default_params(capabilities)
-
     def list_work(self, capabilities: ModelCapabilities) -> list[SamplingWork]:
         """The sampling runs; a strength below 1 leaves out the first steps of each."""
         assert self.num_inference_steps is not None

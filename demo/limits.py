@@ -78,7 +78,6 @@ class ModelCapabilities:
 
     `num_frames` is None for a model without videos; `max_regions` is 0 for one without motion control.
     `should_refine` is that of `ImageToVideoPipeline`; None: whatever moves by phrases alone is refined.
-    `inpaint_guidance_scale` applies to edits of what a mask selects; None: that of an image.
     `continuation_steps` and `continuation_guidance_scale` apply to frames that continue an image; None: those of an
     image. `has_flow_field`: every window continues the first frame, however long the video is.
     `motion_parser` finds the motions in a prompt; the default knows none: only regions say what moves in an image.
@@ -93,7 +92,6 @@ class ModelCapabilities:
     size_multiple_px: int
     num_inference_steps: int
     guidance_scale: float
-    inpaint_guidance_scale: float | None = None
     default_sampling: AdapterSampling | None = None
     num_frames: int | None = None
     fps: float = 8.0
@@ -130,12 +128,6 @@ class ModelCapabilities:
             self.num_inference_steps if steps is None else steps,
             self.guidance_scale if guidance_scale is None else guidance_scale,
         )
-
-    @property
-    def inpaint_params(self) -> tuple[int, float]:
-        """Steps and guidance scale of edits of what a mask selects."""
-        scale = self.inpaint_guidance_scale
-        return self.num_inference_steps, self.guidance_scale if scale is None else scale
 
     @property
     def fitting_schedulers(self) -> list[str]:

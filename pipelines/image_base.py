@@ -54,8 +54,7 @@ class TextToImageOutput(BaseOutput):
 class ImagePipelineBase(ImagePromptPipelineBase):
     """Base of pipelines that generate images by a `DiT` and its two text encoders.
 
-    default_num_inference_steps and default_guidance_scale are those of a call without;
-    default_inpaint_guidance_scale is that of `InpaintPipeline`, if it has its own.
+    default_num_inference_steps and default_guidance_scale are those of a call without.
 
     With a `controlnet` a call takes a `control_image`, such as edges, for all images or one for each. It is resized to
     the images, but a tensor (B, 3, H, W) on [-1, 1] is used as it is. With several ControlNets it is a list with the
@@ -95,7 +94,6 @@ class ImagePipelineBase(ImagePromptPipelineBase):
         image_encoder: PreTrainedModel | None = None,
         default_num_inference_steps: int = 50,
         default_guidance_scale: float = 5.0,
-        default_inpaint_guidance_scale: float | None = None,
     ):
         super().__init__()
         if transformer is not None and not hasattr(transformer, "compute_conditioning"):
@@ -115,9 +113,7 @@ class ImagePipelineBase(ImagePromptPipelineBase):
         )
         self.trained_scheduler = scheduler
         self.register_to_config(
-            default_num_inference_steps=default_num_inference_steps,
-            default_guidance_scale=default_guidance_scale,
-            default_inpaint_guidance_scale=default_inpaint_guidance_scale,
+            default_num_inference_steps=default_num_inference_steps, default_guidance_scale=default_guidance_scale
         )
         self.vae_scale_factor = 8 if vae is None else get_scale_factor(vae.config)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)

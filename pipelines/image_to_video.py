@@ -53,10 +53,6 @@ class ImageToVideoPipeline(AnimationPipelineBase):
     Source: Follow-Your-Click (arXiv 2403.08268).
     """
 
-    @property
-    def _default_guidance_scale(self) -> float:
-        return validation.coalesce(self.config.default_continuation_guidance_scale, super()._default_guidance_scale)
-
     @torch.no_grad()
     def __call__(
         self,
@@ -114,6 +110,7 @@ class ImageToVideoPipeline(AnimationPipelineBase):
             guidance_rescale=guidance_rescale,
             eta=eta,
             guider=guider,
+            default_guidance_scale=self.config.default_continuation_guidance_scale,
         )
         sides = {"height": height, "width": width}
         num_frames = self._check_num_frames(**duration, **sides, batch_size=batch_size)

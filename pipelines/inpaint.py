@@ -48,10 +48,6 @@ class InpaintPipeline(ImagePipelineBase):
 
     draws_in_few_steps: ClassVar[bool] = False  # adapters for few steps are trained from noise to an image
 
-    @property
-    def _default_guidance_scale(self) -> float:
-        return validation.coalesce(self.config.default_inpaint_guidance_scale, super()._default_guidance_scale)
-
     def _load_extra_files(self, folder: Path) -> None:
         super()._load_extra_files(folder)
         if (folder / SEGMENTER_FOLDER).is_dir():  # for edits that name in words what may change

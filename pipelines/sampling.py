@@ -99,10 +99,6 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase, DefaultAdapterMixi
         """The number of pixels whose multiples are the sides that the model generates."""
         return self.transformer.config.patch_size * self.vae_scale_factor
 
-    @property
-    def _default_guidance_scale(self) -> float:
-        return self.config.default_guidance_scale  # of calls without
-
     def _check_params(
         self,
         num_inference_steps: int | None,
@@ -111,24 +107,26 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase, DefaultAdapterMixi
         guidance_rescale: float = 0.0,
         eta: float = 0.0,
         guider: BaseGuidance | str | None = None,
+        default_guidance_scale: float | None = None,
     ) -> SamplingParams:
         """Check the settings of a call, with those of an active adapter or of the model for None, and keep them.
 
-        guider: a guider of diffusers, or a guidance mode, see `make_guider`. Raises: DianjingError also for a
-        scheduler that cannot sample from this model.
+        guider: a guider of diffusers, or a guidance mode, see `make_guider`. default_guidance_scale: in place of the
+        model's for images. Raises: DianjingError also for a scheduler that cannot sample from this model.
         """
         check_scheduler(self.scheduler, self.trained_scheduler)
-        default_steps, default_scale = self.config.default_num_inference_steps, self._default_guidance_scale
+        default_steps = self.config.default_num_inference_steps
+        default_guidance_scale = validation.coalesce(default_guidance_scale, self.config.default_guidance_scale)
         adapter_sampling = self.get_adapter_sampling()
         if adapter_sampling is not None:
             default_steps = adapter_sampling.num_inference_steps
             if guider is None:  # one guides by the scale of the model
-                default_scale = adapter_sampling.guidance_scale
+                default_guidance_scale = adapter_sampling.guidance_scale
         steps = validation.coalesce(num_inference_steps, default_steps)
         self._guider, scale, rescale = resolve_guider(
             guider,
             guidance_scale,
-            default_scale=default_scale,
+            default_scale=default_guidance_scale,
             guidance_rescale=guidance_rescale,
             num_layers=len(self.transformer.blocks),
         )
@@ -140,7 +138,8 @@ class SamplingPipelineBase(SamplingHooks, PromptPipelineBase, DefaultAdapterMixi
             guider=self._guider,
             default_adapter=self._merged_adapter,
         )
-        self._guidance_scale, self._guidance_rescale = scale, rescale
+        self._guidance_scale = self.sampling_params.guidance_scale
+        self._guidance_rescale = self.sampling_params.guidance_rescale
         self._interrupt = False
         return self.sampling_params
 

@@ -79,9 +79,7 @@ def make_edit_tab(context: PageContext) -> EditTab:
             )
             num_images = gr.Slider(1, MAX_NUM_EDITS, 1, step=1, label=translations("image_count"), elem_id="edit-count")
             control = make_control_panel("edit", context, status=parts["status"])
-            settings = make_settings(
-                "edit", context, default_params=context.capabilities.inpaint_params, has_default_size=False
-            )
+            settings = make_settings("edit", context, has_default_size=False)
     status = parts.pop("status")
     run_panel = make_run_panel("edit", button=button, cancel=cancel, status=status, preview=parts.pop("preview"))
     tab = EditTab(

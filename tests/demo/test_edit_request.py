@@ -37,13 +37,6 @@ def test_the_work_is_that_of_the_steps_that_a_strength_leaves():
     assert [run.num_steps for run in runs] == [20, 20]
 
 
-def test_what_a_mask_selects_has_a_guidance_scale_of_its_own():
-    capabilities = replace(CAPABILITIES, inpaint_guidance_scale=6.0)
-    scales = [make(**edit).with_defaults(capabilities).guidance_scale for edit in ({"words": "a cat"}, {})]
-    assert scales == [6.0, 4.0]
-    assert make(words="a cat").with_defaults(CAPABILITIES).guidance_scale == 4.0
-
-
 def test_only_an_edit_of_all_of_an_image_does_without_a_prompt():
     assert make(prompt="").prompt == ""
     with pytest.raises(DianjingError, match="prompt"):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dianjing import DianjingError, InpaintPipeline, TextToImagePipeline
+from dianjing import DianjingError, InpaintPipeline
 from dianjing.pipelines.media.mask import grow_mask
 from tests.pipelines.test_image_to_image import make_picture, reconstruct, seeded
 
@@ -121,14 +121,3 @@ def test_what_cannot_be_used_is_refused_before_anything_is_computed(inpaint, arg
     call = {"prompt": "a cat", "image": make_picture(), "mask_image": make_mask(), **arguments}
     with pytest.raises(DianjingError, match=message):
         inpaint(**call)
-
-
-def test_inpainting_has_a_guidance_scale_of_its_own_that_its_folder_keeps(pipe, tmp_path):
-    source = TextToImagePipeline(**pipe.components, default_guidance_scale=2.5, default_inpaint_guidance_scale=3.5)
-    source.save_pretrained(tmp_path / "model")
-    for cls, expected in ((TextToImagePipeline, 2.5), (InpaintPipeline, 3.5)):
-        loaded = cls.from_pretrained(tmp_path / "model")
-        loaded.set_progress_bar_config(disable=True)
-        inputs = {} if cls is TextToImagePipeline else {"image": make_picture(), "mask_image": make_mask()}
-        loaded("a cat", num_inference_steps=1, output_type="latent", **inputs)
-        assert loaded.sampling_params.guidance_scale == expected

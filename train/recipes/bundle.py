@@ -27,7 +27,6 @@ from dianjing.weights.adapter_sampling import DEFAULT_ADAPTER_KEY
 from dianjing.weights.checksums import write_checksums
 
 INFERENCE_STEPS, GUIDANCE_SCALE = 30, 2.0
-INPAINT_GUIDANCE_SCALE = 4.0  # of what a mask selects, which is seldom where noise alone would put it
 CONTINUATION_STEPS, CONTINUATION_GUIDANCE_SCALE = 10, 1.0  # of frames that continue a given first frame
 NUM_FRAMES, FPS = 9, 8.0  # of a clip, as in sticker_motion.toml: one second, with its first and its last frame
 DEFAULT_ADAPTER_FOLDER = "few_steps"
@@ -95,7 +94,6 @@ def build_bundle(export_folder: Path, bundle: Path, *, vae: Path | None = None, 
     defaults: dict[str, float] = {
         "_default_num_inference_steps": INFERENCE_STEPS,
         "_default_guidance_scale": GUIDANCE_SCALE,
-        "_default_inpaint_guidance_scale": INPAINT_GUIDANCE_SCALE,
     }
     if transformer.get("use_motion_blocks"):
         defaults |= {
