@@ -95,12 +95,12 @@ def test_scenes_with_random_placement_take_the_times_at_which_they_are_visible(t
     ]
     batch = make_batch(4) | captions(samples, np.full((4, 2), 0.5), kind="image")
     task = TextToImageTask(config.model, objective, config.samples, captions, size_px=16)
-    seen = []
-    task.predict = lambda latents, timestep, *_: seen.append(timestep) or latents
+    timesteps = []
+    task.predict = lambda latents, timestep, *_: timesteps.append(timestep) or latents
     noise = task.sample_noise(Bucket(kind="image", num_frames=1, shards=make_shards(4)), torch.Generator())
     noise["timestep"] = torch.tensor([999, 999, 10, 10])
     task(batch, noise)
-    assert seen[0].tolist() == [999, 499, 10, 5]
+    assert timesteps[0].tolist() == [999, 499, 10, 5]
 
 
 def test_latents_equal_those_of_a_cache_in_the_dtype_of_the_autoencoder(tmp_path, vae, tokenizers):
