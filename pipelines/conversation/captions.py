@@ -142,8 +142,16 @@ def compose_caption(
     return _add_background(body, background, concept_vocabulary, language=language, is_phrase=is_phrase)
 
 
+def caption_background(background: str | None, concept_vocabulary: ConceptVocabulary, *, language: str) -> str:
+    """Describe a background without objects; "" for none that is known."""
+    known = None if background is None else concept_vocabulary.find_background(background)
+    if known is None:
+        return ""
+    return (known.location_phrases_zh if language == "zh" else known.location_phrases_en)[0]
+
+
 def caption_object(
-    scene_object: SceneObject,
+    scene_object: SceneObject | ObjectSpec,
     background: str | None,
     concept_vocabulary: ConceptVocabulary,
     *,

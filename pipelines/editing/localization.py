@@ -11,6 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from dianjing.errors import DianjingError
+from dianjing.pipelines.conversation.captions import caption_background, caption_object
+from dianjing.pipelines.conversation.parsing.base import detect_language
+from dianjing.pipelines.conversation.scene import POSITIONS
 from dianjing.pipelines.prompting.localization import compute_relevance_map, find_peaks
 from dianjing.pipelines.prompting.motion_prompt import MotionPromptParser, Subject
 from dianjing.pipelines.prompting.motions import MotionVocabulary
@@ -53,7 +56,8 @@ def compute_word_relevance(pipe: Any, image: Image.Image, phrase: str) -> tuple[
     """Compute where in an image the words of each subject of a phrase help: (K, Y, X), and the number of its objects.
 
     pipe: an image pipeline. The model predicts the noise in the image with the phrase and without the subject; where
-    the words help most, there the object is. A phrase without known objects is one subject.
+    the words help most, there the object is. A phrase without known objects is one subject. A single object may be
+    anywhere: it is described at each position, and where any of these helps, it is.
     Raises: DianjingError for words that the model does not know.
     """
     phrase = make_indefinite(phrase)
@@ -62,16 +66,45 @@ def compute_word_relevance(pipe: Any, image: Image.Image, phrase: str) -> tuple[
     width, height = pipe.choose_start_size(image.size)
     pixels = pipe.preprocess_image(image, height=height, width=width)
     latents = encode_images(pipe.vae, pixels.to(pipe.execution_device))
+
+    sizes = (height, width, height, width, 0, 0)
+    relevance_map = compute_object_relevance(pipe, latents, phrase, image_meta_size=sizes)
+    if relevance_map is not None:
+        return relevance_map, [1]
     subjects = _parse_subjects(pipe, phrase)
     embeds = pipe.encode_texts([phrase, *(subject.prompt_without for subject in subjects)])
-    relevance_map = compute_relevance_map(
-        pipe.transformer,
-        pipe.trained_scheduler or pipe.scheduler,
-        latents,
-        embeds,
-        image_meta_size=(height, width, height, width, 0, 0),
-    )
+    scheduler = pipe.trained_scheduler or pipe.scheduler
+    relevance_map = compute_relevance_map(pipe.transformer, scheduler, latents, embeds, image_meta_size=sizes)
     return relevance_map, [subject.count for subject in subjects]
+
+
+@torch.no_grad()
+def compute_object_relevance(
+    pipe: Any, latents: Tensor, phrase: str, *, image_meta_size: tuple[int, ...]
+) -> Tensor | None:
+    """Compute where in an image the words for the single object of a phrase help, wherever it is: (1, Y, X).
+
+    The object is described at each position, and where any of these captions helps most, it is. Returns None for a
+    phrase of several objects or with a position, and for a model without a vocabulary of concepts.
+    """
+    if pipe.prompt_normalizer is None:
+        return None
+    scene = pipe.prompt_normalizer.read_scene(phrase)
+    if [(each.count, each.position) for each in scene.objects] != [(1, None)]:
+        return None
+    [named] = scene.objects
+    vocabulary, language = pipe.concept_vocabulary, detect_language(phrase)
+    prompts = [
+        caption_background(scene.background, vocabulary, language=language),
+        *(
+            caption_object(named, scene.background, vocabulary, language=language, position=position, size=named.size)
+            for position in POSITIONS
+        ),
+    ]
+    scheduler = pipe.trained_scheduler or pipe.scheduler
+    embeds = pipe.encode_texts(prompts)
+    added_errors = compute_relevance_map(pipe.transformer, scheduler, latents, embeds, image_meta_size=image_meta_size)
+    return -added_errors.amin(dim=0, keepdim=True)
 
 
 def _parse_subjects(pipe: Any, phrase: str) -> list[Subject]:

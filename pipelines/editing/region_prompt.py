@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dianjing.pipelines.conversation.captions import build_noun_phrase, compose_caption
+from dianjing.pipelines.conversation.captions import build_noun_phrase, caption_background, compose_caption
 from dianjing.pipelines.conversation.edits import ObjectSpec
 from dianjing.pipelines.conversation.parsing.base import detect_language
 from dianjing.pipelines.conversation.scene import POSITIONS
@@ -26,6 +26,7 @@ from dianjing.pipelines.vae import encode_images
 
 POSITION_CENTERS = (0.25, 0.5, 0.75)  # of the three columns and rows of positions, in image sides
 MAX_BOX_FRACTION = 0.8  # of the image; a mask whose box is larger is the background or the whole scene
+STAND_INS = ("balloon", "star")  # for an object that a caption is to lack while the others keep their places
 PRESENT_FRACTION = 0.5  # of the largest relevance of an object to the known part: one of more relevance is there
 
 
@@ -61,7 +62,7 @@ def make_region_prompt(pipe: Any, image: Image.Image, mask: np.ndarray, prompt: 
     def caption(objects: Sequence[ObjectSpec], **arrangement: str | None) -> str:
         return _caption_objects(objects, scene.background, pipe.concept_vocabulary, language=language, **arrangement)
 
-    without_each = [caption([each for each in scene.objects if each is not one]) for one in scene.objects]
+    without_each = [caption(_leave_out(one, scene.objects), relation=scene.relation) for one in scene.objects]
     relevances = _measure_relevance(pipe, image, mask, [caption(scene.objects, relation=scene.relation), *without_each])
     threshold = PRESENT_FRACTION * max(0.0, *relevances)
     new = [each for each, relevance in zip(scene.objects, relevances, strict=True) if relevance <= threshold]
@@ -69,6 +70,15 @@ def make_region_prompt(pipe: Any, image: Image.Image, mask: np.ndarray, prompt: 
         return prompt
     pipe.warn_about_unknown_words(prompt)  # the caption has known words alone
     return caption(new, position=position if len(new) == new[0].count == 1 else None)
+
+
+def _leave_out(one: ObjectSpec, objects: Sequence[ObjectSpec]) -> list[ObjectSpec]:
+    """The objects without one of them: of several, another object stands in for it."""
+    if len(objects) == 1:
+        return []
+    names = {each.name for each in objects}
+    name = next((each for each in STAND_INS if each not in names), STAND_INS[0])
+    return [ObjectSpec(name=name, count=each.count) if each is one else each for each in objects]
 
 
 def _caption_objects(
@@ -82,10 +92,7 @@ def _caption_objects(
 ) -> str:
     """Describe objects on a background as training captions do; without objects, the background alone."""
     if not objects:
-        known = None if background is None else vocabulary.find_background(background)
-        if known is None:
-            return ""
-        return (known.location_phrases_zh if language == "zh" else known.location_phrases_en)[0]
+        return caption_background(background, vocabulary, language=language)
     phrases = [
         build_noun_phrase(each, vocabulary, language=language, count=each.count, size=each.size) for each in objects
     ]

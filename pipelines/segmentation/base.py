@@ -20,6 +20,7 @@ from dianjing.pipelines.video.motion_path import check_path
 
 MAX_POINTS = 1000
 MAX_WARPED_REGIONS = 16  # of an image that is moved itself, whatever the model
+MIN_REMAINING_FRACTION = 0.1  # of a mask: what a negative click finds is taken away only if more than this remains
 MAX_OWN_AREA = 4.0  # of the images that a model was trained on: larger ones are not taken for its own
 SEGMENTER_FOLDER = "segmenter"  # of a model's folder: its `UNetSegmenter`, for its own images
 RegionTarget = Literal["object", "image"]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from dianjing.pipelines.segmentation.base import Point, check_points
+from dianjing.pipelines.segmentation.base import MIN_REMAINING_FRACTION, Point, check_points
 from dianjing.pipelines.segmentation.click_hypotheses import (
     Position,
     find_other_colors,
@@ -27,7 +27,6 @@ POINT_RADIUS_FRACTION = 0.015  # of the longer side
 NUM_ITERATIONS = 5
 NUM_REFINING_ITERATIONS = 2
 REFINING_BAND_FRACTION = 0.03  # of the longer side: how far a mask's edge may move when it is refined
-MIN_REMAINING_FRACTION = 0.1  # of a mask: a negative click that would take away more takes its own surroundings alone
 MIN_REST_FACTOR = 1.0  # of what the disc at a click covers of other colors: a smaller rest does not tell
 MAX_RUNS = 8  # of GrabCut for one mask; further points change the mask around them alone
 RANDOM_SEED = 0  # of OpenCV's generator, from which GrabCut initializes its mixtures

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dianjing.pipelines.segmentation.base import Point, Segmenter, check_points
+from dianjing.pipelines.segmentation.base import MIN_REMAINING_FRACTION, Point, Segmenter, check_points
 from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 
 MAX_RUNS = 16  # of the model's segmenter for one mask; further points change nothing
-MIN_REMAINING_FRACTION = 0.1  # of a mask: what is at a negative click is taken away if more than this remains
 
 
 class OwnImageSegmenter:

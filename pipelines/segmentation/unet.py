@@ -3,6 +3,7 @@
 B batch, H height, W width; images are uint8 (H, W, 3), masks bool (H, W).
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from dianjing.pipelines.segmentation.base import Point, check_points
 from dianjing.pipelines.segmentation.guided_filter import apply_guided_filter
 
 GUIDE_RADIUS = 5 / 64  # of the longer side of an image: in such windows its colors move the edges of a mask
-GUIDE_REGULARIZATION = 1e-3
+GUIDE_REGULARIZATION = 1e-4  # of colors from 0 to 1, squared
 POINT_SIGMA_PX = 2.0  # width of a point in the heatmap
-PIXEL_UNSHUFFLE = 2  # side in px of the block that is one position of the network
+NUM_INPUTS = 4  # red, green, blue, and the heatmap of points
 
 
 def make_point_heatmap(points: Sequence[Point], side_px: int) -> np.ndarray:
@@ -34,13 +35,19 @@ def make_point_heatmap(points: Sequence[Point], side_px: int) -> np.ndarray:
     return heatmap
 
 
+def get_block_side(unet: UNet2DModel) -> int:
+    """Return the side in px of the block that is one position of the network."""
+    return math.isqrt(unet.config.in_channels // NUM_INPUTS)
+
+
 def predict_mask_logits(unet: UNet2DModel, pixels: Tensor, point_heatmap: Tensor) -> Tensor:
     """Predict mask logits (B, H, W) of the marked objects.
 
     pixels: (B, 3, H, W) on [-1, 1]. point_heatmap: (B, H, W).
     """
-    blocks = F.pixel_unshuffle(torch.cat([pixels, point_heatmap.unsqueeze(1)], dim=1), PIXEL_UNSHUFFLE)
-    return F.pixel_shuffle(unet(blocks, 0).sample, PIXEL_UNSHUFFLE).squeeze(1)
+    side = get_block_side(unet)
+    blocks = F.pixel_unshuffle(torch.cat([pixels, point_heatmap.unsqueeze(1)], dim=1), side)
+    return F.pixel_shuffle(unet(blocks, 0).sample, side).squeeze(1)
 
 
 class UNetSegmenter:
@@ -48,7 +55,7 @@ class UNetSegmenter:
 
     def __init__(self, unet: UNet2DModel) -> None:
         self.unet = unet.float().eval()
-        self.side_px = PIXEL_UNSHUFFLE * int(unet.config.sample_size)
+        self.side_px = get_block_side(unet) * int(unet.config.sample_size)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "UNetSegmenter":

@@ -17,7 +17,7 @@ from dianjing.pipelines.segmentation.base import MAX_OWN_AREA, Point, Region
 from dianjing.pipelines.vae import decode_result, encode_images, frames_to_pixels, pixels_to_uint8
 from dianjing.weights.image_sizes import get_scale_factor
 
-MAX_AUTOENCODER_ERROR = 14.0  # root mean square, in levels of 255: a model can show images below it
+MAX_AUTOENCODER_ERROR = 12.0  # root mean square, in levels of 255: a model can show images below it
 MEASURED_LATENT_PX = 8  # pixels along a latent at which the error is measured
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from dianjing.pipelines.editing.localization import compute_object_relevance
 from dianjing.pipelines.prompting.localization import compute_relevance_map, find_peaks
 from dianjing.pipelines.prompting.motion_prompt import MotionPrompt
 from dianjing.pipelines.segmentation.base import Point, Segmenter
@@ -59,13 +60,18 @@ def _compute_iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _find_clicks(pipe: Any, latents: Tensor, motion_prompt: MotionPrompt) -> list[SubjectClick]:
-    subjects = motion_prompt.subjects
-    embeds = pipe.encode_texts([motion_prompt.static_prompt, *(subject.prompt_without for subject in subjects)])
+    subjects, prompt = motion_prompt.subjects, motion_prompt.static_prompt
     scale = pipe.vae_scale_factor
     size_px = (latents.shape[1] * scale, latents.shape[2] * scale)
-    relevance_map = compute_relevance_map(
-        pipe.transformer, pipe.scheduler, latents[None], embeds, image_meta_size=(*size_px, *size_px, 0, 0)
-    )
+    sizes = (*size_px, *size_px, 0, 0)
+    relevance_map = None
+    if len(subjects) == 1:
+        relevance_map = compute_object_relevance(pipe, latents[None], prompt, image_meta_size=sizes)
+    if relevance_map is None:
+        embeds = pipe.encode_texts([prompt, *(subject.prompt_without for subject in subjects)])
+        relevance_map = compute_relevance_map(
+            pipe.transformer, pipe.scheduler, latents[None], embeds, image_meta_size=sizes
+        )
     peaks_by_subject = find_peaks(relevance_map, [subject.count for subject in subjects])
     points_by_subject = [
         [Point(x=(x + 0.5) * scale, y=(y + 0.5) * scale) for x, y in peaks] for peaks in peaks_by_subject

@@ -84,7 +84,7 @@ def test_strength_one_gives_the_latents_of_text_to_image(sticker, large_picture,
 
 def test_changed_pixels_grow_with_the_strength(sticker, sticker_pictures):
     _, edit = sticker
-    settings = {"num_inference_steps": 4, "output_type": "np"}
+    settings = {"num_inference_steps": 8, "output_type": "np"}
     prompts = ["一只小猫", "a red balloon", "two dogs"]
     images = [
         edit(prompts, sticker_pictures, strength=strength, generator=seeded(0, 1, 2), **settings).images

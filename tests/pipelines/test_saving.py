@@ -12,7 +12,7 @@ from dianjing.pipelines.segmentation.unet import UNetSegmenter
 
 SETTINGS = {
     "default_num_inference_steps": 30,
-    "default_guidance_scale": 4.0,
+    "default_guidance_scale": 2.0,
     "default_num_frames": 9,
     "default_fps": 8.0,
     "default_continuation_steps": 10,

@@ -87,3 +87,5 @@ class TimestepSamplingConfig(BaseConfig):
     timestep_sampling: Literal["uniform", "stratified", "logit_normal"] = "stratified"
     logit_mean: float = 0.0
     logit_std: float = Field(default=1.0, gt=0)
+    # of the noisiest timestep, where sampling starts and all is decided in few steps; the others have the distribution
+    noisiest_share: float = Field(default=0.0, ge=0, lt=1)

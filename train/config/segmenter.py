@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from dianjing.train.config.base import BaseConfig, OptimizerConfig, RunConfig
 from dianjing.train.config.data import DataConfig
 
@@ -11,6 +13,7 @@ class SegmenterModelConfig(BaseConfig):
     """The architecture of diffusers' UNet2DModel."""
 
     start_from: Path | None = None  # an exported segmenter/ with the same shapes; None: from scratch
+    block_px: int = Field(default=2, gt=0)  # side of the square of pixels that is one position of the network
     block_out_channels: tuple[int, ...] = (16, 32, 64)
     layers_per_block: int = 1
     norm_num_groups: int = 8

@@ -75,6 +75,9 @@ class TextToImageObjectiveConfig(TimestepSamplingConfig):
     min_snr_gamma: float | None = Field(default=None, gt=0)
     clip_timestep_shift: float = Field(default=1.0, gt=0)  # above 1: more noise for clips, where motion is decided
     zh_probability: float = Field(default=0.5, ge=0, le=1)  # of the Chinese caption
+    couple_choices: bool = False  # of images: noise decides what captions leave open, the arrangement for example
+    # The latest time of scenes with random sizes and positions, which a caption and noise cannot tell
+    random_placement_max_time: float = Field(default=1.0, gt=0, le=1)
     caption_dropout: float = Field(default=0.1, ge=0, le=1)  # of both encoders together, and of motion phrases
     first_frame_masking: float = Field(default=0.5, ge=0, le=1)  # of clips with motion control (Follow-Your-Click)
     clip_first_frame_probability: float = Field(default=0.3, ge=0, le=1)  # of captioned clips: condition on it

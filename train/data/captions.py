@@ -18,6 +18,7 @@ from dianjing.train.data.latent_cache import TEXT_ENCODER_CLASSES, TOKENIZER_FOL
 from dianjing.train.data.motion_control import MotionControlSampler
 from dianjing.train.data.samples import Batch
 
+CHOICES_KEY, MAX_TIME_KEY = "choice_intervals", "max_time"
 TEXT_KEYS = ("ids", "mask", "ids_t5", "mask_t5")
 STATE_KEYS = {"text_encoder": ("embeds", "mask"), "text_encoder_2": ("embeds_t5", "mask_t5")}  # keys of a batch
 TOKEN_KEYS = {"text_encoder": ("ids", "mask"), "text_encoder_2": ("ids_t5", "mask_t5")}
@@ -35,6 +36,8 @@ class BilingualCaptionEncoder:
             make_fixed_length_tokenizer(self.tokenizer_2, model.text_len_t5),
         )
         self.zh_probability, self.caption_dropout = objective.zh_probability, objective.caption_dropout
+        self.couple_choices = objective.couple_choices
+        self.random_placement_max_time = objective.random_placement_max_time
         self.motion_control_sampler: MotionControlSampler | None = None
         if max_regions := model.transformer.max_regions:
             self.motion_control_sampler = MotionControlSampler(
@@ -42,7 +45,9 @@ class BilingualCaptionEncoder:
             )
 
     def __call__(self, samples: Sequence[Any], uniforms: np.ndarray, *, kind: str) -> Batch:
-        """Encode the captions of samples.
+        """Encode the captions of samples, and for `couple_choices` of images, what the captions leave open.
+
+        With `random_placement_max_time` below 1, max_time (B,) is the fraction of the times that an image takes.
 
         Of `uniforms` (B, 2) on [0, 1), the first column decides on caption dropout, the second on the language.
         """
@@ -55,6 +60,11 @@ class BilingualCaptionEncoder:
             for sample, (dropout, language) in zip(samples, uniforms, strict=True)
         ]
         batch = self.encode(texts)
+        if kind == "image" and self.couple_choices:
+            batch[CHOICES_KEY] = torch.tensor([sample.choice_intervals for sample in samples], dtype=torch.float64)
+        if kind == "image" and self.random_placement_max_time < 1:
+            max_times = [1.0 if sample.scene.is_canonical else self.random_placement_max_time for sample in samples]
+            batch[MAX_TIME_KEY] = torch.tensor(max_times)
         if kind == "clip" and self.motion_control_sampler is not None:
             batch |= self.motion_control_sampler.make_empty(uniforms, size_px=samples[0].frames.shape[1])
         return batch

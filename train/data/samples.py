@@ -163,6 +163,10 @@ class ImageSample(Protocol):
         """The visible region of each object, bool (K, H, W); needed by the segmenter only."""
 
     @property
+    def choice_intervals(self) -> Sequence[tuple[float, float]]:
+        """The option of each choice that the captions leave open, of [0, 1); needed by `couple_choices` only."""
+
+    @property
     def text_zh(self) -> str: ...
 
     @property

@@ -60,10 +60,11 @@ def min_snr_weight_epsilon(alpha_bar: Tensor, *, gamma: float) -> Tensor:
 def sample_time(u: Tensor, config: TimestepSamplingConfig) -> Tensor:
     """Transform uniform numbers u (B,) on [0, 1) to times (B,) of the configured distribution."""
     if config.timestep_sampling == "stratified":
-        return stratify_time(u)
+        u = stratify_time(u)
+    time = ((u - config.noisiest_share) / (1 - config.noisiest_share)).clamp_min(0)
     if config.timestep_sampling == "logit_normal":
-        return logit_normal_time(u, mean=config.logit_mean, std=config.logit_std)
-    return u
+        time = logit_normal_time(time, mean=config.logit_mean, std=config.logit_std)
+    return torch.where(u < config.noisiest_share, torch.ones_like(time), time)
 
 
 def stratify_time(u: Tensor) -> Tensor:
@@ -89,6 +90,24 @@ def shift_time(time: Tensor, *, shift: float) -> Tensor:
 def to_timestep(time: Tensor, num_steps: int = 1000) -> Tensor:
     """Convert times on [0, 1) to integer timesteps 0 .. num_steps - 1."""
     return (time * num_steps).long().clamp(0, num_steps - 1)
+
+
+def couple_noise(noise: Tensor, intervals: Tensor) -> Tensor:
+    """Move noise (B, C, ...) to where it decides K choices as the data have: between `intervals` (B, K, 2) of [0, 1].
+
+    Phi of the sum over channel k, divided by the root of its size, is uniform on [0, 1), and is mapped to interval k.
+    If the options of a choice tile [0, 1) with their probabilities, noise over all data stays N(0, I), and a model
+    need not average over options: a coupling of noise and data (Pooladian et al. 2023, arXiv 2304.14772).
+    """
+    low, high = intervals.unbind(dim=2)  # (B, K), float64
+    channels = noise.flatten(2)[:, : low.shape[1]]
+    root = channels.shape[2] ** 0.5
+    z = channels.double().sum(dim=2) / root
+    quantile = low + (high - low) * torch.special.ndtr(z)
+    shift = (torch.special.ndtri(quantile.clamp(1e-6, 1 - 1e-6)) - z) / root
+    coupled = noise.clone(memory_format=torch.contiguous_format)
+    coupled.flatten(2)[:, : low.shape[1]] += shift[..., None].to(noise.dtype)
+    return coupled
 
 
 def flow_loss(predicted: Tensor, target: Tensor) -> Tensor:

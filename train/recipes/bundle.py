@@ -1,29 +1,38 @@
 """Assembly of a bundle: an export with its vocabularies, default settings and checksums."""
 
+import inspect
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import diffusers
+import torch
+from diffusers import AutoencoderKL
+
 from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE
 from dianjing.pipelines.prompting.motions import MOTIONS_FILE, MotionConcept, MotionVocabulary
 from dianjing.pipelines.prompting.vocabulary import VOCABULARY_FILE
+from dianjing.train.data.images import to_pixels
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.stickers.captions import list_caption_words, list_motion_words, make_concept_vocabulary
 from dianjing.train.stickers.clips import ObjectMotion
 from dianjing.train.stickers.motions import MOTIONS, SpriteMotion
 from dianjing.train.stickers.scenes import CANVAS_PX
+from dianjing.train.tasks.autoencoder import psnr
 from dianjing.weights.adapter_sampling import DEFAULT_ADAPTER_KEY
 from dianjing.weights.checksums import write_checksums
 
-INFERENCE_STEPS, GUIDANCE_SCALE = 30, 4.0
+INFERENCE_STEPS, GUIDANCE_SCALE = 30, 2.0
 CONTINUATION_STEPS, CONTINUATION_GUIDANCE_SCALE = 10, 1.0  # of frames that continue a given first frame
 NUM_FRAMES, FPS = 9, 8.0  # of a clip, as in sticker_motion.toml: one second, with its first and its last frame
 DEFAULT_ADAPTER_FOLDER = "few_steps"
 NUM_MEASURED_CLIPS = 24
 MEASURED_SIZE_PX = 64  # of the clips that motions are measured on; speeds are in image sides
+NUM_RECONSTRUCTED = 256  # held-out scenes that an autoencoder is measured with
 EVALUATION_FILES = (  # files of a bundle that are not part of an export
     "report.json",
     "grid.webp",
@@ -79,6 +88,7 @@ def build_bundle(export_folder: Path, bundle: Path, *, vae: Path | None = None, 
         shutil.copytree(segmenter, bundle / segmenter.name)
     for config_path in bundle.glob("*/config.json"):
         _remove_load_path(config_path)
+    _remove_scheduler_defaults(bundle / "scheduler" / "scheduler_config.json")
     transformer = _read_json(bundle / "transformer" / "config.json")
     words = list_caption_words()
     defaults: dict[str, float] = {
@@ -99,6 +109,28 @@ def build_bundle(export_folder: Path, bundle: Path, *, vae: Path | None = None, 
     _write_json(bundle / VOCABULARY_FILE, words, indent=0)
     make_concept_vocabulary().save(bundle / CONCEPTS_FILE)
     write_checksums(bundle)
+
+
+def average_autoencoders(folders: Sequence[Path], output: Path) -> None:
+    """Write the autoencoder whose weights are the mean of those of others with the same latents, in half precision.
+
+    Source: model soups (arXiv 2203.05482).
+    """
+    models = [AutoencoderKL.from_pretrained(folder).float() for folder in folders]
+    weights = [model.state_dict() for model in models]
+    models[0].load_state_dict({name: torch.stack([each[name] for each in weights]).mean(dim=0) for name in weights[0]})
+    models[0].half().save_pretrained(output)
+
+
+@torch.no_grad()
+def measure_psnr_db(vae_folder: Path) -> float:
+    """Measure how well an autoencoder reconstructs held-out scenes: the mean peak signal-to-noise ratio in dB."""
+    vae = AutoencoderKL.from_pretrained(vae_folder).float()
+    stage = CurriculumStage(scene_weights={"single": 0.3, "count": 0.2, "pair": 0.3, "trio": 0.2}, grid_px=(16, 2))
+    world = StickerWorld(size_px=vae.config.sample_size, split="held_out", stages=[stage])
+    images = [torch.from_numpy(world.get_image_sample(0, index).image) for index in range(NUM_RECONSTRUCTED)]
+    batches = [to_pixels(batch) for batch in torch.stack(images).split(32)]
+    return torch.stack([psnr(vae(pixels).sample.clamp(-1, 1), pixels) for pixels in batches]).mean().item()
 
 
 def _replace_vae(folder: Path, vae: Path) -> None:
@@ -126,6 +158,15 @@ def _remove_load_path(config_path: Path) -> None:
     config = _read_json(config_path)
     config.pop("_name_or_path", None)
     _write_json(config_path, config, indent=2)
+
+
+def _remove_scheduler_defaults(config_path: Path) -> None:
+    """Remove settings that are the defaults of a scheduler's class: another class that takes its place has its own."""
+    config = _read_json(config_path)
+    parameters = inspect.signature(getattr(diffusers, config["_class_name"]).__init__).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    changed = {name: value for name, value in config.items() if name not in defaults or value != defaults[name]}
+    _write_json(config_path, changed, indent=2)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,10 +1,9 @@
-"""Latents that a model generates in few steps, each with the scene that it shows: what a decoder learns to clean.
+"""Latents that a model generates, each with the scene that it shows: what a decoder learns to clean.
 
     python -m dianjing.train.recipes.generated_latents runs/generated-latents.safetensors --count 10000
 
-Scenes are those of training with canonical sizes and positions, so that the model places objects where the scene has
-them. Generation starts from the noised latents of the scene where a caption allows several layouts, and pairs whose
-objects differ from those of the scene are left out.
+Scenes are those of training with canonical sizes and positions, and noise decides what their captions leave open, as in
+training with `couple_choices`. Pairs whose objects differ from those of the scene are left out.
 
 C latent channels, Y X latent positions.
 """
@@ -20,6 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dianjing.train.data.latent_pairs import LatentPairs, write_latent_pairs
+from dianjing.train.diffusion.objectives import couple_noise
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.stickers.scenes import CANVAS_PX
 from dianjing.train.stickers.world import StickerSample
@@ -32,7 +32,6 @@ STAGE = CurriculumStage(
     canonical_share=1.0,
 )
 BATCH_SIZE = 32
-STRENGTHS = (0.75, 0.875, 1.0)  # 1: from noise alone
 MAX_DISTANCE = 0.8  # of scaled latents where objects are: median 0.6, 1.4 and more between unrelated scenes
 
 
@@ -50,51 +49,60 @@ def measure_object_distance(generated: Tensor, expected: Tensor, sample: Sticker
 
 
 @torch.no_grad()
-def generate_pairs(pipe: Any, samples: list[StickerSample], *, rng: random.Random) -> LatentPairs:
+def generate_pairs(pipe: Any, samples: list[StickerSample], *, rng: random.Random, **settings: Any) -> LatentPairs:
     """Generate latents for scenes; returns those that show their scene, with its image.
 
-    pipe: an `ImageToImagePipeline` of a model with an adapter for few steps.
+    pipe: a `TextToImagePipeline` of a model that was trained with `couple_choices`. settings: of its calls.
     """
     images = torch.from_numpy(np.stack([sample.image for sample in samples]))
     pixels = images.permute(0, 3, 1, 2).to(pipe.device, torch.float32) / 127.5 - 1
     expected = pipe.vae.encode(pixels).latent_dist.mode() * pipe.vae.config.scaling_factor
+    noise = torch.randn(expected.shape, generator=torch.Generator().manual_seed(rng.getrandbits(48)))
+    intervals = torch.tensor([sample.choice_intervals for sample in samples], dtype=torch.float64)
     generated = pipe(
         [rng.choice((sample.text_zh, sample.text_en)) for sample in samples],
-        image=expected,
-        strength=rng.choice(STRENGTHS),
-        slow=False,
+        latents=couple_noise(noise, intervals),
         output_type="latent",
-        generator=torch.Generator().manual_seed(rng.getrandbits(48)),
+        **settings,
     ).images
     pairs = zip(generated, expected, samples, strict=True)
     fits = [measure_object_distance(*pair) <= MAX_DISTANCE for pair in pairs]
     return LatentPairs(generated[fits].cpu() / pipe.vae.config.scaling_factor, images[fits])
 
 
-def write_generated_latents(path: Path, pipe: Any, *, count: int, seed: int) -> None:
+def write_generated_latents(path: Path, pipe: Any, *, count: int, seed: int, **settings: Any) -> None:
     """Generate latents for `count` scenes, and write the pairs that are kept to a safetensors file."""
     world = StickerWorld(size_px=pipe.default_size_px, split="train", stages=(STAGE,))
     rng, batches = random.Random(seed), []
     pipe.set_progress_bar_config(disable=True)
     for first in tqdm(range(0, count, BATCH_SIZE), unit="batch"):
         samples = [world.get_image_sample(seed, each) for each in range(first, min(first + BATCH_SIZE, count))]
-        batches.append(generate_pairs(pipe, samples, rng=rng))
+        batches.append(generate_pairs(pipe, samples, rng=rng, **settings))
     latents, images = (torch.cat(parts) for parts in zip(*batches, strict=True))
     write_latent_pairs(path, LatentPairs(latents.half(), images))
     print(f"{path}: {len(latents)} of {count} scenes")
 
 
 def _main() -> None:
-    from dianjing.pipelines.image_to_image import ImageToImagePipeline
+    from dianjing.pipelines.text_to_image import TextToImagePipeline
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("--model", default="sticker")
     parser.add_argument("--count", type=int, default=10000)
     parser.add_argument("--seed", type=int, default=92)
+    parser.add_argument("--steps", type=int, help="sampling steps (default: the model's)")
+    parser.add_argument("--guidance", type=float, help="guidance scale (default: the model's)")
     arguments = parser.parse_args()
-    pipe = ImageToImagePipeline.from_pretrained(arguments.model)
-    write_generated_latents(arguments.file, pipe, count=arguments.count, seed=arguments.seed)
+    pipe = TextToImagePipeline.from_pretrained(arguments.model)
+    write_generated_latents(
+        arguments.file,
+        pipe,
+        count=arguments.count,
+        seed=arguments.seed,
+        num_inference_steps=arguments.steps,
+        guidance_scale=arguments.guidance,
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ python -m dianjing.train.recipes.sticker --only bundle   # from the last export 
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -15,7 +14,13 @@ from pathlib import Path
 import torch
 
 from dianjing.pipelines.segmentation.base import SEGMENTER_FOLDER
-from dianjing.train.recipes.bundle import add_default_adapter, build_bundle
+from dianjing.train.recipes.bundle import (
+    GUIDANCE_SCALE,
+    add_default_adapter,
+    average_autoencoders,
+    build_bundle,
+    measure_psnr_db,
+)
 from dianjing.train.recipes.bundle_card import TrainingSampleCounts, count_run_samples, write_bundle_card
 from dianjing.train.recipes.sticker_scene_data import FEW_STEPS, write_scenes
 from dianjing.weights.checksums import write_checksums
@@ -28,41 +33,79 @@ class TrainingRun:
     """One run of the trainer: its run file, its folder, and what it takes from the runs before it.
 
     base_export: folder of the weights that it starts from, an export or a part of one. vae_key: of the setting that
-    names the autoencoder of AUTOENCODER_FOLDER, if it takes that.
+    names the autoencoder of the run `vae_run`, if it takes that. needs_generated_latents: whether the latents that the
+    image model generates are written first.
     """
 
     recipe: str
     folder: str
     base_export: str | None = None
     vae_key: str | None = "model.vae"
+    vae_run: str = "sticker-vae"
+    needs_generated_latents: bool = False
 
 
-AUTOENCODER_FOLDER = "sticker-vae"  # of 64 px: the latents that transformers are trained on
-DECODER_FOLDER = "sticker-decoder-sharp"  # of 128 px, from the same latents: what the bundle ships
+DECODER_FOLDER = "sticker-decoder-generated"
+AVERAGED_DECODER_FOLDER = "sticker-decoder-averaged"  # of the former and the one that it started from: in the bundle
+IMAGE_MODEL_FOLDER = "sticker-coupled"
 SEGMENTER_RUN_FOLDER = "sticker-segmenter"
-NUM_FEW_STEPS_SCENES, FEW_STEPS_SEED = 2400, 91
-AUTOENCODERS = ("autoencoder", "decoder", "sharp_decoder")
+GENERATED_LATENTS_FILE, NUM_GENERATED_LATENTS = "generated-latents.safetensors", 6000
+GENERATED_LATENTS_STEPS = 4  # with guidance, about what the adapter for few steps does
+NUM_FEW_STEPS_SCENES, FEW_STEPS_SEED = 16000, 977
+AUTOENCODERS = ("autoencoder", "decoder", "sharp_decoder", "wide_decoder", "generated_decoder")
 MOTION_STAGES = ("flow_field", "motion")  # trained on clips
+WIDE_AUTOENCODER_FOLDER = "sticker-decoder-wide"  # its latents have 32 channels
 TRAINING_RUNS = {
-    "autoencoder": TrainingRun(recipe="sticker_vae.toml", folder=AUTOENCODER_FOLDER, vae_key=None),
+    "autoencoder": TrainingRun(recipe="sticker_vae.toml", folder="sticker-vae", vae_key=None),
     "decoder": TrainingRun(recipe="sticker_decoder.toml", folder="sticker-decoder", vae_key="model.encoder_from"),
     "sharp_decoder": TrainingRun(
         recipe="sticker_decoder_sharp.toml",
-        folder=DECODER_FOLDER,
+        folder="sticker-decoder-sharp",
         base_export="sticker-decoder/export/vae",
         vae_key="model.encoder_from",
+    ),
+    "wide_decoder": TrainingRun(
+        recipe="sticker_decoder_wide.toml",
+        folder=WIDE_AUTOENCODER_FOLDER,
+        vae_key="model.encoder_from",
+        vae_run="sticker-decoder-sharp",
     ),
     "text_to_image": TrainingRun(recipe="sticker_dit.toml", folder="sticker-dit"),
     "refine": TrainingRun(recipe="sticker_refine.toml", folder="sticker-refine", base_export="sticker-dit/export"),
     "canonical": TrainingRun(
         recipe="sticker_canonical.toml", folder="sticker-canonical", base_export="sticker-refine/export"
     ),
+    "wide": TrainingRun(
+        recipe="sticker_wide.toml",
+        folder="sticker-wide",
+        base_export="sticker-canonical/export",
+        vae_run=WIDE_AUTOENCODER_FOLDER,
+    ),
+    "coupled": TrainingRun(
+        recipe="sticker_coupled.toml",
+        folder=IMAGE_MODEL_FOLDER,
+        base_export="sticker-wide/export",
+        vae_run=WIDE_AUTOENCODER_FOLDER,
+    ),
+    "generated_decoder": TrainingRun(
+        recipe="sticker_decoder_generated.toml",
+        folder=DECODER_FOLDER,
+        base_export=f"{WIDE_AUTOENCODER_FOLDER}/export/vae",
+        vae_key=None,
+        needs_generated_latents=True,
+    ),
     "segmenter": TrainingRun(recipe="sticker_segmenter.toml", folder=SEGMENTER_RUN_FOLDER, vae_key=None),
     "flow_field": TrainingRun(
-        recipe="sticker_flow_field.toml", folder="sticker-flow-field", base_export="sticker-canonical/export"
+        recipe="sticker_flow_field.toml",
+        folder="sticker-flow-field",
+        base_export=f"{IMAGE_MODEL_FOLDER}/export",
+        vae_run=WIDE_AUTOENCODER_FOLDER,
     ),
     "motion": TrainingRun(
-        recipe="sticker_motion.toml", folder="sticker-motion", base_export="sticker-flow-field/export"
+        recipe="sticker_motion.toml",
+        folder="sticker-motion",
+        base_export="sticker-flow-field/export",
+        vae_run=WIDE_AUTOENCODER_FOLDER,
     ),
 }
 
@@ -71,9 +114,11 @@ def launch_training(training: TrainingRun, runs_folder: Path, *, processes: int)
     """Run the trainer in a process of its own, or in several (GPUs, or CPU processes with one thread each)."""
     settings = {"run.folder": runs_folder / training.folder}
     if training.vae_key is not None:
-        settings[training.vae_key] = runs_folder / AUTOENCODER_FOLDER / "export" / "vae"
+        settings[training.vae_key] = runs_folder / training.vae_run / "export" / "vae"
     if training.base_export is not None:
         settings["model.start_from"] = runs_folder / training.base_export
+    if training.needs_generated_latents:
+        settings["objective.latent_pairs"] = write_latents(runs_folder)
     command = [sys.executable, "-m", "dianjing.train", str(RECIPES / training.recipe)]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
@@ -83,6 +128,17 @@ def launch_training(training: TrainingRun, runs_folder: Path, *, processes: int)
         if not torch.cuda.is_available():
             environment |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     subprocess.run(command, check=True, env=environment)
+
+
+def write_latents(runs_folder: Path) -> Path:
+    """Write latents that the image model generates, and the images of their scenes; returns their file."""
+    path = runs_folder / GENERATED_LATENTS_FILE
+    if not path.exists():
+        command = [sys.executable, "-m", "dianjing.train.recipes.generated_latents", str(path)]
+        command += ["--model", str(runs_folder / IMAGE_MODEL_FOLDER / "export"), "--count", str(NUM_GENERATED_LATENTS)]
+        command += ["--steps", str(GENERATED_LATENTS_STEPS), "--guidance", str(GUIDANCE_SCALE)]
+        subprocess.run(command, check=True)
+    return path
 
 
 def train_few_steps(bundle: Path, runs_folder: Path) -> None:
@@ -120,9 +176,9 @@ def evaluate_bundle(bundle: Path, runs_folder: Path, *, num_samples: int, proces
     run_evaluation("evaluation.image_generation", bundle, num_samples=num_samples, processes=processes)
     run_evaluation("evaluation.few_steps", bundle, num_samples=num_samples, processes=processes)
     run_evaluation("evaluation.video_generation", bundle, num_samples=num_samples // 2, processes=processes)
-    metrics_path = runs_folder / DECODER_FOLDER / "export" / "vae" / "measured.json"
-    psnr_db = json.loads(metrics_path.read_text(encoding="utf-8"))["psnr_db"]
-    write_bundle_card(bundle, sample_counts=count_training_samples(runs_folder), psnr_db=psnr_db)
+    write_bundle_card(
+        bundle, sample_counts=count_training_samples(runs_folder), psnr_db=measure_psnr_db(bundle / "vae")
+    )
     write_checksums(bundle)
 
 
@@ -153,7 +209,9 @@ def _main() -> None:
         elif step == "bundle":
             last_run = list(TRAINING_RUNS.values())[-1]
             segmenter = runs / SEGMENTER_RUN_FOLDER / "export" / SEGMENTER_FOLDER
-            vae = runs / DECODER_FOLDER / "export" / "vae"
+            vae = runs / AVERAGED_DECODER_FOLDER
+            decoders = (WIDE_AUTOENCODER_FOLDER, DECODER_FOLDER)
+            average_autoencoders([runs / each / "export" / "vae" for each in decoders], vae)
             build_bundle(runs / last_run.folder / "export", bundle, vae=vae, segmenter=segmenter)
         elif step == "few_steps":
             train_few_steps(bundle, runs)

@@ -53,6 +53,7 @@ class StickerScene:
     """The content of an image: what its caption says and what it shows.
 
     relation: position of the first mention relative to the second, one of RELATIONS. instances: in z order.
+    is_canonical: whether sizes and positions are the canonical ones for the caption.
     """
 
     scene_type: str
@@ -61,6 +62,7 @@ class StickerScene:
     instances: tuple[SpriteInstance, ...]
     background: int
     variant: int
+    is_canonical: bool = False
 
 
 SceneDraft = tuple[tuple[NounMention, ...], str | None, list[SpriteInstance]]  # mentions, relation, instances
@@ -162,7 +164,9 @@ def _sample_single(rng: random.Random, placement: PlacementSampler, sampling: Sc
     return (mention,), None, [place_instance(mention, x=x, y=y, size_px=size_px, grid_px=placement.grid_px)]
 
 
-_GROUP_CENTERS = {
+# places of the objects of a group, in unit coordinates: arrangements that are equally probable
+PAIR_CENTERS = (((0.25, 0.5), (0.75, 0.5)), ((0.5, 0.25), (0.5, 0.75)))
+GROUP_CENTERS: dict[int, tuple[tuple[tuple[float, float], ...], ...]] = {
     2: (((0.25, 0.5), (0.75, 0.5)), ((0.25, 0.5), (0.75, 0.5)), ((0.5, 0.25), (0.5, 0.75))),
     3: (((0.5, 0.25), (0.25, 0.75), (0.75, 0.75)), ((0.25, 0.25), (0.75, 0.25), (0.5, 0.75))),
     4: (((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)),),
@@ -172,7 +176,7 @@ _GROUP_CENTERS = {
 def _place_group(rng: random.Random, mentions: list[NounMention], placement: PlacementSampler) -> list[SpriteInstance]:
     """Place all mentioned objects side by side in random order, without overlap."""
     objects = [mention for mention in mentions for _ in range(mention.count)]
-    centers = rng.sample(rng.choice(_GROUP_CENTERS[len(objects)]), len(objects))
+    centers = rng.sample(rng.choice(GROUP_CENTERS[len(objects)]), len(objects))
     size_px = placement.sample_size_px(_GROUP_SIZES_PX, 64)
     return [
         place_instance(
@@ -240,6 +244,7 @@ def sample_scene(
             instances=tuple(instances),
             background=background,
             variant=rng.randrange(NUM_VARIANTS),
+            is_canonical=is_canonical,
         )
         if is_in_split(scene, split):
             return scene

@@ -16,6 +16,7 @@ from dianjing.train.stickers.captions import (
     make_motion_caption_en,
     make_motion_caption_zh,
 )
+from dianjing.train.stickers.choices import Interval, list_choice_intervals
 from dianjing.train.stickers.clips import ObjectMotion, StickerClip, sample_object_motions
 from dianjing.train.stickers.motions import MOTIONS
 from dianjing.train.stickers.rendering import get_instance_box, render_scene
@@ -65,6 +66,11 @@ class StickerSample:
     def image(self) -> np.ndarray:
         """The image, uint8 (S, S, 3); rendered when first accessed."""
         return render_scene(self.scene, size_px=self.size_px)
+
+    @property
+    def choice_intervals(self) -> tuple[Interval, ...]:
+        """The option of the scene for each choice that its captions leave open, as an interval of [0, 1)."""
+        return list_choice_intervals(self.scene)
 
     @property
     def boxes(self) -> list[tuple[int, int, int, int]]:

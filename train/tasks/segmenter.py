@@ -16,7 +16,7 @@ from diffusers import UNet2DModel
 from torch import Tensor
 
 from dianjing.pipelines.segmentation.base import SEGMENTER_FOLDER, Point
-from dianjing.pipelines.segmentation.unet import PIXEL_UNSHUFFLE, make_point_heatmap, predict_mask_logits
+from dianjing.pipelines.segmentation.unet import NUM_INPUTS, make_point_heatmap, predict_mask_logits
 from dianjing.train.config.segmenter import SegmenterModelConfig, SegmenterRunConfig
 from dianjing.train.data.images import tile_images, to_pixels
 from dianjing.train.data.loader import MicroBatchDataset
@@ -91,9 +91,9 @@ class SegmenterTask(Task):
         super().__init__()
         levels = len(model.block_out_channels)
         self.unet = UNet2DModel(
-            sample_size=size_px // PIXEL_UNSHUFFLE,
-            in_channels=4 * PIXEL_UNSHUFFLE**2,
-            out_channels=PIXEL_UNSHUFFLE**2,
+            sample_size=size_px // model.block_px,
+            in_channels=NUM_INPUTS * model.block_px**2,
+            out_channels=model.block_px**2,
             block_out_channels=model.block_out_channels,
             layers_per_block=model.layers_per_block,
             norm_num_groups=model.norm_num_groups,

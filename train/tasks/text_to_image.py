@@ -26,7 +26,7 @@ from dianjing.train.config.text_to_image import (
     TextToImageObjectiveConfig,
     TextToImageSamplesConfig,
 )
-from dianjing.train.data.captions import TEXT_KEYS, BilingualCaptionEncoder
+from dianjing.train.data.captions import CHOICES_KEY, MAX_TIME_KEY, TEXT_KEYS, BilingualCaptionEncoder
 from dianjing.train.data.images import stack_images, tile_images, to_pixels, to_uint8
 from dianjing.train.data.motion_control import MOTION_CONTROL_KEYS, encode_motion_control
 from dianjing.train.data.samples import Batch, ClipSample
@@ -67,8 +67,7 @@ class TextToImageTask(Task):
         super().__init__()
         vae = AutoencoderKL.from_pretrained(model.vae).requires_grad_(False).eval()
         side = size_px // get_scale_factor(vae.config)
-        self.size_px = size_px
-        self.latent_shape = (vae.config.latent_channels, side, side)
+        self.size_px, self.latent_shape = size_px, (vae.config.latent_channels, side, side)
         self.transformer = make_transformer(model, channels=vae.config.latent_channels, sample_size=side)
         init_transformer(self.transformer)
         if model.attention_backend is not None:
@@ -126,8 +125,7 @@ class TextToImageTask(Task):
         self.predict = torch.compile(self._predict, mode=mode)
 
     def sample_noise(self, bucket: Bucket, generator: torch.Generator) -> Batch:
-        device, rows = generator.device, bucket.shards.global_batch_size
-        channels, *sides = self.latent_shape
+        (channels, *sides), rows, device = self.latent_shape, bucket.shards.global_batch_size, generator.device
         shape = (rows, channels, *sides) if bucket.num_frames == 1 else (rows, channels, bucket.num_frames, *sides)
         latents = torch.randn(shape, generator=generator, device=device)
         time = objectives.sample_time(torch.rand(rows, generator=generator, device=device), self.objective)
@@ -139,14 +137,15 @@ class TextToImageTask(Task):
         latents, timestep = self.encode_images(batch["images"]), noise["timestep"]
         control = None
         if MOTION_CONTROL_KEYS[0] in batch:
-            control = self._encode_motion_control(
-                batch, batch["images"][:, 0], latents[:, :, 0], num_frames=latents.shape[2]
-            )
+            control = self._encode_motion_control(batch, batch["images"][:, 0], latents[:, :, 0], latents.shape[2])
         metrics: dict[str, Tensor] = {}
         if "backward_flow" in batch:
             metrics["flow_loss"] = self._flow_loss(control, batch[MOTION_CONTROL_KEYS[0]], batch["backward_flow"])
         if self.trainable == "flow_field":
             return {"loss": metrics["flow_loss"], **metrics}
+        timestep = (timestep * batch.get(MAX_TIME_KEY, 1)).to(timestep.dtype)
+        if CHOICES_KEY in batch:
+            noise = noise | {"latents": objectives.couple_noise(noise["latents"], batch[CHOICES_KEY])}
         noisy = self.noise_process.add_noise(latents, noise["latents"], timestep)
         target = self.noise_process.get_target(latents, noise["latents"], timestep)
         predicted = self.predict(noisy, timestep, [batch[key] for key in TEXT_KEYS], control)
@@ -168,7 +167,7 @@ class TextToImageTask(Task):
         return objectives.flow_loss(predicted, target_flow)
 
     def _encode_motion_control(
-        self, batch: Batch, images: Tensor, first_frame: Tensor, *, num_frames: int
+        self, batch: Batch, images: Tensor, first_frame: Tensor, num_frames: int
     ) -> MotionControl:
         """Motion control from the tensors of MOTION_CONTROL_KEYS, with the warp of the first frame if there is one.
 

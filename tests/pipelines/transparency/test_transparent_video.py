@@ -95,7 +95,9 @@ def pipe():
 
 def test_the_object_of_a_prompt_jumps_without_its_background(pipe, monkeypatch):
     sample = next(
-        each for each in sample_scenes(80, seed=3, size_px=64) if len(each.boxes) == 1 and min(each.boxes[0][1:3]) >= 24
+        each
+        for each in sample_scenes(80, seed=3, size_px=128)
+        if len(each.boxes) == 1 and min(each.boxes[0][1:3]) >= 48
     )
     image = Image.fromarray(np.asarray(sample.image))
     monkeypatch.setattr(  # in place of the sampling of the first frame

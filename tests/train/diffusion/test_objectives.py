@@ -1,7 +1,9 @@
+import pytest
 import torch
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_density_for_timestep_sampling
 
+from dianjing.train.config.base import TimestepSamplingConfig
 from dianjing.train.diffusion import objectives
 
 SCHEDULER = DDPMScheduler(
@@ -65,3 +67,36 @@ def test_logit_normal_times_have_the_distribution_of_diffusers():
 def test_timesteps_stay_inside_the_schedule():
     edges = torch.tensor([0.0, 0.5, 0.999999, 1.0])
     assert objectives.to_timestep(edges).tolist() == [0, 500, 999, 999]
+
+
+def test_coupled_noise_decides_as_the_data_and_stays_normal():
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(4000, 4, 3, 3, generator=generator)
+    option = torch.randint(0, 3, (4000, 2), generator=generator)
+    edges = torch.tensor([0, 0.5, 0.75, 1], dtype=torch.float64)
+    option[:2000, 0] = 0  # the first option of the first choice has a probability of a half
+    option[2000:, 0] = torch.arange(2000) % 2 + 1
+    intervals = torch.stack((edges[option], edges[option + 1]), dim=2)
+    coupled = objectives.couple_noise(noise, intervals)
+    quantile = torch.special.ndtr(coupled[:, :2].double().flatten(2).sum(2) / 3)
+    assert ((quantile >= intervals[..., 0] - 1e-5) & (quantile <= intervals[..., 1] + 1e-5)).all()
+    assert torch.equal(coupled[:, 2:], noise[:, 2:])
+    flat = coupled[:, 0].flatten(1)
+    torch.testing.assert_close(flat.mean(0), torch.zeros(9), atol=0.06, rtol=0)
+    torch.testing.assert_close(flat.T.cov(), torch.eye(9), atol=0.1, rtol=0)
+    everything = torch.tensor([0.0, 1.0], dtype=torch.float64).expand(4000, 2, 2)
+    torch.testing.assert_close(objectives.couple_noise(noise, everything), noise, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "stratified", "logit_normal"])
+def test_a_share_of_the_times_is_the_noisiest(sampling):
+    u = torch.rand(20_000, generator=torch.Generator().manual_seed(0))
+    times = [
+        objectives.sample_time(u, TimestepSamplingConfig(timestep_sampling=sampling, noisiest_share=share))
+        for share in (0.0, 0.4)
+    ]
+    is_noisiest = times[1] == 1
+    assert abs(is_noisiest.float().mean() - 0.4) < 0.02
+    grid = torch.linspace(0.05, 0.95, 19)
+    torch.testing.assert_close(times[1][~is_noisiest].quantile(grid), times[0].quantile(grid), atol=0.03, rtol=0)
+    assert objectives.to_timestep(times[1][is_noisiest]).unique().tolist() == [999]

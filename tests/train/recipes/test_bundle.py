@@ -5,12 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, SASolverScheduler
 
 from dianjing import ImageToVideoPipeline, TextToImagePipeline, TextToVideoPipeline
 from dianjing.pipelines.prompting.vocabulary import Vocabulary
 from dianjing.train.recipes import sticker
-from dianjing.train.recipes.bundle import INFERENCE_STEPS, add_default_adapter, build_bundle, measure_motion_vocabulary
+from dianjing.train.recipes.bundle import (
+    INFERENCE_STEPS,
+    add_default_adapter,
+    average_autoencoders,
+    build_bundle,
+    measure_motion_vocabulary,
+)
 from dianjing.train.recipes.bundle_card import _describe_sampling
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.stickers.captions import list_caption_words, list_motion_words, make_concept_vocabulary
@@ -65,21 +71,36 @@ def test_a_bundle_of_an_image_model_has_no_motions(make_hunyuan, tmp_path):
     assert not (tmp_path / "bundle" / "motions.json").exists()
 
 
-def test_every_run_takes_the_latents_of_the_same_autoencoder(monkeypatch, tmp_path):
-    """Transformers are trained on them, and the decoder that the bundle ships decodes them."""
-    launched = []
-    monkeypatch.setattr(sticker.subprocess, "run", lambda command, **options: launched.append(command))
-    for training in sticker.TRAINING_RUNS.values():
+def test_every_run_takes_the_latents_that_the_shipped_decoder_decodes(monkeypatch, tmp_path):
+    """Or the first of their channels: those of the autoencoder of 64 px, which all later encoders keep."""
+    commands = {}
+    for name, training in sticker.TRAINING_RUNS.items():
+        launched = []
+        monkeypatch.setattr(sticker.subprocess, "run", lambda command, launched=launched, **_: launched.append(command))
         sticker.launch_training(training, tmp_path, processes=1)
-    commands = dict(zip(sticker.TRAINING_RUNS, launched, strict=True))
-    vae = tmp_path / "sticker-vae" / "export" / "vae"
-    keys = {name: [part for part in command if part.endswith(f"={vae}")] for name, command in commands.items()}
-    assert list(keys)[:3] == ["autoencoder", "decoder", "sharp_decoder"]
-    assert keys["autoencoder"] == keys["segmenter"] == []
-    assert keys["decoder"] == keys["sharp_decoder"] == [f"model.encoder_from={vae}"]
-    decoder = tmp_path / "sticker-decoder" / "export" / "vae"
-    assert commands["sharp_decoder"][-1] == f"model.start_from={decoder}"
-    assert keys["text_to_image"] == keys["motion"] == [f"model.vae={vae}"]
+        commands[name] = launched
+    settings = {
+        name: dict(part.split("=") for part in launched[-1] if "=" in part) for name, launched in commands.items()
+    }
+
+    def export(run: str, part: str = "") -> str:
+        return str(tmp_path / run / "export" / part)
+
+    encoders = {name: each.get("model.encoder_from") for name, each in settings.items()}
+    assert {name: each for name, each in encoders.items() if each} == {
+        "decoder": export("sticker-vae", "vae"),
+        "sharp_decoder": export("sticker-vae", "vae"),
+        "wide_decoder": export("sticker-decoder-sharp", "vae"),
+    }
+    vaes = {name: each["model.vae"] for name, each in settings.items() if "model.vae" in each}
+    assert vaes == {
+        **dict.fromkeys(("text_to_image", "refine", "canonical"), export("sticker-vae", "vae")),
+        **dict.fromkeys(("wide", "coupled", "flow_field", "motion"), export("sticker-decoder-wide", "vae")),
+    }
+    assert settings["generated_decoder"]["model.start_from"] == export("sticker-decoder-wide", "vae")
+    write_latents = commands["generated_decoder"][0]
+    assert write_latents[write_latents.index("--model") + 1] == export("sticker-coupled")
+    assert settings["generated_decoder"]["objective.latent_pairs"] in write_latents
 
 
 def test_another_autoencoder_takes_the_place_of_the_exports_with_its_scale(make_hunyuan, tmp_path):
@@ -94,6 +115,26 @@ def test_another_autoencoder_takes_the_place_of_the_exports_with_its_scale(make_
     assert loaded.default_size_px == 2 * pipe.transformer.config.sample_size * pipe.vae_scale_factor
     assert loaded.vae.config.scaling_factor == 0.9
     assert all(map(torch.equal, loaded.vae.state_dict().values(), vae.state_dict().values()))
+
+
+def test_its_scheduler_may_be_swapped_for_one_whose_defaults_differ(bundle):
+    """Not all of them know the defaults of the class before, such as dpmsolver++."""
+    pipe = TextToImagePipeline.from_pretrained(bundle)
+    swapped = SASolverScheduler.from_config(pipe.scheduler.config)
+    assert swapped.config.algorithm_type == "data_prediction"
+    assert swapped.config.beta_end == pipe.scheduler.config.beta_end
+
+
+def test_the_mean_of_two_autoencoders_has_the_mean_of_their_weights(tmp_path):
+    settings = {"block_out_channels": (8,), "norm_num_groups": 4, "latent_channels": 4}
+    models = [AutoencoderKL(**settings) for _ in range(2)]
+    for index, model in enumerate(models):
+        model.save_pretrained(tmp_path / str(index))
+    average_autoencoders([tmp_path / "0", tmp_path / "1"], tmp_path / "mean")
+    mean = AutoencoderKL.from_pretrained(tmp_path / "mean").state_dict()
+    first, second = (model.state_dict() for model in models)
+    for name, weight in mean.items():
+        torch.testing.assert_close(weight, (first[name] + second[name]) / 2, atol=1e-3, rtol=1e-3)
 
 
 def test_full_strength_has_the_speed_of_full_amplitude():

@@ -4,7 +4,7 @@ import random
 
 import torch
 
-from dianjing.pipelines.image_to_image import ImageToImagePipeline
+from dianjing.pipelines.text_to_image import TextToImagePipeline
 from dianjing.train.recipes.generated_latents import STAGE, generate_pairs, measure_object_distance
 from dianjing.train.stickers import StickerWorld
 from dianjing.weights.registry import STICKER_SIZE_PX
@@ -29,7 +29,7 @@ def test_only_differences_where_objects_are_count():
 
 def test_generated_latents_are_decoded_to_about_their_image():
     """A latent and an image that belong to each other: nearer than to the images of the other pairs."""
-    pipe = ImageToImagePipeline.from_pretrained("sticker")
+    pipe = TextToImagePipeline.from_pretrained("sticker")
     samples = [WORLD.get_image_sample(1, position) for position in range(16)]
     pairs = generate_pairs(pipe, samples, rng=random.Random(0))
     assert 3 < len(pairs.latents) == len(pairs.images) <= 16

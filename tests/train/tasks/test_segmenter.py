@@ -62,6 +62,14 @@ def test_it_learns_which_of_two_objects_the_point_is_on():
     assert task.validate()["validation_iou"] > 0.8
 
 
+def test_larger_blocks_give_a_larger_mask_for_the_same_positions():
+    batch = make_batch(2)
+    task = SegmenterTask(SegmenterModelConfig(block_px=4), size_px=32, validation_batch=batch)
+    assert task.unet.config.sample_size == 8
+    assert UNetSegmenter(task.unet).side_px == 32
+    assert task._predict_masks().shape == (2, 32, 32)
+
+
 def test_a_run_exports_a_segmenter_that_loads(tmp_path):
     tree = {"task": "segmenter", **make_run_tree(tmp_path, total_steps=2)}
     tree["data"]["size_px"] = 32

@@ -1,6 +1,7 @@
 """The autoencoder and text-to-image tasks, tiny, and the tokenizers."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -62,6 +63,44 @@ def test_timesteps_of_clips_are_shifted_to_more_noise(tmp_path, vae, tokenizers)
     median = {num_frames: timesteps.float().median().item() for num_frames, timesteps in timesteps_of_length.items()}
     assert abs(median[1] - 500) < 20
     assert abs(median[4] - 750) < 20  # 3 p / (1 + 2 p) at p = 1/2
+
+
+def test_noise_of_a_batch_decides_as_its_images(tmp_path, vae, tokenizers):
+    config = make_text_to_image_config(tmp_path / "dit", vae=vae, tokenizers=tokenizers)
+    objective = config.objective.model_copy(update={"couple_choices": True})
+    captions = BilingualCaptionEncoder(config.model, objective)
+    samples = [
+        SimpleNamespace(text_zh="猫", text_en="a cat", choice_intervals=((low, low + 0.25), (0.0, 1.0)))
+        for low in (0.0, 0.25, 0.5, 0.75)
+    ]
+    batch = make_batch(4) | captions(samples, np.full((4, 2), 0.5), kind="image")
+    task = TextToImageTask(config.model, objective, config.samples, captions, size_px=16)
+    noisy = []
+    task.predict = lambda latents, *_: noisy.append(latents) or latents
+    noise = task.sample_noise(Bucket(kind="image", num_frames=1, shards=make_shards(4)), torch.Generator())
+    noise["timestep"] = torch.full((4,), 999)  # all but noise
+    task(batch, noise)
+    channel = noisy[0][:, 0].flatten(1)
+    quantile = torch.special.ndtr(channel.sum(1) / channel.shape[1] ** 0.5)
+    assert (quantile * 4).long().tolist() == [0, 1, 2, 3]
+
+
+def test_scenes_with_random_placement_take_the_times_at_which_they_are_visible(tmp_path, vae, tokenizers):
+    config = make_text_to_image_config(tmp_path / "dit", vae=vae, tokenizers=tokenizers)
+    objective = config.objective.model_copy(update={"random_placement_max_time": 0.5})
+    captions = BilingualCaptionEncoder(config.model, objective)
+    samples = [
+        SimpleNamespace(text_zh="猫", text_en="a cat", scene=SimpleNamespace(is_canonical=is_canonical))
+        for is_canonical in (True, False, True, False)
+    ]
+    batch = make_batch(4) | captions(samples, np.full((4, 2), 0.5), kind="image")
+    task = TextToImageTask(config.model, objective, config.samples, captions, size_px=16)
+    timesteps = []
+    task.predict = lambda latents, timestep, *_: timesteps.append(timestep) or latents
+    noise = task.sample_noise(Bucket(kind="image", num_frames=1, shards=make_shards(4)), torch.Generator())
+    noise["timestep"] = torch.tensor([999, 999, 10, 10])
+    task(batch, noise)
+    assert timesteps[0].tolist() == [999, 499, 10, 5]
 
 
 def test_latents_equal_those_of_a_cache_in_the_dtype_of_the_autoencoder(tmp_path, vae, tokenizers):
