@@ -28,6 +28,8 @@ FINETUNE_KEYS = {  # of the run file, by field of FinetuneDefaults
     "target_modules": "model.lora.target_modules",
     "ema_decay": "optimizer.ema_decay",
     "prior_preservation": "objective.prior_preservation",
+    "timestep_sampling": "objective.timestep_sampling",
+    "logit_mean": "objective.logit_mean",
     "mixed_precision": "run.mixed_precision",
     "gradient_checkpointing_interval": "model.gradient_checkpointing_interval",
 }

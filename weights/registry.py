@@ -27,6 +27,7 @@ class FinetuneDefaults:
     """Settings under which an adapter learns a thing from about twelve images and keeps what its model knows.
 
     size_px: side of training images. prior_preservation: weight of the base model's predictions for its own images.
+    timestep_sampling, logit_mean: the distribution of the timesteps that are trained at.
     """
 
     size_px: int
@@ -37,6 +38,8 @@ class FinetuneDefaults:
     target_modules: tuple[str, ...]
     ema_decay: float
     prior_preservation: float
+    timestep_sampling: str = "stratified"
+    logit_mean: float = 0.0
     mixed_precision: str = "no"
     gradient_checkpointing_interval: int = 0
 
@@ -60,11 +63,13 @@ STICKER_FINETUNING = FinetuneDefaults(  # measured by benchmarks.new_concept
     size_px=STICKER_SIZE_PX,
     total_steps=2800,
     batch_size=6,
-    learning_rate=1e-3,
-    rank=32,
+    learning_rate=1.5e-3,
+    rank=8,
     target_modules=(*ATTENTION_LAYERS, *FEED_FORWARD_LAYERS),
     ema_decay=0.99,
-    prior_preservation=10.0,
+    prior_preservation=5.0,
+    timestep_sampling="logit_normal",
+    logit_mean=-0.5,
 )
 
 
