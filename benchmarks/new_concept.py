@@ -3,7 +3,7 @@
     python -m benchmarks.new_concept --out runs/new_concept
 
 The new object, a striped lighthouse with a star, is like no object of the model. It is trained in front of some
-backgrounds and evaluated in front of others; known ones before and after by the same prompts and seeds.
+backgrounds and evaluated in front of others; known ones before and after by the same prompts, seeds and steps.
 Writes images, the run, report.json and new_concept.png.
 """
 
@@ -231,6 +231,7 @@ def _main() -> None:
     arguments = parser.parse_args()
     pipe: Any = TextToImagePipeline.from_pretrained(arguments.model)
     pipe.set_progress_bar_config(disable=True)
+    pipe.default_adapter = None  # with an adapter of a user the model draws in its own steps: here also without one
     image_px = pipe.default_size_px
     generate = make_image_generator(pipe, size_px=image_px)
     counts = {"image_px": image_px, "num_prompts": arguments.prompts, "num_prior_prompts": arguments.prior_prompts}

@@ -45,11 +45,11 @@ def run_until_sampling(monkeypatch, capsys, tmp_path):
     return run
 
 
-def test_an_image_of_1024_px_is_announced_with_its_time(run_until_sampling):
-    err = run_until_sampling("image", "a cat", "--size", "1024")
-    assert "this model was trained for 128 x 128; at 1024 x 1024 the result gets worse" in err
-    assert "this takes about 3 min" in err  # 8 steps of 22 GFLOP
-    assert "大约需要 3 分钟" in run_until_sampling("image", "a cat", "--size", "1024", language="zh")
+def test_a_large_image_is_announced_with_its_time(run_until_sampling):
+    err = run_until_sampling("image", "a cat", "--size", "1344")
+    assert "this model was trained for 128 x 128; at 1344 x 1344 the result gets worse" in err
+    assert "this takes about 3 min" in err  # 4 steps of 41 GFLOP
+    assert "大约需要 3 分钟" in run_until_sampling("image", "a cat", "--size", "1344", language="zh")
 
 
 def test_a_long_video_is_announced_and_an_image_of_the_default_size_is_not(run_until_sampling):
@@ -71,11 +71,11 @@ def adapter(tmp_path_factory):
 
 def test_the_time_is_that_of_the_steps_of_adapters(run_until_sampling, adapter):
     def announce(*arguments):
-        lines = run_until_sampling("image", "a cat", "--size", "1024", "--lora", str(adapter), *arguments)
+        lines = run_until_sampling("image", "a cat", "--size", "1344", "--lora", str(adapter), *arguments)
         return next(line for line in lines.splitlines() if "this takes" in line)
 
-    assert "about 19 min" in announce()  # 30 steps, twice for the guidance, where 8 take 2.5 min
+    assert "about 41 min" in announce()  # 30 steps, twice for the guidance, where 4 take 2.7 min
     assert "about 3 min" in announce("--few-steps")
     write_adapter_sampling(adapter, AdapterSampling(num_inference_steps=16, guidance_scale=1.0))
-    assert "about 6 min" in announce()
-    assert "about 11 min" in announce("--guidance-mode", "apg")  # which guides by the scale of the model
+    assert "about 11 min" in announce()
+    assert "about 22 min" in announce("--guidance-mode", "apg")  # which guides by the scale of the model
