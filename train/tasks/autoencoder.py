@@ -33,6 +33,7 @@ from dianjing.train.tasks.pca_encoder import copy_pca_encoder, extend_decoder, f
 from dianjing.train.tasks.scratch import VALIDATION_SEED_OFFSET, ScratchDefinition
 
 INITIAL_LOG_VARIANCE = -6.0
+SSIM_C1, SSIM_C2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
 USAGE = """\
 from diffusers import AutoencoderKL
 
@@ -68,6 +69,27 @@ def edge_l1_loss(a: Tensor, b: Tensor, *, num_scales: int) -> Tensor:
     return total / num_scales
 
 
+def ssim_loss(a: Tensor, b: Tensor, *, num_scales: int) -> Tensor:
+    """1 minus the mean structural similarity of images (B, 3, H, W) on [-1, 1], over successively halved sizes.
+
+    Differences count beside the contrast around them, so that pale objects matter as much as others. Windows are
+    uniform, of 7 x 7 pixels and inside the image (Wang et al. 2004, "Image quality assessment: from error visibility to
+    structural similarity"; the constants are those of the paper for a range of 2).
+    """
+    total = a.new_zeros(())
+    for scale in range(num_scales):
+        if scale:
+            a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+        x, y = a + 1, b + 1  # on [0, 2]: the luminance term is for intensities
+        mean_x, mean_y, *second_moments = (F.avg_pool2d(each, 7, stride=1) for each in (x, y, x * x, y * y, x * y))
+        variance_x, variance_y = second_moments[0] - mean_x.square(), second_moments[1] - mean_y.square()
+        covariance = second_moments[2] - mean_x * mean_y
+        luminance = (2 * mean_x * mean_y + SSIM_C1) / (mean_x.square() + mean_y.square() + SSIM_C1)
+        structure = (2 * covariance + SSIM_C2) / (variance_x + variance_y + SSIM_C2)
+        total = total + 1 - (luminance * structure).mean()
+    return total / num_scales
+
+
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """Mean peak signal-to-noise ratio in dB of images (B, 3, H, W) on [-1, 1]."""
     error = (a - b).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
@@ -75,7 +97,7 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 
 class AutoencoderTask(Task):
-    """Trains an AutoencoderKL on L1, MSE, edge and KL losses, and on adversarial ones where they have a weight.
+    """Trains an AutoencoderKL on L1, MSE, edge and KL losses, on SSIM and adversarial ones where they have a weight.
 
     `validation_images`, uint8 (N, H, W, 3), are shown in the sample grid and give the statistics of the export.
     `latent_pairs` take the place of a share of the samples: latents of a diffusion model, beside what they show.
@@ -162,6 +184,9 @@ class AutoencoderTask(Task):
         kl = kl_loss(mean, log_variance)
         loss = weights.l1 * l1 + weights.mse * mse + weights.edge_l1 * edges + weights.kl * kl
         metrics = {"l1": l1, "mse": mse, "edge_l1": edges, "kl": kl}
+        if weights.ssim:
+            metrics["ssim"] = ssim_loss(decoded, pixels, num_scales=weights.edge_scales)
+            loss = loss + weights.ssim * metrics["ssim"]
         if self.discriminator is not None:
             losses = adversarial_losses(self.discriminator, decoded, pixels)
             loss = loss + weights.adversarial * losses["adversarial"] + weights.features * losses["features"]
