@@ -2,20 +2,22 @@
 
     python -m dianjing.train.evaluation.few_steps --model sticker --count 500 --out report
 
-Prompts and rows are those of dianjing.train.evaluation.image_generation. A call by each is timed in turn. Writes
-few_steps.json.
+Prompts and rows are those of dianjing.train.evaluation.image_generation; further rows are the prompts that call an
+object small, and those of each language. A call by each is timed in turn. Writes few_steps.json.
 """
 
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 
 from dianjing.errors import DianjingError
 from dianjing.train.evaluation.image_generation import (
@@ -38,10 +40,23 @@ from dianjing.train.evaluation.settings import (
 from dianjing.train.stickers import StickerSample
 from dianjing.train.stickers.matching import SpriteMatcher
 
+CHUNK_SIZE = 4 * IMAGE_BATCH_SIZE  # images of each variant between two steps of the progress bar
 NUM_TIMED_PAIRS = 10
 TIMED_PROMPT = "草地上的一只小猫"
-VARIANTS = ("few", "slow")  # with the adapter and without
-Verdicts = dict[str, list[bool]]  # by variant: whether each image shows what its prompt asks for
+
+
+@dataclass(frozen=True)
+class PairedResult:
+    """A prompt with whether each variant's image shows what it asks for: with the adapter, and the model alone.
+
+    is_small: whether the prompt calls an object small.
+    """
+
+    category: str
+    language: str
+    is_small: bool
+    few: bool
+    slow: bool
 
 
 def check_images(
@@ -66,22 +81,31 @@ def check_images(
     return verdicts
 
 
-def summarize_pairs(rows: dict[str, Verdicts]) -> dict[str, Any]:
-    """Compare the variants by row and over all: rates, points lost, and images that one variant alone has right."""
-    overall = {variant: [verdict for row in rows.values() for verdict in row[variant]] for variant in VARIANTS}
-    report: dict[str, Any] = {}
-    for name, verdicts in {**rows, "overall": overall}.items():
-        pairs = list(zip(verdicts["few"], verdicts["slow"], strict=True))
-        rates = {variant: sum(verdicts[variant]) / len(pairs) for variant in VARIANTS}
-        report[name] = {
-            "few": round(rates["few"], 4),
-            "slow": round(rates["slow"], 4),
-            "points_lost": round(100 * (rates["slow"] - rates["few"]), 2),
-            "few_alone": sum(few and not slow for few, slow in pairs),
-            "slow_alone": sum(slow and not few for few, slow in pairs),
-            "count": len(pairs),
-        }
-    return report
+def summarize_pairs(results: Sequence[PairedResult]) -> dict[str, dict[str, Any]]:
+    """Compare the variants by row and over all: rates, points lost, and images that one variant alone has right.
+
+    Rows are the categories, "small_objects", the languages and "overall"; a row without images is left out.
+    """
+    rows: dict[str, list[PairedResult]] = {category.name: [] for category in CATEGORIES}
+    rows |= {name: [] for name in ("small_objects", *LANGUAGES)}
+    for each in results:
+        names = (each.category, each.language, *(["small_objects"] if each.is_small else []))
+        for name in names:
+            rows[name].append(each)
+    rows["overall"] = list(results)
+    return {name: _summarize_row(row) for name, row in rows.items() if row}
+
+
+def _summarize_row(row: Sequence[PairedResult]) -> dict[str, Any]:
+    few, slow = (sum(verdicts) / len(row) for verdicts in zip(*((each.few, each.slow) for each in row), strict=True))
+    return {
+        "few": round(few, 4),
+        "slow": round(slow, 4),
+        "points_lost": round(100 * (slow - few), 2),
+        "few_alone": sum(each.few and not each.slow for each in row),
+        "slow_alone": sum(each.slow and not each.few for each in row),
+        "count": len(row),
+    }
 
 
 @cache
@@ -96,39 +120,60 @@ def _load_evaluator(settings: EvaluationSettings) -> tuple[Any, Any, SpriteMatch
     return (*pipelines, SpriteMatcher.for_images(pipelines[0].default_size_px, settings.device))
 
 
-def _compare_category(index: int, *, settings: EvaluationSettings) -> Verdicts:
+@cache
+def _sample_category(index: int, settings: EvaluationSettings) -> list[StickerSample]:
+    size_px = _load_evaluator(settings)[-1].size_px
+    return sample_held_out(CATEGORIES[index], num_samples=settings.num_samples, seed=settings.seed, size_px=size_px)
+
+
+def _compare_chunk(chunk: tuple[int, str, int], *, settings: EvaluationSettings) -> list[PairedResult]:
+    """Compare both variants by CHUNK_SIZE samples of a category, in one language, from a position on."""
+    index, language, first = chunk
     few, slow, matcher = _load_evaluator(settings)
-    category, seed = CATEGORIES[index], settings.seed
-    samples = sample_held_out(category, num_samples=settings.num_samples, seed=seed, size_px=matcher.size_px)
-    verdicts: Verdicts = {variant: [] for variant in VARIANTS}
-    for variant, pipeline in zip(VARIANTS, (few, slow), strict=True):
-        generate = make_image_generator(pipeline, size_px=pipeline.default_size_px)
-        for language in LANGUAGES:
-            verdicts[variant] += check_images(samples, generate, category, matcher, language=language, seed=seed)
-    return verdicts
+    category, samples = CATEGORIES[index], _sample_category(index, settings)[first : first + CHUNK_SIZE]
+    few_verdicts, slow_verdicts = (
+        check_images(
+            samples,
+            make_image_generator(pipeline, size_px=pipeline.default_size_px),
+            category,
+            matcher,
+            language=language,
+            seed=settings.seed + first,
+        )
+        for pipeline in (few, slow)
+    )
+    is_small = [any(mention.size == "small" for mention in sample.scene.mentions) for sample in samples]
+    verdicts = zip(is_small, few_verdicts, slow_verdicts, strict=True)
+    return [PairedResult(category.name, language, *each) for each in verdicts]
 
 
 def time_pairs(settings: EvaluationSettings) -> dict[str, float]:
     """Time an image of each variant in turn: the median seconds, and the median of the quotients of neighbours."""
     few, slow, _ = _load_evaluator(settings)
-    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    for _ in range(NUM_TIMED_PAIRS + 1):  # the first is not counted
-        for variant, pipeline in zip(VARIANTS, (few, slow), strict=True):
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(NUM_TIMED_PAIRS + 1):
+        for pipeline, times in zip((few, slow), seconds, strict=True):
             start = time.perf_counter()
             pipeline(TIMED_PROMPT, generator=torch.Generator().manual_seed(settings.seed))  # an image in memory
-            seconds[variant].append(time.perf_counter() - start)
-    quotients = [slow_s / few_s for few_s, slow_s in zip(seconds["few"][1:], seconds["slow"][1:], strict=True)]
-    medians = {f"{variant}_s": round(median(seconds[variant][1:]), 4) for variant in VARIANTS}
-    return {**medians, "times_as_fast": round(median(quotients), 2)}
+            times.append(time.perf_counter() - start)
+    few_s, slow_s = (times[1:] for times in seconds)  # the first includes planning
+    quotients = [slow_one / few_one for few_one, slow_one in zip(few_s, slow_s, strict=True)]
+    return {
+        "few_s": round(median(few_s), 4),
+        "slow_s": round(median(slow_s), 4),
+        "times_as_fast": round(median(quotients), 2),
+    }
 
 
 def write_few_steps_report(settings: EvaluationSettings, out: Path) -> None:
     """Compare both variants on all categories, write the report, and print it."""
     timing = time_pairs(settings)
-    compare = partial(_compare_category, settings=settings)
-    results = list(map_in_processes(compare, range(len(CATEGORIES)), num_processes=settings.num_processes))
-    rows = {category.name: verdicts for category, verdicts in zip(CATEGORIES, results, strict=True)}
-    report = summarize_pairs(rows) | {"timing": timing, "model": settings.model, "seed": settings.seed}
+    chunks = list(product(range(len(CATEGORIES)), LANGUAGES, range(0, settings.num_samples, CHUNK_SIZE)))
+    compare = partial(_compare_chunk, settings=settings)
+    pairs = map_in_processes(compare, chunks, num_processes=settings.num_processes)
+    results = [each for chunk in tqdm(pairs, total=len(chunks), unit="chunk") for each in chunk]
+    report: dict[str, Any] = summarize_pairs(results)
+    report |= {"timing": timing, "model": settings.model, "seed": settings.seed}
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report, indent=1) + "\n"
     (out / "few_steps.json").write_text(text, encoding="utf-8")

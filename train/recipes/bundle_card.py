@@ -44,18 +44,19 @@ same way, and so the ceiling.
 ## Limitations
 It knows the words in `vocabulary.json`: {objects} objects, ten colours for some of them, {backgrounds} backgrounds,
 numbers up to four, positions and relations; it names words that it does not know. It fails most often on small
-objects: about one in six.
+objects{small_objects}.
 
 ## Licence
 Weights: Apache-2.0. The sprites that it was trained on are rendered from Noto Color Emoji (SIL OFL 1.1; artwork
 Apache-2.0); the names follow Unicode CLDR. See NOTICE.
 """
 FEW_STEPS_SECTION_TEMPLATE = """
-The same prompts and seeds by the model alone (`--slow`), which takes {times_as_fast:.1f} times as long:
+With {count} prompts per row, the default and the model alone (`--slow`), which takes {times_as_fast:.1f} times as long;
+each prompt by both, with the same seed:
 
-    python -m dianjing.train.evaluation.few_steps --model sticker
+    python -m dianjing.train.evaluation.few_steps --model sticker --count {count_per_language}
 
-| % correct, both languages | few steps | the model alone |
+| % correct, both languages (prompts) | few steps | the model alone |
 |---|---|---|
 {rows}
 """
@@ -85,6 +86,12 @@ IMAGE_ROWS = {
     "color_attr": "colour attribution",
     "background": "background",
     "overall": "overall",
+}
+FEW_STEPS_ROWS = {
+    **IMAGE_ROWS,
+    "small_objects": "objects that the prompt calls small",
+    "zh": "Chinese",
+    "en": "English",
 }
 VIDEO_ROWS = {
     "one region: motion as requested": ("one_region", "motion_accuracy"),
@@ -140,6 +147,7 @@ def write_bundle_card(bundle: Path, *, sample_counts: TrainingSampleCounts, psnr
         rows="\n".join(rows),
         few_steps_section="" if few_steps_report is None else _format_few_steps_section(few_steps_report),
         video_section="" if video_report is None else _format_video_section(video_report, index),
+        small_objects="" if few_steps_report is None else _describe_small_objects(few_steps_report),
         objects=len(load_sprite_classes()),
         backgrounds=len(BACKGROUNDS),
     )
@@ -159,11 +167,22 @@ def _describe_sampling(bundle: Path, index: Mapping[str, Any]) -> str:
 
 def _format_few_steps_section(report: Mapping[str, Any]) -> str:
     rows = [
-        f"| {title} | {100 * report[name]['few']:.1f} | {100 * report[name]['slow']:.1f} |"
-        for name, title in IMAGE_ROWS.items()
-        if name in report
+        f"| {title} ({row['count']}) | {100 * row['few']:.1f} | {100 * row['slow']:.1f} |"
+        for name, title in FEW_STEPS_ROWS.items()
+        if (row := report.get(name)) is not None
     ]
-    return FEW_STEPS_SECTION_TEMPLATE.format(times_as_fast=report["timing"]["times_as_fast"], rows="\n".join(rows))
+    count = report["single_object"]["count"]
+    return FEW_STEPS_SECTION_TEMPLATE.format(
+        times_as_fast=report["timing"]["times_as_fast"],
+        count=count,
+        count_per_language=count // len(LANGUAGES),
+        rows="\n".join(rows),
+    )
+
+
+def _describe_small_objects(report: Mapping[str, Any]) -> str:
+    row = report.get("small_objects")
+    return "" if row is None else f": {100 * row['few']:.1f} % of {row['count']} are right"
 
 
 def _format_video_section(report: Mapping[str, Any], index: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL, SASolverScheduler
 
 from dianjing import ImageToVideoPipeline, TextToImagePipeline, TextToVideoPipeline
 from dianjing.pipelines.prompting.vocabulary import Vocabulary
+from dianjing.train.evaluation.few_steps import PairedResult, summarize_pairs
 from dianjing.train.recipes import sticker
 from dianjing.train.recipes.bundle import (
     INFERENCE_STEPS,
@@ -17,7 +18,7 @@ from dianjing.train.recipes.bundle import (
     build_bundle,
     measure_motion_vocabulary,
 )
-from dianjing.train.recipes.bundle_card import _describe_sampling
+from dianjing.train.recipes.bundle_card import _describe_sampling, _describe_small_objects, _format_few_steps_section
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.stickers.captions import list_caption_words, list_motion_words, make_concept_vocabulary
 from dianjing.train.stickers.motions import MOTIONS
@@ -171,3 +172,15 @@ def test_an_adapter_for_few_steps_becomes_the_default_of_a_bundle_until_it_is_bu
     build_bundle(tmp_path / "export", bundle)
     assert TextToImagePipeline.from_pretrained(bundle).default_adapter is None
     assert verify_checksums(bundle) == []
+
+
+def test_the_few_steps_section_of_the_card_has_the_figures_of_its_report():
+    rows = [("single_object", "zh", True, False, True), ("single_object", "en", False, True, True)]
+    report = summarize_pairs([PairedResult(*row) for row in rows]) | {"timing": {"times_as_fast": 3.26}}
+    section = _format_few_steps_section(report)
+    assert "which takes 3.3 times as long" in section
+    assert "few_steps --model sticker --count 1\n" in section
+    assert "| single object (2) | 50.0 | 100.0 |" in section
+    assert "| objects that the prompt calls small (1) | 0.0 | 100.0 |" in section
+    assert "| English (1) | 100.0 | 100.0 |" in section
+    assert _describe_small_objects(report) == ": 0.0 % of 1 are right"
