@@ -17,6 +17,7 @@ from dianjing.pipelines.prompting.concepts import CONCEPTS_FILE
 from dianjing.pipelines.prompting.motions import MOTIONS_FILE, MotionConcept, MotionVocabulary
 from dianjing.pipelines.prompting.vocabulary import VOCABULARY_FILE
 from dianjing.train.data.images import to_pixels
+from dianjing.train.recipes.motion_phrases import list_known_phrases
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.stickers.captions import list_caption_words, list_motion_words, make_concept_vocabulary
 from dianjing.train.stickers.clips import ObjectMotion
@@ -57,10 +58,8 @@ def measure_motion_vocabulary(*, size_px: int) -> MotionVocabulary:
     for index, motion in enumerate(MOTIONS):
         full = ObjectMotion(motion=index, amplitude=1.0)
         speed = median(replace(clip, object_motions=(full,) * len(clip.object_motions)).strengths[0] for clip in clips)
-        zh, en = motion.paraphrases
-        concepts.append(
-            MotionConcept(name=motion.name, phrases=(*zh, *en), speed=round(speed, 4), extent=_measure_extent(motion))
-        )
+        phrases, extent = list_known_phrases(motion), _measure_extent(motion)
+        concepts.append(MotionConcept(name=motion.name, phrases=phrases, speed=round(speed, 4), extent=extent))
     return MotionVocabulary(tuple(concepts))
 
 
