@@ -31,7 +31,7 @@ def test_words_around_a_phrase_do_not_matter_and_unknown_phrases_stay(motions):
 
 
 def test_every_known_phrase_names_one_motion(motions):
-    """Longer phrases go before shorter ones that they contain, such as 飞起来 before 飞."""
+    """The longest phrase that a text contains decides."""
     for motion in MOTIONS:
         zh, en = motion.paraphrases
         for phrase in list_known_phrases(motion):
