@@ -33,6 +33,7 @@ from dianjing.train.tasks.pca_encoder import copy_pca_encoder, extend_decoder, f
 from dianjing.train.tasks.scratch import VALIDATION_SEED_OFFSET, ScratchDefinition
 
 INITIAL_LOG_VARIANCE = -6.0
+SSIM_WINDOW_PX = 7
 SSIM_C1, SSIM_C2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
 USAGE = """\
 from diffusers import AutoencoderKL
@@ -73,15 +74,16 @@ def ssim_loss(a: Tensor, b: Tensor, *, num_scales: int) -> Tensor:
     """1 minus the mean structural similarity of images (B, 3, H, W) on [-1, 1], over successively halved sizes.
 
     Differences count beside the contrast around them, so that pale objects matter as much as others. Windows are
-    uniform, of 7 x 7 pixels and inside the image (Wang et al. 2004, "Image quality assessment: from error visibility to
-    structural similarity"; the constants are those of the paper for a range of 2).
+    uniform, of 7 x 7 pixels, or as large as an image that is smaller, and inside the image (Wang et al. 2004, "Image
+    quality assessment: from error visibility to structural similarity"; its constants, for a range of 2).
     """
     total = a.new_zeros(())
     for scale in range(num_scales):
         if scale:
             a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
         x, y = a + 1, b + 1  # on [0, 2]: the luminance term is for intensities
-        mean_x, mean_y, *second_moments = (F.avg_pool2d(each, 7, stride=1) for each in (x, y, x * x, y * y, x * y))
+        window = min(SSIM_WINDOW_PX, *x.shape[-2:])
+        mean_x, mean_y, *second_moments = (F.avg_pool2d(each, window, stride=1) for each in (x, y, x * x, y * y, x * y))
         variance_x, variance_y = second_moments[0] - mean_x.square(), second_moments[1] - mean_y.square()
         covariance = second_moments[2] - mean_x * mean_y
         luminance = (2 * mean_x * mean_y + SSIM_C1) / (mean_x.square() + mean_y.square() + SSIM_C1)
