@@ -17,6 +17,8 @@ class StageConfig(BaseConfig):
     coloured_share: float | None = Field(default=None, ge=0, le=1)  # of mentions; None: 0.6 of colourable objects
     sized_share: float = Field(default=0.4, ge=0, le=1)  # of single objects: those asked for as big or small
     canonical_share: float = Field(default=0.0, ge=0, le=1)  # of scenes: those with canonical sizes and positions
+    # of images: those for which two scenes are sampled, and the one is taken in which an object has less contrast
+    low_contrast_share: float = Field(default=0.0, ge=0, le=1)
     min_amplitude: float = Field(default=0.3, gt=0, lt=1)  # of motions in clips; the maximum is 1
     until_fraction: float | None = Field(default=None, gt=0, lt=1)  # of the run; None: to the end
 

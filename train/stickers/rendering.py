@@ -55,6 +55,21 @@ def render_instances(scene: StickerScene, *, size_px: int) -> np.ndarray:
     return canvas
 
 
+def measure_contrast(scene: StickerScene, *, size_px: int) -> float:
+    """Measure how far the object with the least contrast changes the background: the mean absolute difference of pixels
+    (0 to 255) in its box, so that a thin object counts as one that is pale.
+    """
+    background = render_background(scene.background, scene.variant, size_px=size_px)
+    contrasts = []
+    for instance in scene.instances:
+        x, y, side, _ = get_instance_box(instance, size_px)
+        below = background[y : y + side, x : x + side]
+        canvas = below.copy()
+        composite_premultiplied(canvas, get_sprite(instance.class_id, size_px=side, colour=instance.colour), x=0, y=0)
+        contrasts.append(float(np.abs(canvas.astype(np.int16) - below).mean()))
+    return min(contrasts)
+
+
 def _composite_instances(canvas: np.ndarray, scene: StickerScene) -> None:
     """Composite the objects of a scene over the canvas (S, S, 3), in place."""
     for instance in scene.instances:

@@ -2,8 +2,8 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -19,12 +19,13 @@ from dianjing.train.stickers.captions import (
 from dianjing.train.stickers.choices import Interval, list_choice_intervals
 from dianjing.train.stickers.clips import ObjectMotion, StickerClip, sample_object_motions
 from dianjing.train.stickers.motions import MOTIONS
-from dianjing.train.stickers.rendering import get_instance_box, render_scene
+from dianjing.train.stickers.rendering import get_instance_box, measure_contrast, render_scene
 from dianjing.train.stickers.scenes import CANVAS_PX, SCENE_TYPES, SceneSampling, StickerScene, sample_scene
 from dianjing.train.stickers.sprite_classes import load_sprite_classes
 
 DEFAULT_SCENE_WEIGHTS = {"single": 0.4, "count": 0.2, "pair": 0.28, "trio": 0.12}
 MIN_SIZE_PX = 32
+CONTRAST_SIZE_PX = 32  # of images whose contrast is measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,9 @@ class CurriculumStage:
     """A stage of the curriculum, up to sample `until_position` (None: to the end).
 
     scene_weights: scene type -> weight. grid_px: grids of positions and sizes; each scene takes one of them.
-    coloured_share, sized_share, canonical_share: as in SceneSampling. min_amplitude: of motions in clips, above 0.
+    coloured_share, sized_share, canonical_share: as in SceneSampling. low_contrast_share: of images, the share that
+    takes of two scenes of a type the one in which an object has less contrast. min_amplitude: of motions in clips,
+    above 0.
 
     Raises: DianjingError for an unknown scene type.
     """
@@ -42,6 +45,7 @@ class CurriculumStage:
     coloured_share: float | None = None
     sized_share: float = 0.4
     canonical_share: float = 0.0
+    low_contrast_share: float = 0.0
     min_amplitude: float = 0.3
     until_position: int | None = None
 
@@ -131,7 +135,11 @@ class StickerWorld:
         """Return the image sample at a position."""
         rng = random.Random((seed << 48) | position)
         stage = self.get_stage(position)
-        scene = self._sample_scene(rng, stage, rng.choice(stage.grid_px))
+        grid_px = rng.choice(stage.grid_px)
+        if stage.low_contrast_share > 0 and rng.random() < stage.low_contrast_share:
+            scene = self._sample_low_contrast_scene(rng, stage, grid_px)
+        else:
+            scene = self._sample_scene(rng, stage, grid_px)
         text_zh, text_en = make_caption_zh(scene, rng), make_caption_en(scene, rng)
         return StickerSample(scene=scene, text_zh=text_zh, text_en=text_en, size_px=self.size_px)
 
@@ -162,6 +170,13 @@ class StickerWorld:
             canonical_share=stage.canonical_share,
         )
         return sample_scene(rng, sampling, scene_weights=stage.scene_weights, grid_px=grid_px, split=self.split)
+
+    def _sample_low_contrast_scene(self, rng: random.Random, stage: CurriculumStage, grid_px: int) -> StickerScene:
+        """Sample two scenes of one type, and return the one in which an object has less contrast."""
+        (scene_type,) = rng.choices(list(stage.scene_weights), list(stage.scene_weights.values()))
+        of_one_type = replace(stage, scene_weights={scene_type: 1.0})
+        scenes = [self._sample_scene(rng, of_one_type, grid_px) for _ in range(2)]
+        return min(scenes, key=partial(measure_contrast, size_px=CONTRAST_SIZE_PX))
 
     def _sample_moving_scene(
         self,

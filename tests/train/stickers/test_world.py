@@ -1,6 +1,7 @@
 """The sticker world: determinism, ground truth, held-out combinations, and captions."""
 
 import time
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -11,6 +12,7 @@ from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.stickers.atlas import get_sprite, tint
 from dianjing.train.stickers.backgrounds import BACKGROUNDS, render_background
 from dianjing.train.stickers.captions import list_caption_words, pluralize
+from dianjing.train.stickers.rendering import measure_contrast, render_scene
 from dianjing.train.stickers.scenes import SCENE_TYPES, is_held_out
 from dianjing.train.stickers.sprite_classes import COLOURS, load_sprite_classes
 
@@ -200,3 +202,26 @@ def test_canonical_scenes_have_one_size_and_position_per_caption():
         boxes.setdefault((mention.size, mention.cell), set()).add((instance.x_px, instance.y_px, instance.size_px))
     assert {size for size, _ in boxes} == {"big", "small", None}
     assert all(len(found) == 1 for found in boxes.values())
+
+
+def test_the_contrast_of_a_scene_is_that_of_the_object_that_stands_out_least():
+    for sample in get_samples(20, stages=[CurriculumStage(scene_weights={"trio": 1.0}, grid_px=(16,))]):
+        background = render_background(sample.scene.background, sample.scene.variant, size_px=64).astype(float)
+        contrasts = []
+        for instance, (x, y, width, height) in zip(sample.scene.instances, sample.boxes, strict=True):
+            alone = render_scene(replace(sample.scene, instances=(instance,)), size_px=64)
+            contrasts.append(abs(alone - background)[y : y + height, x : x + width].mean())
+        assert measure_contrast(sample.scene, size_px=64) == pytest.approx(min(contrasts))
+
+
+def test_images_of_low_contrast_keep_the_shares_of_scene_types():
+    weights = {"single": 0.25, "trio": 0.75}
+    stages = [CurriculumStage(scene_weights=weights, grid_px=(16,), low_contrast_share=each) for each in (0.0, 1.0)]
+    others, pale = ([sample.scene for sample in get_samples(1000, stages=[each])] for each in stages)
+    for scene_type, weight in weights.items():
+        assert abs(np.mean([scene.scene_type == scene_type for scene in pale]) - weight) < 0.05
+        medians = [
+            np.median([measure_contrast(each, size_px=64) for each in scenes if each.scene_type == scene_type])
+            for scenes in (pale, others)
+        ]
+        assert medians[0] < 0.9 * medians[1]
