@@ -108,16 +108,23 @@ class MotionConditioner(nn.Module):
 
     @torch.no_grad()
     def with_warp(
-        self, motion_control: MotionControl, image: Tensor, track: MotionTrack, *, num_frames: int, encode: EncodeFn
+        self,
+        motion_control: MotionControl,
+        image: Tensor,
+        track: MotionTrack,
+        *,
+        num_frames: int,
+        encode: EncodeFn,
+        background: Tensor | None = None,
     ) -> tuple[MotionControl, Tensor]:
         """Return motion control with the warped first frame, and its frames (B, F, 3, H, W).
 
         image: pixels (B, 3, H, W) in which the track began. They are warped and encoded, since warped latents would be
-        blurred. A model without a flow field gets the motion control unchanged, and still frames.
+        blurred. background: what is behind the active regions, see `warp_regions`. A model without a flow field gets the motion control unchanged, and still frames.
         """
         if self.flow_field is None:
             return motion_control, image.unsqueeze(1).expand(-1, num_frames, -1, -1, -1)
-        warp, _ = self._warp(motion_control, image, track, num_frames)
+        warp, _ = self._warp(motion_control, image, track, num_frames, background=background)
         first, rest = motion_control.first_frame.unsqueeze(1), warp.frames[:, 1:]
         has_first_frame = first.flatten(1).any(dim=1).view(-1, 1, 1, 1, 1)
         latents = encode(rest.flatten(0, 1)).unflatten(0, rest.shape[:2]) * has_first_frame
@@ -137,14 +144,21 @@ class MotionConditioner(nn.Module):
         return MotionTrack(track.initial_masks, warp.coverage[:, -1], backward_flow[:, :, -1]), warp.coverage
 
     def _warp(
-        self, motion_control: MotionControl, image: Tensor, track: MotionTrack, num_frames: int
+        self,
+        motion_control: MotionControl,
+        image: Tensor,
+        track: MotionTrack,
+        num_frames: int,
+        *,
+        background: Tensor | None = None,
     ) -> tuple[Warp, Tensor]:
         """Warp an image, and return the flow (B, R, F, P, Q, 2) back to it; frame 0 is the track's present frame."""
         points = grid_points(FLOW_GRID, device=image.device)
         flow = self.predict_backward_flow(motion_control, track.compute_moments(), num_frames, points=points)
         flow = track.compose(flow.unflatten(3, (FLOW_GRID, FLOW_GRID)))
         active = motion_control.phrase_mask.any(dim=-1)
-        warp = warp_regions(image, track.initial_masks.to(image.dtype), flow, active)
+        masks = track.initial_masks.to(image.dtype)
+        warp = warp_regions(image, masks, flow, active, background=background)
         present = track.coverage.to(image.dtype) * active[:, :, None, None]
         return Warp(warp.frames, torch.cat([present.unsqueeze(1), warp.coverage[:, 1:]], dim=1)), flow
 

@@ -91,11 +91,14 @@ def identity_warp(first_frame: Tensor, num_regions: int, num_frames: int) -> War
     return Warp(frames, frames.new_zeros(*frames.shape[:2], num_regions, *frames.shape[3:]))
 
 
-def warp_regions(image: Tensor, masks: Tensor, backward_flow: Tensor, active: Tensor) -> Warp:
-    """Move each active region of an image (B, C, H, W) along its flow, over the inpainted background.
+def warp_regions(
+    image: Tensor, masks: Tensor, backward_flow: Tensor, active: Tensor, *, background: Tensor | None = None
+) -> Warp:
+    """Move each active region of an image (B, C, H, W) along its flow, over the background.
 
     masks: (B, R, H, W). backward_flow: (B, R, F, P, Q, 2). active: (B, R), regions that move; the others stay part of
-    the background. Later regions lie over earlier ones.
+    the background. Later regions lie over earlier ones. background: the image (B, C, H, W) without the active regions;
+    None: it is filled from their surroundings (`push_pull_inpaint`).
     """
     size, num_frames = image.shape[-2:], backward_flow.shape[2]
     active_masks = masks * active.to(image.dtype)[:, :, None, None]
@@ -115,7 +118,8 @@ def warp_regions(image: Tensor, masks: Tensor, backward_flow: Tensor, active: Te
     axes = {"b": len(image), "f": num_frames}
     layers = rearrange(layers, "(b r f) c h w -> b f r c h w", **axes)
     coverage = rearrange(coverage, "(b r f) 1 h w -> b f r h w", **axes)
-    background = push_pull_inpaint(image, active_masks.amax(dim=1, keepdim=True))
+    if background is None:
+        background = push_pull_inpaint(image, active_masks.amax(dim=1, keepdim=True))
     frames = background.unsqueeze(1).expand(-1, num_frames, -1, -1, -1)
     for layer, alpha in zip(layers.unbind(2), coverage.unbind(2), strict=True):
         frames = torch.lerp(frames, layer, alpha.unsqueeze(2))

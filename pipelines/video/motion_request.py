@@ -6,6 +6,8 @@ B batch, R regions, F frames; latents are B C F Y X, pixels B C H W on [-1, 1].
 
 from dataclasses import dataclass, replace
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
@@ -13,12 +15,14 @@ from torch.nn.functional import adaptive_avg_pool2d
 from dianjing.dit import MotionControl
 from dianjing.dit.motion.control import FLOW_GRID, EncodeFn, MotionConditioner
 from dianjing.dit.motion.warp import MotionTrack, Warp
-from dianjing.pipelines.vae import pixels_to_uint8
+from dianjing.pipelines.vae import frames_to_pixels, pixels_to_uint8
+from dianjing.pipelines.video.inpainting import inpaint
 from dianjing.pipelines.video.windows import make_autoregressive_windows
 
 STRENGTH_BACKOFF = (1.0, 0.7, 0.5, 0.35, 0.25, 0.17, 0.12, 0.08, 0.05)  # factors, tried in this order
 # maximum growth of border pixels / sqrt(area); 0.65 is a disc clipped by 10 % of its diameter
 MAX_BORDER_GROWTH = 0.65
+HOLE_MARGIN = 0.025  # of the image's side, around a mask: where an autoencoder shows traces of an object
 MIN_COVERED_FRACTION = 0.1  # minimum of a region's area in the image, relative to the first frame
 
 
@@ -54,6 +58,7 @@ class MotionRequest:
         if conditioner.flow_field is None:
             return None
         track, first_frame = self._start_track(), self.motion_control.first_frame
+        background = self.inpaint_background()
         latents = [first_frame.unsqueeze(1)]
         coverages = [self._get_control_at(track, first_frame).masks.unsqueeze(1)]
         frames = [pixels_to_uint8(self.pixels.unsqueeze(1))]
@@ -61,7 +66,7 @@ class MotionRequest:
             length = window.stop - window.start
             control = self._get_control_at(track, latents[-1][:, -1])
             warped_control, warped = conditioner.with_warp(
-                control, self.pixels, track, num_frames=length, encode=encode
+                control, self.pixels, track, num_frames=length, encode=encode, background=background
             )
             track, _ = conditioner.advance(control, track, num_frames=length)
             assert warped_control.warp is not None
@@ -70,6 +75,19 @@ class MotionRequest:
             frames.append(pixels_to_uint8(warped[:, 1:]))
         warp = Warp(torch.cat(latents, dim=1), torch.cat(coverages, dim=1))
         return WarpedVideo(warp=warp, frames=torch.cat(frames, dim=1))
+
+    def inpaint_background(self) -> Tensor:
+        """Inpaint each image (B, 3, H, W) where its active regions are, and in a margin around them."""
+        active = self.motion_control.phrase_mask.any(dim=-1)[..., None, None]
+        regions = (self.masks * active).amax(dim=1).cpu().numpy() > 0
+        margin = 2 * round(HOLE_MARGIN * max(self.pixels.shape[-2:])) + 1
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (margin, margin))
+        holes = [cv2.dilate(region.astype(np.uint8), kernel) > 0 for region in regions]
+        images = pixels_to_uint8(self.pixels).permute(0, 2, 3, 1).numpy()
+        filled = np.stack([inpaint(image, hole) for image, hole in zip(images, holes, strict=True)])
+        background = frames_to_pixels(filled, device=self.pixels.device, dtype=self.pixels.dtype)
+        mask = torch.from_numpy(np.stack(holes)).unsqueeze(1).to(self.pixels.device)
+        return torch.where(mask, background, self.pixels)
 
     def limit_strength(self, conditioner: MotionConditioner, *, num_frames: int, window_size: int) -> "MotionRequest":
         """Reduce each strength as far as needed for its region to stay in the image for num_frames."""

@@ -40,6 +40,16 @@ def test_a_region_moves_and_the_background_stays(scene):
     torch.testing.assert_close(warp.coverage[:, 1], mask.roll((-2, 5), dims=(-2, -1)), atol=1e-5, rtol=0)
 
 
+def test_a_region_moves_over_the_background_that_is_given(scene):
+    image, mask = scene
+    background = torch.rand(image.shape, generator=torch.Generator().manual_seed(2))
+    warp = warp_regions(image, mask, make_flow((-5.0, 2.0)), ACTIVE, background=background)
+    expected = background.clone()
+    expected[:, :, 4:7, 9:12] = image[:, :, 6:9, 4:7]
+    expected = expected.clamp(image.amin(), image.amax())
+    torch.testing.assert_close(warp.frames[:, 1], expected, atol=1e-5, rtol=0)
+
+
 def test_an_inactive_region_stays_and_covers_nothing(scene):
     image, mask = scene
     warp = warp_regions(image, mask, make_flow((-5.0, 0.0)), ~ACTIVE)
