@@ -120,7 +120,8 @@ class MotionConditioner(nn.Module):
         """Return motion control with the warped first frame, and its frames (B, F, 3, H, W).
 
         image: pixels (B, 3, H, W) in which the track began. They are warped and encoded, since warped latents would be
-        blurred. background: what is behind the active regions, see `warp_regions`. A model without a flow field gets the motion control unchanged, and still frames.
+        blurred. background: what is behind the active regions, see `warp_regions`. A model without a flow field gets
+        the motion control unchanged, and still frames.
         """
         if self.flow_field is None:
             return motion_control, image.unsqueeze(1).expand(-1, num_frames, -1, -1, -1)

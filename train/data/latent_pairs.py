@@ -4,9 +4,11 @@ N pairs, C latent channels, Y X latent positions; latents (N, C, Y, X) are as an
 scaling factor; images are uint8 (N, H, W, 3).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -25,6 +27,12 @@ def write_latent_pairs(path: Path, pairs: LatentPairs) -> None:
     """Write pairs to a file, whose folder is made if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(pairs._asdict(), path)
+
+
+def join_latent_pairs(paths: Sequence[Path], output: Path) -> None:
+    """Write the pairs of several files, of the same shapes, into one."""
+    parts = [load_file(path) for path in paths]
+    write_latent_pairs(output, LatentPairs(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]}))
 
 
 def read_latent_pairs(path: Path, *, latent_shape: tuple[int, ...], image_shape: tuple[int, ...]) -> LatentPairs:

@@ -82,7 +82,7 @@ def build_bundle(export_folder: Path, bundle: Path, *, vae: Path | None = None, 
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     shutil.copytree(export_folder, bundle, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
     if vae is not None:
-        _replace_vae(bundle / "vae", vae)
+        replace_vae(bundle / "vae", vae)
     if segmenter is not None:
         shutil.copytree(segmenter, bundle / segmenter.name)
     for config_path in bundle.glob("*/config.json"):
@@ -110,6 +110,18 @@ def build_bundle(export_folder: Path, bundle: Path, *, vae: Path | None = None, 
     write_checksums(bundle)
 
 
+def replace_vae(folder: Path, vae: Path) -> None:
+    """Put another autoencoder into `folder`, with the scaling factor that the transformer was trained with.
+
+    vae: a folder of weights for the same latents. The checksums of a bundle have to be written again.
+    """
+    scaling_factor = _read_json(folder / "config.json")["scaling_factor"]
+    shutil.rmtree(folder)
+    shutil.copytree(vae, folder, ignore=shutil.ignore_patterns("measured.json", "README.md"))
+    config = _read_json(folder / "config.json") | {"scaling_factor": scaling_factor}
+    _write_json(folder / "config.json", config, indent=2)
+
+
 def average_autoencoders(folders: Sequence[Path], output: Path) -> None:
     """Write the autoencoder whose weights are the mean of those of others with the same latents, in half precision.
 
@@ -130,15 +142,6 @@ def measure_psnr_db(vae_folder: Path) -> float:
     images = [torch.from_numpy(world.get_image_sample(0, index).image) for index in range(NUM_RECONSTRUCTED)]
     batches = [to_pixels(batch) for batch in torch.stack(images).split(32)]
     return torch.stack([psnr(vae(pixels).sample.clamp(-1, 1), pixels) for pixels in batches]).mean().item()
-
-
-def _replace_vae(folder: Path, vae: Path) -> None:
-    """Put another autoencoder into `folder`, with the scaling factor that the transformer was trained with."""
-    scaling_factor = _read_json(folder / "config.json")["scaling_factor"]
-    shutil.rmtree(folder)
-    shutil.copytree(vae, folder, ignore=shutil.ignore_patterns("measured.json", "README.md"))
-    config = _read_json(folder / "config.json") | {"scaling_factor": scaling_factor}
-    _write_json(folder / "config.json", config, indent=2)
 
 
 def add_default_adapter(export_folder: Path, bundle: Path) -> None:

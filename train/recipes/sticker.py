@@ -14,12 +14,14 @@ from pathlib import Path
 import torch
 
 from dianjing.pipelines.segmentation.base import SEGMENTER_FOLDER
+from dianjing.train.data.latent_pairs import join_latent_pairs
 from dianjing.train.recipes.bundle import (
     GUIDANCE_SCALE,
     add_default_adapter,
     average_autoencoders,
     build_bundle,
     measure_psnr_db,
+    replace_vae,
 )
 from dianjing.train.recipes.bundle_card import TrainingSampleCounts, count_run_samples, write_bundle_card
 from dianjing.train.recipes.sticker_scene_data import FEW_STEPS, write_scenes
@@ -33,8 +35,7 @@ class TrainingRun:
     """One run of the trainer: its run file, its folder, and what it takes from the runs before it.
 
     base_export: folder of the weights that it starts from, an export or a part of one. vae_key: of the setting that
-    names the autoencoder of the run `vae_run`, if it takes that. needs_generated_latents: whether the latents that the
-    image model generates are written first.
+    names the autoencoder of the run `vae_run`, if it takes that.
     """
 
     recipe: str
@@ -42,7 +43,6 @@ class TrainingRun:
     base_export: str | None = None
     vae_key: str | None = "model.vae"
     vae_run: str = "sticker-vae"
-    needs_generated_latents: bool = False
 
 
 DECODER_FOLDER = "sticker-decoder-generated"
@@ -50,6 +50,7 @@ AVERAGED_DECODER_FOLDER = "sticker-decoder-averaged"  # of the former and the on
 IMAGE_MODEL_FOLDER = "sticker-coupled"
 SEGMENTER_RUN_FOLDER = "sticker-segmenter"
 GENERATED_LATENTS_FILE, NUM_GENERATED_LATENTS = "generated-latents.safetensors", 6000
+FEW_STEPS_LATENTS_FILE, FEW_STEPS_LATENTS_SEED = "few-steps-latents.safetensors", 93
 GENERATED_LATENTS_STEPS = 4  # with guidance, about what the adapter for few steps does
 NUM_FEW_STEPS_SCENES, FEW_STEPS_SEED = 16000, 977
 AUTOENCODERS = ("autoencoder", "decoder", "sharp_decoder", "wide_decoder", "generated_decoder")
@@ -92,7 +93,6 @@ TRAINING_RUNS = {
         folder=DECODER_FOLDER,
         base_export=f"{WIDE_AUTOENCODER_FOLDER}/export/vae",
         vae_key=None,
-        needs_generated_latents=True,
     ),
     "segmenter": TrainingRun(recipe="sticker_segmenter.toml", folder=SEGMENTER_RUN_FOLDER, vae_key=None),
     "flow_field": TrainingRun(
@@ -108,17 +108,31 @@ TRAINING_RUNS = {
         vae_run=WIDE_AUTOENCODER_FOLDER,
     ),
 }
+LAST_DECODER = TrainingRun(
+    recipe="sticker_decoder_ssim.toml", folder="sticker-decoder-ssim", base_export=AVERAGED_DECODER_FOLDER, vae_key=None
+)
 
 
-def launch_training(training: TrainingRun, runs_folder: Path, *, processes: int) -> None:
-    """Run the trainer in a process of its own, or in several (GPUs, or CPU processes with one thread each)."""
+def run_training(name: str, runs_folder: Path, *, processes: int) -> None:
+    """Run one of TRAINING_RUNS."""
+    latent_pairs = write_latents(runs_folder) if name == "generated_decoder" else None
+    launch_training(TRAINING_RUNS[name], runs_folder, processes=processes, latent_pairs=latent_pairs)
+
+
+def launch_training(
+    training: TrainingRun, runs_folder: Path, *, processes: int, latent_pairs: Path | None = None
+) -> None:
+    """Run the trainer in a process of its own, or in several (GPUs, or CPU processes with one thread each).
+
+    latent_pairs: file of generated latents that an autoencoder is trained with.
+    """
     settings = {"run.folder": runs_folder / training.folder}
     if training.vae_key is not None:
         settings[training.vae_key] = runs_folder / training.vae_run / "export" / "vae"
     if training.base_export is not None:
         settings["model.start_from"] = runs_folder / training.base_export
-    if training.needs_generated_latents:
-        settings["objective.latent_pairs"] = write_latents(runs_folder)
+    if latent_pairs is not None:
+        settings["objective.latent_pairs"] = latent_pairs
     command = [sys.executable, "-m", "dianjing.train", str(RECIPES / training.recipe)]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
@@ -132,13 +146,36 @@ def launch_training(training: TrainingRun, runs_folder: Path, *, processes: int)
 
 def write_latents(runs_folder: Path) -> Path:
     """Write latents that the image model generates, and the images of their scenes; returns their file."""
-    path = runs_folder / GENERATED_LATENTS_FILE
+    path, model = runs_folder / GENERATED_LATENTS_FILE, runs_folder / IMAGE_MODEL_FOLDER / "export"
+    sampling = ["--steps", str(GENERATED_LATENTS_STEPS), "--guidance", str(GUIDANCE_SCALE)]
+    return _generate_latents(path, model, *sampling)
+
+
+def write_few_steps_latents(bundle: Path, runs_folder: Path) -> Path:
+    """Write latents that a bundle generates by default, with those of `write_latents`; returns their file."""
+    path = runs_folder / FEW_STEPS_LATENTS_FILE
+    generated = _generate_latents(runs_folder / f"default-{path.name}", bundle, "--seed", str(FEW_STEPS_LATENTS_SEED))
+    join_latent_pairs([write_latents(runs_folder), generated], path)
+    return path
+
+
+def _generate_latents(path: Path, model: Path, *options: str) -> Path:
+    """Write generated latents to a file, unless it is there; returns the file."""
     if not path.exists():
         command = [sys.executable, "-m", "dianjing.train.recipes.generated_latents", str(path)]
-        command += ["--model", str(runs_folder / IMAGE_MODEL_FOLDER / "export"), "--count", str(NUM_GENERATED_LATENTS)]
-        command += ["--steps", str(GENERATED_LATENTS_STEPS), "--guidance", str(GUIDANCE_SCALE)]
+        command += ["--model", str(model), "--count", str(NUM_GENERATED_LATENTS), *options]
         subprocess.run(command, check=True)
     return path
+
+
+def train_last_decoder(bundle: Path, runs_folder: Path, *, processes: int) -> None:
+    """Train the decoder of a bundle on with the latents that it generates, and put it into the bundle."""
+    latent_pairs = write_few_steps_latents(bundle, runs_folder)
+    launch_training(LAST_DECODER, runs_folder, processes=processes, latent_pairs=latent_pairs)
+    vae = runs_folder / f"{LAST_DECODER.folder}-half"
+    average_autoencoders([runs_folder / LAST_DECODER.folder / "export" / "vae"], vae)
+    replace_vae(bundle / "vae", vae)
+    write_checksums(bundle)
 
 
 def train_few_steps(bundle: Path, runs_folder: Path) -> None:
@@ -162,6 +199,7 @@ def count_training_samples(runs_folder: Path) -> TrainingSampleCounts:
     clips = sum(counts.pop(name) for name in MOTION_STAGES)
     counts.pop("segmenter")
     autoencoder = sum(counts.pop(name) for name in AUTOENCODERS)
+    autoencoder += count_run_samples(runs_folder / LAST_DECODER.folder)
     return TrainingSampleCounts(autoencoder=autoencoder, images=sum(counts.values()), clips=clips)
 
 
@@ -200,12 +238,12 @@ def _main() -> None:
     parser = _make_parser()
     arguments = parser.parse_args()
     runs, bundle = arguments.runs, arguments.bundle
-    steps = (*TRAINING_RUNS, "bundle", "few_steps", "evaluate")
+    steps = (*TRAINING_RUNS, "bundle", "few_steps", "last_decoder", "evaluate")
     if arguments.only is not None and arguments.only not in steps:
         parser.error(f"--only {arguments.only}: the steps are {', '.join(steps)}")
     for step in steps if arguments.only is None else (arguments.only,):
         if step in TRAINING_RUNS:
-            launch_training(TRAINING_RUNS[step], runs, processes=arguments.processes)
+            run_training(step, runs, processes=arguments.processes)
         elif step == "bundle":
             last_run = list(TRAINING_RUNS.values())[-1]
             segmenter = runs / SEGMENTER_RUN_FOLDER / "export" / SEGMENTER_FOLDER
@@ -215,6 +253,8 @@ def _main() -> None:
             build_bundle(runs / last_run.folder / "export", bundle, vae=vae, segmenter=segmenter)
         elif step == "few_steps":
             train_few_steps(bundle, runs)
+        elif step == "last_decoder":
+            train_last_decoder(bundle, runs, processes=arguments.processes)
         else:
             evaluate_bundle(bundle, runs, num_samples=arguments.count, processes=arguments.processes)
 

@@ -40,7 +40,7 @@ def test_a_region_moves_and_the_background_stays(scene):
     torch.testing.assert_close(warp.coverage[:, 1], mask.roll((-2, 5), dims=(-2, -1)), atol=1e-5, rtol=0)
 
 
-def test_a_region_moves_over_the_background_that_is_given(scene):
+def test_a_region_moves_over_another_background(scene):
     image, mask = scene
     background = torch.rand(image.shape, generator=torch.Generator().manual_seed(2))
     warp = warp_regions(image, mask, make_flow((-5.0, 2.0)), ACTIVE, background=background)

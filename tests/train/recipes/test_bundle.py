@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from diffusers import AutoencoderKL, SASolverScheduler
 
 from dianjing import ImageToVideoPipeline, TextToImagePipeline, TextToVideoPipeline
 from dianjing.pipelines.prompting.vocabulary import Vocabulary
+from dianjing.train.data.latent_pairs import LatentPairs, read_latent_pairs, write_latent_pairs
 from dianjing.train.evaluation.few_steps import PairedResult, summarize_pairs
 from dianjing.train.recipes import sticker
 from dianjing.train.recipes.bundle import (
@@ -75,10 +77,10 @@ def test_a_bundle_of_an_image_model_has_no_motions(make_hunyuan, tmp_path):
 def test_every_run_takes_the_latents_that_the_shipped_decoder_decodes(monkeypatch, tmp_path):
     """Or the first of their channels: those of the autoencoder of 64 px, which all later encoders keep."""
     commands = {}
-    for name, training in sticker.TRAINING_RUNS.items():
+    for name in sticker.TRAINING_RUNS:
         launched = []
         monkeypatch.setattr(sticker.subprocess, "run", lambda command, launched=launched, **_: launched.append(command))
-        sticker.launch_training(training, tmp_path, processes=1)
+        sticker.run_training(name, tmp_path, processes=1)
         commands[name] = launched
     settings = {
         name: dict(part.split("=") for part in launched[-1] if "=" in part) for name, launched in commands.items()
@@ -102,6 +104,42 @@ def test_every_run_takes_the_latents_that_the_shipped_decoder_decodes(monkeypatc
     write_latents = commands["generated_decoder"][0]
     assert write_latents[write_latents.index("--model") + 1] == export("sticker-coupled")
     assert settings["generated_decoder"]["objective.latent_pairs"] in write_latents
+
+
+def test_the_last_decoder_is_trained_on_what_the_bundle_generates_and_becomes_its_decoder(
+    make_hunyuan, tmp_path, monkeypatch
+):
+    make_hunyuan(with_size=False).save_pretrained(tmp_path / "export")
+    runs, bundle = tmp_path / "runs", tmp_path / "bundle"
+    build_bundle(tmp_path / "export", bundle)
+    vae = AutoencoderKL.from_pretrained(bundle / "vae")
+    scaling_factor = vae.config.scaling_factor
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        if "dianjing.train.recipes.generated_latents" in command:
+            pairs = LatentPairs(torch.randn(2, 4, 8, 8), torch.zeros(2, 16, 16, 3, dtype=torch.uint8))
+            write_latent_pairs(Path(command[3]), pairs)
+        else:
+            torch.nn.init.constant_(vae.decoder.conv_out.bias, 0.25)
+            vae.register_to_config(scaling_factor=2 * scaling_factor)
+            vae.save_pretrained(runs / "sticker-decoder-ssim" / "export" / "vae")
+
+    monkeypatch.setattr(sticker.subprocess, "run", run)
+    sticker.train_last_decoder(bundle, runs, processes=1)
+    settings = dict(part.split("=") for part in commands[-1] if "=" in part)
+    assert settings["model.start_from"] == str(runs / "sticker-decoder-averaged")
+    assert [command[command.index("--model") + 1] for command in commands[:-1]] == [
+        str(bundle),
+        str(runs / "sticker-coupled" / "export"),
+    ]
+    pairs = read_latent_pairs(Path(settings["objective.latent_pairs"]), latent_shape=(4, 8, 8), image_shape=(16, 16, 3))
+    assert len(pairs.latents) == 4
+    assert verify_checksums(bundle) == []
+    shipped = AutoencoderKL.from_pretrained(bundle / "vae")
+    assert (shipped.decoder.conv_out.bias == 0.25).all()
+    assert shipped.config.scaling_factor == scaling_factor
 
 
 def test_another_autoencoder_takes_the_place_of_the_exports_with_its_scale(make_hunyuan, tmp_path):
