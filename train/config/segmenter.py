@@ -19,6 +19,14 @@ class SegmenterModelConfig(BaseConfig):
     norm_num_groups: int = 8
 
 
+class SegmenterObjectiveConfig(BaseConfig):
+    """The images that are trained on: rendered ones, or reconstructed by an autoencoder."""
+
+    vae: Path | None = None  # folder of a diffusers AutoencoderKL; None: all images are rendered ones
+    reconstructed_share: float = Field(default=0.5, ge=0, le=1)  # of the images, by vae: those look like generated ones
+    latent_noise: float = Field(default=0.0, ge=0)  # largest std of noise on the latents of these
+
+
 class SegmenterRunConfig(BaseConfig):
     """The run file of task "segmenter"."""
 
@@ -27,3 +35,4 @@ class SegmenterRunConfig(BaseConfig):
     data: DataConfig
     optimizer: OptimizerConfig
     model: SegmenterModelConfig = SegmenterModelConfig()
+    objective: SegmenterObjectiveConfig = SegmenterObjectiveConfig()

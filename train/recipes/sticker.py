@@ -6,6 +6,7 @@ python -m dianjing.train.recipes.sticker --only bundle   # from the last export 
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class TrainingRun:
 DECODER_FOLDER = "sticker-decoder-generated"
 AVERAGED_DECODER_FOLDER = "sticker-decoder-averaged"  # of the former and the one that it started from: in the bundle
 IMAGE_MODEL_FOLDER = "sticker-coupled"
-SEGMENTER_RUN_FOLDER = "sticker-segmenter"
+SEGMENTER_RUN_FOLDER, LAST_DECODER_FOLDER = "sticker-segmenter", "sticker-decoder-ssim"
 GENERATED_LATENTS_FILE, NUM_GENERATED_LATENTS = "generated-latents.safetensors", 6000
 FEW_STEPS_LATENTS_FILE, FEW_STEPS_LATENTS_SEED = "few-steps-latents.safetensors", 93
 GENERATED_LATENTS_STEPS = 4  # with guidance, about what the adapter for few steps does
@@ -109,7 +110,14 @@ TRAINING_RUNS = {
     ),
 }
 LAST_DECODER = TrainingRun(
-    recipe="sticker_decoder_ssim.toml", folder="sticker-decoder-ssim", base_export=AVERAGED_DECODER_FOLDER, vae_key=None
+    recipe="sticker_decoder_ssim.toml", folder=LAST_DECODER_FOLDER, base_export=AVERAGED_DECODER_FOLDER, vae_key=None
+)
+LAST_SEGMENTER = TrainingRun(
+    recipe="sticker_segmenter_reconstructed.toml",
+    folder="sticker-segmenter-reconstructed",
+    base_export=f"{SEGMENTER_RUN_FOLDER}/export/{SEGMENTER_FOLDER}",
+    vae_key="objective.vae",
+    vae_run=LAST_DECODER_FOLDER,
 )
 
 
@@ -193,6 +201,14 @@ def train_few_steps(bundle: Path, runs_folder: Path) -> None:
     add_default_adapter(folder / "export", bundle)
 
 
+def train_last_segmenter(bundle: Path, runs_folder: Path, *, processes: int) -> None:
+    """Train the segmenter of a bundle on with images that its decoder reconstructs, and put it into the bundle."""
+    launch_training(LAST_SEGMENTER, runs_folder, processes=processes)
+    shutil.rmtree(bundle / SEGMENTER_FOLDER)
+    shutil.copytree(runs_folder / LAST_SEGMENTER.folder / "export" / SEGMENTER_FOLDER, bundle / SEGMENTER_FOLDER)
+    write_checksums(bundle)
+
+
 def count_training_samples(runs_folder: Path) -> TrainingSampleCounts:
     """Count the samples of all runs behind the bundle; those of the segmenter are left out."""
     counts = {name: count_run_samples(runs_folder / each.folder) for name, each in TRAINING_RUNS.items()}
@@ -238,7 +254,7 @@ def _main() -> None:
     parser = _make_parser()
     arguments = parser.parse_args()
     runs, bundle = arguments.runs, arguments.bundle
-    steps = (*TRAINING_RUNS, "bundle", "few_steps", "last_decoder", "evaluate")
+    steps = (*TRAINING_RUNS, "bundle", "few_steps", "last_decoder", "last_segmenter", "evaluate")
     if arguments.only is not None and arguments.only not in steps:
         parser.error(f"--only {arguments.only}: the steps are {', '.join(steps)}")
     for step in steps if arguments.only is None else (arguments.only,):
@@ -255,6 +271,8 @@ def _main() -> None:
             train_few_steps(bundle, runs)
         elif step == "last_decoder":
             train_last_decoder(bundle, runs, processes=arguments.processes)
+        elif step == "last_segmenter":
+            train_last_segmenter(bundle, runs, processes=arguments.processes)
         else:
             evaluate_bundle(bundle, runs, num_samples=arguments.count, processes=arguments.processes)
 

@@ -1,6 +1,7 @@
 """The segmenter task: point prompts on an image to the mask of an object, trained on exact masks.
 
-B batch, K objects; images are uint8 (B, H, W, 3), masks and point heatmaps (B, H, W).
+B batch, K objects, C latent channels, f downsampling factor of an autoencoder; images are uint8 (B, H, W, 3), masks
+and point heatmaps (B, H, W).
 """
 
 import random
@@ -12,19 +13,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from diffusers import UNet2DModel
+from diffusers import AutoencoderKL, UNet2DModel
 from torch import Tensor
 
 from dianjing.pipelines.segmentation.base import SEGMENTER_FOLDER, Point
 from dianjing.pipelines.segmentation.unet import NUM_INPUTS, make_point_heatmap, predict_mask_logits
-from dianjing.train.config.segmenter import SegmenterModelConfig, SegmenterRunConfig
+from dianjing.train.config.segmenter import SegmenterModelConfig, SegmenterObjectiveConfig, SegmenterRunConfig
 from dianjing.train.data.images import tile_images, to_pixels
 from dianjing.train.data.loader import MicroBatchDataset
 from dianjing.train.data.samples import Batch, CaptionEncoder, SampleSource
 from dianjing.train.data.schedule import BatchShards, Bucket, make_image_schedule
 from dianjing.train.export import load_weights, save_module
 from dianjing.train.tasks.base import CardSections, Task
+from dianjing.train.tasks.pca_encoder import fold_to_conv
 from dianjing.train.tasks.scratch import VALIDATION_SEED_OFFSET, ScratchDefinition
+from dianjing.weights.image_sizes import get_scale_factor
 
 MAX_POINTS = 3
 NEGATIVE_PROBABILITY = 0.7  # of the last of several points being a negative one, and of its being on another object
@@ -84,11 +87,26 @@ def dice_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
 class SegmenterTask(Task):
     """Trains a UNet2DModel on cross-entropy and Dice loss.
 
-    `validation_batch` holds images, point heatmaps and masks for the sample grid and the validation metrics.
+    `validation_batch` holds images, point heatmaps and masks for the sample grid and the validation metrics; its images
+    are rendered ones. With `objective.vae`, a share of the images that are trained on is reconstructed by it.
     """
 
-    def __init__(self, model: SegmenterModelConfig, *, size_px: int, validation_batch: Batch) -> None:
+    def __init__(
+        self,
+        model: SegmenterModelConfig,
+        objective: SegmenterObjectiveConfig | None = None,
+        *,
+        size_px: int,
+        validation_batch: Batch,
+    ) -> None:
         super().__init__()
+        self.objective = objective or SegmenterObjectiveConfig()
+        self.frozen_modules: tuple[Any, ...] = ()  # a tuple is not registered
+        if self.objective.vae is not None:
+            vae = AutoencoderKL.from_pretrained(self.objective.vae).requires_grad_(False).eval()
+            self.frozen_modules = (vae.float(), fold_to_conv(vae))
+            side = size_px // get_scale_factor(vae.config)
+            self.latent_shape = (vae.config.latent_channels, side, side)
         levels = len(model.block_out_channels)
         self.unet = UNet2DModel(
             sample_size=size_px // model.block_px,
@@ -108,18 +126,43 @@ class SegmenterTask(Task):
 
     def to_device(self, device: torch.device, dtype: torch.dtype) -> None:
         self.validation_batch = {name: tensor.to(device) for name, tensor in self.validation_batch.items()}
+        for module in self.frozen_modules:
+            if module is not None:
+                module.to(device)
 
     def compile_modules(self, mode: str) -> None:
         self.compute_losses = torch.compile(self._compute_losses, mode=mode)
 
     def sample_noise(self, bucket: Bucket, generator: torch.Generator) -> Batch:
-        return {}
+        if not self.frozen_modules:
+            return {}
+        count, device = bucket.shards.global_batch_size, generator.device
+        levels = torch.rand(count, 1, 1, 1, generator=generator, device=device)
+        latents = torch.randn(count, *self.latent_shape, generator=generator, device=device)
+        draws = torch.rand(count, generator=generator, device=device)
+        return {
+            "latents": self.objective.latent_noise * levels * latents,
+            "is_reconstructed": draws < self.objective.reconstructed_share,
+        }
 
     def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
-        return self.compute_losses(batch["images"], *(batch[key] for key in POINT_KEYS))
+        pixels = to_pixels(batch["images"])
+        if self.frozen_modules:
+            pixels = self._reconstruct(pixels, noise)
+        return self.compute_losses(pixels, *(batch[key] for key in POINT_KEYS))
 
-    def _compute_losses(self, images: Tensor, point_maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
-        logits = predict_mask_logits(self.unet, to_pixels(images), point_maps).float()
+    @torch.no_grad()
+    def _reconstruct(self, pixels: Tensor, noise: Batch) -> Tensor:
+        """Pixels (B, 3, H, W), those of the chosen rows from noisy latents (B, C, H/f, W/f) of themselves."""
+        (vae, convolution), rows = self.frozen_modules, noise["is_reconstructed"].nonzero().flatten()
+        if not len(rows):
+            return pixels
+        chosen = pixels[rows]
+        latents = vae.encode(chosen).latent_dist.mode() if convolution is None else convolution(chosen)
+        return pixels.index_copy(0, rows, vae.decode(latents + noise["latents"][rows]).sample.clamp(-1, 1))
+
+    def _compute_losses(self, pixels: Tensor, point_maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        logits = predict_mask_logits(self.unet, pixels, point_maps).float()
         entropy = F.binary_cross_entropy_with_logits(logits, masks)
         dice = dice_loss(logits.sigmoid(), masks).mean()
         with torch.no_grad():
@@ -160,7 +203,8 @@ class SegmenterDefinition(ScratchDefinition[SegmenterRunConfig]):
         shards = BatchShards(global_batch_size=num_samples, accumulation_steps=1, num_processes=1, rank=0)
         schedule = make_image_schedule(source, shards, seed=seed)
         batch = MicroBatchDataset(schedule, seed=seed, caption_encoder=encoder)[0]
-        return SegmenterTask(config.model, size_px=config.data.size_px, validation_batch=batch), encoder
+        task = SegmenterTask(config.model, config.objective, size_px=config.data.size_px, validation_batch=batch)
+        return task, encoder
 
     def make_card_sections(self, config: SegmenterRunConfig, folder: Path) -> CardSections:
         return CardSections(description="A segmenter: points on an image to the mask of an object", usage=USAGE)

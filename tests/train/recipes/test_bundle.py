@@ -142,6 +142,24 @@ def test_the_last_decoder_is_trained_on_what_the_bundle_generates_and_becomes_it
     assert shipped.config.scaling_factor == scaling_factor
 
 
+def test_the_last_segmenter_is_trained_on_images_of_the_last_decoder(make_hunyuan, tmp_path, monkeypatch):
+    make_hunyuan(with_size=False).save_pretrained(tmp_path / "export")
+    runs, bundle = tmp_path / "runs", tmp_path / "bundle"
+    first, last = (runs / folder / "export" for folder in ("sticker-segmenter", "sticker-segmenter-reconstructed"))
+    for folder in (first, last):
+        (folder / "segmenter").mkdir(parents=True)
+        (folder / "segmenter" / "config.json").write_text(json.dumps({"of": folder.parent.name}))
+    build_bundle(tmp_path / "export", bundle, segmenter=first / "segmenter")
+    commands = []
+    monkeypatch.setattr(sticker.subprocess, "run", lambda command, **_: commands.append(command))
+    sticker.train_last_segmenter(bundle, runs, processes=1)
+    settings = dict(part.split("=") for part in commands[0] if "=" in part)
+    assert settings["objective.vae"] == str(runs / "sticker-decoder-ssim" / "export" / "vae")
+    assert settings["model.start_from"] == str(first / "segmenter")
+    assert json.loads((bundle / "segmenter" / "config.json").read_text()) == {"of": last.parent.name}
+    assert verify_checksums(bundle) == []
+
+
 def test_another_autoencoder_takes_the_place_of_the_exports_with_its_scale(make_hunyuan, tmp_path):
     pipe = make_hunyuan(with_size=False)
     pipe.vae.register_to_config(scaling_factor=0.9)

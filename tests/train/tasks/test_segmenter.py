@@ -3,14 +3,16 @@
 import random
 
 import numpy as np
+import pytest
 import torch
+from diffusers import AutoencoderKL
 
 from dianjing.pipelines.segmentation.base import Point
 from dianjing.pipelines.segmentation.unet import UNetSegmenter
 from dianjing.train.config.run_file import parse_run_config
-from dianjing.train.config.segmenter import SegmenterModelConfig
+from dianjing.train.config.segmenter import SegmenterModelConfig, SegmenterObjectiveConfig
 from dianjing.train.data.loader import MicroBatchDataset
-from dianjing.train.data.schedule import BatchShards, make_image_schedule
+from dianjing.train.data.schedule import BatchShards, Bucket, make_image_schedule
 from dianjing.train.run import train_model
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.tasks.segmenter import (
@@ -21,6 +23,9 @@ from dianjing.train.tasks.segmenter import (
     sample_points,
 )
 from tests.train.tiny import make_run_tree
+
+TWO_LEVELS = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+SHARDS = BatchShards(global_batch_size=8, accumulation_steps=1, num_processes=1, rank=0)
 
 
 def make_batch(count: int, *, seed: int = 0):
@@ -80,3 +85,24 @@ def test_a_run_exports_a_segmenter_that_loads(tmp_path):
     segmenter.set_image(world.get_image_sample(0, 0).image)
     assert segmenter.predict([Point(x=16, y=16)]).shape == (32, 32)
     assert "UNetSegmenter" in (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_images_are_reconstructed_as_often_as_configured(share, tmp_path):
+    torch.manual_seed(0)
+    vae = AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, **TWO_LEVELS)
+    vae.save_pretrained(tmp_path / "vae")
+    objective = SegmenterObjectiveConfig(vae=tmp_path / "vae", reconstructed_share=share, latent_noise=0.5)
+    model = SegmenterModelConfig(block_out_channels=(16, 16), norm_num_groups=4)
+    batch = make_batch(8)
+    task = SegmenterTask(model, objective, size_px=32, validation_batch=batch)
+    noise = task.sample_noise(Bucket(shards=SHARDS), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        loss = task(batch, noise)["loss"]
+        pixels = batch["images"].permute(0, 3, 1, 2) / 127.5 - 1
+        if share:
+            pixels = vae.decode(vae.encode(pixels).latent_dist.mode() + noise["latents"]).sample.clamp(-1, 1)
+        expected = task.compute_losses(pixels, batch["point_maps"], batch["masks"])["loss"]
+    torch.testing.assert_close(loss, expected)
+    assert 0 < noise["latents"].std() < 0.5
+    assert not any(name.startswith("vae") for name, _ in task.named_parameters())
