@@ -49,7 +49,7 @@ class TrainingRun:
 DECODER_FOLDER = "sticker-decoder-generated"
 AVERAGED_DECODER_FOLDER = "sticker-decoder-averaged"  # of the former and the one that it started from: in the bundle
 IMAGE_MODEL_FOLDER = "sticker-coupled"
-SEGMENTER_RUN_FOLDER, LAST_DECODER_FOLDER = "sticker-segmenter", "sticker-decoder-ssim"
+SEGMENTER_RUN_FOLDER, LAST_DECODER_FOLDER = "sticker-segmenter", "sticker-decoder-crisp"
 GENERATED_LATENTS_FILE, NUM_GENERATED_LATENTS = "generated-latents.safetensors", 6000
 FEW_STEPS_LATENTS_FILE, FEW_STEPS_LATENTS_SEED = "few-steps-latents.safetensors", 93
 GENERATED_LATENTS_STEPS = 4  # with guidance, about what the adapter for few steps does
@@ -109,8 +109,19 @@ TRAINING_RUNS = {
         vae_run=WIDE_AUTOENCODER_FOLDER,
     ),
 }
-LAST_DECODER = TrainingRun(
-    recipe="sticker_decoder_ssim.toml", folder=LAST_DECODER_FOLDER, base_export=AVERAGED_DECODER_FOLDER, vae_key=None
+LAST_DECODERS = (  # trained after one another on latents of the bundle
+    TrainingRun(
+        recipe="sticker_decoder_ssim.toml",
+        folder="sticker-decoder-ssim",
+        base_export=AVERAGED_DECODER_FOLDER,
+        vae_key=None,
+    ),
+    TrainingRun(
+        recipe="sticker_decoder_crisp.toml",
+        folder=LAST_DECODER_FOLDER,
+        base_export="sticker-decoder-ssim/export/vae",
+        vae_key=None,
+    ),
 )
 LAST_SEGMENTER = TrainingRun(
     recipe="sticker_segmenter_reconstructed.toml",
@@ -176,16 +187,6 @@ def _generate_latents(path: Path, model: Path, *options: str) -> Path:
     return path
 
 
-def train_last_decoder(bundle: Path, runs_folder: Path, *, processes: int) -> None:
-    """Train the decoder of a bundle on with the latents that it generates, and put it into the bundle."""
-    latent_pairs = write_few_steps_latents(bundle, runs_folder)
-    launch_training(LAST_DECODER, runs_folder, processes=processes, latent_pairs=latent_pairs)
-    vae = runs_folder / f"{LAST_DECODER.folder}-half"
-    average_autoencoders([runs_folder / LAST_DECODER.folder / "export" / "vae"], vae)
-    replace_vae(bundle / "vae", vae)
-    write_checksums(bundle)
-
-
 def train_few_steps(bundle: Path, runs_folder: Path) -> None:
     """Distill a bundle to few steps on scenes that are written first, and add the adapter to it."""
     scenes, datasets_file = runs_folder / "few-steps-scenes", runs_folder / "few-steps-scenes.toml"
@@ -199,6 +200,17 @@ def train_few_steps(bundle: Path, runs_folder: Path) -> None:
         command += ["--set", f"{key}={value}"]
     subprocess.run(command, check=True)
     add_default_adapter(folder / "export", bundle)
+
+
+def train_last_decoders(bundle: Path, runs_folder: Path, *, processes: int) -> None:
+    """Train the decoder of a bundle on with the latents that it generates, and put it into the bundle."""
+    latent_pairs = write_few_steps_latents(bundle, runs_folder)
+    for training in LAST_DECODERS:
+        launch_training(training, runs_folder, processes=processes, latent_pairs=latent_pairs)
+    vae = runs_folder / f"{LAST_DECODER_FOLDER}-half"
+    average_autoencoders([runs_folder / LAST_DECODER_FOLDER / "export" / "vae"], vae)
+    replace_vae(bundle / "vae", vae)
+    write_checksums(bundle)
 
 
 def train_last_segmenter(bundle: Path, runs_folder: Path, *, processes: int) -> None:
@@ -215,7 +227,7 @@ def count_training_samples(runs_folder: Path) -> TrainingSampleCounts:
     clips = sum(counts.pop(name) for name in MOTION_STAGES)
     counts.pop("segmenter")
     autoencoder = sum(counts.pop(name) for name in AUTOENCODERS)
-    autoencoder += count_run_samples(runs_folder / LAST_DECODER.folder)
+    autoencoder += sum(count_run_samples(runs_folder / each.folder) for each in LAST_DECODERS)
     return TrainingSampleCounts(autoencoder=autoencoder, images=sum(counts.values()), clips=clips)
 
 
@@ -254,7 +266,7 @@ def _main() -> None:
     parser = _make_parser()
     arguments = parser.parse_args()
     runs, bundle = arguments.runs, arguments.bundle
-    steps = (*TRAINING_RUNS, "bundle", "few_steps", "last_decoder", "last_segmenter", "evaluate")
+    steps = (*TRAINING_RUNS, "bundle", "few_steps", "last_decoders", "last_segmenter", "evaluate")
     if arguments.only is not None and arguments.only not in steps:
         parser.error(f"--only {arguments.only}: the steps are {', '.join(steps)}")
     for step in steps if arguments.only is None else (arguments.only,):
@@ -269,8 +281,8 @@ def _main() -> None:
             build_bundle(runs / last_run.folder / "export", bundle, vae=vae, segmenter=segmenter)
         elif step == "few_steps":
             train_few_steps(bundle, runs)
-        elif step == "last_decoder":
-            train_last_decoder(bundle, runs, processes=arguments.processes)
+        elif step == "last_decoders":
+            train_last_decoders(bundle, runs, processes=arguments.processes)
         elif step == "last_segmenter":
             train_last_segmenter(bundle, runs, processes=arguments.processes)
         else:

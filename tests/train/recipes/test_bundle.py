@@ -106,7 +106,7 @@ def test_every_run_takes_the_latents_that_the_shipped_decoder_decodes(monkeypatc
     assert settings["generated_decoder"]["objective.latent_pairs"] in write_latents
 
 
-def test_the_last_decoder_is_trained_on_what_the_bundle_generates_and_becomes_its_decoder(
+def test_the_last_decoders_are_trained_on_what_the_bundle_generates_and_the_second_becomes_its_decoder(
     make_hunyuan, tmp_path, monkeypatch
 ):
     make_hunyuan(with_size=False).save_pretrained(tmp_path / "export")
@@ -121,20 +121,26 @@ def test_the_last_decoder_is_trained_on_what_the_bundle_generates_and_becomes_it
         if "dianjing.train.recipes.generated_latents" in command:
             pairs = LatentPairs(torch.randn(2, 4, 8, 8), torch.zeros(2, 16, 16, 3, dtype=torch.uint8))
             write_latent_pairs(Path(command[3]), pairs)
-        else:
+        elif "sticker_decoder_crisp.toml" in command[3]:
             torch.nn.init.constant_(vae.decoder.conv_out.bias, 0.25)
             vae.register_to_config(scaling_factor=2 * scaling_factor)
-            vae.save_pretrained(runs / "sticker-decoder-ssim" / "export" / "vae")
+            vae.save_pretrained(runs / "sticker-decoder-crisp" / "export" / "vae")
 
     monkeypatch.setattr(sticker.subprocess, "run", run)
-    sticker.train_last_decoder(bundle, runs, processes=1)
-    settings = dict(part.split("=") for part in commands[-1] if "=" in part)
-    assert settings["model.start_from"] == str(runs / "sticker-decoder-averaged")
-    assert [command[command.index("--model") + 1] for command in commands[:-1]] == [
+    sticker.train_last_decoders(bundle, runs, processes=1)
+    trained = [dict(part.split("=") for part in command if "=" in part) for command in commands[-2:]]
+    assert [each["model.start_from"] for each in trained] == [
+        str(runs / "sticker-decoder-averaged"),
+        str(runs / "sticker-decoder-ssim" / "export" / "vae"),
+    ]
+    assert len({each["objective.latent_pairs"] for each in trained}) == 1
+    assert [command[command.index("--model") + 1] for command in commands[:-2]] == [
         str(bundle),
         str(runs / "sticker-coupled" / "export"),
     ]
-    pairs = read_latent_pairs(Path(settings["objective.latent_pairs"]), latent_shape=(4, 8, 8), image_shape=(16, 16, 3))
+    pairs = read_latent_pairs(
+        Path(trained[0]["objective.latent_pairs"]), latent_shape=(4, 8, 8), image_shape=(16, 16, 3)
+    )
     assert len(pairs.latents) == 4
     assert verify_checksums(bundle) == []
     shipped = AutoencoderKL.from_pretrained(bundle / "vae")
@@ -154,7 +160,7 @@ def test_the_last_segmenter_is_trained_on_images_of_the_last_decoder(make_hunyua
     monkeypatch.setattr(sticker.subprocess, "run", lambda command, **_: commands.append(command))
     sticker.train_last_segmenter(bundle, runs, processes=1)
     settings = dict(part.split("=") for part in commands[0] if "=" in part)
-    assert settings["objective.vae"] == str(runs / "sticker-decoder-ssim" / "export" / "vae")
+    assert settings["objective.vae"] == str(runs / "sticker-decoder-crisp" / "export" / "vae")
     assert settings["model.start_from"] == str(first / "segmenter")
     assert json.loads((bundle / "segmenter" / "config.json").read_text()) == {"of": last.parent.name}
     assert verify_checksums(bundle) == []
