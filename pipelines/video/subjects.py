@@ -47,9 +47,13 @@ def find_subjects(
 
 
 def select_objects(masks: Sequence[np.ndarray], relevance: Sequence[float]) -> list[int]:
-    """Select the indices, in order, of masks (H, W) of different objects: of the same one, the most relevant."""
+    """Select the indices, in order, of masks (H, W) of different objects: of the same one, the most relevant.
+
+    Empty masks are left out, unless all are: there the image shows no object.
+    """
     selected: list[int] = []
-    for index in sorted(range(len(masks)), key=lambda index: -relevance[index]):
+    candidates = [index for index, mask in enumerate(masks) if mask.any()] or range(len(masks))
+    for index in sorted(candidates, key=lambda index: -relevance[index]):
         if all(_compute_iou(masks[index], masks[other]) <= MAX_MASK_IOU for other in selected):
             selected.append(index)
     return sorted(selected)
