@@ -15,6 +15,7 @@ from dianjing.pipelines.prompting.localization import compute_relevance_map, fin
 from dianjing.pipelines.prompting.motion_prompt import MotionPrompt
 from dianjing.pipelines.segmentation.base import Point, Segmenter
 
+MIN_MASK_SHARE = 0.002  # of the image; objects that are drawn small cover ten times as much
 MAX_MASK_IOU = 0.5  # of two objects; masks of a higher one are of the same object
 
 
@@ -49,10 +50,10 @@ def find_subjects(
 def select_objects(masks: Sequence[np.ndarray], relevance: Sequence[float]) -> list[int]:
     """Select the indices, in order, of masks (H, W) of different objects: of the same one, the most relevant.
 
-    Empty masks are left out, unless all are: there the image shows no object.
+    Masks of next to nothing are left out, unless all are: there the image shows no object.
     """
     selected: list[int] = []
-    candidates = [index for index, mask in enumerate(masks) if mask.any()] or range(len(masks))
+    candidates = [index for index, mask in enumerate(masks) if mask.mean() >= MIN_MASK_SHARE] or range(len(masks))
     for index in sorted(candidates, key=lambda index: -relevance[index]):
         if all(_compute_iou(masks[index], masks[other]) <= MAX_MASK_IOU for other in selected):
             selected.append(index)
