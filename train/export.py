@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import HunyuanDiT2DControlNetModel
+from diffusers import AutoencoderKL, HunyuanDiT2DControlNetModel
 from diffusers.schedulers import SchedulerMixin
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
@@ -24,6 +24,18 @@ from dianjing.weights.trigger_words import write_trigger_words
 def save_module(module: Any, folder: Path, dtype: torch.dtype) -> None:
     """Write a diffusers or transformers model as a folder in the given dtype; the model itself is not changed."""
     nn.Module.to(deepcopy(module), dtype).save_pretrained(folder)
+
+
+def load_autoencoder(folder: Path) -> AutoencoderKL:
+    """Load an AutoencoderKL from a local folder, safetensors only.
+
+    Raises: DianjingError if the folder holds none that can be read.
+    """
+    try:
+        (folder / "config.json").stat()  # or else diffusers looks for a repository of this name
+        return AutoencoderKL.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise DianjingError("autoencoder_unreadable", folder=folder, reason=str(error).split("\n")[0]) from None
 
 
 def load_weights(

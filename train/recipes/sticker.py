@@ -47,7 +47,7 @@ class TrainingRun:
 
 
 DECODER_FOLDER = "sticker-decoder-generated"
-AVERAGED_DECODER_FOLDER = "sticker-decoder-averaged"  # of the former and the one that it started from: in the bundle
+AVERAGED_DECODER_FOLDER = "sticker-decoder-averaged"  # of the former and the one that it started from
 IMAGE_MODEL_FOLDER = "sticker-coupled"
 SEGMENTER_RUN_FOLDER, LAST_DECODER_FOLDER = "sticker-segmenter", "sticker-decoder-crisp"
 GENERATED_LATENTS_FILE, NUM_GENERATED_LATENTS = "generated-latents.safetensors", 6000
@@ -207,9 +207,7 @@ def train_last_decoders(bundle: Path, runs_folder: Path, *, processes: int) -> N
     latent_pairs = write_few_steps_latents(bundle, runs_folder)
     for training in LAST_DECODERS:
         launch_training(training, runs_folder, processes=processes, latent_pairs=latent_pairs)
-    vae = runs_folder / f"{LAST_DECODER_FOLDER}-half"
-    average_autoencoders([runs_folder / LAST_DECODER_FOLDER / "export" / "vae"], vae)
-    replace_vae(bundle / "vae", vae)
+    replace_vae(bundle / "vae", runs_folder / LAST_DECODER_FOLDER / "export" / "vae")
     write_checksums(bundle)
 
 

@@ -26,7 +26,7 @@ from dianjing.train.data.latent_pairs import LatentPairs, read_latent_pairs
 from dianjing.train.data.loader import MicroBatchDataset
 from dianjing.train.data.samples import Batch, SampleSource
 from dianjing.train.data.schedule import BatchShards, Bucket, make_image_schedule
-from dianjing.train.export import load_weights, save_module
+from dianjing.train.export import load_autoencoder, load_weights, save_module
 from dianjing.train.tasks.base import CardSections, Task
 from dianjing.train.tasks.discriminator import PatchDiscriminator, adversarial_losses
 from dianjing.train.tasks.pca_encoder import copy_pca_encoder, extend_decoder, fold_to_conv, init_pca
@@ -117,7 +117,7 @@ class AutoencoderTask(Task):
         self.vae = make_autoencoder(model, size_px=validation_images.shape[1])
         self.scaling_factor: float | None = None
         if model.encoder_from is not None:
-            source = AutoencoderKL.from_pretrained(model.encoder_from)
+            source = load_autoencoder(model.encoder_from)
             images = to_pixels(validation_images)
             copy_pca_encoder(self.vae, source, images, whitening=model.whitening, log_variance=INITIAL_LOG_VARIANCE)
             extend_decoder(self.vae, source)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from diffusers import AutoencoderKL, UNet2DModel
+from diffusers import UNet2DModel
 from torch import Tensor
 
 from dianjing.pipelines.segmentation.base import SEGMENTER_FOLDER, Point
@@ -23,7 +23,7 @@ from dianjing.train.data.images import tile_images, to_pixels
 from dianjing.train.data.loader import MicroBatchDataset
 from dianjing.train.data.samples import Batch, CaptionEncoder, SampleSource
 from dianjing.train.data.schedule import BatchShards, Bucket, make_image_schedule
-from dianjing.train.export import load_weights, save_module
+from dianjing.train.export import load_autoencoder, load_weights, save_module
 from dianjing.train.tasks.base import CardSections, Task
 from dianjing.train.tasks.pca_encoder import fold_to_conv
 from dianjing.train.tasks.scratch import VALIDATION_SEED_OFFSET, ScratchDefinition
@@ -103,7 +103,7 @@ class SegmenterTask(Task):
         self.objective = objective or SegmenterObjectiveConfig()
         self.frozen_modules: tuple[Any, ...] = ()  # a tuple is not registered
         if self.objective.vae is not None:
-            vae = AutoencoderKL.from_pretrained(self.objective.vae).requires_grad_(False).eval()
+            vae = load_autoencoder(self.objective.vae).requires_grad_(False).eval()
             self.frozen_modules = (vae.float(), fold_to_conv(vae))
             side = size_px // get_scale_factor(vae.config)
             self.latent_shape = (vae.config.latent_channels, side, side)

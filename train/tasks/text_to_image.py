@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from einops import rearrange
 from torch import Tensor
 from transformers import BertConfig, BertModel, T5Config, T5EncoderModel
@@ -33,7 +32,7 @@ from dianjing.train.data.samples import Batch, ClipSample
 from dianjing.train.data.schedule import Bucket
 from dianjing.train.diffusion import objectives
 from dianjing.train.diffusion.noise_process import init_warp_guidance, make_dpm_scheduler, make_vp_diffusion
-from dianjing.train.export import load_weights, save_module
+from dianjing.train.export import load_autoencoder, load_weights, save_module
 from dianjing.train.tasks.base import Task
 from dianjing.train.tasks.pca_encoder import fold_to_conv
 from dianjing.train.tasks.text_to_image_model import (
@@ -65,7 +64,7 @@ class TextToImageTask(Task):
         validation_clips: Sequence[ClipSample] = (),
     ) -> None:
         super().__init__()
-        vae = AutoencoderKL.from_pretrained(model.vae).requires_grad_(False).eval()
+        vae = load_autoencoder(model.vae).requires_grad_(False).eval()
         side = size_px // get_scale_factor(vae.config)
         self.size_px, self.latent_shape = size_px, (vae.config.latent_channels, side, side)
         self.transformer = make_transformer(model, channels=vae.config.latent_channels, sample_size=side)

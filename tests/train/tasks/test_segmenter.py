@@ -7,12 +7,14 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
+from dianjing.errors import DianjingError
 from dianjing.pipelines.segmentation.base import Point
 from dianjing.pipelines.segmentation.unet import UNetSegmenter
 from dianjing.train.config.run_file import parse_run_config
 from dianjing.train.config.segmenter import SegmenterModelConfig, SegmenterObjectiveConfig
 from dianjing.train.data.loader import MicroBatchDataset
 from dianjing.train.data.schedule import BatchShards, Bucket, make_image_schedule
+from dianjing.train.export import load_autoencoder
 from dianjing.train.run import train_model
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.tasks.segmenter import (
@@ -106,3 +108,15 @@ def test_images_are_reconstructed_as_often_as_configured(share, tmp_path):
     torch.testing.assert_close(loss, expected)
     assert 0 < noise["latents"].std() < 0.5
     assert not any(name.startswith("vae") for name, _ in task.named_parameters())
+
+
+def test_an_autoencoder_that_is_not_there_or_not_in_safetensors_is_refused(tmp_path):
+    vae = AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, **TWO_LEVELS)
+    vae.save_pretrained(tmp_path / "pickled", safe_serialization=False)
+    vae.save_pretrained(tmp_path / "broken")
+    (tmp_path / "broken" / "diffusion_pytorch_model.safetensors").write_bytes(b"not weights")
+    for name in ("nowhere", "pickled", "broken"):
+        with pytest.raises(DianjingError) as caught:
+            load_autoencoder(tmp_path / name)
+        assert caught.value.message_id == "autoencoder_unreadable"
+        assert str(tmp_path / name) in caught.value.render("en")
