@@ -14,7 +14,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 
 from dianjing.errors import DianjingError, Lines, Message, get_language
 from dianjing.train.config.run_file import AnyRunConfig
-from dianjing.train.data.loader import echo_batches, make_loader
+from dianjing.train.data.loader import echo_batches, make_loader, start_loader
 from dianjing.train.data.samples import Batch, SampleSource
 from dianjing.train.diffusion import objectives
 from dianjing.train.model_card import write_model_card
@@ -261,4 +261,5 @@ def _load_batches(config: AnyRunConfig, setup: TrainingSetup, trainer: Trainer) 
         prefetch_factor=config.data.prefetch_factor,
         pin_memory=trainer.accelerator.device.type == "cuda",
     )
-    return iter(loader) if echo_factor == 1 else echo_batches(iter(loader), **steps)
+    batches = start_loader(loader)
+    return batches if echo_factor == 1 else echo_batches(batches, **steps)

@@ -9,7 +9,7 @@ import gradio as gr
 from dianjing.demo.i18n.catalog import format_status
 from dianjing.demo.jobs import Job
 from dianjing.demo.page.canvas import RegionCanvas
-from dianjing.demo.page.context import PageContext, get_request_language, instant, job_event
+from dianjing.demo.page.context import PageContext, get_request_language, instant, job_event, show_while
 from dianjing.demo.page.forecast import connect_animation_forecast, make_forecast
 from dianjing.demo.page.history_panel import HistoryPanel
 from dianjing.demo.page.metadata_import import connect_metadata_import, make_metadata_file
@@ -124,7 +124,7 @@ def make_animate_tab(context: PageContext) -> AnimateTab:
         lengths=(num_frames,),
         to_lengths=lambda model: (model.pipeline.default_num_frames,),
     )
-    video_model.change(lambda name: gr.Checkbox(visible=bool(name)), video_model, strict_background, **instant())
+    show_while([strict_background], video_model, "Boolean(value)")
     return tab
 
 

@@ -4,6 +4,7 @@ F frames, H height, W width.
 """
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,16 @@ def get_request_language(request: gr.Request) -> Language:
 def instant(**options: Any) -> dict[str, Any]:
     """Options of a private event that bypasses Gradio's queue."""
     return {"queue": False, "api_visibility": "private", "show_progress": "hidden", **options}
+
+
+def show_while(components: Sequence[Any], choice: Any, condition: str) -> None:
+    """Show components while a condition holds: a JavaScript expression of `value`, that of the component `choice`.
+
+    It runs in the browser. Where two functions of the server follow the change of one component, and it changes again
+    while they run, the page of Gradio 6.31 calls both in turn without end: at most one may be of the server.
+    """
+    update = f"{{__type__: 'update', visible: {condition}}}"
+    choice.change(None, choice, list(components), js=f"(value) => Array({len(components)}).fill({update})", **instant())
 
 
 def job_event(**options: Any) -> dict[str, Any]:

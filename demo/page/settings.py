@@ -1,5 +1,6 @@
 """The settings that three tabs share, and how metadata of a file restores them."""
 
+import json
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import gradio as gr
 
 from dianjing.demo.limits import ModelCapabilities
 from dianjing.demo.page.adapter_controls import make_adapter_sliders, restore_adapters, to_adapters
-from dianjing.demo.page.context import PageContext, instant
+from dianjing.demo.page.context import PageContext, instant, show_while
 from dianjing.demo.page.theme import translations
 from dianjing.errors import DianjingError
 from dianjing.pipelines.guiders import GUIDANCE_MODES
@@ -162,7 +163,6 @@ def _connect_size_choice(
     size_choice: gr.Radio, width: gr.Number, height: gr.Number, capabilities: ModelCapabilities
 ) -> None:
     """Let the choice fill in both sides, and show no choice while they are of another size."""
-    sizes = {f"{width}x{height}" for width, height in capabilities.sizes}
 
     def choose(size: str) -> tuple[int | None, int | None]:
         if size == SIZE_OF_IMAGE:
@@ -170,14 +170,13 @@ def _connect_size_choice(
         first, second = size.split("x")
         return int(first), int(second)
 
-    def follow(width: Any, height: Any) -> str | None:
-        if width is None and height is None:
-            return SIZE_OF_IMAGE
-        size = f"{float_to_int(width)}x{float_to_int(height)}"
-        return size if size in sizes else None
-
+    sizes = json.dumps([f"{width}x{height}" for width, height in capabilities.sizes])
+    follow = (  # in the browser: see `show_while`
+        f"(width, height) => width == null && height == null ? {json.dumps(SIZE_OF_IMAGE)}"
+        f" : {sizes}.find((size) => size === `${{width}}x${{height}}`) ?? null"
+    )
     size_choice.input(choose, size_choice, [width, height], **instant())
-    gr.on([width.change, height.change], follow, [width, height], size_choice, **instant())
+    gr.on([width.change, height.change], None, [width, height], size_choice, js=follow, **instant())
 
 
 def _make_steps_choice(name: str) -> gr.Radio:
@@ -193,13 +192,9 @@ def _make_steps_choice(name: str) -> gr.Radio:
 
 def _connect_steps_choice(steps_choice: gr.Radio, *sliders: gr.Slider) -> None:
     """Show the sliders only where they count."""
-
-    def follow(choice: Any) -> list[Any]:
-        return [gr.Slider(visible=choice == OWN_STEPS) for _ in sliders]
-
     for slider in sliders:
         slider.visible = False
-    steps_choice.change(follow, steps_choice, list(sliders), **instant())
+    show_while(list(sliders), steps_choice, f"value === {json.dumps(OWN_STEPS)}")
 
 
 def make_steps_slider(steps: int) -> gr.Slider:

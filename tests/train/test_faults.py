@@ -1,6 +1,7 @@
 """Faults of real machines: killed processes, full disks, dead data workers, lost ranks."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -9,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from functools import partial
 from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader
 
 from dianjing.train.cli import main
-from dianjing.train.data.loader import next_batch
+from dianjing.train.data.loader import next_batch, start_loader
 from dianjing.train.run import train_model
 from dianjing.train.trainer.checkpoint import DiskSpaceError, find_newest_checkpoint
 from tests.processes import start_process
@@ -92,6 +95,17 @@ def test_worker_that_dies_while_its_pipe_is_read_is_named_too(error):
 
     with pytest.raises(RuntimeError, match="DataLoader worker"):
         next_batch(batches())
+
+
+def test_the_death_of_a_worker_is_raised_where_batches_are_read_and_nowhere_else():
+    others = multiprocessing.active_children()
+    batches = start_loader(DataLoader(list(range(1000)), batch_size=None, num_workers=1, prefetch_factor=2))
+    assert next_batch(batches) == 0
+    (worker,) = set(multiprocessing.active_children()).difference(others)
+    os.kill(worker.pid, signal.SIGKILL)
+    time.sleep(1)
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        list(iter(partial(next_batch, batches), None))
 
 
 def children(pid: int) -> list[int]:

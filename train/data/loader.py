@@ -5,6 +5,8 @@ holds rows [(r * accumulation_steps + m) * micro_batch_size, ... + micro_batch_s
 """
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Protocol, cast
 
@@ -84,6 +86,20 @@ def make_loader(
         pin_memory=pin_memory,
         worker_init_fn=_detach_process_group,
     )
+
+
+def start_loader(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    """Start the data workers of a loader, and iterate over its batches.
+
+    The death of a worker is found by `next_batch` alone. PyTorch's handler of SIGCHLD would raise it wherever the main
+    thread is: in a save, or a second time while the first error is handled, for pipes of a process close before that.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    handler = signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL
+    batches = iter(loader)
+    signal.signal(signal.SIGCHLD, handler)
+    return batches
 
 
 def echo_batches(batches: Iterator[Batch], *, first_step: int, total_steps: int, echo_factor: int) -> Iterator[Batch]:

@@ -1,5 +1,9 @@
 """The model on the page: name, licence, sizes, predicted times, and a tab for each thing that it can do."""
 
+import json
+import urllib.request
+from collections import defaultdict
+
 import pytest
 from PIL import Image
 
@@ -67,6 +71,44 @@ def test_a_size_that_the_model_was_not_trained_for_is_announced_with_its_time(lo
     page.click("#image-size label")
     page.wait_for_function("document.querySelector('#image-forecast').innerText.trim() === ''")
     assert width.input_value() == height.input_value() == "128"
+
+
+def test_at_most_one_function_of_the_server_follows_the_changes_of_a_component(server):
+    with urllib.request.urlopen(f"{server.address}config") as response:
+        config = json.load(response)
+    followers = defaultdict(list)
+    for dependency in config["dependencies"]:
+        assert dependency["trigger_mode"] in ("once", "multiple", "always_last")
+        if dependency["js"] is None and dependency["trigger_mode"] == "always_last":
+            for component, event in dependency["targets"]:
+                followers[component, event].append(dependency["api_name"])
+    names = {key: names for key, names in followers.items() if key[1] != "load" and len(names) > 1}
+    assert followers
+    assert not names, "see show_while"
+
+
+def test_settings_that_change_quickly_are_followed_once(server, open_page):
+    page = open_page(server.address)
+    page.click(f"text={TEXTS['advanced'].en} >> visible=true")
+    wait_until_mounted(page, "#image-size")
+    width, height = page.locator("#image-size").locator("xpath=following::input[@type='number']").all()[:2]
+    options = {"offline": False, "latency": 150, "downloadThroughput": -1, "uploadThroughput": -1}
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", options)
+    calls = []
+    page.on("request", lambda request: calls.append(request.url) if "/run/" in request.url else None)
+    for value in range(192, 448, 32):
+        width.fill(str(value))
+        height.fill(str(value))
+    wait_for_forecast(page, "128 x 128")
+    assert not page.is_checked("#image-size input")
+    page.click("#image-size label")
+    page.wait_for_function("document.querySelector('#image-forecast').innerText.trim() === ''", timeout=TIMEOUT_MS)
+    page.wait_for_timeout(1000)
+    num_calls = len(calls)
+    page.wait_for_timeout(2000)
+    assert 0 < num_calls == len(calls)
+    assert width.input_value() == height.input_value() == "128"
+    assert page.is_checked("#image-size input")
 
 
 @pytest.mark.parametrize("locale", LANGUAGES)
