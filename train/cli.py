@@ -20,6 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from tqdm import tqdm
+
 from dianjing.errors import DianjingError, Message, convert_system_error, get_language
 from dianjing.train.config.run_file import AnyRunConfig, read_run_config
 from dianjing.train.new_run import write_run_files
@@ -198,7 +200,7 @@ def run_train_command(
         if message is None:
             raise
         line = Message("error_line", text=message).render(get_language())
-        print(line, file=sys.stderr)
+        tqdm.write(line, file=sys.stderr)  # on a line of its own where a progress bar is open
         return code
 
 

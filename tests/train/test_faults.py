@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import socket
@@ -83,7 +84,7 @@ def test_dead_data_worker_ends_the_run_and_it_goes_on_from_there(tmp_path):
     os.kill(workers[-1], signal.SIGKILL)
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 1, errors
-    assert "data worker" in errors
+    assert re.search("^error: .*data worker", errors, re.MULTILINE), errors
     assert main([str(write_run_file(folder, total_steps=3, num_workers=0))]) == 0
 
 
