@@ -18,4 +18,4 @@ def check_variation(pipe: Any, image: Image.Image) -> None:
     size = pipe.choose_start_size(image.size)
     error = measure_autoencoder_error(pipe.vae, image.resize(size, Image.Resampling.LANCZOS))
     if error > MAX_AUTOENCODER_ERROR:
-        raise DianjingError("variation_needs_prompt", error=f"{error:.1f}", limit=f"{MAX_AUTOENCODER_ERROR:g}")
+        raise DianjingError("variation_needs_prompt", error=f"{error:.2f}", limit=f"{MAX_AUTOENCODER_ERROR:g}")

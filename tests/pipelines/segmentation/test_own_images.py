@@ -12,6 +12,7 @@ from dianjing.pipelines.segmentation.grabcut import GrabCutSegmenter
 from dianjing.pipelines.segmentation.own_images import OwnImageSegmenter, make_default_segmenter
 from dianjing.pipelines.video.refinement import can_show_image
 from dianjing.train.evaluation.transparency import sample_scenes
+from dianjing.train.stickers import CurriculumStage, StickerWorld
 
 SIZE_PX = 128
 
@@ -57,6 +58,20 @@ def test_a_photograph_is_left_to_grabcut(pipe):
         for segmenter in (pipe.segmenter, grabcut):
             segmenter.set_image(image)
         np.testing.assert_array_equal(pipe.segmenter.predict([point]), grabcut.predict([point]))
+
+
+def test_scenes_of_several_objects_are_own_images_and_photographs_are_not(pipe):
+    weights = {"single": 0.25, "count": 0.4, "pair": 0.2, "trio": 0.15}
+    world = StickerWorld(
+        size_px=SIZE_PX, split="held_out", stages=[CurriculumStage(scene_weights=weights, grid_px=(16, 2))]
+    )
+    scenes = [Image.fromarray(world.get_image_sample(909, position).image) for position in range(60)]
+    assert np.mean([can_show_image(pipe, scene) for scene in scenes]) >= 0.95
+    for name in ("astronaut", "chelsea", "coffee", "camera", "clock", "rocket"):
+        photo = Image.fromarray(getattr(skimage.data, name)()).convert("RGB")
+        side = min(photo.size)
+        for crop in (photo.crop((0, 0, side, side)), photo.crop((side // 4, side // 4, side // 2, side // 2))):
+            assert not can_show_image(pipe, crop.resize((SIZE_PX, SIZE_PX), Image.Resampling.LANCZOS)), name
 
 
 def test_a_second_click_adds_the_other_object_and_a_negative_one_takes_it_away(pipe, pairs):
