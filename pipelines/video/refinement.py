@@ -43,10 +43,10 @@ def measure_autoencoder_error(vae: Any, image: Image.Image) -> float:
     pixels = frames_to_pixels(np.asarray(image)[None], device=vae.device, dtype=vae.dtype)
     decoded = pixels_to_uint8(decode_result(vae, encode_images(vae, pixels)))
     block_px = max(1, get_scale_factor(vae.config) // MEASURED_LATENT_PX)
-    given = torch.from_numpy(np.asarray(image).transpose(2, 0, 1)[None].copy())
-    given, decoded = (avg_pool2d(each.float(), block_px) for each in (given, decoded.cpu()))
-    contrast = torch.stack([given.diff(dim=dim).square().mean() for dim in (-2, -1)]).sum()
-    return float((decoded - given).abs().mean() / (contrast + FLAT_CONTRAST).sqrt())
+    original = torch.from_numpy(np.asarray(image).transpose(2, 0, 1)[None].copy())
+    original, decoded = (avg_pool2d(each.float(), block_px) for each in (original, decoded.cpu()))
+    contrast = torch.stack([original.diff(dim=dim).square().mean() for dim in (-2, -1)]).sum()
+    return float((decoded - original).abs().mean() / (contrast + FLAT_CONTRAST).sqrt())
 
 
 def crop_regions(regions: Sequence[Region], masks: np.ndarray, crop_transform: CropTransform) -> list[Region]:
