@@ -27,7 +27,7 @@ def save_module(module: Any, folder: Path, dtype: torch.dtype) -> None:
 
 
 def load_autoencoder(folder: Path) -> AutoencoderKL:
-    """Load an AutoencoderKL from a local folder, safetensors only.
+    """Load an AutoencoderKL from a local folder, safetensors only, in evaluation mode as diffusers does.
 
     Raises: DianjingError if the folder holds none that can be read.
     """

@@ -103,7 +103,7 @@ class SegmenterTask(Task):
         self.objective = objective or SegmenterObjectiveConfig()
         self.frozen_modules: tuple[Any, ...] = ()  # a tuple is not registered
         if self.objective.vae is not None:
-            vae = load_autoencoder(self.objective.vae).requires_grad_(False).eval()
+            vae = load_autoencoder(self.objective.vae).requires_grad_(False)
             self.frozen_modules = (vae.float(), fold_to_conv(vae))
             side = size_px // get_scale_factor(vae.config)
             self.latent_shape = (vae.config.latent_channels, side, side)

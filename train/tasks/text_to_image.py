@@ -64,7 +64,7 @@ class TextToImageTask(Task):
         validation_clips: Sequence[ClipSample] = (),
     ) -> None:
         super().__init__()
-        vae = load_autoencoder(model.vae).requires_grad_(False).eval()
+        vae = load_autoencoder(model.vae).requires_grad_(False)
         side = size_px // get_scale_factor(vae.config)
         self.size_px, self.latent_shape = size_px, (vae.config.latent_channels, side, side)
         self.transformer = make_transformer(model, channels=vae.config.latent_channels, sample_size=side)
