@@ -32,6 +32,8 @@ class AutoencoderObjectiveConfig(BaseConfig):
     edge_l1: float = 1.0
     edge_scales: int = Field(default=3, ge=1)  # of edge_l1 and ssim
     ssim: float = Field(default=0.0, ge=0)  # 1 - SSIM: objects count by their contrast to what is around them
+    # Share of l1, mse, edge_l1 and ssim that the objects of an image have, small ones too; None: pixels count alike.
+    object_share: float | None = Field(default=None, gt=0, lt=1)
     kl: float = 3e-4  # per latent number
     latent_noise: float = Field(default=0.0, ge=0)  # noise that the decoder learns to remove: its largest std
     latent_pairs: Path | None = None  # file of generated latents and their images, see recipes/generated_latents.py

@@ -1,7 +1,7 @@
 """Latents and the images that they should be decoded to, in one safetensors file.
 
 N pairs, C latent channels, Y X latent positions; latents (N, C, Y, X) are as an autoencoder encodes them, without its
-scaling factor; images are uint8 (N, H, W, 3).
+scaling factor; images are uint8 (N, H, W, 3), masks bool (N, H, W).
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,11 @@ from dianjing.errors import DianjingError
 
 
 class LatentPairs(NamedTuple):
-    """Latents (N, C, Y, X) and images (N, H, W, 3)."""
+    """Latents (N, C, Y, X), the images (N, H, W, 3) that they show, and where these have objects: masks (N, H, W)."""
 
     latents: Tensor
     images: Tensor
+    masks: Tensor
 
 
 def write_latent_pairs(path: Path, pairs: LatentPairs) -> None:
@@ -45,12 +46,14 @@ def read_latent_pairs(path: Path, *, latent_shape: tuple[int, ...], image_shape:
     except (OSError, SafetensorError, TypeError) as error:
         raise DianjingError("latent_pairs_unreadable", path=path, reason=str(error)) from None
     shapes = tuple(tuple(each.shape[1:]) for each in pairs)
-    if shapes != (latent_shape, image_shape) or not 0 < len(pairs.latents) == len(pairs.images):
+    counts = {len(each) for each in pairs}
+    if shapes != (latent_shape, image_shape, image_shape[:2]) or len(counts) > 1 or 0 in counts:
         raise DianjingError(
             "latent_pairs_shapes",
             path=path,
             latents=tuple(pairs.latents.shape),
             images=tuple(pairs.images.shape),
+            masks=tuple(pairs.masks.shape),
             latent_shape=latent_shape,
             image_shape=image_shape,
         )

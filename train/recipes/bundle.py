@@ -23,7 +23,7 @@ from dianjing.train.stickers.captions import list_caption_words, list_motion_wor
 from dianjing.train.stickers.clips import ObjectMotion
 from dianjing.train.stickers.motions import MOTIONS, SpriteMotion
 from dianjing.train.stickers.scenes import CANVAS_PX
-from dianjing.train.tasks.autoencoder import psnr
+from dianjing.train.tasks.image_losses import psnr
 from dianjing.weights.adapter_sampling import DEFAULT_ADAPTER_KEY
 from dianjing.weights.checksums import write_checksums
 

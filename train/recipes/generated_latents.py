@@ -67,7 +67,8 @@ def generate_pairs(pipe: Any, samples: list[StickerSample], *, rng: random.Rando
     ).images
     pairs = zip(generated, expected, samples, strict=True)
     fits = [measure_object_distance(*pair) <= MAX_DISTANCE for pair in pairs]
-    return LatentPairs(generated[fits].cpu() / pipe.vae.config.scaling_factor, images[fits])
+    masks = torch.from_numpy(np.stack([sample.masks.any(axis=0) for sample in samples]))
+    return LatentPairs(generated[fits].cpu() / pipe.vae.config.scaling_factor, images[fits], masks[fits])
 
 
 def write_generated_latents(path: Path, pipe: Any, *, count: int, seed: int, **settings: Any) -> None:
@@ -78,9 +79,9 @@ def write_generated_latents(path: Path, pipe: Any, *, count: int, seed: int, **s
     for first in tqdm(range(0, count, BATCH_SIZE), unit="batch"):
         samples = [world.get_image_sample(seed, each) for each in range(first, min(first + BATCH_SIZE, count))]
         batches.append(generate_pairs(pipe, samples, rng=rng, **settings))
-    latents, images = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    write_latent_pairs(path, LatentPairs(latents.half(), images))
-    print(f"{path}: {len(latents)} of {count} scenes")
+    pairs = LatentPairs(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+    write_latent_pairs(path, pairs._replace(latents=pairs.latents.half()))
+    print(f"{path}: {len(pairs.latents)} of {count} scenes")
 
 
 def _main() -> None:

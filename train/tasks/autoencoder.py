@@ -5,12 +5,12 @@ B batch, C latent channels, N validation images, f downsampling factor; pixels a
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
 from torch import Tensor
@@ -24,17 +24,18 @@ from dianjing.train.config.autoencoder import (
 from dianjing.train.data.images import tile_images, to_pixels, to_uint8
 from dianjing.train.data.latent_pairs import LatentPairs, read_latent_pairs
 from dianjing.train.data.loader import MicroBatchDataset
-from dianjing.train.data.samples import Batch, SampleSource
+from dianjing.train.data.samples import Batch, CaptionEncoder, SampleSource
 from dianjing.train.data.schedule import BatchShards, Bucket, make_image_schedule
 from dianjing.train.export import load_autoencoder, load_weights, save_module
 from dianjing.train.tasks.base import CardSections, Task
 from dianjing.train.tasks.discriminator import PatchDiscriminator, adversarial_losses
+from dianjing.train.tasks.image_losses import edge_l1_loss, psnr, ssim_loss, weigh_objects, weighted_mean
 from dianjing.train.tasks.pca_encoder import copy_pca_encoder, extend_decoder, fold_to_conv, init_pca
 from dianjing.train.tasks.scratch import VALIDATION_SEED_OFFSET, ScratchDefinition
 
 INITIAL_LOG_VARIANCE = -6.0
-SSIM_WINDOW_PX = 7
-SSIM_C1, SSIM_C2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+MASKS_KEY = "object_masks"
+OBJECT_MARGIN_PX = 4
 USAGE = """\
 from diffusers import AutoencoderKL
 
@@ -60,42 +61,12 @@ def kl_loss(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
 
 
-def edge_l1_loss(a: Tensor, b: Tensor, *, num_scales: int) -> Tensor:
-    """Mean L1 distance of the x and y differences of two images (B, 3, H, W), over successively halved sizes."""
-    difference, total = a - b, a.new_zeros(())
-    for scale in range(num_scales):
-        if scale:
-            difference = F.avg_pool2d(difference, 2)
-        total = total + difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
-    return total / num_scales
+class ObjectMaskEncoder:
+    """A CaptionEncoder that returns where the objects of images are."""
 
-
-def ssim_loss(a: Tensor, b: Tensor, *, num_scales: int) -> Tensor:
-    """1 minus the mean structural similarity of images (B, 3, H, W) on [-1, 1], over successively halved sizes.
-
-    Differences count beside the contrast around them, so that pale objects matter as much as others. Windows are
-    uniform, of 7 x 7 pixels, or as large as an image that is smaller, and inside the image (Wang et al. 2004, "Image
-    quality assessment: from error visibility to structural similarity"; its constants, for a range of 2).
-    """
-    total = a.new_zeros(())
-    for scale in range(num_scales):
-        if scale:
-            a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
-        x, y = a + 1, b + 1  # on [0, 2]: the luminance term is for intensities
-        window = min(SSIM_WINDOW_PX, *x.shape[-2:])
-        mean_x, mean_y, *second_moments = (F.avg_pool2d(each, window, stride=1) for each in (x, y, x * x, y * y, x * y))
-        variance_x, variance_y = second_moments[0] - mean_x.square(), second_moments[1] - mean_y.square()
-        covariance = second_moments[2] - mean_x * mean_y
-        luminance = (2 * mean_x * mean_y + SSIM_C1) / (mean_x.square() + mean_y.square() + SSIM_C1)
-        structure = (2 * covariance + SSIM_C2) / (variance_x + variance_y + SSIM_C2)
-        total = total + 1 - (luminance * structure).mean()
-    return total / num_scales
-
-
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Mean peak signal-to-noise ratio in dB of images (B, 3, H, W) on [-1, 1]."""
-    error = (a - b).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
-    return (10 * torch.log10(4 / error)).mean()
+    def __call__(self, samples: Sequence[Any], uniforms: np.ndarray, *, kind: str) -> Batch:
+        """Masks (B, H, W) under MASKS_KEY."""
+        return {MASKS_KEY: torch.from_numpy(np.stack([sample.masks.any(axis=0) for sample in samples]))}
 
 
 class AutoencoderTask(Task):
@@ -160,7 +131,7 @@ class AutoencoderTask(Task):
         return noise
 
     def forward(self, batch: Batch, noise: Batch) -> dict[str, Tensor]:
-        return self.compute_losses(batch["images"], noise)
+        return self.compute_losses(batch["images"], batch.get(MASKS_KEY), noise)
 
     def _encode_moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         if self.folded_encoder is not None:
@@ -173,25 +144,29 @@ class AutoencoderTask(Task):
     def _decode(self, latents: Tensor) -> Tensor:
         return self.vae.decoder(self.vae.post_quant_conv(latents)).float()
 
-    def _compute_losses(self, images: Tensor, noise: Batch) -> dict[str, Tensor]:
-        weights, pixels = self.objective, to_pixels(images)
+    def _compute_losses(self, images: Tensor, masks: Tensor | None, noise: Batch) -> dict[str, Tensor]:
+        objective, pixels = self.objective, to_pixels(images)
         mean, log_variance = self._encode_moments(pixels)
         latents = mean + (0.5 * log_variance).exp() * noise["posterior"]
-        latents = latents + weights.latent_noise * noise["levels"] * noise["latents"]
+        latents = latents + objective.latent_noise * noise["levels"] * noise["latents"]
         if self.latent_pairs is not None:
-            latents, pixels = _insert_pairs(latents, pixels, self.latent_pairs, noise)
+            latents, pixels, masks = _insert_pairs(latents, pixels, masks, self.latent_pairs, noise)
+        weights = None
+        if masks is not None:
+            weights = weigh_objects(masks, share=objective.object_share, margin_px=OBJECT_MARGIN_PX)
         decoded = self._decode(latents)
-        l1, mse = F.l1_loss(decoded, pixels), F.mse_loss(decoded, pixels)
-        edges = edge_l1_loss(decoded, pixels, num_scales=weights.edge_scales)
+        difference = decoded - pixels
+        l1, mse = weighted_mean(difference.abs(), weights), weighted_mean(difference.square(), weights)
+        edges = edge_l1_loss(decoded, pixels, num_scales=objective.edge_scales, weights=weights)
         kl = kl_loss(mean, log_variance)
-        loss = weights.l1 * l1 + weights.mse * mse + weights.edge_l1 * edges + weights.kl * kl
+        loss = objective.l1 * l1 + objective.mse * mse + objective.edge_l1 * edges + objective.kl * kl
         metrics = {"l1": l1, "mse": mse, "edge_l1": edges, "kl": kl}
-        if weights.ssim:
-            metrics["ssim"] = ssim_loss(decoded, pixels, num_scales=weights.edge_scales)
-            loss = loss + weights.ssim * metrics["ssim"]
+        if objective.ssim:
+            metrics["ssim"] = ssim_loss(decoded, pixels, num_scales=objective.edge_scales, weights=weights)
+            loss = loss + objective.ssim * metrics["ssim"]
         if self.discriminator is not None:
             losses = adversarial_losses(self.discriminator, decoded, pixels)
-            loss = loss + weights.adversarial * losses["adversarial"] + weights.features * losses["features"]
+            loss = loss + objective.adversarial * losses["adversarial"] + objective.features * losses["features"]
             loss = loss + losses["discriminator"]
             metrics |= losses
         with torch.no_grad():
@@ -225,12 +200,15 @@ class AutoencoderTask(Task):
         return figures
 
 
-def _insert_pairs(latents: Tensor, pixels: Tensor, pairs: LatentPairs, noise: Batch) -> tuple[Tensor, Tensor]:
-    """Replace the chosen rows of latents (B, C, H/f, W/f) and pixels (B, 3, H, W) by pairs."""
+def _insert_pairs(
+    latents: Tensor, pixels: Tensor, masks: Tensor | None, pairs: LatentPairs, noise: Batch
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Replace the chosen rows of latents (B, C, H/f, W/f), pixels (B, 3, H, W) and masks (B, H, W) by pairs."""
     rows = noise["is_pair"].nonzero().flatten()
     index = noise["pair_index"][rows].to(pairs.latents.device)
     latents = latents.index_copy(0, rows, pairs.latents[index].to(latents))
-    return latents, pixels.index_copy(0, rows, to_pixels(pairs.images[index]).to(pixels))
+    pixels = pixels.index_copy(0, rows, to_pixels(pairs.images[index]).to(pixels))
+    return latents, pixels, masks if masks is None else masks.index_copy(0, rows, pairs.masks[index].to(masks))
 
 
 class AutoencoderDefinition(ScratchDefinition[AutoencoderRunConfig]):
@@ -240,7 +218,7 @@ class AutoencoderDefinition(ScratchDefinition[AutoencoderRunConfig]):
 
     def make_task(
         self, config: AutoencoderRunConfig, source: SampleSource, accelerator: Accelerator
-    ) -> tuple[Task, None]:
+    ) -> tuple[Task, CaptionEncoder | None]:
         samples = config.samples
         images = render_validation_images(
             source, seed=config.run.seed, count=max(samples.num_images, samples.num_statistics_images)
@@ -252,7 +230,7 @@ class AutoencoderDefinition(ScratchDefinition[AutoencoderRunConfig]):
                 latent_shape=tuple(task.latent_shape),
                 image_shape=tuple(images.shape[1:]),
             )
-        return task, None
+        return task, None if config.objective.object_share is None else ObjectMaskEncoder()
 
     def make_card_sections(self, config: AutoencoderRunConfig, folder: Path) -> CardSections:
         return CardSections(description="An autoencoder", usage=USAGE)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dianjing.errors import DianjingError
 from dianjing.train.config.autoencoder import (
@@ -11,7 +12,8 @@ from dianjing.train.config.autoencoder import (
 )
 from dianjing.train.data.latent_pairs import LatentPairs, read_latent_pairs, write_latent_pairs
 from dianjing.train.data.schedule import BatchShards, Bucket
-from dianjing.train.tasks.autoencoder import AutoencoderTask
+from dianjing.train.tasks.autoencoder import MASKS_KEY, OBJECT_MARGIN_PX, AutoencoderTask
+from dianjing.train.tasks.image_losses import weigh_objects
 
 MODEL = AutoencoderModelConfig(latent_channels=4, block_out_channels=(8, 8), norm_num_groups=4)
 SHAPES = {"latent_shape": (4, 8, 8), "image_shape": (16, 16, 3)}
@@ -19,7 +21,8 @@ BUCKET = Bucket(shards=BatchShards(global_batch_size=64, accumulation_steps=1, n
 
 
 def make_pairs(count):
-    return LatentPairs(torch.randn(count, 4, 8, 8), torch.randint(0, 256, (count, 16, 16, 3), dtype=torch.uint8))
+    images = torch.randint(0, 256, (count, 16, 16, 3), dtype=torch.uint8)
+    return LatentPairs(torch.randn(count, 4, 8, 8), images, torch.rand(count, 16, 16) < 0.1)
 
 
 def make_task(share):
@@ -60,6 +63,19 @@ def test_samples_that_are_no_pairs_are_trained_on_as_without_them():
     torch.testing.assert_close(metrics["loss"], expected["loss"])
 
 
+def test_masks_of_pairs_take_the_place_of_those_of_samples():
+    task, no_masks = make_task(1.0), torch.zeros(64, 16, 16, dtype=torch.bool)
+    task.objective = task.objective.model_copy(update={"object_share": 0.9})
+    noise = task.sample_noise(BUCKET, torch.Generator().manual_seed(0))
+    batch = {"images": torch.zeros(64, 16, 16, 3, dtype=torch.uint8), MASKS_KEY: no_masks}
+    with torch.no_grad():
+        metrics = task.forward(batch, noise)
+        pairs = LatentPairs(*(each[noise["pair_index"]] for each in task.latent_pairs))
+        difference = task.vae.decode(pairs.latents).sample - (pairs.images.permute(0, 3, 1, 2) / 127.5 - 1)
+    weights = weigh_objects(pairs.masks, share=0.9, margin_px=OBJECT_MARGIN_PX)
+    torch.testing.assert_close(metrics["l1"], (difference.abs() * weights).mean())
+
+
 def test_pairs_are_read_as_they_were_written(tmp_path):
     pairs = make_pairs(3)
     write_latent_pairs(tmp_path / "new" / "pairs.safetensors", pairs)
@@ -76,7 +92,9 @@ def test_files_of_other_shapes_are_refused(tmp_path):
 
 def test_files_that_hold_no_pairs_are_refused(tmp_path):
     (tmp_path / "text.safetensors").write_text("no tensors")
-    for name in ("missing.safetensors", "text.safetensors"):
+    pairs = make_pairs(3)
+    save_file({"latents": pairs.latents, "images": pairs.images}, tmp_path / "no_masks.safetensors")
+    for name in ("missing.safetensors", "text.safetensors", "no_masks.safetensors"):
         with pytest.raises(DianjingError) as caught:
             read_latent_pairs(tmp_path / name, **SHAPES)
         assert caught.value.message.message_id == "latent_pairs_unreadable"
