@@ -73,6 +73,9 @@ class FinetuneObjectiveConfig(TimestepSamplingConfig):
     # `distillation_teacher_steps` steps for each of them; None: it learns the training images
     distillation_steps: int | None = Field(default=None, gt=0)
     distillation_teacher_steps: int = Field(default=4, gt=0)
+    # the noisy images of later steps are those that the adapter's own steps lead to, in place of noisy training images
+    # (backward distillation, arXiv 2405.05224)
+    distillation_own_steps: bool = False
     distillation_guidance_scale: float | None = Field(default=None, gt=1)  # None: the model's default
 
     @model_validator(mode="after")

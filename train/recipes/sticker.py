@@ -9,8 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,111 +26,29 @@ from dianjing.train.recipes.bundle import (
     replace_vae,
 )
 from dianjing.train.recipes.bundle_card import TrainingSampleCounts, count_run_samples, write_bundle_card
+from dianjing.train.recipes.sticker_runs import (
+    AUTOENCODERS,
+    AVERAGED_DECODER_FOLDER,
+    COUPLED_MODEL_FOLDER,
+    DECODER_FOLDER,
+    FEW_STEPS_RUNS,
+    LAST_DECODER_FOLDER,
+    LAST_DECODERS,
+    LAST_SEGMENTER,
+    MOTION_STAGES,
+    SEGMENTER_RUN_FOLDER,
+    TRAINING_RUNS,
+    WIDE_AUTOENCODER_FOLDER,
+    TrainingRun,
+)
 from dianjing.train.recipes.sticker_scene_data import FEW_STEPS, write_scenes
 from dianjing.weights.checksums import write_checksums
 
 RECIPES = Path(__file__).parent
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingRun:
-    """One run of the trainer: its run file, its folder, and what it takes from the runs before it.
-
-    base_export: folder of the weights that it starts from, an export or a part of one. vae_key: of the setting that
-    names the autoencoder of the run `vae_run`, if it takes that.
-    """
-
-    recipe: str
-    folder: str
-    base_export: str | None = None
-    vae_key: str | None = "model.vae"
-    vae_run: str = "sticker-vae"
-
-
-DECODER_FOLDER = "sticker-decoder-generated"
-AVERAGED_DECODER_FOLDER = "sticker-decoder-averaged"  # of the former and the one that it started from
-IMAGE_MODEL_FOLDER = "sticker-coupled"
-SEGMENTER_RUN_FOLDER, LAST_DECODER_FOLDER = "sticker-segmenter", "sticker-decoder-crisp"
 GENERATED_LATENTS_FILE, NUM_GENERATED_LATENTS = "generated-latents.safetensors", 6000
 FEW_STEPS_LATENTS_FILE, FEW_STEPS_LATENTS_SEED = "few-steps-latents.safetensors", 93
 GENERATED_LATENTS_STEPS = 4  # with guidance, about what the adapter for few steps does
 NUM_FEW_STEPS_SCENES, FEW_STEPS_SEED = 16000, 977
-AUTOENCODERS = ("autoencoder", "decoder", "sharp_decoder", "wide_decoder", "generated_decoder")
-MOTION_STAGES = ("flow_field", "motion")  # trained on clips
-WIDE_AUTOENCODER_FOLDER = "sticker-decoder-wide"  # its latents have 32 channels
-TRAINING_RUNS = {
-    "autoencoder": TrainingRun(recipe="sticker_vae.toml", folder="sticker-vae", vae_key=None),
-    "decoder": TrainingRun(recipe="sticker_decoder.toml", folder="sticker-decoder", vae_key="model.encoder_from"),
-    "sharp_decoder": TrainingRun(
-        recipe="sticker_decoder_sharp.toml",
-        folder="sticker-decoder-sharp",
-        base_export="sticker-decoder/export/vae",
-        vae_key="model.encoder_from",
-    ),
-    "wide_decoder": TrainingRun(
-        recipe="sticker_decoder_wide.toml",
-        folder=WIDE_AUTOENCODER_FOLDER,
-        vae_key="model.encoder_from",
-        vae_run="sticker-decoder-sharp",
-    ),
-    "text_to_image": TrainingRun(recipe="sticker_dit.toml", folder="sticker-dit"),
-    "refine": TrainingRun(recipe="sticker_refine.toml", folder="sticker-refine", base_export="sticker-dit/export"),
-    "canonical": TrainingRun(
-        recipe="sticker_canonical.toml", folder="sticker-canonical", base_export="sticker-refine/export"
-    ),
-    "wide": TrainingRun(
-        recipe="sticker_wide.toml",
-        folder="sticker-wide",
-        base_export="sticker-canonical/export",
-        vae_run=WIDE_AUTOENCODER_FOLDER,
-    ),
-    "coupled": TrainingRun(
-        recipe="sticker_coupled.toml",
-        folder=IMAGE_MODEL_FOLDER,
-        base_export="sticker-wide/export",
-        vae_run=WIDE_AUTOENCODER_FOLDER,
-    ),
-    "generated_decoder": TrainingRun(
-        recipe="sticker_decoder_generated.toml",
-        folder=DECODER_FOLDER,
-        base_export=f"{WIDE_AUTOENCODER_FOLDER}/export/vae",
-        vae_key=None,
-    ),
-    "segmenter": TrainingRun(recipe="sticker_segmenter.toml", folder=SEGMENTER_RUN_FOLDER, vae_key=None),
-    "flow_field": TrainingRun(
-        recipe="sticker_flow_field.toml",
-        folder="sticker-flow-field",
-        base_export=f"{IMAGE_MODEL_FOLDER}/export",
-        vae_run=WIDE_AUTOENCODER_FOLDER,
-    ),
-    "motion": TrainingRun(
-        recipe="sticker_motion.toml",
-        folder="sticker-motion",
-        base_export="sticker-flow-field/export",
-        vae_run=WIDE_AUTOENCODER_FOLDER,
-    ),
-}
-LAST_DECODERS = (  # trained after one another on latents of the bundle
-    TrainingRun(
-        recipe="sticker_decoder_ssim.toml",
-        folder="sticker-decoder-ssim",
-        base_export=AVERAGED_DECODER_FOLDER,
-        vae_key=None,
-    ),
-    TrainingRun(
-        recipe="sticker_decoder_crisp.toml",
-        folder=LAST_DECODER_FOLDER,
-        base_export="sticker-decoder-ssim/export/vae",
-        vae_key=None,
-    ),
-)
-LAST_SEGMENTER = TrainingRun(
-    recipe="sticker_segmenter_reconstructed.toml",
-    folder="sticker-segmenter-reconstructed",
-    base_export=f"{SEGMENTER_RUN_FOLDER}/export/{SEGMENTER_FOLDER}",
-    vae_key="objective.vae",
-    vae_run=LAST_DECODER_FOLDER,
-)
 
 
 def run_training(name: str, runs_folder: Path, *, processes: int) -> None:
@@ -152,7 +71,12 @@ def launch_training(
         settings["model.start_from"] = runs_folder / training.base_export
     if latent_pairs is not None:
         settings["objective.latent_pairs"] = latent_pairs
-    command = [sys.executable, "-m", "dianjing.train", str(RECIPES / training.recipe)]
+    _run_trainer(training.recipe, settings, processes=processes)
+
+
+def _run_trainer(recipe: str, settings: Mapping[str, Any], *, processes: int) -> None:
+    """Run the trainer with a run file of this folder, and wait for its end."""
+    command = [sys.executable, "-m", "dianjing.train", str(RECIPES / recipe)]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
     environment = dict(os.environ)
@@ -165,7 +89,7 @@ def launch_training(
 
 def write_latents(runs_folder: Path) -> Path:
     """Write latents that the image model generates, and the images of their scenes; returns their file."""
-    path, model = runs_folder / GENERATED_LATENTS_FILE, runs_folder / IMAGE_MODEL_FOLDER / "export"
+    path, model = runs_folder / GENERATED_LATENTS_FILE, runs_folder / COUPLED_MODEL_FOLDER / "export"
     sampling = ["--steps", str(GENERATED_LATENTS_STEPS), "--guidance", str(GUIDANCE_SCALE)]
     return _generate_latents(path, model, *sampling)
 
@@ -187,19 +111,17 @@ def _generate_latents(path: Path, model: Path, *options: str) -> Path:
     return path
 
 
-def train_few_steps(bundle: Path, runs_folder: Path) -> None:
+def train_few_steps(bundle: Path, runs_folder: Path, *, processes: int) -> None:
     """Distill a bundle to few steps on scenes that are written first, and add the adapter to it."""
     scenes, datasets_file = runs_folder / "few-steps-scenes", runs_folder / "few-steps-scenes.toml"
     if not (scenes / "metadata.jsonl").exists():
         write_scenes(scenes, FEW_STEPS, count=NUM_FEW_STEPS_SCENES, seed=FEW_STEPS_SEED)
     datasets_file.write_text(f'[[datasets]]\npath = "{scenes.name}"\n', encoding="utf-8")
-    folder = runs_folder / "sticker-few-steps"
-    settings = {"run.folder": folder, "data.datasets_file": datasets_file, "model.name": bundle}
-    command = [sys.executable, "-m", "dianjing.train", str(RECIPES / "sticker_few_steps.toml")]
-    for key, value in settings.items():
-        command += ["--set", f"{key}={value}"]
-    subprocess.run(command, check=True)
-    add_default_adapter(folder / "export", bundle)
+    settings = {"data.datasets_file": datasets_file, "model.name": bundle}
+    for recipe, name in FEW_STEPS_RUNS.items():
+        _run_trainer(recipe, settings | {"run.folder": runs_folder / name}, processes=processes)
+        settings["model.lora.start_from"] = runs_folder / name / "export"
+    add_default_adapter(settings["model.lora.start_from"], bundle)
 
 
 def train_last_decoders(bundle: Path, runs_folder: Path, *, processes: int) -> None:
@@ -278,7 +200,7 @@ def _main() -> None:
             average_autoencoders([runs / each / "export" / "vae" for each in decoders], vae)
             build_bundle(runs / last_run.folder / "export", bundle, vae=vae, segmenter=segmenter)
         elif step == "few_steps":
-            train_few_steps(bundle, runs)
+            train_few_steps(bundle, runs, processes=arguments.processes)
         elif step == "last_decoders":
             train_last_decoders(bundle, runs, processes=arguments.processes)
         elif step == "last_segmenter":

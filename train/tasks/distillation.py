@@ -86,16 +86,34 @@ class DistillationTask(FinetuneTask):
         process, latents, device = self.noise_process, batch["latents"].float(), noise["timestep"].device
         index = (self.starts[:, None] >= noise["timestep"]).sum(dim=0).sub(1).clamp_min(0)
         start, is_last = self.starts[index], index == len(self.starts) - 1
+        first, never = self.starts[:1].expand_as(start), torch.zeros_like(is_last)
         end = torch.where(is_last, self.clean_timestep, self.starts[(index + 1).clamp_max(len(self.starts) - 1)])
         noisy = process.add_noise(latents, noise["latents"], start)
+        if self.config.objective.distillation_own_steps:
+            noisy = self._sample_student(process.add_noise(latents, noise["latents"], first), batch, index)
         target = self._sample_teacher(noisy, batch, start=start, end=end, is_last=is_last)
-        never = torch.zeros_like(is_last)
         levels = get_levels(process, start, never), get_levels(process, end, is_last)
         reached = step_to(noisy, self._predict_x0(noisy, start, batch), *levels)
         factor = process.get_x0_coefficients(start)[:, 1].to(device).view(-1, 1, 1, 1)
         (alpha, sigma), (alpha_end, sigma_end) = levels
         factor = factor * (alpha_end - sigma_end / sigma * alpha)  # of the prediction, in where a step ends
         return ((reached - target) / factor).square().flatten(1).mean(dim=1)
+
+    @torch.no_grad()
+    def _sample_student(self, latents: Tensor, batch: Batch, num_steps: Tensor) -> Tensor:
+        """The latents where the first `num_steps` (B,) steps of the student end, from those of the first timestep.
+
+        Source: backward distillation of Imagine Flash (Kohler et al. 2024, arXiv 2405.05224).
+        """
+        for step in range(int(num_steps.max())):
+            rows = num_steps > step
+            noisy, captions = latents[rows], {name: tensor[rows] for name, tensor in batch.items()}
+            start, end = (each.expand(len(noisy)) for each in self.starts[step : step + 2].split(1))
+            never = torch.zeros(len(noisy), dtype=torch.bool, device=noisy.device)
+            levels = [get_levels(self.noise_process, each, never) for each in (start, end)]
+            latents = latents.clone()
+            latents[rows] = step_to(noisy, self._predict_x0(noisy, start, captions), *levels)
+        return latents
 
     @torch.no_grad()
     def _sample_teacher(self, latents: Tensor, batch: Batch, *, start: Tensor, end: Tensor, is_last: Tensor) -> Tensor:

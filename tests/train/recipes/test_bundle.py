@@ -98,12 +98,37 @@ def test_every_run_takes_the_latents_that_the_shipped_decoder_decodes(monkeypatc
     vaes = {name: each["model.vae"] for name, each in settings.items() if "model.vae" in each}
     assert vaes == {
         **dict.fromkeys(("text_to_image", "refine", "canonical"), export("sticker-vae", "vae")),
-        **dict.fromkeys(("wide", "coupled", "flow_field", "motion"), export("sticker-decoder-wide", "vae")),
+        **dict.fromkeys(("wide", "coupled", "contrast", "flow_field", "motion"), export("sticker-decoder-wide", "vae")),
     }
+    bases = {name: each.get("model.start_from") for name, each in settings.items()}
+    assert bases["contrast"] == export("sticker-coupled").rstrip("/")
+    assert bases["flow_field"] == export("sticker-contrast").rstrip("/")
     assert settings["generated_decoder"]["model.start_from"] == export("sticker-decoder-wide", "vae")
     write_latents = commands["generated_decoder"][0]
     assert write_latents[write_latents.index("--model") + 1] == export("sticker-coupled")
     assert settings["generated_decoder"]["objective.latent_pairs"] in write_latents
+
+
+def test_the_adapter_for_few_steps_is_that_of_the_last_of_its_runs(make_hunyuan, tmp_path, monkeypatch):
+    make_hunyuan(with_size=False).save_pretrained(tmp_path / "export")
+    runs, bundle = tmp_path / "runs", tmp_path / "bundle"
+    build_bundle(tmp_path / "export", bundle)
+    monkeypatch.setattr(sticker, "NUM_FEW_STEPS_SCENES", 2)
+    commands = []
+
+    def run(command, **_):
+        commands.append(dict(part.split("=") for part in command if "=" in part))
+        export = Path(commands[-1]["run.folder"]) / "export"
+        export.mkdir(parents=True)
+        (export / "sampling.json").write_text(export.parent.name)
+
+    monkeypatch.setattr(sticker.subprocess, "run", run)
+    sticker.train_few_steps(bundle, runs, processes=1)
+    first, last = (runs / name / "export" for name in ("sticker-few-steps", "sticker-few-steps-own"))
+    assert [each.get("model.lora.start_from") for each in commands] == [None, str(first)]
+    assert {each["model.name"] for each in commands} == {str(bundle)}
+    assert (bundle / "few_steps" / "sampling.json").read_text() == last.parent.name
+    assert verify_checksums(bundle) == []
 
 
 def test_the_last_decoders_are_trained_on_what_the_bundle_generates_and_the_second_becomes_its_decoder(

@@ -67,8 +67,42 @@ def test_one_step_of_an_unguided_teacher_is_the_step_of_a_new_adapter(make_setup
         assert task._compute_errors(batch, noise).min() > 1e-6
 
 
-def test_few_steps_come_near_the_teacher(make_setup):
-    losses = overfit(make_setup(distillation_steps=2), steps=60, learning_rate=1e-2)
+@pytest.mark.parametrize(
+    ("prediction", "tolerance"),
+    [({}, 2e-4), ({"prediction_type": "flow"}, 2e-3)],  # the scheduler of a flow rounds its timesteps, not its levels
+    ids=["diffusion", "flow"],
+)
+def test_the_student_steps_as_the_pipeline_does_without_guidance(make_setup, prediction, tolerance):
+    steps = 3
+    setup = make_setup(distillation_steps=steps, distillation_own_steps=True, **prediction)
+    task, caption = setup.task, {name: each[:1] for name, each in setup.batches[0].items()}
+    with torch.no_grad():
+        for name, weight in task.transformer.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
+    batch = {name: each.expand(steps, *each.shape[1:]) for name, each in caption.items()}
+    noise = torch.randn(caption["latents"].shape, generator=torch.Generator().manual_seed(0))
+    reached = task._sample_student(noise.expand(steps, -1, -1, -1), batch, torch.arange(steps))
+
+    expected = [noise]
+    pipe = TextToImagePipeline(**task._make_components())
+    height, width = (side * pipe.vae_scale_factor for side in noise.shape[-2:])
+    pipe(
+        **task._get_prompt_embeds(caption),
+        height=height,
+        width=width,
+        num_inference_steps=steps,
+        guidance_scale=1.0,
+        latents=noise,
+        output_type="latent",
+        callback_on_step_end=lambda pipe, step, timestep, tensors: expected.append(tensors["latents"]) or tensors,
+    )
+    torch.testing.assert_close(reached, torch.cat(expected[:steps]), atol=tolerance, rtol=1e-3)
+
+
+@pytest.mark.parametrize("own_steps", [False, True])
+def test_few_steps_come_near_the_teacher(make_setup, own_steps):
+    losses = overfit(make_setup(distillation_steps=2, distillation_own_steps=own_steps), steps=60, learning_rate=1e-2)
     assert losses[-1] < losses[0] / 3
 
 
