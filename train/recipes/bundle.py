@@ -3,7 +3,6 @@
 import inspect
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -120,17 +119,6 @@ def replace_vae(folder: Path, vae: Path) -> None:
     shutil.copytree(vae, folder, ignore=shutil.ignore_patterns("measured.json", "README.md"))
     config = _read_json(folder / "config.json") | {"scaling_factor": scaling_factor}
     _write_json(folder / "config.json", config, indent=2)
-
-
-def average_autoencoders(folders: Sequence[Path], output: Path) -> None:
-    """Write the autoencoder whose weights are the mean of those of others with the same latents, in half precision.
-
-    Source: model soups (arXiv 2203.05482).
-    """
-    models = [AutoencoderKL.from_pretrained(folder).float() for folder in folders]
-    weights = [model.state_dict() for model in models]
-    models[0].load_state_dict({name: torch.stack([each[name] for each in weights]).mean(dim=0) for name in weights[0]})
-    models[0].half().save_pretrained(output)
 
 
 @torch.no_grad()

@@ -17,10 +17,10 @@ import torch
 
 from dianjing.pipelines.segmentation.base import SEGMENTER_FOLDER
 from dianjing.train.data.latent_pairs import join_latent_pairs
+from dianjing.train.recipes.averages import average_adapters, average_models
 from dianjing.train.recipes.bundle import (
     GUIDANCE_SCALE,
     add_default_adapter,
-    average_autoencoders,
     build_bundle,
     measure_psnr_db,
     replace_vae,
@@ -29,6 +29,8 @@ from dianjing.train.recipes.bundle_card import TrainingSampleCounts, count_run_s
 from dianjing.train.recipes.sticker_runs import (
     AUTOENCODERS,
     AVERAGED_DECODER_FOLDER,
+    AVERAGED_MODEL_FOLDER,
+    CONTRAST_MODEL_FOLDER,
     COUPLED_MODEL_FOLDER,
     DECODER_FOLDER,
     FEW_STEPS_RUNS,
@@ -42,17 +44,24 @@ from dianjing.train.recipes.sticker_runs import (
     TrainingRun,
 )
 from dianjing.train.recipes.sticker_scene_data import FEW_STEPS, write_scenes
+from dianjing.weights.adapter_sampling import AdapterSampling, write_adapter_sampling
 from dianjing.weights.checksums import write_checksums
 
 RECIPES = Path(__file__).parent
 GENERATED_LATENTS_FILE, NUM_GENERATED_LATENTS = "generated-latents.safetensors", 6000
-FEW_STEPS_LATENTS_FILE, FEW_STEPS_LATENTS_SEED = "few-steps-latents.safetensors", 93
+FEW_STEPS_LATENTS_FILE, NUM_FEW_STEPS_LATENTS = "few-steps-latents.safetensors", 24000
+FEW_STEPS_LATENTS_SEED = 93
 GENERATED_LATENTS_STEPS = 4  # with guidance, about what the adapter for few steps does
 NUM_FEW_STEPS_SCENES, FEW_STEPS_SEED = 16000, 977
+AVERAGED_ADAPTER_FOLDER = "sticker-few-steps-averaged"
+FEW_STEPS_INFERENCE_STEPS = 6  # two more than the adapters are trained for
 
 
 def run_training(name: str, runs_folder: Path, *, processes: int) -> None:
     """Run one of TRAINING_RUNS."""
+    if name == "flow_field":
+        exports = [runs_folder / each / "export" for each in (COUPLED_MODEL_FOLDER, CONTRAST_MODEL_FOLDER)]
+        average_models(exports, runs_folder / AVERAGED_MODEL_FOLDER)
     latent_pairs = write_latents(runs_folder) if name == "generated_decoder" else None
     launch_training(TRAINING_RUNS[name], runs_folder, processes=processes, latent_pairs=latent_pairs)
 
@@ -91,37 +100,43 @@ def write_latents(runs_folder: Path) -> Path:
     """Write latents that the image model generates, and the images of their scenes; returns their file."""
     path, model = runs_folder / GENERATED_LATENTS_FILE, runs_folder / COUPLED_MODEL_FOLDER / "export"
     sampling = ["--steps", str(GENERATED_LATENTS_STEPS), "--guidance", str(GUIDANCE_SCALE)]
-    return _generate_latents(path, model, *sampling)
+    return _generate_latents(path, model, NUM_GENERATED_LATENTS, *sampling)
 
 
 def write_few_steps_latents(bundle: Path, runs_folder: Path) -> Path:
     """Write latents that a bundle generates by default, with those of `write_latents`; returns their file."""
     path = runs_folder / FEW_STEPS_LATENTS_FILE
-    generated = _generate_latents(runs_folder / f"default-{path.name}", bundle, "--seed", str(FEW_STEPS_LATENTS_SEED))
+    default_path, seed = runs_folder / f"default-{path.name}", str(FEW_STEPS_LATENTS_SEED)
+    generated = _generate_latents(default_path, bundle, NUM_FEW_STEPS_LATENTS, "--seed", seed)
     join_latent_pairs([write_latents(runs_folder), generated], path)
     return path
 
 
-def _generate_latents(path: Path, model: Path, *options: str) -> Path:
+def _generate_latents(path: Path, model: Path, count: int, *options: str) -> Path:
     """Write generated latents to a file, unless it is there; returns the file."""
     if not path.exists():
         command = [sys.executable, "-m", "dianjing.train.recipes.generated_latents", str(path)]
-        command += ["--model", str(model), "--count", str(NUM_GENERATED_LATENTS), *options]
+        command += ["--model", str(model), "--count", str(count), *options]
         subprocess.run(command, check=True)
     return path
 
 
 def train_few_steps(bundle: Path, runs_folder: Path, *, processes: int) -> None:
-    """Distill a bundle to few steps on scenes that are written first, and add the adapter to it."""
+    """Distill both image models to few steps on scenes that are written first, and add the mean of the adapters."""
     scenes, datasets_file = runs_folder / "few-steps-scenes", runs_folder / "few-steps-scenes.toml"
     if not (scenes / "metadata.jsonl").exists():
         write_scenes(scenes, FEW_STEPS, count=NUM_FEW_STEPS_SCENES, seed=FEW_STEPS_SEED)
     datasets_file.write_text(f'[[datasets]]\npath = "{scenes.name}"\n', encoding="utf-8")
-    settings = {"data.datasets_file": datasets_file, "model.name": bundle}
-    for recipe, name in FEW_STEPS_RUNS.items():
-        _run_trainer(recipe, settings | {"run.folder": runs_folder / name}, processes=processes)
-        settings["model.lora.start_from"] = runs_folder / name / "export"
-    add_default_adapter(settings["model.lora.start_from"], bundle)
+    for run in FEW_STEPS_RUNS:
+        settings = {"data.datasets_file": datasets_file, "run.folder": runs_folder / run.folder}
+        settings["model.name"] = runs_folder / run.model_folder / "export"
+        if run.base_folder is not None:
+            settings["model.lora.start_from"] = runs_folder / run.base_folder / "export"
+        _run_trainer(run.recipe, settings, processes=processes)
+    averaged = runs_folder / AVERAGED_ADAPTER_FOLDER
+    average_adapters([runs_folder / run.folder / "export" for run in FEW_STEPS_RUNS], averaged)
+    write_adapter_sampling(averaged, AdapterSampling(num_inference_steps=FEW_STEPS_INFERENCE_STEPS, guidance_scale=1.0))
+    add_default_adapter(averaged, bundle)
 
 
 def train_last_decoders(bundle: Path, runs_folder: Path, *, processes: int) -> None:
@@ -197,7 +212,7 @@ def _main() -> None:
             segmenter = runs / SEGMENTER_RUN_FOLDER / "export" / SEGMENTER_FOLDER
             vae = runs / AVERAGED_DECODER_FOLDER
             decoders = (WIDE_AUTOENCODER_FOLDER, DECODER_FOLDER)
-            average_autoencoders([runs / each / "export" / "vae" for each in decoders], vae)
+            average_models([runs / each / "export" / "vae" for each in decoders], vae)
             build_bundle(runs / last_run.folder / "export", bundle, vae=vae, segmenter=segmenter)
         elif step == "few_steps":
             train_few_steps(bundle, runs, processes=arguments.processes)

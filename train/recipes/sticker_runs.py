@@ -20,14 +20,33 @@ class TrainingRun:
     vae_run: str = "sticker-vae"
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdapterRun:
+    """A run that distills a model to few steps: its run file, its folder, and the folder of the model.
+
+    base_folder: of the run whose adapter it continues, if any.
+    """
+
+    recipe: str
+    folder: str
+    model_folder: str
+    base_folder: str | None = None
+
+
 DECODER_FOLDER = "sticker-decoder-generated"
 AVERAGED_DECODER_FOLDER = "sticker-decoder-averaged"  # of the former and the one that it started from
-COUPLED_MODEL_FOLDER, IMAGE_MODEL_FOLDER = "sticker-coupled", "sticker-contrast"
-SEGMENTER_RUN_FOLDER, LAST_DECODER_FOLDER = "sticker-segmenter", "sticker-decoder-crisp"
-FEW_STEPS_RUNS = {  # file and folder of each run; the later one continues the former
-    "sticker_few_steps.toml": "sticker-few-steps",
-    "sticker_few_steps_own.toml": "sticker-few-steps-own",
-}
+COUPLED_MODEL_FOLDER, CONTRAST_MODEL_FOLDER = "sticker-coupled", "sticker-contrast"
+AVERAGED_MODEL_FOLDER = "sticker-averaged"  # of both
+SEGMENTER_RUN_FOLDER, LAST_DECODER_FOLDER = "sticker-segmenter", "sticker-decoder-objects-crisp"
+FEW_STEPS_RUNS = (  # the mean of their adapters is shipped
+    AdapterRun(recipe="sticker_few_steps.toml", folder="sticker-few-steps", model_folder=COUPLED_MODEL_FOLDER),
+    AdapterRun(
+        recipe="sticker_few_steps_own.toml",
+        folder="sticker-few-steps-own",
+        model_folder=CONTRAST_MODEL_FOLDER,
+        base_folder="sticker-few-steps",
+    ),
+)
 AUTOENCODERS = ("autoencoder", "decoder", "sharp_decoder", "wide_decoder", "generated_decoder")
 MOTION_STAGES = ("flow_field", "motion")  # trained on clips
 WIDE_AUTOENCODER_FOLDER = "sticker-decoder-wide"  # its latents have 32 channels
@@ -71,7 +90,7 @@ TRAINING_RUNS = {
     ),
     "contrast": TrainingRun(
         recipe="sticker_contrast.toml",
-        folder=IMAGE_MODEL_FOLDER,
+        folder=CONTRAST_MODEL_FOLDER,
         base_export=f"{COUPLED_MODEL_FOLDER}/export",
         vae_run=WIDE_AUTOENCODER_FOLDER,
     ),
@@ -79,7 +98,7 @@ TRAINING_RUNS = {
     "flow_field": TrainingRun(
         recipe="sticker_flow_field.toml",
         folder="sticker-flow-field",
-        base_export=f"{IMAGE_MODEL_FOLDER}/export",
+        base_export=AVERAGED_MODEL_FOLDER,
         vae_run=WIDE_AUTOENCODER_FOLDER,
     ),
     "motion": TrainingRun(
@@ -98,8 +117,20 @@ LAST_DECODERS = (  # trained after one another on latents of the bundle
     ),
     TrainingRun(
         recipe="sticker_decoder_crisp.toml",
-        folder=LAST_DECODER_FOLDER,
+        folder="sticker-decoder-crisp",
         base_export="sticker-decoder-ssim/export/vae",
+        vae_key=None,
+    ),
+    TrainingRun(
+        recipe="sticker_decoder_objects.toml",
+        folder="sticker-decoder-objects",
+        base_export="sticker-decoder-crisp/export/vae",
+        vae_key=None,
+    ),
+    TrainingRun(
+        recipe="sticker_decoder_objects_crisp.toml",
+        folder=LAST_DECODER_FOLDER,
+        base_export="sticker-decoder-objects/export/vae",
         vae_key=None,
     ),
 )

@@ -7,23 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, SASolverScheduler
+from safetensors.torch import load_file, save_file
 
 from dianjing import ImageToVideoPipeline, TextToImagePipeline, TextToVideoPipeline
 from dianjing.pipelines.prompting.vocabulary import Vocabulary
 from dianjing.train.data.latent_pairs import LatentPairs, read_latent_pairs, write_latent_pairs
 from dianjing.train.evaluation.few_steps import PairedResult, summarize_pairs
 from dianjing.train.recipes import sticker
-from dianjing.train.recipes.bundle import (
-    INFERENCE_STEPS,
-    add_default_adapter,
-    average_autoencoders,
-    build_bundle,
-    measure_motion_vocabulary,
-)
+from dianjing.train.recipes.bundle import INFERENCE_STEPS, add_default_adapter, build_bundle, measure_motion_vocabulary
 from dianjing.train.recipes.bundle_card import _describe_sampling, _describe_small_objects, _format_few_steps_section
 from dianjing.train.stickers import CurriculumStage, StickerWorld
 from dianjing.train.stickers.captions import list_caption_words, list_motion_words, make_concept_vocabulary
 from dianjing.train.stickers.motions import MOTIONS
+from dianjing.weights.adapter_sampling import read_adapter_sampling
 from dianjing.weights.checksums import verify_checksums
 
 WORLD = StickerWorld(size_px=64, stages=[CurriculumStage(scene_weights={"single": 0.5, "pair": 0.5}, grid_px=(16,))])
@@ -76,7 +72,8 @@ def test_a_bundle_of_an_image_model_has_no_motions(make_hunyuan, tmp_path):
 
 def test_every_run_takes_the_latents_that_the_shipped_decoder_decodes(monkeypatch, tmp_path):
     """Or the first of their channels: those of the autoencoder of 64 px, which all later encoders keep."""
-    commands = {}
+    commands, averaged = {}, []
+    monkeypatch.setattr(sticker, "average_models", lambda folders, output: averaged.append((folders, output)))
     for name in sticker.TRAINING_RUNS:
         launched = []
         monkeypatch.setattr(sticker.subprocess, "run", lambda command, launched=launched, **_: launched.append(command))
@@ -102,14 +99,15 @@ def test_every_run_takes_the_latents_that_the_shipped_decoder_decodes(monkeypatc
     }
     bases = {name: each.get("model.start_from") for name, each in settings.items()}
     assert bases["contrast"] == export("sticker-coupled").rstrip("/")
-    assert bases["flow_field"] == export("sticker-contrast").rstrip("/")
+    image_models = [Path(export(each)) for each in ("sticker-coupled", "sticker-contrast")]
+    assert averaged == [(image_models, Path(bases["flow_field"]))]
     assert settings["generated_decoder"]["model.start_from"] == export("sticker-decoder-wide", "vae")
     write_latents = commands["generated_decoder"][0]
     assert write_latents[write_latents.index("--model") + 1] == export("sticker-coupled")
     assert settings["generated_decoder"]["objective.latent_pairs"] in write_latents
 
 
-def test_the_adapter_for_few_steps_is_that_of_the_last_of_its_runs(make_hunyuan, tmp_path, monkeypatch):
+def test_the_adapter_for_few_steps_is_the_mean_of_those_of_both_image_models(make_hunyuan, tmp_path, monkeypatch):
     make_hunyuan(with_size=False).save_pretrained(tmp_path / "export")
     runs, bundle = tmp_path / "runs", tmp_path / "bundle"
     build_bundle(tmp_path / "export", bundle)
@@ -120,18 +118,23 @@ def test_the_adapter_for_few_steps_is_that_of_the_last_of_its_runs(make_hunyuan,
         commands.append(dict(part.split("=") for part in command if "=" in part))
         export = Path(commands[-1]["run.folder"]) / "export"
         export.mkdir(parents=True)
-        (export / "sampling.json").write_text(export.parent.name)
+        factor = torch.full((1, 1), float(len(commands)))
+        save_file({"a.lora_A.weight": torch.ones(1, 1), "a.lora_B.weight": factor}, export / "adapter.safetensors")
 
     monkeypatch.setattr(sticker.subprocess, "run", run)
     sticker.train_few_steps(bundle, runs, processes=1)
-    first, last = (runs / name / "export" for name in ("sticker-few-steps", "sticker-few-steps-own"))
-    assert [each.get("model.lora.start_from") for each in commands] == [None, str(first)]
-    assert {each["model.name"] for each in commands} == {str(bundle)}
-    assert (bundle / "few_steps" / "sampling.json").read_text() == last.parent.name
+    first = str(runs / "sticker-few-steps" / "export")
+    assert [each.get("model.lora.start_from") for each in commands] == [None, first]
+    models = [str(runs / name / "export") for name in ("sticker-coupled", "sticker-contrast")]
+    assert [each["model.name"] for each in commands] == models
+    shipped = load_file(bundle / "few_steps" / "adapter.safetensors")
+    torch.testing.assert_close(shipped["a.lora_A.weight"] * shipped["a.lora_B.weight"], torch.full((1, 1), 1.5))
+    sampling = read_adapter_sampling(bundle / "few_steps")
+    assert (sampling.num_inference_steps, sampling.guidance_scale) == (6, 1.0)
     assert verify_checksums(bundle) == []
 
 
-def test_the_last_decoders_are_trained_on_what_the_bundle_generates_and_the_second_becomes_its_decoder(
+def test_the_last_decoders_are_trained_on_what_the_bundle_generates_and_the_last_becomes_its_decoder(
     make_hunyuan, tmp_path, monkeypatch
 ):
     make_hunyuan(with_size=False).save_pretrained(tmp_path / "export")
@@ -144,22 +147,23 @@ def test_the_last_decoders_are_trained_on_what_the_bundle_generates_and_the_seco
     def run(command, **_):
         commands.append(command)
         if "dianjing.train.recipes.generated_latents" in command:
-            pairs = LatentPairs(torch.randn(2, 4, 8, 8), torch.zeros(2, 16, 16, 3, dtype=torch.uint8))
-            write_latent_pairs(Path(command[3]), pairs)
-        elif "sticker_decoder_crisp.toml" in command[3]:
+            images, masks = torch.zeros(2, 16, 16, 3, dtype=torch.uint8), torch.zeros(2, 16, 16, dtype=torch.bool)
+            write_latent_pairs(Path(command[3]), LatentPairs(torch.randn(2, 4, 8, 8), images, masks))
+        elif "sticker_decoder_objects_crisp.toml" in command[3]:
             torch.nn.init.constant_(vae.decoder.conv_out.bias, 0.25)
             vae.register_to_config(scaling_factor=2 * scaling_factor)
-            vae.save_pretrained(runs / "sticker-decoder-crisp" / "export" / "vae")
+            vae.save_pretrained(runs / "sticker-decoder-objects-crisp" / "export" / "vae")
 
     monkeypatch.setattr(sticker.subprocess, "run", run)
     sticker.train_last_decoders(bundle, runs, processes=1)
-    trained = [dict(part.split("=") for part in command if "=" in part) for command in commands[-2:]]
+    trained = [dict(part.split("=") for part in command if "=" in part) for command in commands[-4:]]
+    before = ("sticker-decoder-ssim", "sticker-decoder-crisp", "sticker-decoder-objects")
     assert [each["model.start_from"] for each in trained] == [
         str(runs / "sticker-decoder-averaged"),
-        str(runs / "sticker-decoder-ssim" / "export" / "vae"),
+        *(str(runs / each / "export" / "vae") for each in before),
     ]
     assert len({each["objective.latent_pairs"] for each in trained}) == 1
-    assert [command[command.index("--model") + 1] for command in commands[:-2]] == [
+    assert [command[command.index("--model") + 1] for command in commands[:-4]] == [
         str(bundle),
         str(runs / "sticker-coupled" / "export"),
     ]
@@ -185,7 +189,7 @@ def test_the_last_segmenter_is_trained_on_images_of_the_last_decoder(make_hunyua
     monkeypatch.setattr(sticker.subprocess, "run", lambda command, **_: commands.append(command))
     sticker.train_last_segmenter(bundle, runs, processes=1)
     settings = dict(part.split("=") for part in commands[0] if "=" in part)
-    assert settings["objective.vae"] == str(runs / "sticker-decoder-crisp" / "export" / "vae")
+    assert settings["objective.vae"] == str(runs / "sticker-decoder-objects-crisp" / "export" / "vae")
     assert settings["model.start_from"] == str(first / "segmenter")
     assert json.loads((bundle / "segmenter" / "config.json").read_text()) == {"of": last.parent.name}
     assert verify_checksums(bundle) == []
@@ -211,18 +215,6 @@ def test_its_scheduler_may_be_swapped_for_one_whose_defaults_differ(bundle):
     swapped = SASolverScheduler.from_config(pipe.scheduler.config)
     assert swapped.config.algorithm_type == "data_prediction"
     assert swapped.config.beta_end == pipe.scheduler.config.beta_end
-
-
-def test_the_mean_of_two_autoencoders_has_the_mean_of_their_weights(tmp_path):
-    settings = {"block_out_channels": (8,), "norm_num_groups": 4, "latent_channels": 4}
-    models = [AutoencoderKL(**settings) for _ in range(2)]
-    for index, model in enumerate(models):
-        model.save_pretrained(tmp_path / str(index))
-    average_autoencoders([tmp_path / "0", tmp_path / "1"], tmp_path / "mean")
-    mean = AutoencoderKL.from_pretrained(tmp_path / "mean").state_dict()
-    first, second = (model.state_dict() for model in models)
-    for name, weight in mean.items():
-        torch.testing.assert_close(weight, (first[name] + second[name]) / 2, atol=1e-3, rtol=1e-3)
 
 
 def test_full_strength_has_the_speed_of_full_amplitude():
