@@ -152,7 +152,7 @@ class AutoencoderTask(Task):
         if self.latent_pairs is not None:
             latents, pixels, masks = _insert_pairs(latents, pixels, masks, self.latent_pairs, noise)
         weights = None
-        if masks is not None:
+        if masks is not None and objective.object_share is not None:
             weights = weigh_objects(masks, share=objective.object_share, margin_px=OBJECT_MARGIN_PX)
         decoded = self._decode(latents)
         difference = decoded - pixels

@@ -27,7 +27,8 @@ def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
     """Mean of values (B, C, h, w); `weights` (B, 1, H, W) are averaged over the part of the image of each value."""
     if weights is None:
         return values.mean()
-    return (values * F.adaptive_avg_pool2d(weights, values.shape[-2:])).mean()
+    height, width = values.shape[-2:]
+    return (values * F.adaptive_avg_pool2d(weights, (height, width))).mean()
 
 
 def edge_l1_loss(a: Tensor, b: Tensor, *, num_scales: int, weights: Tensor | None = None) -> Tensor:

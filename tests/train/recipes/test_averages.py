@@ -28,13 +28,13 @@ def test_the_mean_of_two_models_has_the_mean_of_their_weights(tmp_path):
 
 @pytest.mark.parametrize("rank", [8, 3])
 def test_the_mean_of_two_adapters_adds_the_mean_of_what_they_add_as_far_as_its_rank_allows(tmp_path, rank):
-    """Of two adapters of rank 4, on a layer of 8 x 12: exact in rank 8, and the best of rank 3 otherwise."""
+    """The adapters have rank 4, on a layer of 8 x 12: their mean is exact in rank 8, and the best of rank 3 otherwise."""
     generator = torch.Generator().manual_seed(0)
     deltas = []
     for index in range(2):
         a, b = torch.zeros(rank, 12), torch.zeros(8, rank)
-        kept = min(rank, 4)
-        a[:kept], b[:, :kept] = (torch.randn(shape, generator=generator) for shape in ((kept, 12), (8, kept)))
+        used = min(rank, 4)
+        a[:used], b[:, :used] = (torch.randn(shape, generator=generator) for shape in ((used, 12), (8, used)))
         deltas.append(b @ a)
         (tmp_path / str(index)).mkdir()
         path = tmp_path / str(index) / "adapter.safetensors"
