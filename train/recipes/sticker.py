@@ -149,7 +149,7 @@ def train_last_decoders(bundle: Path, runs_folder: Path, *, processes: int) -> N
 
 
 def train_last_segmenter(bundle: Path, runs_folder: Path, *, processes: int) -> None:
-    """Train the segmenter of a bundle on with images that its decoder reconstructs, and put it into the bundle."""
+    """Train the segmenter of a bundle on with images that a decoder reconstructs, and put it into the bundle."""
     launch_training(LAST_SEGMENTER, runs_folder, processes=processes)
     shutil.rmtree(bundle / SEGMENTER_FOLDER)
     shutil.copytree(runs_folder / LAST_SEGMENTER.folder / "export" / SEGMENTER_FOLDER, bundle / SEGMENTER_FOLDER)

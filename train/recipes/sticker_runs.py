@@ -37,7 +37,8 @@ DECODER_FOLDER = "sticker-decoder-generated"
 AVERAGED_DECODER_FOLDER = "sticker-decoder-averaged"  # of the former and the one that it started from
 COUPLED_MODEL_FOLDER, CONTRAST_MODEL_FOLDER = "sticker-coupled", "sticker-contrast"
 AVERAGED_MODEL_FOLDER = "sticker-averaged"  # of both
-SEGMENTER_RUN_FOLDER, LAST_DECODER_FOLDER = "sticker-segmenter", "sticker-decoder-objects-crisp"
+SEGMENTER_RUN_FOLDER = "sticker-segmenter"
+CRISP_DECODER_FOLDER, LAST_DECODER_FOLDER = "sticker-decoder-crisp", "sticker-decoder-objects-crisp"
 FEW_STEPS_RUNS = (  # the mean of their adapters is shipped
     AdapterRun(recipe="sticker_few_steps.toml", folder="sticker-few-steps", model_folder=COUPLED_MODEL_FOLDER),
     AdapterRun(
@@ -117,14 +118,14 @@ LAST_DECODERS = (  # trained after one another on latents of the bundle
     ),
     TrainingRun(
         recipe="sticker_decoder_crisp.toml",
-        folder="sticker-decoder-crisp",
+        folder=CRISP_DECODER_FOLDER,
         base_export="sticker-decoder-ssim/export/vae",
         vae_key=None,
     ),
     TrainingRun(
         recipe="sticker_decoder_objects.toml",
         folder="sticker-decoder-objects",
-        base_export="sticker-decoder-crisp/export/vae",
+        base_export=f"{CRISP_DECODER_FOLDER}/export/vae",
         vae_key=None,
     ),
     TrainingRun(
@@ -139,5 +140,5 @@ LAST_SEGMENTER = TrainingRun(
     folder="sticker-segmenter-reconstructed",
     base_export=f"{SEGMENTER_RUN_FOLDER}/export/{SEGMENTER_FOLDER}",
     vae_key="objective.vae",
-    vae_run=LAST_DECODER_FOLDER,
+    vae_run=CRISP_DECODER_FOLDER,
 )
