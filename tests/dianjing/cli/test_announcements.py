@@ -48,8 +48,8 @@ def run_until_sampling(monkeypatch, capsys, tmp_path):
 def test_a_large_image_is_announced_with_its_time(run_until_sampling):
     err = run_until_sampling("image", "a cat", "--size", "1344")
     assert "this model was trained for 128 x 128; at 1344 x 1344 the result gets worse" in err
-    assert "this takes about 3 min" in err  # 4 steps of 41 GFLOP
-    assert "大约需要 3 分钟" in run_until_sampling("image", "a cat", "--size", "1344", language="zh")
+    assert "this takes about 5 min" in err  # 6 steps of 41 GFLOP
+    assert "大约需要 5 分钟" in run_until_sampling("image", "a cat", "--size", "1344", language="zh")
 
 
 def test_a_long_video_is_announced_and_an_image_of_the_default_size_is_not(run_until_sampling):
@@ -74,8 +74,8 @@ def test_the_time_is_that_of_the_steps_of_adapters(run_until_sampling, adapter):
         lines = run_until_sampling("image", "a cat", "--size", "1344", "--lora", str(adapter), *arguments)
         return next(line for line in lines.splitlines() if "this takes" in line)
 
-    assert "about 41 min" in announce()  # 30 steps, twice for the guidance, where 4 take 2.7 min
-    assert "about 3 min" in announce("--few-steps")
+    assert "about 41 min" in announce()  # 30 steps, twice for the guidance, where 6 take 4.1 min
+    assert "about 5 min" in announce("--few-steps")
     write_adapter_sampling(adapter, AdapterSampling(num_inference_steps=16, guidance_scale=1.0))
     assert "about 11 min" in announce()
     assert "about 22 min" in announce("--guidance-mode", "apg")  # which guides by the scale of the model
