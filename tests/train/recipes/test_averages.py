@@ -28,7 +28,7 @@ def test_the_mean_of_two_models_has_the_mean_of_their_weights(tmp_path):
 
 @pytest.mark.parametrize("rank", [8, 3])
 def test_the_mean_of_two_adapters_adds_the_mean_of_what_they_add_as_far_as_its_rank_allows(tmp_path, rank):
-    """The adapters have rank 4, on a layer of 8 x 12: their mean is exact in rank 8, and the best of rank 3 otherwise."""
+    """The adapters have rank 4, on a layer of 8 x 12: the mean is exact in rank 8, and the best of rank 3 otherwise."""
     generator = torch.Generator().manual_seed(0)
     deltas = []
     for index in range(2):
