@@ -130,6 +130,7 @@ def train_few_steps(bundle: Path, runs_folder: Path, *, processes: int) -> None:
     for run in FEW_STEPS_RUNS:
         settings = {"data.datasets_file": datasets_file, "run.folder": runs_folder / run.folder}
         settings["model.name"] = runs_folder / run.model_folder / "export"
+        settings["objective.distillation_guidance_scale"] = GUIDANCE_SCALE  # of the bundle; exports name none
         if run.base_folder is not None:
             settings["model.lora.start_from"] = runs_folder / run.base_folder / "export"
         _run_trainer(run.recipe, settings, processes=processes)

@@ -127,6 +127,7 @@ def test_the_adapter_for_few_steps_is_the_mean_of_those_of_both_image_models(mak
     assert [each.get("model.lora.start_from") for each in commands] == [None, first]
     models = [str(runs / name / "export") for name in ("sticker-coupled", "sticker-contrast")]
     assert [each["model.name"] for each in commands] == models
+    assert {each["objective.distillation_guidance_scale"] for each in commands} == {"2.0"}, "exports name none"
     shipped = load_file(bundle / "few_steps" / "adapter.safetensors")
     torch.testing.assert_close(shipped["a.lora_A.weight"] * shipped["a.lora_B.weight"], torch.full((1, 1), 1.5))
     sampling = read_adapter_sampling(bundle / "few_steps")
