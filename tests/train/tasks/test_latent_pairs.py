@@ -1,5 +1,7 @@
 """Training of a decoder on latents of a diffusion model, beside those of its encoder."""
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -12,7 +14,9 @@ from dianjing.train.config.autoencoder import (
 )
 from dianjing.train.data.latent_pairs import LatentPairs, read_latent_pairs, write_latent_pairs
 from dianjing.train.data.schedule import BatchShards, Bucket
-from dianjing.train.tasks.autoencoder import MASKS_KEY, OBJECT_MARGIN_PX, AutoencoderTask
+from dianjing.train.stickers import CurriculumStage, StickerWorld
+from dianjing.train.stickers.backgrounds import render_background
+from dianjing.train.tasks.autoencoder import MASKS_KEY, OBJECT_MARGIN_PX, AutoencoderTask, ObjectMaskEncoder
 from dianjing.train.tasks.image_losses import weigh_objects
 
 MODEL = AutoencoderModelConfig(latent_channels=4, block_out_channels=(8, 8), norm_num_groups=4)
@@ -74,6 +78,20 @@ def test_masks_of_pairs_take_the_place_of_those_of_samples():
         difference = task.vae.decode(pairs.latents).sample - (pairs.images.permute(0, 3, 1, 2) / 127.5 - 1)
     weights = weigh_objects(pairs.masks, share=0.9, margin_px=OBJECT_MARGIN_PX)
     torch.testing.assert_close(metrics["l1"], (difference.abs() * weights).mean())
+
+
+def test_beyond_the_masks_of_samples_is_nothing_but_background():
+    stage = CurriculumStage(scene_weights={"single": 0.5, "pair": 0.5}, grid_px=(16,))
+    world = StickerWorld(size_px=64, stages=[stage])
+    samples = [world.get_image_sample(0, position) for position in range(8)]
+    masks = ObjectMaskEncoder()(samples, np.zeros((8, 2)), kind="image")[MASKS_KEY]
+    assert masks.flatten(1).any(dim=1).all()
+    for sample, mask in zip(samples, masks.numpy(), strict=True):
+        background = render_background(sample.scene.background, sample.scene.variant, size_px=64)
+        difference = np.abs(sample.image.astype(float) - background).max(axis=-1)
+        far = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5))) == 0  # soft edges are around a mask
+        assert np.quantile(difference[far], 0.98) <= 1
+        assert np.median(difference[mask]) > 8
 
 
 def test_pairs_are_read_as_they_were_written(tmp_path):
