@@ -128,7 +128,7 @@ def train_few_steps(bundle: Path, runs_folder: Path, *, processes: int) -> None:
         write_scenes(scenes, FEW_STEPS, count=NUM_FEW_STEPS_SCENES, seed=FEW_STEPS_SEED)
     datasets_file.write_text(f'[[datasets]]\npath = "{scenes.name}"\n', encoding="utf-8")
     for run in FEW_STEPS_RUNS:
-        settings = {"data.datasets_file": datasets_file, "run.folder": runs_folder / run.folder}
+        settings: dict[str, Any] = {"data.datasets_file": datasets_file, "run.folder": runs_folder / run.folder}
         settings["model.name"] = runs_folder / run.model_folder / "export"
         settings["objective.distillation_guidance_scale"] = GUIDANCE_SCALE  # of the bundle; exports name none
         if run.base_folder is not None:
