@@ -14,10 +14,13 @@ BACKGROUND_SIGMA_PX = 2.0  # of the mean of the background around a pixel of the
 MIN_BACKGROUND_SHARE = 1e-3  # of that mean which must be known; farther away the nearest color is taken
 
 
-def solve_alpha(colors: np.ndarray, prior: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+def solve_alpha(
+    colors: np.ndarray, prior: np.ndarray, unknown: np.ndarray, *, prior_weight: float = PRIOR_WEIGHT
+) -> np.ndarray:
     """Solve the opacity (H, W) of the unknown pixels, bool (H, W); elsewhere it is the prior, (H, W) on [0, 1].
 
-    In each window the opacity is taken to be an affine function of the color.
+    In each window the opacity is taken to be an affine function of the color. prior_weight: of the prior at the unknown
+    pixels.
     Source: Levin et al. 2008, "A closed-form solution to natural image matting", Eq. 12.
     """
     from scipy.sparse import coo_array, identity
@@ -41,10 +44,10 @@ def solve_alpha(colors: np.ndarray, prior: np.ndarray, unknown: np.ndarray) -> n
     )
     flat_prior = prior.ravel().astype(np.float64)
     known_part = weights[to_known] * flat_prior[columns[to_known]]
-    target = PRIOR_WEIGHT * flat_prior[unknown.ravel()]
+    target = prior_weight * flat_prior[unknown.ravel()]
     target -= np.bincount(indices[rows[to_known]], known_part, minlength=size)
     alpha = flat_prior.copy()
-    alpha[unknown.ravel()] = spsolve((laplacian + PRIOR_WEIGHT * identity(size)).tocsc(), target)
+    alpha[unknown.ravel()] = spsolve((laplacian + prior_weight * identity(size)).tocsc(), target)
     return alpha.reshape(height, width).clip(0, 1)
 
 

@@ -19,6 +19,7 @@ PLAIN_EDGE_WIDTH = 1 / 48  # inside what differs from a plain background, in whi
 RIDGE_SHARE = 0.9  # of the largest difference around: the middle of a line that is too thin to have an inside
 MIN_PART_SHARE = 0.05  # of the largest part of the objects; smaller ones are specks
 MAX_WORKING_SIDE_PX = 256  # of matting
+MASK_WEIGHT = 1e-3  # of a rough mask in matting: it decides where the object and the background look alike
 
 
 def refine_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -70,7 +71,8 @@ def _find_half_opacity(colors: np.ndarray, differing: np.ndarray, difference: np
     is_thin = differing & (cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, 5) > width + 1.5)
     largest = cv2.dilate(difference, np.ones((3, 3)))
     inside |= is_thin & (difference > MIN_DIFFERENCES[1]) & (difference >= RIDGE_SHARE * largest)
-    return solve_alpha(colors.astype(np.float64), differing.astype(np.float64), differing & ~inside) > 0.5
+    prior, unknown = differing.astype(np.float64), differing & ~inside
+    return solve_alpha(colors.astype(np.float64), prior, unknown, prior_weight=MASK_WEIGHT) > 0.5
 
 
 def _remove_specks(mask: np.ndarray) -> np.ndarray:
@@ -91,5 +93,5 @@ def _refine_by_matting(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     depth = measure_depth(rough)
     inside = depth > min(MAX_INNER_ERROR * max(size), depth.max() / 2)
     outside = measure_depth(~rough) > MAX_OUTER_ERROR * max(size)
-    alpha = solve_alpha(colors, rough.astype(np.float64), ~(inside | outside))
+    alpha = solve_alpha(colors, rough.astype(np.float64), ~(inside | outside), prior_weight=MASK_WEIGHT)
     return cv2.resize(alpha, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5

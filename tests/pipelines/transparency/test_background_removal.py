@@ -71,6 +71,15 @@ def test_the_foreground_over_the_old_background_is_the_image_again():
     assert np.abs(again - image).max() < 12
 
 
+def test_masks_that_are_right_stay_as_they_are():
+    overlaps = []
+    for sample in sample_scenes(24, seed=7, size_px=128):
+        mask = render_true_sprites(sample)[..., 3] > 0.5
+        refined = refine_mask(sample.image, mask)
+        overlaps.append((refined & mask).sum() / (refined | mask).sum())
+    assert np.mean(overlaps) > 0.975
+
+
 @pytest.mark.parametrize("is_plain", [True, False])
 def test_a_rough_mask_moves_to_the_edges_of_the_object(is_plain):
     image, alpha = make_disc()
