@@ -38,7 +38,7 @@ AVERAGED_DECODER_FOLDER = "sticker-decoder-averaged"  # of the former and the on
 COUPLED_MODEL_FOLDER, CONTRAST_MODEL_FOLDER = "sticker-coupled", "sticker-contrast"
 AVERAGED_MODEL_FOLDER = "sticker-averaged"  # of both
 SEGMENTER_RUN_FOLDER = "sticker-segmenter"
-CRISP_DECODER_FOLDER, LAST_DECODER_FOLDER = "sticker-decoder-crisp", "sticker-decoder-objects-crisp"
+CRISP_DECODER_FOLDER, LAST_DECODER_FOLDER = "sticker-decoder-crisp", "sticker-decoder-objects-edges"
 FEW_STEPS_RUNS = (  # the mean of their adapters is shipped
     AdapterRun(recipe="sticker_few_steps.toml", folder="sticker-few-steps", model_folder=COUPLED_MODEL_FOLDER),
     AdapterRun(
@@ -130,8 +130,14 @@ LAST_DECODERS = (  # trained after one another on latents of the bundle
     ),
     TrainingRun(
         recipe="sticker_decoder_objects_crisp.toml",
-        folder=LAST_DECODER_FOLDER,
+        folder="sticker-decoder-objects-crisp",
         base_export="sticker-decoder-objects/export/vae",
+        vae_key=None,
+    ),
+    TrainingRun(
+        recipe="sticker_decoder_objects_edges.toml",
+        folder=LAST_DECODER_FOLDER,
+        base_export="sticker-decoder-objects-crisp/export/vae",
         vae_key=None,
     ),
 )

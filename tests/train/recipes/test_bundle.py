@@ -150,21 +150,21 @@ def test_the_last_decoders_are_trained_on_what_the_bundle_generates_and_the_last
         if "dianjing.train.recipes.generated_latents" in command:
             images, masks = torch.zeros(2, 16, 16, 3, dtype=torch.uint8), torch.zeros(2, 16, 16, dtype=torch.bool)
             write_latent_pairs(Path(command[3]), LatentPairs(torch.randn(2, 4, 8, 8), images, masks))
-        elif "sticker_decoder_objects_crisp.toml" in command[3]:
+        elif "sticker_decoder_objects_edges.toml" in command[3]:
             torch.nn.init.constant_(vae.decoder.conv_out.bias, 0.25)
             vae.register_to_config(scaling_factor=2 * scaling_factor)
-            vae.save_pretrained(runs / "sticker-decoder-objects-crisp" / "export" / "vae")
+            vae.save_pretrained(runs / "sticker-decoder-objects-edges" / "export" / "vae")
 
     monkeypatch.setattr(sticker.subprocess, "run", run)
     sticker.train_last_decoders(bundle, runs, processes=1)
-    trained = [dict(part.split("=") for part in command if "=" in part) for command in commands[-4:]]
-    before = ("sticker-decoder-ssim", "sticker-decoder-crisp", "sticker-decoder-objects")
+    trained = [dict(part.split("=") for part in command if "=" in part) for command in commands[-5:]]
+    stages = ("ssim", "crisp", "objects", "objects-crisp")
     assert [each["model.start_from"] for each in trained] == [
         str(runs / "sticker-decoder-averaged"),
-        *(str(runs / each / "export" / "vae") for each in before),
+        *(str(runs / f"sticker-decoder-{stage}" / "export" / "vae") for stage in stages),
     ]
     assert len({each["objective.latent_pairs"] for each in trained}) == 1
-    assert [command[command.index("--model") + 1] for command in commands[:-4]] == [
+    assert [command[command.index("--model") + 1] for command in commands[:-5]] == [
         str(bundle),
         str(runs / "sticker-coupled" / "export"),
     ]
